@@ -1,0 +1,40 @@
+"""The one exception users see, and how a script shows it: a line per problem, exit code 2. Bugs keep their traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+
+USER_ERROR_EXIT_CODE = 2
+
+
+class UserError(Exception):
+    """Something the user can mend. Each problem is one line: place, found, expected, next step."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        if not self.problems:
+            raise ValueError("a UserError needs at least one problem")
+        super().__init__("\n".join(self.problems))
+
+
+def print_problems(problems: Iterable[str]) -> None:
+    """One ``error: ...`` line per problem on stderr; line breaks inside a problem (a file name may hold one) are shown."""
+    for problem in problems:
+        print("error: " + problem.replace("\r", "\\r").replace("\n", "\\n"), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Wrap a script's work: a `UserError` ends it with code 2 and its lines, on rank 0 only when torchrun started it."""
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":  # every rank meets the same error; one of them says it
+            print_problems(error.problems)
+        raise SystemExit(USER_ERROR_EXIT_CODE) from None
+    except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

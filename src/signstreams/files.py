@@ -1,0 +1,91 @@
+"""Files that are either whole or absent: written aside, synced, renamed. Digests of files and of plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it when not.
+
+    Args:
+        path: Where the finished file goes; its folder is made.
+        sync: Flush to disk before the rename, so that a power cut cannot leave an empty file under the final name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        if sync:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+        if sync:
+            _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes, *, sync: bool = True) -> None:
+    """Write ``data`` whole or not at all."""
+    with replacing(path, sync=sync) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
+    """Write UTF-8 text with ``\\n`` line ends, whole or not at all."""
+    write_bytes(path, text.encode(), sync=sync)
+
+
+def write_json(path: str | Path, content: Any, *, sync: bool = True) -> None:
+    """Write ``content`` as indented JSON, keys in their order, whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync=sync)
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        ValueError: When it is not JSON or not UTF-8; the message says where.
+    """
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """Hex digest of JSON-able data; the order of keys does not matter."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse to sync a folder; the rename itself is done
+        pass
+    finally:
+        os.close(handle)

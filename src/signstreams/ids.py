@@ -1,0 +1,32 @@
+"""Ids become file names: what a video or clip id may be, so that none leaves its folder."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_ID_BYTES = 200  # leaves room for "_f000000.jpg" and a temporary suffix within the 255 of common file systems
+
+
+def check_id(text: str) -> str:
+    """Return ``text`` when it can safely name a file.
+
+    Raises:
+        ValueError: With the reason, when it could leave its folder, hide, or not be written.
+    """
+    if not text or text != text.strip():
+        raise ValueError("is empty or has blanks around it")
+    if "/" in text or "\\" in text:
+        raise ValueError("holds a path separator")
+    if text.startswith("."):
+        raise ValueError("starts with a dot")
+    bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs")), None)
+    if bad is not None:
+        raise ValueError(f"holds the control character U+{ord(bad):04X}")
+    if len(text.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"is {len(text.encode())} bytes long, at most {MAX_ID_BYTES} are allowed")
+    return text
+
+
+def shown(text: str) -> str:
+    """``text`` quoted for a one-line message, control characters escaped."""
+    return ascii(text) if any(unicodedata.category(char).startswith("C") for char in text) else f"'{text}'"

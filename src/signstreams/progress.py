@@ -1,0 +1,87 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then in a log; both with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+BAR_WIDTH = 24
+
+
+class Progress:
+    """Count ``total`` units of work.
+
+    Args:
+        total: Units in all; None when unknown.
+        unit: Plural noun, such as ``"frames"``.
+        label: What is being done, such as ``"extract"``.
+        every_s: Seconds between two lines of a log; a terminal is refreshed ten times a second.
+    """
+
+    def __init__(
+        self, total: int | None, unit: str, label: str, *, every_s: float = 10.0, stream: TextIO | None = None
+    ) -> None:
+        self.total = total
+        self.unit = unit
+        self.label = label
+        self.done = 0
+        self._shown: dict[str, float | int | str] = {}
+        self._stream = sys.stderr if stream is None else stream
+        self._is_terminal = self._stream.isatty()
+        self._every_s = 0.1 if self._is_terminal else every_s
+        self._started_s = time.monotonic()
+        self._resumed_at = 0
+        self._last_s = self._started_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._print(last=True)
+
+    def skip(self, units: int) -> None:
+        """Count work that an earlier run did; it does not enter the rate."""
+        self.done += units
+        self._resumed_at += units
+
+    def advance(self, units: int = 1, **shown: float | int | str) -> None:
+        """Count ``units`` more; ``shown`` are the few numbers worth watching."""
+        self.done += units
+        self._shown.update(shown)
+        if time.monotonic() - self._last_s >= self._every_s:
+            self._print(last=False)
+
+    def line(self) -> str:
+        """What is shown now, such as ``extract: 120/480 frames, 24.1/s, 15 s left, loss 3.21``."""
+        elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
+        rate_hz = (self.done - self._resumed_at) / elapsed_s
+        count = f"{self.done}/{self.total}" if self.total is not None else str(self.done)
+        parts = [f"{self.label}: {count} {self.unit}", f"{rate_hz:.3g}/s"]
+        if self.total is not None and self.done < self.total and rate_hz > 0:
+            parts.append(f"{duration((self.total - self.done) / rate_hz)} left")
+        elif self.done == self.total:
+            parts.append(f"took {duration(elapsed_s)}")
+        parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self._shown.items()]
+        return ", ".join(parts)
+
+    def _print(self, *, last: bool) -> None:
+        self._last_s = time.monotonic()
+        if not self._is_terminal:
+            print(self.line(), file=self._stream, flush=True)
+            return
+        share = min(1.0, self.done / self.total) if self.total else 0.0
+        filled = round(share * BAR_WIDTH)
+        bar = "█" * filled + "·" * (BAR_WIDTH - filled)
+        print(f"\r\x1b[K{bar} {self.line()}", end="\n" if last else "", file=self._stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """``"8 s"``, ``"3 min 20 s"``, ``"5 h 02 min"``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
