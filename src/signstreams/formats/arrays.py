@@ -1,0 +1,167 @@
+"""Per-frame arrays of a video: keypoints, pose, tracks, as npz files without pickles and with reproducible bytes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from signstreams.files import write_bytes
+from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
+from signstreams.streams import STREAMS
+
+POSE_NORM = "signing_space_v1"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Points of the signer in every frame.
+
+    Attributes:
+        keypoints: (T, 543, 3) float32: x and y as fractions of frame width and height, confidence 0..1; a missing
+            point is (-1, -1, 0). Order: `signstreams.formats.landmarks`.
+    """
+
+    keypoints: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Body points in signing space.
+
+    Attributes:
+        pose: (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0).
+    """
+
+    pose: np.ndarray
+
+
+@dataclass(frozen=True)
+class StreamTrack:
+    """Box of one stream in every frame.
+
+    Attributes:
+        box: (T, 4) float32 x0, y0, x1, y1 in px of the upright source frame; -1 where missing.
+        confidence: (T,) float32, 0 where missing.
+        state: (T,) uint8 of `signstreams.streams.BoxState`.
+    """
+
+    box: np.ndarray
+    confidence: np.ndarray
+    state: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Boxes of all streams, and the time of every frame.
+
+    Attributes:
+        streams: Stream name to its track.
+        times_s: (T,) float64, seconds from the start of the video.
+    """
+
+    streams: dict[str, StreamTrack]
+    times_s: np.ndarray
+
+
+def write_keypoints(path: str | Path, value: Keypoints) -> None:
+    """Write ``keypoints``."""
+    _write(path, {"keypoints": value.keypoints.astype(np.float32, copy=False)})
+
+
+def read_keypoints(path: str | Path) -> Keypoints:
+    """Read ``keypoints``.
+
+    Raises:
+        ValueError: When the file is no npz, or its array has another shape or type.
+    """
+    arrays = _read(path)
+    return Keypoints(_expect(arrays, "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
+
+
+def write_pose(path: str | Path, value: Pose) -> None:
+    """Write ``pose`` with its normalisation's name."""
+    _write(path, {"pose": value.pose.astype(np.float32, copy=False), "pose_norm": np.array(POSE_NORM)})
+
+
+def read_pose(path: str | Path) -> Pose:
+    """Read ``pose``.
+
+    Raises:
+        ValueError: As `read_keypoints`, or when the normalisation is another.
+    """
+    arrays = _read(path)
+    norm = str(arrays.get("pose_norm", "absent"))
+    if norm != POSE_NORM:
+        raise ValueError(f"pose_norm is '{norm}', expected '{POSE_NORM}'")
+    return Pose(_expect(arrays, "pose", np.float32, (None, NUM_POSE * 3)))
+
+
+def write_tracks(path: str | Path, value: Tracks) -> None:
+    """Write ``<stream>_box``, ``<stream>_confidence``, ``<stream>_state`` and ``times_s``."""
+    arrays = {"times_s": value.times_s.astype(np.float64, copy=False)}
+    for stream, track in value.streams.items():
+        arrays[f"{stream}_box"] = track.box.astype(np.float32, copy=False)
+        arrays[f"{stream}_confidence"] = track.confidence.astype(np.float32, copy=False)
+        arrays[f"{stream}_state"] = track.state.astype(np.uint8, copy=False)
+    _write(path, arrays)
+
+
+def read_tracks(path: str | Path) -> Tracks:
+    """Read the tracks of all three streams.
+
+    Raises:
+        ValueError: As `read_keypoints`, or when arrays disagree about the number of frames.
+    """
+    arrays = _read(path)
+    times_s = _expect(arrays, "times_s", np.float64, (None,))
+    num_frames = len(times_s)
+    streams = {
+        stream: StreamTrack(
+            _expect(arrays, f"{stream}_box", np.float32, (num_frames, 4)),
+            _expect(arrays, f"{stream}_confidence", np.float32, (num_frames,)),
+            _expect(arrays, f"{stream}_state", np.uint8, (num_frames,)),
+        )
+        for stream in STREAMS
+    }
+    return Tracks(streams, times_s)
+
+
+def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, member.getvalue())
+    write_bytes(path, buffer.getvalue())
+
+
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("is a single array, expected an npz of named arrays")
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"is not a readable npz file ({error})") from error
+
+
+def _expect(
+    arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[int | None, ...]
+) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
+    array = arrays[name]
+    if array.dtype != dtype:
+        raise ValueError(f"'{name}' is {array.dtype}, expected {np.dtype(dtype)}")
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("T" if size is None else str(size) for size in shape)
+        raise ValueError(f"'{name}' has the shape {array.shape}, expected ({wanted})")
+    return array

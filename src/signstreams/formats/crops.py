@@ -1,0 +1,182 @@
+"""Crops of one stream and video: a stored (uncompressed) ZIP of JPEGs, or a folder of loose JPEGs with the same names.
+
+A stored member is read with one ``pread``: its place comes from the central directory, read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from signstreams.files import replacing
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_NAME = re.compile(r"(?P<video_id>.+)_f(?P<frame>\d{6,})\.jpe?g", re.IGNORECASE | re.DOTALL)
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, length of extra field
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+
+
+def crop_name(video_id: str, frame: int) -> str:
+    """``<video_id>_f000012.jpg``."""
+    return f"{video_id}_f{frame:06d}.jpg"
+
+
+def parse_crop_name(name: str) -> tuple[str, int] | None:
+    """Video id and frame index of a crop's file name; None for any other file."""
+    match = _NAME.fullmatch(name)
+    return (match["video_id"], int(match["frame"])) if match else None
+
+
+class CropWriter:
+    """Write one archive: `add` frames in rising order; it appears under its name when the ``with`` block ends well."""
+
+    def __init__(self, path: str | Path, video_id: str) -> None:
+        self.path = Path(path)
+        self.video_id = video_id
+        self._last_frame = -1
+
+    def __enter__(self) -> Self:
+        self._replacing = replacing(self.path)
+        self._archive = zipfile.ZipFile(self._replacing.__enter__(), "w", zipfile.ZIP_STORED)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self._archive.close()
+        except BaseException as failure:  # a full disk, say: nothing half-written may take the final name
+            self._replacing.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._replacing.__exit__(kind, error, tb)
+
+    def add(self, frame: int, jpeg: bytes) -> None:
+        """Append the JPEG of a frame."""
+        assert frame > self._last_frame, f"frame {frame} after {self._last_frame}"
+        self._last_frame = frame
+        self._archive.writestr(zipfile.ZipInfo(crop_name(self.video_id, frame), _EPOCH), jpeg)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where one crop lies: a file of its own (``offset`` is None), or a span of an archive.
+
+    Attributes:
+        video_id: Video it was cut from.
+        frame: Frame index in that video.
+        path: File to read.
+        offset: Byte at which the local header of the ZIP member starts.
+        size: Bytes of the JPEG.
+        crc: CRC-32 of the JPEG's bytes; None for a loose file.
+    """
+
+    video_id: str
+    frame: int
+    path: Path
+    offset: int | None
+    size: int
+    crc: int | None
+
+
+def list_crops(source: str | Path) -> list[Crop]:
+    """Crops of an archive, of a folder of archives, or of a folder of loose JPEGs, by video and frame.
+
+    Raises:
+        FileNotFoundError: When ``source`` is absent.
+        ValueError: When an archive cannot be read or holds a compressed member; the message names the file.
+    """
+    source = Path(source)
+    if source.is_dir():
+        crops = []
+        with os.scandir(source) as entries:
+            for entry in entries:
+                if entry.name.endswith(".zip") and not entry.name.startswith("."):
+                    crops += _list_archive(Path(entry.path))
+                elif (key := parse_crop_name(entry.name)) is not None:
+                    crops.append(Crop(*key, Path(entry.path), None, entry.stat().st_size, None))
+    else:
+        crops = _list_archive(source)
+    return sorted(crops, key=lambda crop: (crop.video_id, crop.frame))
+
+
+def crops_digest(crops: list[Crop]) -> str:
+    """Digest of names, sizes and checksums: the same crops give the same digest wherever they lie.
+
+    Archives carry the CRC-32 of every member in their directory, so nothing is read twice; loose files count by size.
+    """
+    state = hashlib.sha256()
+    for crop in crops:
+        state.update(f"{crop.video_id}\0{crop.frame}\0{crop.size}\0{crop.crc}\n".encode())
+    return state.hexdigest()
+
+
+class CropReader:
+    """Bytes of crops, by `Crop`; keeps its archives open. One for each process: file handles do not cross a fork."""
+
+    def __init__(self) -> None:
+        self._handles: dict[Path, int] = {}
+        self._pid = os.getpid()
+
+    def read(self, crop: Crop) -> bytes:
+        """JPEG bytes of ``crop``.
+
+        Raises:
+            OSError: When the file is gone.
+            ValueError: When the archive changed since it was listed.
+        """
+        if crop.offset is None:
+            return crop.path.read_bytes()
+        handle = self._handle(crop.path)
+        # One read takes header and body; the name in the local header is the one of the directory, the extra field is
+        # ours and empty. An archive of another tool may have one: then the rest is read in a second step.
+        name_size = len(crop_name(crop.video_id, crop.frame).encode())
+        data = os.pread(handle, _LOCAL_HEADER.size + name_size + crop.size, crop.offset)
+        if len(data) < _LOCAL_HEADER.size:
+            raise ValueError(f"{crop.path}: ends before frame {crop.frame}")
+        signature, name_size, extra_size = _LOCAL_HEADER.unpack_from(data)
+        if signature != _LOCAL_SIGNATURE:
+            raise ValueError(f"{crop.path}: no ZIP member at byte {crop.offset}; the archive changed while in use")
+        start = _LOCAL_HEADER.size + name_size + extra_size
+        body = data[start : start + crop.size]
+        if len(body) < crop.size:
+            body = os.pread(handle, crop.size, crop.offset + start)
+        return body
+
+    def close(self) -> None:
+        """Close every archive."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_handles": {}, "_pid": -1}  # a worker process opens its own
+
+    def _handle(self, path: Path) -> int:
+        if self._pid != os.getpid():
+            self._handles, self._pid = {}, os.getpid()
+        if path not in self._handles:
+            if len(self._handles) >= 256:  # below the usual limit of 1,024 open files, also with several workers
+                os.close(self._handles.pop(next(iter(self._handles))))
+            self._handles[path] = os.open(path, os.O_RDONLY)
+        return self._handles[path]
+
+
+def _list_archive(path: Path) -> list[Crop]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path}: is not a readable ZIP archive ({error})") from error
+    crops = []
+    for member in members:
+        if (key := parse_crop_name(member.filename)) is None:
+            continue  # the contract names foreign members; a reader passes over them
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{path}: '{member.filename}' is compressed, expected a stored member")
+        crops.append(Crop(*key, path, member.header_offset, member.file_size, member.CRC))
+    return crops
