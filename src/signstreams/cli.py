@@ -86,7 +86,13 @@ def build(
         put(tree, key, read_text(text, fields[key].annotation) if key in fields else text)
         origin[key] = f"--set {key}"
     for key, (value, source) in (flags or {}).items():
-        put(tree, key, [read_item(item) for item in value] if isinstance(value, list) else read_text(value, fields[key].annotation))
+        put(
+            tree,
+            key,
+            [read_item(item) for item in value]
+            if isinstance(value, list)
+            else read_text(value, fields[key].annotation),
+        )
         origin[key] = source
     if problems:
         raise UserError(problems)
@@ -247,17 +253,41 @@ class _Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("--config", type=Path, action="extend", nargs="+", default=[], metavar="FILE", help="TOML, YAML or JSON; of several, later files win")
-        self.add_argument("--set", action="append", nargs="+", default=[], metavar="KEY=VALUE", help="set one key, as KEY=VALUE or KEY VALUE; wins over files")
+        self.add_argument(
+            "--config",
+            type=Path,
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="FILE",
+            help="TOML, YAML or JSON; of several, later files win",
+        )
+        self.add_argument(
+            "--set",
+            action="append",
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
+            help="set one key, as KEY=VALUE or KEY VALUE; wins over files",
+        )
         self.add_argument("--print-config", action="store_true", help="print the final config as JSON and stop")
         groups: dict[str, Any] = {}
         for key, field in fields.items():
             section = key.rpartition(".")[0]
             if section not in groups:
                 groups[section] = self.add_argument_group(f"[{section}]" if section else "settings")
-            names = [f"--{_flag(key)}", *(name for mark in field.metadata if isinstance(mark, Flag) for name in mark.names)]
+            names = [
+                f"--{_flag(key)}",
+                *(name for mark in field.metadata if isinstance(mark, Flag) for name in mark.names),
+            ]
             default = "required" if field.is_required() else f"default: {_shown_default(field)}"
-            _add_flag(groups[section], list(dict.fromkeys(names)), key, field, f"{field.description or ''} ({default})".replace("%", "%%"))
+            _add_flag(
+                groups[section],
+                list(dict.fromkeys(names)),
+                key,
+                field,
+                f"{field.description or ''} ({default})".replace("%", "%%"),
+            )
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -276,7 +306,14 @@ def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: st
     options = {"dest": key, "default": argparse.SUPPRESS, "help": text}
     if _allows(field.annotation, bool):
         group.add_argument(*names, nargs="?", const="true", metavar="true|false", **options)
-        group.add_argument(*(f"--no-{name[2:]}" for name in names), action="store_const", const="false", dest=key, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        group.add_argument(
+            *(f"--no-{name[2:]}" for name in names),
+            action="store_const",
+            const="false",
+            dest=key,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
     elif _allows(field.annotation, list) or _allows(field.annotation, tuple):
         group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
     else:

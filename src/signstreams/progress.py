@@ -63,7 +63,10 @@ class Progress:
             parts.append(f"{duration((self.total - self.done) / rate_hz)} left")
         elif self.done == self.total:
             parts.append(f"took {duration(elapsed_s)}")
-        parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self._shown.items()]
+        parts += [
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self._shown.items()
+        ]
         return ", ".join(parts)
 
     def _print(self, *, last: bool) -> None:

@@ -153,9 +153,7 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"is not a readable npz file ({error})") from error
 
 
-def _expect(
-    arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[int | None, ...]
-) -> np.ndarray:
+def _expect(arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
     if name not in arrays:
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]

@@ -1,0 +1,38 @@
+"""Fixtures that several stages share: real input of ../shared, and the tiny demo corpus, rendered once a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two processes on two cores: busy waiting of OpenMP threads would slow both down (docs/experiments.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Root of the checkout."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real clips, a real meta.csv and hand photos that lie beside the checkout, never in it."""
+    folder = PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real input is absent: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of the rendered demo corpus of size ``tiny``: videos, meta.csv, annotations, index, ground truth. Read only."""
+    from signstreams.demo.corpus import render_corpus
+
+    root = tmp_path_factory.mktemp("corpus") / "tiny"
+    render_corpus(root, size="tiny", seed=0, jobs=2)
+    return root
