@@ -1,4 +1,4 @@
-"""The one exception users see, and how a script shows it: a line per problem, exit code 2. Bugs keep their traceback."""
+"""The one exception users see, and how a script shows it: a line per problem, exit code 2. Bugs keep a traceback."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class UserError(Exception):
 
 
 def print_problems(problems: Iterable[str]) -> None:
-    """One ``error: ...`` line per problem on stderr; line breaks inside a problem (a file name may hold one) are shown."""
+    """One ``error: ...`` line per problem on stderr; a line break inside one (a file name may hold it) is shown."""
     for problem in problems:
         print("error: " + problem.replace("\r", "\\r").replace("\n", "\\n"), file=sys.stderr)
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a script's work: a `UserError` ends it with code 2 and its lines, on rank 0 only when torchrun started it."""
+    """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them."""
     try:
         yield
     except UserError as error:

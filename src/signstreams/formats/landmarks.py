@@ -1,7 +1,7 @@
 """Names and order of the 543 points of a frame: pose 33, face 468, left hand 21, right hand 21 (anatomical sides).
 
-Names follow MediaPipe's documentation (google-ai-edge/mediapipe: mediapipe/python/solutions/{pose,hands}.py). Face points
-have numbers only.
+Names follow MediaPipe's documentation (google-ai-edge/mediapipe: mediapipe/python/solutions/{pose,hands}.py). Face
+points have numbers only.
 """
 
 from __future__ import annotations

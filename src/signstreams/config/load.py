@@ -1,0 +1,225 @@
+"""One typed config from files, ``--set`` pairs and flags; every problem named with the place it came from.
+
+The declared type reads a text, never its look: ``--set experiment.name=007`` stays ``"007"``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from signstreams.config.base import Section
+from signstreams.errors import UserError
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def build(
+    model: type[ConfigT],
+    files: list[Path],
+    overrides: list[tuple[str, str]],
+    flags: dict[str, tuple[Any, str]] | None = None,
+) -> ConfigT:
+    """Merge files, ``--set`` pairs and flag values (key to value and origin) into one checked config.
+
+    Raises:
+        UserError: One line per problem, each with the place it came from.
+    """
+    fields = dict(leaves(model))
+    sections = set(section_names(model))
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    problems = []
+    for path in files:
+        try:
+            content = read_file(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            problems.append(f"{path}: {' '.join(str(reason).split())}; expected a readable TOML, YAML or JSON file")
+            continue
+        for key, value in flatten(content, fields):
+            if key in sections and value is None:
+                continue  # an empty YAML section: `dataset:` with every line commented out
+            put(tree, key, value)
+            origin[key] = str(path)
+    for key, text in overrides:
+        put(tree, key, read_text(text, fields[key].annotation) if key in fields else text)
+        origin[key] = f"--set {key}"
+    for key, (value, source) in (flags or {}).items():
+        items = isinstance(value, list)
+        put(tree, key, [item.strip() for item in value] if items else read_text(value, fields[key].annotation))
+        origin[key] = source
+    if problems:
+        raise UserError(problems)
+    for key in sections:
+        _ensure_section(tree, key)  # so that a missing value is named, not its whole section
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(explain(error, model, origin)) from None
+
+
+def split_setting(words: list[str]) -> list[tuple[str, str]]:
+    """``["a.b", "text"]`` or ``["a.b=text", ...]`` as (key, text) pairs.
+
+    Raises:
+        UserError: When the words are neither.
+    """
+    key, equals, text = words[0].partition("=")
+    if not equals:
+        if len(words) != 2:
+            raise UserError(f"--set {' '.join(words)}: expected KEY=VALUE or KEY VALUE")
+        return [(words[0], words[1])]
+    pairs = [(key, text)]
+    for word in words[1:]:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f"--set {word}: expected KEY=VALUE")
+        pairs.append((key, text))
+    return pairs
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted key and field of every value below ``model``, sections left out."""
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield from leaves(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def section_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted key of every section below ``model``."""
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield f"{prefix}{name}"
+            yield from section_names(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Content of a TOML, YAML or JSON file.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is something else.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig")
+    match Path(path).suffix.lower():
+        case ".toml":
+            content = tomllib.loads(text)
+        case ".json":
+            content = json.loads(text)
+        case ".yaml" | ".yml":
+            import yaml  # local: users of TOML do not pay for it
+
+            try:
+                content = yaml.safe_load(text)
+            except yaml.YAMLError as error:  # not a ValueError, unlike its TOML and JSON cousins
+                raise ValueError(str(error)) from error
+            content = {} if content is None else content
+        case suffix:
+            raise ValueError(f"the ending is '{suffix}'")
+    if not isinstance(content, dict):
+        raise ValueError(f"holds a {type(content).__name__} in place of keys with values")
+    return content
+
+
+def read_text(text: str, annotation: Any) -> Any:
+    """Turn a command-line text into a value for ``annotation``; pydantic checks it afterwards."""
+    options = [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        options = list(typing.get_args(annotation))
+    if type(None) in options and text.lower() in ("none", "null"):
+        return None
+    if bool in options and text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    if any(typing.get_origin(option) in (list, tuple, dict) for option in options):
+        if text[:1] in ("[", "{"):
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text  # pydantic names the key and what it expected
+        return [part.strip() for part in text.split(",") if part]
+    return text
+
+
+def flatten(tree: dict[str, Any], fields: dict[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested dictionaries; a dictionary that is itself a field's value stays whole."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value and key not in fields:
+            yield from flatten(value, fields, f"{key}.")
+        else:
+            yield key, value
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted ``key`` in nested dictionaries."""
+    *parents, last = key.split(".")
+    for name in parents:
+        if not isinstance(tree.get(name), dict):
+            tree[name] = {}
+        tree = tree[name]
+    tree[last] = value
+
+
+def suggest(name: str, known: typing.Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not near:  # the right word under the wrong section: `train.batch_size` for `dataset.batch_size`
+        last = name.rpartition(".")[2]
+        near = difflib.get_close_matches(last, [n.rpartition(".")[2] for n in names], n=1, cutoff=0.8)
+        near = [n for n in names if near and n.rpartition(".")[2] == near[0]][:1]
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], origin: dict[str, str]) -> list[str]:
+    """One line per problem of a failed validation: key, where it was set, what was expected."""
+    fields = dict(leaves(model))
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        named = next((k for k in sorted(fields, key=len, reverse=True) if key == k or key.startswith(f"{k}.")), key)
+        source = origin.get(named) or next((s for k, s in origin.items() if k.startswith(f"{key}.")), "")
+        where = f" ({source})" if source else ""
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{key}'{where}{suggest(key, [*fields, *section_names(model)])}")
+        elif item["type"] == "missing":
+            lines.append(f"missing key '{key}'; set it in a file, or give --{flag_name(key)}")
+        elif item["type"] == "value_error":  # raised by a validator of ours: its text already says everything
+            lines.append(f"{key or 'config'}{where}: {item['ctx']['error']}")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            lines.append(f"{named} = {item['input']!r}{where}: {message}")
+    return list(dict.fromkeys(lines))
+
+
+def flag_name(key: str) -> str:
+    """Flag of a dotted key, without its hyphens: ``dataset.num_workers`` is ``dataset-num-workers``."""
+    return key.replace(".", "-").replace("_", "-")
+
+
+def _ensure_section(tree: dict[str, Any], key: str) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return  # a value stands where a section belongs: pydantic says so
+    tree.setdefault(last, {})
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether a field's type is a config class."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
