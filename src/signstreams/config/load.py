@@ -177,11 +177,9 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
 def suggest(name: str, known: typing.Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not near:  # the right word under the wrong section: `train.batch_size` for `dataset.batch_size`
-        last = name.rpartition(".")[2]
-        near = difflib.get_close_matches(last, [n.rpartition(".")[2] for n in names], n=1, cutoff=0.8)
-        near = [n for n in names if near and n.rpartition(".")[2] == near[0]][:1]
+    last = name.rpartition(".")[2]
+    # the right word under the wrong section first: `train.batch_size` for `dataset.batch_size`
+    near = [other for other in names if other.rpartition(".")[2] == last] or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

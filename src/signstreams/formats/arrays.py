@@ -136,7 +136,7 @@ def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, member.getvalue())
@@ -145,9 +145,10 @@ def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("is a single array, expected an npz of named arrays")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("is a single array, expected an npz of named arrays")
+        with file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, KeyError) as error:
         raise ValueError(f"is not a readable npz file ({error})") from error

@@ -1,0 +1,122 @@
+"""Whole files or none; ids that stay in their folder; errors and progress as people see them."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from signstreams.errors import UserError, exit_on_user_error
+from signstreams.files import digest, read_json, replacing, sha256_file, write_json, write_text
+from signstreams.ids import check_id, shown
+from signstreams.progress import Progress, duration
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "ours", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_keeps_accents_and_refuses_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"seña": [1, None]})
+    assert "seña" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"seña": [1, None]}
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_digests_depend_on_content_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    assert sha256_file(tmp_path / "a").startswith("e3b0c442")
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+@pytest.mark.parametrize("bad", ["", " a", "../x", "/etc", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "x" * 201])
+def test_an_id_that_could_leave_its_folder_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError, match=r"is empty|separator|dot|control|long"):
+        check_id(bad)
+
+
+def test_an_id_with_spaces_quotes_and_accents_is_fine() -> None:
+    text = 'señas d\'ayer "1" $(x)'
+    assert check_id(text) == text
+    assert shown("a\nb") == r"'a\nb'"
+
+
+def test_a_user_error_is_one_line_a_problem_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, exit_on_user_error():
+        raise UserError(["a.csv: line 1\nbroken", "b.csv: absent"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: a.csv: line 1\\nbroken\nerror: b.csv: absent\n"
+
+
+def test_only_the_first_rank_prints_a_user_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise UserError("x")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), exit_on_user_error():
+        _ = 1 / 0
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = (
+        "from signstreams.errors import exit_on_user_error\n"
+        "with exit_on_user_error():\n"
+        "    for i in range(100000): print(i, flush=True)\n"
+    )
+    pipeline = f"{sys.executable} -c '{code}' | head -1"
+    done = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True)
+    assert done.stdout == "0\n"
+    assert done.stderr == ""
+
+
+def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
+    log = io.StringIO()
+    with Progress(10, "frames", "extract", every_s=0.0, stream=log) as progress:
+        progress.skip(4)
+        progress.advance(2, loss=1.23456, stage="a")
+        progress.advance(4)
+    lines = log.getvalue().splitlines()
+    assert lines[0].startswith("extract: 6/10 frames, ")
+    assert "left" in lines[0]
+    assert lines[0].endswith("loss 1.235, stage a")
+    assert lines[-1].startswith("extract: 10/10 frames")
+    assert "\r" not in log.getvalue()
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with Progress(2, "frames", "extract", stream=terminal) as progress:
+        progress.advance(2)
+    assert terminal.getvalue().startswith("\r\x1b[K█")
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_durations_read_naturally() -> None:
+    assert [duration(s) for s in (8, 200, 18120)] == ["8 s", "3 min 20 s", "5 h 02 min"]
