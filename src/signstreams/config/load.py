@@ -62,7 +62,19 @@ def build(
         origin[key] = source
     if problems:
         raise UserError(problems)
-    for key in sections:
+    return check(model, tree, origin)
+
+
+def check(model: type[ConfigT], tree: dict[str, Any], origin: dict[str, str] | str) -> ConfigT:
+    """Validate nested dictionaries; ``origin`` names the place of each dotted key, or of all.
+
+    Raises:
+        UserError: One line per problem.
+    """
+    fields = dict(leaves(model))
+    if isinstance(origin, str):
+        origin = dict.fromkeys((key for key, _ in flatten(tree, fields)), origin)
+    for key in section_names(model):
         _ensure_section(tree, key)  # so that a missing value is named, not its whole section
     try:
         return model.model_validate(tree)

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine with Python 3.11 or 3.12:
+#   make demo   the whole chain on the demo corpus: videos, crops, three backbones, a translation model
+#   make test   all tests
+# Further: make lint, make lock (after a change of requirements in pyproject.toml), make clean-demo
+
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python of the right version; `make demo PYTHON=/path/to/python3.12` names one.
+PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python; done))
+
+.PHONY: demo test lint lock clean-demo
+.DELETE_ON_ERROR:
+
+# The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) all
+	$(BIN)/python scripts/summarize_run.py
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/python scripts/export_environment.py --check
+
+lock: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --extra extract --extra workflow --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/python scripts/export_environment.py
+
+clean-demo:
+	rm -rf data/demo work_dirs logs

@@ -1,0 +1,53 @@
+"""Write environment.yml for conda users: the direct requirements of pyproject.toml at the versions of requirements.lock.
+
+Run it (or `make lock`) after a change of either; `--check` only says whether the file is in step, as the test does.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+EXTRAS = ("extract", "workflow", "dev")
+
+HEAD = """\
+# For conda users: conda env create -f environment.yml && conda activate signstreams && pip install --no-deps -e .
+# Written by scripts/export_environment.py from pyproject.toml and requirements.lock; a test keeps it in step.
+name: signstreams
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+"""
+
+
+def environment() -> str:
+    """Text of environment.yml as it should be."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(item for extra in EXTRAS for item in project["optional-dependencies"][extra])]
+    names = sorted(re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower() for requirement in wanted)
+    locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
+    return HEAD + "".join(f"      - {name}=={locked[name]}\n" for name in names)
+
+
+def main() -> None:
+    """Write the file, or with ``--check`` leave with code 2 when it is stale."""
+    path = PROJECT / "environment.yml"
+    if sys.argv[1:] == ["--check"]:
+        if path.read_text() != environment():
+            sys.exit("error: environment.yml is not in step with requirements.lock; run scripts/export_environment.py")
+    elif sys.argv[1:]:
+        print(__doc__.strip())
+        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
+    else:
+        path.write_text(environment())
+
+
+if __name__ == "__main__":
+    main()

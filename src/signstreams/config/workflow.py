@@ -1,0 +1,117 @@
+"""What the Snakemake workflow runs: corpus, streams, resources, and the config file of each stage.
+
+``workflow/schemas/config.schema.yaml`` is generated from this class (for editors); a test keeps the two in step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from signstreams.config.base import Section
+from signstreams.streams import STREAMS
+
+DEMO_ROOT = Path("data/demo")
+
+Settings = dict[str, str | int | float | bool | None]
+
+
+class CorpusSection(Section):
+    """The footage."""
+
+    root: Path = DEMO_ROOT
+    """Folder of the corpus: meta.csv, annotations/ and index/ are read there, processed/ and contract/ written there."""
+    videos: Path | None = None
+    """Folder of your videos. None: the demo corpus is rendered into ``root``."""
+    demo_size: Literal["tiny", "demo", "bench"] = "demo"
+    """Size of the rendered demo corpus."""
+    demo_seed: int = Field(0, ge=0)
+    """Seed of the rendered demo corpus."""
+    split_seed: int = Field(0, ge=0)
+    """Seed of the split that is drawn where index/*.csv are absent."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the clips that the drawn split holds out to choose a model."""
+    test_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the clips that the drawn split holds out to judge it."""
+
+    @model_validator(mode="after")
+    def _own_videos_have_their_own_root(self) -> CorpusSection:
+        if self.videos is not None and self.root == DEMO_ROOT:
+            raise ValueError(f"videos is set, but root is still '{DEMO_ROOT}'; name a root for your corpus: data/<name>")
+        return self
+
+
+class ExtractSection(Section):
+    """Crops, pose and keypoints from video: one job a video."""
+
+    config: Path | None = None
+    """Config file of scripts/extract_rois_v2.py. None: its defaults."""
+    set: Settings = {}
+    """Single keys of that config, such as ``fps: 25``; they win over the file."""
+    threads: int = Field(1, ge=1)
+    """Cores that Snakemake reserves for a video."""
+    mem_mb: int = Field(1500, ge=1)
+    """Memory that Snakemake reserves for a video."""
+
+
+class ContractSection(Section):
+    """The check of everything that extraction wrote."""
+
+    set: Settings = {}
+    """Keys of scripts/validate_data_contract.py, such as ``max_failed_fraction: 0.05``."""
+    threads: int = Field(2, ge=1)
+    """Processes that check videos side by side."""
+    mem_mb: int = Field(2000, ge=1)
+    """Memory that Snakemake reserves."""
+
+
+class PretrainSection(Section):
+    """Self-supervised pretraining: one job a stream."""
+
+    config: str = "config/pretrain/{stream}.toml"
+    """Config file of a stream; ``{stream}`` stands for its name."""
+    set: Settings = {}
+    """Keys for every stream, such as ``epochs: 100``; they win over the file."""
+    gpus: int | Literal["auto"] = "auto"
+    """GPUs of one job, each with a process of its own. ``auto``: all that this machine has; 0: train on the CPU."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves for a job."""
+    mem_mb: int = Field(8000, ge=1)
+    """Memory that Snakemake reserves for a job."""
+
+
+class IntegrateSection(Section):
+    """Training of the translation model, multistream v9."""
+
+    config: Path = Path("config/integrate/demo.yml")
+    """Config file of scripts/train_slt_multistream_v9.py."""
+    set: Settings = {}
+    """Single keys of that config; they win over the file."""
+    gpus: Literal[0, 1, "auto"] = "auto"
+    """1 to train on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves."""
+    mem_mb: int = Field(8000, ge=1)
+    """Memory that Snakemake reserves."""
+
+
+class WorkflowConfig(Section):
+    """Config of the signstreams workflow (config/config.yaml and any --configfile)."""
+
+    corpus: CorpusSection = CorpusSection()
+    work_dir: Path = Path("work_dirs")
+    """Folder of the trained models."""
+    streams: list[Literal["face", "hand_l", "hand_r"]] = Field(list(STREAMS), min_length=1)
+    """Streams whose backbones ``pretrain_all`` makes."""
+    extract: ExtractSection = ExtractSection()
+    contract: ContractSection = ContractSection()
+    pretrain: PretrainSection = PretrainSection()
+    integrate: IntegrateSection = IntegrateSection()
+
+    @model_validator(mode="after")
+    def _streams_are_named_once(self) -> WorkflowConfig:
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams names one twice: {', '.join(self.streams)}")
+        return self

@@ -1,0 +1,95 @@
+"""Config, paths and helpers of all rules. Nothing is computed here that a script could do."""
+
+import copy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(workflow.basedir)
+SCRIPTS = PROJECT / "scripts"
+sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
+
+from signstreams.config.load import check
+from signstreams.config.workflow import WorkflowConfig
+from signstreams.demo.plan import video_ids
+from signstreams.errors import UserError, exit_on_user_error
+from signstreams.formats.layout import SPLITS, VIDEO_SUFFIXES, CorpusLayout, find_videos
+from signstreams.ids import check_id, shown
+from signstreams.streams import HAND_STREAMS, STREAMS
+
+ENVIRONMENT = PROJECT / "environment.yml"
+# With `--software-deployment-method conda` the rule's environment brings its python; else it is the one in use, also
+# where it is not on PATH (.venv/bin/snakemake).
+DEPLOYED = [str(method) for method in workflow.deployment_settings.deployment_method]
+PYTHON = "python" if "conda" in DEPLOYED else sys.executable
+# The package is found where it is not installed (a rule's conda environment), and the checkout wins where it is.
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(PROJECT / 'src'))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
+
+
+def source_videos(folder):
+    """Video id to file of the user's own footage; every problem of the folder at once."""
+    if not folder.is_dir():
+        raise UserError(f"corpus.videos: there is no folder '{folder}'; name the folder that holds your videos")
+    try:
+        videos = find_videos(folder)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; rename one of them") from None
+    if not videos:
+        endings = " ".join(VIDEO_SUFFIXES)
+        raise UserError(f"{folder}: holds no video (expected files ending in {endings}); put your videos there")
+    problems = []
+    for video_id, path in videos.items():
+        try:
+            check_id(video_id)
+        except ValueError as error:
+            problems.append(f"{folder}: the video id {shown(video_id)} {error}; rename {shown(path.name)}")
+        if "{" in video_id or "}" in video_id:  # Snakemake would read them as wildcards
+            problems.append(f"{folder}: the video id {shown(video_id)} holds a brace; rename {shown(path.name)}")
+    if problems:
+        raise UserError(problems)
+    return videos
+
+
+def setting_words(settings):
+    """``--set key=value`` words of a mapping, quoted for the shell."""
+    spelled = {True: "true", False: "false", None: "none"}
+    pairs = ((key, spelled[value] if isinstance(value, bool | None) else value) for key, value in settings.items())
+    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in pairs)
+
+
+def count_gpus():
+    """GPUs of this machine, without importing torch; CUDA_VISIBLE_DEVICES is respected."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
+
+
+def wanted_gpus(gpus):
+    """The number behind a config's ``gpus``."""
+    return count_gpus() if gpus == "auto" else gpus
+
+
+with exit_on_user_error():
+    CONFIG = check(WorkflowConfig, copy.deepcopy(config), "workflow config")
+    IS_DEMO = CONFIG.corpus.videos is None
+    if IS_DEMO:
+        VIDEOS = {
+            video_id: CorpusLayout(CONFIG.corpus.root).videos / f"{video_id}.mp4"
+            for video_id in video_ids(CONFIG.corpus.demo_size, CONFIG.corpus.demo_seed)
+        }
+    else:
+        VIDEOS = source_videos(CONFIG.corpus.videos)
+
+CORPUS = CorpusLayout(CONFIG.corpus.root)
+WORK_DIR = CONFIG.work_dir
+
+
+wildcard_constraints:
+    video="[^/]+",
+    stream="|".join(STREAMS),

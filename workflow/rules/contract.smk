@@ -1,0 +1,30 @@
+"""Everything that extraction wrote -> report and manifest. An error in the data ends the workflow here, before a GPU."""
+
+
+rule contract:
+    """Check every file against the data contract (docs/data_contract.md)."""
+    input:
+        rules.extract_all.input,
+        videos=list(VIDEOS.values()),
+        annotations=ANNOTATIONS,
+    output:
+        report=CORPUS.report,
+        page=CORPUS.report_page,
+        manifest=CORPUS.manifest,
+    log:
+        "logs/contract.log",
+    benchmark:
+        "logs/contract.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.contract.threads
+    resources:
+        mem_mb=CONFIG.contract.mem_mb,
+    params:
+        script=SCRIPTS / "validate_data_contract.py",
+        root=CORPUS.root,
+        videos_dir=CONFIG.corpus.videos or CORPUS.videos,
+        settings=setting_words(CONFIG.contract.set),
+    shell:
+        "{PYTHON:q} {params.script:q} --root {params.root:q} --videos-dir {params.videos_dir:q} --jobs {threads}"
+        " {params.settings} > {log:q} 2>&1"

@@ -1,0 +1,46 @@
+"""Video -> crops of face and hands, keypoints, pose, tracks, metadata: one job a video."""
+
+ARTIFACTS = {
+    **{stream: CORPUS.crops(stream, "{video}") for stream in STREAMS},
+    "pose": CORPUS.pose("{video}"),
+    "keypoints": CORPUS.keypoints("{video}"),
+    "tracks": CORPUS.tracks("{video}"),
+    "metadata": CORPUS.metadata("{video}"),
+}
+
+
+def of_all_videos(pattern):
+    """One artifact of every video."""
+    return [str(pattern).replace("{video}", video_id) for video_id in VIDEOS]
+
+
+rule extract:
+    """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
+    input:
+        video=lambda wildcards: VIDEOS[wildcards.video],
+        config=CONFIG.extract.config or [],
+    output:
+        **ARTIFACTS,
+    log:
+        "logs/extract/{video}.log",
+    benchmark:
+        "logs/extract/{video}.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.extract.threads
+    resources:
+        mem_mb=CONFIG.extract.mem_mb,
+    params:
+        script=SCRIPTS / "extract_rois_v2.py",
+        root=CORPUS.root,
+        config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
+        settings=setting_words(CONFIG.extract.set),
+    shell:
+        "{PYTHON:q} {params.script:q} {params.config} --videos {input.video:q} --root {params.root:q}"
+        " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"
+
+
+rule extract_all:
+    """Every video of the corpus."""
+    input:
+        [of_all_videos(pattern) for pattern in ARTIFACTS.values()],

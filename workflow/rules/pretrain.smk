@@ -1,0 +1,84 @@
+"""Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job a stream, under torchrun.
+
+The state to resume from (checkpoint_last.pt and its kin) lies beside the outputs, undeclared, since Snakemake deletes
+declared outputs before a job starts and when it fails.
+"""
+
+PRETRAIN_GPUS = wanted_gpus(CONFIG.pretrain.gpus)
+
+
+def pretrain_script(wildcards):
+    return SCRIPTS / ("pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py")
+
+
+rule pretrain:
+    """Train the backbone of one stream."""
+    input:
+        manifest=CORPUS.manifest,
+        crops=lambda wildcards: [CORPUS.crops(wildcards.stream, video_id) for video_id in VIDEOS],
+        config=CONFIG.pretrain.config,
+    output:
+        backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
+        artifacts=WORK_DIR / "dino_{stream}" / "artifacts.json",
+        curves=WORK_DIR / "dino_{stream}" / "curves.png",
+    log:
+        "logs/pretrain/{stream}.log",
+    benchmark:
+        "logs/pretrain/{stream}.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.pretrain.threads
+    resources:
+        **({"gpu": PRETRAIN_GPUS} if PRETRAIN_GPUS else {}),
+        mem_mb=CONFIG.pretrain.mem_mb,
+    params:
+        script=pretrain_script,
+        train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
+        output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
+        processes=max(1, PRETRAIN_GPUS),
+        settings=setting_words(CONFIG.pretrain.set),
+    shell:
+        "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
+        " exec {PYTHON:q} -m torch.distributed.run --standalone --nproc-per-node={params.processes}"
+        " {params.script:q} --config {input.config:q} --train-dir {params.train_dir:q}"
+        " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
+        " --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
+
+
+rule pretrain_all:
+    """The backbones of all streams."""
+    input:
+        expand(WORK_DIR / "dino_{stream}" / "backbone.pt", stream=CONFIG.streams),
+
+
+# Only the demo corpus knows which handshape a crop shows.
+KNN_REPORTS = [
+    WORK_DIR / f"dino_{stream}" / "knn.json" for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS
+]
+
+if IS_DEMO:
+
+    rule knn:
+        """k-NN on true handshape: the backbone, the same with random weights, raw pixels."""
+        input:
+            backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
+            crops=lambda wildcards: [CORPUS.crops(wildcards.stream, video_id) for video_id in VIDEOS],
+            ground_truth=[CORPUS.ground_truth(video_id) for video_id in VIDEOS],
+            index=[CORPUS.index(split) for split in SPLITS],
+        output:
+            WORK_DIR / "dino_{stream}" / "knn.json",
+        log:
+            "logs/knn/{stream}.log",
+        benchmark:
+            "logs/knn/{stream}.benchmark.tsv"
+        conda:
+            ENVIRONMENT
+        threads: CONFIG.pretrain.threads
+        params:
+            script=SCRIPTS / "evaluate_knn.py",
+            crops=lambda wildcards: CORPUS.processed / wildcards.stream,
+            ground_truth=CORPUS.root / "ground_truth",
+        shell:
+            "export OMP_NUM_THREADS={threads};"
+            " {PYTHON:q} {params.script:q} --backbone file::{input.backbone:q} --crops {params.crops:q}"
+            " --ground-truth {params.ground_truth:q} --output {output:q} > {log:q} 2>&1"
