@@ -1,0 +1,142 @@
+"""Processes of one run: started by torchrun, or a single one without it. gloo on CPU, nccl on GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from signstreams.errors import UserError
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run.
+
+    Attributes:
+        rank: 0 to ``size`` - 1; rank 0 writes files and speaks.
+        size: Number of processes.
+        device: Where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def start(*, distributed: bool = False, device: str = "auto") -> World:
+    """Join the process group that torchrun announces by environment; alone, when there is none.
+
+    Args:
+        distributed: The user asked for several processes: then torchrun's environment must be there.
+        device: ``auto`` (a GPU when there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: ``distributed`` without torchrun, or ``cuda`` without a GPU.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if distributed and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "--distributed: found no launcher, expected torchrun; start with `torchrun --standalone"
+            " --nproc-per-node=N <script> ...`, or leave --distributed out"
+        )
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("device 'cuda': PyTorch finds no GPU here, expected at least one; use --device auto or cpu")
+    use_gpu = has_gpu and device != "cpu"
+    place = torch.device("cpu")
+    if use_gpu:
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"rank {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible;"
+                " start at most one process for each (torchrun --nproc-per-node)"
+            )
+        place = torch.device("cuda", local_rank)
+        torch.cuda.set_device(place)
+    if size > 1:
+        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=datetime.timedelta(minutes=30))
+    return World(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, place)
+
+
+def close() -> None:
+    """Leave the process group, when there is one."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def is_distributed() -> bool:
+    """Whether a process group of several ranks is running."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world_size() -> int:
+    """Number of processes, 1 without a group."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+@torch.no_grad()
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over all ranks, in place and without gradient; the tensor itself when alone."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def all_reduce_mean(tensor: torch.Tensor) -> torch.Tensor:
+    """Mean over all ranks, in place and without gradient; the tensor itself when alone."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
+
+
+@torch.no_grad()
+def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
+    """Greatest value over all ranks, in place and without gradient; the tensor itself when alone."""
+    if is_distributed():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if is_distributed():
+        dist.barrier()
+
+
+def from_main(value: ValueT | None) -> ValueT:
+    """Rank 0's plain value, on every rank (pickled by our own processes, never read from a file)."""
+    box = [value]
+    if is_distributed():
+        dist.broadcast_object_list(box, src=0)
+    return box[0]  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def main_first(world: World) -> Iterator[None]:
+    """What rank 0 does alone: a `UserError` inside is raised on every rank, so that none waits for ever.
+
+    Use as ``with main_first(world): if world.is_main: ...``.
+    """
+    problems: list[str] | None = None
+    try:
+        yield
+    except UserError as error:
+        problems = error.problems
+    problems = from_main(problems)
+    if problems:
+        raise UserError(problems)
