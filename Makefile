@@ -34,6 +34,7 @@ lint: $(VENV)/installed
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/python scripts/export_environment.py --check
+	$(BIN)/python scripts/export_schemas.py --check
 
 lock: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet uv

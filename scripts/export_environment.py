@@ -1,4 +1,4 @@
-"""Write environment.yml for conda users: the direct requirements of pyproject.toml at the versions of requirements.lock.
+"""Write environment.yml for conda users: the requirements of pyproject.toml at the versions of requirements.lock.
 
 Run it (or `make lock`) after a change of either; `--check` only says whether the file is in step, as the test does.
 """

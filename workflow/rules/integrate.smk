@@ -1,6 +1,15 @@
 """Backbones + pose + keypoints + texts -> work_dirs/multistream_v9/scores.json: the translation model, multistream v9."""
 
 INTEGRATE_GPUS = min(1, wanted_gpus(CONFIG.integrate.gpus))
+TRAIN_FILES = {
+    "scores": "scores.json",
+    "predictions": "predictions.csv",
+    "best": "best.pt",
+    "last": "last.pt",
+    "config": "config.json",
+    "history": "metrics.jsonl",
+    "artifacts": "artifacts.json",
+}
 BACKBONE_FLAGS = {
     "face": "--face-backbone",
     "hand_l": "--hand-left-backbone",
@@ -20,9 +29,7 @@ rule train:
         tracks=of_all_videos(ARTIFACTS["tracks"]),
         config=CONFIG.integrate.config,
     output:
-        scores=WORK_DIR / "multistream_v9" / "scores.json",
-        predictions=WORK_DIR / "multistream_v9" / "predictions.csv",
-        artifacts=WORK_DIR / "multistream_v9" / "artifacts.json",
+        **{name: WORK_DIR / "multistream_v9" / file for name, file in TRAIN_FILES.items()},
     log:
         "logs/train.log",
     benchmark:

@@ -1,10 +1,19 @@
 """Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job a stream, under torchrun.
 
-The state to resume from (checkpoint_last.pt and its kin) lies beside the outputs, undeclared, since Snakemake deletes
-declared outputs before a job starts and when it fails.
+The state to resume from lies beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
+a job starts and when it fails.
 """
 
 PRETRAIN_GPUS = wanted_gpus(CONFIG.pretrain.gpus)
+PRETRAIN_FILES = {
+    "backbone": "backbone.pt",
+    "last": "checkpoint_last.pt",
+    "best": "checkpoint_best.pt",
+    "history": "metrics.jsonl",
+    "params": "params.json",
+    "artifacts": "artifacts.json",
+    "curves": "curves.png",
+}
 
 
 def pretrain_script(wildcards):
@@ -18,9 +27,7 @@ rule pretrain:
         crops=lambda wildcards: [CORPUS.crops(wildcards.stream, video_id) for video_id in VIDEOS],
         config=CONFIG.pretrain.config,
     output:
-        backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
-        artifacts=WORK_DIR / "dino_{stream}" / "artifacts.json",
-        curves=WORK_DIR / "dino_{stream}" / "curves.png",
+        **{name: WORK_DIR / "dino_{stream}" / file for name, file in PRETRAIN_FILES.items()},
     log:
         "logs/pretrain/{stream}.log",
     benchmark:
@@ -36,13 +43,16 @@ rule pretrain:
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
         processes=max(1, PRETRAIN_GPUS),
+        # the declared names hold, whatever the config file calls its checkpoints
+        names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
+        " --checkpointing-history-file {history}".format(**PRETRAIN_FILES),
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         " exec {PYTHON:q} -m torch.distributed.run --standalone --nproc-per-node={params.processes}"
         " {params.script:q} --config {input.config:q} --train-dir {params.train_dir:q}"
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
-        " --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
+        " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
 
 
 rule pretrain_all:

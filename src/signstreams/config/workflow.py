@@ -1,6 +1,6 @@
 """What the Snakemake workflow runs: corpus, streams, resources, and the config file of each stage.
 
-``workflow/schemas/config.schema.yaml`` is generated from this class (for editors); a test keeps the two in step.
+``workflow/schemas/config.schema.json`` is generated from this class (for editors); a test keeps the two in step.
 """
 
 from __future__ import annotations
