@@ -1,0 +1,44 @@
+"""Config of dividing a corpus into train, val and test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from signstreams.config.base import Section
+
+
+class SplitConfig(Section):
+    """How clips are divided. A ``split`` column of meta.csv (train, val or dev, test) goes before all of this."""
+
+    seed: int = 0
+    """Another seed gives another split."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the clips for validation; 0 for none."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the clips for the test; 0 for none."""
+    group_by: Literal["auto", "signer", "video"] = "auto"
+    """What is kept together besides the clips of a video: auto takes signers unless there are too few to fill the
+    splits."""
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> SplitConfig:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction ({self.val_fraction}) and test_fraction ({self.test_fraction}) leave nothing for train"
+            )
+        return self
+
+
+class SplitCorpusConfig(SplitConfig):
+    """Divide the clips of a corpus into train, val and test: writes index/{train,val,test}.csv and index/split.json.
+
+    Clips of one video stay together, and those of one signer where signers are known and enough.
+    """
+
+    root: Path
+    """Root of the corpus."""
+    videos_dir: Path | None = None
+    """Folder of the videos; ROOT/videos without it."""

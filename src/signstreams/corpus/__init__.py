@@ -1,0 +1,28 @@
+"""Corpus reader: videos, meta.csv, glosses, splits. Needs neither torch nor numpy.
+
+``load_*`` and ``read_*`` raise `signstreams.errors.UserError` with all problems at once; ``scan_*`` never raise for
+wrong content and return it as findings, which the data contract reports.
+"""
+
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.corpus import Corpus, load_corpus, scan_corpus
+from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss, scan_gloss
+from signstreams.corpus.index import read_index, scan_index, write_splits
+from signstreams.corpus.meta import MetaTable, read_meta, scan_meta
+
+__all__ = [
+    "Clip",
+    "Corpus",
+    "Gloss",
+    "GlossVocabulary",
+    "MetaTable",
+    "load_corpus",
+    "read_gloss",
+    "read_index",
+    "read_meta",
+    "scan_corpus",
+    "scan_gloss",
+    "scan_index",
+    "scan_meta",
+    "write_splits",
+]

@@ -1,0 +1,99 @@
+"""A corpus: its videos and its clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.findings import Finding, Rule, raise_errors
+from signstreams.corpus.meta import scan_meta
+from signstreams.formats.layout import VIDEO_SUFFIXES, CorpusLayout, find_videos
+from signstreams.ids import check_id, shown
+
+VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)})")
+VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
+VIDEO_TWINS = Rule("videos.unique", "error", "one file for each video id")
+VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS)
+
+
+@dataclass
+class Corpus:
+    """Videos and clips below one root.
+
+    Attributes:
+        layout: Where everything lies.
+        videos: Video id to its file, by id.
+        clips: Rows of meta.csv, or one clip without text for each video when there is no meta.csv.
+        has_meta: Whether there is a meta.csv.
+        issues: What was found that is no error, and in `scan_corpus` also what is.
+        num_rows: Rows of meta.csv.
+        untimed_rows: Rows of meta.csv that gave no clip because their times cannot be known.
+    """
+
+    layout: CorpusLayout
+    videos: dict[str, Path] = field(default_factory=dict)
+    clips: list[Clip] = field(default_factory=list)
+    has_meta: bool = False
+    issues: list[Finding] = field(default_factory=list)
+    num_rows: int = 0
+    untimed_rows: list[int] = field(default_factory=list)
+
+    def clips_of(self, video_id: str) -> Iterator[Clip]:
+        """Clips of one video, in the order of meta.csv."""
+        return (clip for clip in self.clips if clip.video_id == video_id)
+
+
+def load_corpus(root: str | Path | CorpusLayout, videos_dir: str | Path | None = None) -> Corpus:
+    """Find the videos, read meta.csv when it is there, and join them.
+
+    Args:
+        root: Root of the corpus, or its layout.
+        videos_dir: Folder of the videos; ``ROOT/videos`` without it.
+
+    Raises:
+        UserError: With everything that is wrong, one line a problem.
+    """
+    corpus = scan_corpus(root, videos_dir)
+    raise_errors(corpus.issues)
+    return corpus
+
+
+def scan_corpus(root: str | Path | CorpusLayout, videos_dir: str | Path | None = None) -> Corpus:
+    """As `load_corpus`; what is wrong is in ``issues`` and nothing is raised."""
+    layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
+    folder = layout.videos if videos_dir is None else Path(videos_dir)
+    corpus = Corpus(layout)
+    corpus.videos = _videos(folder, corpus.issues)
+    corpus.has_meta = layout.meta.is_file()
+    if corpus.has_meta:
+        table = scan_meta(layout.meta, corpus.videos or None, name=layout.meta.name)
+        corpus.clips, corpus.num_rows, corpus.untimed_rows = table.clips, table.num_rows, table.untimed_rows
+        corpus.issues += table.issues
+    else:
+        corpus.clips = [Clip(clip_id=video_id, video_id=video_id) for video_id in corpus.videos]
+    return corpus
+
+
+def _videos(folder: Path, issues: list[Finding]) -> dict[str, Path]:
+    place, fix = str(folder), "put the videos there, or name their folder with --videos-dir"
+    try:
+        videos = find_videos(folder)
+    except FileNotFoundError:
+        issues.append(VIDEOS.breach(place, "no such folder", fix))
+        return {}
+    except NotADirectoryError:
+        issues.append(VIDEOS.breach(place, "a file", fix))
+        return {}
+    except ValueError as error:
+        issues.append(VIDEO_TWINS.breach(place, str(error), "rename or remove one of them"))
+        return {}
+    if not videos:
+        issues.append(VIDEOS.breach(place, "no video", fix))
+    for video_id, path in videos.items():
+        try:
+            check_id(video_id)
+        except ValueError as error:
+            issues.append(VIDEO_NAME.breach(place, f"the name {shown(path.name)} {error}", "rename the file"))
+    return videos

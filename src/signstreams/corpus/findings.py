@@ -1,0 +1,110 @@
+"""A rule that data must keep, and a finding: one breach of it, with place, found, expected and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from signstreams.errors import UserError
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+MAX_LINES = 10
+"""Of more findings of one rule in one file, so many are printed; a last line counts the rest and names their rows."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One breach of one rule.
+
+    Attributes:
+        file: Path below the corpus root, with forward slashes.
+        rule: Stable id of the rule, such as ``crops.decodes``.
+        severity: ``error`` fails the contract, ``warning`` and ``info`` do not.
+        found: What is there.
+        expected: What should be.
+        fix: What to do about it.
+        row: Row of a table; the header is row 1, as in a spreadsheet.
+    """
+
+    file: str
+    rule: str
+    severity: Severity
+    found: str
+    expected: str
+    fix: str
+    row: int | None = None
+
+    def line(self) -> str:
+        """One line: place, found, expected, next step, rule."""
+        place = self.file if self.row is None else f"{self.file} row {self.row}"
+        return f"{place}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, keys in their order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold, stated once; `breach` makes the finding.
+
+    Attributes:
+        id: Stable name, ``<subject>.<what>``.
+        severity: Of its findings, unless `breach` is told otherwise.
+        expects: Completes "expected ...".
+    """
+
+    id: str
+    severity: Severity
+    expects: str
+
+    def breach(
+        self,
+        file: str,
+        found: str,
+        fix: str,
+        *,
+        row: int | None = None,
+        expects: str | None = None,
+        severity: Severity | None = None,
+    ) -> Finding:
+        """A finding of this rule in ``file``."""
+        return Finding(file, self.id, severity or self.severity, found, expects or self.expects, fix, row)
+
+
+def errors(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that fail."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def lines(findings: Sequence[Finding]) -> list[str]:
+    """One line a finding; of more than `MAX_LINES` in one file and rule, the rest share one."""
+    shown: list[str] = []
+    for _, same in groupby(findings, key=lambda finding: (finding.file, finding.rule)):
+        group = list(same)
+        shown += [finding.line() for finding in group[:MAX_LINES]]
+        if rest := group[MAX_LINES:]:
+            rows = [str(finding.row) for finding in rest if finding.row is not None]
+            where = f" (rows {', '.join(rows)})" if rows else ""
+            shown.append(f"{rest[0].file}: {len(rest):,} more of the same{where} [{rest[0].rule}]")
+    return shown
+
+
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Do nothing when no finding is an error.
+
+    Raises:
+        UserError: With all errors at once.
+    """
+    if failed := errors(findings):
+        raise UserError(lines(failed))
+
+
+def few(items: Sequence[object], limit: int = 5) -> str:
+    """``"a, b, c and 7 more"``."""
+    shown = ", ".join(map(str, items[:limit]))
+    return f"{shown} and {len(items) - limit:,} more" if len(items) > limit else shown

@@ -1,0 +1,180 @@
+"""Gloss annotations, and the vocabulary that CTC learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signstreams.corpus.columns import ID_COLUMNS
+from signstreams.corpus.findings import Finding, Rule, few, raise_errors
+from signstreams.corpus.table import scan_table
+from signstreams.errors import UserError
+from signstreams.files import read_json, write_json
+from signstreams.ids import shown
+
+BLANK = "<blank>"
+"""CTC's blank: always id 0."""
+
+GLOSS_COLUMNS = ("gloss", "ctc_labels")
+
+GLOSS_HEADER = Rule("gloss.columns", "error", "an id column (clip_id, id or video_id) and 'gloss' or 'ctc_labels'")
+GLOSS_UNIQUE = Rule("gloss.unique_id", "error", "each clip once")
+GLOSS_KNOWN = Rule("gloss.clip_known", "error", "ids of clips of meta.csv")
+GLOSS_LABELS = Rule("gloss.labels", "error", "as many ctc_labels as glosses, each number always for the same gloss")
+GLOSS_RULES = (GLOSS_HEADER, GLOSS_UNIQUE, GLOSS_KNOWN, GLOSS_LABELS)
+
+
+@dataclass(frozen=True)
+class Gloss:
+    """Annotation of one clip.
+
+    Attributes:
+        clip_id: Clip it belongs to.
+        gloss: As written.
+        labels: What CTC learns, in order: the names in ``ctc_labels``, or the words of ``gloss`` where those are
+            absent or numbers.
+        row: Row in gloss.csv; the header is row 1.
+    """
+
+    clip_id: str
+    gloss: str
+    labels: tuple[str, ...]
+    row: int
+
+
+@dataclass
+class GlossTable:
+    """Clip id to its gloss, in the order of the file, and what is wrong with the file."""
+
+    glosses: dict[str, Gloss] = field(default_factory=dict)
+    issues: list[Finding] = field(default_factory=list)
+
+
+def read_gloss(path: str | Path, clip_ids: Iterable[str] | None = None) -> dict[str, Gloss]:
+    """Clip id to its gloss.
+
+    Args:
+        path: ``annotations/gloss.csv``.
+        clip_ids: Clips there are; None to accept any.
+
+    Raises:
+        UserError: With everything that is wrong, one line a problem.
+    """
+    table = scan_gloss(path, clip_ids)
+    raise_errors(table.issues)
+    return table.glosses
+
+
+def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name: str | None = None) -> GlossTable:
+    """As `read_gloss`; what is wrong with the content is in ``issues`` and nothing is raised.
+
+    Raises:
+        UserError: When ``path`` is absent.
+    """
+    path = Path(path)
+    name = name or path.name
+    try:
+        table = scan_table(path, (*ID_COLUMNS, *GLOSS_COLUMNS), name)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}, expected a table of glosses") from None
+    result = GlossTable(issues=list(table.issues))
+    id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
+    if id_column is None or not set(GLOSS_COLUMNS) & set(table.columns):
+        if table.columns:
+            found = f"the columns {few([repr(column) for column in table.columns], 20)}"
+            result.issues.append(GLOSS_HEADER.breach(name, found, "rename the columns"))
+        return result
+    numbered: dict[str, str] = {}
+    for row, fields in table.rows:
+        clip_id = fields[id_column].strip()
+        words = tuple(fields.get("gloss", "").split())
+        labels = tuple(fields.get("ctc_labels", "").split())
+        if labels and words and all(label.isdecimal() for label in labels):
+            result.issues += _number_issues(labels, words, numbered, name, row)
+            labels = words
+        if clip_id in result.glosses:
+            found = f"the id {shown(clip_id)} again, first in row {result.glosses[clip_id].row}"
+            result.issues.append(GLOSS_UNIQUE.breach(name, found, "keep one of them", row=row))
+            continue
+        result.glosses[clip_id] = Gloss(clip_id, fields.get("gloss", ""), labels or words, row)
+    if clip_ids is not None:
+        known = set(clip_ids)
+        foreign = [gloss for gloss in result.glosses.values() if gloss.clip_id not in known]
+        if foreign:
+            examples = few([f"{shown(gloss.clip_id)} (row {gloss.row})" for gloss in foreign])
+            found = f"{len(foreign):,} ids name no clip: {examples}"
+            result.issues.append(GLOSS_KNOWN.breach(name, found, "remove these rows, or correct the ids"))
+    return result
+
+
+def _number_issues(
+    labels: tuple[str, ...], words: tuple[str, ...], numbered: dict[str, str], name: str, row: int
+) -> list[Finding]:
+    if len(labels) != len(words):
+        found = f"{len(labels)} ctc_labels for {len(words)} glosses"
+        return [GLOSS_LABELS.breach(name, found, "correct one of them", row=row)]
+    issues = []
+    for label, word in zip(labels, words, strict=True):
+        if numbered.setdefault(label, word) != word:
+            found = f"the number {label} for {shown(word)}, elsewhere for {shown(numbered[label])}"
+            issues.append(GLOSS_LABELS.breach(name, found, "give each gloss one number", row=row))
+    return issues
+
+
+@dataclass(frozen=True)
+class GlossVocabulary:
+    """Glosses and their CTC ids: the blank is 0, the glosses follow in sorted order.
+
+    Attributes:
+        names: Gloss of every id; the first is `BLANK`.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.names[:1] != (BLANK,) or len(set(self.names)) != len(self.names):
+            raise ValueError(f"a gloss vocabulary starts with '{BLANK}' and holds each gloss once")
+        object.__setattr__(self, "_ids", {name: number for number, name in enumerate(self.names)})
+
+    @classmethod
+    def build(cls, glosses: Mapping[str, Gloss], train_ids: Iterable[str]) -> GlossVocabulary:
+        """Of the clips of the train split; the same clips in any order give the same vocabulary."""
+        names = {label for clip_id in train_ids if clip_id in glosses for label in glosses[clip_id].labels}
+        return cls((BLANK, *sorted(names - {BLANK})))
+
+    @classmethod
+    def load(cls, path: str | Path) -> GlossVocabulary:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: When it is something else.
+        """
+        try:
+            content = read_json(path)
+            return cls(tuple(content["glosses"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: {error}, expected a gloss vocabulary; train the model anew") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON."""
+        write_json(path, {"glosses": list(self.names)})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids  # type: ignore[attr-defined]
+
+    def encode(self, labels: Iterable[str]) -> list[int]:
+        """Ids of the known ``labels``, in order; `unknown` tells which are left out."""
+        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
+        return [ids[label] for label in labels if label in ids]
+
+    def unknown(self, labels: Iterable[str]) -> list[str]:
+        """Those of ``labels`` that have no id, in order."""
+        return [label for label in labels if label not in self]
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Glosses of ``ids``, the blank left out."""
+        return [self.names[number] for number in ids if number != 0]

@@ -1,0 +1,163 @@
+"""The index: which clips are in train, val and test, as one file a split with a clip id a line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from signstreams.config.corpus import SplitConfig
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.findings import Finding, Rule, few, raise_errors
+from signstreams.corpus.split import Split, split_clips
+from signstreams.corpus.table import READABLE, decode_text
+from signstreams.errors import UserError
+from signstreams.files import write_json, write_text
+from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.ids import shown
+
+PRESENT = Rule("split.present", "error", "index/train.csv, index/val.csv and index/test.csv")
+KNOWN = Rule("split.known", "error", "clip ids of the corpus, one a line, without a header")
+ONCE = Rule("split.once", "error", "each clip id once")
+DISJOINT = Rule("split.disjoint", "error", "each clip in one split")
+VIDEO_DISJOINT = Rule("split.video_disjoint", "error", "all clips of a video in one split")
+SIGNER_DISJOINT = Rule("split.signer_disjoint", "warning", "all clips of a signer in one split")
+UNASSIGNED = Rule("split.unassigned", "warning", "every clip in one split")
+EMPTY = Rule("split.empty", "warning", "clips in every split")
+TRAIN = Rule("split.train", "error", "clips in train")
+INDEX_RULES = (PRESENT, KNOWN, ONCE, DISJOINT, VIDEO_DISJOINT, SIGNER_DISJOINT, UNASSIGNED, EMPTY, TRAIN)
+
+
+@dataclass
+class Index:
+    """Clip ids of each split that is there, and what is wrong with them."""
+
+    splits: dict[str, list[str]] = field(default_factory=dict)
+    issues: list[Finding] = field(default_factory=list)
+
+
+def read_index(layout: CorpusLayout, clips: Collection[Clip]) -> dict[str, list[str]]:
+    """Split name (train, val, test) to its clip ids.
+
+    Raises:
+        UserError: With everything that is wrong, one line a problem.
+    """
+    index = scan_index(layout, clips)
+    raise_errors(index.issues)
+    return index.splits
+
+
+def scan_index(layout: CorpusLayout, clips: Collection[Clip]) -> Index:
+    """Read the three files; what is wrong is in ``issues`` and nothing is raised."""
+    index = Index()
+    for split in SPLITS:
+        path = layout.index(split)
+        name = _name(split)
+        if not path.is_file():
+            fix = f"run: python scripts/split_corpus.py --root {layout.root}"
+            index.issues.append(PRESENT.breach(name, "no such file", fix))
+            continue
+        try:
+            text = decode_text(path.read_bytes())
+        except ValueError as error:
+            index.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
+            continue
+        index.splits[split] = [line.strip() for line in text.splitlines() if line.strip()]
+    index.issues += _check(index.splits, {clip.clip_id: clip for clip in clips})
+    return index
+
+
+def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitConfig) -> Split:
+    """Divide ``clips`` and write index/{train,val,test}.csv with index/split.json, which says how it was done.
+
+    Raises:
+        UserError: When there is no clip, or when an index is there that this function did not write.
+    """
+    clips = list(clips)
+    if not clips:
+        raise UserError(
+            f"{layout.root}: no clip to divide, expected at least one; check meta.csv and the videos folder"
+        )
+    record = layout.index("train").parent / "split.json"
+    foreign = [_name(split) for split in SPLITS if layout.index(split).exists()]
+    if foreign and not record.is_file():
+        raise UserError(
+            f"{layout.root}: {few(foreign)} without index/split.json, expected only files that split_corpus.py wrote; "
+            "remove them to have the corpus divided anew, or keep them as they are"
+        )
+    split = split_clips(clips, config)
+    content = {
+        "seed": config.seed,
+        "val_fraction": config.val_fraction,
+        "test_fraction": config.test_fraction,
+        "group_by": split.group_by,
+        "num_clips": {name: len(ids) for name, ids in split.clip_ids.items()},
+        "num_unassigned": len(clips) - sum(map(len, split.clip_ids.values())),
+        "notes": split.notes,
+        "groups": split.groups,
+    }
+    write_json(record, content)  # first: a crash in between leaves files that the next run may replace
+    for name, ids in split.clip_ids.items():
+        write_text(layout.index(name), "".join(f"{clip_id}\n" for clip_id in ids))
+    return split
+
+
+def _name(split: str) -> str:
+    return f"index/{split}.csv"
+
+
+def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[Finding]:
+    issues = []
+    places: dict[str, list[str]] = {}
+    for split, ids in splits.items():
+        name = _name(split)
+        unknown = [clip_id for clip_id in dict.fromkeys(ids) if clip_id not in clips]
+        if unknown:
+            found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few([shown(clip_id) for clip_id in unknown])}"
+            issues.append(KNOWN.breach(name, found, "remove these lines, or add the clips to meta.csv"))
+        twins = (
+            [clip_id for clip_id in dict.fromkeys(ids) if ids.count(clip_id) > 1] if len(set(ids)) < len(ids) else []
+        )
+        if twins:
+            found = f"{len(twins):,} ids more than once: {few([shown(clip_id) for clip_id in twins])}"
+            issues.append(ONCE.breach(name, found, "remove the further lines"))
+        if not ids and split == "train":
+            issues.append(TRAIN.breach(name, "no clip", "divide the corpus anew"))
+        elif not ids:
+            issues.append(EMPTY.breach(name, "no clip", f"add videos: nothing can be measured on {split}"))
+        for clip_id in dict.fromkeys(ids):
+            places.setdefault(clip_id, []).append(split)
+    issues += _overlaps(DISJOINT, "clip", places)
+    known = {clip_id: names for clip_id, names in places.items() if clip_id in clips}
+    issues += _overlaps(VIDEO_DISJOINT, "video", _places_of(known, lambda clip: clip.video_id, clips))
+    issues += _overlaps(SIGNER_DISJOINT, "signer", _places_of(known, lambda clip: clip.signer, clips))
+    absent = [clip_id for clip_id in clips if clip_id not in places]
+    if absent and len(splits) == len(SPLITS):
+        found = f"{len(absent):,} clips in no split: {few([shown(clip_id) for clip_id in absent])}"
+        issues.append(UNASSIGNED.breach("index", found, "add them to one, or leave them out on purpose"))
+    return issues
+
+
+def _places_of(places: Mapping[str, list[str]], key, clips: Mapping[str, Clip]) -> dict[str, list[str]]:
+    merged: dict[str, set[str]] = {}
+    for clip_id, splits in places.items():
+        if (name := key(clips[clip_id])) is not None:
+            merged.setdefault(name, set()).update(splits)
+    return {name: sorted(splits, key=SPLITS.index) for name, splits in merged.items()}
+
+
+def _overlaps(rule: Rule, noun: str, places: Mapping[str, list[str]]) -> list[Finding]:
+    """One finding for each pair of splits that share something."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name, splits in places.items():
+        if len(splits) > 1:
+            shared.setdefault(tuple(splits), []).append(name)
+    fix = f"keep each {noun} in one of them" if rule.severity == "error" else f"scores hold for known {noun}s only"
+    return [
+        rule.breach(
+            _name(splits[-1]),
+            f"{len(names):,} {noun}s also in {' and '.join(_name(split) for split in splits[:-1])}: "
+            + few([shown(name) for name in names]),
+            fix,
+        )
+        for splits, names in shared.items()
+    ]

@@ -1,0 +1,172 @@
+"""Read meta.csv: one clip a row, whatever its delimiter, its column names, and what a spreadsheet did to its numbers."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.columns import KNOWN_COLUMNS, resolve_columns
+from signstreams.corpus.findings import Finding, Rule, few, raise_errors
+from signstreams.corpus.numbers import is_mangled, parse_number
+from signstreams.corpus.rows import NUMBER_COLUMNS, Row, RowReader
+from signstreams.corpus.table import scan_table
+from signstreams.errors import UserError
+from signstreams.ids import shown
+
+UNIQUE = Rule("meta.unique_id", "error", "each id once")
+NUMBERS = Rule("meta.numbers", "warning", "plain numbers such as 165.33")
+DURATION = Rule("meta.duration", "warning", "the length of the span")
+VIDEO_KNOWN = Rule("clip.video_known", "error", "a video of the corpus")
+META_RULES = (UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
+
+
+@dataclass(frozen=True)
+class MetaTable:
+    """Content of a meta.csv.
+
+    Attributes:
+        clips: In the order of the file: every clip whose times are known exactly, or that is a whole video.
+        issues: What was found; rows that gave no clip are here with their numbers.
+        num_rows: Rows with anything in them, the header apart.
+        untimed_rows: Rows left out of ``clips`` because their times cannot be known.
+    """
+
+    clips: list[Clip] = field(default_factory=list)
+    issues: list[Finding] = field(default_factory=list)
+    num_rows: int = 0
+    untimed_rows: list[int] = field(default_factory=list)
+
+
+def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTable:
+    """Read ``path`` (`scan_meta` says how).
+
+    Raises:
+        UserError: With everything that is wrong, one line a problem. Rows without exact times are no error.
+    """
+    table = scan_meta(path, videos)
+    raise_errors(table.issues)
+    return table
+
+
+def scan_meta(path: str | Path, videos: Collection[str] | None = None, *, name: str | None = None) -> MetaTable:
+    """Read ``path``; what is wrong with its content is in ``issues`` and nothing is raised.
+
+    Times come from LSA-T's segments where ``split`` holds them, else from plain ``start`` and ``end``. A mangled number
+    is never used. A row without times is a whole video when the table has no spans, or when no other row names its
+    video; otherwise it is reported and gives no clip.
+
+    Args:
+        path: The table.
+        videos: Ids of the videos that are there; None to accept any.
+        name: What findings call the file; its own name otherwise.
+
+    Raises:
+        UserError: When ``path`` is absent.
+    """
+    path = Path(path)
+    name = name or path.name
+    try:
+        table = scan_table(path, KNOWN_COLUMNS, name)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}, expected a table of clips") from None
+    issues = list(table.issues)
+    if not table.columns:
+        return MetaTable(issues=issues)
+    columns, column_issues = resolve_columns(table.columns, name)
+    issues += column_issues
+    if not columns:
+        return MetaTable(issues=issues, num_rows=len(table.rows))
+    fields = [(row, {key: texts[column] for key, column in columns.items()}) for row, texts in table.rows]
+    grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_COLUMNS if key in columns}
+    issues += _number_issues(fields, grouped, name)
+    reader = RowReader(name, grouped, _lone_videos(fields, columns), _names(videos))
+    rows = [reader.read(row, texts) for row, texts in fields]
+    for row in rows:
+        issues += row.issues
+    issues += _twins(rows, name)
+    clips = [row.clip for row in rows if row.clip is not None]
+    issues += _durations(rows, name)
+    if videos is not None:
+        issues += _absent_videos(clips, set(videos), name)
+    return MetaTable(clips, issues, len(rows), [row.row for row in rows if row.is_untimed])
+
+
+def _lone_videos(fields: list[tuple[int, dict[str, str]]], columns: dict[str, str]) -> set[str] | None:
+    """Cells of ``video`` (of the id, without one) that one row alone holds; None when the table has no spans at all."""
+    if not any(texts.get("start") or texts.get("end") or texts.get("split", "").startswith("[") for _, texts in fields):
+        return None
+    counts = Counter(texts["video" if "video" in columns else "clip_id"] for _, texts in fields)
+    return {video for video, count in counts.items() if count == 1 and video.strip()}
+
+
+def _names(videos: Collection[str] | None) -> dict[str, str]:
+    """Composed form of each id to the id: macOS stores file names decomposed, tables hold them composed."""
+    return {unicodedata.normalize("NFC", video): video for video in videos or ()}
+
+
+def _number_issues(fields: list[tuple[int, dict[str, str]]], grouped: dict[str, bool], name: str) -> list[Finding]:
+    issues = []
+    for column, has_mangled in grouped.items():
+        bad = [
+            (row, texts[column])
+            for row, texts in fields
+            if texts[column].strip() and parse_number(texts[column], grouped=has_mangled) is None
+        ]
+        if bad:
+            row, text = next((item for item in bad if is_mangled(item[1])), bad[0])
+            kind = "lost their decimal mark to a spreadsheet, or may have" if has_mangled else "are no numbers"
+            issues.append(
+                NUMBERS.breach(
+                    name,
+                    f"{len(bad):,} values of the column '{column}' {kind}, such as {shown(text[:60])} in row {row}",
+                    "export the table again without thousands separators; until then none of them is used",
+                )
+            )
+    return issues
+
+
+def _twins(rows: list[Row], name: str) -> list[Finding]:
+    seen: dict[str, list[int]] = {}
+    for row in rows:
+        if row.clip_id:
+            seen.setdefault(row.clip_id, []).append(row.row)
+    return [
+        UNIQUE.breach(name, f"the id {shown(clip_id)} is in the rows {few(numbers)}", "give each clip an id of its own")
+        for clip_id, numbers in seen.items()
+        if len(numbers) > 1
+    ]
+
+
+def _durations(rows: list[Row], name: str) -> list[Finding]:
+    bad = [row for row in rows if row.disputed_duration is not None]
+    if not bad:
+        return []
+    first = bad[0]
+    found = (
+        f"the duration of {len(bad):,} rows is not that of their span, such as {first.disputed_duration:g} s in row "
+        f"{first.row}"
+    )
+    return [DURATION.breach(name, found, "nothing need be done: the span counts and these durations are not used")]
+
+
+def _absent_videos(clips: list[Clip], videos: set[str], name: str) -> list[Finding]:
+    rows: dict[str, list[int]] = {}
+    for clip in clips:
+        if clip.video_id not in videos:
+            assert clip.row is not None
+            rows.setdefault(clip.video_id, []).append(clip.row)
+    if not rows:
+        return []
+    num_clips = sum(map(len, rows.values()))
+    examples = few([f"{shown(video)} (row {numbers[0]})" for video, numbers in rows.items()])
+    return [
+        VIDEO_KNOWN.breach(
+            name,
+            f"{num_clips:,} clips of {len(rows):,} videos that are not there: {examples}",
+            "add the videos to the videos folder, or remove these rows",
+        )
+    ]
