@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from signstreams.config.corpus import SplitConfig
@@ -61,7 +62,7 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip]) -> Index:
         except ValueError as error:
             index.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
             continue
-        index.splits[split] = [line.strip() for line in text.splitlines() if line.strip()]
+        index.splits[split] = [line.strip() for line in text.split("\n") if line.strip()]
     index.issues += _check(index.splits, {clip.clip_id: clip for clip in clips})
     return index
 
@@ -74,9 +75,7 @@ def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitCon
     """
     clips = list(clips)
     if not clips:
-        raise UserError(
-            f"{layout.root}: no clip to divide, expected at least one; check meta.csv and the videos folder"
-        )
+        raise UserError(f"{layout.root}: no clip, expected at least one to divide; check meta.csv and the videos")
     record = layout.index("train").parent / "split.json"
     foreign = [_name(split) for split in SPLITS if layout.index(split).exists()]
     if foreign and not record.is_file():
@@ -112,13 +111,11 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
         name = _name(split)
         unknown = [clip_id for clip_id in dict.fromkeys(ids) if clip_id not in clips]
         if unknown:
-            found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few([shown(clip_id) for clip_id in unknown])}"
+            found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few(list(map(shown, unknown)))}"
             issues.append(KNOWN.breach(name, found, "remove these lines, or add the clips to meta.csv"))
-        twins = (
-            [clip_id for clip_id in dict.fromkeys(ids) if ids.count(clip_id) > 1] if len(set(ids)) < len(ids) else []
-        )
+        twins = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
         if twins:
-            found = f"{len(twins):,} ids more than once: {few([shown(clip_id) for clip_id in twins])}"
+            found = f"{len(twins):,} ids more than once: {few(list(map(shown, twins)))}"
             issues.append(ONCE.breach(name, found, "remove the further lines"))
         if not ids and split == "train":
             issues.append(TRAIN.breach(name, "no clip", "divide the corpus anew"))
@@ -132,12 +129,14 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
     issues += _overlaps(SIGNER_DISJOINT, "signer", _places_of(known, lambda clip: clip.signer, clips))
     absent = [clip_id for clip_id in clips if clip_id not in places]
     if absent and len(splits) == len(SPLITS):
-        found = f"{len(absent):,} clips in no split: {few([shown(clip_id) for clip_id in absent])}"
+        found = f"{len(absent):,} clips in no split: {few(list(map(shown, absent)))}"
         issues.append(UNASSIGNED.breach("index", found, "add them to one, or leave them out on purpose"))
     return issues
 
 
-def _places_of(places: Mapping[str, list[str]], key, clips: Mapping[str, Clip]) -> dict[str, list[str]]:
+def _places_of(
+    places: Mapping[str, list[str]], key: Callable[[Clip], str | None], clips: Mapping[str, Clip]
+) -> dict[str, list[str]]:
     merged: dict[str, set[str]] = {}
     for clip_id, splits in places.items():
         if (name := key(clips[clip_id])) is not None:
@@ -156,7 +155,7 @@ def _overlaps(rule: Rule, noun: str, places: Mapping[str, list[str]]) -> list[Fi
         rule.breach(
             _name(splits[-1]),
             f"{len(names):,} {noun}s also in {' and '.join(_name(split) for split in splits[:-1])}: "
-            + few([shown(name) for name in names]),
+            + few(list(map(shown, names))),
             fix,
         )
         for splits, names in shared.items()

@@ -1,4 +1,4 @@
-"""Read meta.csv: one clip a row, whatever its delimiter, its column names, and what a spreadsheet did to its numbers."""
+"""Read meta.csv: one clip a row, whatever its delimiter, column names, and what a spreadsheet did to its numbers."""
 
 from __future__ import annotations
 

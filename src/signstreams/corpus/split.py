@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from signstreams.config.corpus import SplitConfig
 from signstreams.corpus.clips import Clip
+from signstreams.errors import UserError
 from signstreams.formats.layout import SPLITS
 
 
@@ -30,12 +31,19 @@ class Split:
 
 
 def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
-    """Meta.csv's own ``split`` where any clip has one, else `assign_groups` over signers or videos."""
+    """Meta.csv's own ``split`` where any clip has one, else `assign_groups` over signers or videos.
+
+    Raises:
+        UserError: When signers are to be kept together and none is known.
+    """
     if any(clip.split for clip in clips):
         return _declared_split(clips)
+    has_signers = any(clip.signer for clip in clips)
+    if config.group_by == "signer" and not has_signers:
+        raise UserError("meta.csv: no signer, expected a column 'signer' for group_by=signer; use group_by=video")
     wanted = 1 + (config.val_fraction > 0) + (config.test_fraction > 0)
     groups = _components(clips, by_signer=config.group_by != "video")
-    group_by = "signer" if any(clip.signer for clip in clips) and config.group_by != "video" else "video"
+    group_by = "signer" if has_signers and config.group_by != "video" else "video"
     notes = []
     if config.group_by == "auto" and group_by == "signer" and len(groups) < wanted:
         by_video = _components(clips, by_signer=False)
