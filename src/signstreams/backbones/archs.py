@@ -1,0 +1,155 @@
+"""Architectures by name, and which one the tensors of a checkpoint belong to. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+HEAD_DIM = 64  # of every architecture here
+TABLE_CLASS_TOKENS = 1
+
+
+@dataclass(frozen=True)
+class ViTArch:
+    """Shape of one vision transformer.
+
+    Attributes:
+        name: Its name, such as ``vit_tiny``.
+        embed_dim: Width D of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        patch_px: Side of a patch.
+        table_px: Image side whose patch grid the position table covers; other sizes are interpolated from it.
+        num_registers: Register tokens (Darcet et al. 2024).
+        layer_scale_init: First value of LayerScale; None has no LayerScale.
+    """
+
+    name: str
+    embed_dim: int
+    depth: int
+    num_heads: int
+    patch_px: int = 16
+    table_px: int = 224
+    num_registers: int = 0
+    layer_scale_init: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.table_px % self.patch_px:
+            raise ValueError(f"{self.table_px} px do not divide into patches of {self.patch_px} px")
+
+    @property
+    def grid(self) -> int:
+        """Side of the position table, in patches."""
+        return self.table_px // self.patch_px
+
+    @property
+    def is_dinov2(self) -> bool:
+        return self.name.startswith("dinov2_")
+
+    def described(self) -> str:
+        """``vit_tiny (192 wide, 12 blocks, patch 16)``."""
+        registers = f", {self.num_registers} registers" if self.num_registers else ""
+        return f"{self.name} ({self.embed_dim} wide, {self.depth} blocks, patch {self.patch_px}{registers})"
+
+
+def _dinov2(name: str, embed_dim: int, num_registers: int) -> ViTArch:
+    # DINOv2's released tables cover 518 px = 37 x 37 patches; with the class token 1370 entries
+    return ViTArch(name, embed_dim, 12, embed_dim // HEAD_DIM, 14, 518, num_registers, 1e-5)
+
+
+ARCHS: dict[str, ViTArch] = {
+    arch.name: arch
+    for arch in (
+        ViTArch("vit_tiny", 192, 12, 3),
+        ViTArch("vit_small", 384, 12, 6),
+        ViTArch("vit_base", 768, 12, 12),
+        _dinov2("dinov2_vits14", 384, 0),
+        _dinov2("dinov2_vits14_reg", 384, 4),
+        _dinov2("dinov2_vitb14", 768, 0),
+        _dinov2("dinov2_vitb14_reg", 768, 4),
+    )
+}
+
+
+def resolve(
+    name: str,
+    *,
+    image_px: int,
+    patch_px: int | None = None,
+    depth: int | None = None,
+    num_registers: int | None = None,
+    layer_scale_init: float | None = None,
+) -> ViTArch:
+    """The architecture of this name with what the user changed in it; the table covers ``image_px``, DINOv2's its own.
+
+    Raises:
+        ValueError: Unknown name, or DINOv2's own architecture altered (its name promises its shape).
+    """
+    if name not in ARCHS:
+        raise ValueError(f"architecture '{name}' is unknown, expected one of {', '.join(ARCHS)}")
+    arch = ARCHS[name]
+    given = {
+        "patch_px": patch_px,
+        "depth": depth,
+        "num_registers": num_registers,
+        "layer_scale_init": layer_scale_init,
+    }
+    changes = {key: value for key, value in given.items() if value is not None and value != getattr(arch, key)}
+    if arch.is_dinov2:
+        shape_changes = sorted(set(changes) - {"layer_scale_init"})
+        if shape_changes:
+            raise ValueError(f"{name} has a fixed shape: leave out {', '.join(shape_changes)}, or take a vit_* one")
+        return dataclasses.replace(arch, **changes)
+    return dataclasses.replace(arch, table_px=image_px, **changes)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
+    """The architecture that tensors of these names and shapes belong to, by hub layout.
+
+    Args:
+        shapes: Shape of each tensor of a state dict.
+        name: Used when it names an architecture of this width, depth and so on; else ``vit``.
+
+    Raises:
+        ValueError: When the tensors are not those of a vision transformer in hub layout.
+    """
+    try:
+        embed_dim, _, patch_px, _ = shapes["patch_embed.proj.weight"]
+        _, entries, _ = shapes["pos_embed"]
+    except (KeyError, ValueError):
+        raise ValueError("holds no vision transformer in DINOv2's layout (patch_embed.proj, pos_embed)") from None
+    if any(key.startswith("blocks.0.0.") for key in shapes):
+        raise ValueError("holds blocks in chunks (blocks.0.0.*); export it unchunked")
+    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
+    grid = round((entries - TABLE_CLASS_TOKENS) ** 0.5)
+    if grid * grid != entries - TABLE_CLASS_TOKENS or embed_dim % HEAD_DIM:
+        raise ValueError(f"has a position table of {entries} entries and width {embed_dim}: no square grid of patches")
+    return ViTArch(
+        name or "vit",
+        embed_dim,
+        depth,
+        embed_dim // HEAD_DIM,
+        patch_px,
+        grid * patch_px,
+        shapes["register_tokens"][1] if "register_tokens" in shapes else 0,
+        1e-5 if "blocks.0.ls1.gamma" in shapes else None,
+    )
+
+
+def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
+    """``"384 wide in place of 192"`` for all in which a checkpoint's shape differs; the table's size may differ."""
+    said = {
+        "embed_dim": "{} wide in place of {}",
+        "depth": "{} blocks in place of {}",
+        "patch_px": "patches of {} px in place of {}",
+        "num_registers": "{} registers in place of {}",
+    }
+    lines = [
+        text.format(getattr(found, key), getattr(expected, key))
+        for key, text in said.items()
+        if getattr(found, key) != getattr(expected, key)
+    ]
+    if (found.layer_scale_init is None) != (expected.layer_scale_init is None):
+        lines.append(f"{'no ' if found.layer_scale_init is None else ''}LayerScale")
+    return lines

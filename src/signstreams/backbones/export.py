@@ -1,0 +1,37 @@
+"""Weights on disk: ``{"model": state dict in hub layout, "metadata": plain values}``, equal runs giving equal bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from signstreams.backbones.archs import ViTArch
+from signstreams.engine import checkpoint
+
+FORMAT = "signstreams_backbone_v1"
+
+
+def export_backbone(path: str | Path, arch: ViTArch, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write a backbone that timm, torch.hub's DINOv2 and `load_dinov2_backbone` read.
+
+    ``mask_token`` stays where a reader looks for it: in DINOv2's architectures (timm recognises them by it) and where
+    there are registers (timm renames them then). Elsewhere the keys equal timm's own.
+
+    Args:
+        path: File to write.
+        arch: Shape of the network.
+        state: Its parameters by name.
+        metadata: Plain values; no times and no paths, which would make equal runs differ.
+    """
+    keeps_mask_token = arch.is_dinov2 or arch.num_registers > 0
+    model = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in state.items()
+        if keeps_mask_token or name != "mask_token"
+    }
+    content = {"format": FORMAT, "architecture": arch.name, **dataclasses.asdict(arch), **metadata}
+    del content["name"]
+    checkpoint.save(path, {"model": model, "metadata": content})

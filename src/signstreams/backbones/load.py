@@ -1,0 +1,179 @@
+"""Backbones from disk or from timm, checked against the architecture they are said to have."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from signstreams.backbones.archs import ARCHS, ViTArch, infer, mismatches
+from signstreams.backbones.spec import parse_spec
+from signstreams.backbones.vit import VisionTransformer, resize_table
+from signstreams.engine import checkpoint
+from signstreams.errors import UserError
+
+log = logging.getLogger(__name__)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_WRAPPERS = ("module.", "_orig_mod.", "backbone.")
+
+
+class Backbone(nn.Module):
+    """A network with what its user must know to feed it.
+
+    Attributes:
+        embed_dim: Width of the features.
+        patch_size: Side of a patch in pixels.
+        image_px: Image side it was trained on.
+        mean, std: Of R, G, B in 0..1, to normalise images with.
+        metadata: What the file says about itself.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        embed_dim: int,
+        patch_size: int,
+        image_px: int,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.embed_dim = embed_dim
+        self.patch_size = patch_size
+        self.image_px = image_px
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.metadata = metadata or {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to class tokens (B, D)."""
+        return self.model(images)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
+        mean = torch.tensor(self.mean, device=images.device)
+        std = torch.tensor(self.std, device=images.device)
+        return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def load_dinov2_backbone(spec: str) -> Backbone:
+    """Backbone of ``file::path[:architecture]`` or ``timm::name``, in evaluation mode, on the CPU.
+
+    A position table of another size is resized to the architecture's, and the log says so.
+
+    Raises:
+        UserError: File absent, not a checkpoint, or of another architecture than named.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind == "timm":
+        return _from_timm(parsed.location)
+    path = Path(parsed.location)
+    try:
+        content = checkpoint.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected exported weights; pretrain the stream first") from None
+    except ValueError as error:
+        raise UserError(f"{error}; export the backbone again") from None
+    try:
+        state, metadata = unwrap(content)
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        found = infer(shapes, str(metadata.get("architecture", "")))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    arch = _agreed(path, found, parsed.arch)
+    if arch.grid != found.grid:
+        log.info("%s: position table resized from %dx%d to %dx%d", path, *[found.grid] * 2, *[arch.grid] * 2)
+        state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
+    model = VisionTransformer(arch)
+    state.setdefault("mask_token", torch.zeros(1, arch.embed_dim))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: does not fit {arch.described()}: {reason}") from None
+    return Backbone(
+        model.eval(),
+        embed_dim=arch.embed_dim,
+        patch_size=arch.patch_px,
+        image_px=int(metadata.get("image_px", 224)),
+        mean=metadata.get("mean", IMAGENET_MEAN),
+        std=metadata.get("std", IMAGENET_STD),
+        metadata=metadata,
+    )
+
+
+def unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict in hub layout and metadata of a checkpoint; wrappers' prefixes are taken off.
+
+    Raises:
+        ValueError: When there is no state dict in it.
+    """
+    metadata: dict[str, Any] = {}
+    if isinstance(content, dict):
+        if isinstance(content.get("metadata"), dict):
+            metadata = content["metadata"]
+        for key in ("model", "state_dict", "teacher"):
+            if isinstance(content.get(key), dict):
+                content = content[key]
+                break
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError("holds no weights, expected {'model': state dict, 'metadata': ...}")
+    state = {}
+    for key, value in content.items():
+        for prefix in _WRAPPERS:
+            key = key.removeprefix(prefix)
+        if isinstance(value, Tensor) and not key.startswith(("head.", "dino_head.", "ibot_head.")):
+            state[key] = value
+    return state, metadata
+
+
+def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
+    """The architecture to build: the file's own shape, with the named one's table; refused where they differ."""
+    if named is None:
+        return found
+    expected = ARCHS[named]
+    if expected.is_dinov2:
+        differences = mismatches(found, expected)
+        expected = dataclasses.replace(expected, layer_scale_init=found.layer_scale_init)
+    else:  # vit_* names say the width; patch, depth and the rest are the file's
+        differences = [text for text in mismatches(found, expected) if "wide" in text]
+        expected = dataclasses.replace(found, name=named)
+    if differences:
+        raise UserError(
+            f"{path}: holds {found.described()}, expected {named}: {', '.join(differences)};"
+            f" name the architecture it has, or leave ':{named}' out"
+        )
+    return expected
+
+
+def _from_timm(name: str) -> Backbone:
+    import timm
+
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except RuntimeError as error:
+        raise UserError(
+            f"backbone 'timm::{name}': {' '.join(str(error).split())[:200]}; see timm.list_models()"
+        ) from None
+    except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
+        raise UserError(
+            f"backbone 'timm::{name}': cannot be fetched ({type(error).__name__}); download it first"
+        ) from None
+    config = model.pretrained_cfg
+    patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))[0]
+    return Backbone(
+        model.eval(),
+        embed_dim=model.num_features,
+        patch_size=patch_size,
+        image_px=config["input_size"][-1],
+        mean=config["mean"],
+        std=config["std"],
+        metadata={"architecture": name},
+    )

@@ -1,0 +1,374 @@
+"""Settings of one pretraining run. No torch here: ``--help`` and typos answer at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from signstreams.config.base import Flag, Section
+from signstreams.errors import UserError
+from signstreams.streams import HAND_STREAMS, STREAMS
+
+Prob = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+Stream = Literal["face", "hand_l", "hand_r"]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$")]
+
+
+class DatasetConfig(Section):
+    """Crops and how they are read."""
+
+    batch_size: Annotated[Count, Flag("--batch-size")] = 64
+    """Crops a step and process; the batch of a step is this times the number of processes."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Loader processes; they never change the result. None: this process's cores less one, at most 8; 0 on two."""
+    pin_memory: bool = True
+    """Page-locked batches for faster copies to a GPU."""
+    persistent_workers: bool = True
+    """Keep loader processes from one epoch to the next in place of starting them again."""
+    max_crops: Count | None = None
+    """Use at most so many crops, spread evenly over videos and frames. None: all."""
+    epoch_steps: Count | None = None
+    """Length of an epoch in optimiser steps, however many crops there are. None: one pass over the crops."""
+
+
+class ModelConfig(Section):
+    """The vision transformer."""
+
+    arch: Annotated[str, Flag("--arch")] = "vit_small"
+    """vit_tiny, vit_small, vit_base, or DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg)."""
+    patch_px: Annotated[Count, Flag("--patch-size")] | None = None
+    """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
+    depth: Annotated[Count, Flag("--depth")] | None = None
+    """Number of blocks; None: the architecture's 12."""
+    num_registers: Annotated[int, Field(ge=0)] | None = None
+    """Register tokens; None: the architecture's."""
+    layer_scale_init: Annotated[Positive, Flag("--layer-scale-init")] | None = None
+    """First value of LayerScale; None: the architecture's (DINOv2 1e-5; vit_* have no LayerScale)."""
+    drop_path_prob: Annotated[Prob, Flag("--drop-path")] = 0.0
+    """Stochastic depth of the last block, rising linearly from 0 at the first."""
+
+
+class AugmentationConfig(Section):
+    """Multi-crop views. View 1 and 2 are global (teacher and student), the others local (student only)."""
+
+    global_px: Annotated[Count, Flag("--image-size")] = 112
+    """Side of a global view."""
+    local_px: Annotated[Count, Flag("--local-size")] = 48
+    """Side of a local view."""
+    num_local: Annotated[int, Field(ge=0)] = 8
+    """Local views of a crop."""
+    global_scale: Range = [0.4, 1.0]
+    """Share of the crop's area that a global view shows. A hand's box is the object already."""
+    local_scale: Range = [0.15, 0.5]
+    """Share of the crop's area that a local view shows."""
+    flip_prob: Prob = 0.0
+    """Left-right flip. Refused for hand streams: it makes a left hand out of a right one."""
+    jitter_prob: Prob = 0.8
+    """Whether a view's colours are jittered at all."""
+    brightness: Annotated[float, Field(ge=0)] = 0.4
+    """Greatest relative change of brightness."""
+    contrast: Annotated[float, Field(ge=0)] = 0.4
+    """Greatest relative change of contrast."""
+    saturation: Annotated[float, Field(ge=0)] = 0.2
+    """Greatest relative change of saturation."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Greatest turn of hue, as a share of the full circle."""
+    grayscale_prob: Prob = 0.2
+    """Grey in place of colour."""
+    blur_view_1_prob: Prob = 1.0
+    """Gaussian blur of global view 1; literally so (DINOv2's code inverts the argument and never blurs it)."""
+    blur_view_2_prob: Prob = 0.1
+    """Gaussian blur of global view 2."""
+    blur_local_prob: Prob = 0.5
+    """Gaussian blur of a local view."""
+    gaussian_blur_prob: Prob | None = None
+    """One probability for every view, in place of the three above. None: the three above."""
+    blur_sigma_px: Range = [0.1, 2.0]
+    """Blur radius (sigma) in pixels of a 224 px view; smaller views get proportionally less."""
+    solarize_prob: Prob = 0.2
+    """Solarisation of global view 2: values from 128 on are inverted."""
+    mean: Rgb = [0.485, 0.456, 0.406]
+    """Mean of R, G, B in 0..1 that is taken off; written into the exported file."""
+    std: Rgb = [0.229, 0.224, 0.225]
+    """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} [{low:g}, {high:g}]: expected 0 < low <= high <= 1")
+        if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
+            raise ValueError(f"blur_sigma_px {self.blur_sigma_px}: expected 0 < low <= high")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std}: expected values above 0")
+        if self.gaussian_blur_prob is not None:
+            _refuse_without_effect(
+                self, ("blur_view_1_prob", "blur_view_2_prob", "blur_local_prob"), "gaussian_blur_prob replaces it"
+            )
+        if self.num_local == 0:
+            _refuse_without_effect(self, ("local_px", "local_scale", "blur_local_prob"), "num_local is 0")
+        return self
+
+    @property
+    def blur_probs(self) -> tuple[float, float, float]:
+        """Of view 1, of view 2, of a local view."""
+        if self.gaussian_blur_prob is not None:
+            return (self.gaussian_blur_prob,) * 3
+        return self.blur_view_1_prob, self.blur_view_2_prob, self.blur_local_prob
+
+
+class OptimConfig(Section):
+    """Optimiser (AdamW) and its schedules, all by optimiser step."""
+
+    learning_rate: Annotated[Positive, Flag("--learning-rate")] = 5e-4
+    """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
+    learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    """Learning rate at the end of the cosine."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the run with linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.04
+    """At the start; norms, biases and tokens have none."""
+    final_weight_decay: Annotated[float, Field(ge=0)] = 0.4
+    """At the end of the cosine."""
+    clip_grad_norm: Positive | None = 3.0
+    """Greatest norm of all gradients together; None: no clipping."""
+    beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Decay of AdamW's second moment."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16, losses and weights in float32."""
+
+
+class DinoConfig(Section):
+    """DINO (Caron et al. 2021). None: chosen from the number of crops and steps, and logged."""
+
+    num_prototypes: Count | None = None
+    """Output dimension K of the head."""
+    hidden_dim: Count | None = None
+    """Width of the head's two hidden layers."""
+    bottleneck_dim: Count = 256
+    """Width before the prototypes."""
+    student_temp: Positive = 0.1
+    """Softmax temperature of the student."""
+    warmup_teacher_temp: Positive | None = None
+    """Softmax temperature of the teacher at the start."""
+    teacher_temp: Positive | None = None
+    """Softmax temperature of the teacher after its warm-up."""
+    teacher_temp_warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of the run over which the teacher's temperature moves."""
+    momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the teacher's moving average at the start; a cosine takes it to 1."""
+    center_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Of the centre's moving average."""
+    freeze_prototypes_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Share of the run in which the prototypes stay as they began (DINO: the first of 100 epochs)."""
+    fix_prototype_norm: bool = True
+    """Keep every prototype at length 1 (DINO's norm_last_layer); false lets the lengths be learned."""
+
+
+class KoleoConfig(Section):
+    """KoLeo regulariser (Sablayrolles et al. 2019): pushes a batch's embeddings apart, per global view."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight in the loss; 0 leaves it out."""
+    epsilon: Positive = 1e-4
+    """Added to distances inside the logarithm, in float32."""
+
+
+class SinkhornConfig(Section):
+    """Sinkhorn-Knopp targets in place of centring."""
+
+    use: Annotated[bool, Flag("--use-sinkhorn")] = False
+    """Balance the teacher's targets over the whole batch."""
+    eps: Positive | None = None
+    """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
+    iters: Count = 3
+    """Rounds of row and column normalisation."""
+
+
+class CheckpointingConfig(Section):
+    """Files of the run and how often they are written."""
+
+    last_name: FileName = "checkpoint_last.pt"
+    """Checkpoint to resume from."""
+    best_name: FileName = "checkpoint_best.pt"
+    """Checkpoint with the best health score on held-out crops (docs/pretraining.md)."""
+    history_file: FileName = "metrics.jsonl"
+    """Metrics, one JSON object a line."""
+    every_steps: Count = 500
+    """Steps between two checkpoints."""
+    every_s: Positive = 300.0
+    """Seconds after which a checkpoint is due, however few steps were done."""
+    export: Literal["last", "best"] = "last"
+    """Which checkpoint's teacher becomes backbone.pt."""
+
+
+class MonitorConfig(Section):
+    """What is measured on the way."""
+
+    log_every_steps: Count = 20
+    """Steps between two lines of metrics."""
+    probe_every_steps: Count = 200
+    """Steps between two looks at the held-out crops."""
+    probe_crops: Annotated[int, Field(ge=8)] = 256
+    """Held-out crops; at most an eighth of all."""
+    stop_on_collapse: bool = True
+    """End the run with a diagnosis when the teacher gives every crop the same answer."""
+
+
+class ExperimentConfig(Section):
+    """What people want to remember about the run; no effect on the result."""
+
+    name: str = ""
+    """Short name."""
+    tags: Annotated[list[str], Flag("--experiment-tag")] = []
+    """Labels."""
+    notes: str = ""
+    """Free text."""
+
+
+class PretrainConfig(Section):
+    """Pretrain the vision backbone of one stream on its crops, self-supervised."""
+
+    train_dir: Annotated[list[Path], Field(min_length=1)]
+    """Folders of crops: archives `<video>.zip`, or loose JPEGs `<video>_f000000.jpg`."""
+    output_dir: Path
+    """Folder of the run."""
+    algorithm: Literal["dino", "ibot"] = "dino"
+    """Self-supervised method."""
+    epochs: Count = 100
+    """Training length; see dataset.epoch_steps."""
+    stream: Stream | None = None
+    """Which stream the crops are of; None: the name of the training folder."""
+    export_backbone: Path | None = None
+    """Where the exported weights go; None: backbone.pt in the output folder."""
+    seed: int = 0
+    """Of every random draw."""
+    resume: str = "auto"
+    """auto: go on where an equal run stopped; never: start anew; must: only go on; or a checkpoint's path."""
+    on_conflict: Literal["refuse", "archive"] = "refuse"
+    """When the output folder holds another experiment: stop, or move that to previous/ and start."""
+    distributed: bool = False
+    """Several processes, started by torchrun."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    threads: Count | None = None
+    """CPU threads of a process; None: its share of the cores it may use."""
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig = ModelConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optim: OptimConfig = OptimConfig()
+    dino: DinoConfig = DinoConfig()
+    koleo: KoleoConfig = KoleoConfig()
+    sinkhorn: SinkhornConfig = SinkhornConfig()
+    checkpointing: CheckpointingConfig = CheckpointingConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.koleo.weight > 0 and self.dataset.batch_size < 2:
+            raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
+        if not self.koleo.weight:
+            _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
+        if not self.sinkhorn.use:
+            _refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is false", "sinkhorn.")
+        elif self.dino.center_momentum != DinoConfig.model_fields["center_momentum"].default:
+            raise ValueError("dino.center_momentum has no effect: sinkhorn.use replaces the centre; leave it out")
+        elif self.sinkhorn.eps is not None:
+            _refuse_without_effect(self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", "dino.")
+        names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
+        fixed = ["backbone.pt", "params.json", "artifacts.json", "curves.png", "state", "previous"]
+        if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
+            raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
+        return self
+
+    def named_stream(self, allowed: tuple[str, ...]) -> str:
+        """The stream of this run: as set, else by the name of the training folder.
+
+        Raises:
+            UserError: Unknown, not one of ``allowed``, or a hand that is to be flipped.
+        """
+        named = {path.name for path in self.train_dir if path.name in STREAMS}
+        if self.stream is None and len(named) > 1:
+            raise UserError(f"train_dir: found folders of {' and '.join(sorted(named))}, expected one stream a run")
+        stream = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
+        if stream is None:
+            raise UserError(
+                f"train_dir '{self.train_dir[0]}': the folder's name is no stream, expected one of"
+                f" {', '.join(allowed)}; add --stream"
+            )
+        if stream not in allowed:
+            raise UserError(
+                f"stream '{stream}': expected {' or '.join(allowed)} here;"
+                f" use scripts/pretrain_dino_{'hands' if stream in HAND_STREAMS else 'face'}.py"
+            )
+        if stream in HAND_STREAMS and self.augmentation.flip_prob:
+            raise UserError(
+                f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {stream} is the other hand,"
+                " and this backbone is of one side; expected 0"
+            )
+        return stream
+
+    def check_runnable(self) -> None:
+        """Refuse what the config may say but this version cannot run.
+
+        Raises:
+            UserError: With what to set in its place.
+        """
+        if self.algorithm == "ibot":
+            raise UserError(
+                "algorithm = 'ibot': is not there yet, expected 'dino'; add --algorithm dino (iBOT is the next issue)"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that alter the weights, as plain values; paths, names, loader and logging are not among them."""
+        tree = self.model_dump(
+            mode="json",
+            exclude={
+                "train_dir": True,
+                "output_dir": True,
+                "export_backbone": True,
+                "resume": True,
+                "on_conflict": True,
+                "distributed": True,
+                "device": True,
+                "threads": True,
+                "dataset": {"num_workers", "pin_memory", "persistent_workers"},
+                "checkpointing": True,
+                "monitor": {"log_every_steps", "stop_on_collapse"},
+                "experiment": True,
+            },
+        )
+        tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
+        for name in ("gaussian_blur_prob", "blur_view_1_prob", "blur_view_2_prob", "blur_local_prob"):
+            del tree["augmentation"][name]
+        return tree
+
+
+def auto_workers(cores: int) -> int:
+    """Loader processes for a training process that owns ``cores`` cores; on two the model needs both."""
+    return 0 if cores <= 2 else min(8, cores - 1)
+
+
+def available_cores() -> int:
+    """Cores this process may use, shared among the processes that torchrun started on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(cores / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _refuse_without_effect(section: Section, names: tuple[str, ...], reason: str, prefix: str = "") -> None:
+    for name in names:
+        if getattr(section, name) != type(section).model_fields[name].default:
+            raise ValueError(f"{prefix}{name} has no effect: {reason}; leave one of them out")
