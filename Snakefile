@@ -29,5 +29,5 @@ rule all:
     input:
         rules.contract.output,
         rules.pretrain_all.input,
-        rules.train_all.input,
+        rules.train_all.input if HAS_TEXTS else [],
         KNN_REPORTS,

@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(workflow.basedir)
-SCRIPTS = PROJECT / "scripts"
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.config.load import check
 from signstreams.config.workflow import WorkflowConfig
-from signstreams.demo.plan import video_ids
 from signstreams.errors import UserError, exit_on_user_error
 from signstreams.formats.layout import SPLITS, VIDEO_SUFFIXES, CorpusLayout, find_videos
 from signstreams.ids import check_id, shown
@@ -21,11 +19,15 @@ from signstreams.streams import HAND_STREAMS, STREAMS
 
 ENVIRONMENT = PROJECT / "environment.yml"
 # With `--software-deployment-method conda` the rule's environment brings its python; else it is the one in use, also
-# where it is not on PATH (.venv/bin/snakemake).
+# where it is not on PATH (.venv/bin/snakemake). In the prefix, not in params: a moved checkout makes nothing stale.
 DEPLOYED = [str(method) for method in workflow.deployment_settings.deployment_method]
-PYTHON = "python" if "conda" in DEPLOYED else sys.executable
-# The package is found where it is not installed (a rule's conda environment), and the checkout wins where it is.
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(PROJECT / 'src'))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
+PREFIX = (
+    # the package is found where it is not installed (a rule's conda environment), and the checkout wins where it is
+    f"export PYTHONPATH={shlex.quote(str(PROJECT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}};"
+    f" PYTHON={shlex.quote('python' if 'conda' in DEPLOYED else sys.executable)};"
+    f" SCRIPTS={shlex.quote(str(PROJECT / 'scripts'))}; "
+)
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it with each command
 
 
 def source_videos(folder):
@@ -59,6 +61,11 @@ def setting_words(settings):
     return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in pairs)
 
 
+def of_all_videos(pattern):
+    """One artifact of every video."""
+    return [str(pattern).replace("{video}", video_id) for video_id in VIDEOS]
+
+
 def count_gpus():
     """GPUs of this machine, without importing torch; CUDA_VISIBLE_DEVICES is respected."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -79,6 +86,8 @@ with exit_on_user_error():
     CONFIG = check(WorkflowConfig, copy.deepcopy(config), "workflow config")
     IS_DEMO = CONFIG.corpus.videos is None
     if IS_DEMO:
+        from signstreams.demo.plan import video_ids
+
         VIDEOS = {
             video_id: CorpusLayout(CONFIG.corpus.root).videos / f"{video_id}.mp4"
             for video_id in video_ids(CONFIG.corpus.demo_size, CONFIG.corpus.demo_seed)

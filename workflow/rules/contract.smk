@@ -21,10 +21,9 @@ rule contract:
     resources:
         mem_mb=CONFIG.contract.mem_mb,
     params:
-        script=SCRIPTS / "validate_data_contract.py",
         root=CORPUS.root,
         videos_dir=CONFIG.corpus.videos or CORPUS.videos,
         settings=setting_words(CONFIG.contract.set),
     shell:
-        "{PYTHON:q} {params.script:q} --root {params.root:q} --videos-dir {params.videos_dir:q} --jobs {threads}"
+        '"$PYTHON" "$SCRIPTS"/validate_data_contract.py --root {params.root:q} --videos-dir {params.videos_dir:q} --jobs {threads}'
         " {params.settings} > {log:q} 2>&1"

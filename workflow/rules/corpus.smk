@@ -15,12 +15,11 @@ if IS_DEMO:
         conda:
             ENVIRONMENT
         params:
-            script=SCRIPTS / "render_demo_corpus.py",
             root=CORPUS.root,
             size=CONFIG.corpus.demo_size,
             seed=CONFIG.corpus.demo_seed,
         shell:
-            "{PYTHON:q} {params.script:q} --root {params.root:q} --size {params.size} --seed {params.seed}"
+            '"$PYTHON" "$SCRIPTS"/render_demo_corpus.py --root {params.root:q} --size {params.size} --seed {params.seed}'
             " --annotations-only > {log:q} 2>&1"
 
     rule demo_video:
@@ -35,12 +34,11 @@ if IS_DEMO:
         conda:
             ENVIRONMENT
         params:
-            script=SCRIPTS / "render_demo_corpus.py",
             root=CORPUS.root,
             size=CONFIG.corpus.demo_size,
             seed=CONFIG.corpus.demo_seed,
         shell:
-            "{PYTHON:q} {params.script:q} --root {params.root:q} --size {params.size} --seed {params.seed}"
+            '"$PYTHON" "$SCRIPTS"/render_demo_corpus.py --root {params.root:q} --size {params.size} --seed {params.seed}'
             " --video {wildcards.video:q} > {log:q} 2>&1"
 
 
@@ -65,14 +63,13 @@ if HAS_TEXTS and not IS_DEMO and not OWN_INDEX:
         conda:
             ENVIRONMENT
         params:
-            script=SCRIPTS / "split_corpus.py",
             root=CORPUS.root,
             videos_dir=CONFIG.corpus.videos,
             seed=CONFIG.corpus.split_seed,
             val_fraction=CONFIG.corpus.val_fraction,
             test_fraction=CONFIG.corpus.test_fraction,
         shell:
-            "{PYTHON:q} {params.script:q} --root {params.root:q} --videos-dir {params.videos_dir:q}"
+            '"$PYTHON" "$SCRIPTS"/split_corpus.py --root {params.root:q} --videos-dir {params.videos_dir:q}'
             " --seed {params.seed} --val-fraction {params.val_fraction} --test-fraction {params.test_fraction}"
             " > {log:q} 2>&1"
 

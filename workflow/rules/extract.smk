@@ -9,11 +9,6 @@ ARTIFACTS = {
 }
 
 
-def of_all_videos(pattern):
-    """One artifact of every video."""
-    return [str(pattern).replace("{video}", video_id) for video_id in VIDEOS]
-
-
 rule extract:
     """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
     input:
@@ -31,12 +26,11 @@ rule extract:
     resources:
         mem_mb=CONFIG.extract.mem_mb,
     params:
-        script=SCRIPTS / "extract_rois_v2.py",
         root=CORPUS.root,
         config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
         settings=setting_words(CONFIG.extract.set),
     shell:
-        "{PYTHON:q} {params.script:q} {params.config} --videos {input.video:q} --root {params.root:q}"
+        '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {input.video:q} --root {params.root:q}'
         " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"
 
 

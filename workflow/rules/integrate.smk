@@ -22,7 +22,7 @@ rule train:
     input:
         **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in STREAMS},
         manifest=CORPUS.manifest,
-        annotations=ANNOTATIONS,
+        annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
         crops=[of_all_videos(ARTIFACTS[stream]) for stream in STREAMS],
         pose=of_all_videos(ARTIFACTS["pose"]),
         keypoints=of_all_videos(ARTIFACTS["keypoints"]),
@@ -41,7 +41,6 @@ rule train:
         **({"gpu": INTEGRATE_GPUS} if INTEGRATE_GPUS else {}),
         mem_mb=CONFIG.integrate.mem_mb,
     params:
-        script=SCRIPTS / "train_slt_multistream_v9.py",
         root=CORPUS.root,
         output_dir=WORK_DIR / "multistream_v9",
         backbones=" ".join(
@@ -51,7 +50,7 @@ rule train:
         settings=setting_words(CONFIG.integrate.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        " exec {PYTHON:q} {params.script:q} --config {input.config:q} --root {params.root:q}"
+        ' exec "$PYTHON" "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
         " --output-dir {params.output_dir:q} {params.backbones} --on-conflict archive {params.settings}"
         " > {log:q} 2>&1"
 

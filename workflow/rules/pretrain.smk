@@ -16,10 +16,6 @@ PRETRAIN_FILES = {
 }
 
 
-def pretrain_script(wildcards):
-    return SCRIPTS / ("pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py")
-
-
 rule pretrain:
     """Train the backbone of one stream."""
     input:
@@ -39,7 +35,7 @@ rule pretrain:
         **({"gpu": PRETRAIN_GPUS} if PRETRAIN_GPUS else {}),
         mem_mb=CONFIG.pretrain.mem_mb,
     params:
-        script=pretrain_script,
+        script=lambda wildcards: "pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py",
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
         processes=max(1, PRETRAIN_GPUS),
@@ -49,8 +45,8 @@ rule pretrain:
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        " exec {PYTHON:q} -m torch.distributed.run --standalone --nproc-per-node={params.processes}"
-        " {params.script:q} --config {input.config:q} --train-dir {params.train_dir:q}"
+        ' exec "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node={params.processes}'
+        ' "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
 
@@ -85,10 +81,9 @@ if IS_DEMO:
             ENVIRONMENT
         threads: CONFIG.pretrain.threads
         params:
-            script=SCRIPTS / "evaluate_knn.py",
             crops=lambda wildcards: CORPUS.processed / wildcards.stream,
             ground_truth=CORPUS.root / "ground_truth",
         shell:
             "export OMP_NUM_THREADS={threads};"
-            " {PYTHON:q} {params.script:q} --backbone file::{input.backbone:q} --crops {params.crops:q}"
+            ' "$PYTHON" "$SCRIPTS"/evaluate_knn.py --backbone file::{input.backbone:q} --crops {params.crops:q}'
             " --ground-truth {params.ground_truth:q} --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,76 @@
+"""What the workflow says to a config or a folder of videos that is not right: before any job runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def refused(snakemake: Snakemake, checkout: Path, text: str) -> list[str]:
+    (checkout / "mine.yaml").write_text(text, encoding="utf-8")
+    done = snakemake("--dry-run", "--configfile", "mine.yaml")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_an_unknown_key_is_named_with_its_neighbour(snakemake: Snakemake, checkout: Path) -> None:
+    lines = refused(snakemake, checkout, "corpus:\n  vidoes: x\nstream: [face]\n")
+    assert lines == [
+        "error: unknown key 'corpus.vidoes' (workflow config); did you mean 'corpus.videos'?",
+        "error: unknown key 'stream' (workflow config); did you mean 'streams'?",
+    ]
+
+
+def test_a_wrong_type_is_one_line(snakemake: Snakemake, checkout: Path) -> None:
+    (line,) = refused(snakemake, checkout, "pretrain:\n  threads: many\n")
+    assert line.startswith("error: pretrain.threads = 'many' (workflow config): ")
+
+
+def test_a_missing_or_empty_folder_of_videos_is_named(snakemake: Snakemake, checkout: Path) -> None:
+    (line,) = refused(snakemake, checkout, "corpus:\n  root: data/mine\n  videos: absent\n")
+    assert line.startswith("error: corpus.videos: there is no folder 'absent'")
+    (checkout / "empty").mkdir()
+    (line,) = refused(snakemake, checkout, "corpus:\n  root: data/mine\n  videos: empty\n")
+    assert line.startswith("error: empty: holds no video (expected files ending in .mp4 ")
+
+
+def test_unsafe_and_double_video_names_are_named(snakemake: Snakemake, checkout: Path) -> None:
+    (checkout / "odd").mkdir()
+    for name in ("a{b}.mp4", "c\nd.mp4"):
+        (checkout / "odd" / name).touch()
+    lines = refused(snakemake, checkout, "corpus:\n  root: data/mine\n  videos: odd\n")
+    assert len(lines) == 2
+    assert "holds a brace" in lines[0]
+    assert "U+000A" in lines[1]
+    (checkout / "twins").mkdir()
+    for name in ("a.mp4", "a.mov"):
+        (checkout / "twins" / name).touch()
+    (line,) = refused(snakemake, checkout, "corpus:\n  root: data/mine\n  videos: twins\n")
+    assert "'a.mov' and 'a.mp4' both give the video id 'a'" in line
+
+
+def test_own_videos_do_not_mix_with_the_demo_corpus(snakemake: Snakemake, checkout: Path) -> None:
+    (line,) = refused(snakemake, checkout, "corpus:\n  videos: somewhere\n")
+    assert "name a root for your corpus" in line
+
+
+def listing(snakemake: Snakemake, devices: str) -> str:
+    done = snakemake("--dry-run", "--printshellcmds", "pretrain_all", CUDA_VISIBLE_DEVICES=devices)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_gpu_no_job_asks_for_one(snakemake: Snakemake) -> None:
+    text = listing(snakemake, "")
+    assert "gpu=" not in text
+    assert "--nproc-per-node=1" in text
+
+
+def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
+    text = listing(snakemake, "0,1")
+    assert "gpu=2" in text
+    assert "--nproc-per-node=2" in text
