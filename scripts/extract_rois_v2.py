@@ -1,0 +1,17 @@
+"""Extract face and hand crops, keypoints, pose and tracks from videos."""
+
+from signstreams.cli import parse
+from signstreams.config.extract import ExtractConfig
+from signstreams.errors import exit_on_user_error
+
+
+def main() -> None:
+    config = parse(ExtractConfig)
+    from signstreams.extract.batch import extract_videos, summary  # after parsing: --help needs no MediaPipe
+
+    with exit_on_user_error():
+        print(summary(extract_videos(config), config.root))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Config of extraction: from videos to crops, keypoints, pose and tracks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from signstreams.config.base import Flag, Section
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class DetectorConfig(Section):
+    """MediaPipe Holistic, model complexity 1: the only one whose weights its wheel carries (0 and 2 download)."""
+
+    min_detection_confidence: Ratio = 0.5
+    """Least score of a person detection."""
+    min_tracking_confidence: Ratio = 0.5
+    """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
+
+
+class BoxConfig(Section):
+    """From points to square boxes. Times rather than frames, so that a setting means the same at any frame rate."""
+
+    face_scale: Annotated[float, Field(ge=1, le=4)] = 1.3
+    """Side of the face box over the extent of the face points, which end at chin and mid-forehead."""
+    hand_scale: Annotated[float, Field(ge=1, le=4)] = 1.5
+    """Side of a hand box over the extent of the 21 joints, which lie inside the skin."""
+    min_visibility: Ratio = 0.5
+    """Least visibility of the body points that stand in for a detector which found nothing."""
+    max_gap_s: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """Longest time between two known boxes over which the boxes between are interpolated."""
+    centre_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    """Standard deviation of the Gaussian (symmetric in time: no lag) over box centres; 0 switches it off."""
+    size_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """The same over box sizes, which change more slowly than hands move."""
+
+
+class ExtractConfig(Section):
+    """Cut face and hand crops from videos and write keypoints, pose, tracks and metadata.
+
+    One video, several, or a folder of them; existing results of the same video and settings are left as they are.
+    """
+
+    videos: list[Path]
+    """Video files, or folders of them; a video's id is its file name without the ending."""
+    root: Path
+    """Corpus folder: results go into its `processed/`."""
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Frames a second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
+    crop_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of the square crops."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Quality of the crops' JPEG encoding."""
+    max_failed_fraction: Ratio = 0.1
+    """Of several videos, the share that may be unreadable before the run counts as failed."""
+    num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
+    """Videos worked on at once, each in a process of its own; one keeps about 1.4 cores busy."""
+    force: bool = False
+    """Extract again even where results of the same video and settings exist."""
+    max_buffer_mib: Annotated[int, Field(ge=16)] = 256
+    """Memory for frames that wait for their box; only frames above 4K or 30 Hz need more (docs/extraction.md)."""
+    detector: DetectorConfig = DetectorConfig()
+    boxes: BoxConfig = BoxConfig()
+
+    @field_validator("videos")
+    @classmethod
+    def _some_video(cls, videos: list[Path]) -> list[Path]:
+        if not videos:
+            raise ValueError("names no video; give a file or a folder")
+        return videos
+
+    def settings(self) -> dict[str, Any]:
+        """What shapes the results, in the order of the class; paths and the number of processes do not."""
+        return self.model_dump(mode="json", exclude={"videos", "root", "max_failed_fraction", "num_jobs", "force"})

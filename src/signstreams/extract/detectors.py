@@ -1,0 +1,154 @@
+"""Detectors: from an image to the 543 points of one person. Add one by writing a class with `Detector`'s methods."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from signstreams.config.extract import DetectorConfig
+from signstreams.extract.hands import assign_hands
+from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_FACE, NUM_KEYPOINTS, POSE
+from signstreams.formats.metadata import DetectorInfo
+
+MIN_CONFIDENCE = 1e-4
+"""Confidence of a point that was found is at least this: 0 stands for "missing"."""
+
+
+class Detector(Protocol):
+    """Finds the points of one person, frame after frame of one video."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """Points of the next frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (543, 3) float32 x, y, confidence in the order and units of `signstreams.formats.landmarks`; `MISSING` rows
+            where nothing was found. Hands are anatomical.
+        """
+        ...
+
+
+def missing_keypoints() -> np.ndarray:
+    """(543, 3) float32, every point missing."""
+    return np.tile(np.array(MISSING, np.float32), (NUM_KEYPOINTS, 1))
+
+
+def is_found(points: np.ndarray) -> bool:
+    """Whether any of (N, 3) points was found."""
+    return bool((points[:, 2] > 0).any())
+
+
+def holistic_info(config: DetectorConfig) -> DetectorInfo:
+    """Name, version and settings of `HolisticDetector`, without importing MediaPipe."""
+    return DetectorInfo(
+        name="mediapipe_holistic",
+        version=importlib.metadata.version("mediapipe"),
+        settings={"model_complexity": 1, **config.model_dump()},
+    )
+
+
+class HolisticDetector:
+    """MediaPipe Holistic in tracking mode: one person; hands and face are looked for where the body has them.
+
+    Its hands are named from the person's view (the separate Hands solution assumes a mirrored selfie and names them the
+    other way round); `assign_hands` holds it to the person's own wrists. One object for each video: it follows the
+    person from frame to frame.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        self._config = config
+        self._is_warm = False
+        with _quiet_stderr():
+            self._graph = _holistic_class()(
+                model_complexity=1,
+                min_detection_confidence=config.min_detection_confidence,
+                min_tracking_confidence=config.min_tracking_confidence,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._graph.close()
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """See `Detector`."""
+        if self._is_warm:
+            found = self._graph.process(image)
+        else:  # models are loaded with the first frame, and say so on stderr
+            with _quiet_stderr():
+                found = self._graph.process(image)
+            self._is_warm = True
+        keypoints = missing_keypoints()
+        if found.pose_landmarks is None:
+            return keypoints  # face and hands are looked for from the body; none without it
+        keypoints[POSE] = [
+            (point.x, point.y, min(1.0, max(point.visibility, MIN_CONFIDENCE)))
+            for point in found.pose_landmarks.landmark
+        ]
+        if found.face_landmarks is not None:
+            keypoints[FACE, :2] = [(point.x, point.y) for point in found.face_landmarks.landmark[:NUM_FACE]]
+            keypoints[FACE, 2] = 1.0
+        for rows, hand in ((HAND_L, found.left_hand_landmarks), (HAND_R, found.right_hand_landmarks)):
+            if hand is not None:
+                keypoints[rows, :2] = [(point.x, point.y) for point in hand.landmark]
+                keypoints[rows, 2] = 1.0
+        height_px, width_px = image.shape[:2]
+        return assign_hands(keypoints, width_px / height_px)
+
+
+def _holistic_class() -> Any:
+    """MediaPipe's Holistic. Importing it draws in matplotlib's plotting for helpers unused here: a second a video.
+
+    An empty module takes its place during the import, unless matplotlib is there already.
+    """
+    stand_ins = {name: types.ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
+    used = "matplotlib" not in sys.modules and "mediapipe" not in sys.modules
+    if used:
+        stand_ins["matplotlib"].__path__ = []  # type: ignore[attr-defined]  # a package, so that its child is importable
+        stand_ins["matplotlib"].pyplot = stand_ins["matplotlib.pyplot"]  # type: ignore[attr-defined]
+        sys.modules.update(stand_ins)
+    try:
+        from mediapipe.python.solutions.holistic import Holistic
+    finally:
+        if used:
+            for name in stand_ins:
+                sys.modules.pop(name, None)
+    return Holistic
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code (MediaPipe, TFLite, absl) writes to stderr at its start; show it on failure."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            with open(2, "wb", closefd=False) as stderr:
+                shutil.copyfileobj(held, stderr)
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,182 @@
+"""From per-frame boxes to tracks: gaps filled, smoothed without lag, while frames still stream by.
+
+Gaps are interpolated and boxes smoothed with a look ahead; `TrackBuilder` holds back each frame for just that time, so
+that its crop can be cut from the frame as decoded. What it gives equals working on the whole video at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from signstreams.config.extract import BoxConfig
+from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.streams import BoxState
+
+KERNEL_RADIUS = 2.0
+"""The Gaussian ends at two standard deviations: 95 % of its weight, and a shorter look ahead."""
+_EPS_S = 1e-6  # timestamps are sums of rounded steps
+
+
+class FrameBoxes(NamedTuple):
+    """Final boxes of one frame.
+
+    Attributes:
+        box: (S, 3) centre and side, px; NaN where missing.
+        state: (S,) uint8 of `BoxState`.
+        confidence: (S,) 1 detected, the body's visibility for tracked, the lesser neighbour's for filled, 0 missing.
+    """
+
+    box: np.ndarray
+    state: np.ndarray
+    confidence: np.ndarray
+
+
+class TrackBuilder:
+    """Takes observations in order of time, gives the boxes of each frame once nothing later can change them.
+
+    Args:
+        width_px: Frame width.
+        height_px: Frame height: a box whose centre lies outside the frame is missing.
+        config: Gap and smoothing.
+    """
+
+    def __init__(self, width_px: int, height_px: int, config: BoxConfig) -> None:
+        self._size_px = (width_px, height_px)
+        self._config = config
+        self._reach_s = config.max_gap_s + _kernel_reach_s(config) + _EPS_S
+        self._times_s: deque[float] = deque()
+        self._observations: deque[Observation] = deque()
+        self._next = 0  # place in the deques of the first frame without final boxes
+
+    @property
+    def num_waiting(self) -> int:
+        """Frames whose boxes are not final yet."""
+        return len(self._times_s) - self._next
+
+    def add(self, time_s: float, observation: Observation) -> None:
+        """Take the observation of the next frame."""
+        self._times_s.append(time_s)
+        self._observations.append(observation)
+
+    def ready(self, *, at_end: bool = False) -> bool:
+        """Whether the boxes of the first waiting frame are final; at the end of the video, all are."""
+        return self.num_waiting > 0 and (at_end or self._times_s[-1] - self._times_s[self._next] > self._reach_s)
+
+    def take(self) -> FrameBoxes:
+        """Boxes of the first waiting frame, from what is known so far."""
+        while self._times_s[self._next] - self._times_s[0] > self._reach_s:
+            self._times_s.popleft()
+            self._observations.popleft()
+            self._next -= 1
+        times_s = np.array(self._times_s)
+        result = boxes_at(self._next, times_s, list(self._observations), self._size_px, self._config)
+        self._next += 1
+        return result
+
+
+def boxes_at(
+    frame: int, times_s: np.ndarray, observations: list[Observation], size_px: tuple[int, int], config: BoxConfig
+) -> FrameBoxes:
+    """Boxes of one of W frames, from all of them.
+
+    Args:
+        frame: Index of the frame wanted.
+        times_s: (W,) rising.
+        observations: W of them.
+        size_px: Width and height of the frame.
+        config: Gap and smoothing.
+    """
+    box = np.full((NUM_STREAMS, 3), np.nan)
+    state = np.zeros(NUM_STREAMS, np.uint8)
+    confidence = np.zeros(NUM_STREAMS)
+    for stream in range(NUM_STREAMS):
+        known, states, sure = resolve(
+            times_s,
+            np.array([o.detected[stream] for o in observations]),
+            np.array([o.anchored[stream] for o in observations]),
+            np.array([o.visibility[stream] for o in observations]),
+            config.max_gap_s,
+        )
+        if states[frame] == BoxState.MISSING:
+            continue
+        smooth = smooth_at(frame, times_s, known, config)
+        if 0 <= smooth[0] < size_px[0] and 0 <= smooth[1] < size_px[1]:
+            box[stream], state[stream], confidence[stream] = smooth, states[frame], sure[frame]
+    return FrameBoxes(box, state, confidence)
+
+
+def resolve(
+    times_s: np.ndarray, detected: np.ndarray, anchored: np.ndarray, visibility: np.ndarray, max_gap_s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One stream: which box each frame has, and why.
+
+    Short gaps between detections are interpolated; longer ones take the body's boxes; short gaps that remain are
+    interpolated again.
+
+    Args:
+        times_s: (W,).
+        detected: (W, 3), NaN where the finer detector has nothing.
+        anchored: (W, 3), NaN where the body has nothing.
+        visibility: (W,) of the body points.
+        max_gap_s: Longest gap, from known box to known box.
+
+    Returns:
+        (W, 3) boxes, (W,) uint8 states, (W,) confidence.
+    """
+    boxes = detected.copy()
+    states = np.where(np.isnan(detected[:, 0]), BoxState.MISSING, BoxState.DETECTED).astype(np.uint8)
+    confidence = (states == BoxState.DETECTED).astype(float)
+    _fill_gaps(times_s, boxes, states, confidence, max_gap_s)
+    use = (states == BoxState.MISSING) & ~np.isnan(anchored[:, 0])
+    if use.any():
+        boxes[use], states[use], confidence[use] = anchored[use], BoxState.TRACKED, visibility[use]
+        _fill_gaps(times_s, boxes, states, confidence, max_gap_s)
+    return boxes, states, confidence
+
+
+def _fill_gaps(
+    times_s: np.ndarray, boxes: np.ndarray, states: np.ndarray, confidence: np.ndarray, max_gap_s: float
+) -> None:
+    known = np.flatnonzero(states != BoxState.MISSING)
+    for before, after in pairwise(known):
+        if after - before == 1 or times_s[after] - times_s[before] > max_gap_s + _EPS_S:
+            continue
+        for frame in range(before + 1, after):
+            share = (times_s[frame] - times_s[before]) / (times_s[after] - times_s[before])
+            boxes[frame] = (1 - share) * boxes[before] + share * boxes[after]
+            states[frame] = BoxState.FILLED
+            confidence[frame] = min(confidence[before], confidence[after])
+
+
+def smooth_at(frame: int, times_s: np.ndarray, boxes: np.ndarray, config: BoxConfig) -> np.ndarray:
+    """(3,) Gaussian mean of centre and side over the neighbours that an unbroken run of boxes connects."""
+    reach_s = _kernel_reach_s(config) + _EPS_S
+    first = last = frame
+    while first > 0 and times_s[frame] - times_s[first - 1] <= reach_s and not np.isnan(boxes[first - 1, 0]):
+        first -= 1
+    while (
+        last + 1 < len(times_s) and times_s[last + 1] - times_s[frame] <= reach_s and not np.isnan(boxes[last + 1, 0])
+    ):
+        last += 1
+    offset_s = times_s[first : last + 1] - times_s[frame]
+    run = boxes[first : last + 1]
+    centre_weight = _gaussian(offset_s, config.centre_smoothing_s)
+    size_weight = _gaussian(offset_s, config.size_smoothing_s)
+    return np.append(centre_weight @ run[:, :2], size_weight @ run[:, 2])
+
+
+def _gaussian(offset_s: np.ndarray, sigma_s: float) -> np.ndarray:
+    """Weights that sum to one. Cut to the reach that both sides have, so that a run's end does not pull inwards."""
+    if sigma_s == 0:
+        return (offset_s == 0).astype(float)
+    reach_s = min(KERNEL_RADIUS * sigma_s, -offset_s[0], offset_s[-1]) + _EPS_S
+    weight = np.exp(-0.5 * (offset_s / sigma_s) ** 2) * (np.abs(offset_s) <= reach_s)
+    return weight / weight.sum()
+
+
+def _kernel_reach_s(config: BoxConfig) -> float:
+    return KERNEL_RADIUS * max(config.centre_smoothing_s, config.size_smoothing_s)
