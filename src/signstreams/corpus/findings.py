@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 from signstreams.errors import UserError
@@ -83,9 +82,11 @@ def errors(findings: Iterable[Finding]) -> list[Finding]:
 
 def lines(findings: Sequence[Finding]) -> list[str]:
     """One line a finding; of more than `MAX_LINES` in one file and rule, the rest share one."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.file, finding.rule), []).append(finding)
     shown: list[str] = []
-    for _, same in groupby(findings, key=lambda finding: (finding.file, finding.rule)):
-        group = list(same)
+    for group in groups.values():
         shown += [finding.line() for finding in group[:MAX_LINES]]
         if rest := group[MAX_LINES:]:
             rows = [str(finding.row) for finding in rest if finding.row is not None]

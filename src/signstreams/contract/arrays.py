@@ -1,0 +1,138 @@
+"""Checks of the per-frame arrays: keypoints, pose, tracks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from signstreams.contract import rules
+from signstreams.corpus.findings import Finding, few
+from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks
+from signstreams.formats.landmarks import NUM_POSE, POSE
+from signstreams.streams import BoxState
+
+MAX_FRAME_SIZES = 10.0
+"""Body points may lie outside the frame (hips below it), but not this many frame sizes away."""
+SQUARE_PX, SQUARE_RATIO = 1.0, 0.01
+"""Sides of a square box may differ by a pixel, or by a hundredth of a large one."""
+
+
+def check_keypoints(value: Keypoints, name: str, fix: str) -> list[Finding]:
+    """Finite, in range, sentinel where missing and nowhere else."""
+    points = value.keypoints  # (T, 543, 3)
+    far = (np.abs(points[..., :2]) > MAX_FRAME_SIZES).any(axis=-1)  # (T, 543)
+    return _check_points(
+        points,
+        far,
+        (rules.KEYPOINTS_FINITE, rules.KEYPOINTS_RANGE, rules.KEYPOINTS_SENTINEL),
+        name,
+        fix,
+    )
+
+
+def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
+    """Finite, in 0..1, sentinel where missing and nowhere else."""
+    points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
+    far = ((points[..., :2] < 0) | (points[..., :2] > 1)).any(axis=-1)  # (T, 33)
+    return _check_points(points, far, (rules.POSE_FINITE, rules.POSE_RANGE, rules.POSE_SENTINEL), name, fix)
+
+
+def _check_points(
+    points: np.ndarray, far: np.ndarray, of: tuple[rules.Rule, rules.Rule, rules.Rule], name: str, fix: str
+) -> list[Finding]:
+    finite_rule, range_rule, sentinel_rule = of
+    x, y, confidence = np.moveaxis(points, -1, 0)  # each (T, J)
+    finite = np.isfinite(points).all(axis=-1)
+    missing = (x == -1) & (y == -1) & (confidence == 0)
+    half_missing = ((x == -1) | (y == -1) | (confidence == 0)) & ~missing
+    outside = finite & ~missing & ~half_missing & (far | (confidence < 0) | (confidence > 1))
+    found = (
+        (finite_rule, ~finite, "are not finite"),
+        (sentinel_rule, finite & half_missing, "are half missing"),
+        (range_rule, outside, "are out of range"),
+    )
+    return [
+        rule.breach(name, f"{int(wrong.sum()):,} points {what}: {_where(points, wrong)}", fix)
+        for rule, wrong, what in found
+        if wrong.any()
+    ]
+
+
+def _where(points: np.ndarray, wrong: np.ndarray) -> str:
+    frame, point = (int(index) for index in np.argwhere(wrong)[0])
+    values = ", ".join(f"{value:.4g}" for value in points[frame, point])
+    frames = np.flatnonzero(wrong.any(axis=1))
+    return f"frame {frame} point {point} is ({values}), in {len(frames):,} frames"
+
+
+def pose_frames(value: Keypoints) -> int:
+    """Frames in which any body point was found."""
+    return int((value.keypoints[:, POSE, 2] > 0).any(axis=1).sum())
+
+
+def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str, fix: str) -> list[Finding]:
+    """Times rise; boxes are squares that touch the frame where there is a state, and -1 where there is none.
+
+    Args:
+        value: Tracks of one video.
+        size_px: Width and height of the frame; None when unknown.
+        name: What findings call the file.
+        fix: What findings advise.
+    """
+    findings = []
+    times_s = value.times_s
+    wrong = ~np.isfinite(times_s) | (times_s < 0)
+    wrong[1:] |= ~(np.diff(times_s) > 0)
+    if wrong.any():
+        found = f"{int(wrong.sum()):,} times are wrong: {_frames(wrong)}"
+        findings.append(rules.TRACKS_TIMES.breach(name, found, fix))
+    for stream, track in value.streams.items():
+        findings += _check_track(track, stream, size_px, name, fix)
+    return findings
+
+
+def _check_track(
+    track: StreamTrack, stream: str, size_px: tuple[int, int] | None, name: str, fix: str
+) -> list[Finding]:
+    state, box, confidence = track.state, track.box, track.confidence
+    missing = state == BoxState.MISSING
+    blank = (box == -1).all(axis=1) & (confidence == 0)
+    found = (
+        (rules.TRACKS_STATE, state > max(BoxState), "states are unknown"),
+        (rules.TRACKS_SENTINEL, missing & ~blank, "missing frames have a box or a confidence"),
+        (rules.TRACKS_BOX, ~missing & ~_is_sane(box, size_px), "boxes are wrong"),
+        (rules.TRACKS_CONFIDENCE, ~missing & ~((confidence >= 0) & (confidence <= 1)), "confidences are out of range"),
+    )
+    return [
+        rule.breach(name, f"{stream}: {int(wrong.sum()):,} {what}: {_frames(wrong)}", fix)
+        for rule, wrong, what in found
+        if wrong.any()
+    ]
+
+
+def _is_sane(box: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
+    """(T,) whether a box (T, 4) is finite, square, of positive size and touches the frame."""
+    with np.errstate(invalid="ignore"):
+        width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+        sane = np.isfinite(box).all(axis=1) & (width > 0) & (height > 0)
+        sane &= np.abs(width - height) <= np.maximum(SQUARE_PX, SQUARE_RATIO * height)
+        if size_px is not None:
+            sane &= (box[:, 0] < size_px[0]) & (box[:, 1] < size_px[1]) & (box[:, 2] > 0) & (box[:, 3] > 0)
+    return sane
+
+
+def _frames(wrong: np.ndarray) -> str:
+    return f"frames {few([int(frame) for frame in np.flatnonzero(wrong)])}"
+
+
+def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: str, fix: str) -> list[Finding]:
+    """A crop exactly where the state is not missing."""
+    expected = set(np.flatnonzero(track.state != BoxState.MISSING).tolist())
+    there = {frame for frame in frames if frame < len(track.state)}
+    findings = []
+    if absent := sorted(expected - there):
+        found = f"no crop in {len(absent):,} frames where {stream} has a box: frames {few(absent)}"
+        findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
+    if made_up := sorted(there - expected):
+        found = f"a crop in {len(made_up):,} frames where {stream} is missing: frames {few(made_up)}"
+        findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
+    return findings

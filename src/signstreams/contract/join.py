@@ -1,0 +1,173 @@
+"""Corpus-wide checks: what only all videos, meta.csv, glosses and splits together can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from signstreams.config.contract import ContractConfig
+from signstreams.contract import rules
+from signstreams.contract.clips import META
+from signstreams.contract.records import VideoCheck
+from signstreams.corpus.corpus import Corpus
+from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.gloss import Gloss, GlossVocabulary
+from signstreams.formats.crops import parse_crop_name
+from signstreams.formats.layout import CorpusLayout
+from signstreams.ids import shown
+from signstreams.streams import STREAMS
+
+PROCESSED = "processed"
+GLOSS = "annotations/gloss.csv"
+_ENDINGS = {
+    **dict.fromkeys(STREAMS, ".zip"),
+    "pose": ".npz",
+    "keypoints": ".npz",
+    "tracks": ".npz",
+    "metadata": ".json",
+}
+
+
+def check_processed(layout: CorpusLayout, video_ids: Iterable[str]) -> list[Finding]:
+    """Files below ``processed/`` that belong to no video: pretraining reads whole folders and would take them in."""
+    known = set(video_ids)
+    findings = []
+    for kind, ending in _ENDINGS.items():
+        folder = layout.processed / kind
+        if not folder.is_dir():
+            continue
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        stray = [name for name in names if name.endswith(ending) and name.removesuffix(ending) not in known]
+        loose = [name for name in names if kind in STREAMS and parse_crop_name(name) is not None]
+        foreign = [name for name in names if not name.endswith(ending) and name not in loose]
+        place = folder.relative_to(layout.root).as_posix()
+        found = (
+            (rules.UNEXPECTED, stray, "files of videos that are not there", "remove them, or bring the videos back"),
+            (rules.UNEXPECTED, loose, "loose crops beside the archives", "remove them: archives hold all crops"),
+            (rules.FOREIGN, foreign, "other files", "remove them"),
+        )
+        findings += [
+            rule.breach(place, f"{len(items):,} {what}: {few(list(map(shown, items)))}", fix)
+            for rule, items, what, fix in found
+            if items
+        ]
+    return findings
+
+
+def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[Finding]:
+    """Quarantine, empty streams, and whether all videos were extracted alike."""
+    findings = []
+    extracted = [check for check in checks if check.status == "ok"]
+    quarantined = [check for check in checks if check.status == "quarantined"]
+    if len(quarantined) > config.max_failed_fraction * len(checks):
+        found = (
+            f"{len(quarantined):,} of {len(checks):,} videos are quarantined (max_failed_fraction "
+            f"{config.max_failed_fraction:g}): {few([shown(check.video_id) for check in quarantined])}"
+        )
+        fix = "replace or remove these videos, or raise --max-failed-fraction"
+        findings.append(rules.QUARANTINE_FRACTION.breach(PROCESSED, found, fix))
+    for stream in STREAMS:
+        if extracted and not any(check.num_crops(stream) for check in extracted):
+            severity = "error" if stream in config.required_streams else "warning"
+            fix = "check that signers are in the picture, lit and large enough; without crops it cannot be pretrained"
+            place = f"{PROCESSED}/{stream}"
+            findings.append(rules.EMPTY_STREAM.breach(place, "no crop in the whole corpus", fix, severity=severity))
+    sizes = Counter(check.crop_px for check in extracted)
+    if len(sizes) > 1:
+        found = ", ".join(f"{size} px in {count:,} videos" for size, count in sizes.most_common())
+        fix = "extract all videos with one --crop-px"
+        findings.append(rules.CROP_SIZE.breach(f"{PROCESSED}/metadata", found, fix))
+    digests = Counter(check.settings_digest for check in extracted)
+    if len(digests) > 1:
+        usual = digests.most_common(1)[0][0]
+        others = [check.video_id for check in extracted if check.settings_digest != usual]
+        found = f"{len(others):,} of {len(extracted):,} videos were made otherwise: {few(list(map(shown, others)))}"
+        fix = "extract them again, or see that the difference does no harm"
+        findings.append(rules.SETTINGS.breach(f"{PROCESSED}/metadata", found, fix))
+    return findings
+
+
+def check_clip_table(corpus: Corpus, checks: Sequence[VideoCheck], config: ContractConfig) -> list[Finding]:
+    """Rows without times, clips without text, videos without clips, clips of quarantined videos."""
+    if not corpus.has_meta:
+        return []
+    findings = []
+    num_untimed = len(corpus.untimed_rows)
+    if num_untimed > config.max_untimed_fraction * corpus.num_rows:
+        found = (
+            f"{num_untimed:,} of {corpus.num_rows:,} rows without exact times (max_untimed_fraction "
+            f"{config.max_untimed_fraction:g}): rows {few(corpus.untimed_rows)}"
+        )
+        findings.append(rules.CLIP_TIMES.breach(META, found, "mend these rows, or raise --max-untimed-fraction"))
+    if not corpus.clips:
+        findings.append(rules.CLIP_ANY.breach(META, "no clip", "mend the rows reported here"))
+    mute = [clip for clip in corpus.clips if not clip.text.strip()]
+    if mute:
+        found = f"{len(mute):,} clips without a text: {few([shown(clip.clip_id) for clip in mute])}"
+        findings.append(rules.CLIP_TEXT.breach(META, found, "add the texts; translation leaves these clips out"))
+    lost_videos = {check.video_id for check in checks if check.status == "quarantined"}
+    lost = [clip for clip in corpus.clips if clip.video_id in lost_videos]
+    if lost:
+        found = f"{len(lost):,} clips of quarantined videos: {few([shown(clip.clip_id) for clip in lost])}"
+        findings.append(rules.QUARANTINE_CLIPS.breach(META, found, "replace the videos; these clips are left out"))
+    used = {clip.video_id for clip in corpus.clips}
+    bare = [video_id for video_id in corpus.videos if video_id not in used]
+    if bare:
+        found = f"{len(bare):,} videos without a clip: {few(list(map(shown, bare)))}"
+        findings.append(rules.NO_CLIP.breach(META, found, "nothing need be done: they serve pretraining"))
+    return findings
+
+
+def check_glosses(
+    glosses: Mapping[str, Gloss],
+    splits: Mapping[str, Sequence[str]],
+    clip_frames: Mapping[str, int],
+    clip_ids: Sequence[str],
+    config: ContractConfig,
+) -> list[Finding]:
+    """Glosses of val and test against those of train; their number against the frames of the clip."""
+    findings = []
+    bare = [clip_id for clip_id in clip_ids if clip_id not in glosses or not glosses[clip_id].labels]
+    if bare:
+        found = f"{len(bare):,} of {len(clip_ids):,} clips without a gloss: {few(list(map(shown, bare)))}"
+        findings.append(rules.GLOSS_ABSENT.breach(GLOSS, found, "add them; CTC leaves these clips out"))
+    for gloss in glosses.values():
+        wanted = ctc_frames(gloss.labels)
+        if gloss.clip_id in clip_frames and clip_frames[gloss.clip_id] < wanted:
+            found = (
+                f"clip {shown(gloss.clip_id)} has {clip_frames[gloss.clip_id]:,} frames for {len(gloss.labels):,} "
+                f"glosses, which need {wanted:,}"
+            )
+            findings.append(rules.CTC_LENGTH.breach(GLOSS, found, "correct the gloss or the span", row=gloss.row))
+    return findings + _check_vocabulary(glosses, splits, config)
+
+
+def _check_vocabulary(
+    glosses: Mapping[str, Gloss], splits: Mapping[str, Sequence[str]], config: ContractConfig
+) -> list[Finding]:
+    if "train" not in splits:
+        return []
+    vocabulary = GlossVocabulary.build(glosses, splits["train"])
+    held_out = [
+        label
+        for split in ("val", "test")
+        for clip_id in splits.get(split, ())
+        if clip_id in glosses
+        for label in glosses[clip_id].labels
+    ]
+    unknown = Counter(vocabulary.unknown(held_out))
+    if not unknown:
+        return []
+    found = (
+        f"{unknown.total():,} of {len(held_out):,} glosses of val and test are not in train: "
+        f"{few([shown(label) for label, _ in unknown.most_common()])}"
+    )
+    is_error = unknown.total() > config.max_unknown_gloss_fraction * len(held_out)
+    fix = "correct misspelt glosses, or divide the corpus so that train has them"
+    return [rules.VOCABULARY.breach(GLOSS, found, fix, severity="error" if is_error else "warning")]
+
+
+def ctc_frames(labels: Sequence[str]) -> int:
+    """Frames that CTC needs: one for each label, and one for the blank between equal neighbours."""
+    return len(labels) + sum(label == other for label, other in pairwise(labels))

@@ -1,0 +1,84 @@
+"""Report and manifest: what was found, as plain data. The same corpus gives the same bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import signstreams
+from signstreams.contract.records import FileRecord, VideoCheck
+from signstreams.contract.rules import RULES
+from signstreams.corpus.corpus import Corpus
+from signstreams.corpus.findings import SEVERITIES, Finding
+from signstreams.files import digest
+from signstreams.streams import STREAMS
+
+FORMAT_VERSION = 1
+
+
+def report_order(finding: Finding) -> tuple[int, str, str, int, str]:
+    """Sort key: errors first, then by rule, file and row."""
+    return SEVERITIES.index(finding.severity), finding.rule, finding.file, finding.row or 0, finding.found
+
+
+def build_report(
+    corpus: Corpus, checks: Sequence[VideoCheck], splits: Mapping[str, Sequence[str]], findings: Sequence[Finding]
+) -> dict[str, Any]:
+    """Content of ``contract/report.json``; ``findings`` come in `report_order`."""
+    counts = Counter(finding.severity for finding in findings)
+    by_rule = Counter((finding.rule, finding.severity) for finding in findings)
+    extracted = [check for check in checks if check.status == "ok"]
+    return {
+        "format_version": FORMAT_VERSION,
+        "signstreams_version": signstreams.__version__,
+        "verdict": "fail" if counts["error"] else "pass",
+        "summary": {
+            **{f"num_{severity}s": counts[severity] for severity in SEVERITIES},
+            "num_videos": len(checks),
+            "num_extracted": len(extracted),
+            "num_quarantined": sum(check.status == "quarantined" for check in checks),
+            "num_frames": sum(check.num_frames for check in extracted),
+            "duration_s": round(sum(check.duration_s or 0.0 for check in extracted), 3),
+            "num_clips": len(corpus.clips),
+            "num_rows_without_times": len(corpus.untimed_rows),
+            "num_clips_by_split": {split: len(ids) for split, ids in splits.items()},
+        },
+        "streams": {stream: _stream(stream, extracted) for stream in STREAMS},
+        "rules": [
+            {"rule": rule, "severity": severity, "count": count, "expected": RULES[rule].expects}
+            for (rule, severity), count in by_rule.items()  # in the order of the findings
+                by_rule.items(), key=lambda item: (SEVERITIES.index(item[0][1]), item[0])
+            )
+        ],
+        "findings": [finding.as_json() for finding in findings],
+        "quarantined": [
+            {"video_id": check.video_id, "reason": check.reason} for check in checks if check.status == "quarantined"
+        ],
+        "videos": [check.as_json() for check in checks],
+    }
+
+
+def build_manifest(files: Sequence[FileRecord]) -> dict[str, Any]:
+    """Content of ``contract/manifest.json``; ``digest`` changes when any file does."""
+    rows = [asdict(record) for record in sorted(files, key=lambda record: record.path)]
+    return {
+        "format_version": FORMAT_VERSION,
+        "digest": digest([(row["path"], row["sha256"]) for row in rows]),
+        "num_files": len(rows),
+        "num_bytes": sum(row["num_bytes"] for row in rows),
+        "files": rows,
+    }
+
+
+def _stream(stream: str, checks: Sequence[VideoCheck]) -> dict[str, Any]:
+    states: Counter[str] = Counter()
+    for check in checks:
+        states.update(check.states.get(stream, {}))
+    total = states.total()
+    return {
+        "num_crops": sum(check.num_crops(stream) for check in checks),
+        "coverage": round(1 - states["missing"] / total, 4) if total else 0.0,
+        "states": dict(states),
+    }
