@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 PAD_VALUE = 0
 """Constant colour beyond the frame's border."""
+_MARGIN_PX = 2  # around the box, so that interpolation at its rim sees the frame
 
 
 def cut(image: np.ndarray, box: np.ndarray, crop_px: int) -> np.ndarray:
     """The box's content, scaled to ``crop_px``; what lies beyond the frame is black.
+
+    The box is followed to a fraction of a pixel (half a pixel of the crop): rounding to source pixels would make
+    enlarged crops tremble. Shrinking averages first, by halving and a Gaussian: as free of aliasing as area
+    interpolation, in a third of its time.
 
     Args:
         image: (H, W, 3) uint8.
@@ -20,22 +27,20 @@ def cut(image: np.ndarray, box: np.ndarray, crop_px: int) -> np.ndarray:
     Returns:
         (crop_px, crop_px, 3) uint8.
     """
-    x0, y0, side = box[0] - box[2] / 2, box[1] - box[2] / 2, box[2]
-    if side > crop_px:  # area averaging: no aliasing; half a source pixel of rounding is less than half a crop pixel
-        return cv2.resize(
-            _padded(image, round(x0), round(y0), round(side)), (crop_px, crop_px), interpolation=cv2.INTER_AREA
-        )
-    # Enlarged crops are placed to a fraction of a pixel: rounding would make them tremble.
-    step = side / crop_px
-    matrix = np.array([[step, 0, x0 + step / 2 - 0.5], [0, step, y0 + step / 2 - 0.5]])  # pixel centres lie at halves
-    return cv2.warpAffine(
-        image,
-        matrix,
-        (crop_px, crop_px),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(PAD_VALUE,) * 3,
-    )
+    x0, y0, side = (float(value) for value in (box[0] - box[2] / 2, box[1] - box[2] / 2, box[2]))
+    left, top = math.floor(x0) - _MARGIN_PX, math.floor(y0) - _MARGIN_PX
+    patch = _padded(image, left, top, math.ceil(side) + 2 * _MARGIN_PX + 1)
+    x, y = x0 - left, y0 - top  # of the box in the patch
+    while side >= 2 * crop_px:
+        patch = cv2.pyrDown(patch)
+        x, y, side = (x + 0.5) / 2, (y + 0.5) / 2, side / 2  # its pixel i is centred on pixel 2i, not between two
+    shrink = side / crop_px
+    if shrink > 1:
+        patch = cv2.GaussianBlur(patch, (3, 3), 0.5 * math.sqrt(shrink**2 - 1))
+    scaled_px = round(patch.shape[0] / shrink)
+    scaled = cv2.resize(patch, (scaled_px, scaled_px), interpolation=cv2.INTER_CUBIC)
+    column, row = (min(round(start / shrink), scaled_px - crop_px) for start in (x, y))
+    return scaled[row : row + crop_px, column : column + crop_px]
 
 
 def encode(crop: np.ndarray, quality: int) -> bytes:
@@ -45,13 +50,13 @@ def encode(crop: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
-def _padded(image: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
+def _padded(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """(side, side, 3) part of the image that starts at (left, top), which may lie outside."""
     height, width = image.shape[:2]
-    x1, y1 = x0 + side, y0 + side
-    inner = image[max(y0, 0) : max(min(y1, height), 0), max(x0, 0) : max(min(x1, width), 0)]
+    inner = image[max(top, 0) : max(min(top + side, height), 0), max(left, 0) : max(min(left + side, width), 0)]
     if inner.shape[:2] == (side, side):
         return inner
     padded = np.full((side, side, 3), PAD_VALUE, np.uint8)
-    top, left = max(-y0, 0), max(-x0, 0)
-    padded[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+    row, column = max(-top, 0), max(-left, 0)
+    padded[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
     return padded

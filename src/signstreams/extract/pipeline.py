@@ -19,6 +19,7 @@ import numpy as np
 
 import signstreams
 from signstreams.config.extract import DetectorConfig, ExtractConfig
+from signstreams.extract.ahead import ahead
 from signstreams.extract.boxes import corners, observe
 from signstreams.extract.crops import cut, encode
 from signstreams.extract.detectors import Detector, HolisticDetector, holistic_info, is_found
@@ -149,7 +150,8 @@ class _Run:
             with self._timed("start"):
                 detector = stack.enter_context(self.detector.start(self.config.detector))
             keypoints = None
-            for frame in self._timed_each("decode", reader.frames(self.config.fps)):
+            frames = stack.enter_context(ahead(reader.frames(self.config.fps), _frames_ahead(max_waiting)))
+            for frame in self._timed_each("decode", frames):
                 with self._timed("detect"):
                     if keypoints is None or not frame.is_repeat:
                         keypoints = detector.detect(frame.image)
@@ -280,6 +282,11 @@ class _KeypointSpool:
         """(T, 543, 3) float32, mapped from the file."""
         self._file.flush()
         return np.memmap(self._file, np.float32, mode="r", shape=(self._num_frames, NUM_KEYPOINTS, 3))
+
+
+def _frames_ahead(max_waiting: int) -> int:
+    """Frames to decode while others are looked at: few, and of a size of frame that fills the buffer, one."""
+    return max(1, min(4, max_waiting // 8))
 
 
 def _stream_track(boxes: list[FrameBoxes], stream: int) -> StreamTrack:

@@ -7,7 +7,6 @@ that its crop can be cut from the frame as decoded. What it gives equals working
 from __future__ import annotations
 
 from collections import deque
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,38 +71,44 @@ class TrackBuilder:
             self._times_s.popleft()
             self._observations.popleft()
             self._next -= 1
-        times_s = np.array(self._times_s)
-        result = boxes_at(self._next, times_s, list(self._observations), self._size_px, self._config)
+        window = Window(np.array(self._times_s), *(np.array(part) for part in zip(*self._observations, strict=True)))
+        result = boxes_at(self._next, window, self._size_px, self._config)
         self._next += 1
         return result
 
 
-def boxes_at(
-    frame: int, times_s: np.ndarray, observations: list[Observation], size_px: tuple[int, int], config: BoxConfig
-) -> FrameBoxes:
-    """Boxes of one of W frames, from all of them.
+class Window(NamedTuple):
+    """W frames in a row: their times and what was observed, as in `Observation`.
 
-    Args:
-        frame: Index of the frame wanted.
+    Attributes:
         times_s: (W,) rising.
-        observations: W of them.
-        size_px: Width and height of the frame.
-        config: Gap and smoothing.
+        detected: (W, S, 3).
+        anchored: (W, S, 3).
+        visibility: (W, S).
     """
+
+    times_s: np.ndarray
+    detected: np.ndarray
+    anchored: np.ndarray
+    visibility: np.ndarray
+
+
+def boxes_at(frame: int, window: Window, size_px: tuple[int, int], config: BoxConfig) -> FrameBoxes:
+    """Boxes of the frame with index ``frame`` in the window; ``size_px`` is the width and height of the image."""
     box = np.full((NUM_STREAMS, 3), np.nan)
     state = np.zeros(NUM_STREAMS, np.uint8)
     confidence = np.zeros(NUM_STREAMS)
     for stream in range(NUM_STREAMS):
         known, states, sure = resolve(
-            times_s,
-            np.array([o.detected[stream] for o in observations]),
-            np.array([o.anchored[stream] for o in observations]),
-            np.array([o.visibility[stream] for o in observations]),
+            window.times_s,
+            window.detected[:, stream],
+            window.anchored[:, stream],
+            window.visibility[:, stream],
             config.max_gap_s,
         )
         if states[frame] == BoxState.MISSING:
             continue
-        smooth = smooth_at(frame, times_s, known, config)
+        smooth = smooth_at(frame, window.times_s, known, config)
         if 0 <= smooth[0] < size_px[0] and 0 <= smooth[1] < size_px[1]:
             box[stream], state[stream], confidence[stream] = smooth, states[frame], sure[frame]
     return FrameBoxes(box, state, confidence)
@@ -142,8 +147,9 @@ def _fill_gaps(
     times_s: np.ndarray, boxes: np.ndarray, states: np.ndarray, confidence: np.ndarray, max_gap_s: float
 ) -> None:
     known = np.flatnonzero(states != BoxState.MISSING)
-    for before, after in pairwise(known):
-        if after - before == 1 or times_s[after] - times_s[before] > max_gap_s + _EPS_S:
+    for place in np.flatnonzero(np.diff(known) > 1):
+        before, after = known[place], known[place + 1]
+        if times_s[after] - times_s[before] > max_gap_s + _EPS_S:
             continue
         for frame in range(before + 1, after):
             share = (times_s[frame] - times_s[before]) / (times_s[after] - times_s[before])
@@ -155,13 +161,10 @@ def _fill_gaps(
 def smooth_at(frame: int, times_s: np.ndarray, boxes: np.ndarray, config: BoxConfig) -> np.ndarray:
     """(3,) Gaussian mean of centre and side over the neighbours that an unbroken run of boxes connects."""
     reach_s = _kernel_reach_s(config) + _EPS_S
-    first = last = frame
-    while first > 0 and times_s[frame] - times_s[first - 1] <= reach_s and not np.isnan(boxes[first - 1, 0]):
-        first -= 1
-    while (
-        last + 1 < len(times_s) and times_s[last + 1] - times_s[frame] <= reach_s and not np.isnan(boxes[last + 1, 0])
-    ):
-        last += 1
+    breaks = np.flatnonzero(np.isnan(boxes[:, 0]) | (np.abs(times_s - times_s[frame]) > reach_s))
+    place = np.searchsorted(breaks, frame)
+    first = breaks[place - 1] + 1 if place > 0 else 0
+    last = breaks[place] - 1 if place < len(breaks) else len(times_s) - 1
     offset_s = times_s[first : last + 1] - times_s[frame]
     run = boxes[first : last + 1]
     centre_weight = _gaussian(offset_s, config.centre_smoothing_s)
