@@ -45,13 +45,13 @@ class ModelConfig(Section):
 
     arch: Annotated[str, Flag("--arch")] = "vit_small"
     """vit_tiny, vit_small, vit_base, or DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg)."""
-    patch_px: Annotated[Count, Flag("--patch-size")] | None = None
+    patch_px: Annotated[Count | None, Flag("--patch-size")] = None
     """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
-    depth: Annotated[Count, Flag("--depth")] | None = None
+    depth: Annotated[Count | None, Flag("--depth")] = None
     """Number of blocks; None: the architecture's 12."""
     num_registers: Annotated[int, Field(ge=0)] | None = None
     """Register tokens; None: the architecture's."""
-    layer_scale_init: Annotated[Positive, Flag("--layer-scale-init")] | None = None
+    layer_scale_init: Annotated[Positive | None, Flag("--layer-scale-init")] = None
     """First value of LayerScale; None: the architecture's (DINOv2 1e-5; vit_* have no LayerScale)."""
     drop_path_prob: Annotated[Prob, Flag("--drop-path")] = 0.0
     """Stochastic depth of the last block, rising linearly from 0 at the first."""

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of one stream's backbone: crops in, ``backbone.pt`` out."""

@@ -1,0 +1,87 @@
+"""What the number of crops and the length of the run decide, where the config leaves it open."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from signstreams.config.pretrain import PretrainConfig
+
+# Prototypes by number of crops: from 20k on after lightly-train's DINO, the first row from docs/experiments.md.
+PROTOTYPES = ((5_000, 256), (20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768))
+MAX_PROTOTYPES = 65_536
+BASE_BATCH = 256
+LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
+"""(Number of crops, teacher temperature) between which the temperature rises with the logarithm of the data."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Numbers of one run, settled.
+
+    Attributes:
+        total_steps, epoch_steps: Length of the run and of an epoch.
+        peak_learning_rate: After scaling by the batch.
+        num_prototypes, hidden_dim: Of the head.
+        warmup_teacher_temp, teacher_temp, momentum: Of the teacher.
+        warmup_steps, teacher_temp_warmup_steps, freeze_prototypes_steps: From their shares of the run.
+    """
+
+    total_steps: int
+    epoch_steps: int
+    peak_learning_rate: float
+    num_prototypes: int
+    hidden_dim: int
+    warmup_teacher_temp: float
+    teacher_temp: float
+    momentum: float
+    warmup_steps: int
+    teacher_temp_warmup_steps: int
+    freeze_prototypes_steps: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choices:
+    """Settle a run over ``num_crops`` training crops with ``global_batch`` of them a step."""
+    epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
+    total_steps = config.epochs * epoch_steps
+    dino, optim = config.dino, config.optim
+    share = global_batch / BASE_BATCH
+    factor = {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
+    num_prototypes = dino.num_prototypes or prototypes_for(num_crops)
+    teacher_temp = dino.teacher_temp or teacher_temp_for(num_crops)
+    return Choices(
+        total_steps=total_steps,
+        epoch_steps=epoch_steps,
+        peak_learning_rate=optim.learning_rate * factor,
+        num_prototypes=num_prototypes,
+        hidden_dim=dino.hidden_dim or (2048 if num_prototypes >= 4096 else 512),
+        warmup_teacher_temp=dino.warmup_teacher_temp or min(0.04, teacher_temp),
+        teacher_temp=teacher_temp,
+        momentum=dino.momentum or momentum_for(total_steps),
+        warmup_steps=round(optim.warmup_ratio * total_steps),
+        teacher_temp_warmup_steps=round(dino.teacher_temp_warmup_ratio * total_steps),
+        freeze_prototypes_steps=math.ceil(dino.freeze_prototypes_ratio * total_steps),
+    )
+
+
+def prototypes_for(num_crops: int) -> int:
+    """K: few for few crops; each must find crops to stand for."""
+    return next((count for limit, count in PROTOTYPES if num_crops <= limit), MAX_PROTOTYPES)
+
+
+def teacher_temp_for(num_crops: int) -> float:
+    """Lower for fewer crops, between two measured ends."""
+    (low_crops, low), (high_crops, high) = LOW_TEMP, HIGH_TEMP
+    share = math.log(num_crops / low_crops) / math.log(high_crops / low_crops)
+    return round(low + (high - low) * min(1.0, max(0.0, share)), 4)
+
+
+def momentum_for(total_steps: int) -> float:
+    """The teacher averages over a hundredth of the run: .996 of 25,000 steps; within .95 to .9995."""
+    return round(min(0.9995, max(0.95, 1 - 100 / max(1, total_steps))), 5)

@@ -1,0 +1,62 @@
+"""DINO's projection head (Caron et al. 2021): three layers, unit-length bottleneck, weight-normed prototypes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DinoHead(nn.Module):
+    """Class tokens to prototype scores.
+
+    Args:
+        in_dim: Width D of a class token.
+        num_prototypes: K.
+        hidden_dim: Width of the two hidden layers.
+        bottleneck_dim: Width before the prototypes.
+        fix_prototype_norm: Keep every prototype at length 1; otherwise the lengths are learned, from 1.
+    """
+
+    def __init__(
+        self, in_dim: int, num_prototypes: int, *, hidden_dim: int, bottleneck_dim: int, fix_prototype_norm: bool
+    ) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(in_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, bottleneck_dim),
+        )
+        self.prototypes = Prototypes(bottleneck_dim, num_prototypes, fix_norm=fix_prototype_norm)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, D) to cosine scores (N, K) times the prototypes' lengths."""
+        x = self.mlp(tokens).float()  # (N, bottleneck)
+        return self.prototypes(F.normalize(x, dim=-1))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Normal of deviation .02, zero biases, prototypes of length 1."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif name == "prototypes.weight_g":
+                parameter.fill_(1.0)
+            else:
+                nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+
+
+class Prototypes(nn.Module):
+    """Weight-normed linear layer without bias: direction ``weight_v``, length ``weight_g`` (fixed: 1, no parameter)."""
+
+    def __init__(self, in_dim: int, num_prototypes: int, *, fix_norm: bool) -> None:
+        super().__init__()
+        self.weight_v = nn.Parameter(torch.zeros(num_prototypes, in_dim))
+        self.weight_g = None if fix_norm else nn.Parameter(torch.ones(num_prototypes, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_dim) to (N, K)."""
+        weight = F.normalize(self.weight_v, dim=-1)
+        return F.linear(x, weight if self.weight_g is None else weight * self.weight_g)

@@ -1,0 +1,203 @@
+"""The training loop: batches to steps, metrics and checkpoints on the way, and how it ends early."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import torch
+
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import checkpoint, distributed
+from signstreams.engine.distributed import World
+from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest, stop_on_signal
+from signstreams.engine.metrics import MetricsLog
+from signstreams.errors import UserError
+from signstreams.pretrain.data import CropSet, ViewLoader, load_whole
+from signstreams.pretrain.meters import CollapseWatch
+from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.trainer import Trainer
+from signstreams.progress import Progress
+
+log = logging.getLogger(__name__)
+
+MAX_BAD_IN_A_ROW = 3
+HEALTH = "probe/rankme"
+"""Score that chooses the best checkpoint; higher is better."""
+STOP_CHECK_STEPS = 10  # several processes agree on a stop that often; one alone stops at once
+
+
+class Loop:
+    """Drives a `Trainer` to its last step.
+
+    Args:
+        experiment: Claimed folder; None on every rank but 0, which write nothing.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        stream: str,
+        trainer: Trainer,
+        crops: CropSet,
+        plan: BatchPlan,
+        world: World,
+        experiment: Experiment | None,
+        fingerprint: Fingerprint,
+    ) -> None:
+        self.config, self.stream, self.trainer, self.world = config, stream, trainer, world
+        self.crops, self.plan = crops, plan
+        self.experiment, self.fingerprint = experiment, fingerprint
+        choices = trainer.choices
+        self.total_steps, self.epoch_steps = choices.total_steps, choices.epoch_steps
+        self.watch = CollapseWatch(choices.num_prototypes, choices.warmup_steps, choices.total_steps)
+        self.best: dict[str, float] | None = None
+        self._times = {"data": 0.0, "step": 0.0}
+        self._times_since = trainer.step
+        self._last_save_s = time.monotonic()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.trainer.load_state_dict(state["trainer"])
+        self.watch.strikes = int(state["strikes"])
+        self.best = state["best"]
+        self._times_since = self.trainer.step
+
+    def forget_best(self) -> None:
+        """Let the next look at the held-out crops be the best so far."""
+        self.best = None
+
+    def run(self) -> None:
+        """Train from the trainer's step to the last.
+
+        Raises:
+            UserError: Three losses in a row were not finite, or the teacher collapsed.
+            SystemExit: With `TRY_AGAIN_EXIT_CODE`, when asked to stop by signal; the checkpoint is written.
+        """
+        trainer = self.trainer
+        if trainer.step >= self.total_steps:
+            log.info("%s: all %d steps are done already", self.config.output_dir, self.total_steps)
+            return
+        loader = ViewLoader(self.config, self.crops.train, self.plan, self.world)
+        probe = load_whole(self.crops.probe, self.config.augmentation.global_px) if self.crops.probe else None
+        if trainer.step:
+            log.info("%s: going on from step %d of %d", self.config.output_dir, trainer.step, self.total_steps)
+        with stop_on_signal() as stop, self._history() as history, self._progress() as progress:
+            while trainer.step < self.total_steps:
+                epoch_end = min(self.total_steps, (trainer.step // self.epoch_steps + 1) * self.epoch_steps)
+                asked_s = time.perf_counter()
+                for views in loader.steps(trainer.step, epoch_end):
+                    got_s = time.perf_counter()
+                    trainer.train_step(*views)
+                    self._after_step(history, progress, probe)
+                    self._leave_if_asked(stop)
+                    done_s = time.perf_counter()
+                    self._times["data"] += got_s - asked_s
+                    self._times["step"] += done_s - got_s
+                    asked_s = done_s
+
+    def _after_step(self, history: MetricsLog | None, progress: Progress | None, probe: torch.Tensor | None) -> None:
+        step, monitor = self.trainer.step, self.config.monitor
+        is_last = step == self.total_steps
+        record: dict[str, float] = {}
+        if step % monitor.log_every_steps == 0 or is_last:
+            record |= self._read_meters()
+        if probe is not None and (step % monitor.probe_every_steps == 0 or is_last):
+            record |= self.trainer.probe(probe)
+        if record and history is not None:
+            history.log(record, step)
+        if HEALTH in record and (self.best is None or record[HEALTH] > self.best["score"]):
+            self.best = {"score": record[HEALTH], "step": float(step)}
+            self._save(self.config.checkpointing.best_name)
+        if progress is not None:
+            shown = {"loss": record["train/loss"]} if "train/loss" in record else {}
+            progress.advance(1, **shown)
+        saving = self.config.checkpointing
+        if (
+            is_last
+            or step % saving.every_steps == 0
+            or (self.world.is_main and time.monotonic() - self._last_save_s >= saving.every_s)
+        ):
+            self._save(saving.last_name)
+
+    def _read_meters(self) -> dict[str, float]:
+        trainer = self.trainer
+        record = trainer.meters.read()
+        steps = max(1, trainer.step - self._times_since)
+        self._times_since = trainer.step
+        scheduled = trainer.scheduled(trainer.step - 1)
+        record |= {
+            "teacher/distance": trainer.teacher_distance(),
+            "teacher/centre_norm": float(trainer.centre.value.norm()),
+            **{f"schedule/{name}": value for name, value in scheduled.items()},
+            "time/step_s": self._times["step"] / steps,
+            "time/data_s": self._times["data"] / steps,
+            "epoch": trainer.step / self.epoch_steps,
+        }
+        if self.world.device.type == "cuda":
+            record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
+        self._times = dict.fromkeys(self._times, 0.0)
+        if (bad := trainer.meters.num_bad_in_a_row()) >= MAX_BAD_IN_A_ROW:
+            raise UserError(
+                f"{self.config.output_dir}: {bad} losses in a row were not finite, by step {trainer.step};"
+                " lower --learning-rate, raise --koleo-epsilon, or use --optim-precision fp32, in a new --output-dir"
+            )
+        if self.config.monitor.stop_on_collapse and (diagnosis := self.watch.judge(record, trainer.step)):
+            raise UserError(f"{self.config.output_dir}: {diagnosis}")
+        return record
+
+    def _save(self, name: str) -> None:
+        if self.experiment is None:
+            return
+        checkpoint.save(self.experiment.state / name, self.state_dict())
+        self.experiment.publish(name)
+        self._last_save_s = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: the trainer's state, the fingerprint, the global generators."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "fingerprint": {"config": self.fingerprint.config, "data": self.fingerprint.data},
+            "strikes": self.watch.strikes,
+            "best": self.best,
+            "rng": checkpoint.rng_state(),
+        }
+
+    def _leave_if_asked(self, stop: StopRequest) -> None:
+        is_asked = bool(stop)
+        if self.world.size > 1:
+            if self.trainer.step % STOP_CHECK_STEPS:
+                return
+            flag = torch.tensor(float(is_asked), device=self.world.device)
+            is_asked = bool(distributed.all_reduce_max(flag))
+        if is_asked and self.trainer.step < self.total_steps:
+            self._save(self.config.checkpointing.last_name)
+            log.warning("asked to stop at step %d of %d; run again to go on", self.trainer.step, self.total_steps)
+            raise SystemExit(TRY_AGAIN_EXIT_CODE)
+
+    def _history(self) -> MetricsLog | _Nothing:
+        if self.experiment is None:
+            return _Nothing()
+        name = self.config.checkpointing.history_file
+        history = MetricsLog(self.experiment.state / name, after_step=self.trainer.step or None)
+        self.experiment.publish(name)
+        return history
+
+    def _progress(self) -> Progress | _Nothing:
+        if self.experiment is None:
+            return _Nothing()
+        progress = Progress(self.total_steps, "steps", f"pretrain {self.stream}")
+        progress.skip(self.trainer.step)
+        return progress
+
+
+class _Nothing:
+    """What ranks that stay silent enter in place of a log: None."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None

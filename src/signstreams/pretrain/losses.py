@@ -1,0 +1,102 @@
+"""DINO loss (Caron et al. 2021), its targets by centring or Sinkhorn-Knopp, and KoLeo (Sablayrolles et al. 2019).
+
+Letters: T teacher views (the 2 global ones), V student views (the same 2 first, then the local ones), B crops of a
+process, K prototypes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signstreams.engine import distributed
+
+
+def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tensor:
+    """Cross-entropy of every student view against every teacher view of the same crop but itself.
+
+    Cross-entropy is linear in the target: each student view is normalised once and contracted with the targets.
+
+    Args:
+        student: (V, B, K) scores, with gradient.
+        targets: (T, B, K) probabilities, without gradient; teacher view t is student view t.
+        student_temp: Softmax temperature of the student, > 0.
+
+    Returns:
+        Mean over the T * V - T pairs of views and over the crops.
+    """
+    log_p = F.log_softmax(student.float() / student_temp, dim=-1)  # (V, B, K)
+    pairs = -torch.einsum("tbk,vbk->tv", targets, log_p) / student.shape[1]  # (T, V), each a mean over B
+    num_teacher, num_student = pairs.shape
+    same_view = torch.eye(num_teacher, num_student, dtype=torch.bool, device=pairs.device)
+    return pairs.masked_fill(same_view, 0.0).sum() / (num_teacher * num_student - num_teacher)
+
+
+class Centre(nn.Module):
+    """Moving average of the teacher's scores, taken off before its softmax.
+
+    The targets of a step use the centre of the steps before; one update a step, over both views and all processes.
+    """
+
+    value: Tensor
+
+    def __init__(self, num_prototypes: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("value", torch.zeros(num_prototypes))
+
+    @torch.no_grad()
+    def targets(self, teacher: Tensor, temp: float) -> Tensor:
+        """Softmax of (scores (..., K) - centre) / temp."""
+        return F.softmax((teacher.float() - self.value) / temp, dim=-1)
+
+    @torch.no_grad()
+    def update(self, teacher: Tensor) -> None:
+        """Take in the scores (..., K) of a step; a batch that is not finite leaves the centre as it is."""
+        mean = distributed.all_reduce_mean(teacher.float().flatten(0, -2).mean(dim=0))  # (K,)
+        updated = torch.lerp(mean, self.value, self.momentum)
+        self.value.copy_(torch.where(torch.isfinite(updated).all(), updated, self.value))
+
+
+@torch.no_grad()
+def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
+    """Targets in which every prototype gets the same total over the whole batch of all processes.
+
+    Sinkhorn-Knopp as in SwAV and DINOv2, in float32; the greatest score is taken off first, so exp cannot overflow.
+
+    Args:
+        teacher: (N, K) scores of this process's rows.
+        temp: Temperature, > 0.
+        num_iters: Rounds.
+
+    Returns:
+        (N, K), each row a distribution.
+    """
+    scores = teacher.float() / temp
+    q = (scores - distributed.all_reduce_max(scores.max())).exp()  # (N, K)
+    num_rows = distributed.all_reduce_sum(torch.tensor(float(len(q)), device=q.device))
+    num_prototypes = q.shape[1]
+    q /= distributed.all_reduce_sum(q.sum())
+    tiny = torch.finfo(q.dtype).tiny
+    for _ in range(num_iters):
+        q /= distributed.all_reduce_sum(q.sum(dim=0, keepdim=True)).clamp_min(tiny) * num_prototypes
+        q /= q.sum(dim=1, keepdim=True).clamp_min(tiny) * num_rows
+    return q * num_rows
+
+
+def koleo_loss(tokens: Tensor, *, epsilon: float) -> Tensor:
+    """-mean log of each embedding's distance to its nearest neighbour in this process's batch, in float32.
+
+    Args:
+        tokens: (B, D) class tokens of one view, before the head; B >= 2.
+        epsilon: Added to the distance; 1e-4 keeps the gradient of two duplicates finite (1e-8 does not).
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        x = F.normalize(tokens.float(), dim=-1)
+        with torch.no_grad():
+            similarity = x @ x.T
+            similarity.fill_diagonal_(-1.0)
+            nearest = similarity.argmax(dim=1)
+        distance = F.pairwise_distance(x, x[nearest], eps=1e-8)
+        return -(distance + epsilon).log().mean()

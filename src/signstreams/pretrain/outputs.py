@@ -1,0 +1,84 @@
+"""The last act of a run: exported weights, curves, and the list of all artifacts."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from signstreams.backbones.export import export_backbone
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import checkpoint
+from signstreams.engine.experiment import Experiment
+from signstreams.engine.metrics import read_metrics
+from signstreams.files import digest
+from signstreams.pretrain.curves import plot_curves
+from signstreams.pretrain.data import CropSet
+from signstreams.pretrain.loop import Loop
+from signstreams.pretrain.trainer import Trainer, teacher_backbone
+from signstreams.streams import HAND_STREAMS
+
+log = logging.getLogger(__name__)
+
+
+def write_outputs(
+    config: PretrainConfig,
+    stream: str,
+    trainer: Trainer,
+    loop: Loop,
+    experiment: Experiment,
+    crops: CropSet,
+    target: Path,
+) -> None:
+    """Export the teacher's backbone, draw the curves, list what there is; rank 0 only.
+
+    Args:
+        target: Where the exported weights go.
+    """
+    files = config.checkpointing
+    state = trainer.state_dict()
+    has_best = (experiment.state / files.best_name).exists()
+    if not has_best:  # no held-out crops to choose by: the last is the best known
+        checkpoint.save(experiment.state / files.best_name, loop.state_dict())
+    if files.export == "best":
+        state = checkpoint.load(experiment.state / files.best_name)["trainer"]
+    export_backbone(target, trainer.arch, teacher_backbone(state), _metadata(config, stream, trainer, state, crops))
+    published = {name: experiment.publish(name) for name in (files.last_name, files.best_name, files.history_file)}
+    curves = experiment.folder / "curves.png"
+    plot_curves(
+        read_metrics(published[files.history_file]),
+        curves,
+        num_prototypes=trainer.choices.num_prototypes,
+        title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
+    )
+    experiment.write_artifacts(
+        {
+            "backbone": target,
+            "checkpoint_last": published[files.last_name],
+            "checkpoint_best": published[files.best_name],
+            "metrics": published[files.history_file],
+            "params": experiment.folder / "params.json",
+            "curves": curves,
+        }
+    )
+    log.info("%s: exported %s", target, trainer.arch.described())
+
+
+def _metadata(
+    config: PretrainConfig, stream: str, trainer: Trainer, state: dict[str, Any], crops: CropSet
+) -> dict[str, Any]:
+    """What a user of the weights must know; no times and no paths, so that equal runs export equal bytes."""
+    views = config.augmentation
+    return {
+        "stream": stream,
+        "algorithm": config.algorithm,
+        "step": int(state["step"]),
+        "image_px": views.global_px,
+        "mean": list(views.mean),
+        "std": list(views.std),
+        "chirality": "one side, never flipped" if stream in HAND_STREAMS else f"flipped with p {views.flip_prob:g}",
+        "blur_probs": list(views.blur_probs),
+        "train_crops": len(crops.train),
+        "data_digest": crops.digest,
+        "experiment_digest": digest(config.identity()),
+    }

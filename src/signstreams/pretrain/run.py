@@ -1,0 +1,263 @@
+"""One pretraining run from its config to its artifacts: claim the folder, go on or begin, train, export."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import signstreams
+from signstreams.backbones.archs import ViTArch, resolve
+from signstreams.config.pretrain import PretrainConfig, available_cores
+from signstreams.engine import checkpoint, distributed
+from signstreams.engine.distributed import World
+from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.errors import UserError
+from signstreams.files import write_bytes
+from signstreams.pretrain.choices import Choices, choose
+from signstreams.pretrain.data import CropSet, find_crops
+from signstreams.pretrain.loop import Loop
+from signstreams.pretrain.outputs import write_outputs
+from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+RESUME_MODES = ("auto", "never", "must")
+
+
+def pretrain(config: PretrainConfig, stream: str) -> Path:
+    """Run to the end, or go on to it; returns the exported file.
+
+    Raises:
+        UserError: Whatever the user can mend: folders, crops, sizes, another experiment in the way, collapse.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    torch.set_num_threads(config.threads or _threads())
+    world = distributed.start(distributed=config.distributed, device=config.device)
+    try:
+        return _pretrain(config, stream, world)
+    finally:
+        distributed.close()
+
+
+def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
+    arch = _architecture(config)
+    crops = find_crops(
+        config.train_dir, max_crops=config.dataset.max_crops, probe_crops=config.monitor.probe_crops
+    )  # every rank lists the same files
+    plan = _plan(config, crops, world)
+    choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
+    fingerprint = Fingerprint(config.identity() | {"stream": stream, "world_size": world.size}, crops.digest)
+    given = _given_checkpoint(config, fingerprint)
+    experiment: Experiment | None = None
+    with distributed.main_first(world):
+        if world.is_main:
+            experiment = _claim(config, fingerprint, given is not None)
+    try:
+        with distributed.main_first(world):
+            if experiment is not None:
+                experiment.write_params(_params(config, stream, world, arch, choices, crops, plan, fingerprint))
+        state = distributed.from_main(given if given is not None else _own_checkpoint(config, experiment))
+        trainer = Trainer(config, choices, arch, world)
+        loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
+        if state is not None:
+            loop.load_state_dict(state)
+            if given is not None:
+                loop.forget_best()  # its file lies in another folder
+        loop.run()
+        target = config.export_backbone or config.output_dir / "backbone.pt"
+        if experiment is not None:
+            write_outputs(config, stream, trainer, loop, experiment, crops, target)
+        distributed.barrier()
+        return target
+    finally:
+        if experiment is not None:
+            experiment.close()
+
+
+def artifact_names(config: PretrainConfig) -> list[str]:
+    """All files a run may write into its folder."""
+    files = config.checkpointing
+    return [
+        "backbone.pt",
+        files.last_name,
+        files.best_name,
+        "params.json",
+        files.history_file,
+        "artifacts.json",
+        "curves.png",
+    ]
+
+
+def _architecture(config: PretrainConfig) -> ViTArch:
+    model, views = config.model, config.augmentation
+    try:
+        arch = resolve(
+            model.arch,
+            image_px=views.global_px,
+            patch_px=model.patch_px,
+            depth=model.depth,
+            num_registers=model.num_registers,
+            layer_scale_init=model.layer_scale_init,
+        )
+    except ValueError as error:
+        raise UserError(f"model: {error}") from None
+    sides = {"global_px": views.global_px} | ({"local_px": views.local_px} if views.num_local else {})
+    problems = []
+    for name, side in sides.items():
+        if side % arch.patch_px:
+            near = max(1, round(side / arch.patch_px)) * arch.patch_px
+            problems.append(
+                f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is {near}"
+            )
+    if problems:
+        raise UserError(problems)
+    return arch
+
+
+def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
+    try:
+        return BatchPlan(
+            group_by_video([crop.video_id for crop in crops.train]),
+            batch_size=config.dataset.batch_size,
+            world_size=world.size,
+            seed=config.seed,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(map(str, config.train_dir))}: {error} (after {len(crops.probe)} held-out ones);"
+            " lower --batch-size, or extract more video"
+        ) from None
+
+
+def _given_checkpoint(config: PretrainConfig, fingerprint: Fingerprint) -> dict[str, Any] | None:
+    if config.resume in RESUME_MODES:
+        return None
+    path = Path(config.resume)
+    try:
+        state = checkpoint.load(path)
+        found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
+    except FileNotFoundError:
+        raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint's path") from None
+    except ValueError as error:
+        raise UserError(f"--resume {error}; give a checkpoint_last.pt or checkpoint_best.pt") from None
+    except (KeyError, TypeError):
+        raise UserError(
+            f"--resume {path}: holds no training state; give a checkpoint_last.pt, not a backbone.pt"
+        ) from None
+    if differences := fingerprint.differences(found):
+        raise UserError(
+            f"--resume {path}: is of another experiment: {'; '.join(differences[:6])}; start without --resume"
+        )
+    return state
+
+
+def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> Experiment:
+    _check_room(config.output_dir)
+    experiment = Experiment.claim(
+        config.output_dir,
+        fingerprint,
+        files=artifact_names(config),
+        on_conflict=config.on_conflict,
+        restart=config.resume == "never",
+    )
+    if config.resume == "must" and not is_given and not (experiment.state / config.checkpointing.last_name).exists():
+        experiment.close()
+        raise UserError(
+            f"{config.output_dir}: --resume must, but there is no checkpoint of this experiment; use --resume auto"
+        )
+    return experiment
+
+
+def _own_checkpoint(config: PretrainConfig, experiment: Experiment | None) -> dict[str, Any] | None:
+    if experiment is None:
+        return None
+    path = experiment.state / config.checkpointing.last_name
+    try:
+        return checkpoint.load(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{error}; add --resume never --on-conflict archive to start anew") from None
+
+
+def _params(
+    config: PretrainConfig,
+    stream: str,
+    world: World,
+    arch: ViTArch,
+    choices: Choices,
+    crops: CropSet,
+    plan: BatchPlan,
+    fingerprint: Fingerprint,
+) -> dict[str, Any]:
+    return {
+        "stream": stream,
+        "config": config.model_dump(mode="json"),
+        "chosen": choices.as_dict(),
+        "ln_num_prototypes": math.log(choices.num_prototypes),
+        "architecture": arch.described(),
+        "data": {
+            "digest": crops.digest,
+            "train_crops": len(crops.train),
+            "probe_crops": len(crops.probe),
+            "videos": len(plan.videos),
+            "steps_per_pass": plan.steps_per_pass,
+        },
+        "fingerprint": fingerprint.digest,
+        "world_size": world.size,
+        "device": str(world.device),
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "versions": {
+            "signstreams": signstreams.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the code, when it runs from a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _check_room(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, before any work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        write_bytes(probe, b"", sync=False)
+        probe.unlink()
+    except FileExistsError:
+        pass  # a file of that name: `Experiment.claim` says so
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from None
+    log.debug("%s: %.1f GB free", folder, shutil.disk_usage(folder).free / 1e9)
+
+
+def _threads() -> int:
+    """Threads of this process: as the environment says, unless torchrun squeezed it to 1 for want of knowing better."""
+    set_by_user = os.environ.get("OMP_NUM_THREADS")
+    if set_by_user and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return int(set_by_user)
+    return available_cores()

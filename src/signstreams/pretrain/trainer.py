@@ -1,0 +1,204 @@
+"""One DINO run in memory: networks, optimiser, targets, schedules; a step, and its whole state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from signstreams.backbones.archs import ViTArch
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import distributed
+from signstreams.engine.distributed import World
+from signstreams.engine.schedules import cosine, linear, warmup_cosine
+from signstreams.engine.seeding import seed_global
+from signstreams.pretrain.choices import Choices
+from signstreams.pretrain.data import normalize
+from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, sinkhorn_targets
+from signstreams.pretrain.meters import Meters
+from signstreams.pretrain.network import build_network, parameter_groups, update_teacher
+from signstreams.pretrain.probe import assignment_information, embed, feature_std, rank_me
+
+NUM_GLOBAL = 2
+BETA_1 = 0.9
+
+
+class Trainer:
+    """Student, teacher and all that a step needs; no files.
+
+    Args:
+        config: As the user gave it.
+        choices: What it left open, settled.
+        arch: Shape of the backbone.
+        world: This process among the others.
+    """
+
+    def __init__(self, config: PretrainConfig, choices: Choices, arch: ViTArch, world: World) -> None:
+        self.config, self.choices, self.arch, self.world = config, choices, arch, world
+        device = world.device
+        self.student = build_network(config, arch, choices, is_student=True).to(device)
+        self.teacher = build_network(config, arch, choices, is_student=False).to(device)
+        self.replica: nn.Module = self.student
+        if world.size > 1:
+            self.replica = nn.parallel.DistributedDataParallel(
+                self.student, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+            )
+        self.centre = Centre(choices.num_prototypes, config.dino.center_momentum).to(device)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.student),
+            lr=choices.peak_learning_rate,
+            betas=(BETA_1, config.optim.beta_2),
+            fused=True,
+        )
+        self.meters = Meters(choices.num_prototypes, device)
+        self.step = 0
+        self._mean = torch.tensor(config.augmentation.mean, device=device)
+        self._std = torch.tensor(config.augmentation.std, device=device)
+        self._pairs = list(zip(self.teacher.parameters(), self.student.parameters(), strict=True))
+
+    def scheduled(self, step: int) -> dict[str, float]:
+        """Learning rate, weight decay, teacher's momentum and temperature at a step."""
+        optim, choices = self.config.optim, self.choices
+        total = choices.total_steps
+        return {
+            "lr": warmup_cosine(
+                step,
+                peak=choices.peak_learning_rate,
+                final=min(optim.final_learning_rate, choices.peak_learning_rate),
+                warmup_steps=choices.warmup_steps,
+                total_steps=total,
+            ),
+            "weight_decay": cosine(step, optim.weight_decay, optim.final_weight_decay, total),
+            "momentum": cosine(step, choices.momentum, 1.0, total),
+            "teacher_temp": linear(
+                step, choices.warmup_teacher_temp, choices.teacher_temp, choices.teacher_temp_warmup_steps
+            ),
+        }
+
+    def train_step(self, global_views: Tensor, local_views: Tensor) -> None:
+        """One optimiser step on uint8 views (2, B, side, side, 3) and (V - 2, B, side, side, 3), or (0,) without."""
+        now = self.scheduled(self.step)
+        seed_global(self.config.seed, "step", self.step, self.world.rank)  # stochastic depth needs no saved state
+        groups = [
+            normalize(views.to(self.world.device, non_blocking=True), self._mean, self._std)
+            for views in (global_views, local_views)
+            if views.numel()
+        ]
+        self.student.train()
+        with self._autocast():
+            tokens, scores = self.replica(groups)  # (V, B, D), (V, B, K)
+            with torch.no_grad():
+                _, teacher_scores = self.teacher(groups[:1])  # (2, B, K)
+        targets = self._targets(teacher_scores, now["teacher_temp"])
+        dino = dino_loss(scores, targets, student_temp=self.config.dino.student_temp)
+        koleo = self._koleo(tokens)
+        loss = dino + self.config.koleo.weight * koleo
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.step < self.choices.freeze_prototypes_steps:
+            for parameter in self.student.head.prototypes.parameters():
+                parameter.grad = None
+        norm = self._clip()
+        is_bad = distributed.all_reduce_max((~(torch.isfinite(norm) & torch.isfinite(loss))).to(torch.uint8)).bool()
+        self._update(now, is_bad)
+        if not self.config.sinkhorn.use:
+            self.centre.update(teacher_scores)
+        self.meters.add(
+            loss=loss.detach(),
+            dino=dino.detach(),
+            koleo=koleo.detach(),
+            targets=targets,
+            grad_norm=norm,
+            is_bad=is_bad,
+        )
+        self.step += 1
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (..., H, W, 3) as the networks take them, on the device."""
+        return normalize(images.to(self.world.device), self._mean, self._std)
+
+    def probe(self, images: Tensor) -> dict[str, float]:
+        """Health of the teacher on held-out crops, uint8 (N, side, side, 3)."""
+        features = embed(self.teacher.backbone, images, self.normalize)  # (N, D)
+        with torch.no_grad():
+            scores = self.teacher.head(features.to(self.world.device)).cpu()  # (N, K)
+        return {
+            "probe/rankme": rank_me(features),
+            "probe/assignment_information": assignment_information(scores, self.config.dino.student_temp),
+            "probe/feature_std": feature_std(features),
+        }
+
+    @torch.no_grad()
+    def teacher_distance(self) -> float:
+        """Distance of student and teacher, relative to the teacher's length."""
+        teacher, student = zip(*self._pairs, strict=True)
+        difference = torch._foreach_sub(list(teacher), list(student))
+        norms = [torch.stack(torch._foreach_norm(tensors)).norm() for tensors in (difference, list(teacher))]
+        return float(norms[0] / norms[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later process needs to go on as if nothing had happened."""
+        return {
+            "step": self.step,
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "centre": self.centre.state_dict(),
+            "meters": self.meters.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state of another process."""
+        self.student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.centre.load_state_dict(state["centre"])
+        self.meters.load_state_dict(state["meters"])
+        self.step = int(state["step"])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
+        )
+
+    def _targets(self, teacher_scores: Tensor, temp: float) -> Tensor:
+        sinkhorn = self.config.sinkhorn
+        if not sinkhorn.use:
+            return self.centre.targets(teacher_scores, temp)
+        rows = sinkhorn_targets(
+            teacher_scores.flatten(0, 1), temp=sinkhorn.eps or temp, num_iters=sinkhorn.iters
+        )  # (2 * B, K)
+        return rows.unflatten(0, teacher_scores.shape[:2])
+
+    def _koleo(self, tokens: Tensor) -> Tensor:
+        if not self.config.koleo.weight:
+            return tokens.new_zeros((), dtype=torch.float32)
+        views = tokens[:NUM_GLOBAL].unbind()  # each global view by itself: two views of a crop are meant to be close
+        return torch.stack([koleo_loss(view, epsilon=self.config.koleo.epsilon) for view in views]).sum()
+
+    def _clip(self) -> Tensor:
+        parameters = [parameter for parameter in self.student.parameters() if parameter.grad is not None]
+        limit = self.config.optim.clip_grad_norm
+        return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+
+    def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = now["lr"]
+            group["weight_decay"] = now["weight_decay"] if group["is_decayed"] else 0.0
+        # the fused optimiser skips the update by itself: no wait for the device to ask whether the loss is finite
+        self.optimizer.grad_scale = None
+        self.optimizer.found_inf = is_bad.float()
+        self.optimizer.step()
+        teacher, student = zip(*self._pairs, strict=True)
+        update_teacher(teacher, student, now["momentum"])
+
+
+def teacher_backbone(trainer_state: dict[str, Any]) -> dict[str, Tensor]:
+    """The teacher's backbone out of a checkpoint's state."""
+    prefix = "backbone."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in trainer_state["teacher"].items()
+        if name.startswith(prefix)
+    }
