@@ -1,0 +1,179 @@
+"""Clips in memory, and batches of them: bucketed by length, padded with a mask, augmented in training only.
+
+Letters: B clips, T frames of the longest one, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstreams.config.integrate import AugmentationConfig
+from signstreams.formats.crops import Crop
+
+BUCKET_BATCHES = 8
+"""Batches among which clips are sorted by length: enough to save padding, few enough to keep batches random."""
+
+ReadImages = Callable[[str, list[Crop]], np.ndarray]
+"""Stream and crops to uint8 RGB (N, px, px, 3)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip, every stream at the same frames.
+
+    Attributes:
+        clip_id: Its id.
+        split: train, val or test.
+        text: As in meta.csv, untouched.
+        gloss: Its glosses; None without annotation.
+        nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.to_nodes`.
+        pose: (T, P) float32, zeros where missing.
+        present: Stream (crops, pose) to (T,) bool.
+        crops: Stream with crops to the crop of each frame, None where missing.
+        features: Stream with a frozen backbone to (T, D) float16, zeros where missing.
+        tokens: Text tokens with the end token.
+        gloss_ids: What CTC learns; None without annotation, or where a gloss is unknown.
+    """
+
+    clip_id: str
+    split: str
+    text: str
+    gloss: tuple[str, ...] | None
+    nodes: np.ndarray
+    pose: np.ndarray
+    present: dict[str, np.ndarray]
+    crops: dict[str, list[Crop | None]]
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=list)
+    gloss_ids: list[int] | None = None
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.nodes)
+
+    def at(self, frames: np.ndarray) -> Sample:
+        """The clip at other frames, all streams alike."""
+        return replace(
+            self,
+            nodes=self.nodes[frames],
+            pose=self.pose[frames],
+            present={stream: mask[frames] for stream, mask in self.present.items()},
+            crops={stream: [crops[frame] for frame in frames] for stream, crops in self.crops.items()},
+            features={stream: values[frames] for stream, values in self.features.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded clips.
+
+    Attributes:
+        clip_ids: Id of each clip.
+        lengths: (B,) frames of each clip; what lies after is padding.
+        nodes: (B, T, 79, 3) float32.
+        features: Stream to (B, T, D) float32 or float16; ``pose`` among them.
+        present: Stream to (B, T) bool, False in padding.
+        images: Stream with a trained backbone to uint8 (N, px, px, 3) of its N present frames, clip by clip.
+        tokens: (B, L) text tokens padded with 0.
+        gloss_ids: Of each clip.
+    """
+
+    clip_ids: list[str]
+    lengths: Tensor
+    nodes: Tensor
+    features: dict[str, Tensor]
+    present: dict[str, Tensor]
+    images: dict[str, Tensor]
+    tokens: Tensor
+    gloss_ids: list[list[int] | None]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        moved = {
+            name: {stream: tensor.to(device) for stream, tensor in getattr(self, name).items()}
+            for name in ("features", "present", "images")
+        }
+        return replace(
+            self,
+            lengths=self.lengths.to(device),
+            nodes=self.nodes.to(device),
+            tokens=self.tokens.to(device),
+            **moved,
+        )
+
+
+def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_images: ReadImages | None = None) -> Batch:
+    """Pad clips to the longest of them.
+
+    Args:
+        samples: At least one.
+        trained: Streams whose backbone runs inside the model; their crops are read now.
+        read_images: Reads and resizes crops; needed with ``trained``.
+    """
+    lengths = [sample.num_frames for sample in samples]
+    size = max(lengths)
+    frozen = list(samples[0].features)
+    pose = {"pose": _pad([sample.pose for sample in samples], size)} if "pose" in samples[0].present else {}
+    images = {}
+    for stream in trained:
+        assert read_images is not None
+        crops = [crop for sample in samples for crop in sample.crops[stream] if crop is not None]
+        images[stream] = torch.from_numpy(read_images(stream, crops))
+    return Batch(
+        clip_ids=[sample.clip_id for sample in samples],
+        lengths=torch.tensor(lengths),
+        nodes=_pad([sample.nodes for sample in samples], size),
+        features={**{s: _pad([sample.features[s] for sample in samples], size) for s in frozen}, **pose},
+        present={s: _pad([sample.present[s] for sample in samples], size) for s in samples[0].present},
+        images=images,
+        tokens=_pad(
+            [np.array(sample.tokens, dtype=np.int64) for sample in samples], max(len(s.tokens) for s in samples)
+        ),
+        gloss_ids=[sample.gloss_ids for sample in samples],
+    )
+
+
+def bucketed(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Rows of each batch of an epoch: random, with clips of like length together; every row once."""
+    order = rng.permutation(len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * BUCKET_BATCHES):
+        bucket = sorted(order[start : start + batch_size * BUCKET_BATCHES].tolist(), key=lambda row: lengths[row])
+        batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def in_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Rows of each batch by length: for evaluation, always the same."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
+    """One clip with its own draw: time resampled in all streams; keypoints scaled, turned, shifted, and noise added."""
+    factor = rng.uniform(*config.time_scale)
+    num_frames = max(1, round(sample.num_frames * factor))
+    if num_frames != sample.num_frames:
+        places = (np.arange(num_frames) + 0.5) * (sample.num_frames / num_frames)
+        sample = sample.at(np.minimum(places.astype(np.int64), sample.num_frames - 1))
+    angle = math.radians(rng.uniform(-config.rotate_deg, config.rotate_deg))
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    scale = rng.uniform(1 - config.scale, 1 + config.scale)
+    shift = rng.uniform(-config.translate, config.translate, size=2)
+    place, confidence = sample.nodes[..., :2], sample.nodes[..., 2:]
+    place = place @ (scale * turn) + shift + config.noise * rng.standard_normal(place.shape)
+    place = np.where(confidence > 0, place, 0.0)  # a missing joint stays at zero
+    return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
+
+
+def _pad(arrays: list[np.ndarray], size: int) -> Tensor:
+    out = np.zeros((len(arrays), size, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for row, array in enumerate(arrays):
+        out[row, : len(array)] = array
+    return torch.from_numpy(out)

@@ -1,0 +1,169 @@
+"""Multistream v9: streams and MSKA into a memory, a T5 decoder from it to text.
+
+Letters: B clips, T frames, S steps at stride 4, M model width, L text tokens, G glosses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from signstreams.backbones.load import Backbone
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.integrate.batches import Batch
+from signstreams.integrate.fusion import FusionEncoder
+from signstreams.integrate.mska import Mska, num_steps
+from signstreams.integrate.text import EOS, PAD, UNKNOWN
+
+POSE_STREAM = "pose"
+IMAGES_PER_CALL = 512  # crops that a trained backbone sees at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder makes of a batch.
+
+    Attributes:
+        memory: (B, S, M), zero where masked.
+        mask: (B, S) bool, True on the clip's own steps.
+        num_steps: (B,) the clip's own steps.
+        gloss_logits: Head to (B, S, G); empty without glosses.
+    """
+
+    memory: Tensor
+    mask: Tensor
+    num_steps: Tensor
+    gloss_logits: dict[str, Tensor]
+
+
+class MultistreamModel(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        config: Of the run.
+        feature_dims: Stream with crops, and ``pose``, to the width of its features.
+        backbones: Stream to its backbone, of those that are trained; the others' features come with the batch.
+        num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
+        vocab_size: Number of text tokens.
+    """
+
+    def __init__(
+        self,
+        config: IntegrateConfig,
+        *,
+        feature_dims: dict[str, int],
+        backbones: dict[str, Backbone],
+        num_glosses: int | None,
+        vocab_size: int,
+    ) -> None:
+        super().__init__()
+        width = config.model.d_model
+        self.backbones = nn.ModuleDict(backbones)
+        self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
+        step_dims = {f"mska_{stream}": self.mska.channels for stream in self.mska.encoders} if self.mska else {}
+        self.fusion = FusionEncoder(feature_dims, step_dims, config.model)
+        fusion = config.mska.gloss_fusion if self.mska is not None else "none"
+        self.gloss_map: nn.Module | None = None
+        self.gloss_join: nn.Module | None = None
+        if fusion != "none":  # two layers, as MSKA's map from the fuse head to the text model
+            self.gloss_map = nn.Sequential(
+                nn.Linear(config.mska.head_dim, width),
+                nn.ReLU(),
+                nn.Dropout(config.model.dropout),
+                nn.Linear(width, width),
+            )
+        if fusion == "concat":
+            self.gloss_join = nn.Linear(2 * width, width)
+        self.decoder = _build_decoder(config, vocab_size)
+        self.max_tokens = config.decoder.max_tokens
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Batch of clips to memory and gloss logits."""
+        visual = {stream: self._visual(stream, batch) for stream in self.fusion.projectors}
+        steps: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        fused = None
+        if self.mska is not None:
+            streams, logits, fused = self.mska(batch.nodes, batch.lengths)
+            steps = {f"mska_{stream}": features for stream, features in streams.items()}
+        memory, mask = self.fusion(visual, steps, batch.lengths)  # (B, S, M)
+        if self.gloss_map is not None:
+            gloss = self.gloss_map(fused) * mask[..., None]  # (B, S, M)
+            if self.gloss_join is None:
+                memory = memory + gloss
+            else:
+                memory = self.gloss_join(torch.cat((memory, gloss), dim=-1)) * mask[..., None]
+        return Encoded(memory, mask, num_steps(batch.lengths), logits)
+
+    def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
+        """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` (B, L) are padded with 0."""
+        return self.decoder(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
+            attention_mask=encoded.mask,
+            decoder_input_ids=torch.cat((torch.full_like(tokens[:, :1], PAD), tokens[:, :-1]), dim=1),
+        ).logits
+
+    @torch.no_grad()
+    def translate(self, encoded: Encoded) -> list[list[int]]:
+        """Greedy decoding: token ids of each clip, the end token included where it came."""
+        out = self.decoder.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
+            attention_mask=encoded.mask,
+            generation_config=GenerationConfig(
+                num_beams=1,
+                do_sample=False,
+                max_new_tokens=self.max_tokens,
+                pad_token_id=PAD,
+                eos_token_id=EOS,
+                decoder_start_token_id=PAD,
+                suppress_tokens=[PAD, UNKNOWN],
+            ),
+        )
+        return [row[1:] for row in out.tolist()]  # without the start token
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Learning-rate group (backbone, mska, encoder, decoder) to its trainable parameters by name."""
+        owner = {"backbones": "backbone", "mska": "mska", "decoder": "decoder"}
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(owner.get(name.partition(".")[0], "encoder"), []).append((name, parameter))
+        return groups
+
+    def _visual(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        present = batch.present[stream]  # (B, T)
+        if stream not in self.backbones:
+            return batch.features[stream].float(), present
+        backbone = self.backbones[stream]
+        features = torch.zeros(*present.shape, backbone.embed_dim, device=present.device)
+        parts = [backbone(backbone.normalize(images)) for images in batch.images[stream].split(IMAGES_PER_CALL)]
+        if parts:
+            features[present] = torch.cat(parts).float()  # crops come in the order of the mask's own frames
+        return features, present
+
+
+def _build_decoder(config: IntegrateConfig, vocab_size: int) -> T5ForConditionalGeneration:
+    """T5 v1.1 with random weights and an empty encoder: the memory takes the encoder's place."""
+    width = config.model.d_model
+    decoder = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=vocab_size,
+            d_model=width,
+            d_kv=width // config.decoder.num_heads,
+            d_ff=config.decoder.ff_dim,
+            num_layers=0,
+            num_decoder_layers=config.decoder.num_layers,
+            num_heads=config.decoder.num_heads,
+            dropout_rate=config.decoder.dropout,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=PAD,
+            eos_token_id=EOS,
+            decoder_start_token_id=PAD,
+        )
+    )
+    decoder.encoder.final_layer_norm.weight.requires_grad_(False)  # never runs
+    return decoder

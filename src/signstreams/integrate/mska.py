@@ -1,0 +1,240 @@
+"""Multi-stream keypoint attention (MSKA, arXiv 2405.05672; formulas as in sutwangyan/MSKA: recognition.py).
+
+Two things differ from that code, on purpose. Time is masked wherever frames meet (attention scores, temporal
+convolutions, heads), and LayerNorm over the channels of one joint and frame takes the place of BatchNorm: neither
+padding nor the other clips of a batch change what a clip gives, in training as in evaluation.
+
+Letters: B clips, T frames, V joints, C channels, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signstreams.config.integrate import MskaConfig
+from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
+
+TIME_STRIDE = 4
+HEADS = ("fuse", "left", "right", "body")
+HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
+NEGATIVE_SLOPE = 0.1
+
+
+def num_steps(num_frames: Tensor) -> Tensor:
+    """Encoder steps of clips of so many frames: ceil(T / 4), as two halvings with padding give."""
+    return (num_frames + TIME_STRIDE - 1) // TIME_STRIDE
+
+
+def time_mask(lengths: Tensor, size: int) -> Tensor:
+    """(B, size) bool: which frames are the clip's own."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def sinusoid(length: int, dim: int) -> Tensor:
+    """(length, dim) sine and cosine of positions (Vaswani et al. 2017); ``dim`` is even."""
+    position = torch.arange(length, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
+    table = torch.zeros(length, dim)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate)
+    return table
+
+
+class JointAttention(nn.Module):
+    """One map of joint to joint weights for each head and clip, applied to every frame.
+
+    weight[u, v] = alpha * tanh(sum over frames and channels of Q[u] K[v] / (C' * T)) + G[u, v]: no softmax, no values.
+    """
+
+    def __init__(self, channels: int, head_dim: int, num_heads: int, num_joints: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.query = nn.Linear(channels, num_heads * head_dim)
+        self.key = nn.Linear(channels, num_heads * head_dim)
+        self.alpha = nn.Parameter(torch.ones(num_heads, 1, 1))
+        # the learned global matrix G; made here, so that the optimiser has it before the first step
+        self.global_matrix = nn.Parameter(torch.full((num_heads, num_joints, num_joints), 1.0 / num_joints))
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("joint_position", sinusoid(num_joints, channels), persistent=False)
+
+    def weights(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, V, C) and (B, T) bool to (B, H, V, V), source joint first."""
+        batch, frames, joints, _ = x.shape
+        positioned = x + self.joint_position  # (B, T, V, C)
+        shape = (batch, frames, joints, self.num_heads, self.head_dim)
+        # padded frames drop out of the sum by their zero query
+        query = (self.query(positioned) * mask[:, :, None, None]).view(shape)
+        key = self.key(positioned).view(shape)
+        query = query.permute(0, 3, 2, 1, 4).flatten(3)  # (B, H, V, T * C')
+        key = key.permute(0, 3, 2, 1, 4).flatten(3)  # (B, H, V, T * C')
+        scale = self.head_dim * mask.sum(dim=1).clamp(min=1)  # (B,)
+        score = query @ key.transpose(-1, -2) / scale[:, None, None, None]  # (B, H, V, V)
+        return torch.tanh(score) * self.alpha + self.global_matrix
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, V, C) to (B, T, V, H * C): each head's weighted sum over source joints."""
+        batch, frames, joints, channels = x.shape
+        weights = self.dropout(self.weights(x, mask))
+        targets = weights.transpose(-1, -2).reshape(batch, self.num_heads * joints, joints)  # (B, H * V, V)
+        source = x.transpose(1, 2).reshape(batch, joints, frames * channels)  # (B, V, T * C)
+        out = (targets @ source).view(batch, self.num_heads, joints, frames, channels)
+        return out.permute(0, 3, 2, 1, 4).flatten(3)  # (B, T, V, H * C)
+
+
+class MskaBlock(nn.Module):
+    """Joint attention, a joint-wise layer and a temporal convolution, each with its residual."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, kernel: int, num_heads: int, joints: int, drop: float
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.attention = JointAttention(in_channels, out_channels // 4, num_heads, joints, drop)
+        self.mix = nn.Sequential(nn.Linear(num_heads * in_channels, out_channels), nn.LayerNorm(out_channels))
+        self.feed = nn.Sequential(nn.Linear(out_channels, out_channels), nn.LayerNorm(out_channels))
+        is_same = in_channels == out_channels
+        self.mix_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
+        self.feed_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
+        self.time = nn.Conv2d(out_channels, out_channels, (kernel, 1), (stride, 1), (kernel // 2, 0))
+        self.time_norm = nn.LayerNorm(out_channels)
+        self.time_residual = nn.Identity() if stride == 1 else _projection(out_channels, out_channels)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, V, C) with zeros after ``lengths`` (B,) to (B, T', V, C') likewise; T' = ceil(T / stride)."""
+        mask = time_mask(lengths, x.shape[1])  # (B, T)
+        y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, T, V, C')
+        y = _activate(self.feed_residual(x) + self.feed(y))  # both residuals start from the block's input
+        y = y * mask[:, :, None, None]  # as a convolution sees the end of a clip that has no padding
+        z = self.time(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T', V, C')
+        z = _activate(self.time_residual(y[:, :: self.stride]) + self.time_norm(z))
+        lengths = (lengths + self.stride - 1) // self.stride
+        return z * time_mask(lengths, z.shape[1])[:, :, None, None], lengths
+
+
+class MskaEncoder(nn.Module):
+    """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints."""
+
+    def __init__(self, num_joints: int, config: MskaConfig) -> None:
+        super().__init__()
+        widths = [config.channels[0], *config.channels]
+        self.embed = nn.Linear(3, widths[0])
+        self.blocks = nn.ModuleList(
+            MskaBlock(
+                widths[i],
+                widths[i + 1],
+                stride=2 if i in (0, len(config.channels) // 2) else 1,
+                kernel=7 if i == 0 else 3,
+                num_heads=config.num_heads,
+                joints=num_joints,
+                drop=config.dropout,
+            )
+            for i in range(len(config.channels))
+        )
+
+    def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
+        """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; what lies after is ignored."""
+        x = self.embed(nodes) * time_mask(lengths, nodes.shape[1])[:, :, None, None]  # (B, T, V, C)
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        return x.mean(dim=2)  # (B, T / 4, C)
+
+
+class GlossHead(nn.Module):
+    """Features of some streams to gloss logits (sutwangyan/MSKA: Visualhead.py), time masked.
+
+    Args:
+        num_glosses: Size of the gloss vocabulary with its blank; None has features only.
+    """
+
+    def __init__(self, in_channels: int, num_glosses: int | None, config: MskaConfig) -> None:
+        super().__init__()
+        dim = config.head_dim
+        self.dim = dim
+        self.embed = nn.Sequential(nn.Linear(in_channels, dim), nn.LayerNorm(dim), nn.ReLU())
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.conv_in = nn.Conv1d(dim, config.head_ff_dim, 3, padding=1)
+        self.conv_out = nn.Conv1d(config.head_ff_dim, dim, 3, padding=1)
+        self.out_norm = nn.LayerNorm(dim)
+        self.classify = nn.Linear(dim, num_glosses) if num_glosses is not None else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, S, C) and (B, S) bool to features (B, S, D), zero where masked, and logits (B, S, G)."""
+        x = self.embed(x)
+        x = self.dropout(x + sinusoid(x.shape[1], self.dim).to(x))  # (B, S, D)
+        keep = mask[:, None, :]  # (B, 1, S)
+        y = self.norm(x).transpose(1, 2) * keep  # (B, D, S)
+        y = self.dropout(F.relu(self.conv_in(y))) * keep
+        y = self.dropout(self.conv_out(y)).transpose(1, 2)  # (B, S, D)
+        features = self.out_norm(x + y) * mask[:, :, None]
+        return features, None if self.classify is None else self.classify(features)
+
+
+class Mska(nn.Module):
+    """Four stream encoders that share nothing, and their heads.
+
+    Args:
+        config: Sizes.
+        num_glosses: Size of the gloss vocabulary with its blank; None (no glosses) leaves the fuse head's features.
+    """
+
+    def __init__(self, config: MskaConfig, num_glosses: int | None) -> None:
+        super().__init__()
+        self.root_relative_hands = config.root_relative_hands
+        self.channels = config.channels[-1]
+        self.encoders = nn.ModuleDict({s: MskaEncoder(len(nodes), config) for s, nodes in STREAM_NODES.items()})
+        wanted = HEADS if num_glosses is not None else ("fuse",) if config.gloss_fusion != "none" else ()
+        self.heads = nn.ModuleDict(
+            {name: GlossHead(self.channels * len(HEAD_STREAMS[name]), num_glosses, config) for name in wanted}
+        )
+        for stream, indices in STREAM_INDICES.items():
+            self.register_buffer(f"indices_{stream}", torch.tensor(indices), persistent=False)
+
+    def forward(self, nodes: Tensor, lengths: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+        """Nodes of clips to what each stream and head makes of them.
+
+        Args:
+            nodes: (B, T, 79, 3).
+            lengths: (B,) frames of each clip.
+
+        Returns:
+            Stream to (B, S, C); head to logits (B, S, G), empty without glosses; the fuse head's features (B, S, D) or
+            None. S = ceil(T / 4).
+        """
+        streams = {stream: encoder(self._select(stream, nodes), lengths) for stream, encoder in self.encoders.items()}
+        mask = time_mask(num_steps(lengths), streams["body"].shape[1])
+        logits, fused = {}, None
+        for name, head in self.heads.items():
+            features, scores = head(torch.cat([streams[s] for s in HEAD_STREAMS[name]], dim=-1), mask)
+            if name == "fuse":
+                fused = features
+            if scores is not None:
+                logits[name] = scores
+        return streams, logits, fused
+
+    def _select(self, stream: str, nodes: Tensor) -> Tensor:
+        """(B, T, 79, 3) to the stream's (B, T, V, 3)."""
+        chosen = nodes[:, :, getattr(self, f"indices_{stream}")]
+        if stream not in HAND_ROOTS or not self.root_relative_hands:
+            return chosen
+        root = STREAM_NODES[stream].index((HAND_ROOTS[stream],))
+        arm, hand = chosen[:, :, :root], chosen[:, :, root:]
+        present = hand[..., 2:] > 0
+        # in half shoulder widths, so that a hand fills the range that a body does
+        place = (hand[..., :2] - hand[:, :, :1, :2]) * UNITS * (present & present[:, :, :1])
+        return torch.cat((arm, torch.cat((place, hand[..., 2:]), dim=-1)), dim=2)
+
+
+assert [name[0].startswith("hand_l.") for name in LEFT_NODES] == [False] * 6 + [True] * 21
+
+
+def _projection(in_channels: int, out_channels: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.LayerNorm(out_channels))
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, NEGATIVE_SLOPE)

@@ -1,0 +1,73 @@
+"""Text to tokens and back: byte-level BPE trained on the corpus's own texts; no file from elsewhere is needed.
+
+Every character has bytes, so accents, case and letters never seen in training all survive; texts are composed (NFC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from signstreams.errors import UserError
+from signstreams.files import write_text
+
+PAD, EOS, UNKNOWN = 0, 1, 2  # T5's order; padding also starts the decoder
+SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]
+
+
+class TextTokenizer:
+    """Tokens of the decoder."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+        """Learn at most ``vocab_size`` tokens from ``texts``; the same texts give the same tokens."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=SPECIAL_TOKENS,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: When it is absent or something else.
+        """
+        try:
+            return cls(Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}, expected the model's tokenizer; train the model anew") from None
+        except Exception as error:  # the tokenizers library raises plain Exception for a file it cannot read
+            raise UserError(f"{path}: is no tokenizer ({error}); train the model anew") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON of the tokenizers library."""
+        write_text(path, self._tokenizer.to_str(pretty=True))
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, closed by the end token."""
+        return [*self._tokenizer.encode(text, add_special_tokens=False).ids, EOS]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids`` up to the first end token; special tokens are left out."""
+        ids = list(ids)
+        if EOS in ids:
+            ids = ids[: ids.index(EOS)]
+        return self._tokenizer.decode([i for i in ids if i >= len(SPECIAL_TOKENS)]).strip()
