@@ -51,7 +51,7 @@ TRACKS_AGREE = Rule("tracks.agree", "error", "a crop exactly where the state is 
 
 CROPS_READABLE = Rule("crops.readable", "error", "a readable ZIP archive")
 CROPS_STORED = Rule("crops.stored", "error", "stored (uncompressed) members")
-CROPS_NAME = Rule("crops.name", "error", "members named <video>_f000000.jpg only")
+CROPS_NAME = Rule("crops.name", "error", "only members named VIDEO_f000000.jpg")
 CROPS_ORDER = Rule("crops.order", "error", "each frame once, in rising order")
 CROPS_INDEX = Rule("crops.index_range", "error", "frame indices below the number of frames")
 CROPS_DECODE = Rule("crops.decodes", "error", "whole JPEGs")

@@ -81,7 +81,7 @@ def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name:
     result = GlossTable(issues=list(table.issues))
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     if id_column is None or not set(GLOSS_COLUMNS) & set(table.columns):
-        if table.columns:
+        if table.columns or not table.issues:
             found = f"the columns {few([repr(column) for column in table.columns], 20)}"
             result.issues.append(GLOSS_HEADER.breach(name, found, "rename the columns"))
         return result

@@ -74,7 +74,7 @@ def scan_meta(path: str | Path, videos: Collection[str] | None = None, *, name: 
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}, expected a table of clips") from None
     issues = list(table.issues)
-    if not table.columns:
+    if not table.columns and issues:
         return MetaTable(issues=issues)
     columns, column_issues = resolve_columns(table.columns, name)
     issues += column_issues

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 
-_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}")
-_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
+_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}", re.ASCII)
+_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
 
 
 def is_mangled(text: str) -> bool:

@@ -168,9 +168,8 @@ class RowReader:
                 found = ", ".join(f"{column} {shown(cell) if cell else 'empty'}" for column, cell in cells.items())
                 self._no_times(result, found)
             elif self.lone_videos is not None and texts.get("video", texts["clip_id"]) not in self.lone_videos:
-                self._no_times(
-                    result, "start and end are empty" + (" and so is the video" if self._no_video(texts) else "")
-                )
+                is_nameless = "video" in texts and not texts["video"].strip()
+                self._no_times(result, "start and end are empty" + (" and so is the video" if is_nameless else ""))
             return None
         if not 0 <= span[0] < span[1]:
             found = f"start {span[0]:g} s and end {span[1]:g} s"

@@ -1,0 +1,75 @@
+"""Videos and clips joined; everything that is wrong at once; light to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from signstreams.corpus import Clip, load_corpus, scan_corpus
+from signstreams.errors import UserError
+from signstreams.formats.layout import CorpusLayout
+
+Make = Callable[..., CorpusLayout]
+
+
+def test_videos_without_a_table_are_clips_without_text(corpus_with: Make) -> None:
+    layout = corpus_with("b.mp4", "Ñ 'a'.MOV", "notes.txt")
+    corpus = load_corpus(layout.root)
+    assert corpus.clips == [Clip("b", "b"), Clip("Ñ 'a'", "Ñ 'a'")]
+    assert list(corpus.videos) == ["b", "Ñ 'a'"]
+    assert not corpus.has_meta
+
+
+def test_videos_and_table_are_joined(corpus_with: Make) -> None:
+    layout = corpus_with("a.mp4", "b.mp4", meta="id;video;text;start;end\nx;a;uno;0;1\ny;a;dos;1;2\n")
+    corpus = load_corpus(layout)
+    assert [clip.clip_id for clip in corpus.clips_of("a")] == ["x", "y"]
+    assert list(corpus.clips_of("b")) == []
+    assert corpus.num_rows == 2
+
+
+def test_videos_may_lie_elsewhere(corpus_with: Make, tmp_path: Path) -> None:
+    layout = corpus_with(meta="id;text\na;x\n")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "a.mkv").touch()
+    assert load_corpus(layout.root, tmp_path / "else").videos == {"a": tmp_path / "else" / "a.mkv"}
+
+
+def test_an_absent_and_an_empty_folder_are_named(corpus_with: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        load_corpus(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no video"):
+        load_corpus(corpus_with().root)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file"):
+        load_corpus(tmp_path, tmp_path / "file")
+
+
+def test_problems_of_videos_and_table_come_at_once(corpus_with: Make) -> None:
+    layout = corpus_with("a.mp4", "a\tb.mp4", meta="id;video\n../x;a\ny;gone\n")
+    with pytest.raises(UserError) as caught:
+        load_corpus(layout.root)
+    assert [line.rsplit(" ", 1)[1] for line in caught.value.problems] == [
+        "[videos.name]",
+        "[meta.id]",
+        "[clip.video_known]",
+    ]
+
+
+def test_two_files_of_one_id_are_named(corpus_with: Make) -> None:
+    with pytest.raises(UserError, match=r"a\.mov.*a\.mp4"):
+        load_corpus(corpus_with("a.mp4", "a.mov").root)
+
+
+def test_scanning_raises_nothing(tmp_path: Path) -> None:
+    corpus = scan_corpus(tmp_path / "nowhere")
+    assert [finding.rule for finding in corpus.issues] == ["videos.folder"]
+
+
+def test_reading_a_corpus_imports_neither_numpy_nor_torch() -> None:
+    code = "import sys, signstreams.corpus; print([n for n in ('numpy', 'torch', 'cv2', 'pandas') if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,92 @@
+"""Glosses and the vocabulary that CTC learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signstreams.corpus import GlossVocabulary, read_gloss
+from signstreams.corpus.gloss import BLANK, Gloss
+from signstreams.errors import UserError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "gloss.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def glosses_of(**labels: str) -> dict[str, Gloss]:
+    return {name: Gloss(name, text, tuple(text.split()), 2) for name, text in labels.items()}
+
+
+def test_labels_are_the_ctc_labels_or_the_glosses_where_those_are_numbers_or_empty(tmp_path: Path) -> None:
+    path = write(tmp_path, "video_id;gloss;ctc_labels\na;CASA MI;HOUSE MY\nb;CASA MI;7 3\nc;MI CASA;\n")
+    assert {name: gloss.labels for name, gloss in read_gloss(path).items()} == {
+        "a": ("HOUSE", "MY"),
+        "b": ("CASA", "MI"),
+        "c": ("MI", "CASA"),
+    }
+
+
+def test_one_of_the_two_columns_is_enough(tmp_path: Path) -> None:
+    assert read_gloss(write(tmp_path, "id,gloss\na,CASA\n"))["a"].labels == ("CASA",)
+    assert read_gloss(write(tmp_path, "clip_id;ctc_labels\na;1 2\n"))["a"].labels == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("id;text\na;b\n", "'id', 'text'"),
+        ("name;gloss\na;b\n", "'name', 'gloss'"),
+        ("id;gloss\na;b\na;c\n", "row 3: the id 'a' again, first in row 2"),
+        ("id;gloss;ctc_labels\na;B C;1\n", "1 ctc_labels for 2 glosses"),
+        ("id;gloss;ctc_labels\na;B C;1 1\n", "the number 1 for 'C', elsewhere for 'B'"),
+        ("id;gloss\nx;B\n", "1 ids name no clip: 'x' (row 2)"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_gloss(write(tmp_path, text), ["a"])
+    assert found in str(caught.value)
+
+
+def test_an_absent_gloss_table_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_gloss(tmp_path / "gloss.csv")
+
+
+def test_the_vocabulary_is_that_of_train_sorted_with_blank_first() -> None:
+    glosses = glosses_of(a="B A", b="C Ñ A", c="D")
+    vocabulary = GlossVocabulary.build(glosses, ["b", "a", "absent"])
+    assert vocabulary.names == (BLANK, "A", "B", "C", "Ñ")
+    assert GlossVocabulary.build(glosses, ["a", "b"]) == vocabulary
+    assert len(vocabulary) == 5
+    assert "D" not in vocabulary
+
+
+def test_known_glosses_round_trip_and_unknown_ones_are_told() -> None:
+    vocabulary = GlossVocabulary.build(glosses_of(a="B A"), ["a"])
+    assert vocabulary.encode(["A", "X", "B", "A"]) == [1, 2, 1]
+    assert vocabulary.unknown(["A", "X", "B", "Y"]) == ["X", "Y"]
+    assert vocabulary.decode([0, 1, 0, 2]) == ["A", "B"]
+
+
+def test_a_gloss_named_like_the_blank_does_not_become_a_second_one() -> None:
+    assert GlossVocabulary.build(glosses_of(a=f"{BLANK} A"), ["a"]).names == (BLANK, "A")
+
+
+def test_a_saved_vocabulary_reads_back(tmp_path: Path) -> None:
+    vocabulary = GlossVocabulary.build(glosses_of(a="Ñ A"), ["a"])
+    vocabulary.save(tmp_path / "glosses.json")
+    assert GlossVocabulary.load(tmp_path / "glosses.json") == vocabulary
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"glosses": ["A"]}', '{"glosses": ["<blank>", "A", "A"]}', "junk", '{"glosses": 3}']
+)
+def test_another_file_is_no_vocabulary(tmp_path: Path, text: str) -> None:
+    (tmp_path / "glosses.json").write_text(text)
+    with pytest.raises(UserError, match="expected a gloss vocabulary"):
+        GlossVocabulary.load(tmp_path / "glosses.json")

@@ -1,0 +1,237 @@
+"""meta.csv by alias, delimiter and encoding; exact times only; all problems at once."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from signstreams.corpus import Clip, MetaTable, read_meta, scan_meta
+from signstreams.corpus.rows import parse_segments
+from signstreams.errors import UserError
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "meta.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def read(folder: Path, text: str | bytes, videos: set[str] | None = None) -> MetaTable:
+    return read_meta(write(folder, text), videos)
+
+
+def problems(folder: Path, text: str | bytes, videos: set[str] | None = None) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read(folder, text, videos)
+    return caught.value.problems
+
+
+def rules(table: MetaTable) -> list[str]:
+    return [issue.rule for issue in table.issues]
+
+
+def test_all_exact_clips_of_lsa_t_are_recovered_and_the_others_reported(shared_data: Path) -> None:
+    table = read_meta(shared_data / "lsat_meta.csv")
+    assert len(table.clips) == 8412
+    assert len(table.untimed_rows) == 47
+    assert table.num_rows == 8459 == len(table.clips) + len(table.untimed_rows)
+    reported = [issue.row for issue in table.issues if issue.rule == "meta.times"]
+    assert reported == table.untimed_rows
+    assert table.untimed_rows[:3] == [217, 226, 342]
+    assert len({clip.clip_id for clip in table.clips}) == 8412
+    assert all(clip.start_s is not None and clip.end_s is not None for clip in table.clips)
+    assert all(0.1 < clip.end_s - clip.start_s < 120 for clip in table.clips)  # type: ignore[operator]
+    assert max(clip.end_s for clip in table.clips) < 4100  # type: ignore[type-var]
+
+
+def test_a_mangled_time_of_lsa_t_is_read_from_its_segments(shared_data: Path) -> None:
+    by_row = {clip.row: clip for clip in read_meta(shared_data / "lsat_meta.csv").clips}
+    assert by_row[16].start_s == pytest.approx(165.33)
+    assert by_row[16].text == " ¡hola! ¿como están?"
+    assert (by_row[8460].start_s, by_row[8460].end_s) == (532.66, 536.75)  # no segments, plain numbers
+
+
+@pytest.mark.parametrize("delimiter", [";", ","])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_delimiter_byte_order_mark_and_line_ends_make_no_difference(
+    tmp_path: Path, delimiter: str, mark: str, line_end: str
+) -> None:
+    rows = [["video_id", "texto", "start", "end"], ["añ o", '"uno; dos, tres"', "0.5", "2"]]
+    text = mark + line_end.join(delimiter.join(row) for row in rows) + line_end
+    assert read(tmp_path, text).clips == [Clip("añ o", "añ o", "uno; dos, tres", 0.5, 2.0, row=2)]
+
+
+@pytest.mark.parametrize(
+    ("header", "clip_id", "video_id"),
+    [
+        ("clip_id;id;video_id;video", "a", "d"),
+        ("clip_id;id;video_id;x", "a", "c"),
+        ("x;id;video_id;video", "b", "d"),
+        ("x;id;video_id;y", "b", "c"),
+        ("x;y;video_id;video", "c", "d"),
+        ("x;y;video_id;z", "c", "c"),
+        ("ID;x;y;VIDEO", "a", "d"),
+    ],
+)
+def test_the_id_column_is_chosen_by_precedence(tmp_path: Path, header: str, clip_id: str, video_id: str) -> None:
+    (clip,) = read(tmp_path, f"{header}\na;b;c;d\n").clips
+    assert (clip.clip_id, clip.video_id) == (clip_id, video_id)
+
+
+def test_all_columns_are_read(tmp_path: Path) -> None:
+    header = "id,video,text,start,end,duration,fps,frame_count,signer,split,box"
+    (clip,) = read(tmp_path, f"{header}\na,v.MP4, hi ,1,2,1,25,25,ana,dev,[1 2 30 40]\n").clips
+    expected = Clip("a", "v", " hi ", 1.0, 2.0, "ana", "val", (1.0, 2.0, 30.0, 40.0), 1.0, 25.0, 25, 2)
+    assert clip == expected
+    assert not clip.is_whole_video
+
+
+def test_a_text_may_hold_quotes_and_line_breaks(tmp_path: Path) -> None:
+    table = read(tmp_path, 'id;text\na;"dijo ""hola""\ny se fue"\n\nb;"x"\n')
+    assert [(clip.text, clip.row) for clip in table.clips] == [('dijo "hola"\ny se fue', 2), ("x", 4)]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;playlist\na;b\n")
+    assert [issue.severity for issue in table.issues] == ["info"]
+    assert "playlist" in table.issues[0].found
+
+
+def test_without_spans_a_clip_is_the_whole_video(tmp_path: Path) -> None:
+    clips = read(tmp_path, "id;video;text\na;v;x\nb;v;y\n").clips
+    assert [(clip.video_id, clip.is_whole_video) for clip in clips] == [("v", True), ("v", True)]
+
+
+def test_an_empty_span_is_the_whole_video_only_where_no_other_clip_shares_it(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;video;start;end\na;v;0;1\nb;v;;\nc;w;;\nd;;;\n")
+    assert [clip.clip_id for clip in table.clips] == ["a", "c"]
+    assert table.clips[1].is_whole_video
+    assert table.untimed_rows == [3, 5]
+
+
+def test_mangled_times_without_segments_give_no_clip(tmp_path: Path) -> None:
+    text = "id;start;end\na;16.532.999.999.999.900;170\nb;1;\nc;5;1.001.233\nd;1.234;2\ne;1.23;2\nf;0.5;7.321\n"
+    table = read(tmp_path, text)
+    assert [(clip.clip_id, clip.start_s, clip.end_s) for clip in table.clips] == [("e", 1.23, 2.0)]
+    assert table.untimed_rows == [2, 3, 4, 5, 7]  # 1.234 and 7.321 stand in columns with mangled numbers
+    assert rules(table).count("meta.numbers") == 2
+
+
+def test_segments_give_exact_times_whatever_the_columns_say(tmp_path: Path) -> None:
+    segments = "\"[('uno', 1.0, 2.5), ('dos', 2.6, 4.25)]\""
+    table = read(tmp_path, f"id;start;end;split\na;1.000.000.000;4.25;{segments}\nb;;;{segments}\nc;1;9;{segments}\n")
+    assert [(clip.start_s, clip.end_s, clip.split) for clip in table.clips] == [(1.0, 4.25, None)] * 3
+    (disputed,) = [issue for issue in table.issues if issue.rule == "meta.times_agree"]
+    assert disputed.row == 4
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("[]", "[1, 2]", "[('a', 1.0)]", "[('a', 2.0, 1.0)]", "[('a', '1', '2')]", "[('a', 1.0, 2.0)"),
+        *("[('a', 1e999, 2)]", "[('a', True, 2)]", "[(1, 2.0, 3.0)]"),
+        *("[__import__('os').getcwd()]", "[" * 5000, "{'a': 1}"),
+    ],
+)
+def test_damaged_segments_give_no_times(tmp_path: Path, cell: str) -> None:
+    assert parse_segments(cell) is None
+    if cell.startswith("["):
+        table = scan_meta(write(tmp_path, f'id;split\na;"{cell}"\n'))
+        assert (table.clips, table.untimed_rows) == ([], [2])
+
+
+def test_a_duration_that_is_not_the_span_is_not_used(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;start;end;duration\na;0;2;2.01\nb;0;2;3\nc;0;2;20.000.000.000\n")
+    assert [clip.duration_s for clip in table.clips] == [2.01, None, None]
+    assert rules(table) == ["meta.numbers", "meta.duration"]
+
+
+def test_ids_that_could_leave_their_folder_are_refused_by_name(tmp_path: Path) -> None:
+    lines = problems(tmp_path, 'id;video\n../x;v\n/etc/passwd;v\na\x00b;v\n"a\nb";v\n.hidden;v\n;v\nok;../w\n')
+    assert len(lines) == 7
+    assert "row 2: the clip id '../x'" in lines[0]
+    assert "U+0000" in lines[2]
+    assert "U+000A" in lines[3]
+    assert "\n" not in "".join(lines)
+    assert "row 8: the video id '../w'" in lines[6]
+
+
+def test_a_clip_with_times_needs_a_video(tmp_path: Path) -> None:
+    assert "meta.video_id" in problems(tmp_path, "id;video;start;end\na;;0;1\n")[0]
+
+
+def test_duplicate_ids_are_named_with_their_rows(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "id\na\nb\na\n")
+    assert "'a' is in the rows 2, 4" in line
+
+
+def test_an_unknown_id_column_says_what_was_found_and_what_is_known(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "name;texto\na;b\n")
+    assert "'name', 'texto'" in line
+    assert "clip_id, id, video_id" in line
+    assert "no header" in problems(tmp_path, "\n")[0]
+
+
+@pytest.mark.parametrize("row", ["a;2;1", "a;1;1", "a;-1;1"])
+def test_an_end_not_after_its_start_is_an_error(tmp_path: Path, row: str) -> None:
+    assert "[meta.span]" in problems(tmp_path, f"id;start;end\n{row}\n")[0]
+
+
+def test_encodings_are_recognised(tmp_path: Path) -> None:
+    text = "id;texto\na;mañana\n"
+    assert "line 2 is not UTF-8 (Latin-1" in problems(tmp_path, text.encode("cp1252"))[0]
+    assert "UTF-16" in problems(tmp_path, text.encode("utf-16"))[0]
+
+
+def test_ragged_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    table = scan_meta(write(tmp_path, "id;text\na;uno; dos\nb\nc;x\n"))
+    assert [(issue.rule, issue.row) for issue in table.issues] == [("table.ragged", 2), ("table.ragged", 3)]
+    assert [clip.clip_id for clip in table.clips] == ["c"]
+
+
+def test_an_endless_quote_is_one_problem(tmp_path: Path) -> None:
+    lines = problems(tmp_path, 'id;text\na;"' + "x" * 200_000 + "\n")
+    assert len(lines) == 1
+    assert "double quote" in lines[0]
+
+
+def test_columns_of_one_meaning_are_refused(tmp_path: Path) -> None:
+    assert "the column text is there more than once" in problems(tmp_path, "id;text;Text\na;b;c\n")[0]
+    assert "both text, texto" in problems(tmp_path, "id;text;texto\na;b;c\n")[0]
+
+
+@pytest.mark.parametrize("box", ["1 2 3", "3 1 2 4", "a b c d", "1 2 3 4 5", "0 0 nan 4"])
+def test_a_box_that_is_none_is_refused(tmp_path: Path, box: str) -> None:
+    assert "[meta.box]" in problems(tmp_path, f"id;box\na;{box}\n")[0]
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    assert "'trein'" in problems(tmp_path, "id;split\na;trein\n")[0]
+
+
+def test_clips_of_absent_videos_are_counted_with_the_first_few(tmp_path: Path) -> None:
+    text = "id;video\n" + "".join(f"c{number};v{number // 2}\n" for number in range(20))
+    (line,) = problems(tmp_path, text, {"v0"})
+    assert "18 clips of 9 videos that are not there: 'v1' (row 4)" in line
+    assert "and 4 more" in line
+
+
+def test_a_name_composed_otherwise_is_the_same_video(tmp_path: Path) -> None:
+    on_disk = unicodedata.normalize("NFD", "señal")
+    (clip,) = read(tmp_path, "id;video\na;señal\n", {on_disk}).clips
+    assert clip.video_id == on_disk != "señal"
+
+
+def test_all_problems_come_at_once_and_many_of_a_kind_share_a_line(tmp_path: Path) -> None:
+    rows = "".join(f"c{number};2;1\n" for number in range(15))
+    lines = problems(tmp_path, f"id;start;end\n../x;0;1\n{rows}")
+    assert len(lines) == 1 + 10 + 1
+    assert lines[-1].endswith("5 more of the same (rows 13, 14, 15, 16, 17) [meta.span]")
+
+
+def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_meta(tmp_path / "meta.csv")

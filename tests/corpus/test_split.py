@@ -1,0 +1,114 @@
+"""The drawn split: seeded, apart by signer and video, sensible for few videos, stable under new ones."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from signstreams.config.corpus import SplitConfig
+from signstreams.corpus import Clip
+from signstreams.corpus.split import Split, assign_groups, split_clips
+from signstreams.errors import UserError
+
+
+def clips_of(num_videos: int, num_signers: int | None = None, per_video: int = 1) -> list[Clip]:
+    return [
+        Clip(f"c{video}_{number}", f"v{video}", signer=f"s{video % num_signers}" if num_signers else None)
+        for video in range(num_videos)
+        for number in range(per_video)
+    ]
+
+
+def counts(split: Split) -> tuple[int, int, int]:
+    return tuple(len(split.clip_ids[name]) for name in ("train", "val", "test"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_video_and_no_signer_is_in_two_splits(seed: int) -> None:
+    clips = clips_of(40, num_signers=8, per_video=3)
+    split = split_clips(clips, SplitConfig(seed=seed))
+    split_of = {clip_id: name for name, ids in split.clip_ids.items() for clip_id in ids}
+    assert sorted(split_of) == sorted(clip.clip_id for clip in clips)
+    for key in ("video_id", "signer"):
+        places: dict[str, set[str]] = {}
+        for clip in clips:
+            places.setdefault(getattr(clip, key), set()).add(split_of[clip.clip_id])
+        assert all(len(names) == 1 for names in places.values())
+    assert split.group_by == "signer"
+
+
+def test_signers_that_share_a_video_stay_together() -> None:
+    clips = [Clip("a", "v1", signer="s1"), Clip("b", "v1", signer="s2"), Clip("c", "v2", signer="s2"), Clip("d", "v2")]
+    clips += [Clip(f"x{number}", f"w{number}", signer=f"t{number}") for number in range(9)]
+    split = split_clips(clips, SplitConfig())
+    together = [name for name, ids in split.clip_ids.items() if {"a", "b", "c", "d"} & set(ids)]
+    assert len(together) == 1
+
+
+@pytest.mark.parametrize(("num_videos", "expected"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (4, (2, 1, 1))])
+def test_a_few_videos_fill_train_first_and_say_what_stays_empty(num_videos: int, expected: tuple[int, ...]) -> None:
+    split = split_clips(clips_of(num_videos), SplitConfig())
+    assert counts(split) == expected
+    assert len(split.notes) == expected.count(0)
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 8], [8, 1, 1], [100, 1], [3, 3, 3], [1, 1, 1, 1, 50]])
+@pytest.mark.parametrize("seed", range(6))
+def test_train_is_never_empty_and_no_wanted_split_is_when_it_can_be_filled(sizes: list[int], seed: int) -> None:
+    named = {f"g{number}": size for number, size in enumerate(sizes)}
+    assigned = assign_groups(named, SplitConfig(seed=seed, val_fraction=0.2, test_fraction=0.2))
+    assert "train" in assigned.values()
+    assert len(set(assigned.values())) == min(3, len(sizes))
+
+
+def test_fractions_are_met_where_groups_are_small() -> None:
+    assert counts(split_clips(clips_of(200), SplitConfig(val_fraction=0.1, test_fraction=0.2))) == (140, 20, 40)
+    assert counts(split_clips(clips_of(20), SplitConfig(val_fraction=0, test_fraction=0))) == (20, 0, 0)
+
+
+def test_the_seed_decides_and_the_order_of_the_rows_does_not() -> None:
+    clips = clips_of(30)
+    first = split_clips(clips, SplitConfig(seed=1))
+    again = split_clips(clips[::-1], SplitConfig(seed=1))
+    assert first.groups == again.groups
+    assert first.groups != split_clips(clips, SplitConfig(seed=2)).groups
+
+
+def test_new_videos_move_few_others() -> None:
+    before = split_clips(clips_of(200), SplitConfig()).groups
+    after = split_clips(clips_of(220), SplitConfig()).groups
+    moved = [name for name, split in before.items() if after[name] != split]
+    assert len(moved) <= 8
+    held_out_before = {name for name, split in before.items() if split == "test"}
+    assert len({name for name in held_out_before if after[name] == "test"}) >= 16
+
+
+def test_too_few_signers_are_divided_by_video_and_that_is_said() -> None:
+    split = split_clips(clips_of(10, num_signers=1), SplitConfig())
+    assert split.group_by == "video"
+    assert all(counts(split))
+    assert "1 signer cannot fill 3 splits" in split.notes[0]
+    kept = split_clips(clips_of(10, num_signers=1), SplitConfig(group_by="signer"))
+    assert counts(kept) == (10, 0, 0)
+    assert [note.split()[0] for note in kept.notes] == ["val", "test"]
+
+
+def test_grouping_by_video_ignores_signers() -> None:
+    assert split_clips(clips_of(10, num_signers=5), SplitConfig(group_by="video")).group_by == "video"
+
+
+def test_grouping_by_signer_without_signers_is_refused() -> None:
+    with pytest.raises(UserError, match="no signer"):
+        split_clips(clips_of(10), SplitConfig(group_by="signer"))
+
+
+def test_the_split_of_the_table_goes_first() -> None:
+    clips = [Clip("a", "v", split="train"), Clip("b", "w", split="val"), Clip("c", "x")]
+    split = split_clips(clips, SplitConfig())
+    assert split.clip_ids == {"train": ["a"], "val": ["b"], "test": []}
+    assert len(split.notes) == 2
+
+
+def test_fractions_that_leave_nothing_for_train_are_refused() -> None:
+    with pytest.raises(ValidationError, match="leave nothing for train"):
+        SplitConfig(val_fraction=0.5, test_fraction=0.5)
