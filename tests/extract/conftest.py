@@ -56,9 +56,9 @@ class DiscDetector:
         keypoints = missing_keypoints()
         size = np.array(image.shape[1::-1])
         for name, colour in COLOURS.items():
-            own = image.astype(int)[..., int(np.argmax(colour))]
-            rest = np.delete(image.astype(int), int(np.argmax(colour)), axis=-1).max(axis=-1)
-            rows, columns = np.nonzero((own > 150) & (rest < 100))
+            is_own = np.array(colour) > 0
+            mask = cv2.inRange(image, np.where(is_own, 151, 0), np.where(is_own, 255, 99))
+            rows, columns = np.nonzero(mask)
             if len(rows) < 50:
                 continue
             points = np.stack([columns, rows], -1)[

@@ -1,0 +1,142 @@
+"""MediaPipe Holistic on real footage: it finds pose and face in every frame, and left is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.config.extract import DetectorConfig, ExtractConfig
+from signstreams.extract.batch import extract_videos
+from signstreams.extract.detectors import HolisticDetector, _quiet_stderr, holistic_info
+from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
+from signstreams.formats.crops import CropReader, list_crops
+from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import VideoMetadata
+from signstreams.streams import STREAMS, BoxState
+
+NUM_FRAMES = {"lsat_one_signer_outdoor": 56, "lsat_one_signer_studio": 72, "lsat_two_people": 24, "webcam_one_hand": 58}
+
+
+@pytest.fixture(scope="module")
+def clips(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusLayout, dict[str, VideoMetadata]]:
+    """The four real clips, extracted with the default settings."""
+    config = ExtractConfig(videos=[shared_data / "clips"], root=tmp_path_factory.mktemp("clips"))
+    return CorpusLayout(config.root), extract_videos(config).extracted
+
+
+def test_pose_and_face_are_found_in_every_frame_of_every_clip(clips: tuple) -> None:
+    _, found = clips
+    for name, num_frames in NUM_FRAMES.items():
+        metadata = found[name]
+        assert metadata.num_frames == num_frames == metadata.num_pose_frames == metadata.num_face_frames
+        assert metadata.states["face"]["detected"] == num_frames
+
+
+def test_detected_hands_lie_at_the_persons_own_wrists(clips: tuple) -> None:
+    layout, found = clips
+    num_hands = 0
+    for name, metadata in found.items():
+        points = read_keypoints(layout.keypoints(name)).keypoints
+        px = points[..., :2] * (metadata.width_px, metadata.height_px)
+        for slot, own, other in ((HAND_L, "left_wrist", "right_wrist"), (HAND_R, "right_wrist", "left_wrist")):
+            present = points[:, slot.start, 2] > 0
+            to_own, to_other = (
+                np.linalg.norm(px[present, slot.start] - px[present, pose_index(wrist)], axis=-1)
+                for wrist in (own, other)
+            )
+            assert not (to_other < 0.5 * to_own).any()
+            num_hands += int(present.sum())
+    assert num_hands > 150
+
+
+def test_the_one_hand_of_the_webcam_clip_is_the_right_one(clips: tuple) -> None:
+    """It comes in on the left of the picture, unmirrored: the person's right hand. Hands alone would call it left."""
+    _, found = clips
+    states = found["webcam_one_hand"].states
+    assert states["hand_l"]["detected"] == 0
+    assert states["hand_r"]["detected"] >= 15
+
+
+def test_the_signer_of_the_two_people_is_the_woman_on_the_right(clips: tuple) -> None:
+    layout, found = clips
+    track = read_tracks(layout.tracks("lsat_two_people")).streams["face"]
+    assert (track.box[:, 0] > found["lsat_two_people"].width_px / 2).all()
+
+
+def test_arrays_keep_their_ranges_and_sentinels(clips: tuple) -> None:
+    layout, found = clips
+    for name in found:
+        keypoints = read_keypoints(layout.keypoints(name)).keypoints
+        pose = read_pose(layout.pose(name)).pose.reshape(len(keypoints), 33, 3)
+        for points in (keypoints, pose):
+            assert np.isfinite(points).all()
+            missing = points[..., 2] == 0
+            assert (points[missing] == (-1, -1, 0)).all()
+            assert (points[~missing][:, 2] <= 1).all()
+        assert (keypoints[:, POSE, 2] > 0).all() and (keypoints[:, FACE, 2] == 1).all()
+        assert ((pose[..., :2] >= 0) & (pose[..., :2] <= 1)).all()
+
+
+def test_crops_exist_exactly_where_tracks_say(clips: tuple) -> None:
+    layout, found = clips
+    reader = CropReader()
+    for name in found:
+        tracks = read_tracks(layout.tracks(name))
+        for stream in STREAMS:
+            crops = list_crops(layout.crops(stream, name))
+            assert [c.frame for c in crops] == np.flatnonzero(tracks.streams[stream].state != BoxState.MISSING).tolist()
+            for crop in crops[::10]:
+                image = cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), cv2.IMREAD_COLOR)
+                assert image.shape == (224, 224, 3)
+                assert image.std() > 5
+    reader.close()
+
+
+def test_an_empty_scene_has_nobody() -> None:
+    with HolisticDetector(DetectorConfig()) as detector:
+        keypoints = detector.detect(np.full((120, 160, 3), 127, np.uint8))
+    assert keypoints.shape == (543, 3) and keypoints.dtype == np.float32
+    assert (keypoints == (-1, -1, 0)).all()
+
+
+def test_the_detector_is_quiet_and_torch_and_plotting_stay_out() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "import signstreams.extract.batch\n"
+        "from signstreams.extract.detectors import HolisticDetector\n"
+        "from signstreams.config.extract import DetectorConfig\n"
+        "with HolisticDetector(DetectorConfig()) as detector:\n"
+        "    detector.detect(np.zeros((64, 64, 3), np.uint8))\n"
+        "print({'torch', 'matplotlib', 'matplotlib.pyplot'} & set(sys.modules))\n"
+        "import matplotlib.figure\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("set()\n", "", 0)
+
+
+def test_native_messages_are_held_back_but_shown_on_failure(capfd: pytest.CaptureFixture) -> None:
+    import os
+
+    with _quiet_stderr():
+        os.write(2, b"chatter\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(RuntimeError), _quiet_stderr():
+        os.write(2, b"why it failed\n")
+        raise RuntimeError
+    assert capfd.readouterr().err == "why it failed\n"
+
+
+def test_the_description_needs_no_import_and_holds_the_settings() -> None:
+    info = holistic_info(DetectorConfig(min_tracking_confidence=0.25))
+    assert info.name == "mediapipe_holistic" and info.version
+    assert info.settings == {
+        "model_complexity": 1,
+        "min_detection_confidence": 0.5,
+        "min_tracking_confidence": 0.25,
+    }

@@ -1,0 +1,231 @@
+"""One video from file to artifacts, with a detector that is exact."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract import pipeline
+from signstreams.extract.pipeline import DetectorKind, current_metadata, extract_video, settings_digest
+from signstreams.files import sha256_file
+from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
+from signstreams.formats.crops import CropReader, list_crops
+from signstreams.formats.landmarks import HAND_L
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import read_metadata
+from signstreams.streams import STREAMS, BoxState
+
+RADIUS_PX = 10
+CHANNELS = {"face": 2, "hand_l": 0, "hand_r": 1}  # of RGB
+
+
+def centres(index: int) -> dict[str, tuple[float, float]]:
+    return {"face": (80, 30), "hand_l": (100 + index, 80), "hand_r": (50, 60 + index)}
+
+
+def crop_images(layout: CorpusLayout, stream: str, video_id: str) -> dict[int, np.ndarray]:
+    reader = CropReader()
+    found = {}
+    for crop in list_crops(layout.crops(stream, video_id)):
+        bgr = cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), cv2.IMREAD_COLOR)
+        found[crop.frame] = bgr[..., ::-1]
+    reader.close()
+    return found
+
+
+def test_every_artifact_is_written_and_agrees(make_video: Callable, extract_discs: Callable) -> None:
+    metadata, layout = extract_discs(make_video("v.mp4", 12))
+    tracks, keypoints, pose = (
+        read(place("v"))
+        for read, place in (
+            (read_tracks, layout.tracks),
+            (read_keypoints, layout.keypoints),
+            (read_pose, layout.pose),
+        )
+    )
+    assert metadata == read_metadata(layout.metadata("v"))
+    assert metadata.status == "ok" and metadata.reason is None
+    assert metadata.num_frames == 12 == len(tracks.times_s) == len(keypoints.keypoints) == len(pose.pose)
+    assert (metadata.width_px, metadata.height_px, metadata.fps, metadata.crop_px) == (160, 120, 30.0, 224)
+    assert metadata.duration_s == pytest.approx(0.4)
+    assert tracks.times_s == pytest.approx(np.arange(12) / 30)
+    assert metadata.states["hand_l"] == {"missing": 0, "detected": 12, "tracked": 0, "filled": 0}
+    assert (metadata.num_pose_frames, metadata.num_face_frames) == (12, 12)
+    assert metadata.checksums == {
+        "face": sha256_file(layout.crops("face", "v")),
+        "hand_l": sha256_file(layout.crops("hand_l", "v")),
+        "hand_r": sha256_file(layout.crops("hand_r", "v")),
+        "pose": sha256_file(layout.pose("v")),
+        "keypoints": sha256_file(layout.keypoints("v")),
+        "tracks": sha256_file(layout.tracks("v")),
+    }
+    with zipfile.ZipFile(layout.crops("face", "v")) as archive:
+        assert archive.namelist() == [f"v_f{index:06d}.jpg" for index in range(12)]
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert not [p for p in layout.processed.rglob("*") if p.name.startswith(".")]
+
+
+def test_crops_follow_each_stream_and_left_is_left(make_video: Callable, extract_discs: Callable) -> None:
+    _, layout = extract_discs(make_video("v.mp4", 20), crop_px=96)
+    tracks = read_tracks(layout.tracks("v"))
+    for stream, channel in CHANNELS.items():
+        images = crop_images(layout, stream, "v")
+        assert sorted(images) == list(range(20))
+        for index, image in images.items():
+            assert image.shape == (96, 96, 3)
+            assert image[48, 48].argmax() == channel and image[48, 48].max() > 180
+            box = tracks.streams[stream].box[index]
+            assert (box[:2] + box[2:]) / 2 == pytest.approx(centres(index)[stream], abs=2)
+            assert box[2] - box[0] == pytest.approx(box[3] - box[1])
+
+
+def test_a_frame_whose_box_is_missing_has_no_crop(make_video: Callable, extract_discs: Callable) -> None:
+    def draw(index: int) -> np.ndarray:
+        image = np.full((120, 160, 3), 90, np.uint8)
+        cv2.circle(image, (80, 60), RADIUS_PX, (0, 0, 255), -1)
+        if index in (0, 1, 2, 5, 6, 7):  # two frames away are filled; after that the hand is gone for good
+            cv2.circle(image, (40, 60), RADIUS_PX, (255, 0, 0), -1)
+        return image
+
+    metadata, layout = extract_discs(make_video("v.mp4", 25, draw=draw))
+    track = read_tracks(layout.tracks("v")).streams["hand_l"]
+    detected, filled, missing = BoxState.DETECTED, BoxState.FILLED, BoxState.MISSING
+    assert track.state.tolist() == [detected] * 3 + [filled] * 2 + [detected] * 3 + [missing] * 17
+    assert sorted(crop_images(layout, "hand_l", "v")) == list(range(8))
+    assert (track.box[8:] == -1).all() and (track.confidence[8:] == 0).all()
+    assert metadata.states["hand_l"] == {"missing": 17, "detected": 6, "tracked": 0, "filled": 2}
+    keypoints = read_keypoints(layout.keypoints("v")).keypoints
+    assert (keypoints[3, HAND_L] == (-1, -1, 0)).all()  # a filled box makes no points up
+    assert metadata.states["hand_r"]["missing"] == 25
+    assert list_crops(layout.crops("hand_r", "v")) == []
+
+
+def test_a_target_rate_samples_and_repeats_without_detecting_twice(
+    make_video: Callable, extract_discs: Callable, discs: DetectorKind
+) -> None:
+    metadata, layout = extract_discs(make_video("v.mp4", 60, fps=30), fps=25)
+    assert (metadata.num_frames, metadata.fps, metadata.source_fps) == (50, 25.0, 30.0)
+    assert read_tracks(layout.tracks("v")).times_s == pytest.approx(np.arange(50) / 25)
+    metadata, layout = extract_discs(make_video("w.mp4", 6, fps=10), fps=30)
+    assert metadata.num_frames == 18
+    assert discs.start.num_calls == 6
+    assert len(crop_images(layout, "face", "w")) == 18
+
+
+def test_the_same_video_gives_the_same_bytes(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
+    path = make_video("v.mp4", 8)
+    runs = []
+    for name in ("a", "b"):
+        config = ExtractConfig(videos=[path], root=tmp_path / name)
+        runs.append(extract_video(path, CorpusLayout(config.root), "v", config, detector=discs))
+    assert runs[0].checksums == runs[1].checksums
+    assert runs[0].settings_digest == runs[1].settings_digest
+
+
+def test_a_small_buffer_bounds_memory_and_keeps_the_frames(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video("v.mp4", 8, draw=lambda index: cv2.resize(np.full((2, 2, 3), 20 * index, np.uint8), (1600, 1200)))
+    config = ExtractConfig(videos=[path], root=tmp_path / "c", max_buffer_mib=16)  # two frames of 5.5 MiB
+    waiting = []
+
+    class Counting(pipeline.TrackBuilder):
+        def take(self) -> object:
+            waiting.append(self.num_waiting)
+            return super().take()
+
+    monkeypatch.setattr(pipeline, "TrackBuilder", Counting)
+    metadata = extract_video(path, CorpusLayout(config.root), "v", config, detector=discs)
+    assert metadata.num_frames == 8
+    assert max(waiting) == 3  # two wait, the third pushes one out
+
+
+@pytest.mark.parametrize(("name", "content"), [("empty.mp4", b""), ("words.mkv", b"no video at all" * 99)])
+def test_an_unreadable_video_is_quarantined_with_every_file_in_place(
+    tmp_path: Path, extract_discs: Callable, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    metadata, layout = extract_discs(path)
+    assert metadata.status == "quarantined" and metadata.reason
+    assert (metadata.num_frames, metadata.source_bytes) == (0, len(content))
+    for stream in STREAMS:
+        assert list_crops(layout.crops(stream, path.stem)) == []
+        assert metadata.states[stream] == {"missing": 0, "detected": 0, "tracked": 0, "filled": 0}
+    assert read_keypoints(layout.keypoints(path.stem)).keypoints.shape == (0, 543, 3)
+    assert read_pose(layout.pose(path.stem)).pose.shape == (0, 99)
+    assert len(read_tracks(layout.tracks(path.stem)).times_s) == 0
+    assert read_metadata(layout.metadata(path.stem)) == metadata
+
+
+def test_a_cut_video_is_kept_up_to_the_cut_and_says_so(make_video: Callable, extract_discs: Callable) -> None:
+    path = make_video("v.mp4", 90, options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    metadata, _ = extract_discs(path)
+    assert metadata.status == "ok" and 30 <= metadata.num_frames < 80
+    assert metadata.reason is not None
+
+
+def test_a_failure_midway_leaves_no_file_and_no_metadata(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    path = make_video("v.mp4", 12)
+    config = ExtractConfig(videos=[path], root=tmp_path / "c")
+    layout = CorpusLayout(config.root)
+    extract_video(path, layout, "v", config, detector=discs)
+
+    class Failing(discs.start):
+        def detect(self, image: np.ndarray) -> np.ndarray:
+            if Failing.num_calls == 5:
+                raise RuntimeError("a bug")
+            return super().detect(image)
+
+    before = sha256_file(layout.crops("face", "v"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        extract_video(path, layout, "v", config, detector=discs._replace(start=Failing))
+    assert not layout.metadata("v").exists()  # what is left is not vouched for
+    assert sha256_file(layout.crops("face", "v")) == before
+    assert not [p for p in layout.processed.rglob("*") if p.name.startswith(".")]
+
+
+def test_results_are_current_only_for_this_video_and_these_settings(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    path = make_video("v.mp4", 6)
+    config = ExtractConfig(videos=[path], root=tmp_path / "c")
+    layout = CorpusLayout(config.root)
+    assert current_metadata(path, layout, "v", config, discs) is None
+    metadata = extract_video(path, layout, "v", config, detector=discs)
+    assert current_metadata(path, layout, "v", config, discs) == metadata
+    other = config.model_copy(update={"crop_px": 96})
+    assert current_metadata(path, layout, "v", other, discs) is None
+    same = config.model_copy(update={"num_jobs": 4, "force": True})
+    assert settings_digest(same, discs) == settings_digest(config, discs)
+    tracks = layout.tracks("v").read_bytes()
+    layout.tracks("v").write_bytes(tracks[:-1])
+    assert current_metadata(path, layout, "v", config, discs) is None
+    layout.tracks("v").unlink()
+    assert current_metadata(path, layout, "v", config, discs) is None
+    layout.tracks("v").write_bytes(tracks)
+    assert current_metadata(path, layout, "v", config, discs) == metadata
+    path.write_bytes(path.read_bytes() + b"x")
+    assert current_metadata(path, layout, "v", config, discs) is None
+
+
+def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
+    path = make_video("v.mp4", 7)
+    config = ExtractConfig(videos=[path], root=tmp_path / "c")
+    expected: list = []
+    extract_video(path, CorpusLayout(config.root), "v", config, detector=discs, on_frame=expected.append)
+    assert expected == [7] * 7
+
+
+def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
+    config = ExtractConfig(videos=[tmp_path], root=tmp_path)
+    assert list(config.settings()) == ["fps", "crop_px", "jpeg_quality", "max_buffer_mib", "detector", "boxes"]

@@ -1,0 +1,158 @@
+"""Tracks: gaps, states, smoothing without lag, and streaming that equals the whole video at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from signstreams.config.extract import BoxConfig
+from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.tracks import FrameBoxes, TrackBuilder, Window, boxes_at, resolve, smooth_at
+from signstreams.streams import BoxState
+
+D, T, F, M = BoxState.DETECTED, BoxState.TRACKED, BoxState.FILLED, BoxState.MISSING
+SIZE = (640, 480)
+NO_BOX = [np.nan] * 3
+
+
+def line(num_frames: int) -> np.ndarray:
+    """(T, 3) a box that moves 10 px a frame."""
+    index = np.arange(num_frames, dtype=float)
+    return np.stack([100 + 10 * index, 200 + 0 * index, 50 + 0 * index], -1)
+
+
+def run(detected: np.ndarray, anchored: np.ndarray | None = None, fps: float = 25, max_gap_s: float = 0.25) -> tuple:
+    times_s = np.arange(len(detected)) / fps
+    anchored = np.full_like(detected, np.nan) if anchored is None else anchored
+    return resolve(times_s, detected, anchored, np.full(len(detected), 0.8), max_gap_s)
+
+
+def without(boxes: np.ndarray, *frames: int) -> np.ndarray:
+    boxes = boxes.copy()
+    boxes[list(frames)] = np.nan
+    return boxes
+
+
+def test_a_short_gap_is_interpolated_and_marked_filled() -> None:
+    boxes, states, confidence = run(without(line(6), 2, 3))
+    assert states.tolist() == [D, D, F, F, D, D]
+    assert boxes == pytest.approx(line(6))
+    assert confidence.tolist() == [1] * 6
+
+
+def test_a_long_gap_stays_missing_without_the_body() -> None:
+    _, states, confidence = run(without(line(20), *range(3, 15)))
+    assert states[3:15].tolist() == [M] * 12
+    assert confidence[3:15].tolist() == [0] * 12
+
+
+def test_a_gap_is_measured_in_time() -> None:
+    detected = without(line(6), 2, 3)  # from frame 1 to frame 4: 0.12 s at 25 Hz, 0.36 s at 8.33 Hz
+    assert run(detected, fps=25)[1][2] == F
+    assert run(detected, fps=25 / 3)[1][2] == M
+
+
+def test_the_body_bridges_a_long_gap() -> None:
+    detected = without(line(20), *range(3, 15))
+    boxes, states, confidence = run(detected, line(20) + np.array([0, 7, 0]))
+    assert states[3:15].tolist() == [T] * 12
+    assert boxes[3:15, 1].tolist() == [207] * 12
+    assert confidence[3:15].tolist() == [0.8] * 12
+
+
+def test_what_remains_between_body_and_detector_is_filled() -> None:
+    detected = without(line(20), *range(3, 15))
+    anchored = without(line(20), 3, 4, 9)
+    _, states, confidence = run(detected, anchored)
+    assert states[2:6].tolist() == [D, F, F, T]
+    assert states[8:11].tolist() == [T, F, T]
+    assert confidence[9] == 0.8
+
+
+def test_nothing_is_made_up_before_the_first_and_after_the_last_box() -> None:
+    _, states, _ = run(without(line(6), 0, 5))
+    assert states.tolist() == [M, D, D, D, D, M]
+
+
+def test_smoothing_follows_an_even_movement_without_lag() -> None:
+    times_s = np.arange(30) / 25
+    smooth = np.array([smooth_at(f, times_s, line(30), BoxConfig(centre_smoothing_s=0.1)) for f in range(30)])
+    assert smooth == pytest.approx(line(30))
+
+
+def test_smoothing_takes_jitter_away() -> None:
+    rng = np.random.default_rng(0)
+    times_s = np.arange(200) / 25
+    noisy = line(200) + rng.normal(0, 3, (200, 3))
+    config = BoxConfig()
+    smooth = np.array([smooth_at(f, times_s, noisy, config) for f in range(200)])
+    error_before, error_after = (np.abs(boxes - line(200)).mean(axis=0) for boxes in (noisy, smooth))
+    assert (error_after < 0.85 * error_before).all()
+    assert error_after[2] < 0.55 * error_before[2]
+
+
+def test_smoothing_stops_at_a_break() -> None:
+    boxes = line(9)
+    boxes[4] = np.nan
+    boxes[5:] += 300
+    times_s = np.arange(9) / 25
+    smooth = smooth_at(5, times_s, boxes, BoxConfig(centre_smoothing_s=0.2))
+    assert smooth == pytest.approx(boxes[5])
+
+
+def test_smoothing_can_be_off() -> None:
+    boxes = np.random.default_rng(0).uniform(10, 90, (9, 3))
+    config = BoxConfig(centre_smoothing_s=0, size_smoothing_s=0)
+    assert smooth_at(4, np.arange(9) / 25, boxes, config).tolist() == boxes[4].tolist()
+
+
+def test_a_box_centred_outside_the_frame_is_missing() -> None:
+    boxes = np.stack([np.stack([[-1.0, 5, 9], [1, 5, 9], [5, 481, 9]])])  # (W=1, S, 3)
+    window = Window(np.zeros(1), boxes, np.full_like(boxes, np.nan), np.zeros((1, 3)))
+    result = boxes_at(0, window, SIZE, BoxConfig())
+    assert result.state.tolist() == [M, D, M]
+    assert np.isnan(result.box[[0, 2]]).all()
+    assert result.confidence.tolist() == [0, 1, 0]
+
+
+def random_video(seed: int) -> tuple[np.ndarray, list[Observation]]:
+    """Times of a variable rate, and observations with gaps of all lengths."""
+    rng = np.random.default_rng(seed)
+    num_frames = 120
+    times_s = np.cumsum(rng.choice([1 / 60, 1 / 30, 1 / 25, 0.12], num_frames))
+    observations = []
+    is_seen = np.ones((2, NUM_STREAMS), bool)
+    for _ in range(num_frames):
+        is_seen ^= rng.random((2, NUM_STREAMS)) < 0.15
+        detected, anchored = rng.uniform(0, 480, (2, NUM_STREAMS, 3))
+        detected[~is_seen[0]], anchored[~is_seen[1]] = np.nan, np.nan
+        observations.append(Observation(detected, anchored, is_seen[1] * rng.uniform(0.5, 1, NUM_STREAMS)))
+    return times_s, observations
+
+
+def streamed(times_s: np.ndarray, observations: list[Observation], config: BoxConfig) -> tuple[list[FrameBoxes], int]:
+    builder = TrackBuilder(*SIZE, config)
+    result, most_waiting = [], 0
+    for time_s, observation in zip(times_s, observations, strict=True):
+        builder.add(time_s, observation)
+        while builder.ready():
+            result.append(builder.take())
+        most_waiting = max(most_waiting, builder.num_waiting)
+    while builder.ready(at_end=True):
+        result.append(builder.take())
+    return result, most_waiting
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_streaming_equals_the_whole_video_at_once(seed: int) -> None:
+    times_s, observations = random_video(seed)
+    config = BoxConfig(max_gap_s=[0.0, 0.1, 0.25][seed % 3], size_smoothing_s=[0.1, 0.0][seed % 2])
+    result, most_waiting = streamed(times_s, observations, config)
+    whole = Window(times_s, *(np.array(part) for part in zip(*observations, strict=True)))
+    assert len(result) == len(times_s)
+    for frame, got in enumerate(result):
+        expected = boxes_at(frame, whole, SIZE, config)
+        np.testing.assert_allclose(got.box, expected.box, rtol=1e-9)
+        assert got.state.tolist() == expected.state.tolist()
+        assert got.confidence.tolist() == expected.confidence.tolist()
+    assert most_waiting <= (0.25 + 0.2) * 60 + 2  # held back by time, however long the video is
