@@ -149,7 +149,12 @@ class Attention(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
-        x = F.scaled_dot_product_attention(q, k, v)
+        if q.device.type == "cpu" and q.dtype != torch.float32:
+            # PyTorch's CPU attention is about seven times slower backwards in bfloat16 (docs/experiments.md)
+            with torch.autocast("cpu", enabled=False):
+                x = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
 
 

@@ -24,8 +24,8 @@ from signstreams.progress import Progress
 log = logging.getLogger(__name__)
 
 MAX_BAD_IN_A_ROW = 3
-HEALTH = "probe/rankme"
-"""Score that chooses the best checkpoint; higher is better."""
+HEALTH = "probe/assignment_information"
+"""Score that chooses the best checkpoint, higher is better. RankMe does not: random weights have the highest."""
 STOP_CHECK_STEPS = 10  # several processes agree on a stop that often; one alone stops at once
 
 

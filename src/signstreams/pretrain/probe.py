@@ -1,7 +1,9 @@
 """Health of a backbone on held-out crops, without labels: what `checkpoint_best.pt` is chosen by.
 
-The training loss cannot choose: its target moves. RankMe (Garrido et al. 2023) counts the dimensions the features
-really use, and falls when they collapse.
+The training loss cannot choose: its target moves. The score is the information that a crop's prototype holds about the
+crop: 0 when all crops look alike, and 0 when every assignment is flat, so no kind of collapse scores. RankMe (Garrido
+et al. 2023) is logged beside it, and falls when dimensions are lost; it cannot choose in a short run, since random
+weights have the highest.
 """
 
 from __future__ import annotations

@@ -1,0 +1,122 @@
+"""The folder of a run: resumed, refused with the difference, archived whole, locked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.errors import UserError
+
+FILES = ["backbone.pt", "params.json"]
+MINE = Fingerprint({"optim": {"lr": 0.001}, "seed": 0}, "data-a")
+OTHER = Fingerprint({"optim": {"lr": 0.002}, "seed": 0}, "data-b")
+
+
+def _leave_a_run(folder: Path, fingerprint: Fingerprint = MINE) -> None:
+    with Experiment.claim(folder, fingerprint, files=FILES) as experiment:
+        experiment.write_params({"lr": 1})
+        (experiment.state / "backbone.pt").write_bytes(b"weights")
+        experiment.publish("backbone.pt")
+
+
+def test_an_equal_run_finds_its_state_even_when_every_output_was_deleted(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path)
+    for name in FILES:
+        (tmp_path / name).unlink()
+    with Experiment.claim(tmp_path, MINE, files=FILES) as experiment:
+        assert (experiment.state / "backbone.pt").read_bytes() == b"weights"
+        assert experiment.publish("backbone.pt").read_bytes() == b"weights"
+
+
+def test_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path)
+    with pytest.raises(UserError) as caught:
+        Experiment.claim(tmp_path, OTHER, files=FILES)
+    assert len(caught.value.problems) == 1
+    text = str(caught.value)
+    assert "optim.lr is 0.001 there, 0.002 here" in text
+    assert "data differ" in text
+    assert "seed" not in text
+    assert "--on-conflict archive" in text
+    assert (tmp_path / "backbone.pt").read_bytes() == b"weights"
+
+
+def test_archiving_moves_the_earlier_experiment_and_loses_nothing(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path)
+    (tmp_path / "my notes.txt").write_text("mine")
+    with Experiment.claim(tmp_path, OTHER, files=FILES, on_conflict="archive") as experiment:
+        assert not (experiment.state / "backbone.pt").exists()
+        assert not (tmp_path / "backbone.pt").exists()
+    archive = tmp_path / "previous" / MINE.digest[:12]
+    assert (archive / "backbone.pt").read_bytes() == b"weights"
+    assert (archive / "state" / "backbone.pt").read_bytes() == b"weights"
+    assert json.loads((archive / "params.json").read_text()) == {"lr": 1}
+    assert (tmp_path / "my notes.txt").exists()
+
+
+def test_the_same_experiment_archived_twice_gets_two_folders(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path)
+    for _ in range(2):
+        with Experiment.claim(tmp_path, MINE, files=FILES, on_conflict="archive", restart=True) as experiment:
+            (experiment.state / "backbone.pt").write_bytes(b"again")
+    assert sorted(path.name for path in (tmp_path / "previous").iterdir()) == [
+        MINE.digest[:12],
+        f"{MINE.digest[:12]}-2",
+    ]
+
+
+def test_files_of_an_unknown_run_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "backbone.pt").write_bytes(b"precious")
+    with pytest.raises(UserError, match="unknown run"):
+        Experiment.claim(tmp_path, MINE, files=FILES)
+    with Experiment.claim(tmp_path, MINE, files=FILES, on_conflict="archive"):
+        pass
+    assert (tmp_path / "previous" / "unknown" / "backbone.pt").read_bytes() == b"precious"
+
+
+def test_a_restart_of_the_same_experiment_is_refused_without_leave(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path)
+    with pytest.raises(UserError, match="not to be resumed"):
+        Experiment.claim(tmp_path, MINE, files=FILES, restart=True)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    with (
+        Experiment.claim(tmp_path, MINE, files=FILES),
+        pytest.raises(UserError, match="another process is writing"),
+    ):
+        Experiment.claim(tmp_path, MINE, files=FILES)
+    Experiment.claim(tmp_path, MINE, files=FILES).close()
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        Experiment.claim(tmp_path / "out", MINE, files=FILES)
+
+
+def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError("links are not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    _leave_a_run(tmp_path)
+    assert (tmp_path / "backbone.pt").read_bytes() == b"weights"
+    assert not os.path.samefile(tmp_path / "backbone.pt", tmp_path / "state" / "backbone.pt")
+
+
+def test_artifacts_are_listed_with_size_and_checksum(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere.pt"
+    elsewhere.write_bytes(b"abc")
+    with Experiment.claim(folder, MINE, files=FILES) as experiment:
+        experiment.write_params({})
+        experiment.write_artifacts({"params": folder / "params.json", "backbone": elsewhere})
+    listed = json.loads((folder / "artifacts.json").read_text())
+    assert listed["params"]["file"] == "params.json"
+    assert listed["backbone"]["file"] == str(elsewhere.resolve())
+    assert listed["backbone"]["bytes"] == 3
+    assert listed["backbone"]["sha256"].startswith("ba7816bf")
