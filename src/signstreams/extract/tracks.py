@@ -46,7 +46,8 @@ class TrackBuilder:
     def __init__(self, width_px: int, height_px: int, config: BoxConfig) -> None:
         self._size_px = (width_px, height_px)
         self._config = config
-        self._reach_s = config.max_gap_s + _kernel_reach_s(config) + _EPS_S
+        # smoothing -> ends of a filled gap -> detections that shift these
+        self._reach_s = _kernel_reach_s(config) + 2 * config.max_gap_s + 4 * _EPS_S
         self._times_s: deque[float] = deque()
         self._observations: deque[Observation] = deque()
         self._next = 0  # place in the deques of the first frame without final boxes
@@ -119,15 +120,17 @@ def resolve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One stream: which box each frame has, and why.
 
-    Short gaps between detections are interpolated; longer ones take the body's boxes; short gaps that remain are
-    interpolated again.
+    Where the detector has nothing, the body's box is taken, shifted by what the two differ at the detections around:
+    all of it between near ones, less with growing distance from far ones, so that the box never jumps. A short gap
+    in which the body is not visible throughout is interpolated, and so are short gaps that remain in the end.
+    (docs/extraction.md compares the three on gaps made in real clips.)
 
     Args:
         times_s: (W,).
         detected: (W, 3), NaN where the finer detector has nothing.
         anchored: (W, 3), NaN where the body has nothing.
         visibility: (W,) of the body points.
-        max_gap_s: Longest gap, from known box to known box.
+        max_gap_s: Longest gap that is interpolated, from known box to known box, and the reach of a shift.
 
     Returns:
         (W, 3) boxes, (W,) uint8 states, (W,) confidence.
@@ -135,27 +138,59 @@ def resolve(
     boxes = detected.copy()
     states = np.where(np.isnan(detected[:, 0]), BoxState.MISSING, BoxState.DETECTED).astype(np.uint8)
     confidence = (states == BoxState.DETECTED).astype(float)
-    _fill_gaps(times_s, boxes, states, confidence, max_gap_s)
-    use = (states == BoxState.MISSING) & ~np.isnan(anchored[:, 0])
+    if (states == BoxState.DETECTED).all():
+        return boxes, states, confidence
+    has_body = ~np.isnan(anchored[:, 0])
+    _fill_gaps(times_s, boxes, states, confidence, max_gap_s, unless=has_body)
+    use = (states == BoxState.MISSING) & has_body
     if use.any():
-        boxes[use], states[use], confidence[use] = anchored[use], BoxState.TRACKED, visibility[use]
-        _fill_gaps(times_s, boxes, states, confidence, max_gap_s)
+        boxes[use] = _shifted(times_s, detected, anchored, max_gap_s)[use]
+        states[use], confidence[use] = BoxState.TRACKED, visibility[use]
+    _fill_gaps(times_s, boxes, states, confidence, max_gap_s)
     return boxes, states, confidence
 
 
 def _fill_gaps(
-    times_s: np.ndarray, boxes: np.ndarray, states: np.ndarray, confidence: np.ndarray, max_gap_s: float
+    times_s: np.ndarray,
+    boxes: np.ndarray,
+    states: np.ndarray,
+    confidence: np.ndarray,
+    max_gap_s: float,
+    unless: np.ndarray | None = None,
 ) -> None:
+    """Interpolate short gaps in place; ``unless`` (W,) holds from the box before to the box after one."""
     known = np.flatnonzero(states != BoxState.MISSING)
     for place in np.flatnonzero(np.diff(known) > 1):
         before, after = known[place], known[place + 1]
         if times_s[after] - times_s[before] > max_gap_s + _EPS_S:
+            continue
+        if unless is not None and unless[before : after + 1].all():
             continue
         for frame in range(before + 1, after):
             share = (times_s[frame] - times_s[before]) / (times_s[after] - times_s[before])
             boxes[frame] = (1 - share) * boxes[before] + share * boxes[after]
             states[frame] = BoxState.FILLED
             confidence[frame] = min(confidence[before], confidence[after])
+
+
+def _shifted(times_s: np.ndarray, detected: np.ndarray, anchored: np.ndarray, max_gap_s: float) -> np.ndarray:
+    """(W, 3) the body's boxes, carried over to the detections next to them.
+
+    A detection's shift fades linearly to nothing over ``max_gap_s``; between two that are nearer to each other than
+    that, their shifts are interpolated. Both agree where they meet. Sides shift by ratio, so that they stay positive.
+    """
+    both = np.flatnonzero(~np.isnan(detected[:, 0]) & ~np.isnan(anchored[:, 0]))
+    if len(both) == 0 or max_gap_s == 0:
+        return anchored
+    body = np.concatenate([anchored[:, :2], np.log(anchored[:, 2:])], axis=1)
+    shift = np.concatenate([detected[both, :2], np.log(detected[both, 2:])], axis=1) - body[both]  # (N, 3)
+    after = np.searchsorted(both, np.arange(len(times_s)))  # (W,) of N: the next detection, N when there is none
+    since_s = np.where(after > 0, times_s - times_s[both[after - 1]], np.inf)
+    until_s = np.where(after < len(both), times_s[both[np.minimum(after, len(both) - 1)]] - times_s, np.inf)
+    reach_s = np.minimum(max_gap_s, since_s + until_s)
+    weight_before, weight_after = (np.clip(1 - distance_s / reach_s, 0, 1) for distance_s in (since_s, until_s))
+    body += weight_before[:, None] * shift[after - 1] + weight_after[:, None] * shift[np.minimum(after, len(both) - 1)]
+    return np.concatenate([body[:, :2], np.exp(body[:, 2:])], axis=1)
 
 
 def smooth_at(frame: int, times_s: np.ndarray, boxes: np.ndarray, config: BoxConfig) -> np.ndarray:
