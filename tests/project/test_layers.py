@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "formats": BASE,
     "corpus": BASE | {"formats"},
     "demo": BASE | {"formats", "corpus"},
+    "summary": BASE | {"formats"},
     "extract": BASE | {"formats", "corpus"},
     "contract": BASE | {"formats", "corpus", "extract"},
     "engine": BASE | {"formats"},

@@ -1,0 +1,114 @@
+"""The chain as a user runs it: everything from nothing, nothing twice, one target again, killed and taken up."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+CONFIG = """\
+corpus:
+  root: "data/ñandú d'oro"
+  demo_size: tiny
+work_dir: "work dirs"
+extract:
+  set: {crop_px: 48}
+pretrain:
+  set:
+    epochs: 1
+    dataset.batch_size: 16
+    dataset.epoch_steps: 6
+    model.depth: 1
+    augmentation.num_local: 2
+    monitor.log_every_steps: 2
+    monitor.probe_every_steps: 3
+integrate:
+  set: {train.epochs: 1, train.eval_every_epochs: 1, data.frame_stride: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def chain(snakemake: Snakemake, checkout: Path) -> list[str]:
+    """`snakemake all` on the tiny demo corpus, once; gives the words that select its config."""
+    (checkout / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
+    words = ["--configfile", "tiny.yaml"]
+    done = snakemake("all", *words)
+    assert done.returncode == 0, done.stderr
+    return words
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_is_made_in_a_folder_with_an_awkward_name(chain: list[str], checkout: Path) -> None:
+    for stream in ("face", "hand_l", "hand_r"):
+        folder = checkout / "work dirs" / f"dino_{stream}"
+        for name in ("backbone.pt", "checkpoint_last.pt", "checkpoint_best.pt", "params.json", "metrics.jsonl"):
+            assert (folder / name).stat().st_size > 0
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        listed = json.loads((folder / "artifacts.json").read_text())
+        assert "backbone" in json.dumps(listed)
+    for side in "lr":
+        report = json.loads((checkout / "work dirs" / f"dino_hand_{side}" / "knn.json").read_text())
+        assert report
+    model = checkout / "work dirs" / "multistream_v9"
+    assert json.loads((model / "scores.json").read_text())
+    with (model / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    test_clips = (checkout / "data" / "ñandú d'oro" / "index" / "test.csv").read_text().split()
+    assert set(test_clips) <= {next(iter(row.values())) for row in rows}
+    assert not list(checkout.rglob("pwned*"))
+    assert not list(checkout.parent.glob("pwned*"))
+
+
+def test_a_second_run_has_nothing_to_do(chain: list[str], snakemake: Snakemake) -> None:
+    done = snakemake("all", *chain)
+    assert "Nothing to be done" in done.stderr + done.stdout
+
+
+def test_one_target_again_is_one_job_and_touches_nothing_else(
+    chain: list[str], snakemake: Snakemake, checkout: Path
+) -> None:
+    backbone = checkout / "work dirs" / "dino_hand_r" / "backbone.pt"
+    weights = backbone.read_bytes()
+    before = times(checkout / "work dirs") | times(checkout / "data")
+    backbone.unlink()
+    done = snakemake("work dirs/dino_hand_r/backbone.pt", *chain)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 steps (100%) done" in done.stderr + done.stdout
+    after = times(checkout / "work dirs") | times(checkout / "data")
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert {path for path in changed if path.parent.name != "dino_hand_r" and "state" not in path.parts} == set()
+    assert backbone.read_bytes() == weights
+    os.utime(backbone, ns=(before[backbone], before[backbone]))
+
+
+def test_every_job_left_a_log_and_a_benchmark(chain: list[str], checkout: Path) -> None:
+    logs = {path.relative_to(checkout / "logs") for path in (checkout / "logs").rglob("*")}
+    for name in ("contract", "train", "pretrain/face", "knn/hand_l", "extract/demo_000", "demo/demo_000"):
+        assert Path(f"{name}.log") in logs
+        assert Path(f"{name}.benchmark.tsv") in logs
+
+
+def test_the_summary_says_where_to_look(chain: list[str], checkout: Path, project: Path) -> None:
+    command = [sys.executable, str(project / "scripts" / "summarize_run.py")]
+    done = subprocess.run(
+        [*command, "--root", "data/ñandú d'oro", "--work-dir", "work dirs"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not there yet" not in done.stdout
+    assert "k-NN on handshape" in done.stdout
+    empty = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert empty.stdout.count("not there yet") == 5
