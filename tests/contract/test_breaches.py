@@ -499,6 +499,16 @@ def video_name_that_is_no_id(corpus: Corpus) -> None:
     (corpus.layout.videos / "a\nb.mp4").write_bytes(b"x")
 
 
+@breaks("videos.file", "videos", "remove it")
+def folder_named_like_a_video(corpus: Corpus) -> None:
+    (corpus.layout.videos / "folder.mp4").mkdir()
+
+
+@breaks("videos.file", "videos", "remove it")
+def link_to_nothing(corpus: Corpus) -> None:
+    (corpus.layout.videos / "link.mp4").symlink_to("gone.mp4")
+
+
 @breaks("videos.folder", "videos", "--videos-dir")
 def no_videos(corpus: Corpus) -> None:
     for path in corpus.layout.videos.iterdir():

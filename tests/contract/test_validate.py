@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from signstreams.config.contract import ContractConfig
@@ -265,6 +266,45 @@ def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: Co
     page = render_page(report)
     assert page.index("<code>worst</code>") < page.index("<code>v0</code>")
     assert f"The first {MAX_ROWS:,} of {MAX_ROWS + 1:,}" in page
+
+
+def test_an_unreadable_table_does_not_make_every_id_look_unknown(corpus: Corpus) -> None:
+    corpus.layout.meta.write_bytes("id;text\nc1;mañana\n".encode("latin-1"))
+    assert rules_of(corpus.validate(), "error") == {"table.encoding", "clip.any"}
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from signstreams.contract import video
+
+    def read(path: Path) -> str:
+        if path == corpus.layout.pose("two"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return sha256_file(path)
+
+    monkeypatch.setattr(video, "sha256_file", read)
+    (finding,) = corpus.validate().findings
+    assert (finding.file, finding.rule) == ("processed/pose/two.npz", "file.present")
+    assert "Permission denied" in finding.found
+
+
+def test_a_report_that_cannot_be_written_is_one_line(corpus: Corpus) -> None:
+    (corpus.root / "contract").write_text("in the way")
+    with pytest.raises(UserError, match="expected to write the report"):
+        write_validation(corpus.layout, corpus.validate())
+
+
+def test_faults_far_into_a_long_video_are_counted_over_all_pieces() -> None:
+    from signstreams.contract import arrays
+    from signstreams.formats.arrays import Pose
+
+    pose = np.full((3 * arrays.FRAMES_AT_ONCE, 33, 3), 0.5, np.float32)
+    pose[arrays.FRAMES_AT_ONCE + 7 :: 10, 4] = (2, 0.5, 1)
+    (finding,) = arrays.check_pose(Pose(pose.reshape(-1, 99)), "pose.npz", "fix")
+    count = len(range(arrays.FRAMES_AT_ONCE + 7, len(pose), 10))
+    assert f"{count:,} points are out of range in {count:,} frames" in finding.found
+    assert f"frame {arrays.FRAMES_AT_ONCE + 7} point 4" in finding.found
 
 
 def test_an_absent_root_is_one_line(tmp_path: Path) -> None:

@@ -27,8 +27,7 @@ def test_videos_without_a_table_are_clips_without_text(corpus_with: Make) -> Non
 def test_videos_and_table_are_joined(corpus_with: Make) -> None:
     layout = corpus_with("a.mp4", "b.mp4", meta="id;video;text;start;end\nx;a;uno;0;1\ny;a;dos;1;2\n")
     corpus = load_corpus(layout)
-    assert [clip.clip_id for clip in corpus.clips_of("a")] == ["x", "y"]
-    assert list(corpus.clips_of("b")) == []
+    assert [(clip.clip_id, clip.video_id) for clip in corpus.clips] == [("x", "a"), ("y", "a")]
     assert corpus.num_rows == 2
 
 

@@ -12,56 +12,56 @@ from signstreams.streams import BoxState
 
 MAX_FRAME_SIZES = 10.0
 """Body points may lie outside the frame (hips below it), but not this many frame sizes away."""
+FRAMES_AT_ONCE = 4096
+"""An hour of video has 600 MB of keypoints: intermediate arrays are made for a piece of it only."""
 SQUARE_PX, SQUARE_RATIO = 1.0, 0.01
 """Sides of a square box may differ by a pixel, or by a hundredth of a large one."""
 
 
 def check_keypoints(value: Keypoints, name: str, fix: str) -> list[Finding]:
     """Finite, in range, sentinel where missing and nowhere else."""
-    points = value.keypoints  # (T, 543, 3)
-    far = (np.abs(points[..., :2]) > MAX_FRAME_SIZES).any(axis=-1)  # (T, 543)
-    return _check_points(
-        points,
-        far,
-        (rules.KEYPOINTS_FINITE, rules.KEYPOINTS_RANGE, rules.KEYPOINTS_SENTINEL),
-        name,
-        fix,
-    )
+    of = (rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE)
+    return _check_points(value.keypoints, (-MAX_FRAME_SIZES, MAX_FRAME_SIZES), of, name, fix)
 
 
 def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
     """Finite, in 0..1, sentinel where missing and nowhere else."""
     points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
-    far = ((points[..., :2] < 0) | (points[..., :2] > 1)).any(axis=-1)  # (T, 33)
-    return _check_points(points, far, (rules.POSE_FINITE, rules.POSE_RANGE, rules.POSE_SENTINEL), name, fix)
+    return _check_points(points, (0.0, 1.0), (rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name, fix)
 
 
 def _check_points(
-    points: np.ndarray, far: np.ndarray, of: tuple[rules.Rule, rules.Rule, rules.Rule], name: str, fix: str
+    points: np.ndarray, limits: tuple[float, float], of: tuple[rules.Rule, ...], name: str, fix: str
 ) -> list[Finding]:
-    finite_rule, range_rule, sentinel_rule = of
-    x, y, confidence = np.moveaxis(points, -1, 0)  # each (T, J)
-    finite = np.isfinite(points).all(axis=-1)
-    missing = (x == -1) & (y == -1) & (confidence == 0)
-    half_missing = ((x == -1) | (y == -1) | (confidence == 0)) & ~missing
-    outside = finite & ~missing & ~half_missing & (far | (confidence < 0) | (confidence > 1))
-    found = (
-        (finite_rule, ~finite, "are not finite"),
-        (sentinel_rule, finite & half_missing, "are half missing"),
-        (range_rule, outside, "are out of range"),
-    )
+    """Check (T, J, 3) points against the rules for finite, half missing and out of range, a piece of T at a time."""
+    kinds = ("are not finite", "are half missing", "are out of range")
+    num_points, num_frames, examples = [0] * len(kinds), [0] * len(kinds), [""] * len(kinds)
+    for start in range(0, len(points), FRAMES_AT_ONCE):
+        piece = points[start : start + FRAMES_AT_ONCE]
+        for kind, wrong in enumerate(_wrong_points(piece, limits)):  # (T', J) each
+            if not wrong.any():
+                continue
+            frame, point = (int(index) for index in np.argwhere(wrong)[0])
+            values = ", ".join(f"{value:.4g}" for value in piece[frame, point])
+            examples[kind] = examples[kind] or f"frame {start + frame} point {point} is ({values})"
+            num_points[kind] += int(wrong.sum())
+            num_frames[kind] += int(wrong.any(axis=1).sum())
     return [
-        rule.breach(name, f"{int(wrong.sum()):,} points {what}: {_where(points, wrong)}", fix)
-        for rule, wrong, what in found
-        if wrong.any()
+        rule.breach(name, f"{num_points[kind]:,} points {what} in {num_frames[kind]:,} frames: {examples[kind]}", fix)
+        for kind, (rule, what) in enumerate(zip(of, kinds, strict=True))
+        if num_points[kind]
     ]
 
 
-def _where(points: np.ndarray, wrong: np.ndarray) -> str:
-    frame, point = (int(index) for index in np.argwhere(wrong)[0])
-    values = ", ".join(f"{value:.4g}" for value in points[frame, point])
-    frames = np.flatnonzero(wrong.any(axis=1))
-    return f"frame {frame} point {point} is ({values}), in {len(frames):,} frames"
+def _wrong_points(points: np.ndarray, limits: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(T, J) each: points that are not finite, half missing, out of range."""
+    x, y, confidence = np.moveaxis(points, -1, 0)  # (T, J) each
+    finite = np.isfinite(points).all(axis=-1)
+    missing = (x == -1) & (y == -1) & (confidence == 0)
+    half_missing = finite & ~missing & ((x == -1) | (y == -1) | (confidence == 0))
+    far = ((points[..., :2] < limits[0]) | (points[..., :2] > limits[1])).any(axis=-1)
+    outside = finite & ~missing & ~half_missing & (far | (confidence < 0) | (confidence > 1))
+    return ~finite, half_missing, outside
 
 
 def pose_frames(value: Keypoints) -> int:

@@ -38,7 +38,7 @@ def check_clips(
         findings += _check_span(clip, check, config)
         if times_s is not None and len(times_s):
             start_s, end_s = span_s(clip)
-            num_frames[clip.clip_id] = int(((times_s >= start_s) & (times_s < end_s)).sum())
+            num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, (start_s, end_s)))[0])
             if num_frames[clip.clip_id] == 0:
                 found = f"clip {shown(clip.clip_id)} from {start_s:g} to {end_s:g} s holds no frame"
                 findings.append(rules.CLIP_FRAMES.breach(META, found, "correct start and end", row=clip.row))

@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,20 @@ def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]
 
     Returns:
         The copies: failed_report.json and failed_report.html; none when the contract holds.
+
+    Raises:
+        UserError: When the folder cannot be written to.
     """
+    try:
+        return _write(layout, validation)
+    except OSError as error:
+        place = error.filename or layout.report.parent
+        raise UserError(
+            f"{place}: {error.strerror}, expected to write the report there; mend that and run again"
+        ) from None
+
+
+def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
     page = render_page(validation.report)
     write_json(layout.report, validation.report)
     write_text(layout.report_page, page)
@@ -121,20 +135,27 @@ def _check_videos(corpus: Corpus, config: ContractConfig) -> Iterator[VideoCheck
             return
         # Fresh processes: OpenCV's threads do not survive a fork.
         with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for check in pool.map(check_video, *zip(*tasks, strict=True), chunksize=1):
-                yield check
-                progress.advance()
+            try:
+                for check in pool.map(check_video, *zip(*tasks, strict=True)):
+                    yield check
+                    progress.advance()
+            except BrokenProcessPool:
+                raise UserError(
+                    f"a worker process was killed, perhaps for want of memory ({num_jobs} at once); use fewer --jobs"
+                ) from None
 
 
 def _index(corpus: Corpus) -> Index:
-    """Splits; a corpus of videos alone needs none."""
+    """Splits; a corpus of videos alone needs none. Beside an unreadable meta.csv every id would look unknown."""
+    if corpus.has_meta and not corpus.clips:
+        return Index()
     if not corpus.has_meta and not any(corpus.layout.index(split).exists() for split in SPLITS):
         return Index()
     return scan_index(corpus.layout, corpus.clips)
 
 
 def _glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
-    if not corpus.layout.gloss.is_file():
+    if not corpus.layout.gloss.is_file() or not corpus.clips:
         return []
     clip_ids = [clip.clip_id for clip in corpus.clips]
     table = scan_gloss(corpus.layout.gloss, clip_ids, name=GLOSS)

@@ -89,13 +89,13 @@ class _VideoChecker:
         config: ContractConfig,
         check: VideoCheck,
     ) -> None:
-        self.source, self.paths, self.fix, self.config, self.check = source, paths, fix, config, check
+        self.source, self.paths, self.fix, self.config, self.check = source, dict(paths), fix, config, check
         self.names = {kind: _name(layout, path) for kind, path in paths.items()}
         self.lengths: dict[str, int] = {}
 
     def run(self, clips: Sequence[Clip]) -> VideoCheck:
         """All checks, in the order in which later ones need earlier ones."""
-        sums = {kind: sha256_file(path) for kind, path in self.paths.items()}
+        sums = self._checksums()
         metadata = self._read("metadata", read_metadata, rules.METADATA_READABLE)
         keypoints = self._read("keypoints", read_keypoints, rules.KEYPOINTS_READABLE)
         pose = self._read("pose", read_pose, rules.POSE_READABLE)
@@ -122,6 +122,17 @@ class _VideoChecker:
             clip_findings, self.check.clip_frames = check_clips(clips, self.check, times_s, self.config)
             self.check.findings += clip_findings
         return self.check
+
+    def _checksums(self) -> dict[str, str]:
+        """Checksum of every file; one that cannot be read is reported and left out of all further checks."""
+        sums = {}
+        for kind, path in list(self.paths.items()):
+            try:
+                sums[kind] = sha256_file(path)
+            except OSError as error:
+                self._report(rules.PRESENT, kind, f"it cannot be read ({error.strerror})", "mend permissions or disk")
+                del self.paths[kind]
+        return sums
 
     def _read(self, kind: str, read: Callable[[Path], Value], rule: rules.Rule) -> Value | None:
         if kind not in self.paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from signstreams.ids import check_id, shown
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)})")
 VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
 VIDEO_TWINS = Rule("videos.unique", "error", "one file for each video id")
-VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS)
+VIDEO_FILE = Rule("videos.file", "error", "a video file")
+VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE)
 
 
 @dataclass
@@ -39,10 +39,6 @@ class Corpus:
     issues: list[Finding] = field(default_factory=list)
     num_rows: int = 0
     untimed_rows: list[int] = field(default_factory=list)
-
-    def clips_of(self, video_id: str) -> Iterator[Clip]:
-        """Clips of one video, in the order of meta.csv."""
-        return (clip for clip in self.clips if clip.video_id == video_id)
 
 
 def load_corpus(root: str | Path | CorpusLayout, videos_dir: str | Path | None = None) -> Corpus:
@@ -96,4 +92,7 @@ def _videos(folder: Path, issues: list[Finding]) -> dict[str, Path]:
             check_id(video_id)
         except ValueError as error:
             issues.append(VIDEO_NAME.breach(place, f"the name {shown(path.name)} {error}", "rename the file"))
-    return videos
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a link to nothing"
+            issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
+    return {video_id: path for video_id, path in videos.items() if path.is_file()}

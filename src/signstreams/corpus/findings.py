@@ -20,7 +20,7 @@ class Finding:
     """One breach of one rule.
 
     Attributes:
-        file: Path below the corpus root, with forward slashes.
+        file: Path below the corpus root, with forward slashes; of the videos folder, which may lie elsewhere, its path.
         rule: Stable id of the rule, such as ``crops.decodes``.
         severity: ``error`` fails the contract, ``warning`` and ``info`` do not.
         found: What is there.

@@ -112,7 +112,7 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
         unknown = [clip_id for clip_id in dict.fromkeys(ids) if clip_id not in clips]
         if unknown:
             found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few(list(map(shown, unknown)))}"
-            issues.append(KNOWN.breach(name, found, "remove these lines, or add the clips to meta.csv"))
+            issues.append(KNOWN.breach(name, found, "remove these lines, or add or mend their rows in meta.csv"))
         twins = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
         if twins:
             found = f"{len(twins):,} ids more than once: {few(list(map(shown, twins)))}"
