@@ -34,6 +34,7 @@ th, td { text-align: left; vertical-align: top; padding: 8px 12px; border-top: 1
 th { border-top: 0; font-weight: 600; color: var(--soft); white-space: nowrap; }
 td { overflow-wrap: anywhere; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.rule { white-space: nowrap; overflow-wrap: normal; }
 code { font: 13px/1.5 ui-monospace, monospace; }
 .bar { display: flex; height: 8px; width: 120px; border-radius: 4px; overflow: hidden; background: var(--missing); }
 .bar i { display: block; height: 100%; }
@@ -118,7 +119,7 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
     rows = (
         _row(
             f'<td class="{finding["severity"]}">{finding["severity"]}</td>',
-            _code(finding["rule"]),
+            f'<td class="rule"><code>{escape(finding["rule"])}</code></td>',
             _code(finding["file"] if finding["row"] is None else f"{finding['file']} row {finding['row']}"),
             _text(finding["found"]),
             _text(finding["expected"]),
@@ -157,7 +158,7 @@ def _videos(videos: Sequence[Mapping[str, Any]]) -> str:
     rows = (
         _row(
             _code(video["video_id"]),
-            f'<td class="{"" if video["status"] == "ok" else "error"}">{escape(video["status"])}</td>',
+            f'<td class="{"ok" if video["status"] == "ok" else "error"}">{escape(video["status"])}</td>',
             *(_coverage(video, name) for name in _COVERED),
             _number(f"{video['num_frames']:,}"),
             _number("" if video["fps"] is None else f"{video['fps']:.4g}"),
