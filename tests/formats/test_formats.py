@@ -177,6 +177,16 @@ def test_arrays_of_another_shape_type_or_kind_are_refused(tmp_path: Path) -> Non
         read_keypoints(tmp_path / "b.npy")
 
 
+def test_a_damaged_array_file_is_refused_wherever_the_damage_lies(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_keypoints(path, Keypoints(np.random.default_rng(0).random((4, 543, 3))))
+    whole = path.read_bytes()
+    for place in range(40, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 8]) + whole[place + 8 :])
+        with pytest.raises((ValueError, OSError)):
+            read_keypoints(path)
+
+
 def test_metadata_with_a_foreign_field_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"video": 1}')
     with pytest.raises(ValueError, match="'video_id': ") as caught:

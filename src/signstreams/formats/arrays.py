@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
             raise ValueError("is a single array, expected an npz of named arrays")
         with file:
             return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise ValueError(f"is not a readable npz file ({error})") from error
 
 
