@@ -7,7 +7,7 @@ import pytest
 
 from signstreams.config.extract import BoxConfig
 from signstreams.extract.boxes import NUM_STREAMS, Observation
-from signstreams.extract.tracks import FrameBoxes, TrackBuilder, Window, boxes_at, resolve, smooth_at
+from signstreams.extract.tracks import BLOCK_FRAMES, FrameBoxes, TrackBuilder, Window, boxes_of, resolve, smooth_at
 from signstreams.streams import BoxState
 
 D, T, F, M = BoxState.DETECTED, BoxState.TRACKED, BoxState.FILLED, BoxState.MISSING
@@ -149,7 +149,7 @@ def test_smoothing_can_be_off() -> None:
 def test_a_box_centred_outside_the_frame_is_missing() -> None:
     boxes = np.stack([np.stack([[-1.0, 5, 9], [1, 5, 9], [5, 481, 9]])])  # (W=1, S, 3)
     window = Window(np.zeros(1), boxes, np.full_like(boxes, np.nan), np.zeros((1, 3)))
-    result = boxes_at(0, window, SIZE, BoxConfig())
+    (result,) = boxes_of(range(1), window, SIZE, BoxConfig())
     assert result.state.tolist() == [M, D, M]
     assert np.isnan(result.box[[0, 2]]).all()
     assert result.confidence.tolist() == [0, 1, 0]
@@ -170,17 +170,15 @@ def random_video(seed: int) -> tuple[np.ndarray, list[Observation]]:
     return times_s, observations
 
 
-def streamed(times_s: np.ndarray, observations: list[Observation], config: BoxConfig) -> tuple[list[FrameBoxes], int]:
-    builder = TrackBuilder(*SIZE, config)
+def streamed(
+    times_s: np.ndarray, observations: list[Observation], config: BoxConfig, max_waiting: int = 10_000
+) -> tuple[list[FrameBoxes], int]:
+    builder = TrackBuilder(*SIZE, config, max_waiting)
     result, most_waiting = [], 0
     for time_s, observation in zip(times_s, observations, strict=True):
-        builder.add(time_s, observation)
-        while builder.ready():
-            result.append(builder.take())
+        result += builder.add(time_s, observation)
         most_waiting = max(most_waiting, builder.num_waiting)
-    while builder.ready(at_end=True):
-        result.append(builder.take())
-    return result, most_waiting
+    return result + builder.finish(), most_waiting
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -189,10 +187,17 @@ def test_streaming_equals_the_whole_video_at_once(seed: int) -> None:
     config = BoxConfig(max_gap_s=[0.0, 0.1, 0.25][seed % 3], size_smoothing_s=[0.1, 0.0][seed % 2])
     result, most_waiting = streamed(times_s, observations, config)
     whole = Window(times_s, *(np.array(part) for part in zip(*observations, strict=True)))
-    assert len(result) == len(times_s)
-    for frame, got in enumerate(result):
-        expected = boxes_at(frame, whole, SIZE, config)
+    at_once = boxes_of(range(len(times_s)), whole, SIZE, config)
+    for got, expected in zip(result, at_once, strict=True):
         np.testing.assert_allclose(got.box, expected.box, rtol=1e-9)
         assert got.state.tolist() == expected.state.tolist()
         assert got.confidence.tolist() == expected.confidence.tolist()
-    assert most_waiting <= (2 * 0.25 + 0.2) * 60 + 2  # held back by time, however long the video is
+    assert most_waiting <= (2 * 0.25 + 0.2) * 60 + 2 + BLOCK_FRAMES  # held back by time, however long the video is
+
+
+def test_when_memory_is_short_boxes_come_early_and_none_is_lost() -> None:
+    times_s, observations = random_video(0)
+    for max_waiting in (1, 2, 7):
+        result, most_waiting = streamed(times_s, observations, BoxConfig(), max_waiting)
+        assert len(result) == len(times_s)
+        assert most_waiting <= max_waiting

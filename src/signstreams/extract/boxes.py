@@ -16,12 +16,14 @@ from signstreams.streams import STREAMS
 
 NUM_STREAMS = len(STREAMS)
 
-_SHOULDERS = [pose_index("left_shoulder"), pose_index("right_shoulder")]
-_EYES = [pose_index(f"{side}_eye{part}") for side in ("left", "right") for part in ("_inner", "", "_outer")]
-_MOUTH = [pose_index("mouth_left"), pose_index("mouth_right")]
-_EARS = [pose_index("left_ear"), pose_index("right_ear")]
-_FACE_POINTS = [pose_index("nose"), *_EYES, *_EARS, *_MOUTH]
-_HANDS = [[pose_index(f"{side}_{part}") for part in ("wrist", "index", "pinky")] for side in ("left", "right")]
+_SHOULDERS = np.array([pose_index("left_shoulder"), pose_index("right_shoulder")])
+_EYES = np.array([pose_index(f"{side}_eye{part}") for side in ("left", "right") for part in ("_inner", "", "_outer")])
+_MOUTH = np.array([pose_index("mouth_left"), pose_index("mouth_right")])
+_EARS = np.array([pose_index("left_ear"), pose_index("right_ear")])
+_FACE_POINTS = np.array([pose_index("nose"), *_EYES, *_EARS, *_MOUTH])
+_HANDS = np.array(
+    [[pose_index(f"{side}_{part}") for part in ("wrist", "index", "pinky")] for side in ("left", "right")]
+)
 
 # Body proportions: medians over the four real clips (docs/extraction.md), where both detectors found the part.
 EAR_TO_UNIT = 1.1  # half the shoulder distance, over the distance of the ears
@@ -69,13 +71,15 @@ def observe(keypoints: np.ndarray, width_px: int, height_px: int, config: BoxCon
         present = confidence[rows] > 0
         if present.any():
             detected[index] = box_around(points[rows][present], scales[index], floors[index])
-    if (confidence[_FACE_POINTS] > 0).all() and confidence[_FACE_POINTS].mean() >= config.min_visibility:
-        anchored[0] = _face_anchor(points, config.face_scale)
-        visibility[0] = confidence[_FACE_POINTS].mean()
-    for index, rows in enumerate(_HANDS, start=1):
-        if (confidence[rows] > 0).all() and confidence[rows].mean() >= config.min_visibility:
+    for index, rows in enumerate((_FACE_POINTS, *_HANDS)):
+        seen = confidence[rows]
+        if seen.min() <= 0 or seen.mean() < config.min_visibility:
+            continue
+        visibility[index] = seen.mean()
+        if index == 0:
+            anchored[index] = _face_anchor(points, config.face_scale)
+        else:
             anchored[index] = _hand_anchor(points[rows], unit_px, config.hand_scale)
-            visibility[index] = confidence[rows].mean()
     return Observation(detected, anchored, visibility)
 
 

@@ -137,9 +137,8 @@ class _Run:
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all artifacts but the metadata."""
         expected = reader.num_frames(self.config.fps)
-        tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes)
-        frame_bytes = reader.width_px * reader.height_px * 3
-        max_waiting = max(1, self.config.max_buffer_mib * 2**20 // frame_bytes)
+        max_waiting = max(1, self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3))
+        tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
         waiting: deque[Frame] = deque()
         with ExitStack() as stack:
             spool = stack.enter_context(_KeypointSpool(self.layout.keypoints(self.video_id).parent))
@@ -159,15 +158,14 @@ class _Run:
                     spool.append(keypoints)
                     self.times_s.append(frame.time_s)
                     observation = observe(keypoints, reader.width_px, reader.height_px, self.config.boxes)
-                    tracks.add(frame.time_s, observation)
                     waiting.append(frame)
-                    while tracks.ready() or len(waiting) > max_waiting:
-                        self._crop(waiting.popleft(), tracks.take(), archives)
+                    for boxes in tracks.add(frame.time_s, observation):
+                        self._crop(waiting.popleft(), boxes, archives)
                 if self.on_frame is not None:
                     self.on_frame(expected)
             with self._timed("crop"):
-                while waiting:
-                    self._crop(waiting.popleft(), tracks.take(), archives)
+                for boxes in tracks.finish():
+                    self._crop(waiting.popleft(), boxes, archives)
             with self._timed("write"):
                 self._write_arrays(spool.array(), reader)
 

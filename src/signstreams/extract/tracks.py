@@ -6,7 +6,7 @@ that its crop can be cut from the frame as decoded. What it gives equals working
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from signstreams.streams import BoxState
 
 KERNEL_RADIUS = 2.0
 """The Gaussian ends at two standard deviations: 95 % of its weight, and a shorter look ahead."""
+BLOCK_FRAMES = 8
 _EPS_S = 1e-6  # timestamps are sums of rounded steps
 
 
@@ -35,47 +36,57 @@ class FrameBoxes(NamedTuple):
 
 
 class TrackBuilder:
-    """Takes observations in order of time, gives the boxes of each frame once nothing later can change them.
+    """Takes observations in order of time, gives the boxes of frames once nothing later can change them.
+
+    They come in blocks: resolving a window costs the same for one frame as for several.
 
     Args:
         width_px: Frame width.
         height_px: Frame height: a box whose centre lies outside the frame is missing.
         config: Gap and smoothing.
+        max_waiting: Most frames held back. When there is no room for the whole look ahead, the first half of them gets
+            its boxes from what is known so far.
     """
 
-    def __init__(self, width_px: int, height_px: int, config: BoxConfig) -> None:
+    def __init__(self, width_px: int, height_px: int, config: BoxConfig, max_waiting: int) -> None:
         self._size_px = (width_px, height_px)
         self._config = config
+        self._max_waiting = max_waiting
+        self._block = max(1, min(BLOCK_FRAMES, max_waiting // 4))
         # smoothing -> ends of a filled gap -> detections that shift these
         self._reach_s = _kernel_reach_s(config) + 2 * config.max_gap_s + 4 * _EPS_S
-        self._times_s: deque[float] = deque()
-        self._observations: deque[Observation] = deque()
-        self._next = 0  # place in the deques of the first frame without final boxes
+        self._times_s: list[float] = []
+        self._observations: list[Observation] = []
+        self._next = 0  # place in the lists of the first frame without final boxes
 
     @property
     def num_waiting(self) -> int:
         """Frames whose boxes are not final yet."""
         return len(self._times_s) - self._next
 
-    def add(self, time_s: float, observation: Observation) -> None:
-        """Take the observation of the next frame."""
+    def add(self, time_s: float, observation: Observation) -> list[FrameBoxes]:
+        """Take the observation of the next frame; give the boxes that this makes final, in order, often none."""
         self._times_s.append(time_s)
         self._observations.append(observation)
+        if self.num_waiting > self._max_waiting:
+            return self._take(max(1, self.num_waiting // 2))
+        if self.num_waiting > self._block and time_s - self._times_s[self._next + self._block - 1] > self._reach_s:
+            return self._take(self._block)
+        return []
 
-    def ready(self, *, at_end: bool = False) -> bool:
-        """Whether the boxes of the first waiting frame are final; at the end of the video, all are."""
-        return self.num_waiting > 0 and (at_end or self._times_s[-1] - self._times_s[self._next] > self._reach_s)
+    def finish(self) -> list[FrameBoxes]:
+        """Boxes of all frames that wait, at the end of the video."""
+        return self._take(self.num_waiting)
 
-    def take(self) -> FrameBoxes:
-        """Boxes of the first waiting frame, from what is known so far."""
-        while self._times_s[self._next] - self._times_s[0] > self._reach_s:
-            self._times_s.popleft()
-            self._observations.popleft()
-            self._next -= 1
+    def _take(self, num_frames: int) -> list[FrameBoxes]:
+        if num_frames == 0:
+            return []
+        first = bisect_left(self._times_s, self._times_s[self._next] - self._reach_s)
+        del self._times_s[:first], self._observations[:first]
+        start = self._next - first
+        self._next = start + num_frames
         window = Window(np.array(self._times_s), *(np.array(part) for part in zip(*self._observations, strict=True)))
-        result = boxes_at(self._next, window, self._size_px, self._config)
-        self._next += 1
-        return result
+        return boxes_of(range(start, self._next), window, self._size_px, self._config)
 
 
 class Window(NamedTuple):
@@ -94,11 +105,11 @@ class Window(NamedTuple):
     visibility: np.ndarray
 
 
-def boxes_at(frame: int, window: Window, size_px: tuple[int, int], config: BoxConfig) -> FrameBoxes:
-    """Boxes of the frame with index ``frame`` in the window; ``size_px`` is the width and height of the image."""
-    box = np.full((NUM_STREAMS, 3), np.nan)
-    state = np.zeros(NUM_STREAMS, np.uint8)
-    confidence = np.zeros(NUM_STREAMS)
+def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: BoxConfig) -> list[FrameBoxes]:
+    """Boxes of the frames with these indices in the window; ``size_px`` is the width and height of the image."""
+    box = np.full((len(frames), NUM_STREAMS, 3), np.nan)
+    state = np.zeros((len(frames), NUM_STREAMS), np.uint8)
+    confidence = np.zeros((len(frames), NUM_STREAMS))
     for stream in range(NUM_STREAMS):
         known, states, sure = resolve(
             window.times_s,
@@ -107,12 +118,13 @@ def boxes_at(frame: int, window: Window, size_px: tuple[int, int], config: BoxCo
             window.visibility[:, stream],
             config.max_gap_s,
         )
-        if states[frame] == BoxState.MISSING:
-            continue
-        smooth = smooth_at(frame, window.times_s, known, config)
-        if 0 <= smooth[0] < size_px[0] and 0 <= smooth[1] < size_px[1]:
-            box[stream], state[stream], confidence[stream] = smooth, states[frame], sure[frame]
-    return FrameBoxes(box, state, confidence)
+        for row, frame in enumerate(frames):
+            if states[frame] == BoxState.MISSING:
+                continue
+            smooth = smooth_at(frame, window.times_s, known, config)
+            if 0 <= smooth[0] < size_px[0] and 0 <= smooth[1] < size_px[1]:
+                box[row, stream], state[row, stream], confidence[row, stream] = smooth, states[frame], sure[frame]
+    return [FrameBoxes(*rows) for rows in zip(box, state, confidence, strict=True)]
 
 
 def resolve(
@@ -138,9 +150,9 @@ def resolve(
     boxes = detected.copy()
     states = np.where(np.isnan(detected[:, 0]), BoxState.MISSING, BoxState.DETECTED).astype(np.uint8)
     confidence = (states == BoxState.DETECTED).astype(float)
-    if (states == BoxState.DETECTED).all():
-        return boxes, states, confidence
     has_body = ~np.isnan(anchored[:, 0])
+    if (states == BoxState.DETECTED).all() or not (states.any() or has_body.any()):
+        return boxes, states, confidence
     _fill_gaps(times_s, boxes, states, confidence, max_gap_s, unless=has_body)
     use = (states == BoxState.MISSING) & has_body
     if use.any():
