@@ -1,0 +1,97 @@
+"""Losses: honest CTC lengths, distillation without padding, translation without padding."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from signstreams.integrate.losses import (
+    ctc_loss,
+    ctc_steps_needed,
+    ctc_usable,
+    distillation_loss,
+    translation_loss,
+)
+
+
+def slow_ctc(logits: torch.Tensor, labels: list[int]) -> float:
+    """Minus log of the sum over every path that collapses to ``labels``."""
+    probs = logits.softmax(-1)
+    total = 0.0
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        merged = [label for label, _ in itertools.groupby(path) if label != 0]
+        if merged == labels:
+            total += math.prod(probs[step, label].item() for step, label in enumerate(path))
+    return -math.log(total)
+
+
+@pytest.mark.parametrize(("labels", "steps"), [([], 0), ([3], 1), ([1, 2], 2), ([1, 1], 3), ([2, 2, 2, 1], 6)])
+def test_ctc_needs_a_step_a_label_and_one_between_equal_ones(labels: list[int], steps: int) -> None:
+    assert ctc_steps_needed(labels) == steps
+
+
+def test_clips_that_are_too_short_are_counted_and_left_out() -> None:
+    glosses = [[1, 2], [1, 1], None, [1, 2, 3]]
+    assert ctc_usable(glosses, [2, 2, 9, 3]) == ([0, 3], 1)
+
+
+def test_ctc_is_the_sum_over_all_paths_whatever_the_padding() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 3)
+    term = ctc_loss(logits, torch.tensor([4, 5]), [[1, 2], [1, 1]], [0, 1])
+    expected = slow_ctc(logits[0, :4], [1, 2]) + slow_ctc(logits[1], [1, 1])
+    assert term.total.item() == pytest.approx(expected, rel=1e-4)
+    assert term.count == 2
+    padded = F.pad(logits, (0, 0, 0, 3), value=50.0)
+    assert ctc_loss(padded, torch.tensor([4, 5]), [[1, 2], [1, 1]], [0, 1]).total == pytest.approx(term.total.item())
+
+
+def test_ctc_of_no_usable_clip_is_zero_and_still_has_a_gradient() -> None:
+    logits = torch.randn(1, 1, 3, requires_grad=True)
+    term = ctc_loss(logits, torch.tensor([1]), [[1, 2]], [])
+    term.mean.backward()
+    assert term.mean.item() == 0 and term.count == 0 and not logits.grad.any()
+
+
+def test_distillation_is_the_divergence_from_the_mean_of_the_heads_without_padding() -> None:
+    torch.manual_seed(0)
+    logits = {name: torch.randn(2, 3, 4, requires_grad=True) for name in ("left", "fuse")}
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    term = distillation_loss(logits, mask)
+    expected = 0.0
+    for row, step in mask.nonzero().tolist():
+        probs = [scores[row, step].softmax(-1) for scores in logits.values()]
+        teacher = (probs[0] + probs[1]) / 2
+        expected += sum((teacher * (teacher / student).log()).sum().item() for student in probs)
+    assert term.count == 4
+    assert term.total.item() == pytest.approx(expected, rel=1e-4)
+    term.mean.backward()
+    for scores in logits.values():
+        assert not scores.grad[~mask].any() and scores.grad[mask].any()
+
+
+def test_distillation_of_equal_heads_is_zero_and_the_teacher_gets_no_gradient() -> None:
+    same = torch.randn(1, 3, 4)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert distillation_loss({"a": same, "b": same}, mask).total.item() == pytest.approx(0, abs=1e-5)
+    # with a fixed teacher p, the gradient of KL(p || softmax(z)) is softmax(z) - p
+    a, b = torch.randn(1, 1, 4, requires_grad=True), torch.randn(1, 1, 4, requires_grad=True)
+    distillation_loss({"a": a, "b": b}, mask[:, :1]).total.backward()
+    teacher = (a.softmax(-1) + b.softmax(-1)).detach() / 2
+    torch.testing.assert_close(a.grad, a.detach().softmax(-1) - teacher)
+
+
+def test_translation_counts_tokens_and_ignores_padding() -> None:
+    torch.manual_seed(0)
+    logits, tokens = torch.randn(2, 3, 5), torch.tensor([[3, 4, 1], [2, 1, 0]])
+    term = translation_loss(logits, tokens, label_smoothing=0.1)
+    expected = 0.0
+    for row, place in (tokens != 0).nonzero().tolist():
+        log_probs = logits[row, place].log_softmax(-1)
+        expected -= 0.9 * log_probs[tokens[row, place]].item() + 0.1 * log_probs.mean().item()
+    assert term.count == 5
+    assert term.total.item() == pytest.approx(expected, rel=1e-5)
