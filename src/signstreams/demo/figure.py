@@ -1,0 +1,210 @@
+"""Draws the signer into a picture: torso and head from sprites, arms and hands as surfaces with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from signstreams.demo.body import LEFT, RIGHT, Camera, Limb, limb
+from signstreams.demo.hand import FINGER_RADII, THUMB_RADII
+from signstreams.demo.head import MIDDLE, Expression, Head
+from signstreams.demo.motion import Motion
+from signstreams.demo.plan import HEIGHT_PX, WIDTH_PX
+from signstreams.demo.signers import Signer
+from signstreams.demo.surface import Patch, darken, paint
+
+# Parts 1..20 are the bones that end in that hand point; the others:
+_PALM, _ARM, _SLEEVE, _CUFF, _NAIL, _NECK = 21, 22, 23, 24, 25, 26
+_NUM_PARTS = 27
+_MARGIN_PX = 12  # torso beyond the picture, so that swaying shows no edge
+
+OCCLUDED_RATIO = 0.25
+"""A hand with more of its points than this behind the other arm counts as occluded."""
+OUTSIDE_RATIO = 0.15
+"""A hand with more of its points than this beyond the picture counts as out of it."""
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    """What is where in one frame.
+
+    Attributes:
+        limbs: Left and right.
+        face: (7, 2) px of `signstreams.demo.head.POINTS`.
+        occluded: (2,) bool: the other arm covers the hand.
+        outside: (2,) bool: the hand leaves the picture.
+    """
+
+    limbs: tuple[Limb, Limb]
+    face: np.ndarray
+    occluded: np.ndarray
+    outside: np.ndarray
+
+
+class Figure:
+    """One signer before one camera.
+
+    Args:
+        signer: Looks.
+        camera: Where from.
+        background: (H, W, 3) uint8 RGB.
+    """
+
+    def __init__(self, signer: Signer, camera: Camera, background: np.ndarray) -> None:
+        self._signer, self._camera, self._background = signer, camera, background
+        skin, shirt = np.array(signer.skin, float), np.array(signer.shirt, float)
+        self._colors = np.tile(skin, (_NUM_PARTS, 2, 1))
+        pale = np.minimum(skin * (0.94, 0.84, 0.82) + (22, 26, 26), 250)
+        self._colors[:, 0] = 0.55 * pale + 0.45 * np.array([232, 178, 156])  # the palm has less pigment than the back
+        self._colors[_ARM] = skin
+        self._colors[_SLEEVE], self._colors[_CUFF] = shirt, shirt * 0.86
+        self._colors[_NAIL] = 0.6 * skin + 0.4 * np.array([250, 205, 196])
+        self._colors[_NECK] = skin * 0.96
+        self._head = Head(signer, camera.unit_px)
+        self._torso = self._draw_torso()
+
+    def draw(self, motion: Motion, frame: int) -> tuple[np.ndarray, FrameTruth]:
+        """(H, W, 3) uint8 RGB, and what it shows."""
+        image = self._background.copy()
+        unit = self._camera.unit_px
+        sway = motion.sway[frame] * unit
+        self._paint_torso(image, sway)
+        middle = np.array([self._camera.x_px, self._camera.y_px]) + (np.array(MIDDLE) + motion.head[frame, :2]) * unit
+        face = Expression(
+            float(motion.mouth[frame, 0]), float(motion.mouth[frame, 1]), float(motion.brows[frame]), float(motion.lids[frame])
+        )
+        face_points = self._head.paint(image, middle + sway, float(motion.head[frame, 2]), face)
+        limbs = tuple(limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
+        nearer = RIGHT if limbs[RIGHT].hand[:, 2].mean() > limbs[LEFT].hand[:, 2].mean() else LEFT
+        self._paint_limb(image, limbs[1 - nearer])
+        cover = self._paint_limb(image, limbs[nearer])
+        points = np.stack([one.hand[:, :2] for one in limbs])  # (2, 21, 2)
+        beyond = (points < 0).any(-1) | (points >= (WIDTH_PX, HEIGHT_PX)).any(-1)
+        columns = np.clip(points[1 - nearer, :, 0].astype(int), 0, WIDTH_PX - 1)
+        rows = np.clip(points[1 - nearer, :, 1].astype(int), 0, HEIGHT_PX - 1)
+        occluded = np.zeros(2, bool)
+        occluded[1 - nearer] = cover[rows, columns].mean() > OCCLUDED_RATIO
+        return image, FrameTruth(limbs, face_points, occluded, beyond.mean(-1) > OUTSIDE_RATIO)
+
+    def _draw_torso(self) -> tuple[np.ndarray, np.ndarray]:
+        """RGB and coverage of neck and torso, `_MARGIN_PX` wider than the picture on every side."""
+        unit, build = self._camera.unit_px, self._signer.build
+        patch = Patch(-_MARGIN_PX, -_MARGIN_PX, WIDTH_PX + 2 * _MARGIN_PX, HEIGHT_PX + 2 * _MARGIN_PX)
+
+        def at(x: float, y: float, z: float) -> np.ndarray:
+            return np.array([self._camera.x_px + x * unit, self._camera.y_px + y * unit, z * unit])
+
+        wide = 0.5 + 0.5 * build
+        soft = 0.22 * unit
+        for side in (-1, 1):
+            patch.capsule(at(side * 0.5 * wide, 0.6, -0.5), at(side * 0.42 * build, 4.4, -0.5), 0.52 * unit, 0.5 * unit, _SLEEVE, blend=soft)
+        patch.capsule(at(0, 0.6, -0.42), at(0, 4.4, -0.4), 0.6 * unit, 0.6 * unit, _SLEEVE, blend=soft)
+        for side in (-1, 1):
+            patch.capsule(at(side * 0.25, 0.12, -0.42), at(side * 0.86, 0.22, -0.4), 0.27 * unit, 0.28 * unit * build, _SLEEVE, blend=soft)
+            patch.capsule(at(side * 0.16, -0.35, -0.4), at(side * 0.62, 0.02, -0.35), 0.12 * unit, 0.16 * unit, _SLEEVE, blend=soft)
+        drop = 0.62 if self._signer.collar == "vee" else 0.24
+        patch.capsule(at(0, -0.8, 0.1), at(0, 0.0, 0.0), 0.25 * unit, 0.25 * unit, _NECK)
+        patch.capsule(at(0, 0.0, 0.0), at(0, drop - 0.12, 0.08), 0.26 * unit, (0.06 if drop > 0.5 else 0.22) * unit, _NECK)
+        rgb, alpha = patch.shade(self._colors)
+        shade = cv2.GaussianBlur(np.clip(1.35 - np.abs(np.mgrid[0 : alpha.shape[0], 0 : alpha.shape[1]][0] - _MARGIN_PX - (self._camera.y_px - 0.5 * unit)) / (0.35 * unit), 0, 1).astype(np.float32), (0, 0), 5)
+        across = np.abs(np.arange(alpha.shape[1]) - _MARGIN_PX - self._camera.x_px) / unit
+        shade *= np.clip((0.42 - across) * 6, 0, 1)[None].astype(np.float32)  # the chin's shadow on the neck
+        return (rgb * (1 - 0.42 * shade[..., None])).astype(np.uint8), alpha
+
+    def _paint_torso(self, image: np.ndarray, sway: np.ndarray) -> None:
+        rgb, alpha = self._torso
+        whole = np.floor(sway).astype(int)
+        matrix = np.float32([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]])
+        top = max(int(self._camera.y_px - self._camera.unit_px), 0)
+        size = (rgb.shape[1], rgb.shape[0] - top)
+        rgb = cv2.warpAffine(rgb[top:], matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.warpAffine(alpha[top:], matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX, int(whole[1]) - _MARGIN_PX + top)
+
+    def _paint_limb(self, image: np.ndarray, arm: Limb) -> np.ndarray:
+        """Draw sleeve, forearm and hand; (H, W) bool of the picture that they cover."""
+        cover = np.zeros(image.shape[:2], bool)
+        for patch, palmar in (self._sleeve(arm), self._hand(arm)):
+            if patch is None:
+                continue
+            rgb, alpha = patch.shade(self._colors, palmar=palmar)
+            if palmar is not None:
+                darken(image, cv2.blur(alpha, (9, 9)), patch.x0 + 6, patch.y0 + 9, 0.2)
+            paint(image, rgb, alpha, patch.x0, patch.y0)
+            cover[patch.y0 : patch.y0 + patch.height, patch.x0 : patch.x0 + patch.width] |= alpha > 0.5
+        return cover
+
+    def _sleeve(self, arm: Limb) -> tuple[Patch | None, None]:
+        unit, build = self._camera.unit_px, self._signer.build
+        wrist = arm.hand[0]
+        cuff = arm.elbow + (wrist - arm.elbow) * self._signer.sleeve
+        patch = _patch_around(np.stack([arm.shoulder, arm.elbow, cuff]), 0.34 * unit * build)
+        if patch is None:
+            return None, None
+        low = -0.35 * unit
+        shoulder, elbow, end = (np.array([*p[:2], z]) for p, z in ((arm.shoulder, low), (arm.elbow, 0.0), (cuff, cuff[2])))
+        patch.capsule(shoulder, elbow, 0.29 * unit * build, 0.21 * unit * build, _SLEEVE)
+        patch.capsule(elbow, end, 0.205 * unit * build, (0.2 - 0.045 * self._signer.sleeve) * unit * build, _SLEEVE, blend=0.05 * unit)
+        return patch, None
+
+    def _hand(self, arm: Limb) -> tuple[Patch | None, np.ndarray]:
+        size, points = arm.size, arm.hand
+        wrist = points[0]
+        cuff = arm.elbow + (wrist - arm.elbow) * (self._signer.sleeve - 0.04)
+        palmar = np.zeros((_NUM_PARTS, 3))
+        palmar[1:21] = arm.palmar[1:]
+        palmar[_PALM] = palmar[_ARM] = arm.palmar[5]
+        patch = _patch_around(np.concatenate([points, cuff[None]]), 0.2 * size)
+        if patch is None:
+            return None, palmar
+        side = points[5] - points[17]
+        side = side / max(np.linalg.norm(side), 1e-6) * size
+        slim = np.linalg.norm(wrist - cuff) / size
+        thick = 0.12 + 0.035 * min(slim, 1.0)
+        for offset in (-0.05, 0.05):
+            patch.capsule(cuff + offset * 1.2 * side, wrist + offset * side, thick * size, 0.108 * size, _ARM, blend=0.1 * size)
+        root = wrist + (points[1] - wrist) * 0.2
+        for first, share, radius in ((5, 0.25, 0.082), (9, 0.08, 0.086), (13, -0.1, 0.084), (17, -0.25, 0.078)):
+            base = wrist + 0.2 * share * side
+            patch.capsule(base, points[first], radius * size * 1.12, radius * size * 0.82, _PALM, blend=0.09 * size)
+        patch.capsule(wrist - 0.06 * side, (points[17] + wrist) / 2 - 0.03 * side, 0.085 * size, 0.075 * size, _PALM, blend=0.08 * size)
+        patch.capsule(root, points[2], 0.085 * size, THUMB_RADII[1] * 1.15 * size, _PALM, blend=0.09 * size)
+        patch.capsule(points[2], (points[5] + points[1]) / 2, 0.05 * size, 0.05 * size, _PALM, blend=0.09 * size)
+        self._finger(patch, arm, (2, 3, 4), THUMB_RADII[1:], 0.05)
+        for finger in range(4):
+            first = 5 + 4 * finger
+            self._finger(patch, arm, tuple(range(first, first + 4)), FINGER_RADII[finger], 0.045)
+        return patch, palmar
+
+    @staticmethod
+    def _finger(patch: Patch, arm: Limb, joints: tuple[int, ...], radii: np.ndarray, blend: float) -> None:
+        size, points = arm.size, arm.hand
+        for number in range(len(joints) - 1):
+            start, end = points[joints[number]], points[joints[number + 1]]
+            if number == len(joints) - 2:
+                end = end - (end - start) * 0.12  # the point is on the skin, the sphere reaches beyond its middle
+            patch.capsule(
+                start,
+                end,
+                radii[number] * size,
+                radii[number + 1] * size,
+                joints[number + 1],
+                blend=(blend if number == 0 else 0.012) * size,
+                crease=0.0 if number == 0 else 0.2,
+            )
+        tip, before = points[joints[-1]], points[joints[-2]]
+        back = -arm.palmar[joints[-1]]
+        bed = tip - (tip - before) * 0.3 + back * radii[-1] * 0.5 * size
+        end = tip - (tip - before) * 0.02 + back * radii[-1] * 0.38 * size
+        patch.capsule(bed, end, radii[-1] * 0.72 * size, radii[-1] * 0.7 * size, _NAIL)
+
+
+def _patch_around(points: np.ndarray, margin: float) -> Patch | None:
+    """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when all is beyond it."""
+    low = np.maximum(np.floor(points[:, :2].min(0) - margin).astype(int), 0)
+    high = np.minimum(np.ceil(points[:, :2].max(0) + margin).astype(int), (WIDTH_PX, HEIGHT_PX))
+    if (high - low < 2).any():
+        return None
+    return Patch(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))

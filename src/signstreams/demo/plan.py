@@ -1,0 +1,237 @@
+"""What a demo corpus holds, known without rendering it: signers, videos, sentences, frames, splits.
+
+Snakemake asks for the video ids while it reads its rules, so this module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+from signstreams.demo.grammar import Sentence, sentences
+from signstreams.demo.lexicon import GLOSSES
+from signstreams.demo.signers import SIGNERS
+from signstreams.errors import UserError
+
+FPS = 25
+WIDTH_PX, HEIGHT_PX = 640, 480
+
+REST_FRAMES = 3
+"""Before the first, between two and after the last sentence of a video: the hands rest."""
+RAISE_FRAMES = (6, 8)
+"""Fewest and most frames that the hands need to rise to the first sign, and to sink after the last."""
+TRANSITION_FRAMES = (6, 7)
+"""Fewest and most frames between two signs."""
+SIGN_FRAMES = (10, 12)
+"""Fewest and most frames of a sign."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SizeSpec:
+    """How much a size holds.
+
+    Attributes:
+        num_signers: Signers that take part.
+        clips_per_video: Clips of the videos, in turn.
+        num_videos: Split to its number of videos.
+        max_glosses: Longest sentence of train.
+        max_held_out_glosses: Longest sentence of val and test.
+        min_train_count: How often every gloss of the lexicon is in train; 0: not every gloss needs to be.
+    """
+
+    num_signers: int
+    clips_per_video: tuple[int, ...]
+    num_videos: dict[str, int]
+    max_glosses: int
+    max_held_out_glosses: int
+    min_train_count: int
+
+
+SIZES: dict[str, SizeSpec] = {
+    "tiny": SizeSpec(4, (2,), {"train": 2, "val": 1, "test": 1}, 3, 2, 0),
+    "demo": SizeSpec(5, (2, 3, 2), {"train": 14, "val": 3, "test": 3}, 4, 4, 4),
+    "bench": SizeSpec(6, (2, 3), {"train": 96, "val": 12, "test": 12}, 5, 5, 10),
+}
+
+
+@dataclass(frozen=True)
+class PlannedSign:
+    """A gloss in its place: frames ``start`` to ``end`` (excluded), counted from the start of the video."""
+
+    gloss: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """One sentence: frames ``start`` to ``end`` (excluded) of its video, raising and lowering the hands included."""
+
+    clip_id: str
+    sentence: Sentence
+    start: int
+    end: int
+    signs: tuple[PlannedSign, ...]
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """One file: a signer signs some sentences with short rests between them."""
+
+    video_id: str
+    signer: str
+    clips: tuple[PlannedClip, ...]
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """A whole demo corpus.
+
+    Attributes:
+        size: Key of `SIZES`.
+        seed: Seed of everything random.
+        signers: Names of those who take part.
+        videos: Sorted by id.
+        splits: Split to its clip ids: video-disjoint, sentences of val and test unseen in train.
+        unseen_signer_splits: The same with a signer of their own for val and for test; only in ``bench``.
+    """
+
+    size: str
+    seed: int
+    signers: tuple[str, ...]
+    videos: tuple[PlannedVideo, ...]
+    splits: dict[str, tuple[str, ...]]
+    unseen_signer_splits: dict[str, tuple[str, ...]] | None
+
+    def clips(self) -> list[PlannedClip]:
+        """All clips, in the order of the videos."""
+        return [clip for video in self.videos for clip in video.clips]
+
+    def video(self, video_id: str) -> PlannedVideo:
+        """The video of that id.
+
+        Raises:
+            UserError: When there is none.
+        """
+        for video in self.videos:
+            if video.video_id == video_id:
+                return video
+        known = f"{self.videos[0].video_id} to {self.videos[-1].video_id}"
+        raise UserError(
+            f"video '{video_id}': not in the demo corpus of size {self.size} and seed {self.seed}, expected {known}"
+        )
+
+
+def video_ids(size: str, seed: int) -> list[str]:
+    """Ids of the videos of a demo corpus, sorted.
+
+    Raises:
+        UserError: When there is no such size.
+    """
+    return [video.video_id for video in plan(size, seed).videos]
+
+
+@cache
+def plan(size: str, seed: int) -> DemoPlan:
+    """The same arguments always give the same plan.
+
+    Raises:
+        UserError: When there is no such size.
+    """
+    if size not in SIZES:
+        raise UserError(f"size '{size}': no such demo corpus, expected one of {', '.join(SIZES)}")
+    spec = SIZES[size]
+    rng = random.Random(f"signstreams demo {size} {seed}")
+    signers = tuple(signer.name for signer in SIGNERS[: spec.num_signers])
+    split_of_video = _shuffled(rng, [split for split, count in spec.num_videos.items() for _ in range(count)])
+    num_clips = [spec.clips_per_video[i % len(spec.clips_per_video)] for i in range(len(split_of_video))]
+    wanted = Counter({split: 0 for split in spec.num_videos})
+    for split, count in zip(split_of_video, num_clips, strict=True):
+        wanted[split] += count
+    chosen = {split: iter(group) for split, group in _choose_sentences(rng, spec, wanted).items()}
+    videos, splits = [], {split: [] for split in spec.num_videos}
+    for number, (split, count) in enumerate(zip(split_of_video, num_clips, strict=True)):
+        video = _video(rng, f"demo_{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)])
+        videos.append(video)
+        splits[split] += [clip.clip_id for clip in video.clips]
+    return DemoPlan(
+        size=size,
+        seed=seed,
+        signers=signers,
+        videos=tuple(videos),
+        splits={split: tuple(ids) for split, ids in splits.items()},
+        unseen_signer_splits=_by_signer(videos, signers) if size == "bench" else None,
+    )
+
+
+def _choose_sentences(rng: random.Random, spec: SizeSpec, wanted: Counter[str]) -> dict[str, list[Sentence]]:
+    """Different sentences for every clip; those of val and test are made of glosses that train has."""
+    for _ in range(1000):
+        pool = _shuffled(rng, [s for s in sentences() if len(s.glosses) <= spec.max_glosses])
+        counts: Counter[str] = Counter()
+        chosen = {"train": _take(pool, wanted["train"], counts)}
+        if min((counts[gloss] for gloss in GLOSSES), default=0) < spec.min_train_count:
+            continue
+        pool = [s for s in pool if len(s.glosses) <= spec.max_held_out_glosses and set(s.glosses) <= set(counts)]
+        held_out: Counter[str] = Counter()
+        for split in ("val", "test"):
+            chosen[split] = _take(pool, wanted[split], held_out)
+        if all(len(chosen[split]) == count for split, count in wanted.items()):
+            return {split: _shuffled(rng, group) for split, group in chosen.items()}
+    raise AssertionError("no choice of sentences covers the lexicon: the sizes do not fit the grammar")
+
+
+def _take(pool: list[Sentence], count: int, counts: Counter[str]) -> list[Sentence]:
+    """Remove ``count`` sentences from ``pool``, each time the one with the rarest glosses among the next forty."""
+    taken = []
+    while len(taken) < count and pool:
+        best = max(pool[:40], key=lambda s: sum((1 + counts[gloss]) ** -3 for gloss in s.glosses) / len(s.glosses))
+        pool.remove(best)
+        counts.update(best.glosses)
+        taken.append(best)
+    return taken
+
+
+def _video(rng: random.Random, video_id: str, signer: str, group: Sequence[Sentence]) -> PlannedVideo:
+    frame = REST_FRAMES
+    clips = []
+    for number, sentence in enumerate(group):
+        start = frame
+        frame += _between(rng, RAISE_FRAMES)
+        signs = []
+        for position, gloss in enumerate(sentence.glosses):
+            if position:
+                frame += _between(rng, TRANSITION_FRAMES)
+            end = frame + _between(rng, SIGN_FRAMES)
+            signs.append(PlannedSign(gloss, frame, end))
+            frame = end
+        frame += _between(rng, RAISE_FRAMES)
+        clips.append(PlannedClip(f"{video_id}_{number}", sentence, start, frame, tuple(signs)))
+        frame += REST_FRAMES
+    return PlannedVideo(video_id, signer, tuple(clips), frame)
+
+
+def _by_signer(videos: Sequence[PlannedVideo], signers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    split_of = {signers[-2]: "val", signers[-1]: "test"}
+    return {
+        split: tuple(c.clip_id for v in videos if split_of.get(v.signer, "train") == split for c in v.clips)
+        for split in ("train", "val", "test")
+    }
+
+
+# Only rng.random() promises the same numbers in every Python: choices are built on it.
+def _between(rng: random.Random, bounds: tuple[int, int]) -> int:
+    low, high = bounds
+    return low + int(rng.random() * (high - low + 1))
+
+
+def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+    keyed = sorted((rng.random(), position) for position in range(len(items)))
+    return [items[position] for _, position in keyed]

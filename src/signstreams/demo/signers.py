@@ -1,0 +1,87 @@
+"""Who signs: build, skin, clothes, hair, camera and background of each signer. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Color = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Looks of one signer; lengths in units of half the shoulder distance, the unit itself in px.
+
+    Attributes:
+        name: Id in meta.csv.
+        unit_px: Half the shoulder distance: nearness of the camera.
+        build: Thickness of torso and arms; 1 is average.
+        hand_length: Wrist to tip of the middle finger.
+        skin: Colour of the back of the hand and of the face.
+        shirt: Colour of torso and sleeves.
+        sleeve: Share of the forearm that the sleeve covers.
+        collar: ``round`` or ``vee``.
+        hair: Colour.
+        hair_style: ``short``, ``long``, ``bun`` or ``curly``.
+        brow: Colour of the brows.
+        eyes: Colour of the iris.
+        backdrop: ``wall``, ``gradient``, ``shelf``, ``window``, ``board`` or ``curtain``.
+        backdrop_color: Its main colour.
+        rests_low: Resting hands hang below the lower edge of the picture; they lie before the belly otherwise.
+        left_handed: The left hand signs.
+        has_beard: A beard over chin and cheeks.
+        has_glasses: Glasses with a thin dark frame.
+    """
+
+    name: str
+    unit_px: float
+    build: float
+    hand_length: float
+    skin: Color
+    shirt: Color
+    sleeve: float
+    collar: str
+    hair: Color
+    hair_style: str
+    brow: Color
+    eyes: Color
+    backdrop: str
+    backdrop_color: Color
+    rests_low: bool = False
+    left_handed: bool = False
+    has_beard: bool = False
+    has_glasses: bool = False
+
+
+SIGNERS: tuple[Signer, ...] = (
+    Signer(
+        "ana", 84, 0.95, 1.16, (226, 178, 148), (38, 52, 84), 0.8, "vee", (72, 46, 30), "long", (66, 44, 30),
+        (92, 66, 40), "gradient", (168, 182, 192),
+    ),
+    Signer(
+        "bruno", 90, 1.15, 1.18, (142, 94, 66), (88, 104, 66), 0.25, "round", (24, 20, 18), "short", (24, 18, 16),
+        (52, 34, 24), "shelf", (196, 178, 152), has_beard=True,
+    ),
+    Signer(
+        "carla", 78, 0.9, 1.18, (240, 200, 176), (132, 34, 48), 0.6, "round", (176, 108, 52), "bun", (132, 80, 44),
+        (84, 118, 92), "window", (208, 204, 190), rests_low=True, has_glasses=True,
+    ),
+    Signer(
+        "dario", 86, 1.05, 1.2, (204, 150, 112), (46, 46, 50), 0.85, "vee", (38, 30, 26), "curly", (36, 28, 24),
+        (70, 48, 30), "curtain", (74, 112, 124),
+    ),
+    Signer(
+        "elsa", 80, 0.9, 1.18, (184, 130, 94), (218, 206, 180), 0.3, "vee", (34, 24, 22), "long", (34, 24, 20),
+        (58, 38, 26), "board", (70, 98, 84), rests_low=True,
+    ),
+    Signer(
+        "fabio", 92, 1.1, 1.14, (232, 186, 160), (70, 112, 158), 0.7, "round", (146, 140, 132), "short", (118, 108, 98),
+        (84, 110, 138), "wall", (186, 160, 136), has_glasses=True,
+    ),
+)  # fmt: skip
+"""In the order in which they join: `tiny` takes four, `demo` five, `bench` all six."""
+
+
+def signer_named(name: str) -> Signer:
+    """The signer of that name."""
+    return next(signer for signer in SIGNERS if signer.name == name)
