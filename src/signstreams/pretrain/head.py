@@ -47,6 +47,26 @@ class DinoHead(nn.Module):
             else:
                 nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
 
+    @torch.no_grad()
+    def standardize(self, tokens: Tensor) -> None:
+        """Rescale and shift each layer so that its outputs have mean 0 and deviation 1 over these class tokens.
+
+        Class tokens of random weights are nearly equal for all crops, so are their scores, and DINO spends its first
+        thousands of steps in that flat phase. After this the first targets differ from crop to crop already
+        (data-dependent initialisation, Krähenbühl et al. 2016; docs/experiments.md).
+
+        Args:
+            tokens: (N, D) of the backbone with its first weights, N >= 2.
+        """
+        x = tokens.float()
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                raw = F.linear(x, layer.weight)  # (N, out)
+                mean, std = raw.mean(dim=0), raw.std(dim=0).clamp_min(1e-6)
+                layer.weight /= std[:, None]
+                layer.bias.copy_(-mean / std)
+            x = layer(x)
+
 
 class Prototypes(nn.Module):
     """Weight-normed linear layer without bias: direction ``weight_v``, length ``weight_g`` (fixed: 1, no parameter)."""

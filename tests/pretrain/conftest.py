@@ -1,0 +1,74 @@
+"""Crops of three made-up videos, and the smallest config that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.formats.crops import CropWriter
+
+VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
+
+
+@pytest.fixture(scope="session")
+def crops_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``mi corpus 'ñ'/hand_r`` with three archives of 16 crops: bars whose angle follows the frame."""
+    folder = tmp_path_factory.mktemp("pretrain") / "mi corpus 'ñ'" / "hand_r"
+    for video in range(VIDEOS):
+        with CropWriter(folder / f"video_{video}.zip", f"video_{video}") as writer:
+            for frame in range(FRAMES):
+                writer.add(frame, _picture(video, frame))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int, int], bytes]:
+    """JPEG bytes of a made-up crop, by video and frame."""
+    return _picture
+
+
+@pytest.fixture
+def make(tiny: dict[str, Any]) -> Callable[..., PretrainConfig]:
+    """Config of `tiny` with sections merged into it."""
+
+    def build(**changes: Any) -> PretrainConfig:
+        tree = dict(tiny)
+        for key, value in changes.items():
+            tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+        return PretrainConfig.model_validate(tree)
+
+    return build
+
+
+def _picture(video: int, frame: int) -> bytes:
+    """JPEG of a bright bar on the video's own colour."""
+    image = np.full((SIDE_PX, SIDE_PX, 3), (40 + 50 * video, 90, 160 - 40 * video), np.uint8)
+    angle = np.pi * frame / FRAMES
+    tip = np.array([np.cos(angle), np.sin(angle)]) * 15
+    ends = [tuple(int(value) for value in SIDE_PX // 2 + sign * tip) for sign in (-1, 1)]
+    cv2.line(image, ends[0], ends[1], (230, 220, 200), 5)
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+@pytest.fixture
+def tiny(crops_dir: Path, tmp_path: Path) -> dict[str, Any]:
+    """Settings of a run that takes a second; change what the test is about."""
+    return {
+        "train_dir": [str(crops_dir)],
+        "output_dir": str(tmp_path / "run"),
+        "epochs": 2,
+        "device": "cpu",
+        "threads": 1,
+        "dataset": {"batch_size": 8, "num_workers": 0},
+        "model": {"arch": "vit_tiny", "patch_px": 8, "depth": 1},
+        "augmentation": {"global_px": 16, "local_px": 8, "num_local": 2},
+        "dino": {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 16},
+        "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8},
+        "checkpointing": {"every_steps": 2},
+    }

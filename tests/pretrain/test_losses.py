@@ -1,0 +1,217 @@
+"""The losses against slow readable versions, and what must hold whatever the numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from signstreams.pretrain.head import DinoHead
+from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, sinkhorn_targets
+from signstreams.pretrain.meters import CollapseWatch, Meters
+from signstreams.pretrain.probe import assignment_information, feature_std, rank_me
+
+
+def _scores(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _slow_dino(student: Tensor, targets: Tensor, temp: float) -> float:
+    """Nested loops over views, as in facebookresearch/dino."""
+    total, pairs = 0.0, 0
+    for t in range(len(targets)):
+        for v in range(len(student)):
+            if t == v:
+                continue
+            for b in range(student.shape[1]):
+                p = torch.softmax(student[v, b] / temp, dim=0)
+                total -= float((targets[t, b] * p.log()).sum()) / student.shape[1]
+            pairs += 1
+    return total / pairs
+
+
+@pytest.mark.parametrize("num_views", [2, 5, 10])
+def test_the_dino_loss_is_the_mean_over_all_pairs_but_the_same_view(num_views: int) -> None:
+    student, targets = _scores(num_views, 3, 7), _scores(2, 3, 7, seed=1).softmax(dim=-1)
+    expected = _slow_dino(student, targets, 0.1)
+    assert float(dino_loss(student, targets, student_temp=0.1)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_view_does_not_learn_from_itself() -> None:
+    targets = _scores(2, 3, 7, seed=1).softmax(dim=-1)
+    student = _scores(2, 3, 7).requires_grad_()
+    changed = targets.clone()
+    changed[0] = changed[0].roll(1, dims=-1)
+    first = torch.autograd.grad(dino_loss(student, targets, student_temp=0.1), student)[0]
+    second = torch.autograd.grad(dino_loss(student, changed, student_temp=0.1), student)[0]
+    assert torch.equal(first[0], second[0])  # view 0 is taught by view 1 alone
+    assert not torch.equal(first[1], second[1])
+
+
+def test_a_permuted_batch_keeps_its_loss() -> None:
+    student, targets = _scores(4, 6, 5), _scores(2, 6, 5, seed=1).softmax(dim=-1)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
+    assert float(dino_loss(student[:, order], targets[:, order], student_temp=0.1)) == pytest.approx(
+        float(dino_loss(student, targets, student_temp=0.1)), rel=1e-5
+    )
+
+
+def test_knowing_nothing_costs_the_logarithm_of_the_prototypes() -> None:
+    student, targets = torch.zeros(4, 3, 32), torch.full((2, 3, 32), 1 / 32)
+    assert float(dino_loss(student, targets, student_temp=0.1)) == pytest.approx(math.log(32))
+
+
+def test_the_centre_of_a_step_is_used_from_the_next_one_on() -> None:
+    centre, scores = Centre(5, momentum=0.9), _scores(2, 4, 5)
+    assert torch.allclose(centre.targets(scores, 0.04), F.softmax(scores / 0.04, dim=-1))
+    centre.update(scores)
+    expected = 0.1 * scores.flatten(0, 1).mean(dim=0)
+    assert torch.allclose(centre.value, expected)
+    assert torch.allclose(centre.targets(scores, 0.04), F.softmax((scores - expected) / 0.04, dim=-1))
+    centre.update(scores)
+    assert torch.allclose(centre.value, 0.9 * expected + expected)
+
+
+def test_a_batch_that_is_not_finite_leaves_the_centre_alone() -> None:
+    centre = Centre(3, momentum=0.5)
+    centre.update(torch.ones(2, 4, 3))
+    centre.update(torch.full((2, 4, 3), float("nan")))
+    assert torch.equal(centre.value, torch.full((3,), 0.5))
+
+
+def _slow_sinkhorn(scores: Tensor, temp: float, num_iters: int) -> Tensor:
+    """DINOv2's notation: Q is (K, B)."""
+    q = torch.exp(scores.double() / temp).T
+    prototypes, rows = q.shape
+    q = q / q.sum()
+    for _ in range(num_iters):
+        q = q / q.sum(dim=1, keepdim=True) / prototypes
+        q = q / q.sum(dim=0, keepdim=True) / rows
+    return (q * rows).T
+
+
+def test_sinkhorn_follows_its_formula() -> None:
+    scores = _scores(12, 5)
+    result = sinkhorn_targets(scores, temp=0.5, num_iters=3)
+    torch.testing.assert_close(result.double(), _slow_sinkhorn(scores, 0.5, 3), rtol=1e-4, atol=1e-6)
+    assert torch.allclose(result.sum(dim=1), torch.ones(12))
+
+
+def test_sinkhorn_gives_every_prototype_the_same_share() -> None:
+    lopsided = _scores(200, 4) + torch.tensor([3.0, 0.0, 0.0, 0.0])
+    shares = sinkhorn_targets(lopsided, temp=0.5, num_iters=50).mean(dim=0)
+    assert torch.allclose(shares, torch.full((4,), 0.25), atol=1e-3)
+
+
+def test_sinkhorn_survives_great_scores() -> None:
+    result = sinkhorn_targets(_scores(6, 4) * 1e4, temp=0.04, num_iters=3)
+    assert torch.isfinite(result).all()
+
+
+def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_neighbour() -> None:
+    tokens = _scores(6, 4)
+    x = F.normalize(tokens, dim=-1)
+    total = 0.0
+    for i in range(6):
+        nearest = min(float((x[i] - x[j]).norm()) for j in range(6) if j != i)
+        total -= math.log(nearest + 1e-4)
+    assert float(koleo_loss(tokens, epsilon=1e-4)) == pytest.approx(total / 6, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_duplicates_leave_koleo_and_its_gradient_finite(dtype: torch.dtype) -> None:
+    tokens = _scores(4, 8).to(dtype)
+    tokens[1] = tokens[0]
+    tokens.requires_grad_()
+    loss = koleo_loss(tokens, epsilon=1e-4)
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert torch.isfinite(torch.autograd.grad(loss, tokens)[0]).all()
+
+
+def test_koleo_pushes_neighbours_apart() -> None:
+    tokens = torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]], requires_grad=True)
+    gradient = torch.autograd.grad(koleo_loss(tokens, epsilon=1e-4), tokens)[0]
+    moved = tokens.detach() - 0.001 * gradient
+    assert F.cosine_similarity(moved[0], moved[1], dim=0) < F.cosine_similarity(tokens[0], tokens[1], dim=0)
+
+
+def test_prototypes_have_length_one_until_they_may_learn_it() -> None:
+    fixed = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
+    free = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=False)
+    for head in (fixed, free):
+        head.init_weights(torch.Generator().manual_seed(0))
+    tokens = _scores(5, 4)
+    assert fixed(tokens).abs().max() <= 1.0 + 1e-6
+    assert torch.equal(fixed(tokens), free(tokens))
+    assert "prototypes.weight_g" not in dict(fixed.named_parameters())
+    with torch.no_grad():
+        free.prototypes.weight_g.fill_(2.0)
+        free.prototypes.weight_v.mul_(5.0)  # the direction alone counts
+    assert torch.allclose(free(tokens), 2 * fixed(tokens), atol=1e-6)
+
+
+def _read(targets: Tensor) -> dict[str, float]:
+    meters = Meters(targets.shape[-1], torch.device("cpu"))
+    one = torch.tensor(1.0)
+    meters.add(loss=one, dino=one * 2, koleo=one, targets=targets, grad_norm=one, is_bad=torch.tensor(False))
+    return meters.read()
+
+
+def test_entropies_tell_learning_from_both_collapses() -> None:
+    eye = torch.eye(8).reshape(2, 4, 8)
+    sharp_and_spread = _read(eye)
+    assert sharp_and_spread["teacher/entropy_sample"] == pytest.approx(0.0)
+    assert sharp_and_spread["teacher/entropy_batch"] == pytest.approx(math.log(8))
+    assert sharp_and_spread["teacher/prototypes_used_ratio"] == 1.0
+    one_wins = _read(eye[:1, :1].expand(2, 4, 8))
+    assert one_wins["teacher/entropy_batch"] == pytest.approx(0.0)
+    assert one_wins["teacher/prototypes_used_ratio"] == 1 / 8
+    flat = _read(torch.full((2, 4, 8), 1 / 8))
+    assert flat["teacher/entropy_sample"] == pytest.approx(math.log(8))
+    assert flat["train/kl"] == pytest.approx(2 - math.log(8), rel=1e-5)
+
+
+def test_losses_that_are_not_finite_are_counted_in_a_row() -> None:
+    meters = Meters(4, torch.device("cpu"))
+    for is_bad in (False, True, True, False, True):
+        value = torch.tensor(float("nan") if is_bad else 1.0)
+        meters.add(
+            loss=value,
+            dino=value,
+            koleo=value,
+            targets=torch.full((2, 3, 4), 0.25),
+            grad_norm=value,
+            is_bad=torch.tensor(is_bad),
+        )
+    assert meters.num_bad_in_a_row() == 2
+    assert meters.read()["train/loss"] == 1.0
+
+
+def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:
+    healthy = {"teacher/entropy_batch": 2.0, "teacher/entropy_sample": 1.0}
+    one_wins = {"teacher/entropy_batch": 0.01, "teacher/entropy_sample": 0.01}
+    flat = {"teacher/entropy_batch": math.log(16), "teacher/entropy_sample": math.log(16)}
+    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000)
+    assert [watch.judge(one_wins, 100)] * 5 == [None] * 5
+    assert [watch.judge(record, 300) for record in (one_wins, one_wins, healthy, one_wins, one_wins)] == [None] * 5
+    assert "one prototype" in (watch.judge(one_wins, 300) or "")
+    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000)
+    assert [watch.judge(flat, 5_000) for _ in range(5)] == [None] * 5
+    assert [watch.judge(flat, 10_000) for _ in range(2)] == [None] * 2
+    assert "no progress" in (watch.judge(flat, 10_000) or "")
+
+
+def test_rank_and_information_fall_when_features_collapse() -> None:
+    spread, line = _scores(64, 8), _scores(64, 1) @ _scores(1, 8, seed=1)
+    assert rank_me(spread) > 7
+    assert rank_me(line) == pytest.approx(1.0, abs=1e-6)
+    assert rank_me(spread + 100) == pytest.approx(rank_me(spread), rel=1e-3)  # a common mean says nothing
+    assert assignment_information(torch.eye(8) * 100, 0.1) == pytest.approx(math.log(8))
+    assert assignment_information(torch.ones(8, 8), 0.1) == pytest.approx(0.0, abs=1e-9)
+    assert assignment_information(torch.eye(8)[:1].expand(8, 8) * 100, 0.1) == pytest.approx(0.0, abs=1e-9)
+    assert feature_std(spread) > 0.9
+    assert feature_std(torch.ones(64, 8)) == 0.0
