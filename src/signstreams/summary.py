@@ -58,5 +58,8 @@ def _translation(folder: Path) -> list[str]:
     if not path.exists():
         return [f"translation not there yet: {path}"]
     scores = read_json(path)
-    shown = ", ".join(f"{name} {value}" for name, value in scores.items() if isinstance(value, int | float))
-    return [f"translation {shown}; {path}, {folder / 'predictions.csv'}"]
+    shown = [f"BLEU-4 {scores['bleu_4']:.1f}", f"chrF {scores['chrf']:.1f}", f"ROUGE-L {scores['rouge_l']:.1f}"]
+    if "gloss" in scores:
+        shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
+    clips = f"{scores['num_clips']} clips of {scores['split']}"
+    return [f"translation {', '.join(shown)} on {clips}; {path}, {folder / 'predictions.csv'}"]

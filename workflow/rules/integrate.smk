@@ -6,6 +6,7 @@ TRAIN_FILES = {
     "predictions": "predictions.csv",
     "best": "best.pt",
     "last": "last.pt",
+    "tokenizer": "tokenizer.json",
     "config": "config.json",
     "history": "metrics.jsonl",
     "artifacts": "artifacts.json",
