@@ -155,6 +155,17 @@ def test_a_box_centred_outside_the_frame_is_missing() -> None:
     assert result.confidence.tolist() == [0, 1, 0]
 
 
+def test_a_box_that_no_detector_vouches_for_must_lie_mostly_within_the_frame() -> None:
+    at_rim, inside = [320.0, 470.0, 100.0], [320.0, 440.0, 100.0]  # 60 % and 90 % within 480 rows
+    boxes = np.array([[at_rim, at_rim, inside]])
+    none = np.full_like(boxes, np.nan)
+    state = {}
+    for name, detected, anchored in (("detected", boxes, none), ("tracked", none, boxes)):
+        (result,) = boxes_of(range(1), Window(np.zeros(1), detected, anchored, np.ones((1, 3))), SIZE, BoxConfig())
+        state[name] = result.state.tolist()
+    assert state == {"detected": [D, D, D], "tracked": [M, M, T]}
+
+
 def random_video(seed: int) -> tuple[np.ndarray, list[Observation]]:
     """Times of a variable rate, and observations with gaps of all lengths."""
     rng = np.random.default_rng(seed)

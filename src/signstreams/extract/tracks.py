@@ -18,6 +18,9 @@ from signstreams.streams import BoxState
 KERNEL_RADIUS = 2.0
 """The Gaussian ends at two standard deviations: 95 % of its weight, and a shorter look ahead."""
 BLOCK_FRAMES = 8
+"""Frames whose boxes are resolved together."""
+MIN_INSIDE_RATIO = 0.75
+"""Least share of a tracked or filled box that lies within the frame: a wrist at the rim has no hand to show."""
 _EPS_S = 1e-6  # timestamps are sums of rounded steps
 
 
@@ -42,7 +45,7 @@ class TrackBuilder:
 
     Args:
         width_px: Frame width.
-        height_px: Frame height: a box whose centre lies outside the frame is missing.
+        height_px: Frame height: a box that lies outside the frame is missing.
         config: Gap and smoothing.
         max_waiting: Most frames held back. When there is no room for the whole look ahead, the first half of them gets
             its boxes from what is known so far.
@@ -122,9 +125,17 @@ def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: Bo
             if states[frame] == BoxState.MISSING:
                 continue
             smooth = smooth_at(frame, window.times_s, known, config)
-            if 0 <= smooth[0] < size_px[0] and 0 <= smooth[1] < size_px[1]:
+            if _is_in_frame(smooth, size_px, is_detected=states[frame] == BoxState.DETECTED):
                 box[row, stream], state[row, stream], confidence[row, stream] = smooth, states[frame], sure[frame]
     return [FrameBoxes(*rows) for rows in zip(box, state, confidence, strict=True)]
+
+
+def _is_in_frame(box: np.ndarray, size_px: tuple[int, int], *, is_detected: bool) -> bool:
+    """Whether a crop would show the part: its centre, and most of it when no detector vouches for what is seen."""
+    if not (0 <= box[0] < size_px[0] and 0 <= box[1] < size_px[1]):
+        return False
+    low, high = np.maximum(box[:2] - box[2] / 2, 0), np.minimum(box[:2] + box[2] / 2, size_px)
+    return is_detected or bool((high - low).prod() >= MIN_INSIDE_RATIO * box[2] ** 2)
 
 
 def resolve(

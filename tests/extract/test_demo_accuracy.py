@@ -1,0 +1,122 @@
+"""Against exact ground truth: where hand boxes are on the rendered corpus, and that left is never right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.batch import extract_videos
+from signstreams.formats.arrays import read_keypoints, read_tracks
+from signstreams.formats.landmarks import HAND_L, HAND_R
+from signstreams.formats.layout import CorpusLayout
+from signstreams.streams import HAND_STREAMS, BoxState
+
+HAND_SCALE = 1.5
+
+
+class Hands(NamedTuple):
+    """All frames of all videos, one row a frame and side.
+
+    Attributes:
+        error_px: (N,) distance of the box's centre from the true hand's.
+        other_px: (N,) the same to the other hand of the person.
+        iou: (N,) overlap with the true box of the same scale.
+        side_px: (N,) side of the box.
+        state: (N,) uint8 of `BoxState`.
+        is_visible: (N,) whether the true hand is in the frame and not hidden.
+    """
+
+    error_px: np.ndarray
+    other_px: np.ndarray
+    iou: np.ndarray
+    side_px: np.ndarray
+    state: np.ndarray
+    is_visible: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def layout(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> CorpusLayout:
+    """The tiny corpus' videos, extracted with the defaults, beside the corpus that other tests share."""
+    config = ExtractConfig(videos=[CorpusLayout(tiny_corpus).videos], root=tmp_path_factory.mktemp("demo"))
+    metadata = extract_videos(config).extracted
+    for found in metadata.values():
+        assert found.num_pose_frames >= 0.99 * found.num_frames
+        assert found.num_face_frames >= 0.99 * found.num_frames
+    return CorpusLayout(config.root)
+
+
+def video_ids(layout: CorpusLayout) -> list[str]:
+    return sorted(path.stem for path in (layout.processed / "metadata").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def hands(layout: CorpusLayout, tiny_corpus: Path) -> Hands:
+    """Boxes beside the truth."""
+    columns: list[list[np.ndarray]] = [[] for _ in Hands._fields]
+    for video_id in video_ids(layout):
+        tracks = read_tracks(layout.tracks(video_id))
+        with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as file:
+            truth = {name: file[name] for name in file.files}
+        for stream, other in zip(HAND_STREAMS, HAND_STREAMS[::-1], strict=True):
+            track = tracks.streams[stream]
+            low, high = track.box[:, :2], track.box[:, 2:]
+            true_low, true_high = true_box(truth[stream])
+            overlap = np.clip(np.minimum(high, true_high) - np.maximum(low, true_low), 0, None).prod(axis=1)
+            area, true_area = (high - low).prod(axis=1), (true_high - true_low).prod(axis=1)
+            centre = (low + high) / 2
+            other_low, other_high = true_box(truth[other])
+            values = (
+                np.linalg.norm(centre - (true_low + true_high) / 2, axis=1),
+                np.linalg.norm(centre - (other_low + other_high) / 2, axis=1),
+                overlap / (area + true_area - overlap),
+                (high - low)[:, 0],
+                track.state,
+                truth[f"{stream}_visible"],
+            )
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+    return Hands(*map(np.concatenate, columns))
+
+
+def true_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 21, 2) points to corners (T, 2) of the square box around them."""
+    low, high = points.min(axis=1), points.max(axis=1)
+    half = HAND_SCALE * (high - low).max(axis=1, keepdims=True) / 2
+    return (low + high) / 2 - half, (low + high) / 2 + half
+
+
+def test_visible_hands_have_a_box_in_97_percent_of_frames(hands: Hands) -> None:
+    has_box = hands.state[hands.is_visible] != BoxState.MISSING
+    is_on_hand = hands.iou[hands.is_visible] > 0.3
+    assert (has_box & is_on_hand).mean() >= 0.97
+
+
+def test_boxes_sit_on_the_hands(hands: Hands) -> None:
+    use = hands.is_visible & (hands.state == BoxState.DETECTED)
+    assert np.median(hands.error_px[use] / hands.side_px[use]) < 0.04
+    assert np.percentile(hands.error_px[use] / hands.side_px[use], 95) < 0.15
+    assert np.median(hands.iou[use]) > 0.8
+
+
+def test_left_and_right_never_swap(hands: Hands) -> None:
+    use = hands.is_visible & (hands.state != BoxState.MISSING)
+    assert use.sum() > 300
+    assert not (hands.other_px[use] < 0.5 * hands.error_px[use]).any()
+
+
+def test_hand_points_are_those_of_the_true_hand(layout: CorpusLayout, tiny_corpus: Path) -> None:
+    errors = []
+    for video_id in video_ids(layout):
+        keypoints = read_keypoints(layout.keypoints(video_id)).keypoints
+        with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as truth:
+            size_px = (int(truth["width"]), int(truth["height"]))
+            for stream, rows in (("hand_l", HAND_L), ("hand_r", HAND_R)):
+                found = (keypoints[:, rows.start, 2] > 0) & truth[f"{stream}_visible"]
+                points, true = keypoints[found, rows, :2] * size_px, truth[stream][found]
+                extent_px = np.ptp(true, axis=1).max(axis=1)
+                errors.append(np.linalg.norm(points - true, axis=-1).mean(axis=1) / extent_px)
+    assert np.median(np.concatenate(errors)) < 0.1
