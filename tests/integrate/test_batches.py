@@ -1,0 +1,101 @@
+"""Batches: buckets, padding, augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from signstreams.config.integrate import AugmentationConfig
+from signstreams.integrate.batches import Sample, augment, bucketed, collate, in_order
+from signstreams.integrate.nodes import NUM_NODES
+
+STILL = AugmentationConfig(scale=0, rotate_deg=0, translate=0, noise=0, time_scale=[1, 1])
+
+
+def sample(num_frames: int = 10) -> Sample:
+    nodes = np.random.default_rng(0).uniform(0.1, 1, (num_frames, NUM_NODES, 3)).astype(np.float32)
+    nodes[2, 5] = 0.0
+    count = np.arange(num_frames)
+    return Sample(
+        "a",
+        "train",
+        "x",
+        None,
+        nodes,
+        np.repeat(count[:, None], 21, axis=1).astype(np.float32),
+        {"face": count % 2 == 0, "pose": count >= 0},
+        {"face": [None] * num_frames},
+        {"face": count[:, None].astype(np.float16)},
+        tokens=[5, 1],
+    )
+
+
+def test_every_clip_is_once_in_an_epoch_and_epochs_differ() -> None:
+    lengths = np.random.default_rng(0).integers(5, 50, 101).tolist()
+    first, second = (bucketed(lengths, 8, np.random.default_rng(seed)) for seed in (1, 2))
+    assert sorted(row for batch in first for row in batch) == list(range(101))
+    assert len(first) == len(second) == 13
+    assert first != second
+    assert first == bucketed(lengths, 8, np.random.default_rng(1))
+
+
+def test_buckets_save_padding() -> None:
+    lengths = np.random.default_rng(0).integers(5, 200, 256).tolist()
+
+    def padded(batches: list[list[int]]) -> int:
+        return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+
+    order = np.random.default_rng(1).permutation(256).tolist()
+    plain = [order[i : i + 8] for i in range(0, 256, 8)]
+    assert padded(bucketed(lengths, 8, np.random.default_rng(1))) < 0.75 * padded(plain)
+    assert padded(in_order(lengths, 8)) <= padded(bucketed(lengths, 8, np.random.default_rng(1)))
+
+
+def test_padding_is_absent_and_zero() -> None:
+    batch = collate([sample(4), sample(10)])
+    assert batch.lengths.tolist() == [4, 10]
+    assert batch.nodes.shape == (2, 10, NUM_NODES, 3)
+    assert not batch.nodes[0, 4:].any() and not batch.features["face"][0, 4:].any()
+    assert not batch.present["face"][0, 4:].any() and not batch.present["pose"][0, 4:].any()
+    assert batch.tokens.tolist() == [[5, 1], [5, 1]]
+
+
+def test_no_augmentation_is_the_identity() -> None:
+    out = augment(sample(), STILL, np.random.default_rng(0))
+    np.testing.assert_allclose(out.nodes, sample().nodes, atol=1e-6)
+
+
+def test_every_clip_has_its_own_draw_and_the_same_seed_the_same() -> None:
+    config = AugmentationConfig()
+    first, again, other = (augment(sample(), config, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.nodes, again.nodes)
+    assert first.nodes.shape != other.nodes.shape or not np.allclose(first.nodes, other.nodes)
+
+
+@pytest.mark.parametrize("change", [{"scale": 0.3}, {"rotate_deg": 20}, {"translate": 0.3}, {"noise": 0.1}])
+def test_each_change_moves_present_joints_and_leaves_missing_ones_and_confidences(change: dict[str, float]) -> None:
+    before = sample()
+    after = augment(before, STILL.model_copy(update=change), np.random.default_rng(0))
+    assert not after.nodes[2, 5].any()
+    np.testing.assert_array_equal(after.nodes[..., 2], before.nodes[..., 2])
+    assert np.abs(after.nodes[..., :2] - before.nodes[..., :2]).max() > 0.01
+
+
+def test_a_turn_keeps_distances() -> None:
+    after = augment(sample(), STILL.model_copy(update={"rotate_deg": 40.0}), np.random.default_rng(3)).nodes
+    before = sample().nodes
+    lengths = [np.linalg.norm(nodes[0, 0, :2] - nodes[0, 1, :2]) for nodes in (before, after)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_time_is_resampled_in_all_streams_together(factor: float) -> None:
+    config = STILL.model_copy(update={"time_scale": [factor, factor]})
+    out = augment(sample(), config, np.random.default_rng(0))
+    assert out.num_frames == round(10 * factor)
+    frames = out.pose[:, 0].astype(int)
+    assert (np.diff(frames) >= 0).all()
+    np.testing.assert_array_equal(out.features["face"][:, 0].astype(int), frames)
+    np.testing.assert_array_equal(out.present["face"], frames % 2 == 0)
+    np.testing.assert_allclose(out.nodes, sample().nodes[frames], atol=1e-6)
+    assert len(out.crops["face"]) == out.num_frames

@@ -1,0 +1,94 @@
+"""The command line: the requirement's commands as written, and settings that contradict each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signstreams.cli import parse
+from signstreams.config.integrate import IntegrateConfig
+
+SPEC = "file::work_dirs/dino_face/backbone.pt:dinov2_vits14"
+
+
+def parsed(*words: str) -> IntegrateConfig:
+    return parse(IntegrateConfig, list(words))
+
+
+def test_the_requirements_command_parses_as_written(project: Path) -> None:
+    config = parsed(
+        *("--config", str(project / "config/single_signer.yml")),
+        *("--set", "model.face_backbone", SPEC),
+        *("--set", "model.freeze_face_backbone", "true"),
+    )
+    assert config.model.face_backbone == SPEC and config.model.freeze_face_backbone
+    assert config.root == Path("data/single_signer") and set(config.model.backbones) == {"face", "hand_l", "hand_r"}
+
+
+def test_each_flag_of_the_requirement_reaches_its_key() -> None:
+    config = parsed(
+        *("--face-backbone", "file::a", "--hand-left-backbone", "file::b", "--hand-right-backbone", "timm::c"),
+        *("--freeze-face-backbone", "false", "--no-freeze-hand-left-backbone", "--freeze-hand-right-backbone"),
+        *("--use-mska", "--mska-translation-weight", ".5", "--mska-ctc-weight", ".25"),
+        *("--mska-distillation-weight", "2", "--mska-gloss-fusion", "concat"),
+        *("--lr-encoder", "1e-4", "--lr-mska", "2e-4", "--lr-decoder", "3e-4", "--lr-backbone", "1e-5"),
+        *("--set", "optim.lr=1e-3", "--max-train-steps", "7", "--subset-size", "9", "--seed", "3", "--epochs", "2"),
+        *("--output-dir", "out", "--resume", "must", "--on-conflict", "archive", "--batch-size", "5"),
+        *("--experiment-name", "007", "--experiment-tag", "a", "b", "--experiment-notes", "n", "--root", "data/x"),
+    )
+    assert list(config.model.backbones.values()) == ["file::a", "file::b", "timm::c"]
+    assert [config.model.is_frozen(stream) for stream in config.model.backbones] == [False, False, True]
+    weights = (config.mska.translation_weight, config.mska.ctc_weight, config.mska.distillation_weight)
+    assert weights == (0.5, 0.25, 2.0) and config.mska.gloss_fusion == "concat"
+    optim = config.optim
+    assert (optim.lr, optim.lr_encoder, optim.lr_mska, optim.lr_decoder) == (1e-3, 1e-4, 2e-4, 3e-4)
+    assert (config.train.max_train_steps, config.data.subset_size, config.data.batch_size) == (7, 9, 5)
+    assert (config.resume, config.on_conflict, config.seed) == ("must", "archive", 3)
+    assert config.experiment.name == "007" and config.experiment.tags == ["a", "b"]
+
+
+@pytest.mark.parametrize("recipe", ["config/single_signer.yml", "config/integrate/demo.yml"])
+def test_every_recipe_parses(project: Path, recipe: str) -> None:
+    assert parsed("--config", str(project / recipe))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--no-use-mska", "--mska-ctc-weight", "1"], "mska.ctc_weight has no effect"),
+        (["--no-use-mska", "--mska-gloss-fusion", "add"], "mska.gloss_fusion has no effect"),
+        (["--no-use-mska", "--lr-mska", "1e-3"], "optim.lr_mska has no effect"),
+        (["--no-use-mska", "--mska-translation-weight", "0"], "no loss is left"),
+        (["--freeze-face-backbone", "false"], "freeze_face_backbone has no effect"),
+        (["--face-backbone", "file::a", "--lr-backbone", "1e-5"], "lr_backbone has no effect"),
+        (["--no-use-mska", "--no-use-pose"], "no stream is left"),
+        (["--set", "model.d_model=66"], "d_model (66) is no even multiple"),
+        (["--set", "decoder.num_heads=3"], "no multiple of decoder.num_heads (3)"),
+        (["--set", "mska.channels=8,10"], "10 is no multiple of 4"),
+        (
+            ["--mska-ctc-weight", "0", "--mska-translation-weight", "0", "--mska-distillation-weight", "0"],
+            "all loss weights are 0",
+        ),
+        (["--set", "augmentation.time_scale=1.2,.8"], "expected 0 < low <= high"),
+        (["--mska-gloss-fusion", "sum"], "'add', 'concat' or 'none'"),
+        (["--set", "model.face_bakbone=x"], "did you mean 'model.face_backbone'?"),
+        (["--mska-ctc-weigth", "1"], "did you mean '--mska-ctc-weight'?"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parsed(*words)
+    assert left.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_paths_and_rhythm_of_writing_are_no_part_of_the_experiment() -> None:
+    same = parsed("--root", "a b", "--output-dir", "x", "--face-backbone", "file::p", "--train-checkpoint-steps", "3")
+    other = parsed("--root", "c", "--face-backbone", "file::q:vit_tiny", "--experiment-notes", "n")
+    assert same.identity({"face": "0a"}) == other.identity({"face": "0a"})
+    assert same.identity({"face": "0a"}) != same.identity({"face": "0b"})
+    assert same.identity({}) != parsed("--root", "a b", "--lr-mska", "1").identity({})

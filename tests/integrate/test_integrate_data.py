@@ -1,0 +1,227 @@
+"""From processed files to clips: alignment, masks, splits, and one line for each thing that is wrong."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from signstreams.backbones.load import load_dinov2_backbone
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.errors import UserError
+from signstreams.formats.arrays import StreamTrack, Tracks, read_keypoints, read_tracks, write_tracks
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import read_metadata, write_metadata
+from signstreams.integrate.batches import Sample, collate
+from signstreams.integrate.data import load_clips
+from signstreams.integrate.features import ImageReader, encode_frozen, fitting_px
+from signstreams.integrate.nodes import to_nodes
+from signstreams.streams import STREAMS, BoxState
+
+Build = Callable[..., IntegrateConfig]
+
+
+def problems_of(config: IntegrateConfig) -> list[str]:
+    with pytest.raises(UserError) as error:
+        load_clips(config)
+    return error.value.problems
+
+
+def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build) -> None:
+    config = tiny_config(data={"frame_stride": 3})
+    layout = CorpusLayout(config.root)
+    clips = load_clips(config)
+    assert {split: len(samples) for split, samples in clips.samples.items()} == {"train": 10, "val": 3, "test": 3}
+    sample = clips.samples["train"][1]
+    tracks = read_tracks(layout.tracks(sample.clip_id))
+    frames = np.arange(len(tracks.times_s))[::3]
+    assert sample.num_frames == len(frames)
+    expected = to_nodes(read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames], 320, 240)
+    np.testing.assert_array_equal(sample.nodes, expected)
+    for stream in STREAMS:
+        there = tracks.streams[stream].state[frames] != BoxState.MISSING
+        np.testing.assert_array_equal(sample.present[stream], there)
+        assert [crop.frame for crop in sample.crops[stream] if crop is not None] == frames[there].tolist()
+    assert not sample.present["hand_l"].all() and sample.present["face"].all()
+    assert sample.text.endswith(".") and sample.gloss is not None
+
+
+def test_a_clip_covers_its_span_and_the_subset_is_drawn_by_the_seed(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    first = layout.index("train").read_text(encoding="utf-8").splitlines()[0]
+    lines = layout.meta.read_text(encoding="utf-8").splitlines()
+    rows = ["id;video;texto;start;end"]
+    for line in lines[1:]:
+        clip_id, text = line.split(";")
+        rows.append(f"{clip_id};{clip_id};{text};0.04;0.2" if clip_id == first else f"{clip_id};{clip_id};{text};0;9")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    config = tiny_config(root=own_corpus, data={"frame_stride": 1})
+    assert load_clips(config).samples["train"][0].num_frames == 4  # .04 .08 .12 .16
+    few = [load_clips(tiny_config(root=own_corpus, seed=seed, data={"subset_size": 3})) for seed in (0, 0, 1)]
+    ids = [[sample.clip_id for sample in clips.samples["train"]] for clips in few]
+    assert ids[0] == ids[1] and len(ids[0]) == 3 and ids[0] != ids[2]
+    assert few[0].vocabulary is not None and len(few[0].vocabulary) == len(load_clips(config).vocabulary or ())
+
+
+def test_the_digest_follows_the_data(own_corpus: Path, tiny_config: Build) -> None:
+    config = tiny_config(root=own_corpus)
+    before = load_clips(config).digest
+    assert load_clips(config).digest == before
+    layout = CorpusLayout(own_corpus)
+    path = layout.tracks(load_clips(config).samples["val"][0].clip_id)
+    tracks = read_tracks(path)
+    write_tracks(path, Tracks(tracks.streams, tracks.times_s + 1e-3))
+    assert load_clips(config).digest != before
+
+
+def test_without_glosses_there_is_no_vocabulary(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    layout.gloss.unlink()
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert clips.vocabulary is None and clips.samples["train"][0].gloss_ids is None
+
+
+def test_a_quarantined_video_is_left_out_and_said(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("train").read_text(encoding="utf-8").splitlines()[2]
+    metadata = read_metadata(layout.metadata(clip_id))
+    write_metadata(layout.metadata(clip_id), metadata.model_copy(update={"status": "quarantined", "reason": "cut"}))
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert clip_id not in {sample.clip_id for sample in clips.samples["train"]}
+    assert "1 clips lie in quarantined videos" in caplog.text
+
+
+def test_a_gloss_outside_the_vocabulary_is_refused_or_counted(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("test").read_text(encoding="utf-8").strip()
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    layout.gloss.write_text("\n".join([*lines[:-1], f"{clip_id};NUNCA CASA;"]), encoding="utf-8")
+    [problem] = problems_of(tiny_config(root=own_corpus))
+    assert "NUNCA" in problem and clip_id in problem and "unknown_gloss" in problem
+    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).samples["test"][0]
+    assert sample.gloss == ("NUNCA", "CASA") and sample.gloss_ids is None
+
+
+def test_everything_that_is_wrong_is_said_at_once(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    ids = layout.index("train").read_text(encoding="utf-8").splitlines()
+    np.savez(layout.keypoints(ids[0]), keypoints=np.zeros((4, 133, 3), np.float32))
+    layout.pose(ids[1]).unlink()
+    layout.crops("face", ids[2]).write_bytes(b"no zip")
+    layout.metadata(ids[3]).unlink()
+    tracks = read_tracks(layout.tracks(ids[4]))
+    short = {s: StreamTrack(t.box[1:], t.confidence[1:], t.state[1:]) for s, t in tracks.streams.items()}
+    write_tracks(layout.tracks(ids[4]), Tracks(short, tracks.times_s[1:]))
+    text = "\n".join(problems_of(tiny_config(root=own_corpus)))
+    assert "(4, 133, 3), expected (T, 543, 3)" in text
+    assert f"pose/{ids[1]}.npz: no such file" in text
+    assert f"face/{ids[2]}.zip: is not a readable ZIP" in text
+    assert f"metadata/{ids[3]}.json: no such file, expected a processed video" in text
+    assert "frames, but tracks has" in text
+    assert all("; " in problem for problem in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"max_frames": 2}, "expected at most 2"), ({"frame_stride": 1, "max_frames": 5}, "raise data.max_frames")],
+)
+def test_a_clip_that_is_too_long_is_named(
+    own_corpus: Path, tiny_config: Build, changes: dict[str, int], message: str
+) -> None:
+    found = problems_of(tiny_config(root=own_corpus, data=changes))
+    assert len(found) == 8 and all(message in problem for problem in found)
+
+
+def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    lines = layout.meta.read_text(encoding="utf-8").splitlines()
+    rows = ["id;video;texto;start;end"]
+    for number, line in enumerate(lines[1:]):
+        clip_id, text = line.split(";")
+        rows.append(f"{clip_id};{clip_id};{'' if number == 0 else text};{50 if number == 1 else 0};60")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    first, second = problems_of(tiny_config(root=own_corpus))
+    assert "has no text" in first and "covers no frame" in second
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_empty_split_is_refused(own_corpus: Path, tiny_config: Build, split: str) -> None:
+    CorpusLayout(own_corpus).index(split).write_text("")
+    [problem] = problems_of(tiny_config(root=own_corpus))
+    assert f"index/{split}.csv: no clip" in problem
+
+
+def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path, tiny_config: Build) -> None:
+    assert "no such folder" in problems_of(tiny_config(root=tmp_path / "absent"))[0]
+    assert "meta.csv" in problems_of(tiny_config(root=tmp_path))[0]
+
+
+def encoded(config: IntegrateConfig, samples: list[Sample], spec: str) -> list[Sample]:
+    backbone = load_dinov2_backbone(spec)
+    reader = ImageReader({"hand_l": fitting_px(backbone, None, "hand_l")})
+    return encode_frozen(samples, {"hand_l": backbone}, reader, torch.device("cpu"))
+
+
+def test_frozen_features_are_the_backbones_and_zero_where_missing(
+    tiny_config: Build, backbone_specs: dict[str, str]
+) -> None:
+    config = tiny_config()
+    spec = backbone_specs["hand_left_backbone"]
+    sample = encoded(config, load_clips(config).samples["val"][:2], spec)[1]
+    backbone = load_dinov2_backbone(spec)
+    reader = ImageReader({"hand_l": 16})
+    for frame, crop in enumerate(sample.crops["hand_l"]):
+        if crop is None:
+            assert not sample.features["hand_l"][frame].any()
+        else:
+            with torch.no_grad():
+                alone = backbone(backbone.normalize(torch.from_numpy(reader("hand_l", [crop]))))[0]
+            np.testing.assert_allclose(sample.features["hand_l"][frame], alone.numpy(), atol=5e-3)
+
+
+def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("val").read_text(encoding="utf-8").strip()
+    tracks = read_tracks(layout.tracks(clip_id))
+    hand = tracks.streams["hand_l"]
+    state = hand.state.copy()
+    state[:] = BoxState.MISSING  # the archive still holds crops
+    streams = {**tracks.streams, "hand_l": StreamTrack(hand.box, hand.confidence, state)}
+    write_tracks(layout.tracks(clip_id), Tracks(streams, tracks.times_s))
+    sample = load_clips(tiny_config(root=own_corpus)).samples["val"][0]
+    assert not sample.present["hand_l"].any() and not any(sample.crops["hand_l"])
+
+    def refuse(stream: str, crops: list[object]) -> np.ndarray:
+        assert not crops
+        return np.zeros((0, 16, 16, 3), np.uint8)
+
+    batch = collate([replace(sample, tokens=[1])], trained=["hand_l"], read_images=refuse)
+    assert batch.images["hand_l"].shape == (0, 16, 16, 3)
+
+
+def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, backbone_specs: dict[str, str]) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("val").read_text(encoding="utf-8").strip()
+    path = layout.crops("hand_l", clip_id)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            archive.writestr(name, b"no jpeg")
+    config = tiny_config(root=own_corpus, data={"frame_stride": 1})
+    with pytest.raises(UserError, match=r"frame \d+ is no readable JPEG"):
+        encoded(config, load_clips(config).samples["val"], backbone_specs["hand_left_backbone"])
+
+
+def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dict[str, str]) -> None:
+    backbone = load_dinov2_backbone(backbone_specs["face_backbone"])
+    assert fitting_px(backbone, 24, "face") == 24
+    with pytest.raises(UserError, match="set data.crop_px to 16 or 24"):
+        fitting_px(backbone, 20, "face")
