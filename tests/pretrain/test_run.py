@@ -1,0 +1,305 @@
+"""Whole runs: artifacts, going on after SIGKILL bit for bit, refusals, two processes against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from signstreams.backbones.load import load_dinov2_backbone
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine.experiment import Experiment
+from signstreams.engine.interrupt import StopRequest
+from signstreams.engine.metrics import read_metrics
+from signstreams.errors import UserError
+from signstreams.pretrain import loop as loop_module
+from signstreams.pretrain.loop import Loop
+from signstreams.pretrain.run import pretrain
+
+Make = Callable[..., PretrainConfig]
+STREAM = "hand_r"
+ARTIFACTS = [
+    "artifacts.json",
+    "backbone.pt",
+    "checkpoint_best.pt",
+    "checkpoint_last.pt",
+    "curves.png",
+    "metrics.jsonl",
+    "params.json",
+]
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Any:
+    """Runs set the number of threads of their process; other tests get theirs back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def test_a_run_leaves_its_artifacts_and_nothing_else(make: Make, tmp_path: Path) -> None:
+    config = make(output_dir=str(tmp_path / "mis pruebas 'ñ'"), experiment={"notes": "sin más", "tags": ["a"]})
+    target = pretrain(config, STREAM)
+    folder = config.output_dir
+    assert _visible(folder) == ARTIFACTS
+    assert target == folder / "backbone.pt"
+    params = json.loads((folder / "params.json").read_text())
+    assert params["config"]["experiment"]["notes"] == "sin más"
+    assert params["chosen"]["total_steps"] == 10
+    assert (params["data"]["train_crops"], params["data"]["probe_crops"]) == (42, 6)
+    listed = json.loads((folder / "artifacts.json").read_text())
+    assert {entry["file"] for entry in listed.values()} == set(ARTIFACTS) - {"artifacts.json"}
+    records = read_metrics(folder / "metrics.jsonl")
+    assert [record["step"] for record in records] == [2, 4, 6, 8, 10]
+    assert {"train/loss", "teacher/entropy_sample", "schedule/lr", "time/data_s"} <= set(records[0])
+    assert "probe/assignment_information" in records[-1]
+    backbone = load_dinov2_backbone(f"file::{target}:vit_tiny")
+    assert backbone.image_px == 16
+    assert backbone.metadata["stream"] == STREAM
+    assert backbone.metadata["chirality"] == "one side, never flipped"
+    with torch.no_grad():
+        assert backbone(torch.randn(2, 3, 16, 16)).shape == (2, 192)
+
+
+def test_a_finished_run_is_exported_again_without_training(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make()
+    target = pretrain(config, STREAM)
+    weights, history = target.read_bytes(), (config.output_dir / "metrics.jsonl").read_bytes()
+    for name in ARTIFACTS:
+        (config.output_dir / name).unlink()  # as Snakemake does before it runs the job again
+
+    def no_training(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(loop_module.Loop, "_after_step", no_training)
+    pretrain(config, STREAM)
+    assert _visible(config.output_dir) == ARTIFACTS
+    assert target.read_bytes() == weights
+    assert (config.output_dir / "metrics.jsonl").read_bytes() == history
+
+
+def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"model": {"drop_path_prob": 0.2, "depth": 2}, "koleo": {"weight": 0.1}}
+    straight = pretrain(make(output_dir=str(tmp_path / "straight"), **changes), STREAM)
+    config = make(output_dir=str(tmp_path / "stopped"), **changes)
+    original = Loop._leave_if_asked
+
+    def preempt(self: Loop, stop: StopRequest) -> None:
+        if self.trainer.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, stop)
+
+    monkeypatch.setattr(Loop, "_leave_if_asked", preempt)
+    with pytest.raises(SystemExit) as left:
+        pretrain(config, STREAM)
+    assert left.value.code == 75
+    assert not (config.output_dir / "backbone.pt").exists()
+    monkeypatch.setattr(Loop, "_leave_if_asked", original)
+    assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert {k: v for k, v in a.items() if "time/" not in k} == {k: v for k, v in b.items() if "time/" not in k}
+
+
+def test_a_run_goes_on_from_a_given_checkpoint_in_another_folder(make: Make, tmp_path: Path) -> None:
+    straight = pretrain(make(), STREAM)
+    middle = make(output_dir=str(tmp_path / "middle"), resume=str(straight.parent / "checkpoint_best.pt"))
+    assert pretrain(middle, STREAM).read_bytes() == straight.read_bytes()
+    with pytest.raises(UserError, match="no training state; give a checkpoint_last"):
+        pretrain(make(output_dir=str(tmp_path / "x"), resume=str(straight)), STREAM)
+    with pytest.raises(UserError, match="no such file"):
+        pretrain(make(output_dir=str(tmp_path / "x"), resume="absent.pt"), STREAM)
+    with pytest.raises(UserError, match="seed is 0 there, 1 here"):
+        pretrain(
+            make(output_dir=str(tmp_path / "x"), seed=1, resume=str(straight.parent / "checkpoint_last.pt")), STREAM
+        )
+
+
+def test_another_config_is_refused_or_archived(make: Make) -> None:
+    first = pretrain(make(), STREAM)
+    weights = first.read_bytes()
+    with pytest.raises(UserError, match=r"optim\.learning_rate is 0\.0005 there, 0\.001 here"):
+        pretrain(make(optim={"learning_rate": 1e-3}), STREAM)
+    assert first.read_bytes() == weights
+    pretrain(make(optim={"learning_rate": 1e-3}, on_conflict="archive"), STREAM)
+    (archive,) = (first.parent / "previous").iterdir()
+    assert (archive / "backbone.pt").read_bytes() == weights
+    assert first.read_bytes() != weights
+
+
+def test_resume_never_and_must_mean_what_they_say(make: Make) -> None:
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        pretrain(make(resume="must"), STREAM)
+    pretrain(make(), STREAM)
+    pretrain(make(resume="must"), STREAM)
+    with pytest.raises(UserError, match="not to be resumed"):
+        pretrain(make(resume="never"), STREAM)
+
+
+def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
+    pretrain(make(), STREAM)
+    pretrain(
+        make(dataset={"persistent_workers": False}, experiment={"name": "b"}, monitor={"log_every_steps": 5}), STREAM
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"augmentation": {"local_px": 9}}, "local_px = 9: does not divide into patches of 8 px; next is 8"),
+        ({"model": {"arch": "vit_huge"}}, "architecture 'vit_huge' is unknown"),
+        ({"dataset": {"batch_size": 64}}, "42 crops do not fill a batch of 64"),
+        ({"train_dir": ["/no/such/folder"]}, "no such folder"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_line(make: Make, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        pretrain(make(**changes), STREAM)
+    assert len(caught.value.problems) == 1
+
+
+def test_three_losses_in_a_row_that_are_not_finite_end_the_run(make: Make) -> None:
+    config = make(optim={"learning_rate": 1e38, "learning_rate_scaling": "none", "warmup_ratio": 0.0}, epochs=6)
+    with pytest.raises(UserError, match=r"losses in a row were not finite.*--learning-rate"):
+        pretrain(config, STREAM)
+
+
+def test_collapse_ends_the_run_with_a_diagnosis(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module.CollapseWatch, "judge", lambda self, record, step: "collapsed by step 2: ...")
+    with pytest.raises(UserError, match="collapsed by step 2"):
+        pretrain(make(), STREAM)
+    pretrain(make(output_dir=str(make().output_dir) + "2", monitor={"stop_on_collapse": False}), STREAM)
+
+
+def test_a_broken_checkpoint_is_named(make: Make) -> None:
+    config = make()
+    pretrain(config, STREAM)
+    (config.output_dir / "state" / "checkpoint_last.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"checkpoint_last\.pt: is .*--resume never --on-conflict archive"):
+        pretrain(config, STREAM)
+
+
+def test_the_best_can_be_exported_elsewhere(make: Make, tmp_path: Path) -> None:
+    config = make(export_backbone=str(tmp_path / "otro" / "b.pt"), checkpointing={"export": "best"})
+    assert pretrain(config, STREAM) == tmp_path / "otro" / "b.pt"
+    best = torch.load(config.output_dir / "checkpoint_best.pt", weights_only=True)
+    exported = torch.load(tmp_path / "otro" / "b.pt", weights_only=True)
+    assert exported["metadata"]["step"] == best["trainer"]["step"]
+    assert torch.equal(exported["model"]["norm.weight"], best["trainer"]["teacher"]["backbone.norm.weight"])
+    assert "backbone.pt" not in _visible(config.output_dir)
+
+
+def _arguments(project: Path, config: PretrainConfig) -> list[str]:
+    """Command line of a run, by the config printed and read back."""
+    path = config.output_dir.parent / f"{config.output_dir.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.model_dump_json())
+    return [str(project / "scripts" / "pretrain_dino_hands.py"), "--config", str(path)]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(make: Make, project: Path, tmp_path: Path) -> None:
+    """SIGKILL, at a random moment after the first checkpoint, then the same command again."""
+    length = {"epochs": 8, "checkpointing": {"every_steps": 3}}
+    straight = pretrain(make(output_dir=str(tmp_path / "straight"), **length), STREAM)
+    config = make(output_dir=str(tmp_path / "killed"), **length)
+    command = [sys.executable, *_arguments(project, config)]
+    run = subprocess.Popen(command, env=_environment(), stderr=subprocess.DEVNULL)
+    checkpoint = config.output_dir / "state" / "checkpoint_last.pt"
+    waited_until = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert run.poll() is None
+        assert time.monotonic() < waited_until
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.6))
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not (config.output_dir / "artifacts.json").exists()
+    (config.output_dir / "metrics.jsonl").unlink()  # Snakemake deletes what the rule declares
+    subprocess.run(command, env=_environment(), check=True, timeout=120, capture_output=True)
+    assert (config.output_dir / "backbone.pt").read_bytes() == straight.read_bytes()
+    steps = [record["step"] for record in read_metrics(config.output_dir / "metrics.jsonl")]
+    assert steps == list(range(2, 41, 2))
+
+
+@pytest.mark.parametrize("changes", [{}, {"sinkhorn": {"use": True}}], ids=["centre", "sinkhorn"])
+def test_two_processes_equal_one_with_the_joint_batch(
+    make: Make, project: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    one = make(output_dir=str(tmp_path / "one"), epochs=1, **changes)
+    pretrain(one, STREAM)
+    two = make(output_dir=str(tmp_path / "two"), epochs=1, distributed=True, dataset={"batch_size": 4}, **changes)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*launcher, *_arguments(project, two)], env=_environment(), check=True, timeout=180, capture_output=True
+    )
+    states = [
+        torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["trainer"] for name in ("one", "two")
+    ]
+    torch.testing.assert_close(states[0]["centre"]["value"], states[1]["centre"]["value"], rtol=1e-4, atol=1e-6)
+    for a, b in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
+        scale = float(a["exp_avg"].abs().max())
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-3 * scale)  # the gradients
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    for a, b in zip(ours, theirs, strict=True):
+        for key in ("train/loss", "train/grad_norm", "teacher/entropy_sample", "teacher/entropy_batch"):
+            assert a[key] == pytest.approx(b[key], rel=1e-3), key
+
+
+def test_the_wrong_script_folder_or_flip_is_refused_before_torch_is_loaded(
+    crops_dir: Path, project: Path, tmp_path: Path
+) -> None:
+    cases = {
+        ("pretrain_dino_face.py", str(crops_dir)): "use scripts/pretrain_dino_hands.py",
+        ("pretrain_dino_hands.py", str(crops_dir), "--augmentation-flip-prob", "0.5"): "is the other hand",
+        ("pretrain_dino_hands.py", str(tmp_path)): "add --stream",
+        ("pretrain_dino_hands.py", str(crops_dir), "--algorithm", "ibot"): "is not there yet",
+        ("pretrain_dino_hands.py", str(crops_dir), "--batchsize", "3"): "did you mean '--batch-size'",
+    }
+    for (script, folder, *flags), expected in cases.items():
+        started = [sys.executable, "-X", "importtime", str(project / "scripts" / script)]
+        command = [*started, "--train-dir", folder, "--output-dir", str(tmp_path / "out"), *flags]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert answer.returncode == 2, answer.stderr[-500:]
+        errors = [line for line in answer.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert expected in errors[0]
+        assert not any(line.rstrip().endswith("| torch") for line in answer.stderr.splitlines())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_claim_leaves_the_folder_free(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    config = make()
+    monkeypatch.setattr(Experiment, "write_params", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        pretrain(config, STREAM)
+    monkeypatch.undo()
+    assert pretrain(config, STREAM).exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written to|is a file"):
+        pretrain(make(output_dir=str(tmp_path / "file" / "run")), STREAM)
