@@ -1,6 +1,7 @@
-"""Train the multistream v9 translation model."""
+"""Train the multistream v9 translation model: choose by val, score on test."""
 
-from __future__ import annotations
+import logging
+import os
 
 from signstreams.cli import parse
 from signstreams.config.integrate import IntegrateConfig
@@ -8,8 +9,9 @@ from signstreams.errors import exit_on_user_error
 
 
 def main() -> None:
-    """Parse, then load what is heavy."""
-    config = parse(IntegrateConfig)
+    config = parse(IntegrateConfig, doc=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
     with exit_on_user_error():
         from signstreams.integrate.run import run  # after parsing: --help and typos answer without torch
 

@@ -223,5 +223,5 @@ def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, backb
 def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dict[str, str]) -> None:
     backbone = load_dinov2_backbone(backbone_specs["face_backbone"])
     assert fitting_px(backbone, 24, "face") == 24
-    with pytest.raises(UserError, match="set data.crop_px to 16 or 24"):
+    with pytest.raises(UserError, match=r"set data\.crop_px to 16 or 24"):
         fitting_px(backbone, 20, "face")

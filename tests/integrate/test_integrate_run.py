@@ -61,7 +61,7 @@ def test_a_run_leaves_every_artifact(finished: tuple[IntegrateConfig, dict]) -> 
 
 
 def test_predictions_hold_the_untouched_references(finished: tuple[IntegrateConfig, dict]) -> None:
-    config, scores = finished
+    config, _ = finished
     with (config.output_dir / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == PREDICTION_COLUMNS

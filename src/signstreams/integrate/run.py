@@ -49,7 +49,6 @@ def run(config: IntegrateConfig) -> dict[str, Any]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("torchrun: found several processes, expected one: multistream v9 trains in a single process")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     device = distributed.start(device=config.device).device
     clips, backbones, digests = _inputs(config)
     fingerprint = Fingerprint(config.identity(digests), clips.digest)
