@@ -15,7 +15,7 @@ from signstreams.demo.motion import HandMotion, Motion
 from signstreams.demo.plan import HEIGHT_PX, WIDTH_PX
 from signstreams.demo.signers import Signer
 
-SHOULDER = np.array([0.93, 0.14, 0.0])
+SHOULDER = np.array([0.92, 0.2, 0.0])
 UPPER_ARM, FOREARM = 1.6, 1.42
 _ELBOW_SIDE = np.array([0.62, 1.0, -0.2])
 _PALM_MIDDLE = 0.42

@@ -18,6 +18,7 @@ from signstreams.demo.surface import Patch, darken, paint
 # Parts 1..20 are the bones that end in that hand point; the others:
 _PALM, _ARM, _SLEEVE, _CUFF, _NAIL, _NECK = 21, 22, 23, 24, 25, 26
 _NUM_PARTS = 27
+_TORSO_HALF_WIDTH = 1.5  # units; it need not be moved and painted beyond
 _MARGIN_PX = 12  # torso beyond the picture, so that swaying shows no edge
 
 OCCLUDED_RATIO = 0.25
@@ -58,10 +59,10 @@ class Figure:
         self._colors = np.tile(skin, (_NUM_PARTS, 2, 1))
         pale = np.minimum(skin * (0.94, 0.84, 0.82) + (22, 26, 26), 250)
         self._colors[:, 0] = 0.55 * pale + 0.45 * np.array([232, 178, 156])  # the palm has less pigment than the back
-        self._colors[_ARM] = skin
+        self._colors[_ARM, 0] = 0.5 * (skin + self._colors[_PALM, 0])
         self._colors[_SLEEVE], self._colors[_CUFF] = shirt, shirt * 0.86
         self._colors[_NAIL] = 0.6 * skin + 0.4 * np.array([250, 205, 196])
-        self._colors[_NECK] = skin * 0.96
+        self._colors[_NECK] = skin * (0.9, 0.86, 0.84)
         self._head = Head(signer, camera.unit_px)
         self._torso = self._draw_torso()
 
@@ -73,7 +74,10 @@ class Figure:
         self._paint_torso(image, sway)
         middle = np.array([self._camera.x_px, self._camera.y_px]) + (np.array(MIDDLE) + motion.head[frame, :2]) * unit
         face = Expression(
-            float(motion.mouth[frame, 0]), float(motion.mouth[frame, 1]), float(motion.brows[frame]), float(motion.lids[frame])
+            float(motion.mouth[frame, 0]),
+            float(motion.mouth[frame, 1]),
+            float(motion.brows[frame]),
+            float(motion.lids[frame]),
         )
         face_points = self._head.paint(image, middle + sway, float(motion.head[frame, 2]), face)
         limbs = tuple(limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
@@ -99,29 +103,45 @@ class Figure:
         wide = 0.5 + 0.5 * build
         soft = 0.22 * unit
         for side in (-1, 1):
-            patch.capsule(at(side * 0.5 * wide, 0.6, -0.5), at(side * 0.42 * build, 4.4, -0.5), 0.52 * unit, 0.5 * unit, _SLEEVE, blend=soft)
+            patch.capsule(
+                at(side * 0.5 * wide, 0.6, -0.5),
+                at(side * 0.42 * build, 4.4, -0.5),
+                0.52 * unit,
+                0.5 * unit,
+                _SLEEVE,
+                blend=soft,
+            )
         patch.capsule(at(0, 0.6, -0.42), at(0, 4.4, -0.4), 0.6 * unit, 0.6 * unit, _SLEEVE, blend=soft)
         for side in (-1, 1):
-            patch.capsule(at(side * 0.25, 0.12, -0.42), at(side * 0.86, 0.22, -0.4), 0.27 * unit, 0.28 * unit * build, _SLEEVE, blend=soft)
-            patch.capsule(at(side * 0.16, -0.35, -0.4), at(side * 0.62, 0.02, -0.35), 0.12 * unit, 0.16 * unit, _SLEEVE, blend=soft)
-        drop = 0.62 if self._signer.collar == "vee" else 0.24
-        patch.capsule(at(0, -0.8, 0.1), at(0, 0.0, 0.0), 0.25 * unit, 0.25 * unit, _NECK)
-        patch.capsule(at(0, 0.0, 0.0), at(0, drop - 0.12, 0.08), 0.26 * unit, (0.06 if drop > 0.5 else 0.22) * unit, _NECK)
-        rgb, alpha = patch.shade(self._colors)
-        shade = cv2.GaussianBlur(np.clip(1.35 - np.abs(np.mgrid[0 : alpha.shape[0], 0 : alpha.shape[1]][0] - _MARGIN_PX - (self._camera.y_px - 0.5 * unit)) / (0.35 * unit), 0, 1).astype(np.float32), (0, 0), 5)
-        across = np.abs(np.arange(alpha.shape[1]) - _MARGIN_PX - self._camera.x_px) / unit
-        shade *= np.clip((0.42 - across) * 6, 0, 1)[None].astype(np.float32)  # the chin's shadow on the neck
-        return (rgb * (1 - 0.42 * shade[..., None])).astype(np.uint8), alpha
+            patch.capsule(
+                at(side * 0.2, 0.18, -0.42),
+                at(side * 0.8, 0.24, -0.4),
+                0.26 * unit,
+                0.24 * unit * build,
+                _SLEEVE,
+                blend=soft,
+            )
+            patch.capsule(
+                at(side * 0.1, -0.26, -0.4), at(side * 0.86, 0.13, -0.35), 0.1 * unit, 0.18 * unit, _SLEEVE, blend=soft
+            )
+        drop = 0.62 if self._signer.collar == "vee" else 0.22
+        patch.capsule(
+            at(0, -0.5, 0.1), at(0, drop - 0.12, 0.1), 0.25 * unit, (0.06 if drop > 0.5 else 0.22) * unit, _NECK
+        )
+        return patch.shade(self._colors)
 
     def _paint_torso(self, image: np.ndarray, sway: np.ndarray) -> None:
         rgb, alpha = self._torso
         whole = np.floor(sway).astype(int)
         matrix = np.float32([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]])
         top = max(int(self._camera.y_px - self._camera.unit_px), 0)
-        size = (rgb.shape[1], rgb.shape[0] - top)
-        rgb = cv2.warpAffine(rgb[top:], matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.warpAffine(alpha[top:], matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX, int(whole[1]) - _MARGIN_PX + top)
+        left = max(int(self._camera.x_px - _TORSO_HALF_WIDTH * self._camera.unit_px), 0)
+        width = int(2 * _TORSO_HALF_WIDTH * self._camera.unit_px) + 2 * _MARGIN_PX
+        window = (slice(top, None), slice(left, left + width))
+        rgb, alpha = rgb[window], alpha[window]
+        options = {"dsize": alpha.shape[::-1], "flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+        rgb, alpha = cv2.warpAffine(rgb, matrix, **options), cv2.warpAffine(alpha, matrix, **options)
+        paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX + left, int(whole[1]) - _MARGIN_PX + top)
 
     def _paint_limb(self, image: np.ndarray, arm: Limb) -> np.ndarray:
         """Draw sleeve, forearm and hand; (H, W) bool of the picture that they cover."""
@@ -140,19 +160,27 @@ class Figure:
         unit, build = self._camera.unit_px, self._signer.build
         wrist = arm.hand[0]
         cuff = arm.elbow + (wrist - arm.elbow) * self._signer.sleeve
-        patch = _patch_around(np.stack([arm.shoulder, arm.elbow, cuff]), 0.34 * unit * build)
+        patch = _patch_around(np.stack([arm.shoulder, arm.elbow, cuff]), 0.34 * unit * build, oversampling=1)
         if patch is None:
             return None, None
         low = -0.35 * unit
-        shoulder, elbow, end = (np.array([*p[:2], z]) for p, z in ((arm.shoulder, low), (arm.elbow, 0.0), (cuff, cuff[2])))
-        patch.capsule(shoulder, elbow, 0.29 * unit * build, 0.21 * unit * build, _SLEEVE)
-        patch.capsule(elbow, end, 0.205 * unit * build, (0.2 - 0.045 * self._signer.sleeve) * unit * build, _SLEEVE, blend=0.05 * unit)
+        shoulder, elbow, end = (
+            np.array([*p[:2], z]) for p, z in ((arm.shoulder, low), (arm.elbow, 0.0), (cuff, cuff[2]))
+        )
+        patch.capsule(shoulder, elbow, 0.25 * unit * build, 0.21 * unit * build, _SLEEVE)
+        patch.capsule(
+            elbow, end, self._sleeve_radius(0), self._sleeve_radius(self._signer.sleeve), _SLEEVE, blend=0.05 * unit
+        )
         return patch, None
+
+    def _sleeve_radius(self, share: float) -> float:
+        """Half the sleeve's thickness in px, ``share`` of the way from elbow to wrist."""
+        return (0.205 - 0.04 * share) * self._camera.unit_px * self._signer.build
 
     def _hand(self, arm: Limb) -> tuple[Patch | None, np.ndarray]:
         size, points = arm.size, arm.hand
         wrist = points[0]
-        cuff = arm.elbow + (wrist - arm.elbow) * (self._signer.sleeve - 0.04)
+        cuff = arm.elbow + (wrist - arm.elbow) * self._signer.sleeve
         palmar = np.zeros((_NUM_PARTS, 3))
         palmar[1:21] = arm.palmar[1:]
         palmar[_PALM] = palmar[_ARM] = arm.palmar[5]
@@ -161,15 +189,23 @@ class Figure:
             return None, palmar
         side = points[5] - points[17]
         side = side / max(np.linalg.norm(side), 1e-6) * size
-        slim = np.linalg.norm(wrist - cuff) / size
-        thick = 0.12 + 0.035 * min(slim, 1.0)
+        thick = (0.11 + 0.04 * min(np.linalg.norm(wrist - cuff) / size, 1.0)) * size
+        thick = min(thick, self._sleeve_radius(self._signer.sleeve) - 0.055 * size)
         for offset in (-0.05, 0.05):
-            patch.capsule(cuff + offset * 1.2 * side, wrist + offset * side, thick * size, 0.108 * size, _ARM, blend=0.1 * size)
+            patch.capsule(cuff + offset * side, wrist + offset * side, thick, 0.108 * size, _ARM, blend=0.1 * size)
+        patch.cut(cuff, wrist - cuff)  # the rest is in the sleeve
         root = wrist + (points[1] - wrist) * 0.2
         for first, share, radius in ((5, 0.25, 0.082), (9, 0.08, 0.086), (13, -0.1, 0.084), (17, -0.25, 0.078)):
             base = wrist + 0.2 * share * side
             patch.capsule(base, points[first], radius * size * 1.12, radius * size * 0.82, _PALM, blend=0.09 * size)
-        patch.capsule(wrist - 0.06 * side, (points[17] + wrist) / 2 - 0.03 * side, 0.085 * size, 0.075 * size, _PALM, blend=0.08 * size)
+        patch.capsule(
+            wrist - 0.06 * side,
+            (points[17] + wrist) / 2 - 0.03 * side,
+            0.085 * size,
+            0.075 * size,
+            _PALM,
+            blend=0.08 * size,
+        )
         patch.capsule(root, points[2], 0.085 * size, THUMB_RADII[1] * 1.15 * size, _PALM, blend=0.09 * size)
         patch.capsule(points[2], (points[5] + points[1]) / 2, 0.05 * size, 0.05 * size, _PALM, blend=0.09 * size)
         self._finger(patch, arm, (2, 3, 4), THUMB_RADII[1:], 0.05)
@@ -201,10 +237,10 @@ class Figure:
         patch.capsule(bed, end, radii[-1] * 0.72 * size, radii[-1] * 0.7 * size, _NAIL)
 
 
-def _patch_around(points: np.ndarray, margin: float) -> Patch | None:
+def _patch_around(points: np.ndarray, margin: float, *, oversampling: int = 2) -> Patch | None:
     """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when all is beyond it."""
     low = np.maximum(np.floor(points[:, :2].min(0) - margin).astype(int), 0)
     high = np.minimum(np.ceil(points[:, :2].max(0) + margin).astype(int), (WIDTH_PX, HEIGHT_PX))
     if (high - low < 2).any():
         return None
-    return Patch(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
+    return Patch(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]), oversampling=oversampling)

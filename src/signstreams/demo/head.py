@@ -10,12 +10,13 @@ import numpy as np
 from signstreams.demo.signers import Signer
 from signstreams.demo.surface import Patch, paint
 
-MIDDLE = (0.0, -1.3)
+MIDDLE = (0.0, -1.2)
 """Middle of the head, in body units."""
 _DETAIL = 2  # the face is painted at twice the size of the picture
-_HALF_WIDTH, _TOP, _BOTTOM = 0.95, 1.15, 1.2  # extent of the sprite around the middle, in units
+_SIZE = 1.07  # the whole head, against the numbers below
+_HALF_WIDTH, _TOP, _BOTTOM = 0.9, 1.12, 1.12  # extent of the sprite around the middle, in head units
 _SHIFT = 4  # fractional bits of cv2's drawing
-_SKIN, _HAIR, _BEARD, _LID = 1, 2, 3, 4
+_SKIN, _HAIR, _BEARD, _NECK = 1, 2, 3, 4
 
 POINTS = ("nose", "left_eye", "right_eye", "mouth_left", "mouth_right", "mouth_top", "mouth_bottom")
 """Points of the face that are known exactly; anatomical sides."""
@@ -44,7 +45,7 @@ class Head:
 
     def __init__(self, signer: Signer, unit_px: float) -> None:
         self._signer = signer
-        self._unit = unit_px * _DETAIL
+        self._unit = unit_px * _DETAIL * _SIZE
         self._middle = np.array([_HALF_WIDTH, _TOP]) * self._unit
         width, height = int(2 * _HALF_WIDTH * self._unit), int((_TOP + _BOTTOM) * self._unit)
         width, height = width - width % _DETAIL, height - height % _DETAIL
@@ -52,9 +53,10 @@ class Head:
         self._model(patch)
         skin = np.array(signer.skin, float)
         colors = np.zeros((5, 2, 3))
-        colors[_SKIN], colors[_HAIR], colors[_LID] = skin * 1.04, signer.hair, skin * (0.93, 0.88, 0.86)
+        colors[_SKIN], colors[_HAIR], colors[_NECK] = skin * 1.04, signer.hair, skin * (0.9, 0.86, 0.84)
         colors[_BEARD] = 0.72 * np.array(signer.hair) + 0.28 * skin
         self._rgb, self._alpha = patch.shade(colors)
+        self._chin_shadow()
         self._blush()
 
     def paint(self, image: np.ndarray, at: np.ndarray, roll: float, expression: Expression) -> np.ndarray:
@@ -96,9 +98,13 @@ class Head:
             return np.array([self._middle[0] + x * self._unit, self._middle[1] + y * self._unit, z * self._unit])
 
         def ball(x: float, y: float, z: float, rx: float, ry: float, rz: float, part: int, blend: float = 0.0) -> None:
-            patch.ellipsoid(at(x, y, z), (rx * self._unit, ry * self._unit, rz * self._unit), part, blend=blend * self._unit)
+            patch.ellipsoid(
+                at(x, y, z), (rx * self._unit, ry * self._unit, rz * self._unit), part, blend=blend * self._unit
+            )
 
-        def bar(a: tuple[float, ...], b: tuple[float, ...], ra: float, rb: float, part: int, blend: float = 0.0) -> None:
+        def bar(
+            a: tuple[float, ...], b: tuple[float, ...], ra: float, rb: float, part: int, blend: float = 0.0
+        ) -> None:
             u = self._unit
             patch.capsule(at(*a), at(*b), ra * u, rb * u, part, blend=blend * u)
 
@@ -106,16 +112,17 @@ class Head:
         if signer.hair_style == "long":
             for side in (-1, 1):
                 bar((side * 0.4, -0.2, -0.2), (side * 0.47, 0.95, -0.2), 0.2, 0.13, _HAIR)
-            ball(0, 0.1, -0.4, 0.5, 0.85, 0.2, _HAIR)
+            ball(0, 0.0, -0.4, 0.5, 0.75, 0.2, _HAIR)
         if signer.hair_style == "bun":
             ball(0.04, -0.82, -0.25, 0.24, 0.22, 0.22, _HAIR)
+        bar((0, 0.4, -0.06), (0, 1.3, -0.02), 0.235, 0.245, _NECK)
         for side in (-1, 1):
             ball(side * 0.46, 0.06, -0.05, 0.065, 0.13, 0.08, _SKIN)
         ball(0, -0.1, 0, 0.46, 0.55, 0.46, _SKIN)
         ball(0, 0.2, 0.05, 0.39, 0.47, 0.4, _SKIN, 0.12)
         ball(0, 0.56, 0.2, 0.18, 0.12, 0.18, _SKIN, 0.12)
         for side in (-1, 1):
-            ball(side * 0.22, 0.2, 0.3, 0.15, 0.14, 0.12, _SKIN, 0.12)
+            ball(side * 0.22, 0.16, 0.2, 0.17, 0.17, 0.2, _SKIN, 0.16)
             bar((side * 0.08, -0.14, 0.42), (side * 0.3, -0.13, 0.34), 0.05, 0.04, _SKIN, 0.08)
         if signer.has_beard:
             bar((-0.35, 0.15, 0.12), (-0.22, 0.5, 0.2), 0.1, 0.16, _BEARD, 0.06)
@@ -140,6 +147,16 @@ class Head:
             if style == "short":
                 bar((-0.22, -0.52, 0.28), (0.3, -0.48, 0.24), 0.1, 0.09, _HAIR, 0.06)
 
+    def _chin_shadow(self) -> None:
+        """Dark below the chin, and the neck fading into the torso's own."""
+        y = (np.arange(self._rgb.shape[0]) - self._middle[1]) / self._unit
+        x = np.abs(np.arange(self._rgb.shape[1]) - self._middle[0]) / self._unit
+        below = np.clip((y - 0.6) / 0.08, 0, 1) * np.clip((1.05 - y) / 0.4, 0, 1)
+        shadow = below[:, None] * np.clip((0.3 - x) / 0.06, 0, 1)[None]
+        is_chin = np.hypot(x[None] / 0.3, (y[:, None] - 0.3) / 0.42) < 1
+        self._rgb = (self._rgb * (1 - 0.38 * (shadow * ~is_chin))[..., None]).astype(np.uint8)
+        self._alpha = self._alpha * np.clip((_BOTTOM - y) / 0.1, 0, 1)[:, None].astype(np.float32)
+
     def _blush(self) -> None:
         """Warmer cheeks and shaded eye sockets, under a soft mask."""
         for (x, y), size, tint in (
@@ -152,7 +169,10 @@ class Head:
                 radius = int(size * self._unit)
                 grid = np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) / radius
                 soft = np.clip(1 - grid, 0, 1)[..., None] ** 1.3
-                window = (slice(center[1] - radius, center[1] + radius + 1), slice(center[0] - radius, center[0] + radius + 1))
+                window = (
+                    slice(center[1] - radius, center[1] + radius + 1),
+                    slice(center[0] - radius, center[0] + radius + 1),
+                )
                 mixed = self._rgb[window] * (1 + soft * (np.array(tint) - 1))
                 self._rgb[window] = np.clip(mixed, 0, 255).astype(np.uint8)
 
@@ -190,7 +210,7 @@ class Head:
                 self._fill(rgb, np.concatenate([upper - (0, 0.05), lower]), tuple(skin * (0.86, 0.8, 0.78)))
             self._line(rgb, upper if opening > 0.15 else lower, 0.02, (44, 30, 26))
             self._line(rgb, lower, 0.008, tuple(skin * 0.62))
-            brow = np.stack([x + 0.14 * arch, y - 0.135 - lift - 0.028 * (1 - (arch * side - 0.25) ** 2)], -1)
+            brow = np.stack([x + 0.14 * arch, y - 0.135 - lift - 0.026 * (1 - (arch * side - 0.08) ** 2)], -1)
             thick = 0.022 * (1.15 - 0.5 * np.abs(arch))[:, None] * (0, 1)
             self._fill(rgb, np.concatenate([brow - thick, (brow + thick)[::-1]]), self._signer.brow)
         for side in (-1, 1):

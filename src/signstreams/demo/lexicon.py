@@ -38,8 +38,8 @@ MOUTHS: dict[str, tuple[float, float]] = {
 """Mouth to (how far it opens 0..1, how wide it is -1..1)."""
 
 PLACES: dict[str, Vector] = {
-    "temple": (1.02, -1.3, 0.5),
-    "chin": (0.5, -0.42, 0.75),
+    "temple": (0.98, -1.05, 0.5),
+    "chin": (0.46, -0.08, 0.75),
     "shoulder": (1.15, -0.15, 0.7),
     "chest": (0.45, 0.75, 0.75),
     "neutral": (0.72, 0.95, 1.15),

@@ -158,7 +158,9 @@ def plan(size: str, seed: int) -> DemoPlan:
     chosen = {split: iter(group) for split, group in _choose_sentences(rng, spec, wanted).items()}
     videos, splits = [], {split: [] for split in spec.num_videos}
     for number, (split, count) in enumerate(zip(split_of_video, num_clips, strict=True)):
-        video = _video(rng, f"demo_{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)])
+        video = _video(
+            rng, f"demo_{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)]
+        )
         videos.append(video)
         splits[split] += [clip.clip_id for clip in video.clips]
     return DemoPlan(

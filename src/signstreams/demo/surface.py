@@ -1,7 +1,7 @@
 """A small software renderer: spheres swept along lines and ellipsoids as a height field, shaded by its slope.
 
-The camera looks along -z; x grows to the right, y down, z to the camera, all in px. Everything is drawn at twice the
-resolution into a patch and averaged down, which smooths the edges.
+The camera looks along -z; x grows to the right, y down, z to the camera, all in px. Detail (hands, head) is drawn at
+twice the resolution and averaged down, which smooths the edges.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-OVERSAMPLING = 2
 NOTHING = np.float32(-1e4)
 _LIGHT = np.array([-0.42, -0.62, 0.66], np.float32) / np.float32(np.linalg.norm([-0.42, -0.62, 0.66]))
 _FILL = np.array([0.75, -0.1, 0.65], np.float32) / np.float32(np.linalg.norm([0.75, -0.1, 0.65]))
@@ -21,11 +20,13 @@ class Patch:
     Args:
         x0, y0: Left upper corner, px.
         width, height: px.
+        oversampling: Samples per px and axis; with 1, edges are only softened.
     """
 
-    def __init__(self, x0: int, y0: int, width: int, height: int) -> None:
+    def __init__(self, x0: int, y0: int, width: int, height: int, *, oversampling: int = 2) -> None:
         self.x0, self.y0, self.width, self.height = x0, y0, max(width, 1), max(height, 1)
-        shape = (self.height * OVERSAMPLING, self.width * OVERSAMPLING)
+        self._oversampling = oversampling
+        shape = (self.height * oversampling, self.width * oversampling)
         self.z = np.full(shape, NOTHING, np.float32)
         self.part = np.zeros(shape, np.uint8)
         self.tone = np.ones(shape, np.float32)
@@ -51,7 +52,7 @@ class Patch:
             crease: How much darker (0..1) a thin line across its start is.
         """
         p, q = self._local(start), self._local(end)
-        r0, r1 = start_radius * OVERSAMPLING, end_radius * OVERSAMPLING
+        r0, r1 = start_radius * self._oversampling, end_radius * self._oversampling
         window = self._window(np.minimum(p, q)[:2] - max(r0, r1), np.maximum(p, q)[:2] + max(r0, r1))
         if window is None:
             return
@@ -61,24 +62,21 @@ class Patch:
         length = (flat * flat + dz * dz) ** 0.5
         ux, uy = dx / flat, dy / flat
         along = wx * ux + wy * uy
-        across = wx * -uy + wy * ux
-        mean = 0.5 * (r0 + r1)
-        rise = np.sqrt(np.maximum(mean * mean - across * across, 0.0))
+        across = np.square(wx * -uy + wy * ux)
+        rise = np.sqrt(np.maximum((0.5 * (r0 + r1)) ** 2 - across, 0.0))
         # Of all spheres on the axis, the one that reaches highest at this pixel; exact for equal radii.
-        t = np.clip((along + rise * (dz / length)) * (1.0 / flat), 0.0, 1.0)
-        radius = r0 + (r1 - r0) * t
-        ex, ey = wx - t * dx, wy - t * dy
-        room = radius * radius - ex * ex - ey * ey
+        t = np.minimum(np.maximum((along + rise * (dz / length)) * (1.0 / flat), 0.0), 1.0)
+        room = np.square(r0 + (r1 - r0) * t) - np.square(along - t * flat) - across
         height = np.where(room > 0, p[2] + t * dz + np.sqrt(np.maximum(room, 0.0)), NOTHING)
-        tone = 1.0 - crease * np.exp(-np.square(t * (length / (0.9 * OVERSAMPLING)))) if crease else None
-        self._merge(window, height, part, blend * OVERSAMPLING, tone)
+        tone = 1.0 - crease * np.exp(-np.square(t * (length / (0.9 * self._oversampling)))) if crease else None
+        self._merge(window, height, part, blend * self._oversampling, tone)
 
     def ellipsoid(
         self, center: np.ndarray, radii: tuple[float, float, float], part: int, *, blend: float = 0.0, turn: float = 0.0
     ) -> None:
         """An ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
         c = self._local(center)
-        rx, ry, rz = (radius * OVERSAMPLING for radius in radii)
+        rx, ry, rz = (radius * self._oversampling for radius in radii)
         reach = max(rx, ry) if turn else np.array([rx, ry])
         window = self._window(c[:2] - reach, c[:2] + reach)
         if window is None:
@@ -88,7 +86,13 @@ class Patch:
         u, v = (wx * cos + wy * sin) / rx, (wy * cos - wx * sin) / ry
         room = 1.0 - u * u - v * v
         height = np.where(room > 0, c[2] + rz * np.sqrt(np.maximum(room, 0.0)), NOTHING).astype(np.float32)
-        self._merge(window, height, part, blend * OVERSAMPLING, None)
+        self._merge(window, height, part, blend * self._oversampling, None)
+
+    def cut(self, at: np.ndarray, direction: np.ndarray) -> None:
+        """Take away what lies behind ``at``, seen along ``direction``, in the picture plane; both (3,)."""
+        p = self._local(at)
+        behind = (self._x - p[0]) * float(direction[0]) + (self._y - p[1]) * float(direction[1]) < 0
+        self.z[behind], self.part[behind] = NOTHING, 0
 
     def shade(self, colors: np.ndarray, *, palmar: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Colours and coverage.
@@ -100,41 +104,49 @@ class Patch:
         Returns:
             (H, W, 3) uint8 RGB and (H, W) float32 0..1.
         """
-        inside = self.part > 0
-        height = np.where(inside, self.z, self.z[inside].min() - 4.0 if inside.any() else 0.0).astype(np.float32)
+        inside = np.flatnonzero(self.part)  # (N,): a limb fills a quarter of its patch
+        lowest = self.z.ravel()[inside].min() - 4.0 if inside.size else 0.0
+        height = np.maximum(self.z, np.float32(lowest))
         smooth = cv2.GaussianBlur(height, (3, 3), 0.8)
-        gx = np.clip(cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125), -2.6, 2.6)
-        gy = np.clip(cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125), -2.6, 2.6)
+        steepest = 1.3 * self._oversampling  # a coarse edge is a step; without a limit it would be drawn black
+        gx = np.clip(cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125).ravel()[inside], -steepest, steepest)
+        gy = np.clip(cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125).ravel()[inside], -steepest, steepest)
         nz = 1.0 / np.sqrt(gx * gx + gy * gy + 1.0)
         nx, ny = -gx * nz, -gy * nz
         light = np.maximum(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0.0)
         fill = np.maximum(nx * _FILL[0] + ny * _FILL[1] + nz * _FILL[2], 0.0)
         size = 2 * (max(self.z.shape) // 40) + 3
-        buried = np.maximum(cv2.blur(height, (size, size)) - height, 0.0)
-        level = (0.36 + 0.56 * light + 0.16 * fill) * (1.0 - np.minimum(buried * 0.028, 0.38)) * self.tone
+        buried = np.maximum((cv2.blur(height, (size, size)) - height).ravel()[inside], 0.0)
+        level = (0.36 + 0.56 * light + 0.16 * fill) * (1.0 - np.minimum(buried * 0.028, 0.38))
+        level *= self.tone.ravel()[inside]
         glint = np.square(np.square(np.square(light))) * 16.0
-        if palmar is None:
-            base = colors[:, 1].astype(np.float32)[self.part]
-        else:
-            facing = palmar.astype(np.float32)[self.part]
-            inner = np.clip(0.5 + 1.2 * (nx * facing[..., 0] + ny * facing[..., 1] + nz * facing[..., 2]), 0.0, 1.0)
-            inner = inner[..., None]
-            pair = colors.astype(np.float32)[self.part]
-            base = pair[:, :, 1] + inner * (pair[:, :, 0] - pair[:, :, 1])
+        part = self.part.ravel()[inside]
+        colors = colors.astype(np.float32)
+        base = colors[:, 1][part]  # (N, 3)
+        if palmar is not None:
+            facing = palmar.astype(np.float32)[part]
+            inner = np.clip(0.5 + 1.2 * (nx * facing[:, 0] + ny * facing[:, 1] + nz * facing[:, 2]), 0.0, 1.0)
+            base += inner[:, None] * (colors[:, 0] - colors[:, 1])[part]
         # Light that enters skin comes out red: shadows keep more red than blue.
-        image = np.empty((*self.part.shape, 4), np.float32)
-        image[..., 0] = base[..., 0] * (level * 0.94 + 0.06) + glint
-        image[..., 1] = base[..., 1] * level + glint
-        image[..., 2] = base[..., 2] * (level * 1.03 - 0.03) + glint
-        image[..., 3] = 255.0
-        image *= inside[..., None]
+        image = np.zeros((self.part.size, 4), np.float32)
+        shaded = np.empty((inside.size, 4), np.float32)
+        for channel, (slope, offset) in enumerate(((0.94, 0.06), (1.0, 0.0), (1.03, -0.03))):
+            shaded[:, channel] = base[:, channel] * (level * slope + offset) + glint
+        shaded[:, 3] = 1.0
+        image[inside] = shaded
+        image = image.reshape(*self.part.shape, 4)
+        if self._oversampling == 1:
+            mask = np.ascontiguousarray(image[..., 3])
+            return np.clip(image[..., :3], 0, 255).astype(np.uint8), mask * cv2.blur(mask, (3, 3))
         small = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        alpha = small[..., 3] * (1 / 255.0)
+        alpha = small[..., 3]
         rgb = small[..., :3] / np.maximum(alpha, 1e-3)[..., None]
-        return np.clip(rgb, 0, 255).astype(np.uint8), alpha
+        return np.clip(rgb, 0, 255).astype(np.uint8), np.ascontiguousarray(alpha)
 
     def _local(self, point: np.ndarray) -> np.ndarray:
-        return (np.asarray(point, np.float32) - np.array([self.x0, self.y0, 0], np.float32)) * np.float32(OVERSAMPLING)
+        return (np.asarray(point, np.float32) - np.array([self.x0, self.y0, 0], np.float32)) * np.float32(
+            self._oversampling
+        )
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice] | None:
         x0, y0 = max(int(low[0]) - 1, 0), max(int(low[1]) - 1, 0)
@@ -162,7 +174,9 @@ def paint(image: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, x0: int, y0: in
         return
     there, here = cut
     weight = np.ascontiguousarray(alpha[here])
-    image[there] = cv2.blendLinear(np.ascontiguousarray(rgb[here]), np.ascontiguousarray(image[there]), weight, 1 - weight)
+    image[there] = cv2.blendLinear(
+        np.ascontiguousarray(rgb[here]), np.ascontiguousarray(image[there]), weight, 1 - weight
+    )
 
 
 def darken(image: np.ndarray, alpha: np.ndarray, x0: int, y0: int, strength: float) -> None:
