@@ -1,0 +1,35 @@
+"""Settings of the k-NN evaluation. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from signstreams.config.base import Section
+
+
+class KnnConfig(Section):
+    """Weighted k-NN on true handshape: a pretrained backbone, the same with random weights, raw pixels."""
+
+    backbone: str
+    """file::PATH[:ARCHITECTURE] or a plain path."""
+    crops: Path
+    """Folder of one hand stream's crops."""
+    ground_truth: Path
+    """Folder of the demo corpus's ground truth, one npz a video."""
+    output: Path
+    """JSON file to write."""
+    index: Path | None = None
+    """Folder of train.csv, val.csv and test.csv; None: index beside the ground truth."""
+    stream: Literal["hand_l", "hand_r"] | None = None
+    """Which hand; None: the name of the crops' folder."""
+    k: Annotated[int, Field(ge=1)] = 20
+    """Neighbours."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Neighbours vote with exp(cosine / temperature)."""
+    seed: int = 0
+    """Of the random weights."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; None: PyTorch's choice."""
