@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,23 @@ def test_two_jobs_do_what_one_does_and_keep_quiet(project: Path, folder: Path, t
     assert metadata.states["hand_l"]["missing"] == 4
     again = script(project, "--videos", folder, "--root", root, "--jobs", 2, "--max-failed-fraction", 0.5)
     assert "0 extracted, 3 unchanged" in again.stdout
+
+
+def test_a_killed_worker_is_explained(
+    folder: Path, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            pass
+
+        def submit(self, *args: object) -> Future:
+            future: Future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, **kwargs: object) -> None:
+            pass
+
+    monkeypatch.setattr(batch, "ProcessPoolExecutor", Killed)
+    with pytest.raises(UserError, match=r"a worker process was killed.*fewer --jobs"):
+        extract_videos(config_for(folder, tmp_path / "c", num_jobs=2), detector=discs)

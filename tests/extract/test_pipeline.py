@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract import pipeline
+from signstreams.extract.detectors import missing_keypoints
 from signstreams.extract.pipeline import DetectorKind, current_metadata, extract_video, settings_digest
+from signstreams.extract.video import VideoReader
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
@@ -230,3 +233,29 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
 def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
     config = ExtractConfig(videos=[tmp_path], root=tmp_path)
     assert list(config.settings()) == ["fps", "crop_px", "jpeg_quality", "max_buffer_mib", "detector", "boxes"]
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each frame, only times and boxes stay: its points lie on disk, its pixels are gone once cropped."""
+
+    class Nobody(discs.start):
+        def detect(self, image: np.ndarray) -> np.ndarray:
+            return missing_keypoints()
+
+    monkeypatch.setattr(pipeline._Run, "_write_arrays", lambda *args: None)  # formats write as they see fit
+    peaks = []
+    for num_frames in (100, 700):
+        path = make_video(
+            f"v{num_frames}.mp4", num_frames, draw=lambda index: np.full((48, 64, 3), index % 256, np.uint8)
+        )
+        config = ExtractConfig(videos=[path], root=tmp_path / "c")
+        run = pipeline._Run(path, CorpusLayout(config.root), "v", config, discs._replace(start=Nobody), None)
+        with VideoReader(path) as reader:
+            tracemalloc.start()
+            run.extract(reader)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert len(run.times_s) == num_frames
+    assert peaks[1] - peaks[0] < 600 * 2_000  # bytes; one frame's points alone are 6,516
