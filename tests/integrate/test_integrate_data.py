@@ -174,10 +174,12 @@ def test_frozen_features_are_the_backbones_and_zero_where_missing(
 ) -> None:
     config = tiny_config()
     spec = backbone_specs["hand_left_backbone"]
-    sample = encoded(config, load_clips(config).samples["val"][:2], spec)[1]
+    clips = load_clips(config).samples["val"][:2]
+    sample = encoded(config, clips, spec)[1]
+    assert "hand_l" not in sample.crops and "hand_r" in sample.crops
     backbone = load_dinov2_backbone(spec)
     reader = ImageReader({"hand_l": 16})
-    for frame, crop in enumerate(sample.crops["hand_l"]):
+    for frame, crop in enumerate(clips[1].crops["hand_l"]):
         if crop is None:
             assert not sample.features["hand_l"][frame].any()
         else:
@@ -225,3 +227,24 @@ def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dic
     assert fitting_px(backbone, 24, "face") == 24
     with pytest.raises(UserError, match=r"set data\.crop_px to 16 or 24"):
         fitting_px(backbone, 20, "face")
+
+
+def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbone_specs: dict[str, str]) -> None:
+    backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
+    with torch.no_grad():
+        backbone.model.norm.weight.fill_(float("nan"))
+    samples = load_clips(tiny_config()).samples["val"]
+    with pytest.raises(UserError, match="backbone of hand_l: its features are not finite"):
+        encode_frozen(samples, {"hand_l": backbone}, ImageReader({"hand_l": 16}), torch.device("cpu"))
+
+
+def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build) -> None:
+    sample = load_clips(tiny_config()).samples["val"][0]
+    crops = [crop for crop in sample.crops["face"] if crop is not None]
+    native = ImageReader({"face": 16})("face", crops)
+    assert native.shape == (len(crops), 16, 16, 3) and native.dtype == np.uint8
+    for side in (8, 32):
+        resized = ImageReader({"face": side})("face", crops)
+        assert resized.shape == (len(crops), side, side, 3)
+        # the same picture: the same mean of each colour, in the same order of channels
+        np.testing.assert_allclose(resized.mean(axis=(1, 2)), native.mean(axis=(1, 2)), atol=4)

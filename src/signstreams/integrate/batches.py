@@ -35,7 +35,7 @@ class Sample:
         nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.to_nodes`.
         pose: (T, P) float32, zeros where missing.
         present: Stream (crops, pose) to (T,) bool.
-        crops: Stream with crops to the crop of each frame, None where missing.
+        crops: Stream to the crop of each frame, None where missing; only until a frozen backbone has encoded it.
         features: Stream with a frozen backbone to (T, D) float16, zeros where missing.
         tokens: Text tokens with the end token.
         gloss_ids: What CTC learns; None without annotation, or where a gloss is unknown.

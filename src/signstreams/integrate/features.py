@@ -96,16 +96,12 @@ def _encode_stream(
             done += len(images)
             progress.advance(len(images))
     backbone.to("cpu")
-    return [
-        replace(
-            sample,
-            features={
-                **sample.features,
-                stream: features[[len(crops) if crop is None else rows[crop] for crop in sample.crops[stream]]],
-            },
-        )
-        for sample in samples
-    ]
+    encoded = []
+    for sample in samples:
+        places = [len(crops) if crop is None else rows[crop] for crop in sample.crops[stream]]
+        others = {name: kept for name, kept in sample.crops.items() if name != stream}  # never read again: frees memory
+        encoded.append(replace(sample, features={**sample.features, stream: features[places]}, crops=others))
+    return encoded
 
 
 def _ahead(reader: ImageReader, stream: str, crops: list[Crop]) -> Iterator[np.ndarray]:
