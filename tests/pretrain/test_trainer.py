@@ -214,3 +214,13 @@ def test_the_first_scores_differ_from_crop_to_crop(make: Make) -> None:
     head.standardize(tokens)
     assert head(tokens).std(dim=0).mean() > 20 * before
     assert head.mlp(tokens).mean(dim=0).abs().max() < 1e-4
+
+
+def test_the_standardised_head_is_the_same_in_student_and_teacher(make: Make) -> None:
+    trainer = _trainer(make())
+    images = _views(5)[0].flatten(0, 1)
+    before = trainer.probe(images)["probe/assignment_information"]
+    trainer.standardize_head(images)
+    student, teacher = trainer.student.head.state_dict(), trainer.teacher.head.state_dict()
+    assert all(torch.equal(student[name], teacher[name]) for name in student)
+    assert trainer.probe(images)["probe/assignment_information"] > 1.2 * before

@@ -173,6 +173,8 @@ class DinoConfig(Section):
     """Of the centre's moving average."""
     freeze_prototypes_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the run in which the prototypes stay as they began (DINO: the first of 100 epochs)."""
+    standardize_head: bool = True
+    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start)."""
     fix_prototype_norm: bool = True
     """Keep every prototype at length 1 (DINO's norm_last_layer); false lets the lengths be learned."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -110,6 +110,14 @@ def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
     if is_distributed():
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """Rank 0's values into every rank's tensors, in place."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def barrier() -> None:

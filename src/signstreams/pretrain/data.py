@@ -63,9 +63,9 @@ def find_crops(folders: list[Path], *, max_crops: int | None, probe_crops: int) 
         raise UserError(problems)
     crops.sort(key=lambda crop: (crop.video_id, crop.frame, str(crop.path)))
     if max_crops is not None and len(crops) > max_crops:
-        crops = [crops[i] for i in _spread(len(crops), max_crops)]
+        crops = [crops[i] for i in spread(len(crops), max_crops)]
     probe_crops = min(probe_crops, len(crops) // (MIN_TRAIN_CROPS_PER_PROBE + 1))
-    held_out = set(_spread(len(crops), probe_crops))
+    held_out = set(spread(len(crops), probe_crops))
     return CropSet(
         train=[crop for i, crop in enumerate(crops) if i not in held_out],
         probe=[crop for i, crop in enumerate(crops) if i in held_out],
@@ -165,7 +165,7 @@ def normalize(views: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((views.float() / 255 - mean) / std).movedim(-1, -3)
 
 
-def _spread(total: int, count: int) -> list[int]:
+def spread(total: int, count: int) -> list[int]:
     """``count`` of ``total`` indices, evenly spaced, from the middle of their spans."""
     return [int((i + 0.5) * total / count) for i in range(count)]
 

@@ -15,7 +15,7 @@ from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest, stop_on_signal
 from signstreams.engine.metrics import MetricsLog
 from signstreams.errors import UserError
-from signstreams.pretrain.data import CropSet, ViewLoader, load_whole
+from signstreams.pretrain.data import CropSet, ViewLoader, load_whole, spread
 from signstreams.pretrain.meters import CollapseWatch
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.trainer import Trainer
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MAX_BAD_IN_A_ROW = 3
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better. RankMe does not: random weights have the highest."""
+HEAD_CROPS = 512
+"""Crops that the head's first weights are fitted to."""
 STOP_CHECK_STEPS = 10  # several processes agree on a stop that often; one alone stops at once
 
 
@@ -81,7 +83,11 @@ class Loop:
             log.info("%s: all %d steps are done already", self.config.output_dir, self.total_steps)
             return
         loader = ViewLoader(self.config, self.crops.train, self.plan, self.world)
-        probe = load_whole(self.crops.probe, self.config.augmentation.global_px) if self.crops.probe else None
+        side_px = self.config.augmentation.global_px
+        probe = load_whole(self.crops.probe, side_px) if self.crops.probe else None
+        if trainer.step == 0 and self.config.dino.standardize_head and len(self.crops.train) > 1:
+            some = spread(len(self.crops.train), min(HEAD_CROPS, len(self.crops.train)))
+            trainer.standardize_head(load_whole([self.crops.train[i] for i in some], side_px))
         if trainer.step:
             log.info("%s: going on from step %d of %d", self.config.output_dir, trainer.step, self.total_steps)
         with stop_on_signal() as stop, self._history() as history, self._progress() as progress:

@@ -57,6 +57,15 @@ class Trainer:
         self._std = torch.tensor(config.augmentation.std, device=device)
         self._pairs = list(zip(self.teacher.parameters(), self.student.parameters(), strict=True))
 
+    def standardize_head(self, images: Tensor) -> None:
+        """Fit the head's first weights to these crops, uint8 (N, side, side, 3), N >= 2; before the first step only."""
+        assert self.step == 0
+        with torch.no_grad():
+            tokens = embed(self.teacher.backbone, images, self.normalize).to(self.world.device)  # (N, D)
+        for network in (self.student, self.teacher):
+            network.head.standardize(tokens)
+            distributed.broadcast(network.head.parameters())  # devices may round differently
+
     def scheduled(self, step: int) -> dict[str, float]:
         """Learning rate, weight decay, teacher's momentum and temperature at a step."""
         optim, choices = self.config.optim, self.choices

@@ -1,0 +1,152 @@
+"""The requirement's TOML and flags work as written, our recipes are sound, settings without effect are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signstreams.backbones.archs import resolve
+from signstreams.cli import parse
+from signstreams.config.load import build
+from signstreams.config.pretrain import PretrainConfig, auto_workers, available_cores
+from signstreams.errors import UserError
+
+REQUIREMENT = """
+train_dir = ["data/single_signer/processed/face"]
+output_dir = "work_dirs/dino_face"
+algorithm = "ibot"
+epochs = 50
+
+[dataset]
+batch_size = 48
+num_workers = 4
+pin_memory = true
+persistent_workers = true
+
+[augmentation]
+brightness = 0.5
+gaussian_blur_prob = 0.7
+mean = [0.481, 0.457, 0.408]
+std = [0.268, 0.261, 0.276]
+
+[checkpointing]
+last_name = "checkpoint_last.pt"
+best_name = "checkpoint_best.pt"
+history_file = "metrics.jsonl"
+
+[experiment]
+name = "face-ibot-baseline"
+tags = ["face", "ibot"]
+notes = "Primer experimento con augmentations agresivos."
+"""
+MINIMUM = ["--train-dir", "processed/face", "--output-dir", "out"]
+
+
+def _parse(*words: str) -> PretrainConfig:
+    return parse(PretrainConfig, [*MINIMUM, *words])
+
+
+def test_the_toml_of_the_requirement_is_accepted_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "face ñ.toml"
+    path.write_text(REQUIREMENT, encoding="utf-8")
+    config = parse(PretrainConfig, ["--config", str(path), "--batch-size", "16"])
+    assert config.dataset.batch_size == 16
+    assert config.augmentation.blur_probs == (0.7, 0.7, 0.7)
+    assert config.experiment.tags == ["face", "ibot"]
+    assert config.named_stream(("face",)) == "face"
+    with pytest.raises(UserError, match="algorithm = 'ibot': is not there yet"):
+        config.check_runnable()
+
+
+def test_every_flag_of_the_requirement_works_under_its_own_name() -> None:
+    command = (
+        "--train-dir a/face b/face --output-dir w --epochs 100 --batch-size 64 --learning-rate 1e-3 --algorithm dino"
+        " --export-backbone w/backbone.pt --koleo-weight 0.5 --koleo-epsilon 1e-4 --use-sinkhorn --sinkhorn-eps 0.05"
+        " --sinkhorn-iters 4 --resume must --distributed --dataset-persistent-workers --dataset-num-workers 3"
+        " --experiment-tag x --experiment-tag y --experiment-notes hola --experiment-name n --arch vit_tiny"
+        " --patch-size 8 --depth 3 --image-size 64 --local-size 32 --on-conflict archive"
+    )
+    config = parse(PretrainConfig, command.split())
+    assert config.train_dir == [Path("a/face"), Path("b/face")]
+    assert (config.dataset.batch_size, config.optim.learning_rate, config.koleo.weight) == (64, 1e-3, 0.5)
+    assert (config.sinkhorn.use, config.sinkhorn.eps, config.sinkhorn.iters) == (True, 0.05, 4)
+    assert config.experiment.model_dump() == {"name": "n", "tags": ["x", "y"], "notes": "hola"}
+    assert (config.model.arch, config.model.patch_px, config.model.depth) == ("vit_tiny", 8, 3)
+    assert (config.augmentation.global_px, config.augmentation.local_px) == (64, 32)
+    assert (config.resume, config.distributed, config.on_conflict) == ("must", True, "archive")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--koleo-epsilon 0.01", "koleo.epsilon has no effect: koleo.weight is 0"),
+        ("--sinkhorn-iters 5", "sinkhorn.iters has no effect: sinkhorn.use is false"),
+        ("--use-sinkhorn --set dino.center_momentum=0.5", "dino.center_momentum has no effect"),
+        ("--use-sinkhorn --sinkhorn-eps .05 --set dino.teacher_temp=.05", "dino.teacher_temp has no effect"),
+        ("--set augmentation.num_local=0 --local-size 32", "local_px has no effect"),
+        ("--koleo-weight 1 --batch-size 1", "a batch_size of 1 has no neighbour"),
+        ("--set augmentation.global_scale=[0.9,0.4]", "expected 0 < low <= high <= 1"),
+        ("--set augmentation.std=[0,1,1]", "expected values above 0"),
+        ("--set augmentation.blur_sigma_px=[2,1]", "expected 0 < low <= high"),
+        ("--set checkpointing.last_name=params.json", "'params.json' names two files"),
+        ("--set checkpointing.last_name=../x.pt", "checkpointing.last_name"),
+        ("--koleo-wieght 1", "did you mean '--koleo-weight'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        _parse(*words.split())
+    assert left.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_the_stream_is_known_by_the_folders_name() -> None:
+    hands = ("hand_l", "hand_r")
+    config = parse(PretrainConfig, ["--train-dir", "x/hand_l", "y/hand_l", "--output-dir", "o"])
+    assert config.named_stream(hands) == "hand_l"
+    with pytest.raises(UserError, match="one stream a run"):
+        parse(PretrainConfig, ["--train-dir", "x/hand_l", "y/hand_r", "--output-dir", "o"]).named_stream(hands)
+    anywhere = parse(PretrainConfig, ["--train-dir", "x/crops", "--output-dir", "o"])
+    assert anywhere.named_stream(("face",)) == "face"
+    with pytest.raises(UserError, match="add --stream"):
+        anywhere.named_stream(hands)
+
+
+def test_a_hand_is_never_flipped_and_a_face_may_be() -> None:
+    flipped = ["--set", "augmentation.flip_prob=0.5"]
+    hand = parse(PretrainConfig, ["--train-dir", "x/hand_l", "--output-dir", "o", *flipped])
+    with pytest.raises(UserError, match="a flipped hand_l is the other hand"):
+        hand.named_stream(("hand_l", "hand_r"))
+    assert _parse(*flipped).named_stream(("face",)) == "face"
+
+
+def test_paths_names_and_logging_are_no_part_of_the_identity() -> None:
+    same = _parse("--experiment-name", "x", "--set", "dataset.num_workers=3", "--resume", "must", "--device", "cpu")
+    assert same.identity() == _parse().identity()
+    assert _parse("--set", "augmentation.hue=0.2").identity() != _parse().identity()
+    one = _parse("--set", "augmentation.gaussian_blur_prob=0.3").identity()
+    three = [word for view in ("view_1", "view_2", "local") for word in ("--set", f"augmentation.blur_{view}_prob=0.3")]
+    assert one == _parse(*three).identity()
+
+
+@pytest.mark.parametrize("name", ["demo_face", "demo_hand_l", "demo_hand_r", "face", "hand_l", "hand_r"])
+def test_every_recipe_we_ship_can_run(project: Path, name: str) -> None:
+    path = project / "config" / "pretrain" / f"{name}.toml"
+    config = build(PretrainConfig, [path], [])
+    config.check_runnable()
+    stream = name.removeprefix("demo_")
+    assert config.named_stream((stream,)) == stream
+    model, views = config.model, config.augmentation
+    arch = resolve(model.arch, image_px=views.global_px, patch_px=model.patch_px, depth=model.depth)
+    assert views.global_px % arch.patch_px == views.local_px % arch.patch_px == 0
+    header = path.read_text(encoding="utf-8").splitlines()[:6]
+    for word in ("Command:", "Hardware:", "Duration:", "Expectation:"):
+        assert any(word in line for line in header)
+
+
+def test_loader_processes_leave_the_model_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [auto_workers(cores) for cores in (1, 2, 4, 64)] == [0, 0, 3, 8]
+    alone = available_cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert available_cores() == max(1, alone // 2)
