@@ -51,7 +51,7 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
 
 
 def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
-    arch = _architecture(config)
+    arch = architecture(config)
     crops = find_crops(
         config.train_dir, max_crops=config.dataset.max_crops, probe_crops=config.monitor.probe_crops
     )  # every rank lists the same files
@@ -99,7 +99,12 @@ def artifact_names(config: PretrainConfig) -> list[str]:
     ]
 
 
-def _architecture(config: PretrainConfig) -> ViTArch:
+def architecture(config: PretrainConfig) -> ViTArch:
+    """The backbone that the config describes.
+
+    Raises:
+        UserError: Unknown name, or views that do not divide into patches.
+    """
     model, views = config.model, config.augmentation
     try:
         arch = resolve(
