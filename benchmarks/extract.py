@@ -59,7 +59,8 @@ def main() -> None:
 
     def bare() -> None:
         with HolisticDetector(DetectorConfig()) as detector:
-            for image in images:
+            detector.detect(images[0])
+            for image in images[1:]:
                 detector._graph.process(image)
 
     config = ExtractConfig(videos=[video], root=Path(folder.name))

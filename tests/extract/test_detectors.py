@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from signstreams.config.extract import DetectorConfig, ExtractConfig
 from signstreams.extract.batch import extract_videos
-from signstreams.extract.detectors import HolisticDetector, _quiet_stderr, holistic_info
+from signstreams.extract.detectors import HolisticDetector, QuietStderr, holistic_info
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
@@ -121,15 +122,32 @@ def test_the_detector_is_quiet_and_torch_and_plotting_stay_out() -> None:
 
 
 def test_native_messages_are_held_back_but_shown_on_failure(capfd: pytest.CaptureFixture) -> None:
-    import os
-
-    with _quiet_stderr():
+    quiet = QuietStderr()
+    with quiet:
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == ""
-    with pytest.raises(RuntimeError), _quiet_stderr():
+    with pytest.raises(RuntimeError), quiet:
         os.write(2, b"why it failed\n")
         raise RuntimeError
     assert capfd.readouterr().err == "why it failed\n"
+    quiet.close()
+
+
+def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from signstreams.config.extract import DetectorConfig\n"
+        "from signstreams.extract.detectors import HolisticDetector\n"
+        "from signstreams.extract.video import VideoReader\n"
+        "with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(DetectorConfig()) as detector:\n"
+        "    image = next(reader.frames()).image\n"
+        "    detector.detect(np.zeros_like(image))\n"
+        "    print(max(detector.detect(image)[:, 2].max() for _ in range(3)) > 0)\n"
+    )
+    clip = shared_data / "clips" / "lsat_one_signer_studio.gif"
+    done = subprocess.run([sys.executable, "-c", code, clip], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_the_description_needs_no_import_and_holds_the_settings() -> None:
