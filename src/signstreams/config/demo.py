@@ -11,14 +11,14 @@ from signstreams.config.base import Section
 
 
 class DemoConfig(Section):
-    """Render the demo corpus: videos of a signer, texts, glosses, splits and ground truth, the same for the same seed."""
+    """Render the demo corpus: videos of signers, texts, glosses, splits, ground truth; the same for the same seed."""
 
     root: Path = Path("data/demo")
     """Folder of the corpus."""
     size: Literal["tiny", "demo", "bench"] = "demo"
-    """How much: tiny for tests (8 clips), demo (55 clips), bench for measuring learning (300 clips)."""
+    """How much: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Another seed gives other sentences, motion and looks."""
+    """Another seed gives other sentences, motion, clothes and cameras."""
     jobs: Annotated[int, Field(ge=1)] = 1
     """Processes that render side by side."""
     video: str | None = None

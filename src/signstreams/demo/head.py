@@ -155,7 +155,8 @@ class Head:
         shadow = below[:, None] * np.clip((0.3 - x) / 0.06, 0, 1)[None]
         is_chin = np.hypot(x[None] / 0.3, (y[:, None] - 0.3) / 0.42) < 1
         self._rgb = (self._rgb * (1 - 0.38 * (shadow * ~is_chin))[..., None]).astype(np.uint8)
-        self._alpha = self._alpha * np.clip((_BOTTOM - y) / 0.1, 0, 1)[:, None].astype(np.float32)
+        fading = np.where(x[None] < 0.3, np.clip((0.98 - y) / 0.16, 0, 1)[:, None], 1.0)
+        self._alpha = self._alpha * fading.astype(np.float32)
 
     def _blush(self) -> None:
         """Warmer cheeks and shaded eye sockets, under a soft mask."""

@@ -111,7 +111,8 @@ SIGNS: dict[str, Sign] = {
 }
 """Gloss to its sign, in sorted order.
 
-Minimal pairs: CASA and ESCUELA (handshape), AGUA and PAN (place), MAÑANA and AYER (movement), AMIGO and HERMANO (mouth).
+Minimal pairs: CASA and ESCUELA (handshape), AGUA and PAN (place), MAÑANA and AYER (movement), AMIGO and HERMANO
+(mouth).
 """
 
 GLOSSES = tuple(SIGNS)

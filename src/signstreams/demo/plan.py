@@ -152,7 +152,7 @@ def plan(size: str, seed: int) -> DemoPlan:
     signers = tuple(signer.name for signer in SIGNERS[: spec.num_signers])
     split_of_video = _shuffled(rng, [split for split, count in spec.num_videos.items() for _ in range(count)])
     num_clips = [spec.clips_per_video[i % len(spec.clips_per_video)] for i in range(len(split_of_video))]
-    wanted = Counter({split: 0 for split in spec.num_videos})
+    wanted = Counter(dict.fromkeys(spec.num_videos, 0))
     for split, count in zip(split_of_video, num_clips, strict=True):
         wanted[split] += count
     chosen = {split: iter(group) for split, group in _choose_sentences(rng, spec, wanted).items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 Color = tuple[int, int, int]
 """Red, green, blue, 0..255."""
@@ -64,7 +66,8 @@ SIGNERS: tuple[Signer, ...] = (
     ),
     Signer(
         "carla", 78, 0.9, 1.18, (240, 200, 176), (132, 34, 48), 0.6, "round", (176, 108, 52), "bun", (132, 80, 44),
-        (84, 118, 92), "window", (208, 204, 190), rests_low=True, has_glasses=True,
+        (84, 118, 92), "window", (208, 204, 190), rests_low=True, left_handed=True,
+        has_glasses=True,
     ),
     Signer(
         "dario", 86, 1.05, 1.2, (204, 150, 112), (46, 46, 50), 0.85, "vee", (38, 30, 26), "curly", (36, 28, 24),
@@ -82,6 +85,20 @@ SIGNERS: tuple[Signer, ...] = (
 """In the order in which they join: `tiny` takes four, `demo` five, `bench` all six."""
 
 
-def signer_named(name: str) -> Signer:
-    """The signer of that name."""
-    return next(signer for signer in SIGNERS if signer.name == name)
+def signer_named(name: str, seed: int) -> Signer:
+    """The signer of that name, whose clothes, complexion and build vary a little with the seed, not with the video."""
+    rng = random.Random(f"signstreams demo {seed} {name}")
+    signer = next(signer for signer in SIGNERS if signer.name == name)
+    tan = 1 + 0.05 * (2 * rng.random() - 1)
+    return replace(
+        signer,
+        skin=_bounded(tan * value for value in signer.skin),
+        shirt=_bounded(value + 24 * (2 * rng.random() - 1) for value in signer.shirt),
+        build=signer.build * (1 + 0.04 * (2 * rng.random() - 1)),
+        hand_length=signer.hand_length * (1 + 0.02 * (2 * rng.random() - 1)),
+    )
+
+
+def _bounded(values: Iterable[float]) -> Color:
+    red, green, blue = (min(max(round(value), 12), 244) for value in values)
+    return red, green, blue

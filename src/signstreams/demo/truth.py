@@ -1,6 +1,6 @@
 """Exact ground truth of a rendered video: points, handshapes, visibility, gloss boundaries, as one npz file.
 
-Arrays, with T frames, C clips, G glosses; a side axis would be (left, right), so hands are named ``hand_l``, ``hand_r``:
+Arrays, with T frames, C clips, G glosses; ``hand_l`` is the signer's own left hand, on the right of the picture:
 
 - ``body`` (T, 14, 2) float32 px, ``body_names``; ``hand_l``, ``hand_r`` (T, 21, 2) float32 px, ``hand_names``: the
   order of ``signstreams.formats.landmarks``.

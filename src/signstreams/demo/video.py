@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
+import cv2
 import numpy as np
 
 from signstreams.demo.backdrop import backdrop
@@ -30,10 +30,10 @@ def video_rng(seed: int, video_id: str) -> np.random.Generator:
 
 def render_video(layout: CorpusLayout, video: PlannedVideo, seed: int, progress: Progress | None = None) -> None:
     """Write ``videos/<id>.mp4`` and ``ground_truth/<id>.npz``; the same arguments give the same bytes."""
-    import av  # here: the plan and the config of the demo corpus work where PyAV is absent
+    import av  # here: PyAV belongs to the extraction half of the requirements
 
     rng = video_rng(seed, video.video_id)
-    signer = signer_named(video.signer)
+    signer = signer_named(video.signer, seed)
     motion = video_motion(video, signer, rng)
     figure = Figure(signer, Camera.before(signer, rng), backdrop(signer, rng))
     noise = _NOISE_SIGMA * rng.standard_normal((_NUM_NOISE_FIELDS, HEIGHT_PX, WIDTH_PX, 1), dtype=np.float32)
@@ -56,7 +56,5 @@ def render_video(layout: CorpusLayout, video: PlannedVideo, seed: int, progress:
 
 def _with_noise(image: np.ndarray, fields: np.ndarray, number: int) -> np.ndarray:
     """Sensor noise: one of few fields, shifted from frame to frame."""
-    import cv2
-
     field = np.roll(fields[number % len(fields)], (37 * number) % HEIGHT_PX, axis=0)
     return cv2.add(image, field, dtype=cv2.CV_8U)
