@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from signstreams.files import write_bytes
+from signstreams.files import replacing
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
 
 POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
+_ZIP64_FROM_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,13 @@ def read_tracks(path: str | Path) -> Tracks:
 
 
 def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    # streamed into the archive: the keypoints of ten minutes, held on disk by the caller, need no copy in memory
+    with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, member.getvalue())
-    write_bytes(path, buffer.getvalue())
+            with archive.open(info, "w", force_zip64=array.nbytes > _ZIP64_FROM_BYTES) as member:
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
