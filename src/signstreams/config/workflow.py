@@ -39,7 +39,9 @@ class CorpusSection(Section):
     @model_validator(mode="after")
     def _own_videos_have_their_own_root(self) -> CorpusSection:
         if self.videos is not None and self.root == DEMO_ROOT:
-            raise ValueError(f"videos is set, but root is still '{DEMO_ROOT}'; name a root for your corpus: data/<name>")
+            raise ValueError(
+                f"videos is set, but root is still '{DEMO_ROOT}'; name a root for your corpus: data/<name>"
+            )
         return self
 
 
