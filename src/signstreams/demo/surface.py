@@ -6,6 +6,8 @@ twice the resolution and averaged down, which smooths the edges.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -52,7 +54,7 @@ class Patch:
             crease: How much darker (0..1) a thin line across its start is.
         """
         p, q = self._local(start), self._local(end)
-        r0, r1 = start_radius * self._oversampling, end_radius * self._oversampling
+        r0, r1 = float(start_radius) * self._oversampling, float(end_radius) * self._oversampling
         window = self._window(np.minimum(p, q)[:2] - max(r0, r1), np.maximum(p, q)[:2] + max(r0, r1))
         if window is None:
             return
@@ -76,13 +78,13 @@ class Patch:
     ) -> None:
         """An ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
         c = self._local(center)
-        rx, ry, rz = (radius * self._oversampling for radius in radii)
+        rx, ry, rz = (float(radius) * self._oversampling for radius in radii)
         reach = max(rx, ry) if turn else np.array([rx, ry])
         window = self._window(c[:2] - reach, c[:2] + reach)
         if window is None:
             return
         wx, wy = self._x[:, window[1]] - c[0], self._y[window[0]] - c[1]
-        cos, sin = np.cos(turn), np.sin(turn)
+        cos, sin = math.cos(turn), math.sin(turn)
         u, v = (wx * cos + wy * sin) / rx, (wy * cos - wx * sin) / ry
         room = 1.0 - u * u - v * v
         height = np.where(room > 0, c[2] + rz * np.sqrt(np.maximum(room, 0.0)), NOTHING).astype(np.float32)
