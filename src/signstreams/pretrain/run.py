@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import platform
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -41,7 +40,6 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
     Raises:
         UserError: Whatever the user can mend: folders, crops, sizes, another experiment in the way, collapse.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch.set_num_threads(config.threads or _threads())
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
@@ -58,16 +56,23 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
     plan = _plan(config, crops, world)
     choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     fingerprint = Fingerprint(config.identity() | {"stream": stream, "world_size": world.size}, crops.digest)
-    given = _given_checkpoint(config, fingerprint)
+    given = _given_checkpoint(config)
+    if given is not None:
+        _load_state(given, fingerprint)  # before the folder is touched
     experiment: Experiment | None = None
     with distributed.main_first(world):
         if world.is_main:
             experiment = _claim(config, fingerprint, given is not None)
     try:
+        own: Path | None = None
         with distributed.main_first(world):
             if experiment is not None:
                 experiment.write_params(_params(config, stream, world, arch, choices, crops, plan, fingerprint))
-        state = distributed.from_main(given if given is not None else _own_checkpoint(config, experiment))
+                own = experiment.state / config.checkpointing.last_name
+                own = own if own.exists() else None
+        own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
+        source = given or own
+        state = None if source is None else _load_state(source, fingerprint)
         trainer = Trainer(config, choices, arch, world)
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
         if state is not None:
@@ -145,30 +150,32 @@ def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
         ) from None
 
 
-def _given_checkpoint(config: PretrainConfig, fingerprint: Fingerprint) -> dict[str, Any] | None:
-    if config.resume in RESUME_MODES:
-        return None
-    path = Path(config.resume)
+def _given_checkpoint(config: PretrainConfig) -> Path | None:
+    return None if config.resume in RESUME_MODES else Path(config.resume)
+
+
+def _load_state(path: Path, fingerprint: Fingerprint) -> dict[str, Any]:
+    """State of a checkpoint of this very experiment.
+
+    Raises:
+        UserError: Absent, broken, not a checkpoint, or another experiment's.
+    """
     try:
         state = checkpoint.load(path)
         found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
     except FileNotFoundError:
         raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint's path") from None
     except ValueError as error:
-        raise UserError(f"--resume {error}; give a checkpoint_last.pt or checkpoint_best.pt") from None
+        raise UserError(f"{error}; add --resume never --on-conflict archive to start anew") from None
     except (KeyError, TypeError):
-        raise UserError(
-            f"--resume {path}: holds no training state; give a checkpoint_last.pt, not a backbone.pt"
-        ) from None
+        raise UserError(f"{path}: holds no training state; give a checkpoint_last.pt, not a backbone.pt") from None
     if differences := fingerprint.differences(found):
-        raise UserError(
-            f"--resume {path}: is of another experiment: {'; '.join(differences[:6])}; start without --resume"
-        )
+        raise UserError(f"{path}: is of another experiment: {'; '.join(differences[:6])}; start without --resume")
     return state
 
 
 def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> Experiment:
-    _check_room(config.output_dir)
+    _check_writable(config.output_dir)
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
@@ -182,18 +189,6 @@ def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> 
             f"{config.output_dir}: --resume must, but there is no checkpoint of this experiment; use --resume auto"
         )
     return experiment
-
-
-def _own_checkpoint(config: PretrainConfig, experiment: Experiment | None) -> dict[str, Any] | None:
-    if experiment is None:
-        return None
-    path = experiment.state / config.checkpointing.last_name
-    try:
-        return checkpoint.load(path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{error}; add --resume never --on-conflict archive to start anew") from None
 
 
 def _params(
@@ -246,7 +241,7 @@ def _commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def _check_room(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written to, before any work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +252,6 @@ def _check_room(folder: Path) -> None:
         pass  # a file of that name: `Experiment.claim` says so
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from None
-    log.debug("%s: %.1f GB free", folder, shutil.disk_usage(folder).free / 1e9)
 
 
 def _threads() -> int:
