@@ -121,6 +121,9 @@ def test_a_run_goes_on_from_a_given_checkpoint_in_another_folder(make: Make, tmp
     straight = pretrain(make(), STREAM)
     middle = make(output_dir=str(tmp_path / "middle"), resume=str(straight.parent / "checkpoint_best.pt"))
     assert pretrain(middle, STREAM).read_bytes() == straight.read_bytes()
+    ended = make(output_dir=str(tmp_path / "ended"), resume=str(straight.parent / "checkpoint_last.pt"))
+    assert pretrain(ended, STREAM).read_bytes() == straight.read_bytes()
+    assert _visible(ended.output_dir) == ARTIFACTS
     with pytest.raises(UserError, match="no training state; give a checkpoint_last"):
         pretrain(make(output_dir=str(tmp_path / "x"), resume=str(straight)), STREAM)
     with pytest.raises(UserError, match="no such file"):

@@ -67,9 +67,10 @@ class Loop:
         self.best = state["best"]
         self._times_since = self.trainer.step
 
-    def forget_best(self) -> None:
-        """Let the next look at the held-out crops be the best so far."""
+    def adopt(self) -> None:
+        """Make a state from another folder this one's own; the best so far stays behind, its file lies there."""
         self.best = None
+        self._save(self.config.checkpointing.last_name)
 
     def run(self) -> None:
         """Train from the trainer's step to the last.

@@ -40,6 +40,7 @@ def write_outputs(
     has_best = (experiment.state / files.best_name).exists()
     if not has_best:  # no held-out crops to choose by: the last is the best known
         checkpoint.save(experiment.state / files.best_name, loop.state_dict())
+    (experiment.state / files.history_file).touch()  # a finished state from another folder brings no history
     if files.export == "best":
         state = checkpoint.load(experiment.state / files.best_name)["trainer"]
     export_backbone(target, trainer.arch, teacher_backbone(state), _metadata(config, stream, trainer, state, crops))

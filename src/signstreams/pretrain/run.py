@@ -78,7 +78,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
         if state is not None:
             loop.load_state_dict(state)
             if given is not None:
-                loop.forget_best()  # its file lies in another folder
+                loop.adopt()
         loop.run()
         target = config.export_backbone or config.output_dir / "backbone.pt"
         if experiment is not None:
