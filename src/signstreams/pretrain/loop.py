@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_BAD_IN_A_ROW = 3
 HEALTH = "probe/assignment_information"
-"""Score that chooses the best checkpoint, higher is better. RankMe does not: random weights have the highest."""
+"""Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.probe`."""
 HEAD_CROPS = 512
 """Crops that the head's first weights are fitted to."""
 STOP_CHECK_STEPS = 10  # several processes agree on a stop that often; one alone stops at once

@@ -2,8 +2,7 @@
 
 The training loss cannot choose: its target moves. The score is the information that a crop's prototype holds about the
 crop: 0 when all crops look alike, and 0 when every assignment is flat, so no kind of collapse scores. RankMe (Garrido
-et al. 2023) is logged beside it, and falls when dimensions are lost; it cannot choose in a short run, since random
-weights have the highest.
+et al. 2023) is logged beside it and falls when dimensions are lost; it does not see all features shrink together.
 """
 
 from __future__ import annotations
