@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import types
 import typing
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic.fields import FieldInfo
 
 from signstreams.config.base import Flag, Section
-from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
+from signstreams.config.load import build, flag_name, leaves, split_setting, suggest, union_options
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -78,10 +77,7 @@ class _Parser(argparse.ArgumentParser):
             section = key.rpartition(".")[0]
             if section not in groups:
                 groups[section] = self.add_argument_group(f"[{section}]" if section else "settings")
-            names = [
-                f"--{flag_name(key)}",
-                *(name for mark in field.metadata if isinstance(mark, Flag) for name in mark.names),
-            ]
+            names = [f"--{flag_name(key)}", *_extra_names(field)]
             default = "required" if field.is_required() else f"default: {_shown_default(field)}"
             _add_flag(
                 groups[section],
@@ -122,11 +118,15 @@ def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: st
         group.add_argument(*names, metavar=_type_name(field.annotation), **options)
 
 
+def _extra_names(field: FieldInfo) -> list[str]:
+    marks = list(field.metadata)
+    for option in typing.get_args(field.annotation):  # `Annotated[int, Flag(...)] | None` keeps the mark inside
+        marks += getattr(option, "__metadata__", ())
+    return [name for mark in marks if isinstance(mark, Flag) for name in mark.names]
+
+
 def _allows(annotation: Any, kind: type) -> bool:
-    options = [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = list(typing.get_args(annotation))
-    return any(option is kind or typing.get_origin(option) is kind for option in options)
+    return any(option is kind or typing.get_origin(option) is kind for option in union_options(annotation))
 
 
 def _shown_default(field: FieldInfo) -> str:
@@ -137,13 +137,10 @@ def _shown_default(field: FieldInfo) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    options = [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = [option for option in typing.get_args(annotation) if option is not type(None)]
     names = []
-    for option in options:
+    for option in union_options(annotation):
         if typing.get_origin(option) is typing.Literal:
             names += [str(choice) for choice in typing.get_args(option)]
-        else:
+        elif option is not type(None):
             names.append(getattr(option, "__name__", str(option)).upper())
     return "|".join(names)

@@ -18,7 +18,7 @@ class Dataset(Section):
     """Crops in a batch."""
     persistent_workers: bool = False
     """Keep worker processes."""
-    max_crops: int | None = None
+    max_crops: Annotated[int, Flag("--at-most")] | None = None
     """At most so many."""
 
 
@@ -91,6 +91,7 @@ def test_lists_booleans_and_none_have_their_spellings() -> None:
     off = parse(Config, ["--train-dir", "a", "--no-dataset-persistent-workers", "--dataset-max-crops", "none"])
     assert not off.dataset.persistent_workers
     assert off.dataset.max_crops is None
+    assert parse(Config, ["--train-dir", "a", "--at-most", "3"]).dataset.max_crops == 3
     listed = parse(Config, ["--set", 'train_dir=["a,b"]', "--set", "experiment.tags=p,q"])
     assert listed.train_dir == [Path("a,b")]
     assert listed.experiment.tags == ["p", "q"]

@@ -149,9 +149,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def read_text(text: str, annotation: Any) -> Any:
     """Turn a command-line text into a value for ``annotation``; pydantic checks it afterwards."""
-    options = [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = list(typing.get_args(annotation))
+    options = union_options(annotation)
     if type(None) in options and text.lower() in ("none", "null"):
         return None
     if bool in options and text.lower() in _TRUE + _FALSE:
@@ -164,6 +162,13 @@ def read_text(text: str, annotation: Any) -> Any:
                 return text  # pydantic names the key and what it expected
         return [part.strip() for part in text.split(",") if part]
     return text
+
+
+def union_options(annotation: Any) -> list[Any]:
+    """Types that a field takes: ``Annotated[int, ...] | None`` gives int and NoneType."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if is_union else (annotation,)
+    return [getattr(option, "__origin__", option) if hasattr(option, "__metadata__") else option for option in options]
 
 
 def flatten(tree: dict[str, Any], fields: dict[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, Any]]:
