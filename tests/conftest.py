@@ -30,7 +30,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of the rendered demo corpus of size ``tiny``: videos, meta.csv, annotations, index, ground truth. Read only."""
+    """Root of the demo corpus of size ``tiny``: videos, meta.csv, annotations, index, ground truth. Read only."""
     from signstreams.demo.corpus import render_corpus
 
     root = tmp_path_factory.mktemp("corpus") / "tiny"

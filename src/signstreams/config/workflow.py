@@ -22,7 +22,7 @@ class CorpusSection(Section):
     """The footage."""
 
     root: Path = DEMO_ROOT
-    """Folder of the corpus: meta.csv, annotations/ and index/ are read there, processed/ and contract/ written there."""
+    """Folder of the corpus: meta.csv, annotations/, index/ are read there, processed/ and contract/ written there."""
     videos: Path | None = None
     """Folder of your videos. None: the demo corpus is rendered into ``root``."""
     demo_size: Literal["tiny", "demo", "bench"] = "demo"
