@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag, Section
+from signstreams.config.experiment import ExperimentConfig
 from signstreams.streams import FACE, HAND_L, HAND_R
 
 Positive = Annotated[float, Field(gt=0)]
@@ -203,17 +204,6 @@ class TrainConfig(Section):
     """Greatest number of steps between two writings of last.pt; each evaluation writes it too."""
     log_every_steps: Count = 10
     """Steps between two lines of training metrics."""
-
-
-class ExperimentConfig(Section):
-    """What people want to remember about the run; no effect on the result."""
-
-    name: str = ""
-    """Short name."""
-    tags: Annotated[list[str], Flag("--experiment-tag")] = []
-    """Labels."""
-    notes: str = ""
-    """Free text."""
 
 
 class IntegrateConfig(Section):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag, Section
+from signstreams.config.experiment import ExperimentConfig
 from signstreams.errors import UserError
 from signstreams.streams import HAND_STREAMS, STREAMS
 
@@ -227,17 +228,6 @@ class MonitorConfig(Section):
     """Held-out crops; at most an eighth of all."""
     stop_on_collapse: bool = True
     """End the run with a diagnosis when the teacher gives every crop the same answer."""
-
-
-class ExperimentConfig(Section):
-    """What people want to remember about the run; no effect on the result."""
-
-    name: str = ""
-    """Short name."""
-    tags: Annotated[list[str], Flag("--experiment-tag")] = []
-    """Labels."""
-    notes: str = ""
-    """Free text."""
 
 
 class PretrainConfig(Section):
