@@ -25,11 +25,11 @@ START_UP = """
 import sys, time
 start = time.perf_counter()
 from pathlib import Path
-from signstreams.config.extract import DetectorConfig
-from signstreams.extract.detectors import HolisticDetector
+from signstreams.config.extract import HolisticConfig
+from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.video import VideoReader
-with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(DetectorConfig()) as detector:
+with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(HolisticConfig()) as detector:
     detector.detect(next(reader.frames()).image)
 print(time.perf_counter() - start)
 assert "torch" not in sys.modules
@@ -45,8 +45,8 @@ def main() -> None:
     if not args.video.is_file():
         parser.error(f"{args.video}: no such video")
 
-    from signstreams.config.extract import DetectorConfig, ExtractConfig
-    from signstreams.extract.detectors import HolisticDetector
+    from signstreams.config.extract import ExtractConfig, HolisticConfig
+    from signstreams.extract.holistic import HolisticDetector
     from signstreams.extract.pipeline import extract_video
     from signstreams.extract.video import VideoReader
     from signstreams.formats.layout import CorpusLayout
@@ -58,7 +58,7 @@ def main() -> None:
         images = [frame.image for frame in reader.frames()]
 
     def bare() -> None:
-        with HolisticDetector(DetectorConfig()) as detector:
+        with HolisticDetector(HolisticConfig()) as detector:
             detector.detect(images[0])
             for image in images[1:]:
                 detector._graph.process(image)

@@ -19,7 +19,7 @@ from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.metadata import DetectorInfo, SignerInfo, VideoMetadata, read_metadata, write_metadata
 from signstreams.streams import STREAMS, BoxState
 
 NUM_FRAMES, FPS_HZ, CROP_PX = 10, 10.0, 16
@@ -172,6 +172,9 @@ def _build(root: Path) -> None:
             duration_s=NUM_FRAMES / FPS_HZ,
             crop_px=CROP_PX,
             detector=DetectorInfo(name="synthetic", version="1"),
+            signer=SignerInfo(chosen_by="alone", num_people=1),
+            face_privacy="none",
+            spans_s=None,
             settings={},
             settings_digest="same",
             states=states,

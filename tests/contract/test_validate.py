@@ -115,7 +115,7 @@ def test_a_few_quarantined_videos_are_warned_of_with_their_clips(corpus: Corpus)
 
 
 def test_a_video_read_in_part_is_warned_of(corpus: Corpus) -> None:
-    corpus.change_metadata("one", reason="ends early")
+    corpus.change_metadata("one", note="ends early")
     assert rules_of(corpus.validate(), "warning") == {"video.partial"}
 
 
@@ -331,7 +331,7 @@ def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: Corpus, 
 
 
 def test_warnings_are_printed_as_lines(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus.change_metadata("one", reason="ends early")
+    corpus.change_metadata("one", note="ends early")
     print_outcome(corpus.validate(), corpus.layout, [])
     captured = capsys.readouterr()
     assert "warning: processed/metadata/one.json: ends early" in captured.err

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import DetectorConfig, ExtractConfig
-from signstreams.extract.detectors import missing_keypoints
-from signstreams.extract.pipeline import DetectorKind, extract_video
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
+from signstreams.extract.pipeline import extract_video
+from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, VideoMetadata
@@ -42,7 +43,7 @@ class DiscDetector:
 
     num_calls = 0
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: ExtractConfig, video: VideoContext) -> None:
         type(self).num_calls = 0
 
     def __enter__(self) -> DiscDetector:
@@ -51,8 +52,9 @@ class DiscDetector:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def detect(self, image: np.ndarray) -> np.ndarray:
+    def detect(self, frame: Frame) -> np.ndarray:
         type(self).num_calls += 1
+        image = frame.image
         keypoints = missing_keypoints()
         size = np.array(image.shape[1::-1])
         for name, colour in COLOURS.items():
@@ -70,7 +72,7 @@ class DiscDetector:
         return keypoints
 
 
-DISCS = DetectorKind(lambda config: DetectorInfo(name="discs", version="1"), DiscDetector)
+DISCS = DetectorKind(lambda config, video_id: DetectorInfo(name="discs", version="1"), DiscDetector, sees_pixels=False)
 
 
 @pytest.fixture

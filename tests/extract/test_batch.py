@@ -16,7 +16,7 @@ from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract import batch
 from signstreams.extract.batch import extract_videos, find_all_videos, summary
-from signstreams.extract.pipeline import DetectorKind
+from signstreams.extract.detectors import DetectorKind
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
 

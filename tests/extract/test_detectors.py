@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import DetectorConfig, ExtractConfig
+from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.batch import extract_videos
-from signstreams.extract.detectors import HolisticDetector, QuietStderr, holistic_info
+from signstreams.extract.holistic import HolisticDetector, QuietStderr, holistic_info
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
@@ -100,7 +100,7 @@ def test_crops_exist_exactly_where_tracks_say(clips: tuple) -> None:
 
 
 def test_an_empty_scene_has_nobody() -> None:
-    with HolisticDetector(DetectorConfig()) as detector:
+    with HolisticDetector(HolisticConfig()) as detector:
         keypoints = detector.detect(np.full((120, 160, 3), 127, np.uint8))
     assert keypoints.shape == (543, 3) and keypoints.dtype == np.float32
     assert (keypoints == (-1, -1, 0)).all()
@@ -110,9 +110,9 @@ def test_the_detector_is_quiet_and_torch_and_plotting_stay_out() -> None:
     code = (
         "import sys, numpy as np\n"
         "import signstreams.extract.batch\n"
-        "from signstreams.extract.detectors import HolisticDetector\n"
-        "from signstreams.config.extract import DetectorConfig\n"
-        "with HolisticDetector(DetectorConfig()) as detector:\n"
+        "from signstreams.extract.holistic import HolisticDetector\n"
+        "from signstreams.config.extract import HolisticConfig\n"
+        "with HolisticDetector(HolisticConfig()) as detector:\n"
         "    detector.detect(np.zeros((64, 64, 3), np.uint8))\n"
         "print({'torch', 'matplotlib', 'matplotlib.pyplot'} & set(sys.modules))\n"
         "import matplotlib.figure\n"
@@ -137,10 +137,10 @@ def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from signstreams.config.extract import DetectorConfig\n"
-        "from signstreams.extract.detectors import HolisticDetector\n"
+        "from signstreams.config.extract import HolisticConfig\n"
+        "from signstreams.extract.holistic import HolisticDetector\n"
         "from signstreams.extract.video import VideoReader\n"
-        "with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(DetectorConfig()) as detector:\n"
+        "with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(HolisticConfig()) as detector:\n"
         "    image = next(reader.frames()).image\n"
         "    detector.detect(np.zeros_like(image))\n"
         "    print(max(detector.detect(image)[:, 2].max() for _ in range(3)) > 0)\n"
@@ -151,7 +151,7 @@ def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
 
 
 def test_the_description_needs_no_import_and_holds_the_settings() -> None:
-    info = holistic_info(DetectorConfig(min_tracking_confidence=0.25))
+    info = holistic_info(HolisticConfig(min_tracking_confidence=0.25))
     assert info.name == "mediapipe_holistic" and info.version
     assert info.settings == {
         "model_complexity": 1,

@@ -13,8 +13,9 @@ import pytest
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract import pipeline
-from signstreams.extract.detectors import missing_keypoints
-from signstreams.extract.pipeline import DetectorKind, current_metadata, extract_video, settings_digest
+from signstreams.extract.detectors import DetectorKind, missing_keypoints
+from signstreams.extract.pipeline import extract_video
+from signstreams.extract.results import current_metadata, settings_digest
 from signstreams.extract.video import VideoReader
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from signstreams.config.base import Flag, Section
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
-class DetectorConfig(Section):
+FacePrivacy = Literal["none", "eyes-mouth", "blur"]
+
+
+class HolisticConfig(Section):
     """MediaPipe Holistic, model complexity 1: the only one whose weights its wheel carries (0 and 2 download)."""
 
     min_detection_confidence: Ratio = 0.5
     """Least score of a person detection."""
     min_tracking_confidence: Ratio = 0.5
     """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
+    stride: Annotated[int, Field(ge=1, le=10)] = 1
+    """Look at every k-th frame only and interpolate the points between: faster, less exact (docs/extraction.md)."""
+
+
+class PrecomputedConfig(Section):
+    """Points that another tool found: 543 of MediaPipe or 133 of COCO-WholeBody (RTMPose, HRNet, ViTPose, DWPose)."""
+
+    folder: Path | None = None
+    """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
+    units: Literal["auto", "fraction", "px"] = "auto"
+    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when values go far beyond 1."""
+    min_confidence: Ratio = 0.3
+    """Points below it count as missing: top-down models guess every point, seen or not."""
+
+
+class SignerConfig(Section):
+    """Which of several people is the signer; ``box`` in meta.csv goes before it."""
+
+    choose: Literal["motion", "none"] = "motion"
+    """motion: looks for people, and of several takes the one whose hands move most; none: the detector's own choice."""
 
 
 class BoxConfig(Section):
@@ -62,7 +85,17 @@ class ExtractConfig(Section):
     """Extract again even where results of the same video and settings exist."""
     max_buffer_mib: Annotated[int, Field(ge=16)] = 256
     """Memory for frames that wait for their box; only frames above 4K or 30 Hz need more (docs/extraction.md)."""
-    detector: DetectorConfig = DetectorConfig()
+    face_privacy: FacePrivacy = "none"
+    """What crops show of faces: none hides nothing; eyes-mouth greys all but eyes and mouth; blur blurs all of it."""
+    spans_only: bool = False
+    """Extract only the spans that ROOT/meta.csv annotates, padded, rather than whole videos."""
+    span_padding_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """Seconds kept before and after each annotated span."""
+    detector: Literal["holistic", "precomputed"] = "holistic"
+    """Where the points come from: MediaPipe Holistic, or files of another tool (``precomputed.folder``)."""
+    holistic: HolisticConfig = HolisticConfig()
+    precomputed: PrecomputedConfig = PrecomputedConfig()
+    signer: SignerConfig = SignerConfig()
     boxes: BoxConfig = BoxConfig()
 
     @field_validator("videos")
@@ -72,6 +105,13 @@ class ExtractConfig(Section):
             raise ValueError("names no video; give a file or a folder")
         return videos
 
+    @model_validator(mode="after")
+    def _precomputed_has_a_folder(self) -> ExtractConfig:
+        if self.detector == "precomputed" and self.precomputed.folder is None:
+            raise ValueError("detector precomputed needs the folder of its points; set precomputed.folder")
+        return self
+
     def settings(self) -> dict[str, Any]:
         """What shapes the results, in the order of the class; paths and the number of processes do not."""
-        return self.model_dump(mode="json", exclude={"videos", "root", "max_failed_fraction", "num_jobs", "force"})
+        left_out = {"videos", "root", "max_failed_fraction", "num_jobs", "force"}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(left_out, True), "precomputed": {"folder"}})

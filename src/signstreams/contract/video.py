@@ -170,8 +170,8 @@ class _VideoChecker:
             fix = "replace the video and extract it again, or remove it"
             self._report(rules.QUARANTINED, "metadata", f"quarantined: {metadata.reason}", fix)
         else:
-            if metadata.reason:
-                self._report(rules.PARTIAL, "metadata", metadata.reason, "replace the video if it should be longer")
+            if metadata.note:
+                self._report(rules.PARTIAL, "metadata", metadata.note, "replace the video if it should be longer")
             if metadata.num_frames == 0:
                 self._report(rules.FRAMES, "metadata", "no frame")
 

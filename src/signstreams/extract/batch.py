@@ -12,7 +12,9 @@ from pathlib import Path
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
-from signstreams.extract.pipeline import HOLISTIC, DetectorKind, OnFrame, current_metadata, extract_video
+from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
+from signstreams.extract.results import current_metadata
 from signstreams.formats.layout import VIDEO_SUFFIXES, CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.ids import check_id, shown
@@ -44,13 +46,14 @@ class _Result:
     problem: str = ""
 
 
-def extract_videos(config: ExtractConfig, *, detector: DetectorKind = HOLISTIC) -> Outcome:
+def extract_videos(config: ExtractConfig, *, detector: DetectorKind | None = None) -> Outcome:
     """Extract all videos of the config; an unreadable one is quarantined, and the rest goes on.
 
     Raises:
         UserError: When the videos or the output folder cannot be used; after all work, when a video could not be
             worked on, or, of several videos, more than ``max_failed_fraction`` are quarantined.
     """
+    detector = detector or KINDS[config.detector]
     videos = find_all_videos(config.videos)
     layout = CorpusLayout(config.root)
     _check_output(layout)
@@ -177,8 +180,8 @@ def _record(result: _Result, outcome: Outcome, path: Path) -> None:
         _warn(f"{path}: quarantined: {result.metadata.reason}")
     elif not result.is_unchanged:
         outcome.extracted[result.video_id] = result.metadata
-        if result.metadata.reason:
-            _warn(f"{path}: {result.metadata.reason}; the frames that could be read are kept")
+        if result.metadata.note:
+            _warn(f"{path}: {result.metadata.note}; the frames that could be read are kept")
 
 
 def _warn(text: str) -> None:

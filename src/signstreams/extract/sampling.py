@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
-
-PayloadT = TypeVar("PayloadT")
+from typing import Any, NamedTuple
 
 
 class Timed(NamedTuple):
@@ -13,14 +11,14 @@ class Timed(NamedTuple):
 
     time_s: float
     duration_s: float
-    payload: object
+    payload: Any
 
 
 class Sampled(NamedTuple):
     """An output frame: its time, what is shown, and whether the output frame before shows the same."""
 
     time_s: float
-    payload: object
+    payload: Any
     is_repeat: bool
 
 

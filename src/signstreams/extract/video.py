@@ -18,7 +18,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideData
 
-from signstreams.extract.sampling import Sampled, Timed, sample_at_rate, sample_every
+from signstreams.extract.sampling import Timed, sample_at_rate, sample_every
 
 MIN_SIDE_PX, MAX_SIDE_PX = 2, 16_384
 _EARLY_END_S = 0.5  # declared and decoded end may differ by a few frames without anything being lost
@@ -36,11 +36,13 @@ class Frame:
         time_s: Seconds from the start of the video, as a player counts.
         image: (H, W, 3) uint8 RGB, upright.
         is_repeat: Whether the output frame before shows the same image.
+        source_index: Which frame of the source is shown, counting all that the video decodes to from 0.
     """
 
     time_s: float
     image: np.ndarray
     is_repeat: bool
+    source_index: int
 
 
 class VideoReader:
@@ -89,11 +91,11 @@ class VideoReader:
         """Frames at the target rate (see `sampling`), or every frame of the source."""
         source = self._timed()
         chosen = sample_every(source) if fps is None else sample_at_rate(source, fps, self.fps)
-        image = None
+        index, image = 0, None
         for sampled in chosen:
             if image is None or not sampled.is_repeat:
-                image = self._image(sampled)
-            yield Frame(sampled.time_s, image, sampled.is_repeat)
+                index, image = sampled.payload[0], self._image(sampled.payload[1])
+            yield Frame(sampled.time_s, image, sampled.is_repeat, index)
 
     def _open_stream(self) -> None:
         # A song's cover picture is a video stream of one frame, marked as such.
@@ -145,9 +147,10 @@ class VideoReader:
     def _timed(self) -> Iterator[Timed]:
         """Decoded frames with rising times; one that does not advance (a broken timestamp) is dropped."""
         step_s = 1 / self.fps if self.fps else 0.04
-        last_s, num_dropped = None, 0
+        last_s, num_dropped, index = None, 0, -1
         frame: av.VideoFrame | None = self._first
         while frame is not None:
+            index += 1
             time_s = frame.time
             if time_s is None:
                 time_s = self._start_s if last_s is None else last_s + self._start_s + step_s
@@ -156,7 +159,7 @@ class VideoReader:
                 num_dropped += 1
             else:
                 duration_s = float(frame.duration * frame.time_base) if frame.duration else step_s
-                yield Timed(time_s, duration_s, frame)
+                yield Timed(time_s, duration_s, (index, frame))
                 last_s, end_s = time_s, time_s + duration_s
             frame = next(self._decoded, None)
         if num_dropped:
@@ -167,9 +170,7 @@ class VideoReader:
             if end_s < declared_s - _EARLY_END_S:
                 self._add_note(f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
-    def _image(self, sampled: Sampled) -> np.ndarray:
-        frame = sampled.payload
-        assert isinstance(frame, av.VideoFrame)
+    def _image(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = self._stored_px  # a stream that changes its size midway is scaled to its first
         has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
         pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", width=width, height=height)

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from signstreams.config.extract import FacePrivacy
 from signstreams.files import read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class DetectorInfo(BaseModel):
@@ -22,16 +23,34 @@ class DetectorInfo(BaseModel):
     settings: dict[str, Any] = {}
 
 
+class SignerInfo(BaseModel):
+    """Whose points these are, and how that person was chosen."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    chosen_by: Literal["detector", "alone", "hand_motion", "box"]
+    """detector: nobody looked for others; alone: one person was seen; hand_motion: the hands that move most; box: as
+    meta.csv says."""
+    num_people: int | None = None
+    """People seen side by side; None when nobody looked."""
+    region_px: tuple[int, int, int, int] | None = None
+    """x0, y0, x1, y1 of the part of the frame in which the signer was looked for; None for all of it."""
+    hand_motion: list[float] = []
+    """Of each person seen, from left to right in the picture: how much the hands move, head units a second."""
+
+
 class VideoMetadata(BaseModel):
     """Content of ``processed/metadata/<video>.json``."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     video_id: str
     status: Literal["ok", "quarantined"]
     reason: str | None = None
-    """Why the video was quarantined."""
+    """Why the video was quarantined; None when it was not."""
+    note: str | None = None
+    """What is amiss with a video that was read: it ends early, packets are damaged."""
     source_name: str
     """File name of the video."""
     source_bytes: int
@@ -47,6 +66,11 @@ class VideoMetadata(BaseModel):
     duration_s: float
     crop_px: int
     detector: DetectorInfo
+    signer: SignerInfo
+    face_privacy: FacePrivacy
+    """What was done to faces in the crops."""
+    spans_s: list[tuple[float, float]] | None
+    """Spans that were extracted, seconds of the video; None: all of it."""
     settings: dict[str, Any]
     """The extraction config as used."""
     settings_digest: str

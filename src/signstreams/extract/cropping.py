@@ -1,0 +1,48 @@
+"""The stage behind the detector: a frame with its final boxes becomes crops in the archives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.crops import cut, encode
+from signstreams.extract.tracks import FrameBoxes
+from signstreams.formats.crops import CropWriter
+from signstreams.streams import BoxState
+
+
+class BoxedFrame(NamedTuple):
+    """A frame whose boxes are final.
+
+    Attributes:
+        index: Output frame.
+        image: (H, W, 3) uint8 RGB.
+        keypoints: (543, 3) points of the signer.
+        boxes: Box of each stream.
+    """
+
+    index: int
+    image: np.ndarray
+    keypoints: np.ndarray
+    boxes: FrameBoxes
+
+
+class Cropper:
+    """Cuts, encodes and stores the crops of one video.
+
+    Args:
+        archives: One for each stream, in the order of `STREAMS`.
+        config: Size and quality.
+    """
+
+    def __init__(self, archives: list[CropWriter], config: ExtractConfig) -> None:
+        self._archives, self._config = archives, config
+
+    def crop(self, frame: BoxedFrame) -> None:
+        """Crops of the streams that have a box in this frame."""
+        for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
+            if state != BoxState.MISSING:
+                crop = cut(frame.image, box, self._config.crop_px)
+                archive.add(frame.index, encode(crop, self._config.jpeg_quality))

@@ -1,0 +1,196 @@
+"""What extraction writes beside the crops: arrays, metadata, and which results are still current."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import signstreams
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
+from signstreams.extract.boxes import corners
+from signstreams.extract.detectors import DetectorKind, is_found
+from signstreams.extract.signing_space import signing_space
+from signstreams.extract.tracks import FrameBoxes
+from signstreams.files import digest, sha256_file
+from signstreams.formats.arrays import (
+    Keypoints,
+    Pose,
+    StreamTrack,
+    Tracks,
+    write_keypoints,
+    write_pose,
+    write_tracks,
+)
+from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, POSE
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
+from signstreams.streams import STREAMS, BoxState
+
+REVISION = 2
+"""Raised when the same settings give other results: existing results then no longer count as current."""
+
+
+def settings_digest(config: ExtractConfig, detector: DetectorKind, video_id: str, annotations: VideoAnnotations) -> str:
+    """Digest of all that shapes the results of a video: settings, its annotations, the detector with its version,
+    revision of this code.
+    """
+    return digest(
+        {
+            "revision": REVISION,
+            "settings": config.settings(),
+            "annotations": annotations.settings(),
+            "detector": detector.info(config, video_id).model_dump(mode="json"),
+        }
+    )
+
+
+def current_metadata(
+    video_path: Path,
+    layout: CorpusLayout,
+    video_id: str,
+    config: ExtractConfig,
+    detector: DetectorKind,
+    annotations: VideoAnnotations = NOT_ANNOTATED,
+) -> VideoMetadata | None:
+    """Metadata of complete results of this very video with these settings; None when there are none."""
+    try:
+        found = read_metadata(layout.metadata(video_id))
+    except (OSError, ValueError):
+        return None
+    is_current = (
+        found.settings_digest == settings_digest(config, detector, video_id, annotations)
+        and found.source_bytes == video_path.stat().st_size
+        and found.source_sha256 == sha256_file(video_path)
+        and found.checksums == checksums(layout, video_id)
+    )
+    return found if is_current else None
+
+
+def write_arrays(
+    layout: CorpusLayout,
+    video_id: str,
+    keypoints: np.ndarray,
+    boxes: list[FrameBoxes],
+    times_s: list[float],
+    size_px: tuple[int, int],
+) -> dict[str, Any]:
+    """Write keypoints, pose and tracks.
+
+    Args:
+        layout: Where they go.
+        video_id: Of the video.
+        keypoints: (T, 543, 3) float32.
+        boxes: T final boxes.
+        times_s: T times.
+        size_px: Width and height of the frame.
+
+    Returns:
+        What the metadata counts: ``states``, ``num_pose_frames``, ``num_face_frames``.
+    """
+    pose = np.array(keypoints[:, POSE])
+    write_pose(layout.pose(video_id), Pose(signing_space(pose, *size_px)))
+    write_keypoints(layout.keypoints(video_id), Keypoints(keypoints))
+    streams = {stream: _stream_track(boxes, index) for index, stream in enumerate(STREAMS)}
+    write_tracks(layout.tracks(video_id), Tracks(streams, np.array(times_s, np.float64)))
+    return {
+        "states": {
+            stream: {state.name.lower(): int((track.state == state).sum()) for state in BoxState}
+            for stream, track in streams.items()
+        },
+        "num_pose_frames": sum(map(is_found, pose)),
+        "num_face_frames": int((keypoints[:, FACE.start, 2] > 0).sum()),
+    }
+
+
+def write_record(
+    layout: CorpusLayout,
+    video_path: Path,
+    video_id: str,
+    config: ExtractConfig,
+    detector: DetectorKind,
+    annotations: VideoAnnotations,
+    **found: Any,
+) -> VideoMetadata:
+    """Write the metadata, which vouches for all other files of the video by their checksums: the last file written."""
+    sums = checksums(layout, video_id)
+    assert sums is not None
+    metadata = VideoMetadata(
+        video_id=video_id,
+        source_name=video_path.name,
+        source_bytes=video_path.stat().st_size,
+        source_sha256=sha256_file(video_path),
+        crop_px=config.crop_px,
+        detector=detector.info(config, video_id),
+        face_privacy=config.face_privacy,
+        spans_s=None if annotations.spans_s is None else list(annotations.spans_s),
+        settings=config.settings(),
+        settings_digest=settings_digest(config, detector, video_id, annotations),
+        checksums=sums,
+        signstreams_version=signstreams.__version__,
+        **found,
+    )
+    write_metadata(layout.metadata(video_id), metadata)
+    return metadata
+
+
+def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
+    """Artifact to digest; None when one is absent."""
+    paths = {stream: layout.crops(stream, video_id) for stream in STREAMS}
+    paths |= {
+        "pose": layout.pose(video_id),
+        "keypoints": layout.keypoints(video_id),
+        "tracks": layout.tracks(video_id),
+    }
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    return {name: sha256_file(path) for name, path in paths.items()}
+
+
+def mean_rate_hz(times_s: list[float]) -> float:
+    """Frames a second over the video, rounded to what timestamps in milliseconds can tell; 0 for a single frame."""
+    if len(times_s) < 2:
+        return 0.0
+    rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
+    return float(round(rate_hz)) if math.isclose(rate_hz, round(rate_hz), rel_tol=1e-4) else rate_hz
+
+
+class KeypointSpool:
+    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
+        self._num_frames = 0
+
+    def __enter__(self) -> KeypointSpool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, keypoints: np.ndarray) -> None:
+        """Add the (543, 3) points of the next frame."""
+        self._file.write(np.ascontiguousarray(keypoints, np.float32).tobytes())
+        self._num_frames += 1
+
+    def array(self) -> np.ndarray:
+        """(T, 543, 3) float32, mapped from the file."""
+        self._file.flush()
+        if not self._num_frames:
+            return np.empty((0, NUM_KEYPOINTS, 3), np.float32)
+        return np.memmap(self._file, np.float32, mode="r", shape=(self._num_frames, NUM_KEYPOINTS, 3))
+
+
+def _stream_track(boxes: list[FrameBoxes], stream: int) -> StreamTrack:
+    box = np.full((len(boxes), 4), MISSING[0], np.float32)
+    state = np.array([frame.state[stream] for frame in boxes], np.uint8)
+    confidence = np.array([frame.confidence[stream] for frame in boxes], np.float32)
+    for row, frame in enumerate(boxes):
+        if state[row] != BoxState.MISSING:
+            box[row] = corners(frame.box[stream])
+    return StreamTrack(box, confidence, state)
