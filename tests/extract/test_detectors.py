@@ -14,6 +14,7 @@ import pytest
 from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.holistic import HolisticDetector, QuietStderr, holistic_info
+from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
@@ -101,7 +102,7 @@ def test_crops_exist_exactly_where_tracks_say(clips: tuple) -> None:
 
 def test_an_empty_scene_has_nobody() -> None:
     with HolisticDetector(HolisticConfig()) as detector:
-        keypoints = detector.detect(np.full((120, 160, 3), 127, np.uint8))
+        keypoints = detector.detect(Frame(0.0, np.full((120, 160, 3), 127, np.uint8), False, 0))
     assert keypoints.shape == (543, 3) and keypoints.dtype == np.float32
     assert (keypoints == (-1, -1, 0)).all()
 
@@ -112,8 +113,9 @@ def test_the_detector_is_quiet_and_torch_and_plotting_stay_out() -> None:
         "import signstreams.extract.batch\n"
         "from signstreams.extract.holistic import HolisticDetector\n"
         "from signstreams.config.extract import HolisticConfig\n"
+        "from signstreams.extract.video import Frame\n"
         "with HolisticDetector(HolisticConfig()) as detector:\n"
-        "    detector.detect(np.zeros((64, 64, 3), np.uint8))\n"
+        "    detector.detect(Frame(0.0, np.zeros((64, 64, 3), np.uint8), False, 0))\n"
         "print({'torch', 'matplotlib', 'matplotlib.pyplot'} & set(sys.modules))\n"
         "import matplotlib.figure\n"
     )
@@ -139,11 +141,11 @@ def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
         "from pathlib import Path\n"
         "from signstreams.config.extract import HolisticConfig\n"
         "from signstreams.extract.holistic import HolisticDetector\n"
-        "from signstreams.extract.video import VideoReader\n"
+        "from signstreams.extract.video import Frame, VideoReader\n"
         "with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(HolisticConfig()) as detector:\n"
-        "    image = next(reader.frames()).image\n"
-        "    detector.detect(np.zeros_like(image))\n"
-        "    print(max(detector.detect(image)[:, 2].max() for _ in range(3)) > 0)\n"
+        "    frame = next(reader.frames())\n"
+        "    detector.detect(Frame(0.0, np.zeros_like(frame.image), False, 0))\n"
+        "    print(max(detector.detect(frame)[:, 2].max() for _ in range(3)) > 0)\n"
     )
     clip = shared_data / "clips" / "lsat_one_signer_studio.gif"
     done = subprocess.run([sys.executable, "-c", code, clip], capture_output=True, text=True, timeout=120)
@@ -151,10 +153,12 @@ def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
 
 
 def test_the_description_needs_no_import_and_holds_the_settings() -> None:
-    info = holistic_info(HolisticConfig(min_tracking_confidence=0.25))
+    config = ExtractConfig(videos=["v.mp4"], root="c", holistic={"min_tracking_confidence": 0.25})
+    info = holistic_info(config, "v")
     assert info.name == "mediapipe_holistic" and info.version
     assert info.settings == {
         "model_complexity": 1,
         "min_detection_confidence": 0.5,
         "min_tracking_confidence": 0.25,
+        "stride": 1,
     }

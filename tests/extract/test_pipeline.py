@@ -13,10 +13,11 @@ import pytest
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract import pipeline
+from signstreams.extract.annotations import NOT_ANNOTATED
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import current_metadata, settings_digest
-from signstreams.extract.video import VideoReader
+from signstreams.extract.video import Frame, VideoReader
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
@@ -174,7 +175,7 @@ def test_a_cut_video_is_kept_up_to_the_cut_and_says_so(make_video: Callable, ext
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     metadata, _ = extract_discs(path)
     assert metadata.status == "ok" and 30 <= metadata.num_frames < 80
-    assert metadata.reason is not None
+    assert metadata.reason is None and metadata.note
 
 
 def test_a_failure_midway_leaves_no_file_and_no_metadata(
@@ -186,10 +187,10 @@ def test_a_failure_midway_leaves_no_file_and_no_metadata(
     extract_video(path, layout, "v", config, detector=discs)
 
     class Failing(discs.start):
-        def detect(self, image: np.ndarray) -> np.ndarray:
+        def detect(self, frame: Frame) -> np.ndarray:
             if Failing.num_calls == 5:
                 raise RuntimeError("a bug")
-            return super().detect(image)
+            return super().detect(frame)
 
     before = sha256_file(layout.crops("face", "v"))
     with pytest.raises(RuntimeError, match="a bug"):
@@ -211,7 +212,7 @@ def test_results_are_current_only_for_this_video_and_these_settings(
     other = config.model_copy(update={"crop_px": 96})
     assert current_metadata(path, layout, "v", other, discs) is None
     same = config.model_copy(update={"num_jobs": 4, "force": True})
-    assert settings_digest(same, discs) == settings_digest(config, discs)
+    assert settings_digest(same, discs, "v", NOT_ANNOTATED) == settings_digest(config, discs, "v", NOT_ANNOTATED)
     tracks = layout.tracks("v").read_bytes()
     layout.tracks("v").write_bytes(tracks[:-1])
     assert current_metadata(path, layout, "v", config, discs) is None
@@ -233,7 +234,11 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
 
 def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
     config = ExtractConfig(videos=[tmp_path], root=tmp_path)
-    assert list(config.settings()) == ["fps", "crop_px", "jpeg_quality", "max_buffer_mib", "detector", "boxes"]
+    assert set(config.settings()) == {
+        *("fps", "crop_px", "jpeg_quality", "max_buffer_mib", "face_privacy", "spans_only", "span_padding_s"),
+        *("detector", "holistic", "precomputed", "signer", "boxes"),
+    }
+    assert "folder" not in config.settings()["precomputed"]  # the points count, not where they lie
 
 
 def test_memory_does_not_grow_with_the_length_of_the_video(
@@ -242,17 +247,19 @@ def test_memory_does_not_grow_with_the_length_of_the_video(
     """Of each frame, only times and boxes stay: its points lie on disk, its pixels are gone once cropped."""
 
     class Nobody(discs.start):
-        def detect(self, image: np.ndarray) -> np.ndarray:
+        def detect(self, frame: Frame) -> np.ndarray:
             return missing_keypoints()
 
-    monkeypatch.setattr(pipeline._Run, "_write_arrays", lambda *args: None)  # formats write as they see fit
+    monkeypatch.setattr(pipeline, "write_arrays", lambda *args: {})  # formats write as they see fit
     peaks = []
     for num_frames in (100, 700):
         path = make_video(
             f"v{num_frames}.mp4", num_frames, draw=lambda index: np.full((48, 64, 3), index % 256, np.uint8)
         )
         config = ExtractConfig(videos=[path], root=tmp_path / "c")
-        run = pipeline._Run(path, CorpusLayout(config.root), "v", config, discs._replace(start=Nobody), None)
+        run = pipeline._Run(
+            path, CorpusLayout(config.root), "v", config, discs._replace(start=Nobody), NOT_ANNOTATED, None
+        )
         with VideoReader(path) as reader:
             tracemalloc.start()
             run.extract(reader)
