@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from signstreams.config.extract import BoxConfig
+from signstreams.extract.faces import outline
 from signstreams.formats import landmarks
 from signstreams.formats.landmarks import pose_index
 from signstreams.streams import STREAMS
@@ -24,14 +25,22 @@ _FACE_POINTS = np.array([pose_index("nose"), *_EYES, *_EARS, *_MOUTH])
 _HANDS = np.array(
     [[pose_index(f"{side}_{part}") for part in ("wrist", "index", "pinky")] for side in ("left", "right")]
 )
+# What COCO's 17 body points have of these.
+_COCO_FACE_POINTS = np.array([pose_index(f"{side}_{part}") for part in ("eye", "ear") for side in ("left", "right")])
+_FOREARMS = np.array([[pose_index(f"{side}_{part}") for part in ("wrist", "elbow")] for side in ("left", "right")])
 
 # Body proportions: medians over the four real clips (docs/extraction.md), where both detectors found the part.
 EAR_TO_UNIT = 1.1  # half the shoulder distance, over the distance of the ears
 FACE_EXTENT_TO_EARS = 1.4  # extent of the 468 face points, over the distance of the ears
 FACE_EXTENT_TO_EYES_MOUTH = 2.67  # the same over the distance from eyes to mouth, which a turned head keeps
+FACE_EXTENT_TO_UNIT = 1.3  # the same over half the shoulder distance
 FACE_CENTRE_ABOVE = 0.1  # of the eyes-to-mouth distance, above the middle between eyes and mouth
 HAND_CENTRE_ALONG = 1.2  # from the wrist towards the knuckle of the middle finger, over the distance between them
 HAND_EXTENT_TO_KNUCKLE = 2.0  # extent of the 21 hand points, over the distance from wrist to that knuckle
+FACE_EXTENT_TO_EYES = 2.7  # extent of the 468 face points, over the distance of the eyes
+FACE_CENTRE_BELOW = 0.8  # of the 468 face points, below the eyes: of the way from the eyes to the nose
+HAND_ALONG_FOREARM = 0.35  # from the wrist away from the elbow, over the length of the forearm
+HAND_EXTENT_TO_FOREARM = 0.7
 HAND_EXTENT_TO_UNIT = 0.9  # the same over half the shoulder distance: what a foreshortened hand still is
 MIN_HAND_EXTENT_TO_UNIT = 0.75  # a fist, or a finger pointing at the camera, is a hand of the same size
 
@@ -70,16 +79,18 @@ def observe(keypoints: np.ndarray, width_px: int, height_px: int, config: BoxCon
     for index, rows in enumerate((landmarks.FACE, landmarks.HAND_L, landmarks.HAND_R)):
         present = confidence[rows] > 0
         if present.any():
-            detected[index] = box_around(points[rows][present], scales[index], floors[index])
-    for index, rows in enumerate((_FACE_POINTS, *_HANDS)):
-        seen = confidence[rows]
-        if seen.min() <= 0 or seen.mean() < config.min_visibility:
-            continue
-        visibility[index] = seen.mean()
-        if index == 0:
-            anchored[index] = _face_anchor(points, config.face_scale)
-        else:
-            anchored[index] = _hand_anchor(points[rows], unit_px, config.hand_scale)
+            found = outline(points[rows], present) if index == 0 else points[rows][present]
+            detected[index] = box_around(found, scales[index], floors[index])
+    for index, choice in enumerate(_ANCHORS):
+        for rows, anchor in choice:
+            seen = confidence[rows]
+            if seen.min() <= 0:
+                continue
+            if seen.mean() >= config.min_visibility:
+                visibility[index] = seen.mean()
+                anchored[index] = anchor(points[rows], unit_px)
+                anchored[index, 2] *= scales[index]
+            break
     return Observation(detected, anchored, visibility)
 
 
@@ -95,6 +106,28 @@ def corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
 
 
+def head_from_body(points: np.ndarray, present: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """Where the face is as far as any body point of the head tells, however faint.
+
+    Args:
+        points: (543, 2) px.
+        present: (543,) bool.
+
+    Returns:
+        (3,) centre and extent of the face, px, None without such a point; half the shoulder distance, 0 when unknown.
+    """
+    unit_px = _body_unit(points, present)
+    for rows, anchor in _ANCHORS[0]:
+        if present[rows].all():
+            return anchor(points[rows], unit_px), unit_px
+    seen = points[_FACE_POINTS[present[_FACE_POINTS]]]
+    if len(seen) == 0:
+        return None, unit_px
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    extent_px = max(FACE_EXTENT_TO_EYES * (high - low).max(), FACE_EXTENT_TO_UNIT * unit_px, 1.0)
+    return np.append((low + high) / 2, extent_px), unit_px
+
+
 def _body_unit(points: np.ndarray, confidence: np.ndarray) -> float:
     """Half the shoulder distance, px; a body that is turned away keeps the one that its head says. 0 without a body."""
     unit_px = 0.0
@@ -104,20 +137,49 @@ def _body_unit(points: np.ndarray, confidence: np.ndarray) -> float:
     return unit_px
 
 
-def _face_anchor(points: np.ndarray, scale: float) -> np.ndarray:
-    eyes, mouth = points[_EYES].mean(axis=0), points[_MOUTH].mean(axis=0)
-    ears_px = float(np.linalg.norm(points[_EARS[0]] - points[_EARS[1]]))
+def _face_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
+    """(3,) centre and extent of the face, from nose, six eye points, ears and mouth."""
+    eyes, ears, mouth = points[1:7].mean(axis=0), points[7:9], points[9:].mean(axis=0)
+    ears_px = float(np.linalg.norm(ears[0] - ears[1]))
     height_px = float(np.linalg.norm(eyes - mouth))
     extent_px = max(FACE_EXTENT_TO_EARS * ears_px, FACE_EXTENT_TO_EYES_MOUTH * height_px, 1.0)
-    return np.append((eyes + mouth) / 2 + FACE_CENTRE_ABOVE * (eyes - mouth), extent_px * scale)
+    return np.append((eyes + mouth) / 2 + FACE_CENTRE_ABOVE * (eyes - mouth), extent_px)
 
 
-def _hand_anchor(points: np.ndarray, unit_px: float, scale: float) -> np.ndarray:
-    """From wrist, index and pinky of the body; the knuckle of the middle finger lies between the latter two.
+def _face_anchor_of_coco(points: np.ndarray, unit_px: float) -> np.ndarray:
+    """(3,) likewise, from nose, eyes and ears."""
+    nose, eyes, ears = points[0], points[1:3], points[3:]
+    extent_px = max(
+        FACE_EXTENT_TO_EARS * float(np.linalg.norm(ears[0] - ears[1])),
+        FACE_EXTENT_TO_EYES * float(np.linalg.norm(eyes[0] - eyes[1])),
+        1.0,
+    )
+    middle = eyes.mean(axis=0)
+    return np.append(middle + FACE_CENTRE_BELOW * (nose - middle), extent_px)
 
-    MediaPipe looks for hands from the same points (google-ai-edge/mediapipe: hand_detections_from_pose_to_rects).
+
+def _hand_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
+    """(3,) centre and extent of a hand, from wrist, index and pinky of the body.
+
+    The knuckle of the middle finger lies between the latter two. MediaPipe looks for hands from the same points
+    (google-ai-edge/mediapipe: hand_detections_from_pose_to_rects).
     """
     wrist, index, pinky = points
     knuckle = (2 * index + pinky) / 3
     extent_px = max(HAND_EXTENT_TO_KNUCKLE * float(np.linalg.norm(knuckle - wrist)), HAND_EXTENT_TO_UNIT * unit_px, 1.0)
-    return np.append(wrist + HAND_CENTRE_ALONG * (knuckle - wrist), extent_px * scale)
+    return np.append(wrist + HAND_CENTRE_ALONG * (knuckle - wrist), extent_px)
+
+
+def _hand_anchor_of_coco(points: np.ndarray, unit_px: float) -> np.ndarray:
+    """(3,) likewise, from wrist and elbow: a hand goes on where the forearm ends."""
+    wrist, elbow = points
+    forearm_px = float(np.linalg.norm(wrist - elbow))
+    extent_px = max(HAND_EXTENT_TO_FOREARM * forearm_px, HAND_EXTENT_TO_UNIT * unit_px, 1.0)
+    return np.append(wrist + HAND_ALONG_FOREARM * (wrist - elbow), extent_px)
+
+
+_ANCHORS = (
+    ((_FACE_POINTS, _face_anchor), (np.append(pose_index("nose"), _COCO_FACE_POINTS), _face_anchor_of_coco)),
+    *(((hand, _hand_anchor), (forearm, _hand_anchor_of_coco)) for hand, forearm in zip(_HANDS, _FOREARMS, strict=True)),
+)
+"""Of each stream: body points, and what they say; the first whose points all exist counts."""

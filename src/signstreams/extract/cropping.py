@@ -8,6 +8,7 @@ import numpy as np
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.crops import cut, encode
+from signstreams.extract.privacy import protect
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.formats.crops import CropWriter
 from signstreams.streams import BoxState
@@ -34,7 +35,7 @@ class Cropper:
 
     Args:
         archives: One for each stream, in the order of `STREAMS`.
-        config: Size and quality.
+        config: Size, quality, and what is shown of faces.
     """
 
     def __init__(self, archives: list[CropWriter], config: ExtractConfig) -> None:
@@ -42,7 +43,8 @@ class Cropper:
 
     def crop(self, frame: BoxedFrame) -> None:
         """Crops of the streams that have a box in this frame."""
+        image = protect(frame.image, frame.keypoints, frame.boxes, self._config.face_privacy)
         for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
             if state != BoxState.MISSING:
-                crop = cut(frame.image, box, self._config.crop_px)
+                crop = cut(image, box, self._config.crop_px)
                 archive.add(frame.index, encode(crop, self._config.jpeg_quality))
