@@ -28,9 +28,9 @@ class SignerInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    chosen_by: Literal["detector", "alone", "hand_motion", "box"]
-    """detector: nobody looked for others; alone: one person was seen; hand_motion: the hands that move most; box: as
-    meta.csv says."""
+    chosen_by: Literal["detector", "alone", "hand_motion", "size", "box"]
+    """detector: nobody looked for others, or saw anybody; alone: one person was seen; hand_motion: the hands that move
+    most; size: the largest and most central, as hands did not tell; box: as meta.csv says."""
     num_people: int | None = None
     """People seen side by side; None when nobody looked."""
     region_px: tuple[int, int, int, int] | None = None

@@ -1,0 +1,58 @@
+"""MediaPipe's solutions, imported lean and run quietly."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import types
+from typing import Any
+
+
+def solution_class(module: str, name: str) -> Any:
+    """A class of ``mediapipe.python.solutions``, such as ("holistic", "Holistic").
+
+    The import draws in matplotlib's plotting for helpers unused here: a second a video. An empty module takes its place
+    meanwhile, unless matplotlib is there already.
+    """
+    stand_ins = {name: types.ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
+    used = "matplotlib" not in sys.modules and "mediapipe" not in sys.modules
+    if used:
+        stand_ins["matplotlib"].__path__ = []  # type: ignore[attr-defined]  # a package, so that its child is importable
+        stand_ins["matplotlib"].pyplot = stand_ins["matplotlib.pyplot"]  # type: ignore[attr-defined]
+        sys.modules.update(stand_ins)
+    try:
+        return getattr(importlib.import_module(f"mediapipe.python.solutions.{module}"), name)
+    finally:
+        if used:
+            for stand_in in stand_ins:
+                sys.modules.pop(stand_in, None)
+
+
+class QuietStderr:
+    """While entered, holds back what native code (MediaPipe, TFLite, absl) writes to stderr; shows it on failure.
+
+    Cheap enough for every frame (0.01 ms). Not reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._held = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
+
+    def __enter__(self) -> None:
+        sys.stderr.flush()
+        self._held.seek(0)
+        self._held.truncate()
+        self._kept = os.dup(2)
+        os.dup2(self._held.fileno(), 2)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        os.dup2(self._kept, 2)
+        os.close(self._kept)
+        if kind is not None:
+            self._held.seek(0)
+            os.write(2, self._held.read())
+
+    def close(self) -> None:
+        """Free the file."""
+        self._held.close()
