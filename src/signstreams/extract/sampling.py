@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -59,3 +59,18 @@ def sample_every(frames: Iterable[Timed]) -> Iterator[Sampled]:
     """Every source frame at its own time."""
     for frame in frames:
         yield Sampled(frame.time_s, frame.payload, False)
+
+
+def within(frames: Iterable[Sampled], spans_s: Sequence[tuple[float, float]]) -> Iterator[Sampled]:
+    """Those with start <= time < end of one of the spans, which rise and lie apart: what a pass over all would pick."""
+    spans = iter(spans_s)
+    start_s, end_s = next(spans, (0.0, 0.0))
+    last = None
+    for frame in frames:
+        while frame.time_s >= end_s:
+            if (span := next(spans, None)) is None:
+                return
+            start_s, end_s = span
+        if frame.time_s >= start_s:
+            yield frame._replace(is_repeat=frame.payload is last)
+            last = frame.payload

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SPLITS = ("train", "val", "test")
+from signstreams.formats.frame_folders import VIDEO_SUFFIXES, images_folder, source_id
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class CorpusLayout:
     def manifest(self) -> Path:
         return self.root / "contract" / "manifest.json"
 
+    def check(self, video_id: str) -> Path:
+        """Record of the contract's check of one video."""
+        return self.root / "contract" / "videos" / f"{video_id}.json"
+
     def index(self, split: str) -> Path:
         return self.root / "index" / f"{split}.csv"
 
@@ -68,17 +73,23 @@ class CorpusLayout:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """Video id (file name without its ending) to file, sorted by id; other files are passed over.
+    """Video id to file or folder of frames, sorted by id; everything else is passed over.
+
+    A file's id is its name without its ending, a folder's its name.
 
     Raises:
-        ValueError: When two files give one id, naming both.
+        ValueError: When two give one id, naming both.
         FileNotFoundError: When the folder is absent.
     """
     videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        if entry.name.startswith("."):
             continue
-        if path.stem in videos:
-            raise ValueError(f"'{videos[path.stem].name}' and '{path.name}' both give the video id '{path.stem}'")
-        videos[path.stem] = path
+        if not (path.suffix.lower() in VIDEO_SUFFIXES or (entry.is_dir() and images_folder(path) is not None)):
+            continue
+        video_id = source_id(path)
+        if video_id in videos:
+            raise ValueError(f"'{videos[video_id].name}' and '{path.name}' both give the video id '{video_id}'")
+        videos[video_id] = path
     return dict(sorted(videos.items()))

@@ -1,0 +1,272 @@
+"""A video file as a source of frames. Decoding is PyAV's (FFmpeg's libraries): mp4, mkv, webm, mov, avi, GIF alike."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import VideoReformatter
+
+from signstreams.extract.packets import WITHOUT_PTS, Keyframe, PacketTable
+from signstreams.extract.sampling import Timed
+from signstreams.extract.source import UnreadableVideoError, add_note, check_size
+
+_EARLY_END_S = 0.5  # declared and decoded end may differ by a few frames without anything being lost
+_MIN_JUMP_FRAMES = 24
+"""Fewer frames than these are decoded rather than jumped over: a jump empties the decoder and reads the file anew."""
+_EPS_S = 1e-6  # the sum may be rounded otherwise than the times it is compared with
+
+
+class ContainerSource:
+    """The first video stream of a file; see `source.Source`.
+
+    Raises:
+        UnreadableVideoError: When there is no frame to read.
+        OSError: When the file cannot be opened at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.note: str | None = None
+        self.end_s: float | None = None
+        if path.stat().st_size == 0:
+            raise UnreadableVideoError("the file is empty (0 bytes)")
+        self._open()
+        try:
+            self._read_first()
+        except BaseException:
+            self.close()
+            raise
+
+    def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
+        """Frames with rising times; one that does not advance (a broken timestamp) is dropped.
+
+        The end is not looked at when the last range ends before.
+        """
+        step_s = 1 / self.fps if self.fps else 0.04
+        stop_s = float("inf") if ranges_s is None else ranges_s[-1][1] if ranges_s else 0.0
+        last_s, num_dropped = None, 0
+        for index, frame in self._all(after_pts=None) if ranges_s is None else self._needed(ranges_s):
+            time_s = self._time_s(frame)
+            if time_s is None:
+                time_s = 0.0 if last_s is None else last_s + step_s
+            if last_s is not None and time_s <= last_s:
+                num_dropped += 1
+                continue
+            duration_s = float(frame.duration * frame.time_base) if frame.duration else step_s
+            yield Timed(time_s, duration_s, (index, frame))
+            last_s, end_s = time_s, time_s + duration_s
+            if time_s > stop_s:
+                return
+        self.end_s = end_s
+        if num_dropped:
+            self.note = add_note(
+                self.note, f"{num_dropped} frames without a later timestamp than the one before were dropped"
+            )
+        declared = self._stream.duration
+        if declared is not None:
+            declared_s = float(((self._stream.start_time or 0) + declared) * self._stream.time_base) - self._start_s
+            if end_s < declared_s - _EARLY_END_S:
+                self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
+
+    def image(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
+        width, height = self._stored_px  # a stream that changes its size midway is scaled to its first
+        has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
+        # One context for all frames, in this thread: PyAV would set up swscale and its threads for each frame.
+        converted = self._reformatter.reformat(frame, width, height, "rgba" if has_alpha else "rgb24", threads=1)
+        pixels = converted.to_ndarray()
+        if has_alpha:  # over black, as the crops' padding
+            alpha = pixels[..., 3:]
+            pixels = pixels[..., :3] if alpha.min() == 255 else (pixels[..., :3] * (alpha / 255.0)).astype(np.uint8)
+        return self._turn.apply(np.ascontiguousarray(pixels))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _open(self) -> None:
+        try:
+            self._container = av.open(str(self._path.absolute()), metadata_errors="replace")
+        except FFmpegError as error:
+            raise UnreadableVideoError(f"is not a video that FFmpeg can open ({_reason(error)})") from error
+        # A song's cover picture is a video stream of one frame, marked as such.
+        streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
+        if not streams:
+            has_others = bool(self._container.streams)
+            self.close()
+            raise UnreadableVideoError("has no video stream" + (" (only sound)" if has_others else ""))
+        self._stream = streams[0]
+        self._reformatter = VideoReformatter()
+        self._num_read = 0  # packets given to the decoder
+        self._decoded = self._decode(self._packets())
+
+    def _read_first(self) -> None:
+        self.fps = float(self._stream.average_rate or 0)
+        duration = self._stream.duration
+        self.duration_s = None if duration is None else float(duration * self._stream.time_base)
+        if self.duration_s is None and self._container.duration is not None:
+            self.duration_s = self._container.duration / av.time_base
+        self._start_s = (self._container.start_time or 0) / av.time_base
+        try:
+            self._first = next(self._decoded)
+        except StopIteration:
+            raise UnreadableVideoError(f"no frame can be decoded{f' ({self.note})' if self.note else ''}") from None
+        frame, ratio = self._first, self._stream.sample_aspect_ratio
+        wide = 1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)  # of one pixel: old TV formats are not square
+        self._stored_px = (max(1, round(frame.width * wide)), frame.height)
+        self._turn = _upright(frame)
+        self.width_px, self.height_px = self._stored_px[::-1] if self._turn.is_transposed else self._stored_px
+        check_size(self.width_px, self.height_px)
+
+    def _time_s(self, frame: av.VideoFrame) -> float | None:
+        """Seconds from the start of the file; None when the frame has no timestamp."""
+        if self._container.format.name != WITHOUT_PTS:
+            return None if frame.time is None else frame.time - self._start_s
+        if frame.dts is None or self._first.dts is None:
+            return None
+        first = self._stream.start_time or 0  # the decoder gives the first frame some packets late
+        return float((frame.dts - self._first.dts + first) * frame.time_base) - self._start_s
+
+    def _packets(self) -> Iterator[av.Packet]:
+        """Packets of the stream as the file holds them; ends, with a note, where reading breaks off."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:
+                self.note = f"reading broke off: {_reason(error)}"
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _decode(self, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
+        """Frames in order of display; a packet that cannot be decoded is passed over and noted."""
+        num_bad, first_error = 0, ""
+        for packet in packets:
+            self._num_read += 1
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                num_bad, first_error = num_bad + 1, first_error or _reason(error)
+                self.note = f"{num_bad} packets could not be decoded, the first with: {first_error}"
+                continue
+            yield from frames
+
+    def _all(self, after_pts: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Every frame with its number, the first included; those up to ``after_pts`` are left out."""
+        frame: av.VideoFrame | None = self._first
+        index = 0
+        while frame is not None:
+            if after_pts is None or frame.pts is None or frame.pts > after_pts:
+                yield index, frame
+            frame, index = next(self._decoded, None), index + 1
+
+    def _needed(self, ranges_s: Sequence[tuple[float, float]]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames that the ranges need, with their numbers, jumping over long stretches that none does.
+
+        A table of all packets says which frames there are, so that each one decoded can be checked. When anything is
+        not as it says, all is decoded from the start: slow, and right.
+        """
+        table = PacketTable.read(self._path, self._stream.index)
+        if table is None or self._first.pts != table.pts[0]:
+            yield from self._all(after_pts=None)
+            return
+        yield 0, self._first
+        index = 0
+        for start_s, stop_s in ranges_s:
+            low = table.last_at(start_s + self._start_s - _EPS_S)
+            high = min(table.last_at(stop_s + self._start_s + _EPS_S) + 1, len(table.pts) - 1)
+            if high <= index:
+                continue
+            key = table.keyframe_before(low)
+            if key.index > index and key.position - self._num_read >= _MIN_JUMP_FRAMES:
+                self._jump(key)
+                index = key.index - 1
+            while index < high:
+                frame = next(self._decoded, None)
+                if frame is not None and frame.pts is not None and frame.pts < table.pts[index + 1]:
+                    continue  # shown before the keyframe although decoded after it
+                if frame is None or frame.pts != table.pts[index + 1]:
+                    after_pts = table.pts[index]
+                    self._restart()
+                    yield from self._all(after_pts)
+                    return
+                index += 1
+                yield index, frame
+
+    def _jump(self, key: Keyframe) -> None:
+        """Go on with this keyframe: by seeking where the container does that well, else by reading up to it."""
+        self._decoded.close()
+        try:
+            self._container.seek(key.seek_to, stream=self._stream)
+            packets = self._from(key)
+        except FFmpegError:
+            packets = None
+        if packets is None:  # not a seekable file, or it led past the keyframe
+            self.close()
+            self._open()
+            self._decoded.close()
+            packets = self._from(key)
+        self._num_read = key.position
+        self._decoded = self._decode(packets if packets is not None else iter(()))
+
+    def _from(self, key: Keyframe) -> Iterator[av.Packet] | None:
+        """Packets from the keyframe on, without decoding those before; None when it does not come."""
+        packets = self._packets()
+        for packet in packets:
+            if packet.pts == key.pts:
+                return chain([packet], packets)
+            if packet.pts is not None and packet.pts > key.pts and packet.is_keyframe:
+                return None
+        return None
+
+    def _restart(self) -> None:
+        """Decode from the start again."""
+        self.close()
+        self.note = None
+        self._open()
+        self._first = next(self._decoded)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One of the eight ways to lay a rectangle on itself: transposed first, then flipped."""
+
+    is_transposed: bool
+    flips_x: bool
+    flips_y: bool
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        if self.is_transposed:
+            image = cv2.transpose(image)
+        if self.flips_x or self.flips_y:
+            image = cv2.flip(image, -1 if self.flips_x and self.flips_y else int(self.flips_x))
+        return image
+
+
+def _upright(frame: av.VideoFrame) -> _Turn:
+    """How a phone's display matrix (ISO 14496-12, 6.2.2) turns or mirrors the stored frame.
+
+    The matrix takes the stored (x, y) to the shown (a x + c y, b x + d y); quarter turns and mirrors occur in practice.
+    """
+    side_data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if side_data is None:
+        return _Turn(False, False, False)
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return _Turn(True, flips_x=c < 0, flips_y=b < 0)
+    return _Turn(False, flips_x=a < 0, flips_y=d < 0)
+
+
+def _reason(error: FFmpegError) -> str:
+    return (error.strerror or str(error)).rstrip(".")
