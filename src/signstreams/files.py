@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_PART = ".part"
 
 
 @contextlib.contextmanager
@@ -22,9 +25,9 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    prefix = f".{path.name[:100]}."
+    _remove_left_behind(path.parent, prefix)
+    handle, part = _make_part(path.parent, prefix)
     try:
         yield part
         part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
@@ -36,6 +39,7 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
             _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_bytes(path: str | Path, data: bytes, *, sync: bool = True) -> None:
@@ -73,6 +77,39 @@ def digest(content: Any) -> str:
     """Hex digest of JSON-able data; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _make_part(folder: Path, prefix: str) -> tuple[int, Path]:
+    """A new file, and the handle that locks it while it is written to."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=folder)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:  # else somebody cleaned up in between
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_left_behind(folder: Path, prefix: str) -> None:
+    """Remove parts of processes that were killed: nobody holds their lock, which the kernel frees with its process."""
+    with os.scandir(folder) as entries:
+        parts = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(_PART)]
+    for part in parts:
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to touch
+            handle = os.open(part, os.O_RDWR)
+            try:
+                if _lock(handle):
+                    os.unlink(part)
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether the file is now locked by this process; some network file systems know no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _umask() -> int:

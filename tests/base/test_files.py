@@ -26,6 +26,33 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "señas 1.txt"
+    write_text(path, "old")
+    code = (
+        "import sys, time\n"
+        "from signstreams.files import replacing\n"
+        "with replacing(sys.argv[1]) as part:\n"
+        "    part.write_text('half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == b"writing\n"
+    killed, alive = writers
+    killed.kill()
+    killed.wait()
+    assert path.read_text() == "old" and len(os.listdir(tmp_path)) == 3
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert len(os.listdir(tmp_path)) == 2  # the part of the writer that lives is left alone
+    alive.kill()
+    alive.wait()
+    write_text(path, "newer")
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     write_text(tmp_path / "ours", "x")
     (tmp_path / "plain").write_text("x")
