@@ -14,7 +14,7 @@ def main() -> None:
     from signstreams.corpus import load_corpus, write_splits
 
     with exit_on_user_error():
-        corpus = load_corpus(config.root, config.videos_dir)
+        corpus = load_corpus(config.root, config.videos_dir, allow_absent_videos=config.allow_absent_videos)
         split = write_splits(corpus.layout, corpus.clips, config)
     for note in split.notes:
         print(f"note: {note}", file=sys.stderr)

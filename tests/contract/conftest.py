@@ -17,7 +17,7 @@ from signstreams.contract.validate import Validation, validate
 from signstreams.corpus.findings import Finding
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
-from signstreams.formats.crops import CropWriter
+from signstreams.formats.crops import CropReader, CropWriter, crop_name, list_crops
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, SignerInfo, VideoMetadata, read_metadata, write_metadata
 from signstreams.streams import STREAMS, BoxState
@@ -130,6 +130,18 @@ class BrokenCorpus:
             video_id, status="quarantined", reason="is <cut> off", num_frames=0, num_pose_frames=0, states=states
         )
         self.seal(video_id)
+
+    def loosen(self, *video_ids: str) -> None:
+        """Turn videos (all without any) into what other tools write: loose crops, no tracks, no metadata."""
+        for video_id in video_ids or VIDEOS:
+            for stream in STREAMS:
+                archive = self.layout.crops(stream, video_id)
+                for crop in list_crops(archive):
+                    name = crop_name(video_id, crop.frame)
+                    (archive.parent / name).write_bytes(CropReader().read(crop))
+                archive.unlink()
+            self.layout.tracks(video_id).unlink()
+            self.layout.metadata(video_id).unlink()
 
     def validate(self, **settings: Any) -> Validation:
         return validate(ContractConfig(root=self.root, **settings))

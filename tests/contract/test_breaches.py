@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from signstreams.contract.rules import RULES
 from signstreams.formats.arrays import Keypoints, write_keypoints
+from signstreams.formats.metadata import SignerInfo
 from signstreams.streams import STREAMS
 
 ONE = "processed/{}/one"
@@ -149,7 +151,131 @@ def stream_without_a_crop(corpus: Corpus) -> None:
             pass
 
 
+def rewrite(corpus: Corpus, change: Callable[[bytes], bytes], stream: str = "face") -> None:
+    path = corpus.layout.crops(stream, VIDEO)
+    path.write_bytes(change(path.read_bytes()))
+    corpus.seal(VIDEO)
+
+
+def claim(data: bytes, num_bytes: int) -> bytes:
+    """The first member's size, in the archive's directory and in its local header."""
+    size, place = struct.pack("<I", num_bytes), data.index(b"PK\x01\x02")
+    data = data[: place + 20] + size * 2 + data[place + 28 :]
+    return data[:18] + size * 2 + data[26:]
+
+
+@breaks("crops.layout", ONE.format("face") + ".zip", "--force")
+def bytes_after_the_archive(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: data + b"\0" * 5)
+
+
+@breaks("crops.layout", ONE.format("face") + ".zip", "--force")
+def program_before_the_archive(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: b"#!/bin/sh\n" + data)
+
+
+@breaks("crops.layout", ONE.format("face") + ".zip", "--force")
+def archive_with_a_comment(corpus: Corpus) -> None:
+    with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "a") as archive:
+        archive.comment = b"mine"
+    corpus.seal(VIDEO)
+
+
+@breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
+def member_that_claims_four_gigabytes(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: claim(data, 2**32 - 2))
+
+
+@breaks("crops.layout", ONE.format("face") + ".zip", "--force")
+def member_that_reaches_into_the_next(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: claim(data, 5000))
+
+
+@breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
+def directory_that_names_another_member(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: data.replace(b"one_f000002.jpg", b"one_f000020.jpg", 1))
+
+
+@breaks("crops.order", ONE.format("face") + ".zip", "--force")
+def names_in_another_order(corpus: Corpus) -> None:
+    with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "w") as archive:
+        for frame in reversed(range(NUM_FRAMES)):
+            archive.writestr(f"{VIDEO}_f{frame:06d}.jpg", image(16, 16))
+    corpus.seal(VIDEO)
+
+
+@breaks("crops.name", ONE.format("face") + ".zip", "--force")
+def member_that_climbs_out(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: data.replace(b"one_f000002.jpg", b"../f000002.jpg."))
+
+
+@breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
+def jpeg_of_a_billion_pixels(corpus: Corpus) -> None:
+    jpeg = image(16, 16)
+    place = jpeg.index(b"\xff\xc0") + 5
+    corpus.write_crops(VIDEO, "face", crops(jpeg[:place] + b"\xff\xff\xff\xff" + jpeg[place + 4 :]))
+
+
+@breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
+def jpeg_without_a_scan(corpus: Corpus) -> None:
+    jpeg = image(16, 16)
+    corpus.write_crops(VIDEO, "face", crops(jpeg[: jpeg.index(b"\xff\xda")] + b"\xff\xd9"))
+
+
+@breaks("crops.readable", ONE.format("face") + ".zip", "--force")
+def empty_file_in_place_of_an_archive(corpus: Corpus) -> None:
+    rewrite(corpus, lambda data: b"")
+
+
 # Arrays
+
+
+@breaks("keypoints.readable", ONE.format("keypoints") + ".npz", "--force")
+def npz_that_unpacks_to_ten_gigabytes(corpus: Corpus) -> None:
+    path = corpus.layout.keypoints(VIDEO)
+    data = path.read_bytes()
+    place = data.rindex(b"PK\x01\x02")
+    # ZIP64: the size stands in the extra field of the directory
+    end = data.rindex(b"PK\x05\x06")
+    name_size = struct.unpack_from("<H", data, place + 28)[0]
+    extra = struct.pack("<HHQ", 1, 8, 10 * 2**30)
+    entry = bytearray(data[place : place + 46 + name_size])
+    entry[24:28], entry[30:32] = b"\xff" * 4, struct.pack("<H", len(extra))
+    tail = bytearray(data[end:])
+    tail[12:16] = struct.pack("<I", len(entry) + len(extra))
+    path.write_bytes(data[:place] + bytes(entry) + extra + bytes(tail))
+    corpus.seal(VIDEO)
+
+
+@breaks("pose.readable", ONE.format("pose") + ".npz", "--force")
+def npz_of_far_more_than_its_frames(corpus: Corpus) -> None:
+    corpus.write_pose(VIDEO, np.zeros((NUM_FRAMES * 1000, 99)))
+
+
+@breaks("keypoints.readable", ONE.format("keypoints") + ".npz", "--force")
+def header_that_claims_a_trillion_frames(corpus: Corpus) -> None:
+    header = b"\x93NUMPY\x01\x00"
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 543, 3), }"
+    text += b" " * (117 - len(text)) + b"\n"
+    with zipfile.ZipFile(corpus.layout.keypoints(VIDEO), "w") as archive:
+        archive.writestr("keypoints.npy", header + struct.pack("<H", len(text)) + text)
+    corpus.seal(VIDEO)
+
+
+@breaks("keypoints.readable", ONE.format("keypoints") + ".npz", "--force")
+def keypoints_in_doubles(corpus: Corpus) -> None:
+    np.savez(corpus.layout.keypoints(VIDEO), keypoints=np.full((NUM_FRAMES, 543, 3), 0.5))
+    corpus.seal(VIDEO)
+
+
+@breaks("tracks.rate", ONE.format("tracks") + ".npz", "--force")
+def times_at_another_rate(corpus: Corpus) -> None:
+    corpus.change_tracks(VIDEO, lambda tracks: tracks.times_s.__imul__(0.5))
+
+
+@breaks("tracks.rate", ONE.format("tracks") + ".npz", "--force")
+def frames_after_the_end_of_the_video(corpus: Corpus) -> None:
+    corpus.change_tracks(VIDEO, lambda tracks: tracks.times_s.__iadd__(7))
 
 
 @breaks("keypoints.finite", ONE.format("keypoints") + ".npz", "--force")
@@ -360,6 +486,174 @@ def video_without_frames(corpus: Corpus) -> None:
     corpus.change_metadata(VIDEO, status="ok")
 
 
+@breaks("metadata.checksum", ONE.format("metadata") + ".json", "--force")
+def metadata_without_a_checksum(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, checksums={})
+
+
+@breaks("metadata.source", ONE.format("metadata") + ".json", "--force")
+def video_replaced_by_one_of_the_same_size(corpus: Corpus) -> None:
+    path = corpus.layout.videos / "one.mp4"
+    path.write_bytes(path.read_bytes()[::-1])
+
+
+@breaks("metadata.readable", ONE.format("metadata") + ".json", "--force")
+def metadata_of_an_earlier_format(corpus: Corpus) -> None:
+    corpus.edit(corpus.layout.metadata(VIDEO), '"format_version": 2', '"format_version": 1')
+
+
+@breaks("metadata.readable", ONE.format("metadata") + ".json", "--force")
+def face_privacy_that_nobody_knows(corpus: Corpus) -> None:
+    corpus.edit(corpus.layout.metadata(VIDEO), '"face_privacy": "none"', '"face_privacy": "some"')
+
+
+@breaks("settings.privacy", "processed/metadata", "--face-privacy")
+def faces_hidden_in_some_videos_only(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, face_privacy="blur")
+
+
+@breaks("metadata.status", ONE.format("metadata") + ".json", "--force")
+def good_video_with_a_reason(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, reason="cannot be read")
+
+
+@breaks("metadata.status", ONE.format("metadata") + ".json", "--force")
+def quarantine_without_a_reason(corpus: Corpus) -> None:
+    corpus.quarantine(VIDEO)
+    corpus.change_metadata(VIDEO, reason=" ")
+
+
+@breaks("metadata.status", ONE.format("metadata") + ".json", "--force")
+def quarantine_with_frames(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, status="quarantined", reason="cannot be read")
+
+
+@breaks("metadata.numbers", ONE.format("metadata") + ".json", "--force")
+def frames_without_a_width(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, width_px=0)
+
+
+@breaks("metadata.numbers", ONE.format("metadata") + ".json", "--force")
+def negative_length(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, duration_s=-1.0)
+
+
+@breaks("metadata.signer", ONE.format("metadata") + ".json", "--force")
+def signer_outside_the_frame(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, signer=SignerInfo(chosen_by="box", region_px=(0, 0, 65, 80)))
+
+
+@breaks("metadata.signer", ONE.format("metadata") + ".json", "--force")
+def hand_motion_of_more_people_than_there_are(corpus: Corpus) -> None:
+    signer = SignerInfo(chosen_by="hand_motion", num_people=2, hand_motion=[0.1, 0.2, 0.3])
+    corpus.change_metadata(VIDEO, signer=signer)
+
+
+@breaks("metadata.spans", ONE.format("metadata") + ".json", "--force")
+def spans_that_overlap(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, spans_s=[(0.0, 0.6), (0.5, 1.0)])
+
+
+@breaks("metadata.spans", ONE.format("tracks") + ".npz", "--force")
+def frames_outside_the_spans(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, spans_s=[(0.0, 0.4)])
+
+
+@breaks("clip.extracted", "meta.csv", "extract its video again")
+def clip_outside_the_spans(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, spans_s=[(0.0, 0.7)])
+
+
+@breaks("file.link", ONE.format("pose") + ".npz", "put the file itself there")
+def link_out_of_the_corpus(corpus: Corpus) -> None:
+    path = corpus.layout.pose(VIDEO)
+    path.symlink_to(path.rename(corpus.root.parent / "elsewhere.npz"))
+
+
+@breaks("file.unexpected", "processed/face", "remove them")
+def loose_crops_of_a_removed_video(corpus: Corpus) -> None:
+    (corpus.layout.processed / "face" / "gone_f000001.jpg").write_bytes(image(16, 16))
+
+
+@breaks("file.present", ONE.format("face") + ".zip", "--force")
+def folder_in_place_of_an_archive(corpus: Corpus) -> None:
+    corpus.layout.crops("face", VIDEO).unlink()
+    corpus.layout.crops("face", VIDEO).mkdir()
+
+
+# Loose crops, in the layout of other tools
+
+
+@breaks("loose.size", "processed", "one size")
+def loose_crops_of_another_size(corpus: Corpus) -> None:
+    corpus.loosen()
+    for stream in STREAMS:
+        for path in (corpus.layout.processed / stream).glob("one_f*.jpg"):
+            path.write_bytes(image(24, 24))
+
+
+@breaks("crops.size", "processed/*/one_f*.jpg", "the tool that made them")
+def loose_crops_of_two_sizes(corpus: Corpus) -> None:
+    corpus.loosen()
+    (corpus.layout.processed / "face" / "one_f000001.jpg").write_bytes(image(24, 24))
+
+
+@breaks("crops.decodes", "processed/face/one_f*.jpg", "the tool that made them")
+def loose_crop_that_is_cut_off(corpus: Corpus) -> None:
+    corpus.loosen()
+    (corpus.layout.processed / "face" / "one_f000001.jpg").write_bytes(image(16, 16)[:-9])
+
+
+@breaks("crops.index_range", "processed/face/one_f*.jpg", "the tool that made them")
+def loose_crop_beyond_the_end(corpus: Corpus) -> None:
+    corpus.loosen()
+    (corpus.layout.processed / "face" / "one_f000010.jpg").write_bytes(image(16, 16))
+
+
+@breaks("crops.order", "processed/face/one_f*.jpg", "the tool that made them")
+def loose_crop_twice(corpus: Corpus) -> None:
+    corpus.loosen()
+    (corpus.layout.processed / "face" / "one_f000001.jpeg").write_bytes(image(16, 16))
+
+
+@breaks("loose.crops", "processed/face", "the tool that made them")
+def loose_video_without_a_crop(corpus: Corpus) -> None:
+    corpus.loosen()
+    for path in corpus.layout.processed.glob("*/one_f*.jpg"):
+        path.unlink()
+
+
+@breaks("streams.length", ONE.format("keypoints") + ".npy", "the tool that made them")
+def loose_keypoints_of_fewer_frames(corpus: Corpus) -> None:
+    corpus.loosen()
+    corpus.layout.keypoints(VIDEO).unlink()
+    np.save(corpus.layout.keypoints(VIDEO).with_suffix(".npy"), np.zeros((NUM_FRAMES - 1, 79, 3), np.float32))
+
+
+@breaks("keypoints.readable", ONE.format("keypoints") + ".npz", "the tool that made them")
+def loose_keypoints_of_an_unknown_layout(corpus: Corpus) -> None:
+    corpus.loosen()
+    np.savez(corpus.layout.keypoints(VIDEO), keypoints=np.zeros((NUM_FRAMES, 21, 3), np.float32))
+
+
+@breaks("keypoints.finite", ONE.format("keypoints") + ".npz", "the tool that made them")
+def loose_keypoints_without_numbers(corpus: Corpus) -> None:
+    corpus.loosen()
+    np.savez(corpus.layout.keypoints(VIDEO), keypoints=np.full((NUM_FRAMES, 79, 3), np.nan, np.float32))
+
+
+@breaks("keypoints.range", ONE.format("keypoints") + ".npz", "not pixels")
+def loose_keypoints_in_pixels(corpus: Corpus) -> None:
+    corpus.loosen()
+    np.savez(corpus.layout.keypoints(VIDEO), keypoints=np.full((NUM_FRAMES, 79, 3), 320, np.float32))
+
+
+@breaks("loose.metadata", "processed/metadata.jsonl", "remove the file")
+def line_that_is_no_json(corpus: Corpus) -> None:
+    corpus.loosen()
+    (corpus.layout.processed / "metadata.jsonl").write_text('{"video_id": "one"}\n{"video_id"\n')
+
+
 # Tables
 
 
@@ -526,9 +820,12 @@ def test_the_good_corpus_passes_without_a_word(corpus: Corpus) -> None:
 def test_a_broken_corpus_is_reported_by_file_rule_and_fix(
     corpus: Corpus, rule: str, file: str, fix: str, break_it: Callable[[Corpus], Any]
 ) -> None:
+    corpus.validate()  # leaves a record of every video, none of which may hide what is broken now
     break_it(corpus)
     validation = corpus.validate()
     assert validation.report["verdict"] == "fail"
+    assert corpus.validate().report == validation.report  # from the records of the broken corpus
+    assert corpus.validate(recheck=True).report == validation.report
     places = {str(corpus.root / file), file}  # the videos folder may lie elsewhere and is named in full
     same = [finding for finding in validation.findings if finding.rule == rule and finding.file in places]
     assert [finding for finding in same if finding.severity == "error"], [f.line() for f in validation.findings]

@@ -32,7 +32,7 @@ def test_the_manifest_names_every_file_with_its_checksum_frames_and_coverage(cor
     manifest = corpus.validate().manifest
     files = {row["path"]: row for row in manifest["files"]}
     there = {p.relative_to(corpus.root).as_posix() for p in corpus.root.rglob("*") if p.is_file()}
-    assert set(files) == {path for path in there if not path.startswith("videos/")}
+    assert set(files) == {path for path in there if not path.startswith(("videos/", "contract/"))}
     hand = files["processed/hand_l/one.zip"]
     assert (hand["num_frames"], hand["coverage_ratio"], hand["video_id"]) == (9, 0.9, "one")
     assert files["processed/pose/one.npz"]["coverage_ratio"] == 1
@@ -276,14 +276,14 @@ def test_an_unreadable_table_does_not_make_every_id_look_unknown(corpus: Corpus)
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from signstreams.contract import video
+    from signstreams.contract import inventory
 
     def read(path: Path) -> str:
         if path == corpus.layout.pose("two"):
             raise PermissionError(13, "Permission denied", str(path))
         return sha256_file(path)
 
-    monkeypatch.setattr(video, "sha256_file", read)
+    monkeypatch.setattr(inventory, "sha256_file", read)
     (finding,) = corpus.validate().findings
     assert (finding.file, finding.rule) == ("processed/pose/two.npz", "file.present")
     assert "Permission denied" in finding.found

@@ -1,4 +1,4 @@
-"""Video -> crops of face and hands, keypoints, pose, tracks, metadata: one job a video."""
+"""Video -> crops of face and hands, keypoints, pose, tracks, metadata, record of their check: one job a video."""
 
 ARTIFACTS = {
     **{stream: CORPUS.crops(stream, "{video}") for stream in STREAMS},
@@ -6,6 +6,7 @@ ARTIFACTS = {
     "keypoints": CORPUS.keypoints("{video}"),
     "tracks": CORPUS.tracks("{video}"),
     "metadata": CORPUS.metadata("{video}"),
+    "check": CORPUS.check("{video}"),
 }
 
 

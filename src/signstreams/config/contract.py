@@ -45,6 +45,10 @@ class ContractConfig(Section):
     """Share of the rows of meta.csv whose times may be unknowable (their clips are left out)."""
     max_unknown_gloss_fraction: Ratio = 0.1
     """Share of the glosses of val and test that train may lack."""
+    recheck: bool = False
+    """Read and check every file again, also where contract/videos/ has a record of it."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
     required_streams: list[Literal["face", "hand_l", "hand_r"]] = ["face"]
     """Streams of which a corpus without any crop is an error; of the others it is a warning."""
     clip_tolerance_s: Annotated[float, Field(ge=0)] = 0.25

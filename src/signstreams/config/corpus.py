@@ -42,3 +42,5 @@ class SplitCorpusConfig(SplitConfig):
     """Root of the corpus."""
     videos_dir: Path | None = None
     """Folder of the videos; ROOT/videos without it."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""

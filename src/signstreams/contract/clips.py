@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from signstreams.config.contract import ContractConfig
 from signstreams.contract import rules
 from signstreams.contract.records import VideoCheck
+from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding
 from signstreams.ids import shown
@@ -38,12 +41,22 @@ def check_clips(
         findings += _check_span(clip, check, config)
         if times_s is not None and len(times_s):
             start_s, end_s = span_s(clip)
+            findings += _check_extracted(clip, check)
             num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, (start_s, end_s)))[0])
             if num_frames[clip.clip_id] == 0:
                 found = f"clip {shown(clip.clip_id)} from {start_s:g} to {end_s:g} s holds no frame"
                 findings.append(rules.CLIP_FRAMES.breach(META, found, "correct start and end", row=clip.row))
         findings += _check_declared(clip, check, config)
     return findings, num_frames
+
+
+def read_times(path: Path) -> np.ndarray | None:
+    """(T,) times of the frames, without the rest of the tracks; None when they cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["times_s"]
+    except (*READ_ERRORS, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def span_s(clip: Clip) -> tuple[float, float]:
@@ -58,6 +71,18 @@ def _check_span(clip: Clip, check: VideoCheck, config: ContractConfig) -> list[F
         return []
     found = f"clip {shown(clip.clip_id)} ends at {clip.end_s:g} s, its video at {check.duration_s:.2f} s"
     return [rules.CLIP_INSIDE.breach(META, found, "correct the times, or replace a truncated video", row=clip.row)]
+
+
+def _check_extracted(clip: Clip, check: VideoCheck) -> list[Finding]:
+    """Of a video whose spans alone were extracted."""
+    if clip.start_s is None or clip.end_s is None or check.spans_s is None:
+        return []
+    frame_s = 1 / check.fps if check.fps else 0.0
+    end_s = min(clip.end_s, check.duration_s or clip.end_s)
+    if any(start - frame_s <= clip.start_s and end_s <= end + frame_s for start, end in check.spans_s):
+        return []
+    found = f"clip {shown(clip.clip_id)} from {clip.start_s:g} to {clip.end_s:g} s is not among the extracted spans"
+    return [rules.CLIP_EXTRACTED.breach(META, found, "extract its video again", row=clip.row)]
 
 
 def _check_declared(clip: Clip, check: VideoCheck, config: ContractConfig) -> list[Finding]:

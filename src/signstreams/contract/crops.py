@@ -1,29 +1,42 @@
-"""Check of one crop archive: it opens, its names are right, every JPEG is whole and of the declared size."""
+"""Checks of crops: the archive opens and holds nothing else, names are right, every JPEG is whole and of its size."""
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from signstreams.contract import rules
+from signstreams.contract.inventory import Artifact
 from signstreams.corpus.findings import Finding, few
-from signstreams.formats.crops import Crop, CropReader, parse_crop_name
+from signstreams.formats.crops import parse_crop_name
 from signstreams.ids import shown
 
 NUM_SAMPLED = 100
+MAX_SIDE_PX = 4096
+"""A JPEG that claims more is not decoded: memory would be taken by what its header says."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, length of extra field
+_DIRECTORY_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 76
+_END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
+
+Item = TypeVar("Item")
+Report = Callable[[rules.Rule, str], None]
 
 
 @dataclass
 class ArchiveCheck:
-    """Frames that have a crop, and what is wrong."""
+    """Frames that have a crop, in the order of the archive, and what is wrong."""
 
     frames: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -50,12 +63,80 @@ def check_archive(
         check.findings.append(rule.breach(name, found, fix))
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             members = archive.infolist()
+            num_bytes = os.fstat(file.fileno()).st_size
+            if oddity := _oddity(archive, file.fileno(), num_bytes):
+                report(rules.CROPS_LAYOUT, oddity)
+            crops = _name_crops(members, video_id, report)
+            check.frames = [frame for frame, _ in crops]
+            _check_frames(check.frames, num_frames, report)
+            chosen = _chosen(crops, decode)
+            reads = ((frame, *_member(file.fileno(), member, num_bytes)) for frame, member in chosen)
+            _check_jpegs(reads, len(crops), crop_px, report)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
         check.is_readable = False
         report(rules.CROPS_READABLE, str(error) or type(error).__name__)
-        return check
+    return check
+
+
+def check_loose(
+    artifact: Artifact, video_id: str, *, num_frames: int | None, decode: str, name: str, fix: str
+) -> tuple[ArchiveCheck, set[int]]:
+    """Check the loose crops of one stream and video.
+
+    Args:
+        artifact: The crops.
+        video_id: Whose they are.
+        num_frames: Frames of the video; None when unknown.
+        decode: ``all``, ``sample`` or ``none``.
+        name: What findings call them.
+        fix: What findings advise.
+
+    Returns:
+        The check, and the sides of square crops that were looked at.
+    """
+    check = ArchiveCheck()
+
+    def report(rule: rules.Rule, found: str) -> None:
+        check.findings.append(rule.breach(name, found, fix))
+
+    crops = []
+    for path in artifact.paths():
+        key = parse_crop_name(path.name)
+        assert key is not None
+        crops.append((key[1], path))
+    crops.sort()
+    check.frames = [frame for frame, _ in crops]
+    _check_frames(check.frames, num_frames, report)
+    reads = ((frame, *_file(path)) for frame, path in _chosen(crops, decode))
+    return check, _check_jpegs(reads, len(crops), None, report)
+
+
+def _oddity(archive: zipfile.ZipFile, handle: int, num_bytes: int) -> str:
+    """What an archive holds besides members and their directory; empty when it is as written by extraction."""
+    members = archive.infolist()
+    names = [len(member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")) for member in members]
+    extras = sum(len(member.extra) + len(member.comment) for member in members)
+    end = archive.start_dir + _DIRECTORY_BYTES * len(members) + sum(names) + extras
+    signature, rest = os.pread(handle, 4, end), num_bytes - end
+    if (signature, rest) not in ((_END, _END_BYTES), (_END64, _END_BYTES + _END64_BYTES)):
+        return "bytes after the archive's end, or inside its directory"
+    if (members[0].header_offset if members else archive.start_dir) != 0:
+        return "bytes before the first member"
+    ends = [
+        member.header_offset + _LOCAL_HEADER.size + size + member.compress_size
+        for member, size in zip(members, names, strict=True)
+    ]
+    starts = [*(member.header_offset for member in members[1:]), archive.start_dir]
+    overlaps = [member.filename for member, stop, start in zip(members, ends, starts, strict=False) if stop > start]
+    if overlaps:
+        return f"{len(overlaps):,} members that reach into the next: {few(list(map(shown, overlaps)))}"
+    return ""
+
+
+def _name_crops(members: Sequence[zipfile.ZipInfo], video_id: str, report: Report) -> list[tuple[int, zipfile.ZipInfo]]:
+    """Frames and members that are crops of the video; the others are reported."""
     compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if compressed:
         report(rules.CROPS_STORED, f"{len(compressed):,} compressed members: {few(list(map(shown, compressed)))}")
@@ -65,25 +146,21 @@ def check_archive(
         if key is None or key[0] != video_id or not member.filename.endswith(".jpg"):
             foreign.append(member.filename)
         elif member.compress_type == zipfile.ZIP_STORED:
-            crops.append(Crop(*key, path, member.header_offset, member.file_size, member.CRC))
+            crops.append((key[1], member))
     if foreign:
         report(rules.CROPS_NAME, f"{len(foreign):,} other members: {few(list(map(shown, foreign)))}")
-    check.frames = [crop.frame for crop in crops]
-    unordered = [later for frame, later in pairwise(check.frames) if later <= frame]
+    return crops
+
+
+def _check_frames(frames: Sequence[int], num_frames: int | None, report: Report) -> None:
+    unordered = [later for frame, later in pairwise(frames) if later <= frame]
     if unordered:
         report(rules.CROPS_ORDER, f"{len(unordered):,} frames out of order or again: {few(unordered)}")
-    if num_frames is not None and (beyond := [frame for frame in check.frames if frame >= num_frames]):
+    if num_frames is not None and (beyond := [frame for frame in frames if frame >= num_frames]):
         report(rules.CROPS_INDEX, f"{len(beyond):,} frames of {num_frames:,} or more: {few(beyond)}")
-    damaged, odd = _decode(_chosen(crops, decode), crop_px)
-    if damaged:
-        report(rules.CROPS_DECODE, f"{len(damaged):,} of {len(crops):,} crops are damaged: {few(damaged)}")
-    if odd:
-        wanted = f"{crop_px} x {crop_px} px" if crop_px else "a square"
-        report(rules.CROPS_SIZE, f"{len(odd):,} of {len(crops):,} crops are not {wanted}: {few(odd)}")
-    return check
 
 
-def _chosen(crops: Sequence[Crop], decode: str) -> Sequence[Crop]:
+def _chosen(crops: Sequence[Item], decode: str) -> Sequence[Item]:
     if decode == "none":
         return []
     if decode == "all" or len(crops) <= NUM_SAMPLED:
@@ -91,35 +168,78 @@ def _chosen(crops: Sequence[Crop], decode: str) -> Sequence[Crop]:
     return [crops[place * len(crops) // NUM_SAMPLED] for place in range(NUM_SAMPLED)]
 
 
-def _decode(crops: Sequence[Crop], crop_px: int | None) -> tuple[list[str], list[str]]:
-    """Frames whose JPEG is damaged, and frames of another size, each with the reason."""
-    damaged, odd = [], []
-    reader = CropReader()
-    try:
-        for crop in crops:
-            reason, size = _look(reader, crop)
-            if reason:
-                damaged.append(f"frame {crop.frame} ({reason})")
-            elif size[0] != size[1] or (crop_px is not None and size[0] != crop_px):
-                odd.append(f"frame {crop.frame} ({size[1]} x {size[0]})")
-    finally:
-        reader.close()
-    return damaged, odd
+def _member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> tuple[str, bytes]:
+    """What is wrong with a stored member (empty when nothing is), and its bytes."""
+    if member.file_size > num_bytes:  # before memory is taken for it
+        return f"it claims {member.file_size:,} bytes of an archive of {num_bytes:,}", b""
+    name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+    start = _LOCAL_HEADER.size + len(name)
+    data = os.pread(handle, start + member.file_size, member.header_offset)
+    if len(data) < start:
+        return "the archive ends before it", b""
+    signature, name_size, extra_size = _LOCAL_HEADER.unpack_from(data)
+    if signature != b"PK\x03\x04" or name_size != len(name) or data[_LOCAL_HEADER.size : start] != name:
+        return "the archive's directory names another member", b""
+    body = data[start:]
+    if extra_size:
+        body = os.pread(handle, member.file_size, member.header_offset + start + extra_size)
+    if len(body) < member.file_size or zlib.crc32(body) != member.CRC:
+        return "its checksum is not that of the archive's directory", b""
+    return "", body
 
 
-def _look(reader: CropReader, crop: Crop) -> tuple[str, tuple[int, int]]:
-    """Why the JPEG is damaged (empty when it is not), and its height and width."""
+def _file(path: Path) -> tuple[str, bytes]:
     try:
-        data = reader.read(crop)
-    except ValueError as error:
-        return str(error), (0, 0)
-    if len(data) < crop.size or zlib.crc32(data) != crop.crc:
-        return "its checksum is not that of the archive's directory", (0, 0)
+        return "", path.read_bytes()
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}", b""
+
+
+def _check_jpegs(
+    reads: Iterator[tuple[int, str, bytes]], num_crops: int, crop_px: int | None, report: Report
+) -> set[int]:
+    """Report damaged crops and those that are not square or not of the size; gives the sides of square ones."""
+    damaged, odd, sides = [], [], set()
+    for frame, reason, data in reads:
+        reason, size = (reason, (0, 0)) if reason else look_at_jpeg(data)
+        if reason:
+            damaged.append(f"frame {frame} ({reason})")
+        elif size[0] != size[1] or (crop_px is not None and size[0] != crop_px):
+            odd.append(f"frame {frame} ({size[1]} x {size[0]})")
+        else:
+            sides.add(size[0])
+    if damaged:
+        report(rules.CROPS_DECODE, f"{len(damaged):,} of {num_crops:,} crops are damaged: {few(damaged)}")
+    if odd:
+        wanted = f"{crop_px} x {crop_px} px" if crop_px else "a square"
+        report(rules.CROPS_SIZE, f"{len(odd):,} of {num_crops:,} crops are not {wanted}: {few(odd)}")
+    return sides
+
+
+def look_at_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Why a JPEG is damaged (empty when it is not), and its height and width."""
     if not data.startswith(JPEG_START):
         return "it is no JPEG", (0, 0)
     if not data.endswith(JPEG_END):  # OpenCV fills what is missing with grey and says nothing
         return "it is cut off", (0, 0)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)  # reads all of the scan at half the time
-    if image is None:
-        return "it does not decode", (0, 0)
-    return "", (image.shape[0], image.shape[1])
+    size = _jpeg_size(data)
+    if size is None or 0 in size:
+        return "it has no size", (0, 0)
+    if max(size) > MAX_SIDE_PX:
+        return f"it claims {size[1]} x {size[0]} px", (0, 0)
+    try:  # an eighth of the size: all of the scan is read, little of it transformed
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    except cv2.error:
+        image = None
+    return ("it does not decode", (0, 0)) if image is None else ("", size)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width by the frame header; None without one."""
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        if data[place + 1] in _FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return height, width
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None

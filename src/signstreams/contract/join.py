@@ -3,52 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from signstreams.config.contract import ContractConfig
 from signstreams.contract import rules
 from signstreams.contract.clips import META
+from signstreams.contract.inventory import ENDINGS, PLAIN, PROCESSED, Inventory
 from signstreams.contract.records import VideoCheck
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, few
 from signstreams.corpus.gloss import Gloss, GlossVocabulary
-from signstreams.formats.crops import parse_crop_name
-from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 from signstreams.streams import STREAMS
 
-PROCESSED = "processed"
 GLOSS = "annotations/gloss.csv"
-_ENDINGS = {
-    **dict.fromkeys(STREAMS, ".zip"),
-    "pose": ".npz",
-    "keypoints": ".npz",
-    "tracks": ".npz",
-    "metadata": ".json",
-}
 
 
-def check_processed(layout: CorpusLayout, video_ids: Iterable[str]) -> list[Finding]:
-    """Files below ``processed/`` that belong to no video: pretraining reads whole folders and would take them in."""
-    known = set(video_ids)
+def check_processed(inventory: Inventory, video_ids: Collection[str], loose_ids: Collection[str]) -> list[Finding]:
+    """Files below ``processed/`` that belong to no video: pretraining reads whole folders and would take them in.
+
+    Args:
+        inventory: What is there.
+        video_ids: All videos of the corpus.
+        loose_ids: Those of them that are loose crops.
+    """
     findings = []
-    for kind, ending in _ENDINGS.items():
-        folder = layout.processed / kind
-        if not folder.is_dir():
-            continue
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        stray = [name for name in names if name.endswith(ending) and name.removesuffix(ending) not in known]
-        loose = [name for name in names if kind in STREAMS and parse_crop_name(name) is not None]
-        foreign = [name for name in names if not name.endswith(ending) and name not in loose]
-        place = folder.relative_to(layout.root).as_posix()
+    for kind, ending in ENDINGS.items():
+        stray = [f"{video_id}{ending}" for video_id in inventory.files[kind] if video_id not in video_ids]
+        crops = inventory.loose.get(kind, {})
+        beside = [
+            f"{name}{tail}" for name in crops if name in video_ids and name not in loose_ids for tail in crops[name]
+        ]
+        stray += [f"{name}{tail}" for name in crops if name not in video_ids for tail in crops[name]]
+        foreign = list(inventory.others[kind])
+        for name in inventory.plain.get(kind, ()):
+            if name not in loose_ids or name in inventory.files[kind]:
+                foreign.append(f"{name}{PLAIN}")
         found = (
             (rules.UNEXPECTED, stray, "files of videos that are not there", "remove them, or bring the videos back"),
-            (rules.UNEXPECTED, loose, "loose crops beside the archives", "remove them: archives hold all crops"),
+            (rules.UNEXPECTED, beside, "loose crops beside the archives", "remove them: archives hold all crops"),
             (rules.FOREIGN, foreign, "other files", "remove them"),
         )
         findings += [
-            rule.breach(place, f"{len(items):,} {what}: {few(list(map(shown, items)))}", fix)
+            rule.breach(f"{PROCESSED}/{kind}", f"{len(items):,} {what}: {few(list(map(shown, sorted(items))))}", fix)
             for rule, items, what, fix in found
             if items
         ]
@@ -59,6 +57,7 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
     """Quarantine, empty streams, and whether all videos were extracted alike."""
     findings = []
     extracted = [check for check in checks if check.status == "ok"]
+    usable = [check for check in checks if check.status in ("ok", "loose")]
     quarantined = [check for check in checks if check.status == "quarantined"]
     if len(quarantined) > config.max_failed_fraction * len(checks):
         found = (
@@ -68,7 +67,7 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
         fix = "replace or remove these videos, or raise --max-failed-fraction"
         findings.append(rules.QUARANTINE_FRACTION.breach(PROCESSED, found, fix))
     for stream in STREAMS:
-        if extracted and not any(check.num_crops(stream) for check in extracted):
+        if usable and not any(check.num_crops(stream) for check in usable):
             severity = "error" if stream in config.required_streams else "warning"
             fix = "check that signers are in the picture, lit and large enough; without crops it cannot be pretrained"
             place = f"{PROCESSED}/{stream}"
@@ -78,6 +77,16 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
         found = ", ".join(f"{size} px in {count:,} videos" for size, count in sizes.most_common())
         fix = "extract all videos with one --crop-px"
         findings.append(rules.CROP_SIZE.breach(f"{PROCESSED}/metadata", found, fix))
+    shown_faces = Counter(check.face_privacy for check in extracted)
+    if len(shown_faces) > 1:
+        usual = shown_faces.most_common(1)[0][0]
+        others = [check.video_id for check in extracted if check.face_privacy != usual]
+        found = (
+            ", ".join(f"{privacy} in {count:,} videos" for privacy, count in shown_faces.most_common())
+            + f"; not {usual}: {few(list(map(shown, others)))}"
+        )
+        fix = "extract all videos with one --face-privacy"
+        findings.append(rules.PRIVACY.breach(f"{PROCESSED}/metadata", found, fix))
     digests = Counter(check.settings_digest for check in extracted)
     if len(digests) > 1:
         usual = digests.most_common(1)[0][0]
@@ -85,6 +94,23 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
         found = f"{len(others):,} of {len(extracted):,} videos were made otherwise: {few(list(map(shown, others)))}"
         fix = "extract them again, or see that the difference does no harm"
         findings.append(rules.SETTINGS.breach(f"{PROCESSED}/metadata", found, fix))
+    return findings
+
+
+def check_coverage(check: VideoCheck, config: ContractConfig) -> list[Finding]:
+    """Whether the signer's body, face and hands were found in most frames of one video."""
+    limits = config.coverage
+    names = {record.kind: record.path for record in check.files} if check.status == "ok" else {}
+    findings = []
+    for kind, ratio in check.coverage.items():
+        if kind == "pose":
+            least = limits.min_pose_ratio
+        else:
+            least = limits.min_face_ratio if kind == "face" else limits.min_hand_ratio
+        if ratio < least and kind in names:
+            fix = "look at the video: is the signer in the picture, lit and large enough?"
+            found = f"{kind} in {ratio:.1%} of {check.num_frames:,} frames (warned of below {least:.0%})"
+            findings.append(rules.COVERAGE.breach(names[kind], found, fix))
     return findings
 
 

@@ -14,7 +14,7 @@ class FileRecord:
     """One file of the manifest.
 
     Attributes:
-        path: Below the corpus root, with forward slashes.
+        path: Below the corpus root, with forward slashes; loose crops of a video share one, with a ``*``.
         kind: face, hand_l, hand_r, pose, keypoints, tracks, metadata; meta, gloss or index for tables.
         video_id: Video it belongs to; None for tables.
         num_bytes: Size.
@@ -38,7 +38,8 @@ class VideoCheck:
 
     Attributes:
         video_id: Its id.
-        status: ``ok``, ``quarantined``, or ``absent`` when it was not extracted or its metadata cannot be read.
+        status: ``ok``, ``loose`` (crops of another tool), ``quarantined``, or ``absent`` when it was not extracted or
+            its metadata cannot be read.
         reason: Why it was quarantined.
         findings: Breaches of its files and its clips.
         files: What is there.
@@ -48,6 +49,9 @@ class VideoCheck:
         duration_s: Length of the video.
         crop_px: Side of its crops.
         settings_digest: Of the extraction settings and the detector with its version.
+        face_privacy: What its crops show of faces.
+        spans_s: Spans that were extracted; None for all of it.
+        missing: Of a video of loose crops: what extraction would have written besides.
         states: Stream to frames in each state.
         coverage: pose, face, hand_l, hand_r to the share of frames in which it was found.
         clip_frames: Clip id to the frames its span holds.
@@ -64,6 +68,9 @@ class VideoCheck:
     duration_s: float | None = None
     crop_px: int | None = None
     settings_digest: str | None = None
+    face_privacy: str | None = None
+    spans_s: list[tuple[float, float]] | None = None
+    missing: list[str] = field(default_factory=list)
     states: dict[str, dict[str, int]] = field(default_factory=dict)
     coverage: dict[str, float] = field(default_factory=dict)
     clip_frames: dict[str, int] = field(default_factory=dict)
@@ -83,6 +90,7 @@ class VideoCheck:
             "source_fps": self.source_fps,
             "duration_s": self.duration_s,
             "num_clips": len(self.clip_frames),
+            "missing": self.missing,
             "coverage": {name: round(value, 4) for name, value in self.coverage.items()},
             "states": self.states,
             "num_errors": sum(finding.severity == "error" for finding in self.findings),

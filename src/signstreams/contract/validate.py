@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from signstreams.config.contract import ContractConfig
-from signstreams.contract.join import GLOSS, check_clip_table, check_glosses, check_processed, check_videos
+from signstreams.contract.clips import check_clips, read_times
+from signstreams.contract.examine import VideoFiles, examine_all
+from signstreams.contract.inventory import Inventory, take_inventory
+from signstreams.contract.join import (
+    GLOSS,
+    check_clip_table,
+    check_coverage,
+    check_glosses,
+    check_processed,
+    check_videos,
+)
+from signstreams.contract.loose import check_loose_corpus
 from signstreams.contract.page import render_page
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.report import build_manifest, build_report, report_order
-from signstreams.contract.video import check_video
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus
 from signstreams.corpus.findings import Finding, errors, lines
@@ -25,8 +32,7 @@ from signstreams.corpus.gloss import scan_gloss
 from signstreams.corpus.index import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import sha256_file, write_json, write_text
-from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.progress import Progress
+from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,13 @@ class Validation:
         findings: Everything found.
         report: Content of report.json.
         manifest: Content of manifest.json.
+        num_recalled: Videos whose files were as their record of an earlier check says, and were not checked again.
     """
 
     findings: list[Finding]
     report: dict[str, Any]
     manifest: dict[str, Any]
+    num_recalled: int = 0
 
     @property
     def has_errors(self) -> bool:
@@ -50,17 +58,25 @@ class Validation:
 
 
 def validate(config: ContractConfig) -> Validation:
-    """Check the corpus; writes nothing.
+    """Check the corpus; writes nothing but records of checks.
 
     Raises:
         UserError: When the root is no folder. All other faults are findings.
     """
     if not config.root.is_dir():
         raise UserError(f"{config.root}: no such folder, expected the root of a corpus; correct --root")
-    corpus = scan_corpus(config.root, config.videos_dir)
-    checks = list(_check_videos(corpus, config))
+    layout = CorpusLayout(config.root)
+    inventory = take_inventory(layout)
+    folder = config.videos_dir or layout.videos
+    loose_ids = _loose_ids(_video_ids(folder), inventory, config)
+    corpus = scan_corpus(layout, config.videos_dir, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
+    results = list(examine_all(layout, _videos(corpus, inventory, loose_ids), config))
+    checks = [check for check, _ in results]
+    _clip_findings(corpus, checks, config)
     findings = [*corpus.issues, *(finding for check in checks for finding in check.findings)]
-    findings += check_processed(corpus.layout, corpus.videos)
+    known = corpus.videos.keys() | loose_ids
+    findings += check_processed(inventory, known, loose_ids)
+    findings += check_loose_corpus(layout, inventory, checks, folder, known)
     if checks:
         findings += check_videos(checks, config)
     findings += check_clip_table(corpus, checks, config)
@@ -70,7 +86,8 @@ def validate(config: ContractConfig) -> Validation:
     files = [record for check in checks for record in check.files] + _tables(corpus.layout)
     findings.sort(key=report_order)
     report = build_report(corpus, checks, index.splits, findings)
-    return Validation(findings, report, build_manifest(files))
+    num_recalled = sum(is_recalled for _, is_recalled in results)
+    return Validation(findings, report, build_manifest(files), num_recalled)
 
 
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
@@ -117,32 +134,57 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
         f"warnings in {summary['num_videos']:,} videos ({summary['num_quarantined']:,} quarantined), "
         f"{summary['num_frames']:,} frames, {summary['num_clips']:,} clips"
     )
+    num_videos = summary["num_videos"]
+    print(
+        f"checked {num_videos - validation.num_recalled:,} videos, took {validation.num_recalled:,} from their records"
+    )
     for path in copies or [layout.report_page, layout.report]:
         print(f"report: {path}")
 
 
-def _check_videos(corpus: Corpus, config: ContractConfig) -> Iterator[VideoCheck]:
+def _video_ids(folder: Path) -> Collection[str]:
+    try:
+        return find_videos(folder).keys()
+    except (OSError, ValueError):
+        return ()
+
+
+def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: ContractConfig) -> None:
+    """Add to each check what its clips and its coverage say: these do not depend on the video's files alone."""
     clips: dict[str, list[Clip]] = defaultdict(list)
     for clip in corpus.clips:
         clips[clip.video_id].append(clip)
-    tasks = [(corpus.layout, video_id, path, clips[video_id], config) for video_id, path in corpus.videos.items()]
-    num_jobs = min(config.num_jobs, len(tasks))
-    with Progress(len(tasks), "videos", "contract") as progress:
-        if num_jobs <= 1:
-            for task in tasks:
-                yield check_video(*task)
-                progress.advance()
-            return
-        # Fresh processes: OpenCV's threads do not survive a fork.
-        with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                for check in pool.map(check_video, *zip(*tasks, strict=True)):
-                    yield check
-                    progress.advance()
-            except BrokenProcessPool:
-                raise UserError(
-                    f"a worker process was killed, perhaps for want of memory ({num_jobs} at once); use fewer --jobs"
-                ) from None
+    for check in checks:
+        if check.status != "ok":
+            continue
+        check.findings += check_coverage(check, config)
+        if own := clips[check.video_id]:
+            path = corpus.layout.tracks(check.video_id)
+            times_s = read_times(path) if any(record.kind == "tracks" for record in check.files) else None
+            findings, check.clip_frames = check_clips(own, check, times_s, config)
+            check.findings += findings
+
+
+def _videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:
+    """Files of every video, by id."""
+    videos = [
+        VideoFiles(video_id, path, inventory.artifacts(video_id))
+        for video_id, path in corpus.videos.items()
+        if video_id not in loose_ids
+    ]
+    videos += [
+        VideoFiles(video_id, corpus.videos.get(video_id), inventory.loose_artifacts(video_id), is_loose=True)
+        for video_id in loose_ids
+    ]
+    return sorted(videos, key=lambda video: video.video_id)
+
+
+def _loose_ids(corpus_ids: Collection[str], inventory: Inventory, config: ContractConfig) -> set[str]:
+    """Videos of loose crops. Beside videos, those whose video is not there are leftovers, unless that is allowed."""
+    loose = inventory.loose_ids
+    if not corpus_ids or config.allow_absent_videos:
+        return loose
+    return {video_id for video_id in loose if video_id in corpus_ids}
 
 
 def _index(corpus: Corpus) -> Index:
@@ -151,14 +193,14 @@ def _index(corpus: Corpus) -> Index:
         return Index()
     if not corpus.has_meta and not any(corpus.layout.index(split).exists() for split in SPLITS):
         return Index()
-    return scan_index(corpus.layout, corpus.clips)
+    return scan_index(corpus.layout, corpus.clips, corpus.absent_ids)
 
 
 def _glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
     if not corpus.layout.gloss.is_file() or not corpus.clips:
         return []
     clip_ids = [clip.clip_id for clip in corpus.clips]
-    table = scan_gloss(corpus.layout.gloss, clip_ids, name=GLOSS)
+    table = scan_gloss(corpus.layout.gloss, [*clip_ids, *corpus.absent_ids], name=GLOSS)
     clip_frames = {clip_id: count for check in checks for clip_id, count in check.clip_frames.items()}
     return table.issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
 

@@ -1,80 +1,112 @@
-"""Check of one video: its seven files, each by itself and against the others, and the clips that lie in it."""
+"""Check of one extracted video: its seven files, each by itself and against the others. Clips are the join's matter."""
 
 from __future__ import annotations
 
 import shlex
 import struct
+import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from signstreams.config.contract import ContractConfig
 from signstreams.contract import rules
 from signstreams.contract.arrays import check_agreement, check_keypoints, check_pose, check_tracks, pose_frames
-from signstreams.contract.clips import check_clips
 from signstreams.contract.crops import ArchiveCheck, check_archive
+from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
+from signstreams.contract.metadata import check_metadata, check_times
 from signstreams.contract.records import STATE_NAMES, FileRecord, VideoCheck
-from signstreams.corpus.clips import Clip
-from signstreams.files import sha256_file
+from signstreams.corpus.findings import Finding
 from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
+from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.ids import shown
 from signstreams.streams import STREAMS, BoxState
 
-_READ_ERRORS = (ValueError, OSError, EOFError, MemoryError, RuntimeError, zlib.error, struct.error)
+READ_ERRORS = (ValueError, OSError, EOFError, MemoryError, RuntimeError, zlib.error, struct.error)
 """What a damaged npz raises: a ZIP member may be cut, garbled, encrypted, or claim an absurd shape."""
+
+FRAME_BYTES = {"keypoints": NUM_KEYPOINTS * 12, "pose": NUM_POSE * 12, "tracks": len(STREAMS) * 21 + 8}
+"""Bytes of a frame in each npz."""
+CLAIM_RATIO, CLAIM_SPARE_BYTES, MAX_CLAIM_BYTES = 4, 2**16, 2**33
+"""A member of an npz may claim so many times the bytes that the video's frames need; 8 GiB at most."""
 
 Value = TypeVar("Value", Keypoints, Pose, Tracks, VideoMetadata)
 
 
-def video_files(layout: CorpusLayout, video_id: str) -> dict[str, Path]:
-    """Kind of file to its path, of everything that extraction writes for a video."""
-    return {
-        **{stream: layout.crops(stream, video_id) for stream in STREAMS},
-        "pose": layout.pose(video_id),
-        "keypoints": layout.keypoints(video_id),
-        "tracks": layout.tracks(video_id),
-        "metadata": layout.metadata(video_id),
-    }
-
-
-def extract_command(layout: CorpusLayout, source: Path) -> str:
+def extract_command(layout: CorpusLayout, source: Path | None) -> str:
     """What to run to have a video's files written again."""
+    if source is None:
+        return "bring the video back and extract it again"
     words = ["python", "scripts/extract_rois_v2.py", "--videos", str(source), "--root", str(layout.root), "--force"]
     return f"run: {shlex.join(words)}"
 
 
 def check_video(
-    layout: CorpusLayout, video_id: str, source: Path, clips: Sequence[Clip], config: ContractConfig
+    layout: CorpusLayout,
+    video_id: str,
+    source: Path,
+    artifacts: Mapping[str, Artifact],
+    decode: str,
+    sums: Mapping[str, str],
+    unreadable: Mapping[str, str],
 ) -> VideoCheck:
-    """Check everything that belongs to one video; needs nothing of the others.
+    """Check everything that extraction wrote for one video; needs nothing of the others, nor of meta.csv.
 
     Args:
         layout: Where the files lie.
         video_id: Id of the video.
         source: The video's own file.
-        clips: Clips of this video.
-        config: Tolerances, and how many crops are decoded.
+        artifacts: Kind to file, of those that are there.
+        decode: Which crops are decoded: ``all``, ``sample`` or ``none``.
+        sums: Kind to checksum, of those that can be read; ``source`` is that of the video.
+        unreadable: Kind to the reason, of the others.
     """
     check = VideoCheck(video_id)
-    paths = video_files(layout, video_id)
-    there = {kind: path for kind, path in paths.items() if path.is_file()}
     fix = extract_command(layout, source)
-    if not there:
-        place = _name(layout, paths["metadata"])
-        check.findings.append(rules.EXTRACTED.breach(place, f"nothing of the video {shown(video_id)}", fix))
+    places = {kind: f"processed/{kind}/{video_id}{ending}" for kind, ending in ENDINGS.items()}
+    if not artifacts:
+        check.findings.append(
+            rules.EXTRACTED.breach(places["metadata"], f"nothing of the video {shown(video_id)}", fix)
+        )
         return check
-    for kind in paths.keys() - there.keys():
-        check.findings.append(rules.PRESENT.breach(_name(layout, paths[kind]), "no such file", fix))
-    return _VideoChecker(layout, source, there, fix, config, check).run(clips)
+    for kind in ENDINGS.keys() - artifacts.keys():
+        check.findings.append(rules.PRESENT.breach(places[kind], "no such file", fix))
+    return _VideoChecker(layout, source, artifacts, fix, decode, check).run(sums, unreadable)
 
 
-def _name(layout: CorpusLayout, path: Path) -> str:
-    return path.relative_to(layout.root).as_posix()
+def check_links(layout: CorpusLayout, artifacts: Mapping[str, Artifact], names: Mapping[str, str]) -> list[Finding]:
+    """Files that lie elsewhere: a corpus that is copied or checked again would lose them."""
+    findings = []
+    root = layout.root.resolve()
+    for kind, artifact in artifacts.items():
+        links = [path for path in artifact.paths() if path.is_symlink()]
+        away = [path for path in links if not path.resolve().is_relative_to(root)]
+        if away:
+            found = f"a link to {shown(str(away[0].resolve()))}" + (f", and {len(away) - 1:,} more" if away[1:] else "")
+            findings.append(rules.LINK.breach(names[kind], found, "put the file itself there"))
+    return findings
+
+
+def check_claims(path: Path, kind: str, num_frames: int | None) -> None:
+    """See that an npz does not unpack to more than its frames need, before memory is taken for it.
+
+    Raises:
+        ValueError: When it does.
+    """
+    most = MAX_CLAIM_BYTES
+    if num_frames is not None:
+        most = min(most, CLAIM_RATIO * num_frames * FRAME_BYTES[kind] + CLAIM_SPARE_BYTES)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return  # no npz: the reader says so
+    if claimed > most:
+        raise ValueError(f"claims {claimed:,} bytes of arrays, at most {most:,} can be")
 
 
 class _VideoChecker:
@@ -84,24 +116,28 @@ class _VideoChecker:
         self,
         layout: CorpusLayout,
         source: Path,
-        paths: Mapping[str, Path],
+        artifacts: Mapping[str, Artifact],
         fix: str,
-        config: ContractConfig,
+        decode: str,
         check: VideoCheck,
     ) -> None:
-        self.source, self.paths, self.fix, self.config, self.check = source, dict(paths), fix, config, check
-        self.names = {kind: _name(layout, path) for kind, path in paths.items()}
+        self.layout, self.source, self.fix, self.decode, self.check = layout, source, fix, decode, check
+        self.artifacts = dict(artifacts)
+        self.names = {kind: f"processed/{kind}/{artifact.names[0]}" for kind, artifact in artifacts.items()}
         self.lengths: dict[str, int] = {}
 
-    def run(self, clips: Sequence[Clip]) -> VideoCheck:
+    def run(self, sums: Mapping[str, str], unreadable: Mapping[str, str]) -> VideoCheck:
         """All checks, in the order in which later ones need earlier ones."""
-        sums = self._checksums()
+        self.check.findings += check_links(self.layout, self.artifacts, self.names)
+        for kind in self.artifacts.keys() & unreadable.keys():
+            self._report(rules.PRESENT, kind, f"it cannot be read ({unreadable[kind]})", "mend permissions or disk")
+            del self.artifacts[kind]
         metadata = self._read("metadata", read_metadata, rules.METADATA_READABLE)
+        if metadata is not None:
+            self._take_metadata(metadata, sums)
         keypoints = self._read("keypoints", read_keypoints, rules.KEYPOINTS_READABLE)
         pose = self._read("pose", read_pose, rules.POSE_READABLE)
         tracks = self._read("tracks", read_tracks, rules.TRACKS_READABLE)
-        if metadata is not None:
-            self._take_metadata(metadata, sums)
         if keypoints is not None:
             self.lengths["keypoints"] = len(keypoints.keypoints)
             self.check.findings += check_keypoints(keypoints, self.names["keypoints"], self.fix)
@@ -111,35 +147,25 @@ class _VideoChecker:
         if tracks is not None:
             self.lengths["tracks"] = len(tracks.times_s)
             size_px = (metadata.width_px, metadata.height_px) if metadata is not None else None
-            self.check.findings += check_tracks(tracks, size_px, self.names["tracks"], self.fix)
+            findings = check_tracks(tracks, size_px, self.names["tracks"], self.fix)
+            if metadata is not None and not any(finding.rule == rules.TRACKS_TIMES.id for finding in findings):
+                findings += check_times(metadata, tracks.times_s, self.names["tracks"], self.fix)
+            self.check.findings += findings
         self._compare_lengths()
         archives = self._check_archives(tracks)
         self._measure(metadata, keypoints, tracks)
         self._record_files(sums, archives)
-        if self.check.status == "ok":
-            self._warn_of_coverage()
-            times_s = tracks.times_s if tracks is not None else None
-            clip_findings, self.check.clip_frames = check_clips(clips, self.check, times_s, self.config)
-            self.check.findings += clip_findings
         return self.check
 
-    def _checksums(self) -> dict[str, str]:
-        """Checksum of every file; one that cannot be read is reported and left out of all further checks."""
-        sums = {}
-        for kind, path in list(self.paths.items()):
-            try:
-                sums[kind] = sha256_file(path)
-            except OSError as error:
-                self._report(rules.PRESENT, kind, f"it cannot be read ({error.strerror})", "mend permissions or disk")
-                del self.paths[kind]
-        return sums
-
     def _read(self, kind: str, read: Callable[[Path], Value], rule: rules.Rule) -> Value | None:
-        if kind not in self.paths:
+        if kind not in self.artifacts:
             return None
+        path = self.artifacts[kind].path
         try:
-            return read(self.paths[kind])
-        except _READ_ERRORS as error:
+            if kind in FRAME_BYTES:
+                check_claims(path, kind, self.lengths.get("metadata"))
+            return read(path)
+        except READ_ERRORS as error:
             text = " ".join(str(error).split()) or type(error).__name__
             self._report(rule, kind, text)
             return None
@@ -152,19 +178,19 @@ class _VideoChecker:
         check.status, check.reason = metadata.status, metadata.reason
         check.fps, check.source_fps, check.duration_s = metadata.fps, metadata.source_fps, metadata.duration_s
         check.crop_px, check.settings_digest = metadata.crop_px, metadata.settings_digest
+        check.face_privacy, check.spans_s = metadata.face_privacy, metadata.spans_s
         self.lengths["metadata"] = metadata.num_frames
         if metadata.video_id != check.video_id:
             self._report(rules.METADATA_VIDEO, "metadata", f"the record of {shown(metadata.video_id)}")
-        for kind in self.paths.keys() - {"metadata"}:
+        check.findings += check_metadata(metadata, self.names["metadata"], self.fix)
+        for kind in self.artifacts.keys() - {"metadata"}:
             if kind not in metadata.checksums:
                 self._report(rules.CHECKSUM, "metadata", f"no checksum of {kind}")
             elif metadata.checksums[kind] != sums[kind]:
                 self._report(rules.CHECKSUM, kind, "another checksum than its metadata records")
-        num_bytes = self.source.stat().st_size
-        if num_bytes != metadata.source_bytes:
-            found = (
-                f"{shown(self.source.name)} has {num_bytes:,} bytes, {metadata.source_bytes:,} when it was extracted"
-            )
+        if sums.get(SOURCE) != metadata.source_sha256:
+            changed = "is another file than when it was extracted" if SOURCE in sums else "cannot be read"
+            found = f"{shown(self.source.name)} {changed}"
             self._report(rules.SOURCE, "metadata", found)
         if metadata.status == "quarantined":
             fix = "replace the video and extract it again, or remove it"
@@ -186,14 +212,14 @@ class _VideoChecker:
     def _check_archives(self, tracks: Tracks | None) -> dict[str, ArchiveCheck]:
         archives = {}
         for stream in STREAMS:
-            if stream not in self.paths:
+            if stream not in self.artifacts:
                 continue
             archive = check_archive(
-                self.paths[stream],
+                self.artifacts[stream].path,
                 self.check.video_id,
                 num_frames=min(self.lengths.values(), default=None),
                 crop_px=self.check.crop_px,
-                decode=self.config.decode,
+                decode=self.decode,
                 name=self.names[stream],
                 fix=self.fix,
             )
@@ -224,28 +250,16 @@ class _VideoChecker:
             self._report(rules.STATES, "metadata", "other counts of states")
 
     def _record_files(self, sums: Mapping[str, str], archives: Mapping[str, ArchiveCheck]) -> None:
-        for kind, path in self.paths.items():
+        for kind, artifact in self.artifacts.items():
             is_archive = kind in archives
             self.check.files.append(
                 FileRecord(
                     path=self.names[kind],
                     kind=kind,
                     video_id=self.check.video_id,
-                    num_bytes=path.stat().st_size,
+                    num_bytes=artifact.num_bytes(),
                     sha256=sums[kind],
                     num_frames=len(archives[kind].frames) if is_archive else self.lengths.get(kind),
                     coverage_ratio=self.check.coverage.get(kind) if is_archive or kind == "pose" else None,
                 )
             )
-
-    def _warn_of_coverage(self) -> None:
-        limits = self.config.coverage
-        for kind, ratio in self.check.coverage.items():
-            if kind == "pose":
-                least = limits.min_pose_ratio
-            else:
-                least = limits.min_face_ratio if kind == "face" else limits.min_hand_ratio
-            if ratio < least and kind in self.names:
-                fix = "look at the video: is the signer in the picture, lit and large enough?"
-                found = f"{kind} in {ratio:.1%} of {self.check.num_frames:,} frames (warned of below {least:.0%})"
-                self._report(rules.COVERAGE, kind, found, fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Corpus:
         issues: What was found that is no error, and in `scan_corpus` also what is.
         num_rows: Rows of meta.csv.
         untimed_rows: Rows of meta.csv that gave no clip because their times cannot be known.
+        absent_clips: Rows of meta.csv left out because their video is not there, where that is allowed.
     """
 
     layout: CorpusLayout
@@ -39,36 +41,58 @@ class Corpus:
     issues: list[Finding] = field(default_factory=list)
     num_rows: int = 0
     untimed_rows: list[int] = field(default_factory=list)
+    absent_clips: list[Clip] = field(default_factory=list)
+
+    @property
+    def absent_ids(self) -> list[str]:
+        """Ids of ``absent_clips``."""
+        return [clip.clip_id for clip in self.absent_clips]
 
 
-def load_corpus(root: str | Path | CorpusLayout, videos_dir: str | Path | None = None) -> Corpus:
+def load_corpus(
+    root: str | Path | CorpusLayout, videos_dir: str | Path | None = None, *, allow_absent_videos: bool = False
+) -> Corpus:
     """Find the videos, read meta.csv when it is there, and join them.
 
     Args:
         root: Root of the corpus, or its layout.
         videos_dir: Folder of the videos; ``ROOT/videos`` without it.
+        allow_absent_videos: Leave out clips whose video is not there; otherwise they are errors.
 
     Raises:
         UserError: With everything that is wrong, one line a problem.
     """
-    corpus = scan_corpus(root, videos_dir)
+    corpus = scan_corpus(root, videos_dir, allow_absent_videos=allow_absent_videos)
     raise_errors(corpus.issues)
     return corpus
 
 
-def scan_corpus(root: str | Path | CorpusLayout, videos_dir: str | Path | None = None) -> Corpus:
-    """As `load_corpus`; what is wrong is in ``issues`` and nothing is raised."""
+def scan_corpus(
+    root: str | Path | CorpusLayout,
+    videos_dir: str | Path | None = None,
+    *,
+    allow_absent_videos: bool = False,
+    other_ids: Collection[str] = (),
+) -> Corpus:
+    """As `load_corpus`; what is wrong is in ``issues`` and nothing is raised.
+
+    ``other_ids`` are videos that are known by something else than their file; with them there may be no file at all.
+    """
     layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
     folder = layout.videos if videos_dir is None else Path(videos_dir)
     corpus = Corpus(layout)
     corpus.videos = _videos(folder, corpus.issues)
+    if other_ids and not corpus.videos:
+        corpus.issues = [issue for issue in corpus.issues if issue.rule != VIDEOS.id]
+    ids = {**dict.fromkeys(other_ids), **corpus.videos}
     corpus.has_meta = layout.meta.is_file()
     if corpus.has_meta:
-        table = scan_meta(layout.meta, corpus.videos or None, name=layout.meta.name)
+        table = scan_meta(layout.meta, ids or None, name=layout.meta.name, allow_absent_videos=allow_absent_videos)
         corpus.clips, corpus.num_rows, corpus.untimed_rows = table.clips, table.num_rows, table.untimed_rows
+        corpus.absent_clips = table.absent
         corpus.issues += table.issues
     else:
-        corpus.clips = [Clip(clip_id=video_id, video_id=video_id) for video_id in corpus.videos]
+        corpus.clips = [Clip(clip_id=video_id, video_id=video_id) for video_id in sorted(ids)]
     return corpus
 
 

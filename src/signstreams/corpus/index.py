@@ -36,20 +36,21 @@ class Index:
     issues: list[Finding] = field(default_factory=list)
 
 
-def read_index(layout: CorpusLayout, clips: Collection[Clip]) -> dict[str, list[str]]:
-    """Split name (train, val, test) to its clip ids.
+def read_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection[str] = ()) -> dict[str, list[str]]:
+    """Split name (train, val, test) to its clip ids; ``absent`` ids are passed over.
 
     Raises:
         UserError: With everything that is wrong, one line a problem.
     """
-    index = scan_index(layout, clips)
+    index = scan_index(layout, clips, absent)
     raise_errors(index.issues)
     return index.splits
 
 
-def scan_index(layout: CorpusLayout, clips: Collection[Clip]) -> Index:
-    """Read the three files; what is wrong is in ``issues`` and nothing is raised."""
+def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection[str] = ()) -> Index:
+    """Read the three files; what is wrong is in ``issues`` and nothing is raised. ``absent`` ids are passed over."""
     index = Index()
+    left_out = set(absent)
     for split in SPLITS:
         path = layout.index(split)
         name = _name(split)
@@ -62,7 +63,8 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip]) -> Index:
         except ValueError as error:
             index.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
             continue
-        index.splits[split] = [line.strip() for line in text.split("\n") if line.strip()]
+        ids = (line.strip() for line in text.split("\n"))
+        index.splits[split] = [clip_id for clip_id in ids if clip_id and clip_id not in left_out]
     index.issues += _check(index.splits, {clip.clip_id: clip for clip in clips})
     return index
 

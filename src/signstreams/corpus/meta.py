@@ -33,12 +33,14 @@ class MetaTable:
         issues: What was found; rows that gave no clip are here with their numbers.
         num_rows: Rows with anything in them, the header apart.
         untimed_rows: Rows left out of ``clips`` because their times cannot be known.
+        absent: Clips left out of ``clips`` because their video is not there, where that is allowed.
     """
 
     clips: list[Clip] = field(default_factory=list)
     issues: list[Finding] = field(default_factory=list)
     num_rows: int = 0
     untimed_rows: list[int] = field(default_factory=list)
+    absent: list[Clip] = field(default_factory=list)
 
 
 def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTable:
@@ -52,7 +54,13 @@ def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTa
     return table
 
 
-def scan_meta(path: str | Path, videos: Collection[str] | None = None, *, name: str | None = None) -> MetaTable:
+def scan_meta(
+    path: str | Path,
+    videos: Collection[str] | None = None,
+    *,
+    name: str | None = None,
+    allow_absent_videos: bool = False,
+) -> MetaTable:
     """Read ``path``; what is wrong with its content is in ``issues`` and nothing is raised.
 
     Times come from LSA-T's segments where ``split`` holds them, else from plain ``start`` and ``end``. A mangled number
@@ -63,6 +71,7 @@ def scan_meta(path: str | Path, videos: Collection[str] | None = None, *, name: 
         path: The table.
         videos: Ids of the videos that are there; None to accept any.
         name: What findings call the file; its own name otherwise.
+        allow_absent_videos: Leave out clips whose video is not in ``videos``; otherwise they are errors.
 
     Raises:
         UserError: When ``path`` is absent.
@@ -90,9 +99,15 @@ def scan_meta(path: str | Path, videos: Collection[str] | None = None, *, name: 
     issues += _twins(rows, name)
     clips = [row.clip for row in rows if row.clip is not None]
     issues += _durations(rows, name)
+    absent: list[Clip] = []
     if videos is not None:
-        issues += _absent_videos(clips, set(videos), name)
-    return MetaTable(clips, issues, len(rows), [row.row for row in rows if row.is_untimed])
+        there = set(videos)
+        absent = [clip for clip in clips if clip.video_id not in there]
+        issues += _absent_videos(absent, name, allow_absent_videos)
+        if allow_absent_videos:
+            clips = [clip for clip in clips if clip.video_id in there]
+    untimed = [row.row for row in rows if row.is_untimed]
+    return MetaTable(clips, issues, len(rows), untimed, absent if allow_absent_videos else [])
 
 
 def _lone_videos(fields: list[tuple[int, dict[str, str]]], columns: dict[str, str]) -> set[str] | None:
@@ -153,20 +168,17 @@ def _durations(rows: list[Row], name: str) -> list[Finding]:
     return [DURATION.breach(name, found, "nothing need be done: the span counts and these durations are not used")]
 
 
-def _absent_videos(clips: list[Clip], videos: set[str], name: str) -> list[Finding]:
+def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Finding]:
     rows: dict[str, list[int]] = {}
-    for clip in clips:
-        if clip.video_id not in videos:
-            assert clip.row is not None
-            rows.setdefault(clip.video_id, []).append(clip.row)
+    for clip in absent:
+        assert clip.row is not None
+        rows.setdefault(clip.video_id, []).append(clip.row)
     if not rows:
         return []
-    num_clips = sum(map(len, rows.values()))
     examples = few([f"{shown(video)} (row {numbers[0]})" for video, numbers in rows.items()])
-    return [
-        VIDEO_KNOWN.breach(
-            name,
-            f"{num_clips:,} clips of {len(rows):,} videos that are not there: {examples}",
-            "add the videos to the videos folder, or remove these rows",
-        )
-    ]
+    found = f"{len(absent):,} clips of {len(rows):,} videos that are not there: {examples}"
+    if is_allowed:
+        fix = "nothing need be done: these clips are left out (allow_absent_videos)"
+        return [VIDEO_KNOWN.breach(name, found, fix, severity="info")]
+    fix = "add the videos to the videos folder, remove these rows, or leave them out with --allow-absent-videos"
+    return [VIDEO_KNOWN.breach(name, found, fix)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -12,16 +12,23 @@ from pathlib import Path
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
+from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.results import current_metadata
-from signstreams.formats.layout import VIDEO_SUFFIXES, CorpusLayout
+from signstreams.extract.spans import read_annotations
+from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
+from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
 
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
+
+
+OnResult = Callable[[CorpusLayout, str, Path, VideoMetadata], object]
+"""Called with layout, video id, video and metadata once all files of a video are there."""
 
 
 @dataclass
@@ -34,6 +41,8 @@ class Outcome:
     """Id to reason; those found in an earlier run included."""
     problems: list[str] = field(default_factory=list)
     """One line per video that could not be worked on at all."""
+    unannotated: list[str] = field(default_factory=list)
+    """Left out, as only annotated spans are wanted and meta.csv has none."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,15 @@ class _Result:
     problem: str = ""
 
 
-def extract_videos(config: ExtractConfig, *, detector: DetectorKind | None = None) -> Outcome:
+def extract_videos(
+    config: ExtractConfig, *, detector: DetectorKind | None = None, on_result: OnResult | None = None
+) -> Outcome:
     """Extract all videos of the config; an unreadable one is quarantined, and the rest goes on.
+
+    Args:
+        config: Settings.
+        detector: In place of the one that the config names; can be pickled.
+        on_result: Called after each video, in the process that worked on it; can be pickled.
 
     Raises:
         UserError: When the videos or the output folder cannot be used; after all work, when a video could not be
@@ -57,7 +73,9 @@ def extract_videos(config: ExtractConfig, *, detector: DetectorKind | None = Non
     videos = find_all_videos(config.videos)
     layout = CorpusLayout(config.root)
     _check_output(layout)
-    outcome = Outcome()
+    annotations = read_annotations(layout, videos, config)
+    outcome = Outcome(unannotated=[video_id for video_id in videos if video_id not in annotations])
+    videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
     is_single = len(videos) == 1
     with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
 
@@ -68,7 +86,7 @@ def extract_videos(config: ExtractConfig, *, detector: DetectorKind | None = Non
             else:
                 progress.advance(0)
 
-        for result in _results(videos, config, detector, on_frame):
+        for result in _results(videos, annotations, config, detector, on_result, on_frame):
             _record(result, outcome, videos[result.video_id])
             if result.is_unchanged:
                 progress.skip(0 if is_single else 1)
@@ -89,7 +107,9 @@ def extract_videos(config: ExtractConfig, *, detector: DetectorKind | None = Non
 
 
 def find_all_videos(places: list[Path]) -> dict[str, Path]:
-    """Video id to file, over files and folders.
+    """Video id to file or folder of frames, over files and folders.
+
+    A folder stands for the videos in it; when it has none but images, or a numbered sub-folder of images, it is one.
 
     Raises:
         UserError: Every missing place, folder without videos, unsafe id, foreign ending and id that comes twice.
@@ -98,9 +118,13 @@ def find_all_videos(places: list[Path]) -> dict[str, Path]:
     problems = []
     for place in places:
         if place.is_dir():
-            found = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.name[0] != ".")
+            images = images_folder(place)
+            found = [place] if images is not None and images != place else _videos_in(place) or [place] * bool(images)
             if not found:
-                problems.append(f"{place}: found no video in this folder, expected files ending in {_ENDINGS}")
+                problems.append(
+                    f"{place}: found no video in this folder, expected files ending in {_ENDINGS}, "
+                    f"or folders of images ({', '.join(IMAGE_SUFFIXES)})"
+                )
         elif not place.exists():
             problems.append(f"{place}: no such file or folder; expected a video or a folder of videos")
             continue
@@ -110,14 +134,15 @@ def find_all_videos(places: list[Path]) -> dict[str, Path]:
         else:
             found = [place]
         for path in found:
+            video_id = source_id(path)
             try:
-                check_id(path.stem)
+                check_id(video_id)
             except ValueError as error:
-                problems.append(f"{path}: the id {shown(path.stem)} {error}; rename the file")
+                problems.append(f"{path}: the id {shown(video_id)} {error}; rename it")
                 continue
-            if path.stem in videos and videos[path.stem].resolve() != path.resolve():
-                problems.append(f"{path}: gives the id '{path.stem}', as does {videos[path.stem]}; rename one of them")
-            videos.setdefault(path.stem, path)
+            if video_id in videos and videos[video_id].resolve() != path.resolve():
+                problems.append(f"{path}: gives the id '{video_id}', as does {videos[video_id]}; rename one of them")
+            videos.setdefault(video_id, path)
     if problems:
         raise UserError(problems)
     return videos
@@ -130,21 +155,31 @@ def summary(outcome: Outcome, root: Path) -> str:
         parts.append(f"{len(outcome.unchanged)} unchanged (same video and settings; --force extracts again)")
     if outcome.quarantined:
         parts.append(f"{len(outcome.quarantined)} quarantined")
+    if outcome.unannotated:
+        parts.append(f"{len(outcome.unannotated)} left out (no annotated span)")
     return f"{', '.join(parts)}; results in {CorpusLayout(root).processed}"
 
 
 def _results(
-    videos: dict[str, Path], config: ExtractConfig, detector: DetectorKind, on_frame: OnFrame
+    videos: dict[str, Path],
+    annotations: dict[str, VideoAnnotations],
+    config: ExtractConfig,
+    detector: DetectorKind,
+    on_result: OnResult | None,
+    on_frame: OnFrame,
 ) -> Iterator[_Result]:
     num_jobs = min(config.num_jobs, len(videos))
     if num_jobs == 1:
         for video_id, path in videos.items():
-            yield _extract_one(path, video_id, config, detector, on_frame)
+            yield _extract_one(path, video_id, annotations[video_id], config, detector, on_result, on_frame)
         return
     # Fresh processes: MediaPipe's threads do not survive a fork.
     pool = ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn"))
     try:
-        futures = {pool.submit(_extract_one, path, name, config, detector): name for name, path in videos.items()}
+        futures = [
+            pool.submit(_extract_one, path, video_id, annotations[video_id], config, detector, on_result)
+            for video_id, path in videos.items()
+        ]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
@@ -157,13 +192,23 @@ def _results(
 
 
 def _extract_one(
-    path: Path, video_id: str, config: ExtractConfig, detector: DetectorKind, on_frame: OnFrame | None = None
+    path: Path,
+    video_id: str,
+    annotations: VideoAnnotations,
+    config: ExtractConfig,
+    detector: DetectorKind,
+    on_result: OnResult | None,
+    on_frame: OnFrame | None = None,
 ) -> _Result:
     layout = CorpusLayout(config.root)
     try:
-        if not config.force and (found := current_metadata(path, layout, video_id, config, detector)) is not None:
-            return _Result(video_id, found, is_unchanged=True)
-        return _Result(video_id, extract_video(path, layout, video_id, config, detector=detector, on_frame=on_frame))
+        current = None if config.force else current_metadata(path, layout, video_id, config, detector, annotations)
+        metadata = current or extract_video(
+            path, layout, video_id, config, detector=detector, annotations=annotations, on_frame=on_frame
+        )
+        if on_result is not None:
+            on_result(layout, video_id, path, metadata)
+        return _Result(video_id, metadata, is_unchanged=current is not None)
     except OSError as error:  # no permission, no space: for the user to mend; the other videos go on
         place = error.filename or path
         return _Result(video_id, None, problem=f"{place}: {error.strerror or error}; '{video_id}' was not extracted")
@@ -186,6 +231,11 @@ def _record(result: _Result, outcome: Outcome, path: Path) -> None:
 
 def _warn(text: str) -> None:
     print("warning: " + text.replace("\r", "\\r").replace("\n", "\\n"), file=sys.stderr)
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    return [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and images_folder(p) is not None)]
 
 
 def _check_output(layout: CorpusLayout) -> None:

@@ -1,0 +1,192 @@
+"""What lies below ``processed/``, listed once: which video has which files, as archives or as loose crops."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signstreams.files import sha256_file
+from signstreams.formats.crops import parse_crop_name
+from signstreams.formats.frame_folders import source_sha256, source_stamp
+from signstreams.formats.layout import CorpusLayout
+from signstreams.streams import STREAMS
+
+PROCESSED = "processed"
+ENDINGS = {
+    **dict.fromkeys(STREAMS, ".zip"),
+    "pose": ".npz",
+    "keypoints": ".npz",
+    "tracks": ".npz",
+    "metadata": ".json",
+}
+"""Kind of file, which is also the name of its folder, to its ending."""
+SOURCE = "source"
+"""Kind of the video's own file."""
+PLAIN = ".npy"
+"""What other tools may write instead of an npz."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a video, or all loose crops of one stream.
+
+    Attributes:
+        kind: face, hand_l, hand_r, pose, keypoints, tracks, metadata, or source for the video.
+        folder: Where it lies.
+        names: File names in that folder, sorted; several for loose crops only.
+        is_loose: Whether it is loose crops.
+    """
+
+    kind: str
+    folder: Path
+    names: tuple[str, ...]
+    is_loose: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file; of loose crops their folder."""
+        return self.folder if self.is_loose else self.folder / self.names[0]
+
+    def paths(self) -> Iterator[Path]:
+        """Every file."""
+        return (self.folder / name for name in self.names)
+
+    @classmethod
+    def of_source(cls, path: Path) -> Artifact:
+        """The video's own file, or its folder of frames."""
+        return cls(SOURCE, path.parent, (path.name,))
+
+    def stamp(self) -> str | None:
+        """Sizes and times of change, as text: equal while nobody writes to the files. None for a link.
+
+        Raises:
+            OSError: When a file is gone.
+        """
+        if self.kind == SOURCE:  # may be linked from another disk; results may not
+            if (stamp := source_stamp(self.path)) is not None:
+                return stamp
+            found = self.path.stat()
+            return f"{found.st_size}:{found.st_mtime_ns}"
+        stamps = []
+        for name in self.names:
+            found = os.lstat(self.folder / name)
+            if stat.S_ISLNK(found.st_mode):
+                return None
+            stamps.append(f"{found.st_size}:{found.st_mtime_ns}")
+        return self._joined(stamps) if self.is_loose else stamps[0]
+
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(path.stat().st_size for path in self.paths())
+
+    def sha256(self) -> str:
+        """Checksum of the file; of loose crops, one over their names and checksums.
+
+        Raises:
+            OSError: When a file cannot be read.
+        """
+        if self.kind == SOURCE:
+            return source_sha256(self.path)
+        sums = [sha256_file(path) for path in self.paths()]
+        return self._joined(sums) if self.is_loose else sums[0]
+
+    def _joined(self, values: list[str]) -> str:
+        state = hashlib.sha256()
+        for name, value in zip(self.names, values, strict=True):
+            state.update(f"{name}\0{value}\n".encode())
+        return state.hexdigest()
+
+
+@dataclass
+class Inventory:
+    """Names below ``processed/``.
+
+    Attributes:
+        files: Kind to the ids of videos that have that file.
+        plain: pose, keypoints to the ids of videos that have an npy file.
+        loose: Stream to video id to what follows the id in the names of its loose crops.
+        others: Kind to the names of all other files in its folder.
+    """
+
+    layout: CorpusLayout
+    files: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in ENDINGS})
+    plain: dict[str, set[str]] = field(default_factory=lambda: {"pose": set(), "keypoints": set()})
+    loose: dict[str, dict[str, list[str]]] = field(default_factory=lambda: {stream: {} for stream in STREAMS})
+    others: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in ENDINGS})
+
+    @property
+    def extracted_ids(self) -> set[str]:
+        """Videos with a file that only extraction writes."""
+        return set().union(*(self.files[kind] for kind in (*STREAMS, "tracks", "metadata")))
+
+    @property
+    def loose_ids(self) -> set[str]:
+        """Videos of loose crops. Where no video of the corpus was extracted, also those that have arrays alone."""
+        extracted = self.extracted_ids
+        with_crops = set().union(*self.loose.values()) - extracted
+        if extracted or not with_crops:
+            return with_crops
+        arrays = (*(self.files[kind] for kind in self.plain), *self.plain.values())
+        return with_crops.union(*arrays)
+
+    def artifacts(self, video_id: str) -> dict[str, Artifact]:
+        """Kind to file, of those that are there, of a video that was extracted."""
+        return {
+            kind: Artifact(kind, self.layout.processed / kind, (f"{video_id}{ending}",))
+            for kind, ending in ENDINGS.items()
+            if video_id in self.files[kind]
+        }
+
+    def loose_artifacts(self, video_id: str) -> dict[str, Artifact]:
+        """Kind to files, of those that are there, of a video of loose crops."""
+        found = {}
+        for stream in STREAMS:
+            if tails := self.loose[stream].get(video_id):
+                names = tuple(sorted(f"{video_id}{tail}" for tail in tails))
+                found[stream] = Artifact(stream, self.layout.processed / stream, names, is_loose=True)
+        for kind, plain in self.plain.items():
+            if video_id in self.files[kind] or video_id in plain:
+                ending = ENDINGS[kind] if video_id in self.files[kind] else PLAIN
+                found[kind] = Artifact(kind, self.layout.processed / kind, (f"{video_id}{ending}",))
+        return found
+
+
+def artifacts_of(layout: CorpusLayout, video_id: str) -> dict[str, Artifact]:
+    """As `Inventory.artifacts`, for one video, without listing the folders."""
+    found = (Artifact(kind, layout.processed / kind, (f"{video_id}{ending}",)) for kind, ending in ENDINGS.items())
+    return {artifact.kind: artifact for artifact in found if artifact.path.is_file()}
+
+
+def take_inventory(layout: CorpusLayout) -> Inventory:
+    """List the folders below ``processed/``; hidden files are passed over."""
+    inventory = Inventory(layout)
+    for kind, ending in ENDINGS.items():
+        folder = layout.processed / kind
+        if not folder.is_dir():
+            continue
+        loose: dict[str, list[str]] = defaultdict(list)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if name.endswith(ending):
+                    if entry.is_file():
+                        inventory.files[kind].add(name.removesuffix(ending))
+                    else:  # a folder, or a link to nothing
+                        inventory.others[kind].append(name)
+                elif kind in inventory.loose and (key := parse_crop_name(name)) is not None:
+                    loose[key[0]].append(sys.intern(name[len(key[0]) :]))  # the same in every video
+                elif kind in inventory.plain and name.endswith(PLAIN) and entry.is_file():
+                    inventory.plain[kind].add(name.removesuffix(PLAIN))
+                else:
+                    inventory.others[kind].append(name)
+        if loose:
+            inventory.loose[kind] = dict(loose)
+    return inventory

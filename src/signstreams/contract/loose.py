@@ -1,0 +1,226 @@
+"""Check of loose crops: JPEGs, pose and keypoints of another tool, without tracks, metadata or checksums.
+
+Such a corpus serves pretraining. What is there keeps the same rules; what is missing is named, with what mends it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from signstreams.contract import rules
+from signstreams.contract.crops import check_loose
+from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, Inventory
+from signstreams.contract.records import FileRecord, VideoCheck
+from signstreams.contract.video import READ_ERRORS, check_claims, check_links
+from signstreams.corpus.findings import Finding, few
+from signstreams.formats.arrays import POSE_NORM
+from signstreams.formats.landmarks import NUM_KEYPOINTS, POSE
+from signstreams.formats.layout import CorpusLayout
+from signstreams.ids import shown
+from signstreams.streams import STREAMS
+
+LOOSE_FIX = "write these files again with the tool that made them"
+METADATA_LINES = "metadata.jsonl"
+OTHER_KEYPOINTS = 79
+"""The fewer points of a frame that the layout of the requirement allows; else 543 or more."""
+MAX_FRAME_SIZES = 10.0
+MISSING = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *STREAMS)
+"""What a video of loose crops may lack, in the order of the report."""
+
+
+def check_loose_video(
+    layout: CorpusLayout,
+    video_id: str,
+    source: Path | None,
+    artifacts: Mapping[str, Artifact],
+    decode: str,
+    sums: Mapping[str, str],
+) -> VideoCheck:
+    """Check the loose crops of one video, its pose and its keypoints.
+
+    Args:
+        layout: Where they lie.
+        video_id: Id of the video.
+        source: The video's own file; None when it is not there.
+        artifacts: Kind to files, of those that are there.
+        decode: Which crops are decoded.
+        sums: Kind to checksum, of those that can be read.
+    """
+    check = VideoCheck(video_id, status="loose")
+    names = {kind: _name(artifact, video_id) for kind, artifact in artifacts.items()}
+    check.findings += check_links(layout, artifacts, names)
+    missing = {"tracks", "metadata", "checksums", *({"pose", "keypoints", *STREAMS} - artifacts.keys())}
+    if source is None:
+        missing.add("video")
+    if missing.issuperset(STREAMS):
+        place = f"{PROCESSED}/{STREAMS[0]}"
+        check.findings.append(rules.LOOSE_CROPS.breach(place, f"no crop of the video {shown(video_id)}", LOOSE_FIX))
+    lengths: dict[str, int] = {}
+    for kind in ("pose", "keypoints"):
+        if kind in sums:
+            values = _read(artifacts[kind], names[kind], kind, check.findings)
+            if values is not None:
+                lengths[kind] = len(values)
+                if kind == "keypoints" and values.shape[1] != NUM_KEYPOINTS:
+                    missing.add(f"keypoints of {NUM_KEYPOINTS} points ({values.shape[1]} are there)")
+                if kind == "keypoints" and values.shape[1] >= NUM_KEYPOINTS and len(values):
+                    check.coverage["pose"] = float((values[:, POSE, 2] > 0).any(axis=1).mean())
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{kind} {length:,}" for kind, length in sorted(lengths.items()))
+        check.findings.append(rules.LENGTH.breach(names["keypoints"], f"frames: {found}", LOOSE_FIX))
+    num_frames = min(lengths.values(), default=None)
+    sides: set[int] = set()
+    counts = dict(lengths)
+    last = -1
+    for stream in STREAMS:
+        if stream in sums:
+            archive, found_sides = check_loose(
+                artifacts[stream], video_id, num_frames=num_frames, decode=decode, name=names[stream], fix=LOOSE_FIX
+            )
+            check.findings += archive.findings
+            counts[stream], last = len(archive.frames), max(last, *archive.frames)
+            sides |= found_sides
+    if len(sides) > 1:
+        found = f"crops of {few(sorted(sides))} px"
+        check.findings.append(rules.CROPS_SIZE.breach(f"{PROCESSED}/*/{video_id}_f*.jpg", found, LOOSE_FIX))
+    check.crop_px = min(sides, default=None)
+    check.num_frames = last + 1 if num_frames is None else num_frames
+    if check.num_frames:
+        check.coverage |= {stream: min(1.0, counts.get(stream, 0) / check.num_frames) for stream in STREAMS}
+    check.missing = sorted(missing, key=lambda what: (MISSING.index(what) if what in MISSING else len(MISSING), what))
+    for kind, artifact in artifacts.items():
+        if kind not in sums:
+            check.findings.append(rules.PRESENT.breach(names[kind], "it cannot be read", "mend its permissions"))
+            continue
+        record = FileRecord(
+            names[kind], kind, video_id, artifact.num_bytes(), sums[kind], counts.get(kind), check.coverage.get(kind)
+        )
+        check.files.append(record)
+    return check
+
+
+def _name(artifact: Artifact, video_id: str) -> str:
+    return f"{PROCESSED}/{artifact.kind}/" + (f"{video_id}_f*.jpg" if artifact.is_loose else artifact.names[0])
+
+
+def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> np.ndarray | None:
+    """pose (T, L, 3) or keypoints (T, L, 3) with what is wrong in them; None when they cannot be read."""
+    of = {
+        "pose": (rules.POSE_READABLE, rules.POSE_FINITE, rules.POSE_RANGE, "pose (T, 3L)"),
+        "keypoints": (
+            rules.KEYPOINTS_READABLE,
+            rules.KEYPOINTS_FINITE,
+            rules.KEYPOINTS_RANGE,
+            f"keypoints (T, {OTHER_KEYPOINTS} or at least {NUM_KEYPOINTS}, 3)",
+        ),
+    }
+    readable, finite, in_range, wanted = of[kind]
+    try:
+        values = _load(artifact.path, kind)
+        if values.dtype.kind != "f":
+            raise ValueError(f"numbers of the type {values.dtype}")
+        if kind == "pose" and values.ndim == 2 and values.shape[1] and values.shape[1] % 3 == 0:
+            values = values.reshape(len(values), -1, 3)
+        num_points = values.shape[1] if values.ndim == 3 and values.shape[2] == 3 else 0
+        if not (num_points and (kind == "pose" or num_points == OTHER_KEYPOINTS or num_points >= NUM_KEYPOINTS)):
+            raise ValueError(f"an array of the shape {values.shape}")
+    except READ_ERRORS as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        findings.append(readable.breach(name, text, LOOSE_FIX, expects=f"{wanted} in floats, without pickles"))
+        return None
+    bad = ~np.isfinite(values).all(axis=(1, 2))  # (T,)
+    if bad.any():
+        found = f"{int(bad.sum()):,} frames with numbers that are not finite: {few(np.flatnonzero(bad).tolist())}"
+        findings.append(finite.breach(name, found, LOOSE_FIX))
+        return values
+    far = (np.abs(values[..., :2]) > MAX_FRAME_SIZES).any(axis=(1, 2)) | (
+        (values[..., 2] < -1) | (values[..., 2] > MAX_FRAME_SIZES)
+    ).any(axis=1)
+    if far.any():
+        found = f"{int(far.sum()):,} frames with numbers out of range: {few(np.flatnonzero(far).tolist())}"
+        fix = "write fractions of the frame, not pixels"
+        findings.append(in_range.breach(name, found, fix, expects=f"numbers within {MAX_FRAME_SIZES:g} frame sizes"))
+    return values
+
+
+def _load(path: Path, kind: str) -> np.ndarray:
+    if path.suffix == PLAIN:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return np.asarray(values)
+    check_claims(path, kind, None)
+    with np.load(path, allow_pickle=False) as file:
+        if kind not in file.files:
+            raise ValueError(f"has no array '{kind}' (found {', '.join(file.files) or 'none'})")
+        if kind == "pose" and "pose_norm" in file.files and str(file["pose_norm"]) != POSE_NORM:
+            raise ValueError(f"pose_norm is '{file['pose_norm']}', expected '{POSE_NORM}'")
+        return file[kind]
+
+
+def check_loose_corpus(
+    layout: CorpusLayout, inventory: Inventory, checks: Sequence[VideoCheck], videos_dir: Path, known: Collection[str]
+) -> list[Finding]:
+    """What only all videos tell together: mixed layouts, crop sizes, what is missing in sum, metadata.jsonl."""
+    loose = [check for check in checks if check.status == "loose"]
+    findings = _check_lines(layout, known)
+    if not loose:
+        return findings
+    archived = len(checks) - len(loose)
+    if archived:
+        found = (
+            f"{len(loose):,} videos as loose crops, {archived:,} as archives; loose are "
+            f"{few([shown(check.video_id) for check in loose])}"
+        )
+        findings.append(rules.LOOSE_MIXED.breach(PROCESSED, found, "extract the loose ones again, then remove them"))
+    sizes = sorted({check.crop_px for check in checks if check.crop_px is not None})
+    if len(sizes) > 1:
+        found = f"crops of {few(sizes)} px"
+        findings.append(rules.LOOSE_SIZE.breach(PROCESSED, found, "write all crops in one size"))
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for check in loose:
+        for what in check.missing:
+            lacking[what].append(check.video_id)
+    words = ["python", "scripts/extract_rois_v2.py", "--videos", str(videos_dir), "--root", str(layout.root)]
+    mend = f"to make them whole, run: {shlex.join(words)}, then remove the loose crops"
+    if "video" in lacking:
+        mend = f"put the videos into {videos_dir}; {mend}"
+    for what, ids in sorted(lacking.items()):
+        found = f"no {what} of {len(ids):,} of {len(loose):,} videos: {few(list(map(shown, ids)))}"
+        findings.append(rules.LOOSE_MISSING.breach(PROCESSED, found, mend))
+    return findings
+
+
+def _check_lines(layout: CorpusLayout, known: Collection[str]) -> list[Finding]:
+    """metadata.jsonl at the root or below processed/: objects, and where they name a video, one of the corpus."""
+    findings = []
+    for path in (layout.root / METADATA_LINES, layout.processed / METADATA_LINES):
+        if not path.is_file():
+            continue
+        name = path.relative_to(layout.root).as_posix()
+        fix = "write the line again, or remove the file: nothing depends on it"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            findings.append(rules.LOOSE_LINES.breach(name, str(error), fix))
+            continue
+        for row, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                findings.append(rules.LOOSE_LINES.breach(name, f"no JSON: {error}", fix, row=row))
+                continue
+            if not isinstance(value, dict):
+                findings.append(rules.LOOSE_LINES.breach(name, f"a {type(value).__name__}", fix, row=row))
+            elif "video_id" in value and str(value["video_id"]) not in known:
+                found = f"the unknown video {shown(str(value['video_id']))}"
+                findings.append(rules.LOOSE_LINES.breach(name, found, fix, row=row))
+    return findings
