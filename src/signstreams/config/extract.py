@@ -24,6 +24,8 @@ class HolisticConfig(Section):
     """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
     stride: Annotated[int, Field(ge=1, le=10)] = 1
     """Look at every k-th frame only and interpolate the points between: faster, less exact (docs/extraction.md)."""
+    in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    """Frames worked on side by side within one video: the same results, sooner where a core is free."""
 
 
 class PrecomputedConfig(Section):
@@ -68,11 +70,14 @@ class ExtractConfig(Section):
     """
 
     videos: list[Path]
-    """Video files, or folders of them; a video's id is its file name without the ending."""
+    """Videos, or folders of them: files, and folders of images. A file's id is its name without ending, a folder's
+    its name."""
     root: Path
     """Corpus folder: results go into its `processed/`."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames a second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
+    frames_fps: Annotated[float, Field(gt=0, le=1000)] = 25.0
+    """Frames a second of a video that is a folder of images."""
     crop_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the square crops."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
@@ -113,5 +118,6 @@ class ExtractConfig(Section):
 
     def settings(self) -> dict[str, Any]:
         """What shapes the results, in the order of the class; paths and the number of processes do not."""
-        left_out = {"videos", "root", "max_failed_fraction", "num_jobs", "force"}
-        return self.model_dump(mode="json", exclude={**dict.fromkeys(left_out, True), "precomputed": {"folder"}})
+        whole = {"videos", "root", "max_failed_fraction", "num_jobs", "force"}
+        parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(whole, True), **parts})

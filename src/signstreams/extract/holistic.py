@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import sys
-import tempfile
-import types
-from typing import Any, Self
+from collections import deque
+from typing import Self
 
 import numpy as np
 
 from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
+from signstreams.extract.graph import OUTPUTS, HolisticGraph
 from signstreams.extract.hands import assign_hands
+from signstreams.extract.solutions import QuietStderr, solution_class
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, NUM_FACE, POSE
 from signstreams.formats.metadata import DetectorInfo
@@ -24,7 +23,7 @@ def holistic_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
     return DetectorInfo(
         name="mediapipe_holistic",
         version=importlib.metadata.version("mediapipe"),
-        settings={"model_complexity": 1, **config.holistic.model_dump()},
+        settings={"model_complexity": 1, **config.holistic.model_dump(exclude={"in_flight"})},
     )
 
 
@@ -38,10 +37,12 @@ class HolisticDetector:
 
     def __init__(self, config: HolisticConfig) -> None:
         self._config = config
-        self._graph: Any = None
+        self._graph: HolisticGraph | None = None
+        self._aspect_ratios: deque[float] = deque()
+        self._has_found = False
         self._quiet = QuietStderr()
         with self._quiet:
-            self._make_graph = _holistic_class()
+            self._solution_class = solution_class("holistic", "Holistic")
 
     def __enter__(self) -> Self:
         return self
@@ -52,35 +53,57 @@ class HolisticDetector:
                 self._graph.close()
         self._quiet.close()
 
+    @property
+    def max_in_flight(self) -> int:
+        """Frames that may be submitted before one is collected; one until somebody was found (see `submit`)."""
+        return self._config.in_flight if self._has_found else 1
+
     def detect(self, frame: Frame) -> np.ndarray:
         """See `Detector`."""
-        image = frame.image
+        self.submit(frame)
+        return self.collect()
+
+    def submit(self, frame: Frame) -> None:
+        """Start on the next frame; results are collected in the same order."""
         # The graph starts in threads that report on stderr, and waits for them only with the first frame; the first
-        # person brings a warning of its own, whenever she comes.
+        # person brings warnings of its own, whenever she comes: until then, each frame is waited for in silence.
         with self._quiet:
             if self._graph is None:
-                self._graph = self._make_graph(
-                    model_complexity=1,
-                    min_detection_confidence=self._config.min_detection_confidence,
-                    min_tracking_confidence=self._config.min_tracking_confidence,
+                self._graph = HolisticGraph(
+                    self._solution_class(
+                        model_complexity=1,
+                        min_detection_confidence=self._config.min_detection_confidence,
+                        min_tracking_confidence=self._config.min_tracking_confidence,
+                    )
                 )
-            found = self._graph.process(image)
+            self._graph.submit(frame.image)
+            if not self._has_found:
+                self._graph.wait()
+        height_px, width_px = frame.image.shape[:2]
+        self._aspect_ratios.append(width_px / height_px)
+
+    def collect(self) -> np.ndarray:
+        """(543, 3) points of the oldest frame submitted and not collected; waits for them."""
+        assert self._graph is not None
+        with self._quiet:
+            found = self._graph.collect()
+        aspect_ratio = self._aspect_ratios.popleft()
         keypoints = missing_keypoints()
-        if found.pose_landmarks is None:
+        body, face, left, right = (found[name] for name in OUTPUTS)
+        if body is None:
             return keypoints  # face and hands are looked for from the body; none without it
+        self._has_found = True
         keypoints[POSE] = [
-            (point.x, point.y, min(1.0, max(point.visibility, MIN_CONFIDENCE)))
-            for point in found.pose_landmarks.landmark
+            (point.x, point.y, min(1.0, max(point.visibility, MIN_CONFIDENCE))) for point in body.landmark
         ]
-        if found.face_landmarks is not None:
-            keypoints[FACE, :2] = [(point.x, point.y) for point in found.face_landmarks.landmark[:NUM_FACE]]
+        if face is not None:
+            keypoints[FACE, :2] = [(point.x, point.y) for point in face.landmark[:NUM_FACE]]
             keypoints[FACE, 2] = 1.0
-        for rows, hand in ((HAND_L, found.left_hand_landmarks), (HAND_R, found.right_hand_landmarks)):
+        for rows, hand in ((HAND_L, left), (HAND_R, right)):
             if hand is not None:
                 keypoints[rows, :2] = [(point.x, point.y) for point in hand.landmark]
                 keypoints[rows, 2] = 1.0
-        height_px, width_px = image.shape[:2]
-        return assign_hands(keypoints, width_px / height_px)
+        return assign_hands(keypoints, aspect_ratio)
 
 
 def start_holistic(config: ExtractConfig, video: VideoContext) -> HolisticDetector:
@@ -89,51 +112,3 @@ def start_holistic(config: ExtractConfig, video: VideoContext) -> HolisticDetect
 
 
 HOLISTIC = DetectorKind(holistic_info, start_holistic)
-
-
-def _holistic_class() -> Any:
-    """MediaPipe's Holistic. Importing it draws in matplotlib's plotting for helpers unused here: a second a video.
-
-    An empty module takes its place during the import, unless matplotlib is there already.
-    """
-    stand_ins = {name: types.ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
-    used = "matplotlib" not in sys.modules and "mediapipe" not in sys.modules
-    if used:
-        stand_ins["matplotlib"].__path__ = []  # type: ignore[attr-defined]  # a package, so that its child is importable
-        stand_ins["matplotlib"].pyplot = stand_ins["matplotlib.pyplot"]  # type: ignore[attr-defined]
-        sys.modules.update(stand_ins)
-    try:
-        from mediapipe.python.solutions.holistic import Holistic
-    finally:
-        if used:
-            for name in stand_ins:
-                sys.modules.pop(name, None)
-    return Holistic
-
-
-class QuietStderr:
-    """While entered, holds back what native code (MediaPipe, TFLite, absl) writes to stderr; shows it on failure.
-
-    Cheap enough for every frame (0.01 ms). Not reentrant.
-    """
-
-    def __init__(self) -> None:
-        self._held = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
-
-    def __enter__(self) -> None:
-        sys.stderr.flush()
-        self._held.seek(0)
-        self._held.truncate()
-        self._kept = os.dup(2)
-        os.dup2(self._held.fileno(), 2)
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        os.dup2(self._kept, 2)
-        os.close(self._kept)
-        if kind is not None:
-            self._held.seek(0)
-            os.write(2, self._held.read())
-
-    def close(self) -> None:
-        """Free the file."""
-        self._held.close()

@@ -18,21 +18,25 @@ from signstreams.config.extract import ExtractConfig
 from signstreams.extract.ahead import ahead
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.behind import behind
-from signstreams.extract.boxes import observe
+from signstreams.extract.boxes import NUM_STREAMS, Observation, observe
 from signstreams.extract.cropping import BoxedFrame, Cropper
+from signstreams.extract.detections import Detection, detections
 from signstreams.extract.detectors import DetectorKind, VideoContext
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.results import KeypointSpool, mean_rate_hz, write_arrays, write_record
+from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import SignerInfo, VideoMetadata
+from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS
 
 KINDS = {"holistic": HOLISTIC}
 """Detectors by the name that config and metadata use."""
+
+NOT_OBSERVED = Observation(np.full((NUM_STREAMS, 3), np.nan), np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS))
 
 OnFrame = Callable[[int | None], None]
 """Called after each frame with the number of frames to expect; None when the file does not say."""
@@ -65,9 +69,13 @@ def extract_video(
     layout.metadata(video_id).unlink(missing_ok=True)  # it vouches for the other files, which are about to change
     run = _Run(video_path, layout, video_id, config, detector or KINDS[config.detector], annotations, on_frame)
     try:
-        with VideoReader(video_path) as reader:
-            run.extract(reader)
-            return run.finish(reader)
+        while True:
+            try:
+                with VideoReader(video_path, frames_fps=config.frames_fps, spans_s=annotations.spans_s) as reader:
+                    run.extract(reader)
+                    return run.finish(reader)
+            except CompanyError:  # once at most: the choice is made now
+                run.begin_anew()
     except UnreadableVideoError as error:
         return run.quarantine(str(error))
 
@@ -88,10 +96,10 @@ class _Run:
         self.video_path, self.layout, self.video_id = video_path, layout, video_id
         self.config, self.detector, self.annotations, self.on_frame = config, detector, annotations, on_frame
         self.started_s = time.perf_counter()
-        self.timings_s = dict.fromkeys(("start", "decode", "detect", "track", "crop", "write"), 0.0)
+        self.timings_s = dict.fromkeys(("start", "detect", "track", "crop", "write"), 0.0)
         self.times_s: list[float] = []
         self.boxes: list[FrameBoxes] = []
-        self.signer = SignerInfo(chosen_by="detector")
+        self.signer = SignerChoice(detector, config, annotations)
 
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all artifacts but the metadata."""
@@ -107,7 +115,7 @@ class _Run:
                 context = VideoContext(
                     self.video_path, self.video_id, reader.width_px, reader.height_px, reader.fps, self.annotations.box
                 )
-                detector = stack.enter_context(self.detector.start(self.config, context))
+                detector = stack.enter_context(self.signer.start(context))
             depth = _frames_at_hand(max_waiting)
             tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
             waiting: deque[tuple[Frame, np.ndarray]] = deque()
@@ -119,7 +127,6 @@ class _Run:
 
             put = stack.enter_context(behind(crop, depth))
             frames = stack.enter_context(ahead(reader.frames(self.config.fps), depth))
-            keypoints = None
 
             def pass_on(ready: list[FrameBoxes]) -> None:
                 for boxes in ready:
@@ -127,15 +134,17 @@ class _Run:
                     put(BoxedFrame(len(self.boxes), frame.image, points, boxes))
                     self.boxes.append(boxes)
 
-            for frame in self._timed_each("decode", frames):
-                with self._timed("detect"):
-                    if keypoints is None or not frame.is_repeat:
-                        keypoints = detector.detect(frame)
+            found = detections(detector, frames, self.config.holistic.stride)
+            for frame, keypoints, is_interpolated in self._timed_each("detect", found):
                 with self._timed("track"):
                     spool.append(keypoints)
                     self.times_s.append(frame.time_s)
                     waiting.append((frame, keypoints))
-                    observation = observe(keypoints, reader.width_px, reader.height_px, self.config.boxes)
+                    observation = (
+                        NOT_OBSERVED  # its boxes are filled in, and their state says so
+                        if is_interpolated
+                        else observe(keypoints, reader.width_px, reader.height_px, self.config.boxes)
+                    )
                     pass_on(tracks.add(frame.time_s, observation))
                 if self.on_frame is not None:
                     self.on_frame(expected)
@@ -144,9 +153,13 @@ class _Run:
                 size_px = (reader.width_px, reader.height_px)
                 self.counts = write_arrays(self.layout, self.video_id, spool.array(), self.boxes, self.times_s, size_px)
 
+    def begin_anew(self) -> None:
+        """Forget what was extracted."""
+        self.times_s, self.boxes = [], []
+
     def finish(self, reader: VideoReader) -> VideoMetadata:
         """Write the metadata of a video that was read."""
-        fps = self.config.fps or mean_rate_hz(self.times_s) or reader.fps
+        fps = self.config.fps or mean_rate_hz(self.times_s, self.annotations.spans_s) or reader.fps
         # A video that was read in part is kept, and says what is amiss.
         return self._write_metadata(
             status="ok",
@@ -155,8 +168,14 @@ class _Run:
             height_px=reader.height_px,
             source_fps=reader.fps,
             fps=fps,
-            duration_s=self.times_s[-1] + (1 / fps if fps else 0.0),
+            duration_s=self._duration_s(reader, self.times_s[-1] + (1 / fps if fps else 0.0)),
         )
+
+    def _duration_s(self, reader: VideoReader, end_s: float) -> float:
+        """Where the video ends; of spans that do not reach its end, what the file declares."""
+        if self.annotations.spans_s is None:
+            return end_s
+        return reader.end_s if reader.end_s is not None else max(end_s, reader.duration_s or 0.0)
 
     def quarantine(self, reason: str) -> VideoMetadata:
         """Write every declared file, without any frame, and the reason."""
@@ -180,7 +199,7 @@ class _Run:
             self.detector,
             self.annotations,
             num_frames=len(self.times_s),
-            signer=self.signer,
+            signer=self.signer.info,
             timings_s={name: round(value, 3) for name, value in self.timings_s.items()},
             **self.counts,
             **found,
@@ -192,14 +211,14 @@ class _Run:
         yield
         self.timings_s[phase] += time.perf_counter() - start_s
 
-    def _timed_each(self, phase: str, frames: Iterable[Frame]) -> Iterator[Frame]:
-        iterator = iter(frames)
+    def _timed_each(self, phase: str, items: Iterable[Detection]) -> Iterator[Detection]:
+        iterator = iter(items)
         while True:
             with self._timed(phase):
-                frame = next(iterator, None)
-            if frame is None:
+                item = next(iterator, None)
+            if item is None:
                 return
-            yield frame
+            yield item
 
 
 def _frames_at_hand(max_waiting: int) -> int:
