@@ -1,0 +1,138 @@
+"""Frames through a detector: order, frames in flight, every k-th frame."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from signstreams.config.extract import ExtractConfig, HolisticConfig
+from signstreams.extract.detections import detections
+from signstreams.extract.detectors import DetectorKind, missing_keypoints
+from signstreams.extract.graph import OUTPUTS, HolisticGraph
+from signstreams.extract.holistic import HolisticDetector
+from signstreams.extract.pipeline import extract_video
+from signstreams.extract.solutions import QuietStderr, solution_class
+from signstreams.extract.video import Frame, VideoReader
+from signstreams.formats.arrays import read_keypoints, read_tracks
+from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
+from signstreams.formats.layout import CorpusLayout
+from signstreams.streams import BoxState
+
+IMAGE = np.zeros((4, 4, 3), np.uint8)
+
+
+def frames(num_frames: int, repeats: tuple[int, ...] = ()) -> list[Frame]:
+    return [Frame(index / 10, IMAGE, index in repeats, index) for index in range(num_frames)]
+
+
+class Clock:
+    """Gives every point the time of the frame; the right hand is there in the first half second only."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def detect(self, frame: Frame) -> np.ndarray:
+        self.asked.append(frame.source_index)
+        keypoints = missing_keypoints()
+        keypoints[:] = (frame.time_s, -frame.time_s, 1.0)
+        if frame.time_s > 0.5:
+            keypoints[HAND_R] = (-1, -1, 0)
+        return keypoints
+
+
+class Conveyor(Clock):
+    """The same, several frames in flight."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        super().__init__()
+        self.max_in_flight = max_in_flight
+        self.most = 0
+        self._ready: deque[np.ndarray] = deque()
+
+    def submit(self, frame: Frame) -> None:
+        self._ready.append(self.detect(frame))
+        self.most = max(self.most, len(self._ready))
+
+    def collect(self) -> np.ndarray:
+        return self._ready.popleft()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3, 10])
+@pytest.mark.parametrize("num_frames", [0, 1, 2, 7, 12])
+def test_every_frame_comes_once_in_order_with_its_points(num_frames: int, stride: int, depth: int) -> None:
+    detector = Conveyor(depth) if depth else Clock()
+    found = list(detections(detector, frames(num_frames), stride))
+    assert [detection.frame.source_index for detection in found] == list(range(num_frames))
+    for detection in found:
+        assert np.allclose(detection.keypoints[POSE], (detection.frame.time_s, -detection.frame.time_s, 1))
+        assert detection.is_interpolated == (detection.frame.source_index not in detector.asked)
+    expected = sorted({*range(0, num_frames, stride), *([num_frames - 1] if num_frames else [])})
+    assert detector.asked == expected
+    if depth:
+        assert detector.most == min(depth, len(expected))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_repeated_frame_is_not_looked_at_again(depth: int) -> None:
+    detector = Conveyor(depth)
+    found = list(detections(detector, frames(8, repeats=(1, 2, 5, 7))))
+    assert detector.asked == [0, 3, 4, 6]
+    assert [round(d.keypoints[0, 0] * 10) for d in found] == [0, 0, 0, 3, 4, 4, 6, 6]
+    assert not any(d.is_interpolated for d in found)
+
+
+def test_a_part_that_is_there_on_one_side_only_is_not_made_up() -> None:
+    found = list(detections(Clock(), frames(9), 4))  # asked at 0, 0.4, 0.8
+    assert (found[2].keypoints[HAND_R, 2] == 1).all()
+    assert (found[6].keypoints[HAND_R] == (-1, -1, 0)).all()
+    assert (found[6].keypoints[HAND_L, 2] == 1).all()
+
+
+def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
+    path = make_video("v.mp4", 13)
+    config = ExtractConfig(videos=[path], root=tmp_path / "c", holistic={"stride": 3})
+    layout = CorpusLayout(config.root)
+    extract_video(path, layout, "v", config, detector=discs)
+    tracks = read_tracks(layout.tracks("v"))
+    looked_at = [0, 3, 6, 9, 12]
+    for track in tracks.streams.values():
+        detected = np.flatnonzero(track.state == BoxState.DETECTED).tolist()
+        assert detected == looked_at
+        assert (np.delete(track.state, looked_at) == BoxState.FILLED).all()
+    every = ExtractConfig(videos=[path], root=tmp_path / "every")
+    extract_video(path, CorpusLayout(every.root), "v", every, detector=discs)
+    exact = read_tracks(CorpusLayout(every.root).tracks("v"))
+    for stream, track in tracks.streams.items():
+        assert np.abs(track.box - exact.streams[stream].box).max() < 1.0  # px; the discs move evenly
+    assert len(read_keypoints(layout.keypoints("v")).keypoints) == 13
+
+
+def test_frames_in_flight_change_nothing(shared_data: Path) -> None:
+    with VideoReader(shared_data / "clips" / "webcam_one_hand.mp4") as reader:
+        read = [frame for _, frame in zip(range(24), reader.frames(), strict=False)]
+    found = []
+    for in_flight in (1, 3):
+        with HolisticDetector(HolisticConfig(in_flight=in_flight)) as detector:
+            found.append(np.stack([detection.keypoints for detection in detections(detector, read)]))
+            assert detector.max_in_flight == in_flight
+    assert np.array_equal(found[0], found[1])
+    assert (found[0][:, POSE, 2] > 0).all()
+
+
+def test_a_failing_graph_is_heard_of_and_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signstreams.extract.graph._CHECK_S", 0.01)
+    with QuietStderr():
+        graph = HolisticGraph(solution_class("holistic", "Holistic")(model_complexity=1))
+        graph.submit(np.zeros((64, 64, 3), np.uint8))
+        assert graph.collect() == dict.fromkeys(OUTPUTS)
+        graph._solution._graph.add_packet_to_input_stream(  # at a time that is past: the graph stops with an error
+            stream="image", packet=graph._solution._make_packet(graph._image_type, np.zeros((8, 8, 3), np.uint8)).at(1)
+        )
+        with pytest.raises((RuntimeError, ValueError), match=r"[Tt]imestamp"):
+            graph.submit(np.zeros((64, 64, 3), np.uint8))
+            graph.collect()
