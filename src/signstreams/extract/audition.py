@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from signstreams.extract.people import HEAD_UNITS, MIN_RELATIVE_SIZE, Face, FaceFinder, Person, link
-from signstreams.extract.region import blank_others, signing_box
+from signstreams.extract.region import Box, blank_others, signing_box
 from signstreams.extract.solutions import QuietStderr, solution_class
-from signstreams.extract.video import VideoReader
+from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.landmarks import pose_index
 
 RUN_LENGTH = 4
@@ -55,7 +56,7 @@ def audition(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0)
         frames_fps: Rate of the images where the video is a folder, Hz.
     """
     sightings: list[tuple[float, list[Face], dict[int, float]]] = []
-    with FaceFinder() as finder, _BodyFinder() as bodies:
+    with FaceFinder() as finder, _BodyFinder() as bodies, suppress(UnreadableVideoError):  # the extraction will say so
         for run in _runs(path, spans_s, frames_fps):
             faces = [sorted(finder.find(image), key=lambda face: face.x) for _, image in run]
             speeds = {
@@ -68,12 +69,12 @@ def audition(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0)
 def choose(candidates: Sequence[Candidate], width_px: int) -> tuple[int, bool]:
     """Number of the signer, and whether hand motion decided it.
 
-    Hands that move less than half a head unit a second do not sign, and a lead of less than a tenth is chance: then it
-    is the larger one, and of equally large ones the more central one.
+    Hands that move less than a fifth of a head unit a second do not sign, and a lead of less than a tenth is chance:
+    then it is the larger one, and of equally large ones the more central one.
     """
     motions = [candidate.motion for candidate in candidates]
     first, second = sorted(motions, reverse=True)[:2]
-    if first >= 0.5 and second < 0.9 * first:
+    if first >= 0.2 and second < 0.9 * first:
         return motions.index(first), True
     places = [candidate.person.place for candidate in candidates]
     prominence = [size * (1 - 0.5 * abs(x / width_px - 0.5)) for x, _, size in places]
@@ -124,22 +125,24 @@ class _BodyFinder:
             faces: Those found in each of them.
             index: The person's face in the first frame.
         """
-        face, speeds, before = faces[0][index], [], None
+        first = face = faces[0][index]
+        height_px, width_px = run[0][1].shape[:2]
+        # One box for all: from a box that follows the face, the body model would tremble with it.
+        box = signing_box(first, [other for other in faces[0] if other is not first], width_px, height_px)
+        speeds, before, before_s = [], None, 0.0
         for (time_s, image), seen in zip(run, faces, strict=True):
             face = min(seen, key=lambda other: face.distance(other.x, other.y), default=face)
-            others = [other for other in seen if other is not face]
-            wrists = self._wrists(image, face, others, index)
-            if before is not None and wrists is not None and before[1] is not None and time_s > before[0]:
-                both = (wrists[:, 2] > _MIN_VISIBILITY) & (before[1][:, 2] > _MIN_VISIBILITY)
-                step = np.linalg.norm(wrists[:, :2] - before[1][:, :2], axis=-1) * both
-                speeds.append(min(MAX_SPEED, float(step.mean()) / (time_s - before[0])))
-            before = (time_s, wrists)
+            wrists = self._wrists(image, box, face, [other for other in seen if other is not face], index)
+            if before is not None and wrists is not None:
+                both = (wrists[:, 2] > _MIN_VISIBILITY) & (before[:, 2] > _MIN_VISIBILITY)
+                step = np.linalg.norm(wrists[:, :2] - before[:, :2], axis=-1) * both / (HEAD_UNITS * first.size_px)
+                speeds.append(min(MAX_SPEED, float(step.mean()) / (time_s - before_s)))
+            before, before_s = wrists, time_s
         return float(np.median(speeds)) if speeds else 0.0
 
-    def _wrists(self, image: np.ndarray, face: Face, others: Sequence[Face], index: int) -> np.ndarray | None:
-        """(2, 3) x, y from the middle of the shoulders in head units, and visibility; None when nobody is found."""
-        height_px, width_px = image.shape[:2]
-        x0, y0, x1, y1 = signing_box(face, others, width_px, height_px)
+    def _wrists(self, image: np.ndarray, box: Box, face: Face, others: Sequence[Face], index: int) -> np.ndarray | None:
+        """(2, 3) x, y from the middle of the shoulders, px, and visibility; None when the person is not found."""
+        x0, y0, x1, y1 = box
         part = blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others)
         with self._quiet:
             if index not in self._graphs:
@@ -149,11 +152,11 @@ class _BodyFinder:
             return None
         points = np.array([(p.x * (x1 - x0), p.y * (y1 - y0), p.visibility) for p in found.landmark])
         if face.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) > 1:
-            self._graphs.pop(index).close()  # it follows somebody else
+            with self._quiet:
+                self._graphs.pop(index).close()  # it follows somebody else
             return None
-        middle = (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
         wrists = points[_WRISTS]
-        wrists[:, :2] = (wrists[:, :2] - middle) / (HEAD_UNITS * face.size_px)
+        wrists[:, :2] -= (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
         return wrists
 
 
@@ -166,14 +169,16 @@ def _runs(path: Path, spans_s: Spans | None, frames_fps: float) -> Iterator[Run]
                 duration_s = max(frame.time_s for frame in reader.frames(1.0)) + 1.0
         spans_s = [(0.0, duration_s)]
     moments = [(start, start + RUN_S) for start in _moments(spans_s)]
+    ends_s = iter([end for _, end in moments])
     run: Run = []
+    end_s = next(ends_s)
     with VideoReader(path, frames_fps=frames_fps, spans_s=moments) as reader:
         for frame in reader.frames(RUN_HZ):
-            if run and frame.time_s >= moments[0][1]:
-                yield run
-                run = []
-            while moments[1:] and frame.time_s >= moments[0][1]:
-                moments.pop(0)
+            if frame.time_s >= end_s:
+                if run:
+                    yield run
+                    run = []
+                end_s = next((end for end in ends_s if end > frame.time_s), np.inf)
             if not frame.is_repeat:
                 run.append((frame.time_s, frame.image))
     if run:
