@@ -34,9 +34,10 @@ class PrecomputedConfig(Section):
     folder: Path | None = None
     """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
     units: Literal["auto", "fraction", "px"] = "auto"
-    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when values go far beyond 1."""
+    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose is in px."""
     min_confidence: Ratio = 0.3
-    """Points below it count as missing: top-down models guess every point, seen or not."""
+    """Of 133 points, those below it count as missing: top-down models guess every point. MediaPipe's 543 count as
+    missing where their file says so."""
 
 
 class SignerConfig(Section):

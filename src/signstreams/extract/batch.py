@@ -15,6 +15,7 @@ from signstreams.errors import UserError
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
+from signstreams.extract.precomputed import missing_points
 from signstreams.extract.results import current_metadata
 from signstreams.extract.spans import read_annotations
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
@@ -71,6 +72,8 @@ def extract_videos(
     """
     detector = detector or KINDS[config.detector]
     videos = find_all_videos(config.videos)
+    if problems := missing_points(config, videos):
+        raise UserError(problems)
     layout = CorpusLayout(config.root)
     _check_output(layout)
     annotations = read_annotations(layout, videos, config)

@@ -26,6 +26,7 @@ class VideoContext(NamedTuple):
         width_px, height_px: Size of the upright frame.
         fps: Mean rate of the source as declared, Hz; 0 when the file does not say.
         box: Where the signer is, x0, y0, x1, y1 in px, when meta.csv says so.
+        duration_s: Length as declared; None when the file does not say.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class VideoContext(NamedTuple):
     height_px: int
     fps: float
     box: tuple[float, float, float, float] | None = None
+    duration_s: float | None = None
 
 
 class Detector(Protocol):

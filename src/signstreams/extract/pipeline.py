@@ -23,6 +23,7 @@ from signstreams.extract.cropping import BoxedFrame, Cropper
 from signstreams.extract.detections import Detection, detections
 from signstreams.extract.detectors import DetectorKind, VideoContext
 from signstreams.extract.holistic import HOLISTIC
+from signstreams.extract.precomputed import PRECOMPUTED
 from signstreams.extract.results import KeypointSpool, mean_rate_hz, write_arrays, write_record
 from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
@@ -33,7 +34,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS
 
-KINDS = {"holistic": HOLISTIC}
+KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}
 """Detectors by the name that config and metadata use."""
 
 NOT_OBSERVED = Observation(np.full((NUM_STREAMS, 3), np.nan), np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS))
@@ -99,6 +100,7 @@ class _Run:
         self.timings_s = dict.fromkeys(("start", "detect", "track", "crop", "write"), 0.0)
         self.times_s: list[float] = []
         self.boxes: list[FrameBoxes] = []
+        self.detector_note: str | None = None
         self.signer = SignerChoice(detector, config, annotations)
 
     def extract(self, reader: VideoReader) -> None:
@@ -113,7 +115,13 @@ class _Run:
             ]
             with self._timed("start"):
                 context = VideoContext(
-                    self.video_path, self.video_id, reader.width_px, reader.height_px, reader.fps, self.annotations.box
+                    self.video_path,
+                    self.video_id,
+                    reader.width_px,
+                    reader.height_px,
+                    reader.fps,
+                    self.annotations.box,
+                    reader.duration_s,
                 )
                 detector = stack.enter_context(self.signer.start(context))
             depth = _frames_at_hand(max_waiting)
@@ -153,6 +161,8 @@ class _Run:
                 size_px = (reader.width_px, reader.height_px)
                 self.counts = write_arrays(self.layout, self.video_id, spool.array(), self.boxes, self.times_s, size_px)
 
+        self.detector_note = getattr(detector, "note", None)  # of points that are not of this video's length
+
     def begin_anew(self) -> None:
         """Forget what was extracted."""
         self.times_s, self.boxes = [], []
@@ -163,7 +173,7 @@ class _Run:
         # A video that was read in part is kept, and says what is amiss.
         return self._write_metadata(
             status="ok",
-            note=reader.note,
+            note="; ".join(filter(None, (reader.note, self.detector_note))) or None,
             width_px=reader.width_px,
             height_px=reader.height_px,
             source_fps=reader.fps,

@@ -59,6 +59,8 @@ class SignerChoice:
                 video, self._cast.region(video.width_px, video.height_px), FollowingGuide(self._cast)
             )
         detector = self._kind.start(self._config, video)
+        if not self._kind.sees_pixels:
+            self.info = getattr(detector, "signer", self.info)  # its points may be of several people
         return detector if self._is_settled else _WatchingDetector(detector, self, video)
 
     def saw(self, num_people: int) -> None:

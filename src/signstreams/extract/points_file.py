@@ -1,0 +1,155 @@
+"""Files of points that another tool found: NumPy arrays here, .pose files in `pose_file`."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from signstreams.extract.wholebody import NUM_WHOLEBODY
+from signstreams.formats.landmarks import NUM_KEYPOINTS
+
+SUFFIXES = (".npz", ".npy", ".pose")
+LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
+MAX_DEPTH_RATIO = 0.1
+"""Share of negative third values from which MediaPipe's are depths: a confidence is never negative."""
+
+
+class PointsError(ValueError):
+    """A file of points cannot be used; the message is one line that names the file."""
+
+
+class PointsFile(NamedTuple):
+    """Points as a tool wrote them. T rows, P people, J points.
+
+    Attributes:
+        path: The file.
+        points: (T, P, J, 2) float32 x, y.
+        confidence: (T, P, J) float32; None when the file has none.
+        is_px: Whether the file says that x and y are px; None when it does not say.
+        fps: Rows a second; None when it does not say.
+        times_s: (T,) time of each row; None likewise.
+        size_px: Width and height of the frame that the points belong to; None likewise.
+    """
+
+    path: Path
+    points: np.ndarray
+    confidence: np.ndarray | None
+    is_px: bool | None = None
+    fps: float | None = None
+    times_s: np.ndarray | None = None
+    size_px: tuple[float, float] | None = None
+
+
+def read_points(path: Path) -> PointsFile:
+    """Read by ending.
+
+    Raises:
+        PointsError: When it holds something else.
+        OSError: When it cannot be opened.
+    """
+    if path.suffix == ".pose":
+        from signstreams.extract.pose_file import read_pose_file  # and with it pose-format, for these files only
+
+        return read_pose_file(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return _points_file(path, _numbers(path, "the array", loaded))
+        with loaded:
+            return _from_npz(path, loaded)
+    except PointsError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error):
+            raise PointsError(
+                f"{path}: holds Python objects, expected numbers; write it with np.save and dtype float32"
+            ) from None
+        raise PointsError(f"{path}: is no {path.suffix} file that NumPy can read ({error})") from None
+
+
+def _from_npz(path: Path, loaded: np.lib.npyio.NpzFile) -> PointsFile:
+    names = loaded.files
+    extra = {"fps", "times_s", "width_px", "height_px", "scores", "confidence"}
+    arrays = [name for name in names if name not in extra]
+    if "keypoints" in names:
+        name = "keypoints"
+    elif len(arrays) == 1:
+        name = arrays[0]
+    else:
+        raise PointsError(f"{path}: holds {names}, expected 'keypoints' or a single array of points")
+    scores = [name for name in ("scores", "confidence") if name in names]
+    if len(scores) == 2:
+        raise PointsError(f"{path}: holds 'scores' and 'confidence', expected one of them")
+    value = {key: _number(path, key, loaded[key]) for key in ("fps", "width_px", "height_px") if key in names}
+    if ("width_px" in value) != ("height_px" in value):
+        raise PointsError(f"{path}: holds only one of width_px and height_px, expected both or neither")
+    return _points_file(
+        path,
+        _numbers(path, f"'{name}'", loaded[name]),
+        scores=_numbers(path, f"'{scores[0]}'", loaded[scores[0]]) if scores else None,
+        fps=value.get("fps"),
+        times_s=_numbers(path, "'times_s'", loaded["times_s"]) if "times_s" in names else None,
+        size_px=(value["width_px"], value["height_px"]) if "width_px" in value else None,
+    )
+
+
+def _points_file(
+    path: Path,
+    array: np.ndarray,
+    *,
+    scores: np.ndarray | None = None,
+    fps: float | None = None,
+    times_s: np.ndarray | None = None,
+    size_px: tuple[float, float] | None = None,
+) -> PointsFile:
+    has_layout = array.ndim in (3, 4) and array.shape[-2] in (NUM_KEYPOINTS, NUM_WHOLEBODY)
+    if not has_layout or array.shape[-1] not in (2, 3, 4) or 0 in array.shape[:-2]:
+        raise PointsError(
+            f"{path}: the points are {array.shape}, expected (rows, points, values) or (rows, people, points, values) "
+            f"with {LAYOUTS} of 2 to 4 values: x, y, perhaps z, perhaps a confidence"
+        )
+    if array.ndim == 3:
+        array = array[:, None]
+    if scores is not None:
+        scores = scores[..., 0] if scores.ndim > 2 and scores.shape[-1] == 1 else scores
+        scores = scores[:, None] if scores.ndim == 2 else scores
+        if scores.shape != array.shape[:3]:
+            raise PointsError(f"{path}: scores are {scores.shape}, expected {array.shape[:3]} as the points")
+    elif array.shape[-1] == 4 or (array.shape[-1] == 3 and not _is_depth(array)):
+        scores = array[..., -1]
+    if times_s is not None:
+        times_s = times_s.astype(np.float64)
+        is_rising = times_s.shape == (len(array),) and np.isfinite(times_s).all() and (np.diff(times_s) > 0).all()
+        if not is_rising:
+            raise PointsError(f"{path}: times_s is {times_s.shape}, expected {len(array)} rising times, one a row")
+    confidence = None if scores is None else scores.astype(np.float32)
+    return PointsFile(path, array[..., :2].astype(np.float32), confidence, None, fps, times_s, size_px)
+
+
+def _is_depth(array: np.ndarray) -> bool:
+    """Whether the third of three values is MediaPipe's depth, which is negative for much of a body."""
+    if array.shape[-2] != NUM_KEYPOINTS:
+        return False
+    third = array[..., 2][~is_sentinel(array[..., :2])]
+    return bool((third < 0).mean() > MAX_DEPTH_RATIO) if len(third) else False
+
+
+def is_sentinel(points: np.ndarray) -> np.ndarray:
+    """(...,) whether (..., 2) x, y stand for no point: NaN, infinite, or -1, -1 in either unit."""
+    return ~np.isfinite(points).all(axis=-1) | (points == -1).all(axis=-1)
+
+
+def _numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise PointsError(f"{path}: {name} holds {array.dtype}, expected numbers")
+    return array
+
+
+def _number(path: Path, name: str, array: np.ndarray) -> float:
+    value = float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "fiu" else np.nan
+    if not (np.isfinite(value) and value > 0):
+        raise PointsError(f"{path}: '{name}' is {str(array)[:40]}, expected one number above 0")
+    return value

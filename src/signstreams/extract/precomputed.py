@@ -1,0 +1,264 @@
+"""Points that another tool found, in place of a detector: a file for each video, read whole, given frame by frame."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from signstreams.config.extract import ExtractConfig, PrecomputedConfig
+from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
+from signstreams.extract.faces import NOSE_TIP
+from signstreams.extract.hands import assign_hands
+from signstreams.extract.points_file import SUFFIXES, PointsError, PointsFile, is_sentinel, read_points
+from signstreams.extract.rows import RowFinder
+from signstreams.extract.slots import follow, signer_slots
+from signstreams.extract.video import Frame, UnreadableVideoError
+from signstreams.extract.wholebody import BODY_NAMES, NUM_WHOLEBODY, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.files import sha256_file
+from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, POSE_NAMES
+from signstreams.formats.metadata import DetectorInfo, SignerInfo
+
+PX_FROM = 2.0
+"""Median of |x|, |y| from which they are px: fractions of a person in the picture stay about 1, px of 16 do not."""
+MAX_OUTSIDE_RATIO = 0.5
+"""Most points that may lie outside the frame."""
+MAX_ASPECT_ERROR = 0.02
+MIN_PART_RATIO = 0.5
+"""Of the points of a hand or face of COCO-WholeBody, the least share above min_confidence: else it is guessed."""
+MAX_NOSE_DISTANCE, MIN_SHOULDER_WIDTH = 0.35, 0.1
+"""Between the noses of body and face mesh, and between the shoulders, over the extent of the face: .1 and 1.6 on real
+clips; .6 or .02 when rows have another order."""
+SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
+ORDER_ROWS = 500
+"""Rows, spread over the video, in which the order is looked at."""
+MIN_PRESENCE_RATIO = 0.1
+"""Of a video's rows, the least in which somebody counts as one of the people in it."""
+
+
+def points_path(folder: Path, video_id: str) -> Path | None:
+    """The video's file of points; None when there is none."""
+    found = _candidates(folder, video_id)
+    return found[0] if found else None
+
+
+def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
+    """One line for each video whose points cannot be found, or are there twice; none for other detectors."""
+    folder = config.precomputed.folder
+    if config.detector != "precomputed" or folder is None:
+        return []
+    if not folder.is_dir():
+        return [f"{folder}: no such folder; expected the points of the videos (precomputed.folder)"]
+    problems = []
+    for video_id in video_ids:
+        found = _candidates(folder, video_id)
+        if not found:
+            endings = ", ".join(SUFFIXES)
+            problems.append(
+                f"{folder / video_id}: no points of this video, expected a file ending in {endings}; "
+                "add it, or leave the video out"
+            )
+        elif len(found) > 1:
+            problems.append(f"{found[0]}: the points of this video are also in {found[1].name}; remove one of them")
+        elif found[0].suffix == ".pose" and importlib.util.find_spec("pose_format") is None:
+            problems.append(f"{found[0]}: reading .pose files needs pose-format; pip install 'signstreams[extract]'")
+    return problems
+
+
+def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
+    """Which file, and the digest of its content: changed points are extracted again."""
+    path = points_path(config.precomputed.folder, video_id) if config.precomputed.folder else None
+    settings = {"file": path.name if path else None, "sha256": _sha256(path) if path else None}
+    return DetectorInfo(
+        name="precomputed",
+        version="1",
+        settings=settings | config.precomputed.model_dump(mode="json", exclude={"folder"}),
+    )
+
+
+class PrecomputedDetector:
+    """Gives each frame the row of the file that belongs to it.
+
+    Attributes:
+        note: After the last frame: what is amiss with the points though they are used; None when nothing is.
+        signer: Whose points of several people these are.
+    """
+
+    def __init__(self, config: ExtractConfig, video: VideoContext) -> None:
+        path = points_path(config.precomputed.folder, video.video_id) if config.precomputed.folder else None
+        if path is None:
+            raise UnreadableVideoError(f"no points of '{video.video_id}' in {config.precomputed.folder}")
+        try:
+            file = read_points(path)
+            self._points, self.signer = usable_points(file, config, video)
+        except PointsError as error:
+            raise UnreadableVideoError(str(error)) from None
+        self._aspect_ratio = video.width_px / video.height_px
+        self._rows = RowFinder(file, video, is_whole=not config.spans_only)
+        self.note: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Raises `UnreadableVideoError` when all frames were seen, and the points are of another length than they."""
+        if kind is None:
+            try:
+                self.note = self._rows.check()
+            except PointsError as error:
+                raise UnreadableVideoError(str(error)) from None
+
+    def detect(self, frame: Frame) -> np.ndarray:
+        """See `Detector`."""
+        try:
+            row = self._rows.row(frame)
+        except PointsError as error:
+            raise UnreadableVideoError(str(error)) from None
+        if row is None:
+            return missing_keypoints()
+        points = self._points[row]
+        return assign_hands(from_wholebody(points) if len(points) == NUM_WHOLEBODY else points, self._aspect_ratio)
+
+
+PRECOMPUTED = DetectorKind(precomputed_info, PrecomputedDetector, sees_pixels=False)
+
+
+def usable_points(file: PointsFile, config: ExtractConfig, video: VideoContext) -> tuple[np.ndarray, SignerInfo]:
+    """The signer's points, (T, J, 3) float32 in our units and with our sentinel, and who of how many that is.
+
+    Raises:
+        PointsError: When they cannot belong to this video's frames.
+    """
+    is_wholebody = file.points.shape[2] == NUM_WHOLEBODY
+    confidence = _confidence(file)
+    present = ~is_sentinel(file.points) & (confidence > 0)  # NaN is not above 0 either
+    if is_wholebody:
+        present &= confidence >= config.precomputed.min_confidence
+        _drop_guessed_parts(present)
+    if not present.any():
+        raise PointsError(f"{file.path}: every point is missing, or below a confidence of {_least(config, file)}")
+    fractions = file.points / _scale(file, present, config.precomputed, video)
+    _check_inside(file, fractions[present], video)
+    slots, signer = _signer(fractions, present, is_wholebody, config, video)
+    rows = np.arange(len(slots))
+    points = np.concatenate([fractions[rows, slots], confidence[rows, slots, :, None].clip(MIN_CONFIDENCE, 1)], axis=-1)
+    points[~present[rows, slots] | (slots < 0)[:, None]] = MISSING
+    if not is_wholebody:
+        _check_order(file, points, video)
+    return points.astype(np.float32, copy=False), signer
+
+
+def _confidence(file: PointsFile) -> np.ndarray:
+    """(T, P, J); 1 where the file has none. MediaPipe's hands and faces have none of their own: exporters write 0."""
+    if file.confidence is None:
+        # Without a confidence, tools write a missing point as 0, 0 or NaN.
+        return (file.points != 0).any(axis=-1).astype(np.float32)
+    confidence = file.confidence
+    if file.points.shape[2] == NUM_KEYPOINTS:
+        for part in (FACE, HAND_L, HAND_R):
+            written = confidence[..., part]
+            if not (written > 0).any():
+                confidence = confidence.copy() if confidence is file.confidence else confidence
+                confidence[..., part] = (file.points[:, :, part] != 0).any(axis=-1)
+    return confidence
+
+
+def _drop_guessed_parts(present: np.ndarray) -> None:
+    for part in (W_FACE, W_HAND_L, W_HAND_R):
+        present[..., part] &= present[..., part].mean(axis=-1, keepdims=True) >= MIN_PART_RATIO
+
+
+def _least(config: ExtractConfig, file: PointsFile) -> float:
+    return config.precomputed.min_confidence if file.points.shape[2] == NUM_WHOLEBODY else 0
+
+
+def _scale(file: PointsFile, present: np.ndarray, config: PrecomputedConfig, video: VideoContext) -> np.ndarray:
+    """(2,) what x and y are to be divided by."""
+    is_px = file.is_px
+    if config.units != "auto":
+        is_px = config.units == "px"
+    elif is_px is None:
+        is_px = bool(np.median(np.abs(file.points[present])) > PX_FROM)
+    if not is_px:
+        return np.ones(2, np.float32)
+    if file.size_px is None:
+        return np.array([video.width_px, video.height_px], np.float32)
+    width, height = file.size_px
+    if not math.isclose(width / height, video.width_px / video.height_px, rel_tol=MAX_ASPECT_ERROR):
+        raise PointsError(
+            f"{file.path}: the points are of a frame of {width:g}x{height:g} px, but the upright video is "
+            f"{video.width_px}x{video.height_px}; find them in the upright video"
+        )
+    return np.array(file.size_px, np.float32)
+
+
+def _check_inside(file: PointsFile, fractions: np.ndarray, video: VideoContext) -> None:
+    outside = ((fractions < 0) | (fractions > 1)).any(axis=-1).mean()
+    if outside > MAX_OUTSIDE_RATIO:
+        reach = fractions.max(axis=0) * (video.width_px, video.height_px)
+        raise PointsError(
+            f"{file.path}: {outside:.0%} of the points lie outside the frame of {video.width_px}x{video.height_px} px "
+            f"(they reach {reach[0]:.0f}, {reach[1]:.0f}); set precomputed.units, or store width_px and height_px"
+        )
+
+
+def _signer(
+    fractions: np.ndarray, present: np.ndarray, is_wholebody: bool, config: ExtractConfig, video: VideoContext
+) -> tuple[np.ndarray, SignerInfo]:
+    """(T,) slot of the signer in each row, -1 where there is none; and how she was chosen."""
+    if fractions.shape[1] == 1 or (config.signer.choose == "none" and video.box is None):
+        return np.zeros(len(fractions), int), SignerInfo(chosen_by="detector")
+    names = BODY_NAMES if is_wholebody else POSE_NAMES
+    rows = [names.index(f"{side}_{part}") for part in ("shoulder", "wrist") for side in ("left", "right")]
+    seen = np.where(present[:, :, rows, None], fractions[:, :, rows], np.nan)
+    seen = seen * (video.width_px, video.height_px)  # (T, P, 4, 2) px
+    left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
+    middles = (left + right) / 2
+    people = follow(middles, wrists, np.maximum(np.linalg.norm(left - right, axis=-1) / 2, 1.0))
+    slots = signer_slots(people, middles, video.box)
+    at_hand = [person for person in people if len(person.slots) >= MIN_PRESENCE_RATIO * len(slots)]
+    if len(at_hand) < 2 and video.box is None:
+        return slots, SignerInfo(chosen_by="alone", num_people=len(at_hand))
+    at_hand.sort(key=lambda person: np.mean([middles[row, slot, 0] for row, slot in person.slots.items()]))
+    motion = [round(person.motion / max(len(person.slots), 1), 3) for person in at_hand]
+    return slots, SignerInfo(
+        chosen_by="hand_motion" if video.box is None else "box", num_people=len(at_hand), hand_motion=motion
+    )
+
+
+def _check_order(file: PointsFile, points: np.ndarray, video: VideoContext) -> None:
+    """Rows in another order (the face first, as in some data sets) put noses apart, or shoulders on one spot."""
+    some = points[:: max(1, len(points) // ORDER_ROWS)]
+    px = np.where(some[..., 2:] > 0, some[..., :2], np.nan) * (video.width_px, video.height_px)  # (T', 543, 2)
+    nose, shoulders, face = px[:, 0], px[:, SHOULDERS], px[:, FACE]
+    known = ~np.isnan(nose[:, 0]) & ~np.isnan(face[:, NOSE_TIP, 0]) & ~np.isnan(shoulders[..., 0]).any(axis=1)
+    if not known.any():
+        return
+    face = face[known]
+    extent = np.maximum((np.nanmax(face, axis=1) - np.nanmin(face, axis=1)).max(axis=-1), 1e-6)
+    noses = np.median(np.linalg.norm(nose[known] - face[:, NOSE_TIP], axis=-1) / extent)
+    width = np.median(np.linalg.norm(shoulders[known, 0] - shoulders[known, 1], axis=-1) / extent)
+    if noses > MAX_NOSE_DISTANCE or width < MIN_SHOULDER_WIDTH:
+        raise PointsError(
+            f"{file.path}: the {NUM_KEYPOINTS} points seem to be in another order (noses of body and face are "
+            f"{noses:.2f} faces apart, shoulders {width:.2f}), expected pose 33, face 468, left hand 21, right hand 21"
+        )
+
+
+def _candidates(folder: Path, video_id: str) -> list[Path]:
+    return [path for suffix in SUFFIXES if (path := folder / f"{video_id}{suffix}").is_file()]
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
+    return sha256_file(path)

@@ -1,0 +1,412 @@
+"""Points that another tool found: every way they are written gives the same crops, and what is wrong is said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pose_format import Pose, PoseHeader
+from pose_format.numpy import NumPyPoseBody
+from pose_format.pose_header import PoseHeaderComponent, PoseHeaderDimensions
+from pose_format.utils.cocowholebody133_header import cocowholebody_components
+from pose_format.utils.openpose import OpenPose_Components
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.errors import UserError
+from signstreams.extract.annotations import VideoAnnotations
+from signstreams.extract.batch import extract_videos
+from signstreams.extract.pipeline import extract_video
+from signstreams.extract.precomputed import missing_points, precomputed_info
+from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
+from signstreams.formats.landmarks import FACE, HAND_L, HAND_NAMES, HAND_R, POSE, POSE_NAMES, pose_index
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import VideoMetadata
+from signstreams.streams import STREAMS, BoxState
+
+from .people import HEIGHT, WIDTH, mediapipe, person
+
+T = 12
+
+
+@pytest.fixture
+def extract(tmp_path: Path, make_video: Callable[..., Path]) -> Callable[..., tuple[VideoMetadata, CorpusLayout]]:
+    """``extract(save, ...)`` makes a video, lets ``save(folder)`` write its points, and extracts it."""
+
+    def run(
+        save: Callable[[Path], object],
+        *,
+        annotations: VideoAnnotations | None = None,
+        video: dict[str, object] | None = None,
+        **settings: object,
+    ) -> tuple[VideoMetadata, CorpusLayout]:
+        path = make_video(**{"num_frames": T, **(video or {})})
+        folder = tmp_path / "points"
+        folder.mkdir(exist_ok=True)
+        save(folder)
+        precomputed = {"folder": folder, **settings.pop("precomputed", {})}
+        config = ExtractConfig(
+            videos=[path], root=tmp_path / "corpus", detector="precomputed", precomputed=precomputed, **settings
+        )
+        layout = CorpusLayout(config.root)
+        extra = {} if annotations is None else {"annotations": annotations}
+        return extract_video(path, layout, path.stem, config, **extra), layout
+
+    return run
+
+
+def saved(**arrays: object) -> Callable[[Path], object]:
+    return lambda folder: np.savez(folder / "video.npz", **arrays)
+
+
+def as_npy(array: np.ndarray) -> Callable[[Path], object]:
+    return lambda folder: np.save(folder / "video.npy", array, allow_pickle=True)
+
+
+PX = person(T)
+FRACTION = np.concatenate([PX[..., :2] / np.float32((WIDTH, HEIGHT)), PX[..., 2:]], -1)
+DEPTH = np.random.default_rng(0).normal(0, 0.1, (T, 543, 1)).astype(np.float32)
+WAYS = {
+    "px, confidence": saved(keypoints=PX),
+    "px, doubles": saved(keypoints=PX.astype(np.float64)),
+    "px of a larger frame": saved(keypoints=PX * np.float32((2, 2, 1)), width_px=2 * WIDTH, height_px=2 * HEIGHT),
+    "fractions": saved(keypoints=FRACTION),
+    "the only array, whatever its name": saved(poses=PX, fps=30),
+    "RTMPose": saved(keypoints=PX[:, None, :, :2], scores=PX[:, None, :, 2]),
+    "RTMPose, scores by row": saved(keypoints=PX[:, None, :, :2], scores=PX[..., 2]),
+    "three coordinates": saved(keypoints=np.concatenate([PX[..., :2], PX[..., :1], PX[..., 2:]], -1)),
+    "npy": as_npy(PX),
+    "NaN for missing": as_npy(np.where(PX[..., 2:] > 0, PX, np.nan)),
+    "MediaPipe": as_npy(mediapipe(PX)),
+    "MediaPipe, px": as_npy(mediapipe(PX) * np.float32((WIDTH, HEIGHT, 1)) * (mediapipe(PX)[..., 2:] > 0)),
+    "MediaPipe, x, y, z": as_npy(
+        np.where(mediapipe(PX)[..., 2:] > 0, np.concatenate([mediapipe(PX)[..., :2], DEPTH], -1), np.nan)
+    ),
+    "x, y": as_npy(PX[..., :2]),
+    "times": saved(keypoints=PX, times_s=np.arange(T) / 30),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_writing_points_gives_the_same_boxes(extract: Callable, way: str) -> None:
+    metadata, layout = extract(WAYS[way])
+    assert (metadata.status, metadata.reason, metadata.note) == ("ok", None, None)
+    assert metadata.detector.name == "precomputed"
+    points = read_keypoints(layout.keypoints("video")).keypoints
+    expected = mediapipe(PX)
+    assert np.allclose(points[..., :2], expected[..., :2], atol=1e-4)
+    assert ((points[..., 2] > 0) == (expected[..., 2] > 0)).all()
+    tracks = read_tracks(layout.tracks("video"))
+    for stream in STREAMS:
+        assert (tracks.streams[stream].state == BoxState.DETECTED).all()
+    left = tracks.streams["hand_l"].box
+    assert left[-1, 0] - left[0, 0] == pytest.approx(2 * (T - 1), abs=1.5)
+    assert (read_pose(layout.pose("video")).pose[:, :2] != -1).all()  # nose, eyes and shoulders make a signing space
+
+
+def write_pose(path: Path, components: list, points: np.ndarray) -> None:
+    """A .pose file of (T, P, points, x y [z] confidence)."""
+    header = PoseHeader(0.2, PoseHeaderDimensions(WIDTH, HEIGHT, 0), components)
+    body = NumPyPoseBody(30.0, points[..., :-1].astype(np.float32), points[..., -1].astype(np.float32))
+    with path.open("wb") as file:
+        Pose(header, body).write(file)
+
+
+def holistic_components(face: list[int]) -> list[PoseHeaderComponent]:
+    hand = [name.upper().replace("_", "_FINGER_").replace("THUMB_FINGER", "THUMB") for name in HAND_NAMES]
+    return [
+        PoseHeaderComponent(name, points, [], [], "XYZC")
+        for name, points in (
+            ("POSE_LANDMARKS", [name.upper() for name in POSE_NAMES]),
+            ("FACE_LANDMARKS", [str(row) for row in face]),
+            ("LEFT_HAND_LANDMARKS", hand),
+            ("RIGHT_HAND_LANDMARKS", hand),
+            ("POSE_WORLD_LANDMARKS", [name.upper() for name in POSE_NAMES]),
+        )
+    ]
+
+
+def holistic_points(face: list[int]) -> np.ndarray:
+    """(T, 1, points, 4) as pose-format's estimator writes them: px, zeros where missing, world landmarks last."""
+    points = mediapipe(PX)
+    rows = [*range(33), *(FACE.start + row for row in face if row < 468)]
+    parts = [points[:, rows], np.zeros((T, len([r for r in face if r >= 468]), 3)), points[:, HAND_L.start :]]
+    parts.append(np.full((T, 33, 3), 0.5))
+    joined = np.concatenate(parts, axis=1)
+    joined[joined[..., 2] == 0] = 0
+    xyzc = np.concatenate(
+        [joined[..., :2] * (WIDTH, HEIGHT), np.full((*joined.shape[:2], 1), -0.3), joined[..., 2:]], -1
+    )
+    return xyzc[:, None]
+
+
+@pytest.mark.parametrize("num_face", [468, 478])
+def test_pose_files_of_holistic(extract: Callable, num_face: int) -> None:
+    face = list(range(num_face))
+    metadata, layout = extract(lambda f: write_pose(f / "video.pose", holistic_components(face), holistic_points(face)))
+    assert (metadata.status, metadata.reason, metadata.note) == ("ok", None, None)
+    points = read_keypoints(layout.keypoints("video")).keypoints
+    assert np.allclose(points, mediapipe(PX), atol=1e-4)
+
+
+def test_pose_files_with_a_reduced_face_keep_the_rows_by_name(extract: Callable) -> None:
+    face = [4, 10, 33, 61, 127, 152, 263, 291, 356]
+    metadata, layout = extract(lambda f: write_pose(f / "video.pose", holistic_components(face), holistic_points(face)))
+    assert metadata.status == "ok"
+    points = read_keypoints(layout.keypoints("video")).keypoints
+    present = np.flatnonzero(points[0, FACE, 2] > 0).tolist()
+    assert present == [row for row in face if row != 10]  # the made-up person has no forehead
+    assert np.allclose(points[:, FACE][:, present], mediapipe(PX)[:, FACE][:, present], atol=1e-4)
+
+
+def test_pose_files_of_wholebody_and_openpose(extract: Callable) -> None:
+    metadata, layout = extract(lambda f: write_pose(f / "video.pose", cocowholebody_components(), PX[:, None]))
+    assert metadata.status == "ok"
+    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+    body = np.zeros((T, 25, 3))
+    names = OpenPose_Components[0].points
+    order = "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip"
+    for index, name in enumerate(order.split()):
+        body[:, names.index(name)] = PX[:, index]
+    pupils = np.full((T, 2, 3), 0.5)
+    points = np.concatenate([body, PX[:, 23:91], pupils, PX[:, 91:]], axis=1)[:, None]
+    metadata, layout = extract(lambda f: write_pose(f / "video.pose", OpenPose_Components, points))
+    assert metadata.status == "ok"
+    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+
+
+def in_order(*parts: slice) -> np.ndarray:
+    """A whole mesh with its parts in another order."""
+    points = mediapipe(PX)
+    face = points[:, FACE]
+    spread = np.random.default_rng(0).uniform(-0.02, 0.02, face.shape).astype(np.float32) + np.float32((0.5, 0.25, 0.9))
+    points[:, FACE] = np.where(face[..., 2:] > 0, face, spread)
+    points[:, FACE.start + 11 : FACE.start + 13] = (0.5, 0.3, 1)  # lips
+    return np.concatenate([points[:, part] for part in parts], axis=1)
+
+
+def cut_off(folder: Path) -> None:
+    np.save(folder / "video.npy", PX)
+    (folder / "video.npy").write_bytes((folder / "video.npy").read_bytes()[:900])
+
+
+HEAD = [PoseHeaderComponent("head", ["a"], [], [], "XYC")]
+WRONG = {
+    "layout": (as_npy(np.zeros((T, 25, 3))), "the points are (12, 25, 3), expected (rows, points, values)"),
+    "dimensions": (as_npy(np.zeros((T, 133 * 3))), "expected (rows, points, values)"),
+    "no rows": (as_npy(np.zeros((0, 133, 3))), "expected (rows, points, values)"),
+    "objects": (as_npy(np.array([{"a": 1}], dtype=object)), "holds Python objects, expected numbers"),
+    "pickled npz": (saved(keypoints=np.array([None], dtype=object)), "holds Python objects, expected numbers"),
+    "text": (as_npy(np.array([["a"]])), "expected numbers"),
+    "no array": (lambda f: (f / "video.npy").write_bytes(b"keypoints"), "expected numbers"),
+    "cut off": (cut_off, "that NumPy can read"),
+    "empty": (lambda f: (f / "video.npz").write_bytes(b""), "that NumPy can read"),
+    "two arrays": (saved(body=PX, hands=PX), "expected 'keypoints' or a single array"),
+    "two scores": (saved(keypoints=PX, scores=PX[..., 2], confidence=PX[..., 2]), "expected one of them"),
+    "scores": (saved(keypoints=PX[..., :2], scores=PX[:-1, :, 2]), "scores are (11, 1, 133), expected (12, 1, 133)"),
+    "times": (saved(keypoints=PX, times_s=np.zeros(T)), "expected 12 rising times"),
+    "fps": (saved(keypoints=PX, fps=0), "'fps' is 0, expected one number above 0"),
+    "half a size": (saved(keypoints=PX, width_px=160), "expected both or neither"),
+    "nothing found": (as_npy(PX * np.float32((1, 1, 0.1))), "every point is missing, or below a confidence of 0.3"),
+    "another size": (as_npy(PX * np.float32((6, 6, 1))), "lie outside the frame of 160x120 px"),
+    "turned": (saved(keypoints=PX, width_px=120, height_px=160), "120x160 px, but the upright video is 160x120"),
+    "face first": (as_npy(in_order(FACE, HAND_L, POSE, HAND_R)), "another order"),
+    "hands first": (as_npy(in_order(POSE, HAND_L, HAND_R, FACE)), "another order"),
+    "no .pose": (lambda f: (f / "video.pose").write_bytes(bytes(range(256))), "that pose-format can read"),
+    "components": (lambda f: write_pose(f / "video.pose", HEAD, np.ones((T, 1, 1, 3))), "['head'], expected"),
+    "too few": (as_npy(PX[:9]), "found 9 rows, expected about 12 as the video has frames"),
+    "too many": (as_npy(person(20)), "found 20 rows, expected about 12"),
+    "times elsewhere": (saved(keypoints=PX, times_s=np.arange(T) + 100.0), "no row is at the time of a frame"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_points_that_cannot_be_used_quarantine_their_video_in_one_line(extract: Callable, fault: str) -> None:
+    save, expected = WRONG[fault]
+    metadata, layout = extract(save)
+    assert metadata.status == "quarantined" and metadata.num_frames == 0
+    assert "video.np" in metadata.reason or "video.pose" in metadata.reason
+    assert expected in metadata.reason and "\n" not in metadata.reason
+    assert read_keypoints(layout.keypoints("video")).keypoints.shape == (0, 543, 3)
+
+
+def test_a_row_too_few_is_noted_and_the_frame_has_no_points(extract: Callable) -> None:
+    metadata, layout = extract(as_npy(PX[:-1]))
+    assert metadata.status == "ok" and metadata.note == "video.npy has no row for 1 of 12 frames"
+    points = read_keypoints(layout.keypoints("video")).keypoints
+    assert (points[-1] == (-1, -1, 0)).all() and (points[-2, 0] != -1).all()
+
+
+def wrist_px(layout: CorpusLayout) -> np.ndarray:
+    return read_keypoints(layout.keypoints("video")).keypoints[:, pose_index("left_wrist"), 0] * WIDTH
+
+
+def test_rows_follow_frames_when_frames_are_taken_at_another_rate(extract: Callable) -> None:
+    metadata, layout = extract(as_npy(PX), fps=15)
+    assert metadata.num_frames == 6 and metadata.note is None
+    assert np.diff(wrist_px(layout)) == pytest.approx([4.0] * 5, abs=1e-3)
+
+
+def test_rows_of_another_rate_go_by_time(extract: Callable) -> None:
+    metadata, layout = extract(saved(keypoints=person(T // 2, moves=4), fps=15))
+    assert metadata.status == "ok"
+    assert wrist_px(layout) == pytest.approx(105 + 4 * np.repeat(np.arange(6), 2), abs=2.1)
+    assert metadata.note is None
+
+
+def test_rows_that_are_as_many_as_frames_are_frames_whatever_rate_they_state(extract: Callable) -> None:
+    _, layout = extract(saved(keypoints=PX, fps=24))
+    assert np.diff(wrist_px(layout)) == pytest.approx([2.0] * (T - 1), abs=1e-3)
+
+
+def test_rows_with_times_go_by_the_nearest_and_gaps_are_missing(extract: Callable) -> None:
+    kept = [0, 1, 2, 3, 8, 9, 10, 11]
+    metadata, layout = extract(saved(keypoints=PX[kept], times_s=np.array(kept) / 30 + 0.004))
+    assert metadata.note == "video.npz has no row for 4 of 12 frames"
+    points = read_keypoints(layout.keypoints("video")).keypoints
+    assert np.flatnonzero(points[:, 0, 2] > 0).tolist() == kept
+    assert wrist_px(layout)[kept] == pytest.approx(105 + 2.0 * np.array(kept), abs=1e-3)
+
+
+def test_points_below_the_confidence_are_missing_and_a_hand_guessed_by_half_is_none(extract: Callable) -> None:
+    points = PX.copy()
+    points[:, 0, 2] = 0.2  # the nose
+    points[:, 91:103, 2] = 0.1  # 12 of the left hand's 21
+    points[:, 112:120, 2] = 0.1  # 8 of the right hand's
+    metadata, layout = extract(as_npy(points))
+    found = read_keypoints(layout.keypoints("video")).keypoints[0, :, 2] > 0
+    assert not found[0] and not found[HAND_L].any() and found[HAND_R].sum() == 13
+    assert metadata.states["hand_l"] == {"missing": 0, "detected": 0, "tracked": T, "filled": 0}
+    metadata, layout = extract(as_npy(points), precomputed={"min_confidence": 0.05})
+    assert (read_keypoints(layout.keypoints("video")).keypoints[0, :, 2] > 0)[HAND_L].all()
+
+
+def test_mediapipe_points_are_not_dropped_by_a_confidence_they_do_not_have(extract: Callable) -> None:
+    """Faint body points stay, as from Holistic; hands and face, whose visibility is 0 in MediaPipe, are there."""
+    points = mediapipe(PX)
+    present = points[..., 2] > 0
+    points[:, POSE, 2] = np.where(present[:, POSE], 0.05, 0)
+    points[:, FACE.start :, 2] = 0
+    metadata, layout = extract(as_npy(points))
+    assert metadata.status == "ok"
+    found = read_keypoints(layout.keypoints("video")).keypoints
+    assert ((found[..., 2] > 0) == present).all()
+    assert (found[:, FACE.start :, 2][present[:, FACE.start :]] == 1).all()
+    assert found[0, 0, 2] == np.float32(0.05)
+
+
+def test_the_signer_of_several_people_is_followed_through_changing_slots(extract: Callable) -> None:
+    still, signing = person(T, moves=0, x_px=-40), person(T, moves=3, x_px=25)
+    both = np.stack([still, signing], axis=1)
+    both[1::2] = both[1::2, ::-1]
+    metadata, layout = extract(as_npy(both))
+    assert metadata.status == "ok"
+    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    assert nose == pytest.approx([105.0] * T, abs=1e-3)
+    assert metadata.signer.chosen_by == "hand_motion" and metadata.signer.num_people == 2
+    left, right = metadata.signer.hand_motion
+    assert left == 0 < right
+    metadata, layout = extract(as_npy(both), annotations=VideoAnnotations(box=(0, 0, 80, 120)))
+    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    assert nose == pytest.approx([40.0] * T, abs=1e-3) and metadata.signer.chosen_by == "box"
+    metadata, layout = extract(as_npy(both), signer={"choose": "none"})
+    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    assert nose == pytest.approx([40.0, 105.0] * (T // 2), abs=1e-3) and metadata.signer.chosen_by == "detector"
+
+
+def test_a_signer_who_is_lost_for_a_while_is_found_again(extract: Callable) -> None:
+    still, signing = person(T, moves=0, x_px=-40), person(T, moves=3, x_px=25)
+    both = np.stack([still, signing], axis=1)
+    both[4:7, 1] = 0
+    both[7:] = both[7:, ::-1]
+    _, layout = extract(as_npy(both))
+    points = read_keypoints(layout.keypoints("video")).keypoints[:, 0]
+    assert (points[4:7] == (-1, -1, 0)).all()
+    assert np.delete(points[:, 0], [4, 5, 6]) * WIDTH == pytest.approx([105.0] * 9, abs=1e-3)
+
+
+def test_swapped_hands_go_to_their_own_wrists(extract: Callable) -> None:
+    points = PX.copy()
+    points[:, 91:112], points[:, 112:] = PX[:, 112:], PX[:, 91:112]
+    _, layout = extract(as_npy(points))
+    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+
+
+def test_absent_points_are_said_of_all_videos_before_any_work(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    paths = [make_video(name) for name in ("a.mp4", "b.mp4", "c.mp4", "ñandú 1.mp4")]
+    folder = tmp_path / "points"
+    folder.mkdir()
+    np.save(folder / "c.npy", PX)
+    np.save(folder / "ñandú 1.npy", PX)
+    np.savez(folder / "ñandú 1.npz", PX)
+    config = ExtractConfig(
+        videos=paths, root=tmp_path / "corpus", detector="precomputed", precomputed={"folder": folder}
+    )
+    with pytest.raises(UserError) as caught:
+        extract_videos(config)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all(
+        str(folder / name) in line and "expected a file ending in" in line
+        for name, line in zip("ab", lines[:2], strict=True)
+    )
+    assert "also in ñandú 1.npy" in lines[2]
+    assert not (tmp_path / "corpus").exists()
+    gone = config.model_copy(update={"precomputed": config.precomputed.model_copy(update={"folder": tmp_path / "no"})})
+    assert missing_points(gone, ["a", "b"]) == [
+        f"{tmp_path / 'no'}: no such folder; expected the points of the videos (precomputed.folder)"
+    ]
+    assert missing_points(ExtractConfig(videos=paths, root=tmp_path), ["a"]) == []
+
+
+def test_only_changed_points_are_extracted_again(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    path, folder = make_video(num_frames=T), tmp_path / "points"
+    folder.mkdir()
+    np.save(folder / "video.npy", PX)
+    config = ExtractConfig(
+        videos=[path], root=tmp_path / "corpus", detector="precomputed", precomputed={"folder": folder}
+    )
+    assert list(extract_videos(config).extracted) == ["video"]
+    assert extract_videos(config).unchanged == ["video"]
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    config = config.model_copy(update={"precomputed": config.precomputed.model_copy(update={"folder": moved})})
+    assert extract_videos(config).unchanged == ["video"]  # the content counts, not the place
+    np.save(moved / "video.npy", person(T, moves=1))
+    assert list(extract_videos(config).extracted) == ["video"]
+    assert len(precomputed_info(config, "video").settings["sha256"]) == 64
+
+
+def test_points_of_our_own_give_the_same_files_again(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "clips" / "lsat_one_signer_studio.gif"
+    first, again = CorpusLayout(tmp_path / "first"), CorpusLayout(tmp_path / "again")
+    extract_videos(ExtractConfig(videos=[path], root=first.root))
+    config = ExtractConfig(
+        videos=[path],
+        root=again.root,
+        detector="precomputed",
+        precomputed={"folder": first.keypoints(path.stem).parent},
+    )
+    found = extract_videos(config).extracted[path.stem]
+    assert found.note is None and found.signer.chosen_by == "detector"
+    for place in (CorpusLayout.keypoints, CorpusLayout.pose, CorpusLayout.tracks):
+        assert place(first, path.stem).read_bytes() == place(again, path.stem).read_bytes()
+    for stream in STREAMS:
+        assert first.crops(stream, path.stem).read_bytes() == again.crops(stream, path.stem).read_bytes()
+
+
+def test_pose_format_is_imported_for_its_files_only_and_brings_nothing_heavy(tmp_path: Path) -> None:
+    write_pose(tmp_path / "video.pose", cocowholebody_components(), PX[:, None])
+    np.save(tmp_path / "video.npy", PX)
+    code = (
+        "import sys\nfrom pathlib import Path\nimport signstreams.extract.batch\n"
+        "from signstreams.extract.points_file import read_points\n"
+        "folder = Path(sys.argv[1])\nread_points(folder / 'video.npy')\nprint('pose_format' in sys.modules)\n"
+        "print(read_points(folder / 'video.pose').points.shape, 'pose_format' in sys.modules)\n"
+        "print({'torch', 'tensorflow', 'mediapipe', 'matplotlib'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n(12, 1, 133, 2) True\nset()\n", "")
