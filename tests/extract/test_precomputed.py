@@ -20,7 +20,8 @@ from signstreams.errors import UserError
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.precomputed import missing_points, precomputed_info
+from signstreams.extract.points_place import missing_points
+from signstreams.extract.precomputed import precomputed_info
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_NAMES, HAND_R, POSE, POSE_NAMES, pose_index
 from signstreams.formats.layout import CorpusLayout

@@ -15,7 +15,7 @@ from signstreams.errors import UserError
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
-from signstreams.extract.precomputed import missing_points
+from signstreams.extract.points_place import missing_points
 from signstreams.extract.results import current_metadata
 from signstreams.extract.spans import read_annotations
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id

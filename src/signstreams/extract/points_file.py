@@ -11,7 +11,6 @@ import numpy as np
 from signstreams.extract.wholebody import NUM_WHOLEBODY
 from signstreams.formats.landmarks import NUM_KEYPOINTS
 
-SUFFIXES = (".npz", ".npy", ".pose")
 LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
 MAX_DEPTH_RATIO = 0.1
 """Share of negative third values from which MediaPipe's are depths: a confidence is never negative."""

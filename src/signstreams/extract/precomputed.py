@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +13,8 @@ from signstreams.config.extract import ExtractConfig, PrecomputedConfig
 from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.faces import NOSE_TIP
 from signstreams.extract.hands import assign_hands
-from signstreams.extract.points_file import SUFFIXES, PointsError, PointsFile, is_sentinel, read_points
+from signstreams.extract.points_file import PointsError, PointsFile, is_sentinel, read_points
+from signstreams.extract.points_place import points_path
 from signstreams.extract.rows import RowFinder
 from signstreams.extract.slots import follow, signer_slots
 from signstreams.extract.video import Frame, UnreadableVideoError
@@ -39,35 +38,6 @@ ORDER_ROWS = 500
 """Rows, spread over the video, in which the order is looked at."""
 MIN_PRESENCE_RATIO = 0.1
 """Of a video's rows, the least in which somebody counts as one of the people in it."""
-
-
-def points_path(folder: Path, video_id: str) -> Path | None:
-    """The video's file of points; None when there is none."""
-    found = _candidates(folder, video_id)
-    return found[0] if found else None
-
-
-def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
-    """One line for each video whose points cannot be found, or are there twice; none for other detectors."""
-    folder = config.precomputed.folder
-    if config.detector != "precomputed" or folder is None:
-        return []
-    if not folder.is_dir():
-        return [f"{folder}: no such folder; expected the points of the videos (precomputed.folder)"]
-    problems = []
-    for video_id in video_ids:
-        found = _candidates(folder, video_id)
-        if not found:
-            endings = ", ".join(SUFFIXES)
-            problems.append(
-                f"{folder / video_id}: no points of this video, expected a file ending in {endings}; "
-                "add it, or leave the video out"
-            )
-        elif len(found) > 1:
-            problems.append(f"{found[0]}: the points of this video are also in {found[1].name}; remove one of them")
-        elif found[0].suffix == ".pose" and importlib.util.find_spec("pose_format") is None:
-            problems.append(f"{found[0]}: reading .pose files needs pose-format; pip install 'signstreams[extract]'")
-    return problems
 
 
 def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
@@ -248,10 +218,6 @@ def _check_order(file: PointsFile, points: np.ndarray, video: VideoContext) -> N
             f"{file.path}: the {NUM_KEYPOINTS} points seem to be in another order (noses of body and face are "
             f"{noses:.2f} faces apart, shoulders {width:.2f}), expected pose 33, face 468, left hand 21, right hand 21"
         )
-
-
-def _candidates(folder: Path, video_id: str) -> list[Path]:
-    return [path for suffix in SUFFIXES if (path := folder / f"{video_id}{suffix}").is_file()]
 
 
 def _sha256(path: Path) -> str:

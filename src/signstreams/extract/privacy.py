@@ -70,9 +70,9 @@ def protect(image: np.ndarray, keypoints: np.ndarray, boxes: FrameBoxes, mode: F
     for rows in (HAND_L, HAND_R):
         if present[rows].all():
             _spare_hand(mask, points[rows] - low, head.unit_px)
-    result = image.copy()
     hidden = _blurred(patch, head.extent_px) if mode == "blur" else np.full_like(patch, GREY)
-    np.copyto(result[place], hidden, where=mask[..., None].astype(bool))
+    result = image.copy()
+    result[place] = cv2.copyTo(hidden, mask, patch.copy())
     return result
 
 
