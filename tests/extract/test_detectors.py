@@ -19,7 +19,7 @@ from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.metadata import SignerInfo, VideoMetadata
 from signstreams.streams import STREAMS, BoxState
 
 NUM_FRAMES = {"lsat_one_signer_outdoor": 56, "lsat_one_signer_studio": 72, "lsat_two_people": 24, "webcam_one_hand": 58}
@@ -65,10 +65,34 @@ def test_the_one_hand_of_the_webcam_clip_is_the_right_one(clips: tuple) -> None:
     assert states["hand_r"]["detected"] >= 15
 
 
-def test_the_signer_of_the_two_people_is_the_woman_on_the_right(clips: tuple) -> None:
+def test_all_of_the_two_people_belongs_to_the_woman_on_the_right_who_signs(clips: tuple) -> None:
     layout, found = clips
-    track = read_tracks(layout.tracks("lsat_two_people")).streams["face"]
-    assert (track.box[:, 0] > found["lsat_two_people"].width_px / 2).all()
+    metadata = found["lsat_two_people"]
+    signer = metadata.signer
+    assert (signer.chosen_by, signer.num_people) == ("hand_motion", 2)
+    assert signer.hand_motion[1] > 2 * signer.hand_motion[0]
+    points = read_keypoints(layout.keypoints("lsat_two_people")).keypoints
+    x_px = points[..., 0] * metadata.width_px
+    for name in ("nose", "left_shoulder", "right_shoulder"):
+        assert (x_px[:, pose_index(name)] > 160).all()  # the man's nose is at 100, his left shoulder at 140
+    assert (read_tracks(layout.tracks("lsat_two_people")).streams["face"].box[:, 0] > 160).all()
+    num_hands = 0
+    for hand in (HAND_L, HAND_R):
+        present = points[:, hand.start, 2] > 0
+        assert (x_px[present, hand] > 145).all()  # the man's hands end at 130
+        num_hands += int(present.sum())
+    assert num_hands >= 24  # of 48: both hands are small and blurred
+
+
+def test_people_who_are_alone_are_seen_as_without_a_choice(clips: tuple, shared_data: Path, tmp_path: Path) -> None:
+    _, found = clips
+    for name in set(NUM_FRAMES) - {"lsat_two_people"}:
+        assert found[name].signer == SignerInfo(chosen_by="alone", num_people=1)
+    clip = shared_data / "clips" / "webcam_one_hand.mp4"
+    config = ExtractConfig(videos=[clip], root=tmp_path, signer={"choose": "none"})
+    plain = extract_videos(config).extracted["webcam_one_hand"]
+    assert plain.signer == SignerInfo(chosen_by="detector")
+    assert plain.checksums == found["webcam_one_hand"].checksums
 
 
 def test_arrays_keep_their_ranges_and_sentinels(clips: tuple) -> None:

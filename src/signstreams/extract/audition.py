@@ -33,6 +33,8 @@ _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 Spans = Sequence[tuple[float, float]]
 Run = list[tuple[float, np.ndarray]]
 """Time and image of frames that follow each other."""
+_Moment = tuple[float, list[Face], list[float]]
+"""Time, faces, and of each the speed of the hands."""
 
 
 class Candidate(NamedTuple):
@@ -55,14 +57,11 @@ def audition(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0)
         spans_s: Look only there (rising, apart); None for everywhere.
         frames_fps: Rate of the images where the video is a folder, Hz.
     """
-    sightings: list[tuple[float, list[Face], dict[int, float]]] = []
+    sightings: list[_Moment] = []
     with FaceFinder() as finder, _BodyFinder() as bodies, suppress(UnreadableVideoError):  # the extraction will say so
         for run in _runs(path, spans_s, frames_fps):
             faces = [sorted(finder.find(image), key=lambda face: face.x) for _, image in run]
-            speeds = {
-                index: bodies.hand_speed(run, faces, index) for index in range(len(faces[0])) if len(faces[0]) > 1
-            }
-            sightings.append((run[0][0], faces[0], speeds))
+            sightings.append((run[0][0], faces[0], [bodies.hand_speed(run, faces, k) for k in range(len(faces[0]))]))
     return _candidates(sightings)
 
 
@@ -81,9 +80,9 @@ def choose(candidates: Sequence[Candidate], width_px: int) -> tuple[int, bool]:
     return prominence.index(max(prominence)), False
 
 
-def _candidates(sightings: list[tuple[float, list[Face], dict[int, float]]]) -> list[Candidate]:
+def _candidates(sightings: list[_Moment]) -> list[Candidate]:
     people = link((time_s, faces) for time_s, faces, _ in sightings)
-    speed_of = {id(face): speeds.get(i, 0.0) for _, faces, speeds in sightings for i, face in enumerate(faces)}
+    speed_of = {id(face): speed for _, faces, speeds in sightings for face, speed in zip(faces, speeds, strict=True)}
     least = max(min(2, len(sightings)), MIN_PRESENCE * len(sightings))
     steady = [person for person in people if len(person.faces) >= least]
     if not steady:

@@ -186,7 +186,7 @@ class FollowingGuide:
             for person in self._people
             if person is not self._signer and abs(now_s - person.times_s[-1]) < _OTHERS_STAY_S
         ]
-        return _FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others + self._strangers)
+        return _FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
 
 
 class _FaceView(NamedTuple):
@@ -195,12 +195,14 @@ class _FaceView(NamedTuple):
     Attributes:
         face: The signer's.
         age_s: Time since.
-        others: Everybody else's.
+        others: Those of the others in the cast.
+        strangers: Of nobody known: passers-by, and hands that look like faces; not to be blanked.
     """
 
     face: Face
     age_s: float
     others: list[Face]
+    strangers: list[Face]
 
     def blank(self, part: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
         """See `View`."""
@@ -209,9 +211,11 @@ class _FaceView(NamedTuple):
     def is_signer(self, x: float, y: float) -> bool:
         """See `View`."""
         distance = self.face.distance(x, y)
+        # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
+        strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
         # The nose lies within half a side of the middle; the head may have moved on since, at two sides a second.
         return distance <= 0.75 + min(1.0, 2 * self.age_s) and all(
-            distance < other.distance(x, y) for other in self.others
+            distance < other.distance(x, y) for other in self.others + strangers
         )
 
 
