@@ -123,7 +123,7 @@ def test_every_bad_place_is_named_at_once(tmp_path: Path, make_video: Callable) 
     assert empty.startswith(f"{tmp_path / 'none'}: found no video in this folder, expected files ending in .mp4, .mkv")
     assert "the ending is '.txt', expected one of .mp4" in ending
     assert twice == f"{other / 'a.mkv'}: gives the id 'a', as does {video}; rename one of them"
-    assert "the id 'bad ' is empty or has blanks around it; rename the file" in unsafe
+    assert "the id 'bad ' is empty or has blanks around it; rename it" in unsafe
 
 
 def test_the_same_file_named_twice_is_one_video(folder: Path) -> None:

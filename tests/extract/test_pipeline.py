@@ -212,7 +212,7 @@ def test_results_are_current_only_for_this_video_and_these_settings(
     other = config.model_copy(update={"crop_px": 96})
     assert current_metadata(path, layout, "v", other, discs) is None
     same = config.model_copy(update={"num_jobs": 4, "force": True})
-    assert settings_digest(same, discs, "v", NOT_ANNOTATED) == settings_digest(config, discs, "v", NOT_ANNOTATED)
+    assert settings_digest(same, discs, "v") == settings_digest(config, discs, "v")
     tracks = layout.tracks("v").read_bytes()
     layout.tracks("v").write_bytes(tracks[:-1])
     assert current_metadata(path, layout, "v", config, discs) is None
@@ -235,7 +235,8 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
 def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
     config = ExtractConfig(videos=[tmp_path], root=tmp_path)
     assert set(config.settings()) == {
-        *("fps", "crop_px", "jpeg_quality", "max_buffer_mib", "face_privacy", "spans_only", "span_padding_s"),
+        *("fps", "frames_fps", "crop_px", "jpeg_quality", "max_buffer_mib"),
+        *("face_privacy", "spans_only", "span_padding_s"),
         *("detector", "holistic", "precomputed", "signer", "boxes"),
     }
     assert "folder" not in config.settings()["precomputed"]  # the points count, not where they lie

@@ -1,6 +1,7 @@
 """Config, paths and helpers of all rules. Nothing is computed here that a script could do."""
 
 import copy
+import json
 import shlex
 import shutil
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 PROJECT = Path(workflow.basedir)
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
-from signstreams.config.load import check
+from signstreams.config.extract import ExtractConfig
+from signstreams.config.load import build, check
 from signstreams.config.workflow import WorkflowConfig
 from signstreams.errors import UserError, exit_on_user_error
-from signstreams.formats.layout import SPLITS, VIDEO_SUFFIXES, CorpusLayout, find_videos
+from signstreams.extract.spans import read_annotations
+from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
+from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
 from signstreams.ids import check_id, shown
 from signstreams.streams import HAND_STREAMS, STREAMS
 
@@ -39,8 +43,10 @@ def source_videos(folder):
     except ValueError as error:
         raise UserError(f"{folder}: {error}; rename one of them") from None
     if not videos:
-        endings = " ".join(VIDEO_SUFFIXES)
-        raise UserError(f"{folder}: holds no video (expected files ending in {endings}); put your videos there")
+        raise UserError(
+            f"{folder}: holds no video (expected files ending in {' '.join(VIDEO_SUFFIXES)}, or folders of images ending"
+            f" in {' '.join(IMAGE_SUFFIXES)}); put your videos there"
+        )
     problems = []
     for video_id, path in videos.items():
         try:
@@ -54,11 +60,21 @@ def source_videos(folder):
     return videos
 
 
+def setting_pairs(settings):
+    """Key and text of a mapping's values, as ``--set`` takes them."""
+    spelled = {True: "true", False: "false", None: "none"}
+    return [(key, spelled[value] if isinstance(value, bool | None) else str(value)) for key, value in settings.items()]
+
+
 def setting_words(settings):
     """``--set key=value`` words of a mapping, quoted for the shell."""
-    spelled = {True: "true", False: "false", None: "none"}
-    pairs = ((key, spelled[value] if isinstance(value, bool | None) else value) for key, value in settings.items())
-    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in pairs)
+    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in setting_pairs(settings))
+
+
+def extract_config(section, root):
+    """The config that extraction will use: wrong keys are named now, and ``spans_only`` decides which videos count."""
+    given = [("videos", str(root / "videos")), ("root", str(root))]
+    return build(ExtractConfig, [section.config] if section.config else [], given + setting_pairs(section.set))
 
 
 def of_all_videos(pattern):
@@ -94,8 +110,13 @@ with exit_on_user_error():
         }
     else:
         VIDEOS = source_videos(CONFIG.corpus.videos)
+    CORPUS = CorpusLayout(CONFIG.corpus.root)
+    EXTRACT = extract_config(CONFIG.extract, CONFIG.corpus.root)
+    # Of each video what extraction heeds of meta.csv. The demo corpus gets its meta.csv later; size and seed fix it.
+    HEEDED = {} if IS_DEMO else read_annotations(CORPUS, VIDEOS, EXTRACT)
+    if not IS_DEMO:
+        VIDEOS = {video_id: path for video_id, path in VIDEOS.items() if video_id in HEEDED}
 
-CORPUS = CorpusLayout(CONFIG.corpus.root)
 WORK_DIR = CONFIG.work_dir
 
 

@@ -10,11 +10,29 @@ ARTIFACTS = {
 }
 
 
+def video_input(wildcards):
+    """A file; or a folder, whose own time of change says nothing about its images: a parameter tells those."""
+    path = VIDEOS[wildcards.video]
+    return ancient(path) if path.is_dir() else path
+
+
+def source_of_folder(wildcards):
+    """Changes when an image does; nothing for a file."""
+    return source_stamp(VIDEOS[wildcards.video]) or ""
+
+
+def heeded(wildcards):
+    """The video's spans and box: when these change it is extracted again, and not for any other change of meta.csv."""
+    found = HEEDED.get(wildcards.video)
+    return "" if found is None else json.dumps(found.settings())
+
+
 rule extract:
     """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
     input:
-        video=lambda wildcards: VIDEOS[wildcards.video],
+        video=video_input,
         config=CONFIG.extract.config or [],
+        meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
     output:
         **ARTIFACTS,
     log:
@@ -30,6 +48,8 @@ rule extract:
         root=CORPUS.root,
         config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
         settings=setting_words(CONFIG.extract.set),
+        frames=source_of_folder,
+        annotations=heeded,
     shell:
         '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {input.video:q} --root {params.root:q}'
         " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"

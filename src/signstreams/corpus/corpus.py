@@ -9,13 +9,14 @@ from pathlib import Path
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, raise_errors
 from signstreams.corpus.meta import scan_meta
-from signstreams.formats.layout import VIDEO_SUFFIXES, CorpusLayout, find_videos
+from signstreams.formats.frame_folders import VIDEO_SUFFIXES, is_source
+from signstreams.formats.layout import CorpusLayout, find_videos
 from signstreams.ids import check_id, shown
 
-VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)})")
+VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
 VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
 VIDEO_TWINS = Rule("videos.unique", "error", "one file for each video id")
-VIDEO_FILE = Rule("videos.file", "error", "a video file")
+VIDEO_FILE = Rule("videos.file", "error", "a video file, or a folder of images")
 VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE)
 
 
@@ -116,7 +117,7 @@ def _videos(folder: Path, issues: list[Finding]) -> dict[str, Path]:
             check_id(video_id)
         except ValueError as error:
             issues.append(VIDEO_NAME.breach(place, f"the name {shown(path.name)} {error}", "rename the file"))
-        if not path.is_file():
+        if not is_source(path):
             kind = "a folder" if path.is_dir() else "a link to nothing"
             issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
-    return {video_id: path for video_id, path in videos.items() if path.is_file()}
+    return {video_id: path for video_id, path in videos.items() if is_source(path)}

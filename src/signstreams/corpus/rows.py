@@ -13,7 +13,8 @@ from pathlib import PurePath
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule
 from signstreams.corpus.numbers import parse_number
-from signstreams.formats.layout import SPLITS, VIDEO_SUFFIXES
+from signstreams.formats.frame_folders import VIDEO_SUFFIXES
+from signstreams.formats.layout import SPLITS
 from signstreams.ids import check_id, shown
 
 NUMBER_COLUMNS = ("start", "end", "duration", "fps", "frame_count")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from signstreams.formats.arrays import (
     write_pose,
     write_tracks,
 )
+from signstreams.formats.frame_folders import source_bytes, source_sha256
 from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
@@ -35,18 +37,13 @@ REVISION = 2
 """Raised when the same settings give other results: existing results then no longer count as current."""
 
 
-def settings_digest(config: ExtractConfig, detector: DetectorKind, video_id: str, annotations: VideoAnnotations) -> str:
-    """Digest of all that shapes the results of a video: settings, its annotations, the detector with its version,
-    revision of this code.
+def settings_digest(config: ExtractConfig, detector: DetectorKind, video_id: str) -> str:
+    """Digest of all that shapes the results of every video: settings, detector with its version, revision of this code.
+
+    What is a single video's own (spans, box, the file of its points) is not in it: a corpus made alike has one digest.
     """
-    return digest(
-        {
-            "revision": REVISION,
-            "settings": config.settings(),
-            "annotations": annotations.settings(),
-            "detector": detector.info(config, video_id).model_dump(mode="json"),
-        }
-    )
+    info = detector.info(config, video_id)
+    return digest({"revision": REVISION, "settings": config.settings(), "detector": [info.name, info.version]})
 
 
 def current_metadata(
@@ -63,9 +60,11 @@ def current_metadata(
     except (OSError, ValueError):
         return None
     is_current = (
-        found.settings_digest == settings_digest(config, detector, video_id, annotations)
-        and found.source_bytes == video_path.stat().st_size
-        and found.source_sha256 == sha256_file(video_path)
+        found.settings_digest == settings_digest(config, detector, video_id)
+        and found.detector == detector.info(config, video_id)
+        and (found.spans_s, found.box) == (_spans(annotations), annotations.box)
+        and found.source_bytes == source_bytes(video_path)
+        and found.source_sha256 == source_sha256(video_path)
         and found.checksums == checksums(layout, video_id)
     )
     return found if is_current else None
@@ -122,14 +121,15 @@ def write_record(
     metadata = VideoMetadata(
         video_id=video_id,
         source_name=video_path.name,
-        source_bytes=video_path.stat().st_size,
-        source_sha256=sha256_file(video_path),
+        source_bytes=source_bytes(video_path),
+        source_sha256=source_sha256(video_path),
         crop_px=config.crop_px,
         detector=detector.info(config, video_id),
         face_privacy=config.face_privacy,
-        spans_s=None if annotations.spans_s is None else list(annotations.spans_s),
+        spans_s=_spans(annotations),
+        box=annotations.box,
         settings=config.settings(),
-        settings_digest=settings_digest(config, detector, video_id, annotations),
+        settings_digest=settings_digest(config, detector, video_id),
         checksums=sums,
         signstreams_version=signstreams.__version__,
         **found,
@@ -151,12 +151,22 @@ def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
     return {name: sha256_file(path) for name, path in paths.items()}
 
 
-def mean_rate_hz(times_s: list[float]) -> float:
-    """Frames a second over the video, rounded to what timestamps in milliseconds can tell; 0 for a single frame."""
-    if len(times_s) < 2:
+def mean_rate_hz(times_s: list[float], spans_s: Sequence[tuple[float, float]] | None = None) -> float:
+    """Frames a second over the video, or over its spans, rounded to what timestamps in milliseconds can tell; 0 when
+    no two frames follow each other.
+    """
+    steps_s = np.diff(times_s)
+    if spans_s is not None:
+        span = np.searchsorted([start for start, _ in spans_s], times_s, side="right")
+        steps_s = steps_s[np.diff(span) == 0]
+    if not len(steps_s):
         return 0.0
-    rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
+    rate_hz = float(len(steps_s) / steps_s.sum())
     return float(round(rate_hz)) if math.isclose(rate_hz, round(rate_hz), rel_tol=1e-4) else rate_hz
+
+
+def _spans(annotations: VideoAnnotations) -> list[tuple[float, float]] | None:
+    return None if annotations.spans_s is None else list(annotations.spans_s)
 
 
 class KeypointSpool:

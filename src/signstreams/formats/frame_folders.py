@@ -30,6 +30,11 @@ def images_folder(folder: Path) -> Path | None:
     return None
 
 
+def is_source(path: Path) -> bool:
+    """Whether it is a file, or a folder that is a video."""
+    return images_folder(path) is not None if path.is_dir() else path.is_file()
+
+
 def image_files(folder: Path) -> list[Path]:
     """Images of the video ``folder`` in natural order (2 before 10); none when it is no video."""
     place = images_folder(folder)

@@ -71,6 +71,8 @@ class VideoMetadata(BaseModel):
     """What was done to faces in the crops."""
     spans_s: list[tuple[float, float]] | None
     """Spans that were extracted, seconds of the video; None: all of it."""
+    box: tuple[float, float, float, float] | None = None
+    """Where meta.csv says the signer is, x0, y0, x1, y1 in px; None where it says nothing."""
     settings: dict[str, Any]
     """The extraction config as used."""
     settings_digest: str
