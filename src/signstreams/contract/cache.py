@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from signstreams.contract.inventory import Artifact
 from signstreams.contract.records import VideoCheck
-from signstreams.contract.rules import RULES
+from signstreams.contract.rules import CONTRACT_RULES
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import CorpusLayout
 
@@ -48,7 +48,7 @@ _ADAPTER = TypeAdapter(_Record)
 @cache
 def rules_digest(decode: str) -> str:
     """Digest of all that decides about a video besides its files."""
-    rules = sorted((rule.id, rule.severity, rule.expects) for rule in RULES.values())
+    rules = sorted((rule.id, rule.severity, rule.expects) for rule in CONTRACT_RULES)
     return digest({"revision": REVISION, "rules": rules, "decode": decode})
 
 

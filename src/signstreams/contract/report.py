@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import signstreams
@@ -60,7 +59,7 @@ def build_report(
 
 def build_manifest(files: Sequence[FileRecord]) -> dict[str, Any]:
     """Content of ``contract/manifest.json``; ``digest`` changes when any file does."""
-    rows = [asdict(record) for record in sorted(files, key=lambda record: record.path)]
+    rows = [dict(vars(record)) for record in sorted(files, key=lambda record: record.path)]
     return {
         "format_version": FORMAT_VERSION,
         "digest": digest([(row["path"], row["sha256"]) for row in rows]),
