@@ -17,6 +17,9 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 
 
+_TOUCH_S = 1e-6  # 0.7 + 0.1 is a little less than 0.9 - 0.1
+
+
 def read_annotations(
     layout: CorpusLayout, video_ids: Collection[str], config: ExtractConfig
 ) -> dict[str, VideoAnnotations]:
@@ -77,7 +80,7 @@ def merged(spans_s: Sequence[tuple[float, float]], padding_s: float) -> tuple[tu
     """Spans with so much before and after them, in order of time; those that overlap or touch are one."""
     result: list[tuple[float, float]] = []
     for start, end in sorted((max(0.0, start - padding_s), end + padding_s) for start, end in spans_s):
-        if result and start <= result[-1][1]:
+        if result and start <= result[-1][1] + _TOUCH_S:
             result[-1] = (result[-1][0], max(end, result[-1][1]))
         else:
             result.append((start, end))
