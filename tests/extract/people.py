@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+from pose_format import Pose, PoseHeader
+from pose_format.numpy import NumPyPoseBody
+from pose_format.pose_header import PoseHeaderDimensions
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
+from signstreams.extract.pipeline import extract_video
 from signstreams.extract.wholebody import BODY_NAMES, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import VideoMetadata
 
 WIDTH, HEIGHT = 160, 120
 BODY = {
@@ -45,3 +56,31 @@ def mediapipe(points: np.ndarray) -> np.ndarray:
     points[..., :2] /= (WIDTH, HEIGHT)
     points[missing] = (-1, -1, 0)
     return from_wholebody(points)
+
+
+def extracted(
+    path: Path,
+    tmp_path: Path,
+    save: Callable[[Path], object],
+    *,
+    annotations: VideoAnnotations = NOT_ANNOTATED,
+    **settings: object,
+) -> tuple[VideoMetadata, CorpusLayout]:
+    """Let ``save(folder)`` write the points of a video, and extract it with them."""
+    folder = tmp_path / "points"
+    folder.mkdir(exist_ok=True)
+    save(folder)
+    points = {"folder": folder, **settings.pop("precomputed", {})}
+    config = ExtractConfig(
+        videos=[path], root=tmp_path / "corpus", detector="precomputed", precomputed=points, **settings
+    )
+    layout = CorpusLayout(config.root)
+    return extract_video(path, layout, path.stem, config, annotations=annotations), layout
+
+
+def write_pose(path: Path, components: list, points: np.ndarray) -> None:
+    """A .pose file of (T, P, points, x y [z] confidence)."""
+    header = PoseHeader(0.2, PoseHeaderDimensions(WIDTH, HEIGHT, 0), components)
+    body = NumPyPoseBody(30.0, points[..., :-1].astype(np.float32), points[..., -1].astype(np.float32))
+    with path.open("wb") as file:
+        Pose(header, body).write(file)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,16 @@ class PointsError(ValueError):
     """A file of points cannot be used; the message is one line that names the file."""
 
 
-class PointsFile(NamedTuple):
-    """Points as a tool wrote them. T rows, P people, J points.
+@dataclass(frozen=True)
+class PointsFile:
+    """Points as a tool wrote them. T rows, P people, J points. They stay as they are on disk or in memory: an hour of
+    video has 100,000 rows.
 
     Attributes:
         path: The file.
-        points: (T, P, J, 2) float32 x, y.
-        confidence: (T, P, J) float32; None when the file has none.
+        array: (T, P, K, 2 or more) numbers, x and y first.
+        scores: (T, P, K) confidence; None when the file has none.
+        columns: (J,) which of the K is each of the 543 or 133 points, -1 for none; None where K is J.
         is_px: Whether the file says that x and y are px; None when it does not say.
         fps: Rows a second; None when it does not say.
         times_s: (T,) time of each row; None likewise.
@@ -34,12 +37,30 @@ class PointsFile(NamedTuple):
     """
 
     path: Path
-    points: np.ndarray
-    confidence: np.ndarray | None
+    array: np.ndarray
+    scores: np.ndarray | None
+    columns: np.ndarray | None = None
     is_px: bool | None = None
     fps: float | None = None
     times_s: np.ndarray | None = None
     size_px: tuple[float, float] | None = None
+
+    @property
+    def num_points(self) -> int:
+        """J: 543 or 133."""
+        return self.array.shape[2] if self.columns is None else len(self.columns)
+
+    def take(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """(N, P, J, 2) x, y and (N, P, J) confidence, float32; without scores it is 1, and 0 for points at 0, 0."""
+        points = self.array[rows, :, :, :2].astype(np.float32)
+        if self.scores is None:
+            confidence = (points != 0).any(axis=-1).astype(np.float32)
+        else:
+            confidence = self.scores[rows].astype(np.float32)
+        if self.columns is not None:
+            points, confidence = points[:, :, self.columns], confidence[:, :, self.columns]
+            confidence[:, :, self.columns < 0] = 0
+        return points, confidence
 
 
 def read_points(path: Path) -> PointsFile:
@@ -54,7 +75,7 @@ def read_points(path: Path) -> PointsFile:
 
         return read_pose_file(path)
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # an npz is read, an npy left on the disk
         if isinstance(loaded, np.ndarray):
             return _points_file(path, _numbers(path, "the array", loaded))
         with loaded:
@@ -62,7 +83,7 @@ def read_points(path: Path) -> PointsFile:
     except PointsError:
         raise
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error):
+        if "pickle" in str(error) or "Python objects" in str(error):
             raise PointsError(
                 f"{path}: holds Python objects, expected numbers; write it with np.save and dtype float32"
             ) from None
@@ -124,16 +145,21 @@ def _points_file(
         is_rising = times_s.shape == (len(array),) and np.isfinite(times_s).all() and (np.diff(times_s) > 0).all()
         if not is_rising:
             raise PointsError(f"{path}: times_s is {times_s.shape}, expected {len(array)} rising times, one a row")
-    confidence = None if scores is None else scores.astype(np.float32)
-    return PointsFile(path, array[..., :2].astype(np.float32), confidence, None, fps, times_s, size_px)
+    return PointsFile(path, array, scores, fps=fps, times_s=times_s, size_px=size_px)
 
 
 def _is_depth(array: np.ndarray) -> bool:
     """Whether the third of three values is MediaPipe's depth, which is negative for much of a body."""
     if array.shape[-2] != NUM_KEYPOINTS:
         return False
-    third = array[..., 2][~is_sentinel(array[..., :2])]
+    some = array[spread_rows(len(array))]
+    third = some[..., 2][~is_sentinel(some[..., :2])]
     return bool((third < 0).mean() > MAX_DEPTH_RATIO) if len(third) else False
+
+
+def spread_rows(num_rows: int) -> slice:
+    """About a thousand rows, or all, spread over the video: enough to tell how a file is written."""
+    return slice(None, None, max(1, num_rows // 1000))
 
 
 def is_sentinel(points: np.ndarray) -> np.ndarray:

@@ -32,20 +32,19 @@ def read_pose_file(path: Path) -> PointsFile:
         reason = f"{type(error).__name__}: {error}"
         raise PointsError(f"{path}: is no .pose file that pose-format can read ({reason})") from None
     family, targets = _targets(path, pose.header.components)
-    columns, rows = np.array([(column, row) for column, row in enumerate(targets) if row is not None]).T
     num_frames, num_people = pose.body.confidence.shape[:2]
     if 0 in (num_frames, num_people):
         raise PointsError(f"{path}: holds {num_frames} frames of {num_people} people, expected some")
-    num_points = NUM_KEYPOINTS if family is MEDIAPIPE else NUM_WHOLEBODY
-    points = np.full((num_frames, num_people, num_points, 2), np.nan, np.float32)
-    confidence = np.zeros((num_frames, num_people, num_points), np.float32)
-    points[:, :, rows] = pose.body.data.data[:, :, columns, :2]
-    confidence[:, :, rows] = pose.body.confidence[:, :, columns]
+    columns = np.full(NUM_KEYPOINTS if family is MEDIAPIPE else NUM_WHOLEBODY, -1)
+    for column, row in enumerate(targets):
+        if row is not None:
+            columns[row] = column
     size = pose.header.dimensions
     return PointsFile(
         path,
-        points,
-        confidence,
+        pose.body.data.data,
+        pose.body.confidence,
+        columns,
         is_px=True,
         fps=float(pose.body.fps) if pose.body.fps and pose.body.fps > 0 else None,
         size_px=(size.width, size.height) if size.width and size.height else None,

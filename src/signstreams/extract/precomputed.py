@@ -13,10 +13,10 @@ from signstreams.config.extract import ExtractConfig, PrecomputedConfig
 from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.faces import NOSE_TIP
 from signstreams.extract.hands import assign_hands
-from signstreams.extract.points_file import PointsError, PointsFile, is_sentinel, read_points
+from signstreams.extract.points_file import PointsError, PointsFile, is_sentinel, read_points, spread_rows
 from signstreams.extract.points_place import points_path
 from signstreams.extract.rows import RowFinder
-from signstreams.extract.slots import follow, signer_slots
+from signstreams.extract.slots import Box, follow, signer_slots
 from signstreams.extract.video import Frame, UnreadableVideoError
 from signstreams.extract.wholebody import BODY_NAMES, NUM_WHOLEBODY, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
 from signstreams.files import sha256_file
@@ -34,8 +34,8 @@ MAX_NOSE_DISTANCE, MIN_SHOULDER_WIDTH = 0.35, 0.1
 """Between the noses of body and face mesh, and between the shoulders, over the extent of the face: .1 and 1.6 on real
 clips; .6 or .02 when rows have another order."""
 SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
-ORDER_ROWS = 500
-"""Rows, spread over the video, in which the order is looked at."""
+BLOCK_ROWS = 512
+"""Rows looked at together."""
 MIN_PRESENCE_RATIO = 0.1
 """Of a video's rows, the least in which somebody counts as one of the people in it."""
 
@@ -65,9 +65,10 @@ class PrecomputedDetector:
             raise UnreadableVideoError(f"no points of '{video.video_id}' in {config.precomputed.folder}")
         try:
             file = read_points(path)
-            self._points, self.signer = usable_points(file, config, video)
+            self._points = SignerPoints(file, config, video)
         except PointsError as error:
             raise UnreadableVideoError(str(error)) from None
+        self.signer = self._points.signer
         self._aspect_ratio = video.width_px / video.height_px
         self._rows = RowFinder(file, video, is_whole=not config.spans_only)
         self.note: str | None = None
@@ -91,51 +92,84 @@ class PrecomputedDetector:
             raise UnreadableVideoError(str(error)) from None
         if row is None:
             return missing_keypoints()
-        points = self._points[row]
+        points = self._points.row(row)
         return assign_hands(from_wholebody(points) if len(points) == NUM_WHOLEBODY else points, self._aspect_ratio)
 
 
 PRECOMPUTED = DetectorKind(precomputed_info, PrecomputedDetector, sees_pixels=False)
 
 
-def usable_points(file: PointsFile, config: ExtractConfig, video: VideoContext) -> tuple[np.ndarray, SignerInfo]:
-    """The signer's points, (T, J, 3) float32 in our units and with our sentinel, and who of how many that is.
+class SignerPoints:
+    """The signer's points, in our units and with our sentinel, row by row.
+
+    Args:
+        file: The points of all people.
+        config: Units, least confidence, choice of the signer.
+        video: Whose frames they belong to.
+
+    Attributes:
+        signer: Who of how many people that is.
 
     Raises:
         PointsError: When they cannot belong to this video's frames.
     """
-    is_wholebody = file.points.shape[2] == NUM_WHOLEBODY
-    confidence = _confidence(file)
-    present = ~is_sentinel(file.points) & (confidence > 0)  # NaN is not above 0 either
-    if is_wholebody:
-        present &= confidence >= config.precomputed.min_confidence
-        _drop_guessed_parts(present)
-    if not present.any():
-        raise PointsError(f"{file.path}: every point is missing, or below a confidence of {_least(config, file)}")
-    fractions = file.points / _scale(file, present, config.precomputed, video)
-    _check_inside(file, fractions[present], video)
-    slots, signer = _signer(fractions, present, is_wholebody, config, video)
-    rows = np.arange(len(slots))
-    points = np.concatenate([fractions[rows, slots], confidence[rows, slots, :, None].clip(MIN_CONFIDENCE, 1)], axis=-1)
-    points[~present[rows, slots] | (slots < 0)[:, None]] = MISSING
-    if not is_wholebody:
-        _check_order(file, points, video)
-    return points.astype(np.float32, copy=False), signer
 
+    def __init__(self, file: PointsFile, config: ExtractConfig, video: VideoContext) -> None:
+        self._file, self._config = file, config.precomputed
+        self._is_wholebody = file.num_points == NUM_WHOLEBODY
+        some = spread_rows(len(file.array))
+        self._unscored = self._unscored_parts(some)
+        points, _, present = self._read(some)
+        if not present.any():
+            least = config.precomputed.min_confidence if self._is_wholebody else 0
+            raise PointsError(f"{file.path}: every point is missing, or below a confidence of {least}")
+        self._scale = _scale(file, points[present], config.precomputed, video)
+        _check_inside(file, points[present] / self._scale, video)
+        self._slots, self.signer = self._choose(config, video)
+        if not self._is_wholebody:
+            _check_order(file, np.array([self.row(row) for row in range(len(file.array))[some]]), video)
 
-def _confidence(file: PointsFile) -> np.ndarray:
-    """(T, P, J); 1 where the file has none. MediaPipe's hands and faces have none of their own: exporters write 0."""
-    if file.confidence is None:
-        # Without a confidence, tools write a missing point as 0, 0 or NaN.
-        return (file.points != 0).any(axis=-1).astype(np.float32)
-    confidence = file.confidence
-    if file.points.shape[2] == NUM_KEYPOINTS:
-        for part in (FACE, HAND_L, HAND_R):
-            written = confidence[..., part]
-            if not (written > 0).any():
-                confidence = confidence.copy() if confidence is file.confidence else confidence
-                confidence[..., part] = (file.points[:, :, part] != 0).any(axis=-1)
-    return confidence
+    def row(self, row: int) -> np.ndarray:
+        """(J, 3) float32."""
+        points, confidence, present = (part[0] for part in self._read(slice(row, row + 1)))
+        slot = self._slots[row]
+        result = np.concatenate(
+            [points[slot] / self._scale, confidence[slot, :, None].clip(MIN_CONFIDENCE, 1)], axis=-1
+        )
+        result[~present[slot] if slot >= 0 else slice(None)] = MISSING
+        return result
+
+    def _read(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N, P, J, 2) as written, (N, P, J) confidence, (N, P, J) whether the point counts as found."""
+        points, confidence = self._file.take(rows)
+        for part in self._unscored:
+            confidence[..., part] = (points[:, :, part] != 0).any(axis=-1)
+        present = ~is_sentinel(points) & (confidence > 0)  # NaN is not above 0 either
+        if self._is_wholebody:
+            present &= confidence >= self._config.min_confidence
+            _drop_guessed_parts(present)
+        return points, confidence, present
+
+    def _unscored_parts(self, some: slice) -> list[slice]:
+        """Parts of MediaPipe's points whose confidence is 0 throughout: it has none for them, and exporters write 0."""
+        if self._is_wholebody:
+            return []
+        _, confidence = self._file.take(some)
+        return [part for part in (FACE, HAND_L, HAND_R) if not (confidence[..., part] > 0).any()]
+
+    def _choose(self, config: ExtractConfig, video: VideoContext) -> tuple[np.ndarray, SignerInfo]:
+        """(T,) slot of the signer in each row, -1 where there is none; and how she was chosen."""
+        num_rows, num_people = self._file.array.shape[:2]
+        if num_people == 1 or (config.signer.choose == "none" and video.box is None):
+            return np.zeros(num_rows, int), SignerInfo(chosen_by="detector")
+        names = BODY_NAMES if self._is_wholebody else POSE_NAMES
+        joints = [names.index(f"{side}_{part}") for part in ("shoulder", "wrist") for side in ("left", "right")]
+        seen = np.empty((num_rows, num_people, 4, 2))  # px
+        for start in range(0, num_rows, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            points, _, present = self._read(rows)
+            seen[rows] = np.where(present[:, :, joints, None], points[:, :, joints] / self._scale, np.nan)
+        return choose_signer(seen * (video.width_px, video.height_px), video.box)
 
 
 def _drop_guessed_parts(present: np.ndarray) -> None:
@@ -143,17 +177,13 @@ def _drop_guessed_parts(present: np.ndarray) -> None:
         present[..., part] &= present[..., part].mean(axis=-1, keepdims=True) >= MIN_PART_RATIO
 
 
-def _least(config: ExtractConfig, file: PointsFile) -> float:
-    return config.precomputed.min_confidence if file.points.shape[2] == NUM_WHOLEBODY else 0
-
-
-def _scale(file: PointsFile, present: np.ndarray, config: PrecomputedConfig, video: VideoContext) -> np.ndarray:
-    """(2,) what x and y are to be divided by."""
+def _scale(file: PointsFile, found: np.ndarray, config: PrecomputedConfig, video: VideoContext) -> np.ndarray:
+    """(2,) what x and y are to be divided by; ``found`` (N, 2) are points as written."""
     is_px = file.is_px
     if config.units != "auto":
         is_px = config.units == "px"
     elif is_px is None:
-        is_px = bool(np.median(np.abs(file.points[present])) > PX_FROM)
+        is_px = bool(np.median(np.abs(found)) > PX_FROM)
     if not is_px:
         return np.ones(2, np.float32)
     if file.size_px is None:
@@ -177,33 +207,31 @@ def _check_inside(file: PointsFile, fractions: np.ndarray, video: VideoContext) 
         )
 
 
-def _signer(
-    fractions: np.ndarray, present: np.ndarray, is_wholebody: bool, config: ExtractConfig, video: VideoContext
-) -> tuple[np.ndarray, SignerInfo]:
-    """(T,) slot of the signer in each row, -1 where there is none; and how she was chosen."""
-    if fractions.shape[1] == 1 or (config.signer.choose == "none" and video.box is None):
-        return np.zeros(len(fractions), int), SignerInfo(chosen_by="detector")
-    names = BODY_NAMES if is_wholebody else POSE_NAMES
-    rows = [names.index(f"{side}_{part}") for part in ("shoulder", "wrist") for side in ("left", "right")]
-    seen = np.where(present[:, :, rows, None], fractions[:, :, rows], np.nan)
-    seen = seen * (video.width_px, video.height_px)  # (T, P, 4, 2) px
+def choose_signer(seen: np.ndarray, box: Box | None) -> tuple[np.ndarray, SignerInfo]:
+    """Of several people.
+
+    Args:
+        seen: (T, P, 4, 2) left and right shoulder, left and right wrist, px; NaN where missing.
+        box: Of meta.csv.
+
+    Returns:
+        (T,) slot of the signer in each row, -1 where there is none; and how she was chosen.
+    """
     left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
     middles = (left + right) / 2
     people = follow(middles, wrists, np.maximum(np.linalg.norm(left - right, axis=-1) / 2, 1.0))
-    slots = signer_slots(people, middles, video.box)
+    slots = signer_slots(people, middles, box)
     at_hand = [person for person in people if len(person.slots) >= MIN_PRESENCE_RATIO * len(slots)]
-    if len(at_hand) < 2 and video.box is None:
+    if len(at_hand) < 2 and box is None:
         return slots, SignerInfo(chosen_by="alone", num_people=len(at_hand))
     at_hand.sort(key=lambda person: np.mean([middles[row, slot, 0] for row, slot in person.slots.items()]))
     motion = [round(person.motion / max(len(person.slots), 1), 3) for person in at_hand]
-    return slots, SignerInfo(
-        chosen_by="hand_motion" if video.box is None else "box", num_people=len(at_hand), hand_motion=motion
-    )
+    chosen_by = "hand_motion" if box is None else "box"
+    return slots, SignerInfo(chosen_by=chosen_by, num_people=len(at_hand), hand_motion=motion)
 
 
-def _check_order(file: PointsFile, points: np.ndarray, video: VideoContext) -> None:
+def _check_order(file: PointsFile, some: np.ndarray, video: VideoContext) -> None:
     """Rows in another order (the face first, as in some data sets) put noses apart, or shoulders on one spot."""
-    some = points[:: max(1, len(points) // ORDER_ROWS)]
     px = np.where(some[..., 2:] > 0, some[..., :2], np.nan) * (video.width_px, video.height_px)  # (T', 543, 2)
     nose, shoulders, face = px[:, 0], px[:, SHOULDERS], px[:, FACE]
     known = ~np.isnan(nose[:, 0]) & ~np.isnan(face[:, NOSE_TIP, 0]) & ~np.isnan(shoulders[..., 0]).any(axis=1)

@@ -29,7 +29,7 @@ class RowFinder:
 
     def __init__(self, file: PointsFile, video: VideoContext, *, is_whole: bool) -> None:
         self._file, self._video, self._is_whole = file, video, is_whole
-        self._num_rows = len(file.points)
+        self._num_rows = len(file.array)
         self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
         self._rate_hz = (file.fps if not self._by_number else None) or video.fps
         self._max_away_s = (
