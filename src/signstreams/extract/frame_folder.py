@@ -121,7 +121,7 @@ def frame_places(names: Sequence[str]) -> tuple[list[int], str | None]:
         return in_order, None
     numbers = [int(match[1]) for match in found if match]
     steps = [after - before for before, after in pairwise(numbers)]
-    step = sorted(steps)[len(steps) // 2]
+    step = sorted(steps)[(len(steps) - 1) // 2]
     if step <= 0 or any(s <= 0 or s % step for s in steps):
         return in_order, None
     places = [(number - numbers[0]) // step for number in numbers]

@@ -1,0 +1,236 @@
+"""A folder of images as one video: which folders are, their order and times, and images that are not as the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.config.contract import ContractConfig
+from signstreams.config.extract import ExtractConfig
+from signstreams.contract.validate import validate
+from signstreams.corpus.corpus import load_corpus
+from signstreams.errors import UserError
+from signstreams.extract.batch import extract_videos, find_all_videos
+from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.frame_folder import frame_places
+from signstreams.extract.video import UnreadableVideoError, VideoReader
+from signstreams.formats.frame_folders import images_folder, source_bytes, source_sha256, source_stamp
+from signstreams.formats.layout import CorpusLayout, find_videos
+from signstreams.formats.metadata import read_metadata
+
+FIRST = 1
+
+
+def picture(index: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """RGB; the number is in the red of all pixels."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[..., 0] = 3 * index
+    return image
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Callable[..., Path]:
+    """``frames("videos/a", 12)`` writes images 1 to 12 named as PHOENIX-2014T names them."""
+
+    def make(folder: str, num_frames: int = 12, name: str = "images{:04d}.png", *, without: tuple = ()) -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for index in range(num_frames):
+            if index not in without:
+                cv2.imwrite(str(path / name.format(index + FIRST)), picture(index)[..., ::-1])
+        return path
+
+    return make
+
+
+def read(path: Path, fps: float | None = None, **settings: object) -> tuple[VideoReader, list]:
+    with VideoReader(path, **settings) as reader:
+        return reader, list(reader.frames(fps))
+
+
+def shown(found: list) -> list[int]:
+    return [round(int(frame.image[5, 5, 0]) / 3) for frame in found]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "bmp", "webp", "PNG"])
+def test_images_are_frames_in_the_order_of_their_numbers(frames: Callable, ending: str) -> None:
+    folder = frames("a", 12, "f{}." + ending)  # f10 comes before f2 in the alphabet
+    reader, found = read(folder)
+    assert shown(found) == list(range(12))
+    assert [frame.time_s for frame in found] == pytest.approx([k / 25 for k in range(12)])
+    assert [frame.source_index for frame in found] == list(range(12))
+    assert (reader.width_px, reader.height_px, reader.fps, reader.duration_s) == (160, 120, 25, 12 / 25)
+    assert reader.num_frames(None) == 12 and reader.note is None
+
+
+def test_a_rate_of_its_own_and_a_target_rate(frames: Callable) -> None:
+    folder = frames("a", 60)
+    _, found = read(folder, 25, frames_fps=30)
+    assert len(found) == 50
+    assert found[-1].time_s == pytest.approx(49 / 25)
+
+
+def test_missing_numbers_keep_the_time_of_the_others_and_are_noted(frames: Callable) -> None:
+    reader, found = read(frames("a", 12, without=(3, 4, 8)))
+    assert shown(found) == [0, 1, 2, 5, 6, 7, 9, 10, 11]
+    assert [frame.time_s for frame in found] == pytest.approx([k / 25 for k in shown(found)])
+    assert reader.note == "3 of 12 frames are missing by their numbers, the first is 4"
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["a0", "a5", "a10"], [0, 1, 2]),  # thinned: every fifth
+        (["a0", "a5", "a10", "a20"], [0, 1, 2, 4]),
+        (["0", "33", "67", "100"], [0, 1, 2, 3]),  # milliseconds
+        (["x", "y", "z"], [0, 1, 2]),
+        (["a1", "b1", "c2"], [0, 1, 2]),
+        (["a1_left", "a2_left", "a4_left"], [0, 1, 3]),
+    ],
+)
+def test_numbers_tell_the_time_where_they_are_regular(names: list[str], places: list[int]) -> None:
+    assert frame_places(names)[0] == places
+
+
+def test_what_cannot_be_decoded_is_noted_and_its_time_stays_empty(frames: Callable) -> None:
+    folder = frames("a", 12, "{:02d}.jpg")
+    (folder / "05.jpg").write_bytes((folder / "05.jpg").read_bytes()[:300])
+    (folder / "01.jpg").write_bytes(b"")
+    reader, found = read(folder)
+    assert [frame.source_index for frame in found] == [1, 2, 3, *range(5, 12)]
+    assert found[3].time_s - found[2].time_s == pytest.approx(2 / 25)
+    assert reader.note == "cannot be decoded: 01.jpg, 05.jpg"
+    reader, sampled = read(folder, 25, spans_s=[(0.16, 0.2)])  # on screen there: the image before
+    assert shown(sampled) == [3]
+
+
+def test_other_sizes_and_formats_are_brought_to_those_of_the_first(frames: Callable) -> None:
+    folder = frames("a", 4)
+    cv2.imwrite(str(folder / "images0002.png"), picture(1, 320, 240)[..., ::-1])
+    cv2.imwrite(str(folder / "images0003.png"), np.full((120, 160), 77, np.uint8))
+    deep = np.full((120, 160, 3), 200 * 257, np.uint16)
+    cv2.imwrite(str(folder / "images0004.png"), deep)
+    reader, found = read(folder)
+    assert {frame.image.shape for frame in found} == {(120, 160, 3)}
+    assert all(frame.image.dtype == np.uint8 for frame in found)
+    assert [frame.image[9, 9].tolist() for frame in found] == [[0, 90, 90], [3, 90, 90], [77] * 3, [200] * 3]
+    assert reader.note == "1 images are not of 160x120 px as the first, and were scaled"
+
+
+def test_transparent_pixels_are_black(frames: Callable) -> None:
+    folder = frames("a", 1)
+    image = np.full((40, 40, 4), 255, np.uint8)
+    image[:20, :, 3] = 0
+    for name, dtype in (("images0001.png", np.uint8), ("images0002.png", np.uint16)):
+        cv2.imwrite(str(folder / name), image.astype(dtype) * (257 if dtype == np.uint16 else 1))
+    for frame in read(folder)[1]:
+        assert frame.image[5, 5].tolist() == [0, 0, 0]
+        assert frame.image[30, 5].tolist() == [255] * 3
+
+
+def test_a_folder_without_a_whole_image_says_so(frames: Callable, tmp_path: Path) -> None:
+    folder = frames("a", 2)
+    for path in folder.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UnreadableVideoError, match="none of the folder's 2 images can be decoded"):
+        VideoReader(folder)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UnreadableVideoError, match="holds no images"):
+        VideoReader(tmp_path / "b")
+
+
+def test_spans_open_only_the_images_they_need(frames: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = frames("a", 50)
+    expected = [(f.time_s, f.source_index) for f in read(folder, 12)[1] if 0.4 <= f.time_s < 0.6 or f.time_s >= 1.8]
+    opened = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or real(path))
+    reader, found = read(folder, 12, spans_s=[(0.4, 0.6), (1.8, 9.0)])
+    assert [(frame.time_s, frame.source_index) for frame in found] == expected
+    assert len(set(opened)) < 18
+    assert reader.end_s == 2.0
+
+
+def test_folders_of_frames_are_found_beside_files(frames: Callable, make_video: Callable, tmp_path: Path) -> None:
+    make_video("film.mp4", 2)
+    frames("videos/01April.2010 heute-6694", 2)
+    frames("videos/nested/1", 2)
+    frames("videos/several/1", 1)
+    frames("videos/several/2", 1)
+    (tmp_path / "videos" / "thumb.jpg").touch()
+    (tmp_path / "videos" / "empty").mkdir()
+    frames("videos/.hidden", 1)
+    expected = {
+        "01April.2010 heute-6694": tmp_path / "videos" / "01April.2010 heute-6694",
+        "film": tmp_path / "videos" / "film.mp4",
+        "nested": tmp_path / "videos" / "nested",
+    }
+    assert find_videos(tmp_path / "videos") == expected
+    assert find_all_videos([tmp_path / "videos"]) == expected
+    assert load_corpus(tmp_path).videos == expected
+
+
+def test_a_folder_of_frames_can_be_named_itself(
+    frames: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, nested = frames("x/plain", 2), frames("y/nested/1", 2).parent
+    assert find_all_videos([plain, nested]) == {"plain": plain, "nested": nested}
+    monkeypatch.chdir(plain)
+    assert list(find_all_videos([Path(".")])) == ["plain"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"found no video in this folder.*or folders of images \(\.png"):
+        find_all_videos([tmp_path / "none"])
+
+
+def test_a_folder_and_a_file_of_one_name_are_refused(frames: Callable, make_video: Callable, tmp_path: Path) -> None:
+    make_video("a.mp4", 1)
+    frames("videos/a", 1)
+    with pytest.raises(ValueError, match=r"'a' and 'a\.mp4' both give the video id 'a'"):
+        find_videos(tmp_path / "videos")
+    with pytest.raises(UserError, match="gives the id 'a', as does"):
+        find_all_videos([tmp_path / "videos"])
+
+
+def test_digest_and_stamp_follow_every_image_and_nothing_else(frames: Callable) -> None:
+    folder = frames("a/1", 3).parent
+    before = (source_sha256(folder), source_stamp(folder), source_bytes(folder))
+    (folder / "1" / ".DS_Store").touch()
+    (folder / "1" / "notes.txt").write_text("mine")
+    assert (source_sha256(folder), source_stamp(folder), source_bytes(folder)) == before
+    image = folder / "1" / "images0002.png"
+    data = bytearray(image.read_bytes())
+    data[-1] ^= 1
+    image.write_bytes(data)  # in place, and as long: the folder's own time of change stays
+    os.utime(image, ns=(1, 2**62))
+    assert source_sha256(folder) != before[0]
+    assert source_stamp(folder) != before[1]
+    image.rename(image.with_name("images0009.png"))
+    assert len({before[0], source_sha256(folder)}) == 2
+    assert source_stamp(image.parent / "images0001.png") is None
+    assert images_folder(folder) == folder / "1"
+
+
+def test_a_folder_is_extracted_kept_and_extracted_again_when_an_image_changes(
+    frames: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    folder = frames("videos/a b ñ", 12, without=(5,))
+    config = ExtractConfig(videos=[tmp_path / "videos"], root=tmp_path)
+    assert list(extract_videos(config, detector=discs).extracted) == ["a b ñ"]
+    metadata = read_metadata(CorpusLayout(tmp_path).metadata("a b ñ"))
+    assert (metadata.num_frames, metadata.source_fps, metadata.source_name) == (11, 25, "a b ñ")
+    assert metadata.source_bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert metadata.note == "1 of 12 frames are missing by their numbers, the first is 6"
+    assert extract_videos(config, detector=discs).unchanged == ["a b ñ"]
+    findings = validate(ContractConfig(root=tmp_path)).findings
+    assert {f.rule for f in findings if f.severity == "error"} <= {"streams.empty", "fps.declared"}
+    cv2.imwrite(str(folder / "images0003.png"), picture(50))
+    assert "metadata.source" in {finding.rule for finding in validate(ContractConfig(root=tmp_path)).findings}
+    assert list(extract_videos(config, detector=discs).extracted) == ["a b ñ"]
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert list(extract_videos(config, detector=discs).quarantined) == ["a b ñ"]
