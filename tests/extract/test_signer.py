@@ -13,7 +13,7 @@ import pytest
 
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import VideoAnnotations
-from signstreams.extract.audition import Candidate, _moments, choose
+from signstreams.extract.audition import Candidate, _moments, _runs, choose
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.following import BoxGuide, RegionDetector
 from signstreams.extract.people import Face, FaceFinder, Person, link
@@ -81,6 +81,19 @@ def test_moments_are_spread_over_the_whole_video_and_lie_in_the_spans() -> None:
     moments = _moments(spans)
     assert len(moments) == 6 and all(any(a <= m <= b for a, b in spans) for m in moments)
     assert min(np.diff(_moments([(0.0, 3.01)]))) >= 0.5
+
+
+def test_runs_of_frames_are_read_at_every_moment_of_a_file_and_of_a_folder(make_video: Callable[..., Path]) -> None:
+    path = make_video(num_frames=90, fps=15)
+    folder = path.parent / "frames"
+    folder.mkdir()
+    for index in range(60):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), np.zeros((8, 8, 3), np.uint8))
+    for video, frames_fps, duration_s in ((path, 25.0, 6.0), (folder, 10.0, 6.0), (folder, 30.0, 2.0)):
+        runs = list(_runs(video, None, frames_fps))
+        assert [len(run) for run in runs] == [4] * (6 if duration_s == 6 else 4)
+        assert runs[-1][-1][0] > duration_s - 0.6
+        assert all(run[-1][0] - run[0][0] == pytest.approx(0.375) for run in runs)
 
 
 # The region
@@ -323,6 +336,13 @@ def test_company_that_comes_late_starts_the_extraction_anew(compose: Callable[..
     assert signer.region_px is not None and signer.region_px[0] > 185  # where the other's face ends
     assert result.metadata.num_frames == NUM_FRAMES
     assert_all_is_the_signers(result)
+
+
+def test_somebody_else_is_never_taken_for_a_signer_who_left(compose: Callable[..., Composed]) -> None:
+    result = compose("leaves", lambda i: (325 if i < 45 else 1000, 0, 0.75), at(0))
+    assert result.metadata.signer.chosen_by == "hand_motion"
+    assert result.found[:45].all() and np.max(result.nose_error[:45]) < 0.4
+    assert not result.found[45:].any()
 
 
 # Real footage

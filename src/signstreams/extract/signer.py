@@ -70,7 +70,7 @@ class SignerChoice:
 
     def hold_audition(self, video: VideoContext) -> bool:
         """Look through the whole video; whether there are several people to tell apart."""
-        candidates = audition(video.path, self._spans_s)
+        candidates = audition(video.path, self._spans_s, self._config.frames_fps)
         self._is_settled = True
         if len(candidates) < 2:
             self.saw(1)
