@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from signstreams.config.contract import ContractConfig
 from signstreams.contract.join import ctc_frames
 from signstreams.contract.page import MAX_ROWS, render_page
 from signstreams.contract.rules import RULES
-from signstreams.contract.validate import print_outcome, validate, write_validation
+from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 
@@ -161,6 +162,21 @@ def test_lesser_faults_are_told_and_pass(corpus: Corpus) -> None:
         "split.signer_disjoint",
     }
     assert rules_of(validation, "info") == {"video.no_clip"}
+
+
+def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Corpus) -> None:
+    corpus.edit(corpus.layout.meta, "c2;one", "c2;fetched later")
+    assert rules_of(corpus.validate(), "error") == {"clip.video_known"}
+    allowed = {"allow_absent_videos": True, "max_unknown_gloss_fraction": 1}  # only the clip left out has one gloss
+    validation = corpus.validate(**allowed)
+    assert not validation.has_errors
+    (finding,) = [finding for finding in validation.findings if finding.severity == "info"]
+    assert finding.rule == "clip.video_known"
+    assert finding.found == "1 clips of 1 videos that are not there: 'fetched later' (row 3)"
+    assert validation.report["summary"]["num_clips"] == 4
+    assert validation.report["summary"]["num_clips_by_split"] == {"train": 2, "val": 1, "test": 1}
+    corpus.edit(corpus.layout.index("val"), "c3", "c3\nc9")  # an id of no clip stays an error
+    assert rules_of(corpus.validate(**allowed), "error") == {"split.known"}
 
 
 def test_rows_without_times_pass_while_they_are_few(corpus: Corpus) -> None:
@@ -328,6 +344,17 @@ def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: Corpus, 
     assert "processed/pose/two.npz: no such file" in line
     assert "failed_report.html" in bad.stdout
     assert json.loads(corpus.layout.report.read_text())["verdict"] == "fail"
+
+
+def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    validation = corpus.validate()
+    capsys.readouterr()
+    rule = RULES["pose.finite"]
+    many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "mend") for number in range(MAX_FILES + 1234)]
+    print_outcome(replace(validation, findings=many), corpus.layout, [])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == MAX_FILES + 1
+    assert lines[-1] == "error: 1,234 more findings of this rule in 1,234 files, see contract/report.json [pose.finite]"
 
 
 def test_warnings_are_printed_as_lines(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,15 @@ def test_problems_of_videos_and_table_come_at_once(corpus_with: Make) -> None:
     ]
 
 
+def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus_with: Make) -> None:
+    layout = corpus_with("a.mp4", meta="id;video;text;start;end\nx;a;uno;0;1\ny;gone;dos;1;2\n")
+    with pytest.raises(UserError, match="clip.video_known"):
+        load_corpus(layout)
+    corpus = load_corpus(layout, allow_absent_videos=True)
+    assert ([clip.clip_id for clip in corpus.clips], corpus.absent_ids) == (["x"], ["y"])
+    assert [(issue.rule, issue.severity) for issue in corpus.issues] == [("clip.video_known", "info")]
+
+
 def test_two_files_of_one_id_are_named(corpus_with: Make) -> None:
     with pytest.raises(UserError, match=r"a\.mov.*a\.mp4"):
         load_corpus(corpus_with("a.mp4", "a.mov").root)

@@ -139,6 +139,15 @@ def test_a_clip_that_is_too_long_is_named(
     assert len(found) == 8 and all(message in problem for problem in found)
 
 
+def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    for path in layout.processed.glob("*/train ñ5.*"):
+        path.unlink()
+    assert any("train ñ5" in problem for problem in problems_of(tiny_config(root=own_corpus)))
+    clips = load_clips(tiny_config(root=own_corpus, data={"allow_absent_videos": True}))
+    assert [sample.clip_id for sample in clips.samples["train"]] == [f"train ñ{number}" for number in range(5)]
+
+
 def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: Build) -> None:
     layout = CorpusLayout(own_corpus)
     lines = layout.meta.read_text(encoding="utf-8").splitlines()

@@ -42,6 +42,8 @@ if IS_DEMO:
             " --video {wildcards.video:q} > {log:q} 2>&1"
 
 
+ABSENT = CONFIG.corpus.allow_absent_videos
+
 # Splits that the user wrote are input and stay as they are; ours carry split.json beside them.
 HAS_TEXTS = IS_DEMO or CORPUS.meta.exists()
 OWN_INDEX = CORPUS.index("train").exists() and not (CORPUS.root / "index" / "split.json").exists()
@@ -71,7 +73,8 @@ if HAS_TEXTS and not IS_DEMO and not OWN_INDEX:
         shell:
             '"$PYTHON" "$SCRIPTS"/split_corpus.py --root {params.root:q} --videos-dir {params.videos_dir:q}'
             " --seed {params.seed} --val-fraction {params.val_fraction} --test-fraction {params.test_fraction}"
-            " > {log:q} 2>&1"
+            + (" --allow-absent-videos" if ABSENT else "")
+            + " > {log:q} 2>&1"
 
 
 ANNOTATIONS = [CORPUS.meta, *(CORPUS.index(split) for split in SPLITS)] if HAS_TEXTS else []

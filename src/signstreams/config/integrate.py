@@ -36,6 +36,8 @@ class DataConfig(Section):
     """Side to which crops are resized for the backbones. None: the side each backbone was trained on."""
     unknown_gloss: Literal["refuse", "count"] = "refuse"
     """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER)."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video was not extracted, as in a corpus fetched in part; otherwise they are errors."""
 
 
 class AugmentationConfig(Section):

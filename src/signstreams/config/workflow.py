@@ -25,6 +25,8 @@ class CorpusSection(Section):
     """Folder of the corpus: meta.csv, annotations/, index/ are read there, processed/ and contract/ written there."""
     videos: Path | None = None
     """Folder of your videos. None: the demo corpus is rendered into ``root``."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
     demo_size: Literal["tiny", "demo", "bench"] = "demo"
     """Size of the rendered demo corpus."""
     demo_seed: int = Field(0, ge=0)

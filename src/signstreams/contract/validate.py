@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from signstreams.corpus.index import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
+
+MAX_FILES = 20
+"""Files of one rule whose findings are printed."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,8 @@ def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
 
 def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Path]) -> None:
     """Errors and warnings on stderr, one line each; on stdout one line of summary, and where to look."""
-    print_problems(lines(errors(validation.findings)))
-    for line in lines([finding for finding in validation.findings if finding.severity == "warning"]):
+    print_problems(_cut(errors(validation.findings)))
+    for line in _cut([finding for finding in validation.findings if finding.severity == "warning"]):
         print(f"warning: {line}", file=sys.stderr)
     summary = validation.report["summary"]
     print(
@@ -152,6 +155,23 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
     )
     for path in copies or [layout.report_page, layout.report]:
         print(f"report: {path}")
+
+
+def _cut(findings: Sequence[Finding]) -> list[str]:
+    """One line a finding; of a rule that many files break, the first files and a count of the rest."""
+    kept, rest = [], defaultdict(list)
+    files: dict[str, set[str]] = defaultdict(set)
+    for finding in findings:
+        seen = files[finding.rule]
+        if len(seen) < MAX_FILES or finding.file in seen:
+            seen.add(finding.file)
+            kept.append(finding)
+        else:
+            rest[finding.rule].append(finding.file)
+    return lines(kept) + [
+        f"{len(places):,} more findings of this rule in {len(set(places)):,} files, see contract/report.json [{rule}]"
+        for rule, places in rest.items()
+    ]
 
 
 def _video_ids(folder: Path) -> Collection[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
 from signstreams.corpus.findings import few, raise_errors
-from signstreams.corpus.meta import VIDEO_KNOWN, scan_meta
+from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.files import digest, sha256_file
@@ -91,9 +91,11 @@ def load_clips(config: IntegrateConfig) -> ClipSet:
     layout = CorpusLayout(config.root)
     if not config.root.is_dir():
         raise UserError(f"{config.root}: no such folder, expected a corpus; name its root with --root")
-    clips = {clip.clip_id: clip for clip in _read_clips(layout)}
-    index = read_index(layout, list(clips.values()))
-    glosses = _read_glosses(layout, clips)
+    table = _read_clips(layout, config.data.allow_absent_videos)
+    clips = {clip.clip_id: clip for clip in table.clips}
+    absent = [clip.clip_id for clip in table.absent]
+    index = read_index(layout, table.clips, absent)
+    glosses = _read_glosses(layout, [*clips, *absent])
     problems = [
         f"index/{split}.csv: no clip, expected at least one; divide the corpus anew (scripts/split_corpus.py)"
         for split in SPLITS
@@ -125,12 +127,14 @@ def load_clips(config: IntegrateConfig) -> ClipSet:
     return ClipSet(samples, vocabulary, digest(parts))
 
 
-def _read_clips(layout: CorpusLayout) -> list[Clip]:
+def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
     processed = {path.stem for path in (layout.processed / "metadata").glob("*.json")}
-    table = scan_meta(layout.meta, processed or None)
+    table = scan_meta(layout.meta, processed or None, allow_absent_videos=allow_absent_videos)
     # clips that are in no split may lack their video; of the others `_make_samples` says what is absent
     raise_errors(issue for issue in table.issues if issue.rule != VIDEO_KNOWN.id)
-    return table.clips
+    if table.absent:
+        log.warning("%d clips lie in videos that are not there and are left out", len(table.absent))
+    return table
 
 
 def _read_glosses(layout: CorpusLayout, clips: Iterable[str]) -> dict[str, Gloss] | None:
