@@ -175,6 +175,13 @@ def test_rows_with_times_go_by_the_nearest_and_gaps_are_missing(extract: Callabl
     assert wrist_px(layout)[kept] == pytest.approx(105 + 2.0 * np.array(kept), abs=1e-3)
 
 
+@pytest.mark.parametrize("way", [saved(keypoints=PX), saved(keypoints=PX, times_s=np.arange(T) / 30)])
+def test_a_span_of_the_video_takes_its_own_rows(extract: Callable, way: Callable[[Path], object]) -> None:
+    metadata, layout = extract(way, annotations=VideoAnnotations(spans_s=((0.19, 0.31),)), spans_only=True)
+    assert (metadata.status, metadata.note, metadata.num_frames) == ("ok", None, 4)
+    assert wrist_px(layout) == pytest.approx([105 + 2.0 * row for row in (6, 7, 8, 9)], abs=1e-3)
+
+
 def test_points_below_the_confidence_are_missing_and_a_hand_guessed_by_half_is_none(extract: Callable) -> None:
     points = PX.copy()
     points[:, 0, 2] = 0.2  # the nose

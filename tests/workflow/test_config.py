@@ -53,6 +53,22 @@ def test_unsafe_and_double_video_names_are_named(snakemake: Snakemake, checkout:
     assert "'a.mov' and 'a.mp4' both give the video id 'a'" in line
 
 
+def test_points_of_another_tool_are_input_of_extraction(snakemake: Snakemake, checkout: Path) -> None:
+    """Absent ones are named before any job runs; a changed one makes its video stale."""
+    for folder, names in {"clips": ("a.mp4", "b.mp4"), "points": ("a.npz",)}.items():
+        (checkout / folder).mkdir()
+        for name in names:
+            (checkout / folder / name).touch()
+    text = "corpus:\n  root: data/mine\n  videos: clips\nextract:\n  set:\n    detector: precomputed\n"
+    text += "    precomputed.folder: points\n"
+    (line,) = refused(snakemake, checkout, text)
+    assert line.startswith("error: points/b: no points of this video, expected a file ending in .npz, .npy, .pose")
+    (checkout / "points" / "b.pose").touch()
+    done = snakemake("--dry-run", "extract_all", "--configfile", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "input: clips/a.mp4, points/a.npz" in done.stdout and "input: clips/b.mp4, points/b.pose" in done.stdout
+
+
 def test_own_videos_do_not_mix_with_the_demo_corpus(snakemake: Snakemake, checkout: Path) -> None:
     (line,) = refused(snakemake, checkout, "corpus:\n  videos: somewhere\n")
     assert "name a root for your corpus" in line

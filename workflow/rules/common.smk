@@ -15,6 +15,7 @@ from signstreams.config.extract import ExtractConfig
 from signstreams.config.load import build, check
 from signstreams.config.workflow import WorkflowConfig
 from signstreams.errors import UserError, exit_on_user_error
+from signstreams.extract.points_place import missing_points, points_path
 from signstreams.extract.spans import read_annotations
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
@@ -116,6 +117,8 @@ with exit_on_user_error():
     HEEDED = {} if IS_DEMO else read_annotations(CORPUS, VIDEOS, EXTRACT)
     if not IS_DEMO:
         VIDEOS = {video_id: path for video_id, path in VIDEOS.items() if video_id in HEEDED}
+    if problems := missing_points(EXTRACT, VIDEOS):
+        raise UserError(problems)
 
 WORK_DIR = CONFIG.work_dir
 

@@ -21,10 +21,20 @@ def source_of_folder(wildcards):
     return source_stamp(VIDEOS[wildcards.video]) or ""
 
 
+def points_of(wildcards):
+    """The file of points that another tool found; nothing for a detector of our own."""
+    return (EXTRACT.detector == "precomputed" and points_path(EXTRACT.precomputed.folder, wildcards.video)) or []
+
+
 def heeded(wildcards):
     """The video's spans and box: when these change it is extracted again, and not for any other change of meta.csv."""
     found = HEEDED.get(wildcards.video)
     return "" if found is None else json.dumps(found.settings())
+
+
+def all_artifacts(wildcards):
+    """Every file of every video. A function: Snakemake looks into the inputs of a rule only where it is wanted."""
+    return [path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)]
 
 
 rule extract:
@@ -32,6 +42,7 @@ rule extract:
     input:
         video=video_input,
         config=CONFIG.extract.config or [],
+        points=points_of,
         meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
     output:
         **ARTIFACTS,
@@ -58,4 +69,4 @@ rule extract:
 rule extract_all:
     """Every video of the corpus."""
     input:
-        [of_all_videos(pattern) for pattern in ARTIFACTS.values()],
+        all_artifacts,

@@ -72,13 +72,13 @@ def extract_videos(
     """
     detector = detector or KINDS[config.detector]
     videos = find_all_videos(config.videos)
-    if problems := missing_points(config, videos):
-        raise UserError(problems)
     layout = CorpusLayout(config.root)
     _check_output(layout)
     annotations = read_annotations(layout, videos, config)
     outcome = Outcome(unannotated=[video_id for video_id in videos if video_id not in annotations])
     videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
+    if problems := missing_points(config, videos):
+        raise UserError(problems)
     is_single = len(videos) == 1
     with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
 
