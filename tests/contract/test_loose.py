@@ -35,6 +35,8 @@ def test_loose_crops_pass_and_the_report_says_what_is_missing(corpus: Corpus) ->
     for video in validation.report["videos"]:
         assert (video["status"], video["missing"]) == ("loose", ["tracks", "metadata", "checksums"])
         assert video["coverage"] == {"pose": 1.0, "face": 1.0, "hand_l": 0.9, "hand_r": 1.0}
+    assert validation.report["summary"]["num_loose"] == 4
+    assert validation.report["streams"]["hand_l"] == {"num_crops": 36, "coverage": 0.9, "states": {}}
     assert len(list_crops(corpus.layout.processed / "face")) == 40  # what --train-dir reads
 
 

@@ -59,6 +59,7 @@ def test_the_report_sums_up_streams_videos_and_splits(corpus: Corpus) -> None:
         "num_infos": 0,
         "num_videos": 4,
         "num_extracted": 4,
+        "num_loose": 0,
         "num_quarantined": 0,
         "num_frames": 40,
         "duration_s": 4.0,

@@ -28,7 +28,7 @@ def build_report(
     """Content of ``contract/report.json``; ``findings`` come in `report_order`."""
     counts = Counter(finding.severity for finding in findings)
     by_rule = Counter((finding.rule, finding.severity) for finding in findings)
-    extracted = [check for check in checks if check.status == "ok"]
+    usable = [check for check in checks if check.status in ("ok", "loose")]
     return {
         "format_version": FORMAT_VERSION,
         "signstreams_version": signstreams.__version__,
@@ -36,15 +36,16 @@ def build_report(
         "summary": {
             **{f"num_{severity}s": counts[severity] for severity in SEVERITIES},
             "num_videos": len(checks),
-            "num_extracted": len(extracted),
+            "num_extracted": sum(check.status == "ok" for check in checks),
+            "num_loose": sum(check.status == "loose" for check in checks),
             "num_quarantined": sum(check.status == "quarantined" for check in checks),
-            "num_frames": sum(check.num_frames for check in extracted),
-            "duration_s": round(sum(check.duration_s or 0.0 for check in extracted), 3),
+            "num_frames": sum(check.num_frames for check in usable),
+            "duration_s": round(sum(check.duration_s or 0.0 for check in usable), 3),
             "num_clips": len(corpus.clips),
             "num_rows_without_times": len(corpus.untimed_rows),
             "num_clips_by_split": {split: len(ids) for split, ids in splits.items()},
         },
-        "streams": {stream: _stream(stream, extracted) for stream in STREAMS},
+        "streams": {stream: _stream(stream, usable) for stream in STREAMS},
         "rules": [
             {"rule": rule, "severity": severity, "count": count, "expected": RULES[rule].expects}
             for (rule, severity), count in by_rule.items()  # in the order of the findings
@@ -73,9 +74,10 @@ def _stream(stream: str, checks: Sequence[VideoCheck]) -> dict[str, Any]:
     states: Counter[str] = Counter()
     for check in checks:
         states.update(check.states.get(stream, {}))
-    total = states.total()
+    num_frames = sum(check.num_frames for check in checks)
+    num_found = sum(check.coverage.get(stream, 0.0) * check.num_frames for check in checks)
     return {
         "num_crops": sum(check.num_crops(stream) for check in checks),
-        "coverage": round(1 - states["missing"] / total, 4) if total else 0.0,
+        "coverage": round(num_found / num_frames, 4) if num_frames else 0.0,
         "states": dict(states),
     }
