@@ -137,7 +137,7 @@ def test_a_small_buffer_bounds_memory_and_keeps_the_frames(
     make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_video("v.mp4", 8, draw=lambda index: cv2.resize(np.full((2, 2, 3), 20 * index, np.uint8), (1600, 1200)))
-    config = ExtractConfig(videos=[path], root=tmp_path / "c", max_buffer_mib=16)  # two frames of 5.5 MiB
+    config = ExtractConfig(videos=[path], root=tmp_path / "c", max_buffer_mib=46)  # 8 of 5.5 MiB: 2 wait
     waiting = []
 
     class Counting(pipeline.TrackBuilder):

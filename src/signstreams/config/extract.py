@@ -90,7 +90,8 @@ class ExtractConfig(Section):
     force: bool = False
     """Extract again even where results of the same video and settings exist."""
     max_buffer_mib: Annotated[int, Field(ge=16)] = 256
-    """Memory for frames that wait for their box; only frames above 4K or 30 Hz need more (docs/extraction.md)."""
+    """Memory for decoded frames, most of which wait for their box; 4K and 1080p above 60 Hz need more
+    (docs/extraction.md)."""
     face_privacy: FacePrivacy = "none"
     """What crops show of faces: none hides nothing; eyes-mouth greys all but eyes and mouth; blur blurs all of it."""
     spans_only: bool = False

@@ -71,11 +71,9 @@ class ContainerSource:
             self.note = add_note(
                 self.note, f"{num_dropped} frames without a later timestamp than the one before were dropped"
             )
-        declared = self._stream.duration
-        if declared is not None:
-            declared_s = float(((self._stream.start_time or 0) + declared) * self._stream.time_base) - self._start_s
-            if end_s < declared_s - _EARLY_END_S:
-                self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
+        declared_s = self._declared_end_s()
+        if declared_s is not None and end_s < declared_s - _EARLY_END_S:
+            self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
     def image(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
@@ -87,7 +85,7 @@ class ContainerSource:
         if has_alpha:  # over black, as the crops' padding
             alpha = pixels[..., 3:]
             pixels = pixels[..., :3] if alpha.min() == 255 else (pixels[..., :3] * (alpha / 255.0)).astype(np.uint8)
-        return self._turn.apply(np.ascontiguousarray(pixels))
+        return self._turn.apply(pixels)
 
     def close(self) -> None:
         """Close the file."""
@@ -135,6 +133,19 @@ class ContainerSource:
             return None
         first = self._stream.start_time or 0  # the decoder gives the first frame some packets late
         return float((frame.dts - self._first.dts + first) * frame.time_base) - self._start_s
+
+    def _declared_end_s(self) -> float | None:
+        """Where the pictures should end. Matroska knows it of the whole file only, whose sound may go on; of an AVI that
+        was cut FFmpeg guesses a length, but the header counts frames.
+        """
+        if self._container.format.name == WITHOUT_PTS and self._stream.frames and self.fps:
+            return self._stream.frames / self.fps
+        if self._stream.duration is not None:
+            ticks = (self._stream.start_time or 0) + self._stream.duration
+            return float(ticks * self._stream.time_base) - self._start_s
+        if self._container.duration is None or self._container.streams.audio:
+            return None
+        return self._container.duration / av.time_base
 
     def _packets(self) -> Iterator[av.Packet]:
         """Packets of the stream as the file holds them; ends, with a note, where reading breaks off."""
@@ -247,11 +258,14 @@ class _Turn:
     flips_y: bool
 
     def apply(self, image: np.ndarray) -> np.ndarray:
+        """A contiguous copy, made in one go where OpenCV can: frames of 4K are 25 MB."""
         if self.is_transposed:
+            if self.flips_x != self.flips_y:
+                return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE if self.flips_x else cv2.ROTATE_90_COUNTERCLOCKWISE)
             image = cv2.transpose(image)
         if self.flips_x or self.flips_y:
-            image = cv2.flip(image, -1 if self.flips_x and self.flips_y else int(self.flips_x))
-        return image
+            return cv2.flip(image, -1 if self.flips_x and self.flips_y else int(self.flips_x))
+        return np.ascontiguousarray(image)
 
 
 def _upright(frame: av.VideoFrame) -> _Turn:

@@ -106,7 +106,10 @@ class _Run:
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all artifacts but the metadata."""
         expected = reader.num_frames(self.config.fps)
-        max_waiting = max(1, self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3))
+        num_frames = self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3)
+        depth = max(1, min(4, num_frames // 8))  # decoded ahead, and left to the cropping: few, and of 4K one
+        # With one in the hands of each thread, and those that the detector works on side by side.
+        max_waiting = max(1, num_frames - 2 * (depth + 1) - self.config.holistic.in_flight)
         with ExitStack() as stack:
             spool = stack.enter_context(KeypointSpool(self.layout.keypoints(self.video_id).parent))
             archives = [
@@ -124,7 +127,6 @@ class _Run:
                     reader.duration_s,
                 )
                 detector = stack.enter_context(self.signer.start(context))
-            depth = _frames_at_hand(max_waiting)
             tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
             waiting: deque[tuple[Frame, np.ndarray]] = deque()
             cropper = Cropper(archives, self.config)
@@ -229,8 +231,3 @@ class _Run:
             if item is None:
                 return
             yield item
-
-
-def _frames_at_hand(max_waiting: int) -> int:
-    """Frames to decode ahead, and to leave to the cropping: few, and of a size of frame that fills the buffer, one."""
-    return max(1, min(4, max_waiting // 8))
