@@ -247,6 +247,10 @@ def test_real_faces_lose_their_detail_and_eyes_and_hands_stay(shared_data: Path)
             inner = cv2.erode(is_head, np.ones((9, 9), np.uint8)) > 0
             if inner.any():
                 ratios.append(high[0][inner].mean() / high[1][inner].mean())
+                sparse = keypoints.copy()
+                sparse[FACE][np.setdiff1d(np.arange(468), IBUG_68)] = MISSING
+                of_68 = protect(frame.image, sparse, NOWHERE, "blur")
+                assert (of_68[inner] != frame.image[inner]).any(axis=-1).mean() > 0.99  # forehead and temples too
             shown = protect(frame.image, keypoints, known, "eyes-mouth")
             for eye in (EYE_R, EYE_L):
                 x, y = px[FACE][list(eye)].mean(axis=0).astype(int)

@@ -27,21 +27,23 @@ FOREHEAD_ABOVE_BROWS = 0.24
 _BROWS = np.array(BROW_R + BROW_L)
 
 
-def outline(points: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The face points that are present, and the upper end of the mesh where only the 68 points are known.
+def forehead(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(N, 2) upper rim of the mesh where it is not known: the brows, lifted; empty where it is, or cannot be told.
 
     Args:
         points: (468, 2) in any unit that is the same along x and y.
         present: (468,) bool.
-
-    Returns:
-        (N, 2).
     """
-    found = points[present]
-    if present[FOREHEAD] or not present[CHIN]:
-        return found
     brows = points[_BROWS[present[_BROWS]]]
-    if len(brows) == 0:
-        return found
-    middle = brows.mean(axis=0)
-    return np.vstack([found, middle + FOREHEAD_ABOVE_BROWS * (middle - points[CHIN])])
+    if present[FOREHEAD] or not present[CHIN] or len(brows) == 0:
+        return np.empty((0, 2))
+    return brows + FOREHEAD_ABOVE_BROWS * (brows.mean(axis=0) - points[CHIN])
+
+
+def outline(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(N, 2) the face points that are present, and the middle of the forehead where only the 68 points are known.
+
+    The middle alone: the rim beside it is a guess that would widen the box of a tilted head. See `forehead`.
+    """
+    rim = forehead(points, present)
+    return np.vstack([points[present], rim.mean(axis=0)]) if len(rim) else points[present]

@@ -12,7 +12,7 @@ import numpy as np
 
 from signstreams.config.extract import FacePrivacy
 from signstreams.extract.boxes import head_from_body
-from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, FOREHEAD, IBUG_68, INNER_LIPS, LIPS, outline
+from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, FOREHEAD, IBUG_68, INNER_LIPS, LIPS, forehead
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R
 from signstreams.streams import STREAMS, BoxState
@@ -98,7 +98,7 @@ def _head(points: np.ndarray, present: np.ndarray, boxes: FrameBoxes) -> _Head |
     body, unit_px = head_from_body(points, present)
     parts, extents_px = [], []
     if found.any():
-        edge = outline(face, found)
+        edge = np.vstack([face[found], forehead(face, found)])
         parts.append(_scaled_hull(edge, HEAD_SCALE))
         extents_px.append(np.ptp(edge, axis=0).max())
     if not has_mesh:  # all that hints at a head is hidden
