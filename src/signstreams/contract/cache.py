@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from signstreams.contract.inventory import Artifact
 from signstreams.contract.records import VideoCheck
 from signstreams.contract.rules import CONTRACT_RULES
-from signstreams.files import digest, write_text
+from signstreams.files import digest
 from signstreams.formats.layout import CorpusLayout
 
 REVISION = 1
@@ -146,7 +146,18 @@ def _write(path: Path, record: _Record) -> None:
     content = _ADAPTER.dump_python(record, mode="json")
     text = json.dumps({"seal": digest(content), "record": content}, ensure_ascii=False, allow_nan=False)
     with contextlib.suppress(OSError):  # only a saving of time; the report is written beside it and says what is amiss
-        write_text(path, text + "\n", sync=False)
+        _put(path, text + "\n")
+
+
+def _put(path: Path, text: str) -> None:
+    """Write aside and rename, without listing the folder for what others left behind: it holds a file of every video.
+
+    Two writers at once may garble the part; the seal tells.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _read(path: Path) -> _Record | None:
