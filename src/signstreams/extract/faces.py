@@ -34,9 +34,11 @@ def forehead(points: np.ndarray, present: np.ndarray) -> np.ndarray:
         points: (468, 2) in any unit that is the same along x and y.
         present: (468,) bool.
     """
-    brows = points[_BROWS[present[_BROWS]]]
-    if present[FOREHEAD] or not present[CHIN] or len(brows) == 0:
+    if present[FOREHEAD] or not present[CHIN]:
         return np.empty((0, 2))
+    brows = points[_BROWS[present[_BROWS]]]
+    if len(brows) == 0:
+        return brows
     return brows + FOREHEAD_ABOVE_BROWS * (brows.mean(axis=0) - points[CHIN])
 
 
