@@ -4,8 +4,8 @@
 rule contract:
     """Check every file against the data contract (docs/data_contract.md)."""
     input:
-        rules.extract_all.input,
-        videos=list(VIDEOS.values()),
+        all_artifacts,
+        videos=lambda wildcards: list(VIDEOS.values()),
         annotations=ANNOTATIONS,
     output:
         report=CORPUS.report,
@@ -23,7 +23,7 @@ rule contract:
     params:
         root=CORPUS.root,
         videos_dir=CONFIG.corpus.videos or CORPUS.videos,
-        settings=setting_words(CONFIG.contract.set),
+        settings=setting_words(CONFIG.contract.set | ({"allow_absent_videos": True} if ABSENT else {})),
     shell:
         '"$PYTHON" "$SCRIPTS"/validate_data_contract.py --root {params.root:q} --videos-dir {params.videos_dir:q} --jobs {threads}'
         " {params.settings} > {log:q} 2>&1"

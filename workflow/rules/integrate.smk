@@ -24,10 +24,10 @@ rule train:
         **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in STREAMS},
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
-        crops=[of_all_videos(ARTIFACTS[stream]) for stream in STREAMS],
-        pose=of_all_videos(ARTIFACTS["pose"]),
-        keypoints=of_all_videos(ARTIFACTS["keypoints"]),
-        tracks=of_all_videos(ARTIFACTS["tracks"]),
+        crops=lambda wildcards: [path for stream in STREAMS for path in of_all_videos(ARTIFACTS[stream])],
+        pose=lambda wildcards: of_all_videos(ARTIFACTS["pose"]),
+        keypoints=lambda wildcards: of_all_videos(ARTIFACTS["keypoints"]),
+        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
         config=CONFIG.integrate.config,
     output:
         **{name: WORK_DIR / "multistream_v9" / file for name, file in TRAIN_FILES.items()},
@@ -48,7 +48,7 @@ rule train:
             f"{flag} file::{shlex.quote(str(WORK_DIR / f'dino_{stream}' / 'backbone.pt'))}"
             for stream, flag in BACKBONE_FLAGS.items()
         ),
-        settings=setting_words(CONFIG.integrate.set),
+        settings=setting_words(CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         ' exec "$PYTHON" "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'

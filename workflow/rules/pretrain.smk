@@ -20,7 +20,7 @@ rule pretrain:
     """Train the backbone of one stream."""
     input:
         manifest=CORPUS.manifest,
-        crops=lambda wildcards: [CORPUS.crops(wildcards.stream, video_id) for video_id in VIDEOS],
+        crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
         config=CONFIG.pretrain.config,
     output:
         **{name: WORK_DIR / "dino_{stream}" / file for name, file in PRETRAIN_FILES.items()},
@@ -68,7 +68,7 @@ if IS_DEMO:
         """k-NN on true handshape: the backbone, the same with random weights, raw pixels."""
         input:
             backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
-            crops=lambda wildcards: [CORPUS.crops(wildcards.stream, video_id) for video_id in VIDEOS],
+            crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
             ground_truth=[CORPUS.ground_truth(video_id) for video_id in VIDEOS],
             index=[CORPUS.index(split) for split in SPLITS],
         output:
