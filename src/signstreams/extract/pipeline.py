@@ -144,7 +144,8 @@ class _Run:
                     put(BoxedFrame(len(self.boxes), frame.image, points, boxes))
                     self.boxes.append(boxes)
 
-            found = detections(detector, frames, self.config.holistic.stride)
+            stride = self.config.holistic.stride if self.config.detector == "holistic" else 1
+            found = detections(detector, frames, stride)
             for frame, keypoints, is_interpolated in self._timed_each("detect", found):
                 with self._timed("track"):
                     spool.append(keypoints)
