@@ -213,8 +213,8 @@ class _FaceView(NamedTuple):
         distance = self.face.distance(x, y)
         # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
         strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
-        # The nose lies within half a side of the middle; the head may have moved on since, at two sides a second.
-        return distance <= 0.75 + min(1.0, 2 * self.age_s) and all(
+        # The nose lies within half a side of the middle; the head may have moved on since.
+        return distance <= 0.75 + min(0.75, 1.5 * self.age_s) and all(
             distance < other.distance(x, y) for other in self.others + strangers
         )
 
