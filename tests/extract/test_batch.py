@@ -108,6 +108,19 @@ def test_a_cut_video_is_kept_with_a_warning(
     assert "the frames that could be read are kept" in capsys.readouterr().err
 
 
+def test_a_rate_above_the_sources_own_repeats_frames_and_says_so_once(
+    folder: Path, make_video: Callable, tmp_path: Path, discs: DetectorKind, capsys: pytest.CaptureFixture
+) -> None:
+    make_video("slow.mp4", 4, fps=8)
+    outcome = extract_videos(config_for(folder, tmp_path / "c", fps=25), detector=discs)
+    assert outcome.extracted["slow"].num_frames == 13  # the grid of the rate: all videos of a corpus have it
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warning == (
+        "warning: 1 of 4 videos have fewer than 25 frames a second (the least 8, 'slow'): they repeat frames; a lower "
+        "--fps, or none, would not"
+    )
+
+
 def test_every_bad_place_is_named_at_once(tmp_path: Path, make_video: Callable) -> None:
     video = make_video("a.mp4", 1)
     other = tmp_path / "other"

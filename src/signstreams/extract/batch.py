@@ -25,6 +25,7 @@ from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
 
+_REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame a second, and goes unsaid
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
 
 
@@ -98,6 +99,7 @@ def extract_videos(
                 progress.advance(last=result.video_id, frames=frames)
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
+    _warn_of_repeats(outcome, config)
     num_failed = len(outcome.quarantined)
     if len(videos) > 1 and num_failed > config.max_failed_fraction * len(videos):
         outcome.problems.append(
@@ -230,6 +232,19 @@ def _record(result: _Result, outcome: Outcome, path: Path) -> None:
         outcome.extracted[result.video_id] = result.metadata
         if result.metadata.note:
             _warn(f"{path}: {result.metadata.note}; the frames that could be read are kept")
+
+
+def _warn_of_repeats(outcome: Outcome, config: ExtractConfig) -> None:
+    """A rate holds for all videos, as translation wants it; but crops that repeat teach pretraining nothing."""
+    if config.fps is None:
+        return
+    slow = {k: m.source_fps for k, m in outcome.extracted.items() if 0 < m.source_fps < _REPEATS_BELOW * config.fps}
+    if slow:
+        video_id = min(slow, key=lambda k: slow[k])
+        _warn(
+            f"{len(slow)} of {len(outcome.extracted)} videos have fewer than {config.fps:g} frames a second (the least "
+            f"{slow[video_id]:.4g}, {shown(video_id)}): they repeat frames; a lower --fps, or none, would not"
+        )
 
 
 def _warn(text: str) -> None:

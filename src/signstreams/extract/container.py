@@ -113,11 +113,13 @@ class ContainerSource:
         self.duration_s = None if duration is None else float(duration * self._stream.time_base)
         if self.duration_s is None and self._container.duration is not None:
             self.duration_s = self._container.duration / av.time_base
-        self._start_s = (self._container.start_time or 0) / av.time_base
         try:
             self._first = next(self._decoded)
         except StopIteration:
             raise UnreadableVideoError(f"no frame can be decoded{f' ({self.note})' if self.note else ''}") from None
+        # FFmpeg does not know it of some Matroska files.
+        start = self._container.start_time
+        self._start_s = (self._first.time or 0.0) if start is None else start / av.time_base
         frame, ratio = self._first, self._stream.sample_aspect_ratio
         wide = 1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)  # of one pixel: old TV formats are not square
         self._stored_px = (max(1, round(frame.width * wide)), frame.height)
@@ -135,8 +137,10 @@ class ContainerSource:
         return float((frame.dts - self._first.dts + first) * frame.time_base) - self._start_s
 
     def _declared_end_s(self) -> float | None:
-        """Where the pictures should end. Matroska knows it of the whole file only, whose sound may go on; of an AVI that
-        was cut FFmpeg guesses a length, but the header counts frames.
+        """Where the pictures should end; None where that cannot be told.
+
+        Matroska declares the whole file only, whose sound may go on. Of a cut AVI FFmpeg guesses a length, but the
+        header counts frames.
         """
         if self._container.format.name == WITHOUT_PTS and self._stream.frames and self.fps:
             return self._stream.frames / self.fps
@@ -145,7 +149,7 @@ class ContainerSource:
             return float(ticks * self._stream.time_base) - self._start_s
         if self._container.duration is None or self._container.streams.audio:
             return None
-        return self._container.duration / av.time_base
+        return self._container.duration / av.time_base - self._start_s
 
     def _packets(self) -> Iterator[av.Packet]:
         """Packets of the stream as the file holds them; ends, with a note, where reading breaks off."""

@@ -16,7 +16,6 @@ from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 
-
 _TOUCH_S = 1e-6  # 0.7 + 0.1 is a little less than 0.9 - 0.1
 
 
