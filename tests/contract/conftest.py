@@ -146,6 +146,20 @@ class BrokenCorpus:
     def validate(self, **settings: Any) -> Validation:
         return validate(ContractConfig(root=self.root, **settings))
 
+    def must_report(self, rule: str, file: str, fix: str, break_it: Callable[[BrokenCorpus], Any]) -> None:
+        """Check the good corpus, break it, and see the fault reported, also from and beside the records of checks."""
+        self.validate()  # leaves a record of every video, none of which may hide what is broken now
+        break_it(self)
+        validation = self.validate()
+        assert validation.report["verdict"] == "fail"
+        assert self.validate().report == validation.report  # from the records of the broken corpus
+        assert self.validate(recheck=True).report == validation.report
+        places = {str(self.root / file), file}  # the videos folder may lie elsewhere and is named in full
+        same = [finding for finding in validation.findings if finding.rule == rule and finding.file in places]
+        assert [finding for finding in same if finding.severity == "error"], [f.line() for f in validation.findings]
+        assert any(fix in finding.fix for finding in same), [finding.fix for finding in same]
+        assert all("\n" not in finding.line() for finding in validation.findings if not rule.startswith("videos."))
+
     def errors(self, **settings: Any) -> list[Finding]:
         return [finding for finding in self.validate(**settings).findings if finding.severity == "error"]
 
