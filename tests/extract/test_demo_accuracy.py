@@ -8,14 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
+from signstreams.config.extract import BoxConfig, ExtractConfig
+from signstreams.demo.boxes import true_boxes
 from signstreams.extract.batch import extract_videos
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import HAND_STREAMS, BoxState
-
-HAND_SCALE = 1.5
 
 
 class Hands(NamedTuple):
@@ -61,19 +60,15 @@ def hands(layout: CorpusLayout, tiny_corpus: Path) -> Hands:
         tracks = read_tracks(layout.tracks(video_id))
         with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as file:
             truth = {name: file[name] for name in file.files}
+        true = true_boxes(truth, BoxConfig().face_scale, BoxConfig().hand_scale)
         for stream, other in zip(HAND_STREAMS, HAND_STREAMS[::-1], strict=True):
             track = tracks.streams[stream]
-            low, high = track.box[:, :2], track.box[:, 2:]
-            true_low, true_high = true_box(truth[stream])
-            overlap = np.clip(np.minimum(high, true_high) - np.maximum(low, true_low), 0, None).prod(axis=1)
-            area, true_area = (high - low).prod(axis=1), (true_high - true_low).prod(axis=1)
-            centre = (low + high) / 2
-            other_low, other_high = true_box(truth[other])
+            centre = (track.box[:, :2] + track.box[:, 2:]) / 2
             values = (
-                np.linalg.norm(centre - (true_low + true_high) / 2, axis=1),
-                np.linalg.norm(centre - (other_low + other_high) / 2, axis=1),
-                overlap / (area + true_area - overlap),
-                (high - low)[:, 0],
+                np.linalg.norm(centre - true[stream][:, :2], axis=1),
+                np.linalg.norm(centre - true[other][:, :2], axis=1),
+                overlaps(track.box, true[stream]),
+                track.box[:, 2] - track.box[:, 0],
                 track.state,
                 truth[f"{stream}_visible"],
             )
@@ -82,11 +77,24 @@ def hands(layout: CorpusLayout, tiny_corpus: Path) -> Hands:
     return Hands(*map(np.concatenate, columns))
 
 
-def true_box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 21, 2) points to corners (T, 2) of the square box around them."""
-    low, high = points.min(axis=1), points.max(axis=1)
-    half = HAND_SCALE * (high - low).max(axis=1, keepdims=True) / 2
-    return (low + high) / 2 - half, (low + high) / 2 + half
+def overlaps(box: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(T,) IoU of boxes (T, 4) as corners with (T, 3) as centre and side."""
+    low, high = true[:, :2] - true[:, 2:] / 2, true[:, :2] + true[:, 2:] / 2
+    shared = np.clip(np.minimum(box[:, 2:], high) - np.maximum(box[:, :2], low), 0, None).prod(axis=1)
+    return shared / ((box[:, 2:] - box[:, :2]).prod(axis=1) + true[:, 2] ** 2 - shared)
+
+
+def test_face_boxes_sit_on_the_face(layout: CorpusLayout, tiny_corpus: Path) -> None:
+    off, iou = [], []
+    for video_id in video_ids(layout):
+        track = read_tracks(layout.tracks(video_id)).streams["face"]
+        assert (track.state == BoxState.DETECTED).all()
+        with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as file:
+            true = true_boxes(file, BoxConfig().face_scale, BoxConfig().hand_scale)["face"]
+        off.append(np.linalg.norm((track.box[:, :2] + track.box[:, 2:]) / 2 - true[:, :2], axis=1) / true[:, 2])
+        iou.append(overlaps(track.box, true))
+    assert np.median(np.concatenate(off)) < 0.04
+    assert np.quantile(np.concatenate(iou), 0.05) > 0.8
 
 
 def test_visible_hands_have_a_box_in_97_percent_of_frames(hands: Hands) -> None:

@@ -106,7 +106,7 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_the_next_run_ends_as_a_calm
     assert start(video, root).wait() == 0
     assert_whole(root, video.stem)
     assert artifacts(root) == artifacts(calm)
-    assert not [path for path in root.rglob("*.part")]
+    assert not list(root.rglob("*.part"))
 
 
 def test_a_kill_while_a_finished_video_is_extracted_again_never_leaves_its_old_record(

@@ -21,8 +21,10 @@ _SKIN, _HAIR, _BEARD, _NECK = 1, 2, 3, 4
 POINTS = ("nose", "left_eye", "right_eye", "mouth_left", "mouth_right", "mouth_top", "mouth_bottom")
 """Points of the face that are known exactly; anatomical sides."""
 _NOSE = (0.0, 0.21)
-_EYE = (0.19, -0.02)
+EYE = (0.19, -0.02)
 _MOUTH = (0.0, 0.44)
+FACE_TOP, FACE_BOTTOM = -0.42, 0.68
+"""Hairline and chin: between them lies what face detectors mark."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Head:
         half, gap = self._lips(expression)
         x, y = _MOUTH
         mouth = [(x + half, y), (x - half, y), (x, y - gap * 0.6 - 0.035), (x, y + gap * 1.4 + 0.045)]
-        return np.array([_NOSE, _EYE, (-_EYE[0], _EYE[1]), *mouth])
+        return np.array([_NOSE, EYE, (-EYE[0], EYE[1]), *mouth])
 
     def _model(self, patch: Patch) -> None:
         def at(x: float, y: float, z: float) -> np.ndarray:
@@ -195,7 +197,7 @@ class Head:
         arch = np.linspace(-1, 1, 13)
         lift = 0.05 * expression.brows
         for side in (-1, 1):
-            x, y = side * _EYE[0], _EYE[1]
+            x, y = side * EYE[0], EYE[1]
             opening = 1 - expression.lids
             upper = np.stack([x + 0.105 * arch, y - (0.052 * opening - 0.012 * (1 - opening)) * (1 - arch**2)], -1)
             lower = np.stack([x + 0.105 * arch[::-1], y + 0.03 * (1 - arch[::-1] ** 2)], -1)
