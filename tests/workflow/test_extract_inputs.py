@@ -1,0 +1,78 @@
+"""What makes Snakemake extract a video again: an image of its folder, its spans, its box; and what does not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("mediapipe")
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+CONFIG = """
+corpus: {root: data/inputs, videos: inputs}
+extract: {set: {spans_only: true, span_padding_s: 0.05}}
+"""
+META = "id;video;text;start;end;box\n1;frames ñ;hola;0.1;0.2;\n2;nested;adiós;0.0;0.1;5 5 90 99\n"
+
+
+def write_image(path: Path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", np.full((120, 160, 3), level, np.uint8))[1].tobytes())
+
+
+def test_only_what_matters_to_a_video_extracts_it_again(snakemake: Snakemake, checkout: Path) -> None:
+    (checkout / "inputs.yaml").write_text(CONFIG, encoding="utf-8")
+    meta = checkout / "data" / "inputs" / "meta.csv"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(META, encoding="utf-8")
+    frames = checkout / "inputs" / "frames ñ"
+    for folder in (frames, checkout / "inputs" / "nested" / "1", checkout / "inputs" / "unnamed"):
+        for index in range(8):
+            write_image(folder / f"images{index + 1:04d}.png", 90 + index)
+    done = snakemake("extract_all", "--configfile", "inputs.yaml")
+    assert done.returncode == 0, done.stderr
+    written = {path.stem for path in (meta.parent / "processed" / "metadata").iterdir()}
+    assert written == {"frames ñ", "nested"}  # no row names the third
+
+    def stale() -> set[str]:
+        planned = snakemake("--dry-run", "extract_all", "--configfile", "inputs.yaml")
+        assert planned.returncode == 0, planned.stderr
+        return set(re.findall(r"wildcards: video=(.+)", planned.stdout + planned.stderr))
+
+    assert stale() == set()
+    meta.write_text(META.replace("hola", "another text"), encoding="utf-8")
+    (frames / ".DS_Store").touch()
+    assert stale() == set()
+    meta.write_text(META.replace("0.1;0.2", "0.1;0.25"), encoding="utf-8")
+    assert stale() == {"frames ñ"}
+    meta.write_text(META.replace("5 5 90 99", "5 5 91 99"), encoding="utf-8")
+    assert stale() == {"nested"}
+    meta.write_text(META, encoding="utf-8")
+    write_image(frames / "images0003.png", 200)
+    assert stale() == {"frames ñ"}
+
+
+def test_boxes_that_disagree_and_unknown_settings_are_named_before_any_job(
+    snakemake: Snakemake, checkout: Path
+) -> None:
+    (checkout / "odd.yaml").write_text(
+        "corpus: {root: data/boxes, videos: boxes}\nextract: {set: {box.hand_scale: 2}}\n", encoding="utf-8"
+    )
+    write_image(checkout / "boxes" / "a" / "1.png", 9)
+    (checkout / "data" / "boxes").mkdir(parents=True)
+    (checkout / "data" / "boxes" / "meta.csv").write_text("id;video;box\n1;a;1 1 9 9\n2;a;1 1 8 8\n", encoding="utf-8")
+    done = snakemake("--dry-run", "--configfile", "odd.yaml")
+    assert done.returncode == 2
+    assert "error: unknown key 'box' (--set box.hand_scale); did you mean 'boxes'?" in done.stderr
+    (checkout / "odd.yaml").write_text("corpus: {root: data/boxes, videos: boxes}\n", encoding="utf-8")
+    done = snakemake("--dry-run", "--configfile", "odd.yaml")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "different boxes of the video 'a' in the rows 2, 3" in line
