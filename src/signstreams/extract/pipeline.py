@@ -106,6 +106,8 @@ class _Run:
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all artifacts but the metadata."""
         expected = reader.num_frames(self.config.fps)
+        if expected is not None:
+            expected += self.num_forgotten
         num_frames = self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3)
         depth = max(1, min(4, num_frames // 8))  # decoded ahead, and left to the cropping: few, and of 4K one
         # With one in the hands of each thread, and those that the detector works on side by side.
@@ -168,6 +170,7 @@ class _Run:
 
     def begin_anew(self) -> None:
         """Forget what was extracted."""
+        self.num_forgotten = len(self.times_s)
         self.times_s, self.boxes = [], []
 
     def finish(self, reader: VideoReader) -> VideoMetadata:
