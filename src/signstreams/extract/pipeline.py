@@ -99,6 +99,7 @@ class _Run:
         self.started_s = time.perf_counter()
         self.timings_s = dict.fromkeys(("start", "detect", "track", "crop", "write"), 0.0)
         self.times_s: list[float] = []
+        self.num_forgotten = 0  # frames of a pass that had to begin anew, for the progress
         self.boxes: list[FrameBoxes] = []
         self.detector_note: str | None = None
         self.signer = SignerChoice(detector, config, annotations)
