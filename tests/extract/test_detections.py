@@ -93,6 +93,16 @@ def test_a_part_that_is_there_on_one_side_only_is_not_made_up() -> None:
     assert (found[6].keypoints[HAND_L, 2] == 1).all()
 
 
+def test_nothing_is_interpolated_across_a_jump_in_time() -> None:
+    for jump_at, asked in ((6, [0, 4, 5, 6, 10]), (5, [0, 4, 5, 9, 10])):
+        read = [Frame(index / 10 + 5 * (index >= jump_at), IMAGE, False, index) for index in range(11)]
+        detector = Clock()
+        found = list(detections(detector, read, 4))
+        assert detector.asked == asked
+        assert [detection.frame.source_index for detection in found] == list(range(11))
+        assert all(np.allclose(d.keypoints[POSE, 0], d.frame.time_s) for d in found)
+
+
 def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
     path = make_video("v.mp4", 13)
     config = ExtractConfig(videos=[path], root=tmp_path / "c", holistic={"stride": 3})

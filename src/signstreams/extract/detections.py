@@ -12,6 +12,8 @@ from signstreams.extract.detectors import Detector, missing_keypoints
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 
+MAX_GAP_S = 0.5
+"""Frames farther apart than this are of different spans; nothing is interpolated across."""
 _PARTS = (POSE, FACE, HAND_L, HAND_R)
 
 
@@ -64,7 +66,7 @@ def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> 
     """Points of every frame, in order. A frame that repeats the one before is not looked at again.
 
     Args:
-        detector: Asked for every ``stride``-th new frame and the last one.
+        detector: Asked for every ``stride``-th new frame and the last one of each span.
         frames: In order of time.
         stride: 1 asks for every frame; else points between two frames asked for are interpolated linearly in time.
     """
@@ -83,8 +85,13 @@ def _chosen(frames: Iterable[Frame], stride: int, between: deque[Frame]) -> Iter
     if stride == 1:
         yield from frames
         return
-    since = 0
+    since, last_s = 0, 0.0
     for frame in frames:
+        if frame.time_s - last_s > MAX_GAP_S:
+            if since > 1:
+                yield between.pop()  # the last of a span: what comes next is somewhere else
+            since = 0
+        last_s = frame.time_s
         if since % stride == 0:
             yield frame
             since = 0
