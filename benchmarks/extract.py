@@ -68,25 +68,25 @@ def main() -> None:
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
     from signstreams.config.extract import ExtractConfig
-    from signstreams.contract.examine import examine_extracted
+    from signstreams.contract.examine import CheckBeside
     from signstreams.extract.pipeline import extract_video
-    from signstreams.extract.solutions import solution_class
+    from signstreams.extract.solutions import QuietStderr, solution_class
     from signstreams.formats.layout import CorpusLayout
 
     frames = _read(video)
     runs: dict[str, Callable[[], None]] = {}
 
     def bare() -> None:
-        holistic = solution_class("holistic", "Holistic")(model_complexity=1)
-        for image in frames:
-            holistic.process(image)
-        holistic.close()
+        with QuietStderr():
+            holistic = solution_class("holistic", "Holistic")(model_complexity=1)
+            for image in frames:
+                holistic.process(image)
+            holistic.close()
 
     def whole(in_flight: int) -> None:
         config = ExtractConfig(videos=[video], root=video.parent / "corpus", holistic={"in_flight": in_flight})
         layout = CorpusLayout(config.root)
-        extract_video(video, layout, "video", config)
-        examine_extracted(video, layout, "video")
+        CheckBeside()(layout, "video", video, extract_video(video, layout, "video", config))
 
     runs = {"bare": bare, "whole": lambda: whole(2), "whole, one frame in flight": lambda: whole(1)}
     for run in runs.values():  # models into the page cache, code into memory

@@ -15,6 +15,7 @@ from signstreams.extract.cropping import BoxedFrame, Cropper
 from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, IBUG_68, INNER_LIPS, LIPS, NOSE
 from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.preview import Preview
 from signstreams.extract.privacy import GREY, protect
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
@@ -202,7 +203,7 @@ def test_a_hand_crop_that_shows_the_face_is_cut_from_the_protected_frame() -> No
     for mode in ("none", "blur"):
         archives = [Collected(), Collected(), Collected()]
         config = ExtractConfig(videos=["v.mp4"], root="c", face_privacy=mode)
-        Cropper(archives, config).crop(BoxedFrame(0, noise(), face_points(), boxes))
+        Cropper(archives, config, Preview(None)).crop(BoxedFrame(0, 0.0, noise(), face_points(), boxes))
         kept[mode] = [archive.crops[0] for archive in archives]
     middle = np.s_[80:150, 80:150]
     for plain, hidden in zip(kept["none"], kept["blur"], strict=True):

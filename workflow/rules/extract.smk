@@ -6,6 +6,7 @@ ARTIFACTS = {
     "keypoints": CORPUS.keypoints("{video}"),
     "tracks": CORPUS.tracks("{video}"),
     "metadata": CORPUS.metadata("{video}"),
+    "preview": CORPUS.preview("{video}"),
     "check": CORPUS.check("{video}"),
 }
 

@@ -24,6 +24,7 @@ from signstreams.extract.detections import Detection, detections
 from signstreams.extract.detectors import DetectorKind, VideoContext
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.precomputed import PRECOMPUTED
+from signstreams.extract.preview import Preview, write_notice
 from signstreams.extract.results import KeypointSpool, mean_rate_hz, write_arrays, write_record
 from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
@@ -132,7 +133,8 @@ class _Run:
                 detector = stack.enter_context(self.signer.start(context))
             tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
             waiting: deque[tuple[Frame, np.ndarray]] = deque()
-            cropper = Cropper(archives, self.config)
+            preview = Preview(expected)
+            cropper = Cropper(archives, self.config, preview)
 
             def crop(frame: BoxedFrame) -> None:
                 with self._timed("crop"):  # only the thread behind adds to it
@@ -144,7 +146,7 @@ class _Run:
             def pass_on(ready: list[FrameBoxes]) -> None:
                 for boxes in ready:
                     frame, points = waiting.popleft()
-                    put(BoxedFrame(len(self.boxes), frame.image, points, boxes))
+                    put(BoxedFrame(len(self.boxes), frame.time_s, frame.image, points, boxes))
                     self.boxes.append(boxes)
 
             stride = self.config.holistic.stride if self.config.detector == "holistic" else 1
@@ -167,6 +169,8 @@ class _Run:
                 size_px = (reader.width_px, reader.height_px)
                 self.counts = write_arrays(self.layout, self.video_id, spool.array(), self.boxes, self.times_s, size_px)
 
+        with self._timed("write"):
+            preview.write(self.layout.preview(self.video_id), self.signer.info.region_px)
         self.detector_note = getattr(detector, "note", None)  # of points that are not of this video's length
 
     def begin_anew(self) -> None:
@@ -200,6 +204,7 @@ class _Run:
         for stream in STREAMS:
             with CropWriter(self.layout.crops(stream, self.video_id), self.video_id):
                 pass
+        write_notice(self.layout.preview(self.video_id), "quarantined")
         empty = np.empty((0, NUM_KEYPOINTS, 3), np.float32)
         self.counts = write_arrays(self.layout, self.video_id, empty, [], [], (1, 1))
         return self._write_metadata(

@@ -67,6 +67,10 @@ class CorpusLayout:
     def metadata(self, video_id: str) -> Path:
         return self.processed / "metadata" / f"{video_id}.json"
 
+    def preview(self, video_id: str) -> Path:
+        """Picture of what was found in a video, for people."""
+        return self.processed / "preview" / f"{video_id}.jpg"
+
     def ground_truth(self, video_id: str) -> Path:
         """Only the demo corpus has one."""
         return self.root / "ground_truth" / f"{video_id}.npz"
