@@ -22,7 +22,7 @@ from signstreams.streams import STREAMS, BoxState
 NUM_TILES, NUM_COLUMNS = 8, 4
 FRAME_PX = (320, 240)
 """Most that a frame takes of a tile, width and height."""
-QUALITY = 80
+QUALITY = 70
 _CROP_PX, _BORDER_PX, _GAP_PX = 100, 3, 8
 _GROUND, _INK, _REGION = (24, 28, 36), (235, 238, 244), (255, 224, 130)
 
@@ -118,10 +118,10 @@ def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> np.ndarra
         if state != BoxState.MISSING:
             draw_box(image, corners(box) * kept.scale, STATE_COLOURS[state])
     _put_text(image, f"{kept.time_s:.1f} s", (6, image.shape[0] - 8))
-    height_px = FRAME_PX[1] if image.shape[0] > FRAME_PX[1] // 2 else image.shape[0]
+    height_px = image.shape[0]
     tile = np.full((height_px + _GAP_PX // 2 + _CROP_PX, FRAME_PX[0], 3), _GROUND, np.uint8)
-    top, left = (height_px - image.shape[0]) // 2, (FRAME_PX[0] - image.shape[1]) // 2
-    tile[top : top + image.shape[0], left : left + image.shape[1]] = image
+    left = (FRAME_PX[0] - image.shape[1]) // 2
+    tile[:height_px, left : left + image.shape[1]] = image
     step = (FRAME_PX[0] - _CROP_PX) // (len(STREAMS) - 1)
     # The signer's right hand is on the left of the picture, as in the frame above.
     for place, stream in enumerate(("hand_r", "face", "hand_l")):
