@@ -316,12 +316,12 @@ def test_faults_far_into_a_long_video_are_counted_over_all_pieces() -> None:
     from signstreams.contract import arrays
     from signstreams.formats.arrays import Pose
 
-    pose = np.full((3 * arrays.FRAMES_AT_ONCE, 33, 3), 0.5, np.float32)
-    pose[arrays.FRAMES_AT_ONCE + 7 :: 10, 4] = (2, 0.5, 1)
+    pose = np.full((3 * arrays.PIECE_FRAMES, 33, 3), 0.5, np.float32)
+    pose[arrays.PIECE_FRAMES + 7 :: 10, 4] = (2, 0.5, 1)
     (finding,) = arrays.check_pose(Pose(pose.reshape(-1, 99)), "pose.npz", "fix")
-    count = len(range(arrays.FRAMES_AT_ONCE + 7, len(pose), 10))
+    count = len(range(arrays.PIECE_FRAMES + 7, len(pose), 10))
     assert f"{count:,} points are out of range in {count:,} frames" in finding.found
-    assert f"frame {arrays.FRAMES_AT_ONCE + 7} point 4" in finding.found
+    assert f"frame {arrays.PIECE_FRAMES + 7} point 4" in finding.found
 
 
 def test_an_absent_root_is_one_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 
 from signstreams.formats import landmarks
 from signstreams.formats.arrays import (
+    PIECE_FRAMES,
     Keypoints,
     Pose,
     StreamTrack,
     Tracks,
+    keypoint_pieces,
     read_keypoints,
     read_pose,
     read_tracks,
+    write_keypoint_pieces,
     write_keypoints,
     write_pose,
     write_tracks,
@@ -201,3 +205,45 @@ def test_videos_are_found_by_ending_and_twins_are_refused(tmp_path: Path) -> Non
     (tmp_path / "a.mov").touch()
     with pytest.raises(ValueError, match=r"a\.gif.*a\.mov"):
         find_videos(tmp_path)
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, PIECE_FRAMES, 2 * PIECE_FRAMES + 3])
+def test_keypoints_pass_through_files_in_pieces(num_frames: int, tmp_path: Path) -> None:
+    keypoints = np.random.default_rng(0).random((num_frames, 543, 3), np.float32)
+    cuts = [0, num_frames // 3, num_frames]
+    write_keypoint_pieces(tmp_path / "a.npz", num_frames, (keypoints[a:b] for a, b in pairwise(cuts)))
+    write_keypoints(tmp_path / "b.npz", Keypoints(keypoints))
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    pieces = list(keypoint_pieces(tmp_path / "a.npz"))
+    assert [len(piece) for piece in pieces[:-1]] == [PIECE_FRAMES] * (len(pieces) - 1)
+    assert np.array_equal(np.concatenate([np.empty((0, 543, 3), np.float32), *pieces]), keypoints)
+
+
+def test_pieces_of_an_array_in_another_order_of_axes_are_the_same(tmp_path: Path) -> None:
+    keypoints = np.random.default_rng(0).random((5, 543, 3), np.float32)
+    np.savez(tmp_path / "a.npz", keypoints=np.asfortranarray(keypoints))
+    assert np.array_equal(np.concatenate(list(keypoint_pieces(tmp_path / "a.npz"))), keypoints)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "written", "said"), [(4, 3, "ends in frame 3 of 4"), (4, 5, "goes on after its 4 frames")]
+)
+def test_pieces_of_a_wrong_length_are_refused(num_frames: int, written: int, said: str, tmp_path: Path) -> None:
+    write_keypoint_pieces(tmp_path / "a.npz", num_frames, [np.zeros((written, 543, 3), np.float32)])
+    with pytest.raises(ValueError, match=said):
+        list(keypoint_pieces(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"other": np.zeros(3)}, "keypoints"),
+        ({"keypoints": np.zeros((2, 543, 3))}, "float64, expected float32"),
+        ({"keypoints": np.zeros((2, 79, 3), np.float32)}, r"expected \(T, 543, 3\)"),
+        ({"keypoints": np.array([None])}, "object"),
+    ],
+)
+def test_pieces_of_something_else_are_refused(arrays: dict, said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=said):
+        list(keypoint_pieces(tmp_path / "a.npz"))

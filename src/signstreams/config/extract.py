@@ -34,7 +34,7 @@ class PrecomputedConfig(Section):
     folder: Path | None = None
     """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
     units: Literal["auto", "fraction", "px"] = "auto"
-    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose is in px."""
+    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose has px."""
     min_confidence: Ratio = 0.3
     """Of 133 points, those below it count as missing: top-down models guess every point. MediaPipe's 543 count as
     missing where their file says so."""

@@ -2,55 +2,90 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from signstreams.contract import rules
 from signstreams.corpus.findings import Finding, few
-from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks
+from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, keypoint_pieces
 from signstreams.formats.landmarks import NUM_POSE, POSE
 from signstreams.streams import BoxState
 
 MAX_FRAME_SIZES = 10.0
 """Body points may lie outside the frame (hips below it), but not this many frame sizes away."""
-FRAMES_AT_ONCE = 4096
-"""An hour of video has 600 MB of keypoints: intermediate arrays are made for a piece of it only."""
 SQUARE_PX, SQUARE_RATIO = 1.0, 0.01
 """Sides of a square box may differ by a pixel, or by a hundredth of a large one."""
 
 
-def check_keypoints(value: Keypoints, name: str, fix: str) -> list[Finding]:
+class PointSurvey:
+    """What is wrong in points that pass by in pieces.
+
+    Args:
+        least: Of x and y.
+        most: Of x and y.
+
+    Attributes:
+        num_frames: Frames seen.
+        num_pose_frames: Of these, the ones in which any body point was found.
+    """
+
+    KINDS = ("are not finite", "are half missing", "are out of range")
+
+    def __init__(self, least: float, most: float) -> None:
+        self._limits = (least, most)
+        self._num_points, self._num_wrong_frames = [0] * len(self.KINDS), [0] * len(self.KINDS)
+        self._examples = [""] * len(self.KINDS)
+        self.num_frames = self.num_pose_frames = 0
+
+    def add(self, points: np.ndarray) -> None:
+        """Look at the next frames (T', J, 3), the 33 body points first."""
+        for kind, wrong in enumerate(_wrong_points(points, self._limits)):  # (T', J) each
+            if not wrong.any():
+                continue
+            frame, point = (int(index) for index in np.argwhere(wrong)[0])
+            values = ", ".join(f"{value:.4g}" for value in points[frame, point])
+            example = f"frame {self.num_frames + frame} point {point} is ({values})"
+            self._examples[kind] = self._examples[kind] or example
+            self._num_points[kind] += int(wrong.sum())
+            self._num_wrong_frames[kind] += int(wrong.any(axis=1).sum())
+        self.num_frames += len(points)
+        self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
+
+    def findings(self, of: tuple[rules.Rule, ...], name: str, fix: str) -> list[Finding]:
+        """Breaches of the rules for finite, half missing and out of range."""
+        counts = zip(of, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
+        return [
+            rule.breach(name, f"{num_points:,} points {what} in {num_frames:,} frames: {example}", fix)
+            for rule, what, num_points, num_frames, example in counts
+            if num_points
+        ]
+
+
+def survey_keypoints(path: Path) -> PointSurvey:
+    """Look through the keypoints of a video, never holding more than a piece of them.
+
+    Raises:
+        ValueError: As `signstreams.formats.arrays.read_keypoints`.
+    """
+    survey = PointSurvey(-MAX_FRAME_SIZES, MAX_FRAME_SIZES)
+    for piece in keypoint_pieces(path):
+        survey.add(piece)
+    return survey
+
+
+def check_keypoints(survey: PointSurvey, name: str, fix: str) -> list[Finding]:
     """Finite, in range, sentinel where missing and nowhere else."""
-    of = (rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE)
-    return _check_points(value.keypoints, (-MAX_FRAME_SIZES, MAX_FRAME_SIZES), of, name, fix)
+    return survey.findings((rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE), name, fix)
 
 
 def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
     """Finite, in 0..1, sentinel where missing and nowhere else."""
+    survey = PointSurvey(0.0, 1.0)
     points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
-    return _check_points(points, (0.0, 1.0), (rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name, fix)
-
-
-def _check_points(
-    points: np.ndarray, limits: tuple[float, float], of: tuple[rules.Rule, ...], name: str, fix: str
-) -> list[Finding]:
-    """Check (T, J, 3) points against the rules for finite, half missing and out of range, a piece of T at a time."""
-    kinds = ("are not finite", "are half missing", "are out of range")
-    num_points, num_frames, examples = [0] * len(kinds), [0] * len(kinds), [""] * len(kinds)
-    for start in range(0, len(points), FRAMES_AT_ONCE):
-        piece = points[start : start + FRAMES_AT_ONCE]
-        for kind, wrong in enumerate(_wrong_points(piece, limits)):  # (T', J) each
-            if not wrong.any():
-                continue
-            frame, point = (int(index) for index in np.argwhere(wrong)[0])
-            values = ", ".join(f"{value:.4g}" for value in piece[frame, point])
-            examples[kind] = examples[kind] or f"frame {start + frame} point {point} is ({values})"
-            num_points[kind] += int(wrong.sum())
-            num_frames[kind] += int(wrong.any(axis=1).sum())
-    return [
-        rule.breach(name, f"{num_points[kind]:,} points {what} in {num_frames[kind]:,} frames: {examples[kind]}", fix)
-        for kind, (rule, what) in enumerate(zip(of, kinds, strict=True))
-        if num_points[kind]
-    ]
+    for start in range(0, len(points), PIECE_FRAMES):
+        survey.add(points[start : start + PIECE_FRAMES])
+    return survey.findings((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name, fix)
 
 
 def _wrong_points(points: np.ndarray, limits: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,11 +97,6 @@ def _wrong_points(points: np.ndarray, limits: tuple[float, float]) -> tuple[np.n
     far = ((points[..., :2] < limits[0]) | (points[..., :2] > limits[1])).any(axis=-1)
     outside = finite & ~missing & ~half_missing & (far | (confidence < 0) | (confidence > 1))
     return ~finite, half_missing, outside
-
-
-def pose_frames(value: Keypoints) -> int:
-    """Frames in which any body point was found."""
-    return int((value.keypoints[:, POSE, 2] > 0).any(axis=1).sum())
 
 
 def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str, fix: str) -> list[Finding]:

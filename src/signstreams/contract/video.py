@@ -13,13 +13,20 @@ from typing import TypeVar
 import numpy as np
 
 from signstreams.contract import rules
-from signstreams.contract.arrays import check_agreement, check_keypoints, check_pose, check_tracks, pose_frames
+from signstreams.contract.arrays import (
+    PointSurvey,
+    check_agreement,
+    check_keypoints,
+    check_pose,
+    check_tracks,
+    survey_keypoints,
+)
 from signstreams.contract.crops import ArchiveCheck, check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
 from signstreams.contract.metadata import check_metadata, check_times
 from signstreams.contract.records import STATE_NAMES, FileRecord, VideoCheck
 from signstreams.corpus.findings import Finding
-from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
+from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
@@ -34,7 +41,7 @@ FRAME_BYTES = {"keypoints": NUM_KEYPOINTS * 12, "pose": NUM_POSE * 12, "tracks":
 CLAIM_RATIO, CLAIM_SPARE_BYTES, MAX_CLAIM_BYTES = 4, 2**16, 2**33
 """A member of an npz may claim so many times the bytes that the video's frames need; 8 GiB at most."""
 
-Value = TypeVar("Value", Keypoints, Pose, Tracks, VideoMetadata)
+Value = TypeVar("Value", PointSurvey, Pose, Tracks, VideoMetadata)
 
 
 def extract_command(layout: CorpusLayout, source: Path | None) -> str:
@@ -135,11 +142,11 @@ class _VideoChecker:
         metadata = self._read("metadata", read_metadata, rules.METADATA_READABLE)
         if metadata is not None:
             self._take_metadata(metadata, sums)
-        keypoints = self._read("keypoints", read_keypoints, rules.KEYPOINTS_READABLE)
+        keypoints = self._read("keypoints", survey_keypoints, rules.KEYPOINTS_READABLE)
         pose = self._read("pose", read_pose, rules.POSE_READABLE)
         tracks = self._read("tracks", read_tracks, rules.TRACKS_READABLE)
         if keypoints is not None:
-            self.lengths["keypoints"] = len(keypoints.keypoints)
+            self.lengths["keypoints"] = keypoints.num_frames
             self.check.findings += check_keypoints(keypoints, self.names["keypoints"], self.fix)
         if pose is not None:
             self.lengths["pose"] = len(pose.pose)
@@ -230,12 +237,12 @@ class _VideoChecker:
             archives[stream] = archive
         return archives
 
-    def _measure(self, metadata: VideoMetadata | None, keypoints: Keypoints | None, tracks: Tracks | None) -> None:
+    def _measure(self, metadata: VideoMetadata | None, keypoints: PointSurvey | None, tracks: Tracks | None) -> None:
         """Coverage and states, and whether the metadata counts them alike."""
         check = self.check
         num_frames = max(1, check.num_frames)
         if keypoints is not None:
-            num_pose_frames = pose_frames(keypoints)
+            num_pose_frames = keypoints.num_pose_frames
             check.coverage["pose"] = num_pose_frames / num_frames
             if metadata is not None and metadata.num_pose_frames != num_pose_frames:
                 found = f"num_pose_frames {metadata.num_pose_frames:,}, but {num_pose_frames:,} in the keypoints"

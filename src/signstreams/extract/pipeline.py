@@ -30,7 +30,6 @@ from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
-from signstreams.formats.landmarks import NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS
@@ -167,7 +166,7 @@ class _Run:
             pass_on(tracks.finish())
             with self._timed("write"):
                 size_px = (reader.width_px, reader.height_px)
-                self.counts = write_arrays(self.layout, self.video_id, spool.array(), self.boxes, self.times_s, size_px)
+                self.counts = write_arrays(self.layout, self.video_id, spool, self.boxes, self.times_s, size_px)
 
         with self._timed("write"):
             preview.write(self.layout.preview(self.video_id), self.signer.info.region_px)
@@ -205,8 +204,8 @@ class _Run:
             with CropWriter(self.layout.crops(stream, self.video_id), self.video_id):
                 pass
         write_notice(self.layout.preview(self.video_id), "quarantined")
-        empty = np.empty((0, NUM_KEYPOINTS, 3), np.float32)
-        self.counts = write_arrays(self.layout, self.video_id, empty, [], [], (1, 1))
+        with KeypointSpool(self.layout.keypoints(self.video_id).parent) as nothing:
+            self.counts = write_arrays(self.layout, self.video_id, nothing, [], [], (1, 1))
         return self._write_metadata(
             status="quarantined", reason=reason, width_px=0, height_px=0, source_fps=0.0, fps=0.0, duration_s=0.0
         )

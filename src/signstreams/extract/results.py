@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ from signstreams.extract.signing_space import signing_space
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import (
-    Keypoints,
+    PIECE_FRAMES,
     Pose,
     StreamTrack,
     Tracks,
-    write_keypoints,
+    write_keypoint_pieces,
     write_pose,
     write_tracks,
 )
 from signstreams.formats.frame_folders import source_bytes, source_sha256
-from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, POSE
+from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
 from signstreams.streams import STREAMS, BoxState
@@ -73,7 +73,7 @@ def current_metadata(
 def write_arrays(
     layout: CorpusLayout,
     video_id: str,
-    keypoints: np.ndarray,
+    keypoints: KeypointSpool,
     boxes: list[FrameBoxes],
     times_s: list[float],
     size_px: tuple[int, int],
@@ -83,7 +83,7 @@ def write_arrays(
     Args:
         layout: Where they go.
         video_id: Of the video.
-        keypoints: (T, 543, 3) float32.
+        keypoints: Of T frames.
         boxes: T final boxes.
         times_s: T times.
         size_px: Width and height of the frame.
@@ -91,9 +91,9 @@ def write_arrays(
     Returns:
         What the metadata counts: ``states``, ``num_pose_frames``, ``num_face_frames``.
     """
-    pose = np.array(keypoints[:, POSE])
+    pose = keypoints.pose()
     write_pose(layout.pose(video_id), Pose(signing_space(pose, *size_px)))
-    write_keypoints(layout.keypoints(video_id), Keypoints(keypoints))
+    write_keypoint_pieces(layout.keypoints(video_id), len(keypoints), keypoints.pieces())
     streams = {stream: _stream_track(boxes, index) for index, stream in enumerate(STREAMS)}
     write_tracks(layout.tracks(video_id), Tracks(streams, np.array(times_s, np.float64)))
     return {
@@ -102,7 +102,7 @@ def write_arrays(
             for stream, track in streams.items()
         },
         "num_pose_frames": sum(map(is_found, pose)),
-        "num_face_frames": int((keypoints[:, FACE.start, 2] > 0).sum()),
+        "num_face_frames": keypoints.num_face_frames,
     }
 
 
@@ -170,12 +170,17 @@ def _spans(annotations: VideoAnnotations) -> list[tuple[float, float]] | None:
 
 
 class KeypointSpool:
-    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process."""
+    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process.
+
+    Attributes:
+        num_face_frames: Frames with a face.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
-        self._num_frames = 0
+        self._poses: list[np.ndarray] = []
+        self.num_face_frames = 0
 
     def __enter__(self) -> KeypointSpool:
         return self
@@ -185,15 +190,25 @@ class KeypointSpool:
 
     def append(self, keypoints: np.ndarray) -> None:
         """Add the (543, 3) points of the next frame."""
-        self._file.write(np.ascontiguousarray(keypoints, np.float32).tobytes())
-        self._num_frames += 1
+        keypoints = np.ascontiguousarray(keypoints, np.float32)
+        self._file.write(keypoints)
+        self._poses.append(keypoints[POSE].copy())
+        self.num_face_frames += bool(keypoints[FACE.start, 2] > 0)
 
-    def array(self) -> np.ndarray:
-        """(T, 543, 3) float32, mapped from the file."""
-        self._file.flush()
-        if not self._num_frames:
-            return np.empty((0, NUM_KEYPOINTS, 3), np.float32)
-        return np.memmap(self._file, np.float32, mode="r", shape=(self._num_frames, NUM_KEYPOINTS, 3))
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def pose(self) -> np.ndarray:
+        """(T, 33, 3) float32 body points."""
+        return np.stack(self._poses) if self._poses else np.empty((0, NUM_POSE, 3), np.float32)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """(N, 543, 3) float32 each, in order."""
+        self._file.seek(0)
+        for start in range(0, len(self), PIECE_FRAMES):
+            num_frames = min(PIECE_FRAMES, len(self) - start)
+            data = self._file.read(num_frames * NUM_KEYPOINTS * 3 * 4)
+            yield np.frombuffer(data, np.float32).reshape(num_frames, NUM_KEYPOINTS, 3)
 
 
 def _stream_track(boxes: list[FrameBoxes], stream: int) -> StreamTrack:

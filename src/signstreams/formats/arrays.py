@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from signstreams.streams import STREAMS
 POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
 _ZIP64_FROM_BYTES = 2**30
+PIECE_FRAMES = 1024
+"""Frames of keypoints held in memory at once where a file is passed through: 7 MB."""
+_KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,51 @@ def read_keypoints(path: str | Path) -> Keypoints:
     return Keypoints(_expect(arrays, "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
 
 
+def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[np.ndarray]) -> None:
+    """Write ``keypoints`` from pieces (N, 543, 3) float32 of ``num_frames`` in all: an hour of video has 600 MB."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_frames, NUM_KEYPOINTS, 3)}
+    with (
+        replacing(path) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        _member(archive, "keypoints", num_frames * _KEYPOINTS_BYTES) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        for piece in pieces:
+            member.write(np.ascontiguousarray(piece, "<f4"))
+
+
+def keypoint_pieces(path: str | Path) -> Iterator[np.ndarray]:
+    """Pieces (N, 543, 3) of ``keypoints``, in order, none for a video without frames.
+
+    Raises:
+        ValueError: As `read_keypoints`, also after some pieces: when the file ends early.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("keypoints.npy") as member:
+            read_header = _HEADER_READERS.get(np.lib.format.read_magic(member))
+            shape, is_fortran, dtype = read_header(member) if read_header else ((), True, np.dtype(np.float32))
+            if not is_fortran:
+                _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
+                yield from _pieces(member, shape[0])
+                return
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise ValueError(f"is not a readable npz file ({error})") from error
+    keypoints = read_keypoints(path).keypoints  # an order of axes that we do not write
+    for start in range(0, len(keypoints), PIECE_FRAMES):
+        yield keypoints[start : start + PIECE_FRAMES]
+
+
+def _pieces(member: IO[bytes], num_frames: int) -> Iterator[np.ndarray]:
+    for start in range(0, num_frames, PIECE_FRAMES):
+        wanted = min(PIECE_FRAMES, num_frames - start)
+        data = member.read(wanted * _KEYPOINTS_BYTES)
+        if len(data) < wanted * _KEYPOINTS_BYTES:
+            raise ValueError(f"'keypoints' ends in frame {start + len(data) // _KEYPOINTS_BYTES:,} of {num_frames:,}")
+        yield np.frombuffer(data, np.float32).reshape(wanted, NUM_KEYPOINTS, 3)
+    if member.read(1):
+        raise ValueError(f"'keypoints' goes on after its {num_frames:,} frames")
+
+
 def write_pose(path: str | Path, value: Pose) -> None:
     """Write ``pose`` with its normalisation's name."""
     _write(path, {"pose": value.pose.astype(np.float32, copy=False), "pose_norm": np.array(POSE_NORM)})
@@ -133,13 +184,17 @@ def read_tracks(path: str | Path) -> Tracks:
 
 
 def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    # streamed into the archive: the keypoints of ten minutes, held on disk by the caller, need no copy in memory
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
-            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=array.nbytes > _ZIP64_FROM_BYTES) as member:
+            with _member(archive, name, array.nbytes) as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+
+
+def _member(archive: zipfile.ZipFile, name: str, num_bytes: int) -> IO[bytes]:
+    """An array of the archive, to be written."""
+    info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return archive.open(info, "w", force_zip64=num_bytes > _ZIP64_FROM_BYTES)
 
 
 def _read(path: str | Path) -> dict[str, np.ndarray]:
@@ -157,9 +212,15 @@ def _expect(arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[
     if name not in arrays:
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]
-    if array.dtype != dtype:
-        raise ValueError(f"'{name}' is {array.dtype}, expected {np.dtype(dtype)}")
-    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
-        wanted = ", ".join("T" if size is None else str(size) for size in shape)
-        raise ValueError(f"'{name}' has the shape {array.shape}, expected ({wanted})")
+    _expect_form(name, array.dtype, array.shape, dtype, shape)
     return array
+
+
+def _expect_form(
+    name: str, dtype: np.dtype, shape: tuple[int, ...], want_dtype: type, want_shape: tuple[int | None, ...]
+) -> None:
+    if dtype != want_dtype:
+        raise ValueError(f"'{name}' is {dtype}, expected {np.dtype(want_dtype)}")
+    if len(shape) != len(want_shape) or any(w not in (None, got) for w, got in zip(want_shape, shape, strict=True)):
+        wanted = ", ".join("T" if size is None else str(size) for size in want_shape)
+        raise ValueError(f"'{name}' has the shape {shape}, expected ({wanted})")
