@@ -42,7 +42,7 @@ def test_a_folder_is_extracted_and_left_alone_the_second_time(
     first = extract_videos(config, detector=discs)
     assert sorted(first.extracted) == ["a", "b", "c"] and not first.unchanged
     written = {p: p.stat().st_mtime_ns for p in config.root.rglob("*") if p.is_file()}
-    assert len(written) == 3 * 7
+    assert len(written) == 3 * 8
     second = extract_videos(config, detector=discs)
     assert second.unchanged == ["a", "b", "c"] and not second.extracted
     assert {p: p.stat().st_mtime_ns for p in config.root.rglob("*") if p.is_file()} == written
