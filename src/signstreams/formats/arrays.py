@@ -18,8 +18,8 @@ from signstreams.streams import STREAMS
 POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
 _ZIP64_FROM_BYTES = 2**30
-PIECE_FRAMES = 1024
-"""Frames of keypoints held in memory at once where a file is passed through: 7 MB."""
+PIECE_FRAMES = 256
+"""Frames of keypoints held in memory at once where a file is passed through: 1.7 MB."""
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
