@@ -16,7 +16,8 @@ import pytest
 
 from signstreams.config.contract import ContractConfig
 from signstreams.contract.join import ctc_frames
-from signstreams.contract.page import MAX_ROWS, render_page
+from signstreams.contract.markup import MAX_ROWS
+from signstreams.contract.page import render_page
 from signstreams.contract.rules import RULES
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
@@ -250,7 +251,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
         assert not any("http" in (value or "") for _, value in attrs)
-        if tag != "meta":
+        if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -265,7 +266,7 @@ def test_the_page_is_whole_self_contained_and_escapes_what_it_shows(corpus: Corp
     corpus.edit(corpus.layout.meta, "c5;four", "<script>alert(1)<b>;four")
     validation = corpus.validate()
     page = _Page()
-    page.feed(render_page(validation.report))
+    page.feed(render_page(validation.report, corpus.layout))
     assert page.open == []
     assert "script" not in page.tags
     text = "".join(page.words)
@@ -280,7 +281,7 @@ def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: Co
     video = report["videos"][0]
     report["videos"] = [video | {"video_id": f"v{number}"} for number in range(MAX_ROWS)]
     report["videos"].append(video | {"video_id": "worst", "coverage": video["coverage"] | {"face": 0.1}})
-    page = render_page(report)
+    page = render_page(report, corpus.layout)
     assert page.index("<code>worst</code>") < page.index("<code>v0</code>")
     assert f"The first {MAX_ROWS:,} of {MAX_ROWS + 1:,}" in page
 

@@ -1,192 +1,269 @@
-"""The report as one self-contained page: no scripts, no network, every text escaped."""
+"""The report as one self-contained page: no scripts, no network, every text escaped, pictures inside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
+from signstreams.contract.charts import draw, histogram
+from signstreams.contract.markup import MAX_ROWS, code, document, number, row, section, table, text
+from signstreams.contract.pictures import (
+    ShownCrop,
+    ShownVideo,
+    box_sides,
+    choose_videos,
+    show_crops,
+    show_videos,
+)
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import SignerInfo
 from signstreams.progress import duration
 from signstreams.streams import STREAMS
 
-MAX_ROWS = 1000
-"""Rows of one table; report.json has all."""
-
+MAX_PLACES = 10
+"""Places named of one rule; report.json has all."""
+_BAD = ("quarantined", "absent")
 _COVERED = ("pose", *STREAMS)
 _STATES = ("detected", "tracked", "filled", "missing")
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --card: #fff; --ground: #f6f7f9;
-  --error: #b42318; --warning: #b25e09; --info: #175cd3; --pass: #067647;
-  --detected: #2e90fa; --tracked: #f79009; --filled: #9b8afb; --missing: #d0d5dd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2b3240; --card: #171c26;
-  --ground: #0f131a; --error: #f97066; --warning: #fdb022; --info: #84adff; --pass: #47cd89; --missing: #3b4454; } }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 40px 0 12px; }
-.soft { color: var(--soft); } .error { color: var(--error); } .warning { color: var(--warning); }
-.info { color: var(--info); } .pass { color: var(--pass); } .fail { color: var(--error); }
-.cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 18px; }
-.card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: 8px 12px; border-top: 1px solid var(--line); }
-th { border-top: 0; font-weight: 600; color: var(--soft); white-space: nowrap; }
-td { overflow-wrap: anywhere; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.rule { white-space: nowrap; overflow-wrap: normal; }
-code { font: 13px/1.5 ui-monospace, monospace; }
-.bar { display: flex; height: 8px; width: 120px; border-radius: 4px; overflow: hidden; background: var(--missing); }
-.bar i { display: block; height: 100%; }
-.detected { background: var(--detected); } .tracked { background: var(--tracked); }
-.filled { background: var(--filled); } .missing { background: var(--missing); }
-.key { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin: 0 5px 0 14px; }
-"""
+_SEVERITIES = ("error", "warning", "info")
+
+# What a newcomer looks for, and what bad looks like.
+_FINDINGS_HINT = (
+    "Errors stop the workflow before a GPU is taken; warnings are for you to judge. Each says how to mend it."
+)
+_QUARANTINED_HINT = "These could not be read and were left out; the rest of the corpus is whole without them."
+_GLANCE_HINT = (
+    "Is it the person who signs, in every frame? Green is the signer's own left, pink the right. Boxes and "
+    "crops are blue where detected, orange where the body pose placed them, violet where filled in. Bad: a box "
+    "on somebody else, colours that change sides, hands cut off, long rows of missing hands while they sign."
+)
+_CROPS_HINT = (
+    "What pretraining sees, spread over videos and time. Good: one whole hand or face a crop, upright, of even "
+    "size. Bad: background, elbows, the other hand, blur throughout. Point at a crop for its video and frame."
+)
+_COVERAGE_HINT = (
+    "In how many frames each stream has a crop, and where its box came from. Much orange among hands: fast or "
+    "small hands, the crops are less exact. A face is usually found in nearly all frames; hands rest out of "
+    "sight."
+)
+_SIZES_HINT = (
+    "A second hump of frame rates means mixed sources: set extract fps. Boxes much smaller than crop_px are "
+    "enlarged and cost time for nothing: a crop_px near the median is enough."
+)
+_VIDEOS_HINT = "Errors first, then the least coverage. The bars show the states of each stream."
 
 
-def render_page(report: Mapping[str, Any]) -> str:
-    """HTML of a report (content of ``contract/report.json``)."""
+def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
+    """HTML of a report.
+
+    Args:
+        report: Content of ``contract/report.json``.
+        layout: Where pictures are read from; what is absent or damaged is left out.
+    """
     summary = report["summary"]
     passed = report["verdict"] == "pass"
     verdict = "The corpus keeps the contract" if passed else "The corpus breaks the contract"
+    ordered = sorted(report["videos"], key=_badness)
+    shown = choose_videos(ordered)
+    video_ids = [video["video_id"] for video in shown if video["status"] != "quarantined"]
     parts = [
         f'<h1 class="{"pass" if passed else "fail"}">{verdict}</h1>',
-        f'<div class="soft">{summary["num_errors"]:,} errors, {summary["num_warnings"]:,} warnings · '
-        f"signstreams {escape(report['signstreams_version'])}</div>",
+        f'<div class="soft">{_counted(summary["num_errors"], "error")}, '
+        f"{_counted(summary['num_warnings'], 'warning')} · signstreams {escape(report['signstreams_version'])}</div>",
         _cards(summary),
-        _section("Findings", _findings(report["findings"]), "Nothing was found."),
-        _section("Quarantined videos", _quarantined(report["quarantined"]), "None: every video could be read."),
-        _section("Streams", _streams(report["streams"]), ""),
-        _section("Videos, the worst first", _videos(report["videos"]), "There are no videos.", _legend()),
-        _section("Splits", _splits(summary["num_clips_by_split"]), "No split: the corpus has no meta.csv."),
+        section("Findings", _findings(report), hint=_FINDINGS_HINT, otherwise="Nothing was found."),
+        section("Quarantined videos", _quarantined(report["quarantined"]), hint=_QUARANTINED_HINT),
+        section("Videos at a glance", _previews(show_videos(layout, shown), len(ordered)), hint=_GLANCE_HINT),
+        section("Crops", _crops(show_crops(layout, video_ids)), hint=_CROPS_HINT),
+        section("Coverage", _streams(report["streams"]), hint=_COVERAGE_HINT),
+        section("Lengths, rates, sizes", _charts(report, box_sides(layout, video_ids)), hint=_SIZES_HINT),
+        section("Videos, the worst first", _videos(ordered), hint=_VIDEOS_HINT, otherwise="There are no videos."),
+        section("Splits", _splits(summary["num_clips_by_split"]), otherwise="No split: the corpus has no meta.csv."),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Data contract: {escape(report['verdict'])}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"Data contract: {report['verdict']}", parts)
+
+
+def _badness(video: Mapping[str, Any]) -> tuple[Any, ...]:
+    worst = min((video["coverage"].get(name, 0.0) for name in _COVERED), default=0.0)
+    return -video["num_errors"], worst, video["video_id"]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _cards(summary: Mapping[str, Any]) -> str:
-    values = (
+    values = [
         (f"{summary['num_videos']:,}", "videos"),
         (f"{summary['num_extracted']:,}", "extracted"),
         (f"{summary['num_quarantined']:,}", "quarantined"),
         (f"{summary['num_frames']:,}", "frames"),
         (duration(summary["duration_s"]), "of video"),
         (f"{summary['num_clips']:,}", "clips"),
-    )
+    ]
+    if summary.get("num_loose"):
+        values.insert(2, (f"{summary['num_loose']:,}", "of loose crops"))
     cards = (
         f'<div class="card"><b>{escape(value)}</b><span class="soft">{name}</span></div>' for value, name in values
     )
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _section(title: str, body: str, otherwise: str, before: str = "") -> str:
-    content = before + body if body else f'<p class="soft">{otherwise}</p>'
-    return f"<h2>{title}</h2>\n{content}"
+def _findings(report: Mapping[str, Any]) -> str:
+    """Rules that are broken, the gravest first; each opens to its places."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for finding in report["findings"]:
+        groups.setdefault((finding["severity"], finding["rule"]), []).append(finding)
+    ordered = sorted(groups.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), -len(item[1]), item[0][1]))
+    return "\n".join(_rule(severity, rule, findings) for (severity, rule), findings in ordered)
 
 
-def _table(header: Sequence[str], rows: Iterable[str], num_rows: int) -> str:
-    if not num_rows:
-        return ""
-    head = "".join(f"<th>{name}</th>" for name in header)
-    table = f'<div class="scroll"><table>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
-    if num_rows > MAX_ROWS:
-        table += f'<p class="soft">The first {MAX_ROWS:,} of {num_rows:,}; report.json has all.</p>'
-    return table
-
-
-def _row(*cells: str) -> str:
-    return "<tr>" + "".join(cells) + "</tr>"
-
-
-def _text(value: object) -> str:
-    return f"<td>{escape(str(value))}</td>"
-
-
-def _code(value: object) -> str:
-    return f"<td><code>{escape(str(value))}</code></td>"
-
-
-def _number(value: object) -> str:
-    return f'<td class="number">{escape(str(value))}</td>'
-
-
-def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
-    rows = (
-        _row(
-            f'<td class="{finding["severity"]}">{finding["severity"]}</td>',
-            f'<td class="rule"><code>{escape(finding["rule"])}</code></td>',
-            _code(finding["file"] if finding["row"] is None else f"{finding['file']} row {finding['row']}"),
-            _text(finding["found"]),
-            _text(finding["expected"]),
-            _text(finding["fix"]),
-        )
-        for finding in findings[:MAX_ROWS]
+def _rule(severity: str, rule: str, findings: Sequence[Mapping[str, Any]]) -> str:
+    places = "".join(
+        f"<li><code>{escape(_place(finding))}</code> {escape(finding['found'])}</li>"
+        for finding in findings[:MAX_PLACES]
     )
-    return _table(("Severity", "Rule", "File", "Found", "Expected", "Fix"), rows, len(findings))
+    if len(findings) > MAX_PLACES:
+        places += f'<li class="soft">and {len(findings) - MAX_PLACES:,} more: report.json has all</li>'
+    fixes = list(dict.fromkeys(finding["fix"] for finding in findings))
+    fix = f"<p>To do: {escape(fixes[0])}" + (f" (and {len(fixes) - 1:,} alike)" if len(fixes) > 1 else "") + "</p>"
+    is_open = " open" if severity == "error" else ""
+    return (
+        f'<details{is_open}><summary><b class="{severity}">{severity}</b> <code>{escape(rule)}</code> '
+        f'<span class="soft">{_counted(len(findings), "time")}</span> · expected {escape(findings[0]["expected"])}'
+        f"</summary>{fix}<ul>{places}</ul></details>"
+    )
+
+
+def _place(finding: Mapping[str, Any]) -> str:
+    return finding["file"] if finding["row"] is None else f"{finding['file']} row {finding['row']}"
 
 
 def _quarantined(videos: Sequence[Mapping[str, Any]]) -> str:
-    rows = (_row(_code(video["video_id"]), _text(video["reason"] or "")) for video in videos[:MAX_ROWS])
-    return _table(("Video", "Reason"), rows, len(videos))
+    rows = (row(code(video["video_id"]), text(video["reason"] or "")) for video in videos[:MAX_ROWS])
+    return table(("Video", "Reason"), rows, len(videos))
+
+
+def _previews(shown: Sequence[ShownVideo], num_videos: int) -> str:
+    figures = [_preview(video) for video in shown if video.preview]
+    if not figures:
+        return ""
+    note = f'<p class="soft">{len(figures):,} of {num_videos:,} videos, the worst first; the others lie in '
+    note += "<code>processed/preview</code>.</p>"
+    return f'<div class="previews">{"".join(figures)}</div>' + (note if num_videos > len(figures) else "")
+
+
+def _preview(video: ShownVideo) -> str:
+    row, metadata = video.row, video.metadata
+    words = [f"{row['num_frames']:,} frames"]
+    words += [f"{name} {row['coverage'][name]:.0%}" for name in _COVERED if name in row["coverage"]]
+    if metadata is not None:
+        words.append(_signer(metadata.signer))
+        if metadata.face_privacy != "none":
+            words.append(f"faces hidden ({metadata.face_privacy})")
+        if metadata.spans_s is not None:
+            words.append(f"{len(metadata.spans_s):,} annotated spans only")
+        if metadata.note:
+            words.append(metadata.note)
+    is_bad = row["num_errors"] or row["status"] == "quarantined"
+    return (
+        f"<figure{' class=bad' if is_bad else ''}><figcaption><code>{escape(row['video_id'])}</code> "
+        f'<span class="soft">{escape(" · ".join(words))}</span></figcaption>'
+        f'<a href="../processed/preview/{escape(quote(row["video_id"]))}.jpg">'
+        f'<img loading="lazy" alt="{escape(row["video_id"])}" src="{video.preview}"></a></figure>'
+    )
+
+
+def _signer(signer: SignerInfo) -> str:
+    if signer.chosen_by == "alone":
+        return "one person"
+    motions = ", ".join(f"{value:.1f}" for value in signer.hand_motion)
+    return {
+        "hand_motion": f"of {signer.num_people} people the one whose hands move most ({motions} head units a second)",
+        "size": f"of {signer.num_people} people the larger one: hands do not tell ({motions} head units a second)",
+        "box": "the person in the box of meta.csv",
+        "detector": "nobody looked for other people",
+    }[signer.chosen_by]
+
+
+def _crops(crops: Mapping[str, Sequence[ShownCrop]]) -> str:
+    return "\n".join(
+        f'<h3>{stream}</h3><div class="crops">{"".join(map(_crop, shown))}</div>'
+        for stream, shown in crops.items()
+        if shown
+    )
+
+
+def _crop(crop: ShownCrop) -> str:
+    title = escape(f"{crop.video_id} frame {crop.frame}" + (f", {crop.state}" if crop.state else ""))
+    if not crop.uri:
+        return f'<span class="{crop.state}" title="{title}">damaged</span>'
+    return f'<img loading="lazy" class="{crop.state}" title="{title}" alt="{title}" src="{crop.uri}">'
 
 
 def _streams(streams: Mapping[str, Mapping[str, Any]]) -> str:
     rows = (
-        _row(
-            _text(name),
-            _number(f"{stream['num_crops']:,}"),
-            _number(f"{stream['coverage']:.1%}"),
-            *(_number(f"{stream['states'].get(state, 0):,}") for state in _STATES),
+        row(
+            text(name),
+            f"<td>{stream['coverage']:.1%}{_bar(stream['states'], sum(stream['states'].values()))}</td>",
+            number(f"{stream['num_crops']:,}"),
+            *(number(f"{stream['states'].get(state, 0):,}") for state in _STATES),
         )
         for name, stream in streams.items()
     )
-    return _table(("Stream", "Crops", "Coverage", *(state.capitalize() for state in _STATES)), rows, len(streams))
-
-
-def _legend() -> str:
     keys = "".join(f'<i class="key {state}"></i>{state}' for state in _STATES)
-    return f'<p class="soft">Share of frames in which the stream was found, by state:{keys}</p>'
+    header = ("Stream", "Coverage", "Crops", *(state.capitalize() for state in _STATES))
+    return table(header, rows, len(streams)) + f'<p class="soft">{keys}</p>'
 
 
-def _videos(videos: Sequence[Mapping[str, Any]]) -> str:
-    ordered = sorted(videos, key=lambda video: (-video["num_errors"], _worst(video), video["video_id"]))
+def _charts(report: Mapping[str, Any], sides: Mapping[str, Sequence[float]]) -> str:
+    usable = [video for video in report["videos"] if video["num_frames"]]
+    charts = [
+        draw("Length of videos", "s", histogram([v["duration_s"] for v in usable if v["duration_s"] is not None])),
+        draw("Length of clips", "s", report["clip_lengths_s"]),
+        draw("Frame rate of the source", "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
+        draw("Frame rate extracted", "fps", histogram([v["fps"] for v in usable if v["fps"]])),
+        *(draw(f"Side of {stream} boxes", "px", histogram(values)) for stream, values in sides.items()),
+    ]
+    return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
+
+
+def _videos(ordered: Sequence[Mapping[str, Any]]) -> str:
     rows = (
-        _row(
-            _code(video["video_id"]),
-            f'<td class="{"ok" if video["status"] == "ok" else "error"}">{escape(video["status"])}</td>',
+        row(
+            code(video["video_id"]),
+            f'<td class="{"error" if video["status"] in _BAD else ""}">{escape(video["status"])}</td>',
             *(_coverage(video, name) for name in _COVERED),
-            _number(f"{video['num_frames']:,}"),
-            _number("" if video["fps"] is None else f"{video['fps']:.4g}"),
-            _number(video["num_clips"]),
-            _number(f"{video['num_errors']} / {video['num_warnings']}"),
+            number(f"{video['num_frames']:,}"),
+            number("" if video["fps"] is None else f"{video['fps']:.4g}"),
+            number(video["num_clips"]),
+            number(f"{video['num_errors']} / {video['num_warnings']}"),
+            text(", ".join(video.get("missing", ()))),
         )
         for video in ordered[:MAX_ROWS]
     )
-    header = ("Video", "Status", *_COVERED, "Frames", "fps", "Clips", "Errors / warnings")
-    return _table(header, rows, len(videos))
-
-
-def _worst(video: Mapping[str, Any]) -> float:
-    return min((video["coverage"].get(name, 0.0) for name in _COVERED), default=0.0)
+    header = ("Video", "Status", *_COVERED, "Frames", "fps", "Clips", "Errors / warnings", "Lacks")
+    return table(header, rows, len(ordered))
 
 
 def _coverage(video: Mapping[str, Any], name: str) -> str:
     if name not in video["coverage"]:
         return "<td></td>"
-    ratio = video["coverage"][name]
-    num_frames = max(1, video["num_frames"])
+    ratio, num_frames = video["coverage"][name], max(1, video["num_frames"])
     states = video["states"].get(name, {"detected": ratio * num_frames})
+    return f"<td>{ratio:.1%}{_bar(states, num_frames)}</td>"
+
+
+def _bar(states: Mapping[str, float], total: float) -> str:
     parts = "".join(
-        f'<i class="{state}" style="width:{100 * states.get(state, 0) / num_frames:.1f}%"></i>' for state in _STATES[:3]
+        f'<i class="{state}" style="width:{100 * states.get(state, 0) / max(1, total):.1f}%"></i>'
+        for state in _STATES[:3]
     )
-    return f'<td>{ratio:.1%}<div class="bar">{parts}</div></td>'
+    return f'<div class="bar">{parts}</div>'
 
 
 def _splits(counts: Mapping[str, int]) -> str:
-    rows = (_row(_text(split), _number(f"{count:,}")) for split, count in counts.items())
-    return _table(("Split", "Clips"), rows, len(counts))
+    rows = (row(text(split), number(f"{count:,}")) for split, count in counts.items())
+    return table(("Split", "Clips"), rows, len(counts))

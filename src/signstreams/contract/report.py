@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import signstreams
+from signstreams.contract.charts import histogram
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.rules import RULES
 from signstreams.corpus.corpus import Corpus
@@ -45,6 +46,7 @@ def build_report(
             "num_rows_without_times": len(corpus.untimed_rows),
             "num_clips_by_split": {split: len(ids) for split, ids in splits.items()},
         },
+        "clip_lengths_s": histogram(_clip_lengths_s(corpus, checks)),
         "streams": {stream: _stream(stream, usable) for stream in STREAMS},
         "rules": [
             {"rule": rule, "severity": severity, "count": count, "expected": RULES[rule].expects}
@@ -68,6 +70,16 @@ def build_manifest(files: Sequence[FileRecord]) -> dict[str, Any]:
         "num_bytes": sum(row["num_bytes"] for row in rows),
         "files": rows,
     }
+
+
+def _clip_lengths_s(corpus: Corpus, checks: Sequence[VideoCheck]) -> list[float]:
+    """Of each clip whose length is known; a clip without a span is as long as its video."""
+    videos_s = {check.video_id: check.duration_s for check in checks}
+    lengths_s = (
+        videos_s.get(clip.video_id) if clip.end_s is None or clip.start_s is None else clip.end_s - clip.start_s
+        for clip in corpus.clips
+    )
+    return [length_s for length_s in lengths_s if length_s is not None]
 
 
 def _stream(stream: str, checks: Sequence[VideoCheck]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]
 
 
 def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
-    page = render_page(validation.report)
+    page = render_page(validation.report, layout)
     write_json(layout.report, validation.report)
     write_text(layout.report_page, page)
     write_json(layout.manifest, validation.manifest)

@@ -1,0 +1,104 @@
+"""Pieces of HTML that the page is made of; every text goes through `escape`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+MAX_ROWS = 1000
+"""Rows of one table; report.json has all."""
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --card: #fff; --ground: #f6f7f9;
+  --error: #b42318; --warning: #b25e09; --info: #175cd3; --pass: #067647; --bars: #84a9d8;
+  --detected: #2e90fa; --tracked: #f79009; --filled: #9b8afb; --missing: #d0d5dd; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #2b3240; --card: #171c26;
+  --ground: #0f131a; --error: #f97066; --warning: #fdb022; --info: #84adff; --pass: #47cd89; --missing: #3b4454;
+  --bars: #4a6a94; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; } h2 { font-size: 19px; margin: 44px 0 4px; }
+h3 { font-size: 15px; margin: 18px 0 6px; }
+.hint { color: var(--soft); margin: 0 0 12px; max-width: 80ch; }
+.soft { color: var(--soft); } .error, .fail { color: var(--error); } .warning { color: var(--warning); }
+.info { color: var(--info); } .pass { color: var(--pass); }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
+.card, figure, details, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.card { padding: 12px 18px; } .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 8px 12px; border-top: 1px solid var(--line); }
+th { border-top: 0; font-weight: 600; color: var(--soft); white-space: nowrap; }
+td { overflow-wrap: anywhere; min-width: 64px; } td:first-child { min-width: 150px; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+details { padding: 10px 16px; margin: 8px 0; } summary { cursor: pointer; } details p { margin: 6px 0; }
+details ul { margin: 6px 0; padding-left: 20px; } details li { overflow-wrap: anywhere; }
+.bar { display: flex; height: 8px; min-width: 90px; border-radius: 4px; overflow: hidden; background: var(--missing); }
+.bar i { display: block; height: 100%; }
+.detected { background: var(--detected); } .tracked { background: var(--tracked); }
+.filled { background: var(--filled); } .missing { background: var(--missing); }
+.key { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin: 0 5px 0 14px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 12px; }
+figure { margin: 0; padding: 12px 16px; } figcaption { font-weight: 600; margin-bottom: 6px; overflow-wrap: anywhere; }
+figcaption .soft { font-weight: 400; }
+svg { width: 100%; height: auto; display: block; } svg rect { fill: var(--bars); }
+svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--soft); font-size: 12px; }
+.same { color: var(--soft); margin: 8px 0; }
+.crops { display: grid; grid-template-columns: repeat(auto-fill, minmax(66px, 1fr)); gap: 5px; }
+.crops img, .crops span { width: 100%; aspect-ratio: 1; border: 3px solid var(--missing); border-radius: 6px;
+  display: block; }
+.crops span { font-size: 11px; color: var(--soft); padding: 6px; overflow: hidden; }
+.crops .detected { border-color: var(--detected); } .crops .tracked { border-color: var(--tracked); }
+.crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
+.previews { display: grid; gap: 14px; } .previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
+.previews figure.bad { border-color: var(--error); }
+@media (max-width: 600px) { main { padding: 20px 14px 48px; } .card { padding: 8px 12px; flex: 1 1 40%; } }
+"""
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A whole page."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> str:
+    """A heading with what it is about; ``otherwise`` where there is no body, nothing where there is neither."""
+    if not body and not otherwise:
+        return ""
+    content = f'<p class="hint">{escape(hint)}</p>{body}' if body else f'<p class="soft">{escape(otherwise)}</p>'
+    return f"<h2>{escape(title)}</h2>\n{content}"
+
+
+def table(header: Sequence[str], rows: Iterable[str], num_rows: int) -> str:
+    """A table that scrolls sideways; ``num_rows`` counts also those that are not shown."""
+    if not num_rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    text = f'<div class="scroll"><table>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
+    if num_rows > MAX_ROWS:
+        text += f'<p class="soft">The first {MAX_ROWS:,} of {num_rows:,}; report.json has all.</p>'
+    return text
+
+
+def row(*cells: str) -> str:
+    return "<tr>" + "".join(cells) + "</tr>"
+
+
+def text(value: object) -> str:
+    return f"<td>{escape(str(value))}</td>"
+
+
+def code(value: object) -> str:
+    return f"<td><code>{escape(str(value))}</code></td>"
+
+
+def number(value: object) -> str:
+    return f'<td class="number">{escape(str(value))}</td>'

@@ -1,0 +1,146 @@
+"""The page that people look at: pictures, charts, groups of findings, and that nothing keeps it from being written."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.config.contract import ContractConfig
+from signstreams.contract import pictures
+from signstreams.contract.charts import NUM_BARS, draw, histogram
+from signstreams.contract.page import MAX_PLACES, render_page
+from signstreams.contract.pictures import MAX_VIDEOS, NUM_CROPS, choose_videos
+from signstreams.contract.validate import validate
+from signstreams.files import write_bytes
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import SignerInfo
+from signstreams.streams import STREAMS
+
+
+def jpeg(width: int = 400, height: int = 200) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    return cv2.imencode(".jpg", noise)[1].tobytes()
+
+
+def page_of(corpus: Any) -> str:
+    return render_page(validate(ContractConfig(root=corpus.root)).report, corpus.layout)
+
+
+def images(page: str) -> list[np.ndarray]:
+    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in found]
+    assert all(image is not None for image in decoded)
+    return decoded
+
+
+def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Any) -> None:
+    page = page_of(corpus)
+    for stream in STREAMS:
+        assert f"<h3>{stream}</h3>" in page
+    shown = re.findall(r'<img loading="lazy" class="(\w+)" title="([^"]+) frame (\d+), (\w+)"', page)
+    assert {state for state, *_ in shown} == {"detected", "filled"}
+    assert all(state == named for state, _, _, named in shown)
+    assert {unescape(video) for _, video, _, _ in shown} == {path.stem for path in corpus.layout.videos.glob("*.mp4")}
+    assert all(image.shape == (pictures.CROP_PX, pictures.CROP_PX, 3) for image in images(page))
+
+
+def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: Any) -> None:
+    write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
+    corpus.change_metadata(
+        "one",
+        signer=SignerInfo(chosen_by="hand_motion", num_people=2, region_px=(0, 0, 9, 9), hand_motion=[0.25, 3.0]),
+        face_privacy="blur",
+    )
+    page = page_of(corpus)
+    assert "of 2 people the one whose hands move most" in page and "0.2, 3.0" in page
+    assert "faces hidden (blur)" in page
+    assert 'href="../processed/preview/one.jpg"' in page
+    assert max(image.shape[1] for image in images(page)) == pictures.PREVIEW_PX
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", jpeg()[:300]])
+def test_damaged_pictures_archives_and_tracks_do_not_keep_the_page_from_being_written(
+    corpus: Any, content: bytes
+) -> None:
+    write_bytes(corpus.layout.preview("one"), content)
+    for path in (corpus.layout.crops("face", "one"), corpus.layout.tracks("one"), corpus.layout.metadata("one")):
+        path.write_bytes(content)
+    corpus.layout.crops("hand_l", "one").write_bytes(corpus.layout.crops("hand_l", "one").read_bytes()[:-40])
+    page = page_of(corpus)
+    assert "breaks the contract" in page and "</html>" in page
+    assert images(page)
+
+
+def test_a_crop_that_does_not_decode_leaves_a_place(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures.CropReader, "read", lambda *args: b"\xff\xd8 no picture \xff\xd9")
+    page = page_of(corpus)
+    assert not images(page)
+    assert page.count(">damaged</span>") > 3
+
+
+def test_the_same_corpus_gives_the_same_page(corpus: Any) -> None:
+    write_bytes(corpus.layout.preview("one"), jpeg())
+    assert page_of(corpus) == page_of(corpus)
+
+
+def test_of_a_large_corpus_the_worst_and_some_of_the_others_are_shown() -> None:
+    rows = [{"video_id": f"v{number}"} for number in range(10_000)]
+    shown = choose_videos(rows)
+    assert len(shown) == MAX_VIDEOS
+    assert shown[: MAX_VIDEOS // 2] == rows[: MAX_VIDEOS // 2]
+    assert shown[-1] == rows[-1]
+    assert choose_videos(rows[:5]) == rows[:5]
+
+
+def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: Any) -> None:
+    report = validate(ContractConfig(root=corpus.root)).report
+    finding = {
+        "severity": "warning",
+        "rule": "coverage.low",
+        "file": "f<x>",
+        "row": None,
+        "found": "<b>",
+        "expected": "e",
+    }
+    report["videos"] = [report["videos"][0] | {"video_id": f"<v{number}>"} for number in range(10_000)]
+    report["findings"] = [finding | {"fix": f"fix {number}"} for number in range(10_000)]
+    for number in range(10_000):
+        if number % 400 == 0:
+            write_bytes(corpus.layout.preview(f"<v{number}>"), jpeg(1300, 600), sync=False)
+    began_s = time.perf_counter()
+    page = render_page(report, corpus.layout)
+    assert time.perf_counter() - began_s < 30  # seconds where it takes one or two: something quadratic would show
+    assert len(page) < 6_000_000
+    assert "10,000 times" in page and page.count("<li>") <= MAX_PLACES + 1
+    assert "<v1>" not in page and "f<x>" not in page
+
+
+def test_few_videos_share_the_places_for_crops(corpus: Any) -> None:
+    shown = pictures.show_crops(corpus.layout, [path.stem for path in corpus.layout.videos.glob("*.mp4")])
+    assert all(2 <= len(crops) <= NUM_CROPS for crops in shown.values())
+
+
+def test_loose_crops_are_shown(tmp_path: Path) -> None:
+    layout = CorpusLayout(tmp_path)
+    for frame in range(20):
+        write_bytes(layout.processed / "face" / f"a_f{frame:06d}.jpg", jpeg(64, 64), sync=False)
+    shown = pictures.show_crops(layout, ["a"])
+    assert [crop.frame for crop in shown["face"]] == list(range(20)) and all(crop.uri for crop in shown["face"])
+
+
+def test_histograms_count_every_value() -> None:
+    data = histogram([1.0, 2.0, 2.0, 10.0])
+    assert (data["count"], data["least"], data["median"], data["greatest"]) == (4, 1, 2, 10)
+    assert len(data["counts"]) == NUM_BARS and sum(data["counts"]) == 4
+    assert draw("t <", "s", data).count("<rect") == 3
+    assert "t &lt;" in draw("t <", "s", data)
+    assert histogram([]) == {"count": 0} and draw("t", "s", {"count": 0}) == ""
+    assert "all 3: 25 fps" in draw("t", "fps", histogram([25, 25, 25]))
