@@ -101,6 +101,8 @@ class AugmentationConfig(Section):
     """Mean of R, G, B in 0..1 that is taken off; written into the exported file."""
     std: Rgb = [0.229, 0.224, 0.225]
     """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
+    on_device: bool | Literal["auto"] = "auto"
+    """Change colour, blur and solarise on the training device; the loader then only cuts. auto: on CUDA."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -126,6 +128,10 @@ class AugmentationConfig(Section):
         if self.gaussian_blur_prob is not None:
             return (self.gaussian_blur_prob,) * 3
         return self.blur_view_1_prob, self.blur_view_2_prob, self.blur_local_prob
+
+    def is_on_device(self, device_type: str) -> bool:
+        """Whether a device of this type does the photometric half of the views."""
+        return device_type == "cuda" if self.on_device == "auto" else self.on_device
 
 
 class OptimConfig(Section):
