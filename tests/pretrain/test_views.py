@@ -139,9 +139,7 @@ def test_the_folded_colours_equal_the_steps_one_by_one() -> None:
     x = view.astype(float) * 1.1  # brightness, then contrast about the mean luma, then saturation about each luma
     x = 0.8 * x + 0.2 * 1.1 * float((view @ LUMA).mean())
     x = 1.3 * x - 0.3 * (x @ LUMA)[..., None]
-    assert (
-        np.abs(_colored(view, brightness=1.1, contrast=0.8, saturation=1.3) - x).max() <= 0.56
-    )
+    assert np.abs(_colored(view, brightness=1.1, contrast=0.8, saturation=1.3) - x).max() <= 0.56
 
 
 def test_neutral_colours_change_nothing_and_grey_is_grey() -> None:

@@ -37,6 +37,22 @@ class DatasetConfig(Section):
     """Keep loader processes from one epoch to the next in place of starting them again."""
     max_crops: Count | None = None
     """Use at most so many crops, spread evenly over videos and frames. None: all."""
+    min_confidence: Prob = 0.0
+    """Least confidence of a crop's box, from processed/tracks beside the stream's folder."""
+    states: Annotated[list[Literal["detected", "tracked", "filled"]], Field(min_length=1)] = [
+        "detected",
+        "tracked",
+        "filled",
+    ]
+    """Where a crop's box may come from: the stream's own detector, the body's pose, interpolation over a short gap."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 0.0
+    """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
+    signer_balance: Prob = 0.0
+    """0: every crop once a pass; 1: every signer of meta.csv (else every video) equally often; between: in between."""
+    min_gap_frames: Annotated[int, Field(ge=0)] | None = None
+    """Least distance of two frames of a video in one batch, kept or refused. None: 10 wherever an exchange can."""
+    measure_stats: bool = False
+    """Measure augmentation.mean and augmentation.std on the crops."""
     epoch_steps: Count | None = None
     """Length of an epoch in optimiser steps, however many crops there are. None: one pass over the crops."""
 
@@ -278,6 +294,10 @@ class PretrainConfig(Section):
     def _fits(self) -> Self:
         if self.koleo.weight > 0 and self.dataset.batch_size < 2:
             raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
+        if self.dataset.measure_stats:
+            _refuse_without_effect(
+                self.augmentation, ("mean", "std"), "dataset.measure_stats replaces it", "augmentation."
+            )
         if not self.koleo.weight:
             _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
         if not self.sinkhorn.use:

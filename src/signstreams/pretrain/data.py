@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from signstreams.config.pretrain import PretrainConfig, auto_workers, available_cores
+from signstreams.config.pretrain import DatasetConfig, PretrainConfig, auto_workers, available_cores
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
-from signstreams.formats.crops import Crop, CropReader, crops_digest, list_crops
+from signstreams.formats.crops import Crop, CropReader
+from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.device_views import DeviceViews
-from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.sampler import BatchPlan, CropGroups
+from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
 
 MIN_TRAIN_CROPS_PER_PROBE = 7
@@ -36,43 +38,76 @@ class CropSet:
         digest: Of all of them together.
     """
 
-    train: list[Crop]
-    probe: list[Crop]
+    train: CropIndex
+    probe: CropIndex
     digest: str
 
 
-def find_crops(folders: list[Path], *, max_crops: int | None, probe_crops: int) -> CropSet:
-    """All crops of the folders, split into training and held-out ones.
+def find_crops(
+    folders: Sequence[Path],
+    *,
+    probe_crops: int,
+    max_crops: int | None = None,
+    dataset: DatasetConfig | None = None,
+    stream: str | None = None,
+    cache_dir: Path | None = None,
+) -> CropSet:
+    """All crops of the folders that may be used, split into training and held-out ones.
+
+    Args:
+        folders: Of crops or plain images, or ZIPs.
+        probe_crops: Most crops to hold out.
+        max_crops: Most crops to use, evenly spread.
+        dataset: Limits of confidence, state and sharpness; None: every crop.
+        stream: Whose tracks the limits are about.
+        cache_dir: Where measured sharpness is kept.
 
     Raises:
-        UserError: A folder is absent, holds no crop, or an archive cannot be read; all of them at once.
+        UserError: A folder is absent, given twice, holds no crop, or cannot be read, all of them at once; or no crop
+            is within the limits.
     """
-    problems, crops = [], []
-    for folder in folders:
-        try:
-            found = list_crops(folder)
-        except FileNotFoundError:
-            problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
-            continue
-        except (OSError, ValueError) as error:
-            problems.append(f"{error}; extract the video again")
-            continue
-        if not found:
+    problems = [f"{folder}: is given twice" for folder in _doubled(folders)]
+    index, failures = build_index(folders)
+    for folder, error in failures:
+        if error is None:
             problems.append(
-                f"{folder}: found no crop, expected <video>.zip or <video>_f000000.jpg; run scripts/extract_rois_v2.py"
+                f"{folder}: found no crop, expected <video>.zip, <video>_f000000.jpg or images;"
+                " run scripts/extract_rois_v2.py"
             )
-        crops += found
+        elif isinstance(error, FileNotFoundError):
+            problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
+        else:
+            problems.append(f"{error}; extract the video again")
     if problems:
         raise UserError(problems)
-    crops.sort(key=lambda crop: (crop.video_id, crop.frame, str(crop.path)))
-    if max_crops is not None and len(crops) > max_crops:
-        crops = [crops[i] for i in spread(len(crops), max_crops)]
-    probe_crops = min(probe_crops, len(crops) // (MIN_TRAIN_CROPS_PER_PROBE + 1))
-    held_out = set(spread(len(crops), probe_crops))
-    return CropSet(
-        train=[crop for i, crop in enumerate(crops) if i not in held_out],
-        probe=[crop for i, crop in enumerate(crops) if i in held_out],
-        digest=crops_digest(crops),
+    if dataset is not None:
+        index = index.take(select(index, dataset, stream=stream, cache_dir=cache_dir))
+        if not len(index):
+            raise UserError(
+                f"{', '.join(map(str, folders))}: no crop is within dataset.min_confidence, states and min_sharpness;"
+                " lower them"
+            )
+    if max_crops is not None and len(index) > max_crops:
+        index = index.take(np.array(spread(len(index), max_crops)))
+    held_out = np.zeros(len(index), bool)
+    held_out[spread(len(index), min(probe_crops, len(index) // (MIN_TRAIN_CROPS_PER_PROBE + 1)))] = True
+    return CropSet(index.take(~held_out), index.take(held_out), index.digest)
+
+
+def plan_batches(config: PretrainConfig, crops: CropIndex, world_size: int) -> BatchPlan:
+    """The order in which a run sees its crops.
+
+    Raises:
+        ValueError: As `BatchPlan`.
+    """
+    dataset = config.dataset
+    return BatchPlan(
+        CropGroups.of(crops.video, crops.frame, signers(crops) if dataset.signer_balance else None),
+        batch_size=dataset.batch_size,
+        world_size=world_size,
+        seed=config.seed,
+        balance=dataset.signer_balance,
+        min_gap_frames=dataset.min_gap_frames,
     )
 
 
@@ -218,6 +253,11 @@ def normalize(views: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def spread(total: int, count: int) -> list[int]:
     """``count`` of ``total`` indices, evenly spaced, from the middle of their spans."""
     return [int((i + 0.5) * total / count) for i in range(count)]
+
+
+def _doubled(folders: Sequence[Path]) -> list[Path]:
+    resolved = [Path(folder).resolve() for folder in folders]
+    return [folder for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
 
 
 def _as_it_is(batch: ViewBatch) -> ViewBatch:

@@ -23,10 +23,11 @@ from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
-from signstreams.pretrain.data import CropSet, find_crops
+from signstreams.pretrain.data import CropSet, find_crops, plan_batches
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
-from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,8 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
 
 def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
     arch = architecture(config)
-    crops = find_crops(
-        config.train_dir, max_crops=config.dataset.max_crops, probe_crops=config.monitor.probe_crops
-    )  # every rank lists the same files
+    crops = _crops(config, stream, world)
+    config = with_measured_stats(config, crops.train)
     plan = _plan(config, crops, world)
     choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     fingerprint = Fingerprint(config.identity() | {"stream": stream, "world_size": world.size}, crops.digest)
@@ -135,14 +135,29 @@ def architecture(config: PretrainConfig) -> ViTArch:
     return arch
 
 
+def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
+    """The crops of the run; every rank lists the same files, and what has to be measured, rank 0 measures first."""
+
+    def find() -> CropSet:
+        return find_crops(
+            config.train_dir,
+            probe_crops=config.monitor.probe_crops,
+            max_crops=config.dataset.max_crops,
+            dataset=config.dataset,
+            stream=stream,
+            cache_dir=config.output_dir,
+        )
+
+    if config.dataset.min_sharpness and world.size > 1:
+        with distributed.main_first(world):
+            if world.is_main:
+                find()
+    return find()
+
+
 def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
     try:
-        return BatchPlan(
-            group_by_video([crop.video_id for crop in crops.train]),
-            batch_size=config.dataset.batch_size,
-            world_size=world.size,
-            seed=config.seed,
-        )
+        return plan_batches(config, crops.train, world.size)
     except ValueError as error:
         raise UserError(
             f"{', '.join(map(str, config.train_dir))}: {error} (after {len(crops.probe)} held-out ones);"
@@ -211,7 +226,7 @@ def _params(
             "digest": crops.digest,
             "train_crops": len(crops.train),
             "probe_crops": len(crops.probe),
-            "videos": len(plan.videos),
+            "videos": plan.num_videos,
             "steps_per_pass": plan.steps_per_pass,
         },
         "fingerprint": fingerprint.digest,
