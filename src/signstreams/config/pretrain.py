@@ -11,17 +11,15 @@ from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag, Section
 from signstreams.config.experiment import ExperimentConfig
+from signstreams.config.ibot import IbotConfig
+from signstreams.config.kinds import Count, Positive, Prob
+from signstreams.config.pretrain_run import CheckpointingConfig, InitConfig, MonitorConfig, OptimConfig
 from signstreams.errors import UserError
 from signstreams.streams import HAND_STREAMS, STREAMS
 
-Prob = Annotated[float, Field(ge=0, le=1)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Stream = Literal["face", "hand_l", "hand_r"]
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$")]
 
 
 class DatasetConfig(Section):
@@ -150,29 +148,6 @@ class AugmentationConfig(Section):
         return device_type == "cuda" if self.on_device == "auto" else self.on_device
 
 
-class OptimConfig(Section):
-    """Optimiser (AdamW) and its schedules, all by optimiser step."""
-
-    learning_rate: Annotated[Positive, Flag("--learning-rate")] = 5e-4
-    """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
-    learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
-    """Learning rate at the end of the cosine."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the run with linear warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.04
-    """At the start; norms, biases and tokens have none."""
-    final_weight_decay: Annotated[float, Field(ge=0)] = 0.4
-    """At the end of the cosine."""
-    clip_grad_norm: Positive | None = 3.0
-    """Greatest norm of all gradients together; None: no clipping."""
-    beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """Decay of AdamW's second moment."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: matrix products in bfloat16, losses and weights in float32."""
-
-
 class DinoConfig(Section):
     """DINO (Caron et al. 2021). None: chosen from the number of crops and steps, and logged."""
 
@@ -222,34 +197,7 @@ class SinkhornConfig(Section):
     """Rounds of row and column normalisation."""
 
 
-class CheckpointingConfig(Section):
-    """Files of the run and how often they are written."""
-
-    last_name: FileName = "checkpoint_last.pt"
-    """Checkpoint to resume from."""
-    best_name: FileName = "checkpoint_best.pt"
-    """Checkpoint with the best health score on held-out crops (docs/pretraining.md)."""
-    history_file: FileName = "metrics.jsonl"
-    """Metrics, one JSON object a line."""
-    every_steps: Count = 500
-    """Steps between two checkpoints."""
-    every_s: Positive = 300.0
-    """Seconds after which a checkpoint is due, however few steps were done."""
-    export: Literal["last", "best"] = "last"
-    """Which checkpoint's teacher becomes backbone.pt."""
-
-
-class MonitorConfig(Section):
-    """What is measured on the way."""
-
-    log_every_steps: Count = 20
-    """Steps between two lines of metrics."""
-    probe_every_steps: Count = 200
-    """Steps between two looks at the held-out crops."""
-    probe_crops: Annotated[int, Field(ge=8)] = 256
-    """Held-out crops; at most an eighth of all."""
-    stop_on_collapse: bool = True
-    """End the run with a diagnosis when the teacher gives every crop the same answer."""
+_LIMITS = {name for name in MonitorConfig.model_fields if name.startswith(("collapse_", "max_bad"))}
 
 
 class PretrainConfig(Section):
@@ -280,10 +228,12 @@ class PretrainConfig(Section):
     threads: Count | None = None
     """CPU threads of a process; None: its share of the cores it may use."""
     dataset: DatasetConfig = DatasetConfig()
+    init: InitConfig = InitConfig()
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     optim: OptimConfig = OptimConfig()
     dino: DinoConfig = DinoConfig()
+    ibot: IbotConfig = IbotConfig()
     koleo: KoleoConfig = KoleoConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
     checkpointing: CheckpointingConfig = CheckpointingConfig()
@@ -306,8 +256,13 @@ class PretrainConfig(Section):
             raise ValueError("dino.center_momentum has no effect: sinkhorn.use replaces the centre; leave it out")
         elif self.sinkhorn.eps is not None:
             _refuse_without_effect(self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", "dino.")
+            temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
+            _refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", "ibot.")
+        if self.algorithm == "dino":
+            _refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", "ibot.")
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
-        fixed = ["backbone.pt", "params.json", "artifacts.json", "curves.png", "state", "previous"]
+        fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
+        fixed += ["state", "previous"]
         if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
             raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
         return self
@@ -339,17 +294,6 @@ class PretrainConfig(Section):
             )
         return stream
 
-    def check_runnable(self) -> None:
-        """Refuse what the config may say but this version cannot run.
-
-        Raises:
-            UserError: With what to set in its place.
-        """
-        if self.algorithm == "ibot":
-            raise UserError(
-                "algorithm = 'ibot': is not there yet, expected 'dino'; add --algorithm dino (iBOT is the next issue)"
-            )
-
     def identity(self) -> dict[str, Any]:
         """The settings that alter the weights, as plain values; paths, names, loader and logging are not among them."""
         tree = self.model_dump(
@@ -365,7 +309,8 @@ class PretrainConfig(Section):
                 "threads": True,
                 "dataset": {"num_workers", "pin_memory", "persistent_workers"},
                 "checkpointing": True,
-                "monitor": {"log_every_steps", "stop_on_collapse"},
+                "init": {"weights", "download"},  # the run adds the digest of their tensors
+                "monitor": {"log_every_steps", "stop_on_collapse", *_LIMITS},
                 "experiment": True,
             },
         )

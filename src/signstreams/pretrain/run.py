@@ -24,6 +24,7 @@ from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
 from signstreams.pretrain.data import CropSet, find_crops, plan_batches
+from signstreams.pretrain.init import first_weights, start_from
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
 from signstreams.pretrain.sampler import BatchPlan
@@ -55,7 +56,11 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
     config = with_measured_stats(config, crops.train)
     plan = _plan(config, crops, world)
     choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
-    fingerprint = Fingerprint(config.identity() | {"stream": stream, "world_size": world.size}, crops.digest)
+    weights = first_weights(config, arch)
+    identity = config.identity() | {"stream": stream, "world_size": world.size}
+    if weights is not None:
+        identity["init"]["weights"] = weights.digest
+    fingerprint = Fingerprint(identity, crops.digest)
     given = _given_checkpoint(config)
     if given is not None:
         _load_state(given, fingerprint)  # before the folder is touched
@@ -74,6 +79,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
         source = given or own
         state = None if source is None else _load_state(source, fingerprint)
         trainer = Trainer(config, choices, arch, world)
+        if weights is not None:
+            start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
         if state is not None:
             loop.load_state_dict(state)
