@@ -29,8 +29,10 @@ from signstreams.pretrain.run import pretrain
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"
 ARTIFACTS = [
+    "README.md",
     "artifacts.json",
     "backbone.pt",
+    "backbone.safetensors",
     "checkpoint_best.pt",
     "checkpoint_last.pt",
     "curves.png",
@@ -275,7 +277,7 @@ def test_the_wrong_script_folder_or_flip_is_refused_before_torch_is_loaded(
         ("pretrain_dino_face.py", str(crops_dir)): "use scripts/pretrain_dino_hands.py",
         ("pretrain_dino_hands.py", str(crops_dir), "--augmentation-flip-prob", "0.5"): "is the other hand",
         ("pretrain_dino_hands.py", str(tmp_path)): "add --stream",
-        ("pretrain_dino_hands.py", str(crops_dir), "--algorithm", "ibot"): "is not there yet",
+        ("pretrain_dino_hands.py", str(crops_dir), "--ibot-patch-weight", "2"): "no effect: algorithm is 'dino'",
         ("pretrain_dino_hands.py", str(crops_dir), "--batchsize", "3"): "did you mean '--batch-size'",
     }
     for (script, folder, *flags), expected in cases.items():

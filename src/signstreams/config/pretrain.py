@@ -260,6 +260,10 @@ class PretrainConfig(Section):
             _refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", "ibot.")
         if self.algorithm == "dino":
             _refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", "ibot.")
+        if self.export_backbone is not None and self.export_backbone.suffix == ".safetensors":
+            raise ValueError(
+                f"export_backbone '{self.export_backbone}': give a .pt, the .safetensors is written beside it"
+            )
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
         fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
         fixed += ["state", "previous"]

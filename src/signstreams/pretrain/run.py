@@ -102,6 +102,8 @@ def artifact_names(config: PretrainConfig) -> list[str]:
     files = config.checkpointing
     return [
         "backbone.pt",
+        "backbone.safetensors",
+        "README.md",
         files.last_name,
         files.best_name,
         "params.json",
@@ -137,9 +139,22 @@ def architecture(config: PretrainConfig) -> ViTArch:
             problems.append(
                 f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is {near}"
             )
+    if config.algorithm == "ibot":
+        problems += _mask_problems(config, views.global_px // arch.patch_px)
     if problems:
         raise UserError(problems)
     return arch
+
+
+def _mask_problems(config: PretrainConfig, grid: int) -> list[str]:
+    """Why views of ``grid`` x ``grid`` patches cannot be masked as the config says."""
+    largest = (grid - 1) ** 2  # a block leaves a row and a column of the view
+    block = config.ibot.min_block_patches
+    if grid < 2:
+        return [f"augmentation.global_px = {config.augmentation.global_px}: is one patch, iBOT expects at least 2 x 2"]
+    if block is not None and block > largest:
+        return [f"ibot.min_block_patches = {block}: a view has {grid} x {grid} patches, expected at most {largest}"]
+    return []
 
 
 def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
