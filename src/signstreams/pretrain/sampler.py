@@ -42,12 +42,16 @@ class CropGroups:
 
     @classmethod
     def of(cls, video: np.ndarray, frame: np.ndarray, signer: np.ndarray | None = None) -> CropGroups:
-        """Groups of crops; ``video`` (N,) any numbers, ``signer`` (N,) any numbers, None: each video its own."""
-        _, first, video = np.unique(video, return_index=True, return_inverse=True)
-        order = np.lexsort((frame, video))
-        counts = np.bincount(video)
-        signer_of_video = np.arange(len(counts)) if signer is None else signer[first]
-        return cls(video, frame, order, np.cumsum(counts) - counts, counts, signer_of_video)
+        """Groups of crops; ``video`` (N,) numbers from 0, ``signer`` (N,) any numbers, None: each video its own."""
+        key = video.astype(np.int64) << 32 | frame
+        order = np.arange(len(key)) if (np.diff(key) >= 0).all() else np.argsort(key, kind="stable")
+        is_first = np.diff(video[order], prepend=-1) != 0
+        starts = np.flatnonzero(is_first)
+        number = np.empty(len(order), np.int64)
+        number[order] = np.cumsum(is_first) - 1
+        counts = np.diff(starts, append=len(order))
+        signer_of_video = np.arange(len(starts)) if signer is None else signer[order[starts]]
+        return cls(number, frame, order, starts, counts, signer_of_video)
 
     @property
     def num_videos(self) -> int:
@@ -78,7 +82,7 @@ def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0)
     # golden-ratio steps: any few consecutive picks are spread over the whole video
     phase = (np.repeat(rng.random(len(quotas)), quotas) + GOLDEN_RATIO * step) % 1.0
     rank = np.empty(total, np.int64)
-    rank[np.lexsort((phase, video))] = step
+    rank[np.argsort(video + phase, kind="stable")] = step
     count, quota = groups.counts[video], quotas[video]
     shift = np.repeat(rng.random(len(quotas)), quotas)
     position = np.where(quota == count, rank, np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64))
@@ -101,11 +105,14 @@ def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> np.
 def too_close(order: np.ndarray, groups: CropGroups, batch: int, gap_frames: int) -> np.ndarray:
     """Places in ``order`` whose crop has one of its own video less than ``gap_frames`` before it in its batch."""
     order = order[: len(order) // batch * batch]
-    number, video, frame = np.arange(len(order)) // batch, groups.video[order], groups.frame[order]
-    by = np.lexsort((frame, video, number))
-    number, video, frame = number[by], video[by], frame[by].astype(np.int64)
-    near = (np.diff(number) == 0) & (np.diff(video) == 0) & (np.diff(frame) < gap_frames)
-    return np.sort(by[1:][near])
+    key = np.arange(len(order)) // batch * groups.num_videos + groups.video[order]  # of batch and video
+    by = np.argsort(key, kind="stable")
+    is_again = np.diff(key[by]) == 0
+    among = by[np.append(is_again, False) | np.insert(is_again, 0, False)]  # few: with another of their video
+    key, frame = key[among], groups.frame[order[among]].astype(np.int64)
+    by = np.lexsort((frame, key))
+    near = (np.diff(key[by]) == 0) & (np.diff(frame[by]) < gap_frames)
+    return np.sort(among[by[1:][near]])
 
 
 class BatchPlan:
