@@ -54,7 +54,13 @@ class Loop:
         self.experiment, self.fingerprint = experiment, fingerprint
         choices = trainer.choices
         self.total_steps, self.epoch_steps = choices.total_steps, choices.epoch_steps
-        self.watch = CollapseWatch(choices.num_prototypes, choices.warmup_steps, choices.total_steps)
+        patches = trainer.patches
+        self.watch = CollapseWatch(
+            choices.num_prototypes,
+            choices.warmup_steps,
+            choices.total_steps,
+            None if patches is None else patches.choices.num_prototypes,
+        )
         self.best: dict[str, float] | None = None
         self._times = {"data": 0.0, "step": 0.0}
         self._times_since = trainer.step
@@ -143,6 +149,8 @@ class Loop:
             "time/data_s": self._times["data"] / steps,
             "epoch": trainer.step / self.epoch_steps,
         }
+        if trainer.patches is not None:
+            record["patch/centre_norm"] = float(trainer.patches.centre.value.norm())
         if self.world.device.type == "cuda":
             record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
         self._times = dict.fromkeys(self._times, 0.0)

@@ -1,8 +1,8 @@
 """Block-wise masks for iBOT: rectangles as in BEiT (Bao et al. 2022), ratios stratified over the batch as in DINOv2.
 
 A view's mask is a pure function of seed, step and its place in the joint batch of all processes. So there is no state
-to save, and several processes mask what one process with all of the batch would. Letters: V global views, B crops of this
-process, P patches of a view, M masked patches of this process.
+to save, and several processes mask what one process with all of the batch would. Letters: V global views, B crops of
+this process, P patches of a view, M masked patches of this process.
 """
 
 from __future__ import annotations

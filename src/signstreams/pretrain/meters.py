@@ -92,6 +92,7 @@ class CollapseWatch:
         num_prototypes: K.
         warmup_steps: Nothing is judged before.
         total_steps: Of the run.
+        num_patch_prototypes: K of the patches' scores, which are then judged as well.
     """
 
     PATIENCE = 3  # logged lines in a row
@@ -99,29 +100,36 @@ class CollapseWatch:
     MAX_SAMPLE_ENTROPY = 0.999  # of ln K: above, the targets say nothing
     MIN_STEPS_UNIFORM = 5_000  # every run starts uniform; a long one that still is has failed
 
-    def __init__(self, num_prototypes: int, warmup_steps: int, total_steps: int) -> None:
-        self.ln_k = math.log(num_prototypes)
+    def __init__(
+        self, num_prototypes: int, warmup_steps: int, total_steps: int, num_patch_prototypes: int | None = None
+    ) -> None:
+        self.judged = [("teacher", "crop", "dino", math.log(num_prototypes))]
+        if num_patch_prototypes is not None:
+            self.judged.append(("patch", "masked patch", "ibot", math.log(num_patch_prototypes)))
         self.first_step = max(warmup_steps, 100)
         self.first_uniform_step = max(self.MIN_STEPS_UNIFORM, total_steps // 2)
         self.strikes = 0
 
     def judge(self, record: dict[str, float], step: int) -> str | None:
         """A diagnosis, when the last lines all showed collapse."""
-        one_wins = step >= self.first_step and record["teacher/entropy_batch"] < self.MIN_BATCH_ENTROPY * self.ln_k
-        is_uniform = (
-            step >= self.first_uniform_step and record["teacher/entropy_sample"] > self.MAX_SAMPLE_ENTROPY * self.ln_k
-        )
-        self.strikes = self.strikes + 1 if one_wins or is_uniform else 0
-        if self.strikes < self.PATIENCE:
-            return None
-        if one_wins:
+        found = [text for one in self.judged if (text := self._diagnosis(record, step, *one))]
+        self.strikes = self.strikes + 1 if found else 0
+        return found[0] if self.strikes >= self.PATIENCE else None
+
+    def _diagnosis(
+        self, record: dict[str, float], step: int, name: str, thing: str, section: str, ln_k: float
+    ) -> str | None:
+        batch, sample = record[f"{name}/entropy_batch"], record[f"{name}/entropy_sample"]
+        if step >= self.first_step and batch < self.MIN_BATCH_ENTROPY * ln_k:
             return (
-                f"collapsed by step {step}: one prototype takes every crop (entropy of the mean target"
-                f" {record['teacher/entropy_batch']:.3f}, ln K is {self.ln_k:.2f}); raise dino.teacher_temp,"
+                f"collapsed by step {step}: one prototype takes every {thing} (entropy of the mean target"
+                f" {batch:.3f}, ln K is {ln_k:.2f}); raise {section}.teacher_temp,"
                 " lower dino.center_momentum or optim.learning_rate, or use --use-sinkhorn"
             )
-        return (
-            f"no progress by step {step}: the teacher gives every crop the same flat answer (entropy"
-            f" {record['teacher/entropy_sample']:.3f} of ln K = {self.ln_k:.3f}); lower dino.teacher_temp or"
-            " dino.num_prototypes, lower dino.momentum, or use --use-sinkhorn"
-        )
+        if step >= self.first_uniform_step and sample > self.MAX_SAMPLE_ENTROPY * ln_k:
+            return (
+                f"no progress by step {step}: the teacher gives every {thing} the same flat answer (entropy"
+                f" {sample:.3f} of ln K = {ln_k:.3f}); lower {section}.teacher_temp or"
+                " dino.num_prototypes, lower dino.momentum, or use --use-sinkhorn"
+            )
+        return None
