@@ -94,18 +94,19 @@ def test_a_finished_run_is_exported_again_without_training(make: Make, monkeypat
     assert (config.output_dir / "metrics.jsonl").read_bytes() == history
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"model": {"drop_path_prob": 0.2, "depth": 2}, "koleo": {"weight": 0.1}}
     straight = pretrain(make(output_dir=str(tmp_path / "straight"), **changes), STREAM)
     config = make(output_dir=str(tmp_path / "stopped"), **changes)
     original = Loop._leave_if_asked
 
-    def preempt(self: Loop, stop: StopRequest) -> None:
+    def preempt(self: Loop, stop: StopRequest, step_s: float) -> None:
         if self.trainer.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stop)
+            os.kill(os.getpid(), number)
+        original(self, stop, step_s)
 
     monkeypatch.setattr(Loop, "_leave_if_asked", preempt)
     with pytest.raises(SystemExit) as left:

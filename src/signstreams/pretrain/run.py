@@ -20,6 +20,7 @@ from signstreams.config.pretrain import PretrainConfig, available_cores
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
@@ -27,6 +28,7 @@ from signstreams.pretrain.data import CropSet, find_crops, plan_batches
 from signstreams.pretrain.init import first_weights, start_from
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
+from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
@@ -45,12 +47,13 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
     torch.set_num_threads(config.threads or _threads())
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
-        return _pretrain(config, stream, world)
+        with stop_on_signal() as stop:
+            return _pretrain(config, stream, world, stop)
     finally:
         distributed.close()
 
 
-def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
+def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopRequest) -> Path:
     arch = architecture(config)
     crops = _crops(config, stream, world)
     config = with_measured_stats(config, crops.train)
@@ -86,7 +89,14 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
             loop.load_state_dict(state)
             if given is not None:
                 loop.adopt()
-        loop.run()
+        memory = estimate_memory(config, choices, arch, trainer.student)
+        if world.is_main and trainer.step < choices.total_steps:
+            report_memory(memory, world.device)
+        with distributed.main_first(world):
+            if experiment is not None and trainer.step < choices.total_steps:
+                check_disk(config, experiment.folder, trainer.state_bytes())
+        with naming_what_ran_out(config, memory):
+            loop.run(stop)
         target = config.export_backbone or config.output_dir / "backbone.pt"
         if experiment is not None:
             write_outputs(config, stream, trainer, loop, experiment, crops, target)

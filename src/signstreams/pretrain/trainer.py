@@ -199,6 +199,10 @@ class Trainer:
             "meters": self.meters.state_dict(),
         }
 
+    def state_bytes(self) -> int:
+        """Of a checkpoint of a later step: both networks and AdamW's two moments."""
+        return 4 * sum(tensor.numel() * tensor.element_size() for tensor in self.student.state_dict().values())
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of another process."""
         self.student.load_state_dict(state["student"])
