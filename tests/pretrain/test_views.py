@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.pretrain import AugmentationConfig
+from signstreams.config.pretrain import AugmentationConfig, PretrainConfig
 from signstreams.engine.seeding import numpy_rng
+from signstreams.errors import UserError
 from signstreams.pretrain.color import LUMA, MAP_SIZE, MIN_BLUR_SIGMA_PX, apply_color, blur, color_maps, solarize
 from signstreams.pretrain.views import ViewMaker, cut, decode, jpeg_size, random_boxes, recipes, whole_view
 
@@ -107,6 +110,18 @@ def test_a_view_is_the_part_it_says_at_any_size() -> None:
         exact = cv2.resize(image[top : top + height, left : left + width], (side_px, side_px), interpolation=3)
         assert np.abs(view.astype(int) - exact).mean() < 1.5
     assert [len(level) for level in pyramid] == [160, 80, 40, 20, 10]
+
+
+def test_hands_are_not_flipped_under_another_name() -> None:
+    for folder, stream in (("x/hand_l", None), ("x/crops", "hand_l"), ("x/hand_l", "face")):
+        config = PretrainConfig(
+            train_dir=[Path(folder)],
+            output_dir=Path("o"),
+            stream=stream,
+            augmentation=AugmentationConfig(flip_prob=0.5),
+        )
+        with pytest.raises(UserError, match="a flipped hand_l is the other hand"):
+            config.named_stream(("face", "hand_l", "hand_r"))
 
 
 def test_a_large_crop_is_decoded_small_when_the_views_need_no_more() -> None:

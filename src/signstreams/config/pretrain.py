@@ -291,9 +291,10 @@ class PretrainConfig(Section):
                 f"stream '{stream}': expected {' or '.join(allowed)} here;"
                 f" use scripts/pretrain_dino_{'hands' if stream in HAND_STREAMS else 'face'}.py"
             )
-        if stream in HAND_STREAMS and self.augmentation.flip_prob:
+        sides = [name for name in HAND_STREAMS if name == stream or name in named]  # a folder of hands as "face", too
+        if sides and self.augmentation.flip_prob:
             raise UserError(
-                f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {stream} is the other hand,"
+                f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {sides[0]} is the other hand,"
                 " and this backbone is of one side; expected 0"
             )
         return stream
