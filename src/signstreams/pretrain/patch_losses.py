@@ -13,7 +13,7 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
 from signstreams.engine.schedules import linear
 from signstreams.pretrain.choices import Choices
-from signstreams.pretrain.meters import Meters
+from signstreams.pretrain.meters import Meters, count_best
 
 NUM_PATCH_SUMS = 5  # cross-entropy, entropy, masked views, masked patches, patches
 
@@ -86,11 +86,11 @@ class PatchMeters(Meters):
     ) -> None:
         """Take in one step: loss and rows as of `patch_loss`, ``num_patches`` of all global views together."""
         entropy = torch.special.entr(targets).sum(dim=-1) @ weights
-        counts = torch.tensor([len(weights), num_patches], dtype=torch.float64).to(loss.device, non_blocking=True)
-        step = torch.cat((torch.stack((loss * num_views, entropy, weights.sum())).double(), counts))
+        counts = (weights.new_full((), len(weights)), weights.new_full((), num_patches))
+        step = torch.stack([value.double() for value in (loss * num_views, entropy, weights.sum(), *counts)])
         self.patch_sums += torch.where(is_bad, torch.zeros_like(step), step)
         self.patch_target_sum += torch.where(is_bad, 0.0, (weights @ targets).double())
-        self.patch_assigned += torch.bincount(targets.argmax(dim=-1), minlength=targets.shape[1])
+        count_best(self.patch_assigned, targets)
 
     def read(self) -> dict[str, float]:
         """As `Meters.read`, and of the masked patches the like; every mean is over masked views, each with weight 1.
