@@ -24,8 +24,8 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.choices import choose
+from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.losses import Centre, sinkhorn_targets
-from signstreams.pretrain.meters import CollapseWatch
 from signstreams.pretrain.patch_losses import PatchMeters, patch_loss
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.trainer import Trainer
@@ -200,7 +200,7 @@ def _kept(function: Callable[..., Tensor], kept: list[Tensor]) -> Callable[..., 
 
 def test_masked_pixels_reach_the_teacher_and_never_the_student(ibot: Make) -> None:
     config = ibot()
-    masked = _trainer(config).patches.draw(0, 2, BATCH)
+    masked = _trainer(config).patches.draw(0, 2, BATCH)[0]
     views = _views(0)
     pixels = masked.masks.view(2, BATCH, 4, 4).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)  # (2, B, S, S)
     changed = torch.where(pixels[..., None], 255 - views[0], views[0])
@@ -217,7 +217,7 @@ def test_the_student_sees_the_mask_token_with_its_position_there_and_the_image_e
     with torch.no_grad():
         trainer.student.backbone.mask_token.normal_(generator=torch.Generator().manual_seed(0))
     recorder = _Recorder(trainer)
-    masks = trainer.patches.draw(0, 2, BATCH).masks  # (V * B, P)
+    masks = trainer.patches.draw(0, 2, BATCH)[0].masks  # (V * B, P)
     token = trainer.student.backbone.mask_token.detach().clone()
     position = trainer.student.backbone.position_table(SIDE, SIDE).detach().clone()[0, 1:]  # (P, D)
     trainer.train_step(*_views(0))
@@ -232,7 +232,7 @@ def test_the_student_sees_the_mask_token_with_its_position_there_and_the_image_e
 def test_only_class_tokens_and_masked_patches_go_through_the_head(ibot: Make, shared: bool) -> None:
     trainer = _trainer(ibot(ibot={"shared_head": shared}))
     recorder = _Recorder(trainer)
-    masked = len(trainer.patches.draw(0, 2, BATCH).rows)
+    masked = len(trainer.patches.draw(0, 2, BATCH)[0].rows)
     trainer.train_step(*_views(0))
     if shared:
         expected = {"student.head": [4 * BATCH + masked], "teacher.head": [2 * BATCH + masked]}

@@ -248,6 +248,12 @@ class PretrainConfig(Section):
             _refuse_without_effect(
                 self.augmentation, ("mean", "std"), "dataset.measure_stats replaces it", "augmentation."
             )
+        batch_size, parts = self.dataset.batch_size, self.optim.accumulate
+        if batch_size % parts:
+            near = max(size for size in range(1, parts + 1) if batch_size % size == 0)
+            raise ValueError(f"optim.accumulate {parts}: does not divide a batch_size of {batch_size}; next is {near}")
+        if self.koleo.weight > 0 and batch_size // parts < 2:
+            raise ValueError("optim.accumulate: parts of one crop have no neighbour for koleo.weight; expected fewer")
         if not self.koleo.weight:
             _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
         if not self.sinkhorn.use:

@@ -31,11 +31,11 @@ class PatchTerm:
         self.centre = Centre(self.choices.num_prototypes, config.dino.center_momentum).to(world.device)
         self.meters = PatchMeters(choices.num_prototypes, self.choices.num_prototypes, world.device)
 
-    def draw(self, step: int, num_views: int, batch: int) -> Masked:
-        """The masks of this process's global views (V, B) at a step, on the device."""
+    def draw(self, step: int, num_views: int, batch: int, num_parts: int = 1) -> list[Masked]:
+        """The masks of this process's global views (V, B) at a step, on the device, by parts of the batch."""
         world = self.world
         masked = self.masker.draw(step, num_views=num_views, batch=batch, rank=world.rank, world_size=world.size)
-        return masked.to(world.device)
+        return [part.to(world.device) for part in masked.parts(num_views, num_parts)]
 
     def loss(self, student: Tensor, targets: Tensor, masked: Masked) -> Tensor:
         """`patch_loss` of the masked patches' scores (M, K)."""
@@ -52,15 +52,15 @@ class PatchTerm:
         return teacher_targets(teacher, self.centre, self.config.sinkhorn, temp)
 
     @torch.no_grad()
-    def after_step(self, loss: Tensor, teacher: Tensor, targets: Tensor, masked: Masked, is_bad: Tensor) -> None:
-        """Centre and meters take in a step."""
+    def after_step(self, loss: Tensor, teacher: Tensor, targets: Tensor, masked: list[Masked], is_bad: Tensor) -> None:
+        """Centre and meters take in a step: scores and targets (M, K) of its parts, one after the other."""
         if not self.config.sinkhorn.use:
             self.centre.update(teacher)
         self.meters.add_patches(
             loss=loss.detach(),
             targets=targets,
-            weights=masked.weights,
-            num_views=len(masked.masks),
-            num_patches=masked.masks.numel(),
+            weights=torch.cat([part.weights for part in masked]),
+            num_views=sum(len(part.masks) for part in masked),
+            num_patches=sum(part.masks.numel() for part in masked),
             is_bad=is_bad,
         )

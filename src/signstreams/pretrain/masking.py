@@ -34,6 +34,20 @@ class Masked:
     rows: Tensor
     weights: Tensor
 
+    @classmethod
+    def of(cls, masks: Tensor) -> Masked:
+        """From masks (V * B, P)."""
+        rows = masks.flatten().nonzero().squeeze(1)  # (M,)
+        weights = (1 / masks.sum(dim=1).clamp(min=1).double())[rows // masks.shape[1]].float()
+        return cls(masks, rows, weights)
+
+    def parts(self, num_views: int, count: int) -> list[Masked]:
+        """Of ``count`` equal parts of the crops, one after the other; before `to`."""
+        if count == 1:
+            return [self]
+        whole = self.masks.unflatten(0, (num_views, -1))  # (V, B, P)
+        return [Masked.of(masks.flatten(0, 1)) for masks in whole.chunk(count, dim=1)]
+
     def to(self, device: torch.device) -> Masked:
         """The same on a device, without waiting for it."""
         if device.type != "cuda":

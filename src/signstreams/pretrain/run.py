@@ -79,7 +79,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
                 own = experiment.state / config.checkpointing.last_name
                 own = own if own.exists() else None
         own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
-        source = given or own
+        source = own if own is not None and distributed.is_restart() else given or own
         state = None if source is None else _load_state(source, fingerprint)
         trainer = Trainer(config, choices, arch, world)
         if weights is not None:
@@ -87,7 +87,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
         if state is not None:
             loop.load_state_dict(state)
-            if given is not None:
+            if source is not own:
                 loop.adopt()
         memory = estimate_memory(config, choices, arch, trainer.student)
         if world.is_main and trainer.step < choices.total_steps:
@@ -228,7 +228,7 @@ def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> 
         fingerprint,
         files=artifact_names(config),
         on_conflict=config.on_conflict,
-        restart=config.resume == "never",
+        restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
     if config.resume == "must" and not is_given and not (experiment.state / config.checkpointing.last_name).exists():
         experiment.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ from signstreams.pretrain.data import normalize
 from signstreams.pretrain.groups import backbone_ramp, parameter_groups, set_rates
 from signstreams.pretrain.ibot import PatchTerm
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
+from signstreams.pretrain.masking import Masked
 from signstreams.pretrain.meters import Meters
 from signstreams.pretrain.network import build_network, update_teacher
 from signstreams.pretrain.probe import assignment_information, embed, feature_std, rank_me
@@ -121,25 +123,22 @@ class Trainer:
             if views.numel()
         ]
         self.student.train()
-        patches = self.patches
-        masked = None if patches is None else patches.draw(self.step, *groups[0].shape[:2])
-        rows, masks = (None, None) if masked is None else (masked.rows, masked.masks)
-        with self._autocast():
-            tokens, scores, patch_scores = self.replica(groups, rows, masks)  # (V, B, D), (V, B, K), (M, K')
-            with torch.no_grad():
-                _, teacher_scores, teacher_patches = self.teacher(groups[:1], rows)  # (2, B, K), (M, K'); sees all
+        patches, count = self.patches, self.config.optim.accumulate
+        parts = list(zip(*(group.chunk(count, dim=1) for group in groups), strict=True))  # each (V_i, B / count, ...)
+        masked = None if patches is None else patches.draw(self.step, *groups[0].shape[:2], count)
+        # the teacher first, all parts: targets are centred or balanced over the whole step
+        with torch.no_grad(), self._autocast():
+            seen = [
+                self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
+            ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
+        teacher_scores = torch.cat([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
         targets = teacher_targets(teacher_scores, self.centre, self.config.sinkhorn, now["teacher_temp"])
-        dino = dino_loss(scores, targets, student_temp=self.config.dino.student_temp)
-        koleo = self._koleo(tokens)
-        if patches is None:
-            loss = dino + self.config.koleo.weight * koleo
-        else:
+        teacher_patches = patch_targets = None
+        if patches is not None:
+            teacher_patches = torch.cat([scores for *_, scores in seen])  # (M, K')
             patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
-            patch = patches.loss(patch_scores, patch_targets, masked)
-            ibot = self.config.ibot
-            loss = ibot.cls_weight * dino + ibot.patch_weight * patch + self.config.koleo.weight * koleo
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
         if self.step < self.choices.freeze_prototypes_steps:
             for head in self.student.heads:
                 for parameter in head.prototypes.parameters():
@@ -155,14 +154,51 @@ class Trainer:
         if patches is not None:
             patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
         self.meters.add(
-            loss=loss.detach(),
-            dino=dino.detach(),
-            koleo=koleo.detach(),
+            loss=loss,
+            dino=dino,
+            koleo=koleo,
             targets=targets,
             grad_norm=norm,
             is_bad=is_bad,
         )
         self.step += 1
+
+    def _backward(
+        self,
+        parts: list[tuple[Tensor, ...]],
+        masked: list[Masked] | None,
+        targets: Tensor,
+        patch_targets: Tensor | None,
+    ) -> Tensor:
+        """Gradients of the step, part by part; returns (4,) loss, DINO, KoLeo, patch loss, without gradient.
+
+        All terms but KoLeo are means over crops, so that equal parts sum to the joint batch; KoLeo's neighbours come
+        from the part.
+        """
+        config, count = self.config, len(parts)
+        patch_parts = [None] * count
+        if masked is not None and patch_targets is not None:
+            patch_parts = list(patch_targets.split([len(part.rows) for part in masked]))
+        values = []
+        for i, (part, target) in enumerate(zip(parts, targets.chunk(count, dim=1), strict=True)):
+            rows, masks = (None, None) if masked is None else (masked[i].rows, masked[i].masks)
+            is_last = i + 1 == count
+            alone = contextlib.nullcontext() if is_last or self.replica is self.student else self.replica.no_sync()
+            with alone:  # processes average their gradients once a step
+                with self._autocast():
+                    tokens, scores, patch_scores = self.replica(
+                        list(part), rows, masks
+                    )  # (V, b, D), (V, b, K), (m, K')
+                dino = dino_loss(scores, target, student_temp=config.dino.student_temp)
+                koleo = self._koleo(tokens)
+                loss, patch = dino + config.koleo.weight * koleo, torch.zeros_like(dino)
+                if self.patches is not None:
+                    patch = self.patches.loss(patch_scores, patch_parts[i], masked[i])
+                    ibot = config.ibot
+                    loss = ibot.cls_weight * dino + ibot.patch_weight * patch + config.koleo.weight * koleo
+                (loss / count).backward()
+            values.append(torch.stack((loss.detach(), dino.detach(), koleo.detach(), patch.detach())))
+        return torch.stack(values).mean(dim=0)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (..., H, W, 3) as the networks take them, on the device."""
