@@ -1,5 +1,7 @@
 """Rates of pretraining: the loader alone, the step alone, both together. Prints one line each; needs no corpus.
 
+Then a step of iBOT beside one of DINO, in turns: ViT-Ti/16, 2 x 224 + 8 x 96 px, batch 8, 8192 prototypes.
+
 python benchmarks/pretrain.py                        # the demo recipe, on made-up crops
 python benchmarks/pretrain.py --config config/pretrain/face.toml --dataset-batch-size 8
 """
@@ -17,6 +19,7 @@ from signstreams.config.pretrain import PretrainConfig
 
 NUM_VIDEOS, NUM_FRAMES, SIDE_PX = 8, 64, 224
 WARMUP_STEPS, STEPS = 2, 5
+PAIRS = 6
 DEMO = Path(__file__).parents[1] / "config" / "pretrain" / "demo_hand_r.toml"
 
 
@@ -28,6 +31,7 @@ def main() -> None:
         config = parse(PretrainConfig, [*argv, "--train-dir", str(crops), "--output-dir", folder], doc=__doc__)
         write_crops(crops)
         measure(config, crops)
+        compare_ibot(config.optim.precision)
 
 
 def write_crops(folder: Path) -> None:
@@ -76,6 +80,58 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     report("step", batch, lambda: trainer.train_step(*views))
     batches = iter(loader.steps(0, WARMUP_STEPS + STEPS))
     report("both", batch, lambda: trainer.train_step(*next(batches)))
+
+
+def compare_ibot(precision: str) -> None:
+    """Print what a step of iBOT costs in steps of DINO: pairs in turns, wall and CPU, median and range."""
+    import torch
+
+    from signstreams.backbones.archs import resolve
+    from signstreams.engine.distributed import start
+    from signstreams.pretrain.choices import choose
+    from signstreams.pretrain.trainer import Trainer
+
+    world = start()
+    trainers = []
+    for algorithm in ("dino", "ibot"):
+        config = PretrainConfig.model_validate(
+            {
+                "train_dir": ["face"],
+                "output_dir": "unused",
+                "algorithm": algorithm,
+                "model": {"arch": "vit_tiny"},
+                "augmentation": {"global_px": 224, "local_px": 96, "num_local": 8},
+                "dataset": {"batch_size": 8},
+                "dino": {"num_prototypes": 8192, "hidden_dim": 2048},
+                "optim": {"precision": precision},
+            }
+        )
+        choices = choose(config, num_crops=8000, global_batch=8)
+        trainers.append(Trainer(config, choices, resolve("vit_tiny", image_px=224), world))
+    rng = torch.Generator().manual_seed(0)
+    views = [
+        torch.randint(0, 256, (count, 8, side, side, 3), dtype=torch.uint8, generator=rng)
+        for count, side in ((2, 224), (8, 96))
+    ]
+    for trainer in trainers:
+        trainer.train_step(*views)
+    wall_s, cpu_s = [], []
+    for pair in range(PAIRS):
+        both = {}
+        for which in (0, 1) if pair % 2 else (1, 0):
+            started = time.perf_counter(), time.process_time()
+            trainers[which].train_step(*views)
+            trainers[which].teacher_distance()  # waits for the device
+            both[which] = time.perf_counter() - started[0], time.process_time() - started[1]
+        wall_s.append((both[0][0], both[1][0]))
+        cpu_s.append((both[0][1], both[1][1]))
+    for name, pairs in (("wall", wall_s), ("CPU", cpu_s)):
+        ratios = sorted(ibot / dino for dino, ibot in pairs)
+        best = [min(times) for times in zip(*pairs, strict=True)]
+        print(
+            f"iBOT / DINO step, {precision}, {name}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to"
+            f" {ratios[-1]:.3f}, {PAIRS} pairs); best {best[0]:.2f} s and {best[1]:.2f} s"
+        )
 
 
 def report(name: str, batch: int, work: Callable[[], object]) -> None:

@@ -14,7 +14,6 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
     with exit_on_user_error():
-        config.check_runnable()
         stream = config.named_stream(HAND_STREAMS)
         from signstreams.pretrain.run import pretrain  # after parsing: --help and typos answer without torch
 

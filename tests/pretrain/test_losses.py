@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.pretrain.head import DinoHead
+from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, sinkhorn_targets
-from signstreams.pretrain.meters import CollapseWatch, Meters
+from signstreams.pretrain.meters import Meters
 from signstreams.pretrain.probe import assignment_information, feature_std, rank_me
 
 

@@ -29,8 +29,10 @@ from signstreams.pretrain.run import pretrain
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"
 ARTIFACTS = [
+    "README.md",
     "artifacts.json",
     "backbone.pt",
+    "backbone.safetensors",
     "checkpoint_best.pt",
     "checkpoint_last.pt",
     "curves.png",
@@ -92,18 +94,19 @@ def test_a_finished_run_is_exported_again_without_training(make: Make, monkeypat
     assert (config.output_dir / "metrics.jsonl").read_bytes() == history
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"model": {"drop_path_prob": 0.2, "depth": 2}, "koleo": {"weight": 0.1}}
     straight = pretrain(make(output_dir=str(tmp_path / "straight"), **changes), STREAM)
     config = make(output_dir=str(tmp_path / "stopped"), **changes)
     original = Loop._leave_if_asked
 
-    def preempt(self: Loop, stop: StopRequest) -> None:
+    def preempt(self: Loop, stop: StopRequest, step_s: float) -> None:
         if self.trainer.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stop)
+            os.kill(os.getpid(), number)
+        original(self, stop, step_s)
 
     monkeypatch.setattr(Loop, "_leave_if_asked", preempt)
     with pytest.raises(SystemExit) as left:
@@ -275,7 +278,7 @@ def test_the_wrong_script_folder_or_flip_is_refused_before_torch_is_loaded(
         ("pretrain_dino_face.py", str(crops_dir)): "use scripts/pretrain_dino_hands.py",
         ("pretrain_dino_hands.py", str(crops_dir), "--augmentation-flip-prob", "0.5"): "is the other hand",
         ("pretrain_dino_hands.py", str(tmp_path)): "add --stream",
-        ("pretrain_dino_hands.py", str(crops_dir), "--algorithm", "ibot"): "is not there yet",
+        ("pretrain_dino_hands.py", str(crops_dir), "--ibot-patch-weight", "2"): "no effect: algorithm is 'dino'",
         ("pretrain_dino_hands.py", str(crops_dir), "--batchsize", "3"): "did you mean '--batch-size'",
     }
     for (script, folder, *flags), expected in cases.items():

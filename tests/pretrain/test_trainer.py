@@ -14,7 +14,7 @@ from signstreams.backbones.archs import resolve
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
 from signstreams.pretrain.choices import choose, momentum_for, prototypes_for, teacher_temp_for
-from signstreams.pretrain.network import parameter_groups
+from signstreams.pretrain.groups import parameter_groups
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -79,7 +79,11 @@ def test_prototypes_rest_while_they_are_frozen(make: Make) -> None:
 def test_norms_biases_and_tokens_have_no_weight_decay(make: Make) -> None:
     trainer = _trainer(make(model={"layer_scale_init": 0.1, "num_registers": 2}, dino={"fix_prototype_norm": False}))
     names = {id(parameter): name for name, parameter in trainer.student.named_parameters()}
-    decayed, free = ({names[id(p)] for p in group["params"]} for group in parameter_groups(trainer.student))
+    groups = parameter_groups(trainer.student, depth=1)
+    decayed, free = (
+        {names[id(p)] for group in groups if group["is_decayed"] == is_decayed for p in group["params"]}
+        for is_decayed in (True, False)
+    )
     assert all(name.endswith(("weight", "weight_v")) and "norm" not in name for name in decayed)
     for part in ("cls_token", "pos_embed", "register_tokens", "gamma", "bias", "norm1.weight", "weight_g"):
         assert any(name.endswith(part) for name in free)

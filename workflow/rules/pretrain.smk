@@ -7,6 +7,8 @@ a job starts and when it fails.
 PRETRAIN_GPUS = wanted_gpus(CONFIG.pretrain.gpus)
 PRETRAIN_FILES = {
     "backbone": "backbone.pt",
+    "safetensors": "backbone.safetensors",
+    "card": "README.md",
     "last": "checkpoint_last.pt",
     "best": "checkpoint_best.pt",
     "history": "metrics.jsonl",

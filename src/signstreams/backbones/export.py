@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ from torch import Tensor
 
 from signstreams.backbones.archs import ViTArch
 from signstreams.engine import checkpoint
+from signstreams.files import write_bytes
 
 FORMAT = "signstreams_backbone_v1"
 
 
-def export_backbone(path: str | Path, arch: ViTArch, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def export_backbone(
+    path: str | Path,
+    arch: ViTArch,
+    state: dict[str, Tensor],
+    metadata: dict[str, Any],
+    *,
+    safetensors: str | Path | None = None,
+) -> None:
     """Write a backbone that timm, torch.hub's DINOv2 and `load_dinov2_backbone` read.
 
     ``mask_token`` stays where a reader looks for it: in DINOv2's architectures (timm recognises them by it) and where
@@ -25,6 +34,7 @@ def export_backbone(path: str | Path, arch: ViTArch, state: dict[str, Tensor], m
         arch: Shape of the network.
         state: Its parameters by name.
         metadata: Plain values; no times and no paths, which would make equal runs differ.
+        safetensors: A second file with the same tensors; the metadata is its entry ``signstreams``, as JSON.
     """
     keeps_mask_token = arch.is_dinov2 or arch.num_registers > 0
     model = {
@@ -35,3 +45,8 @@ def export_backbone(path: str | Path, arch: ViTArch, state: dict[str, Tensor], m
     content = {"format": FORMAT, "architecture": arch.name, **dataclasses.asdict(arch), **metadata}
     del content["name"]
     checkpoint.save(path, {"model": model, "metadata": content})
+    if safetensors is not None:
+        from safetensors.torch import save
+
+        described = {"format": "pt", "signstreams": json.dumps(content, ensure_ascii=False)}
+        write_bytes(safetensors, save(model, metadata=described))

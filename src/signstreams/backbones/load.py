@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,7 @@ def load_dinov2_backbone(spec: str) -> Backbone:
     if parsed.kind == "timm":
         return _from_timm(parsed.location)
     path = Path(parsed.location)
-    try:
-        content = checkpoint.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected exported weights; pretrain the stream first") from None
-    except ValueError as error:
-        raise UserError(f"{error}; export the backbone again") from None
-    try:
-        state, metadata = unwrap(content)
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
-        found = infer(shapes, str(metadata.get("architecture", "")))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    state, metadata, found = read_file(path)
     arch = _agreed(path, found, parsed.arch)
     if arch.grid != found.grid:
         log.info("%s: position table resized from %dx%d to %dx%d", path, *[found.grid] * 2, *[arch.grid] * 2)
@@ -107,6 +97,63 @@ def load_dinov2_backbone(spec: str) -> Backbone:
         std=metadata.get("std", IMAGENET_STD),
         metadata=metadata,
     )
+
+
+def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
+    """State dict in hub layout, metadata, and shape of the network in a ``.pt`` or ``.safetensors`` file.
+
+    Args:
+        named: Architecture that the user says it has.
+
+    Raises:
+        UserError: Absent, broken, without a vision transformer, or of another architecture than named.
+    """
+    try:
+        content = read_safetensors(path) if path.suffix == ".safetensors" else checkpoint.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected exported weights; pretrain the stream first") from None
+    except ValueError as error:
+        raise UserError(f"{error}; export the backbone again") from None
+    try:
+        state, metadata = unwrap(content)
+        state = to_hub_layout(state)
+        found = infer({key: tuple(value.shape) for key, value in state.items()}, str(metadata.get("architecture", "")))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    if named is not None:
+        _agreed(path, found, named)
+    return state, metadata, found
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """``{"model": tensors, "metadata": ...}`` of a file that `export_backbone` wrote, or any other's tensors.
+
+    Raises:
+        FileNotFoundError: When it is absent.
+        ValueError: When it is broken; names the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get("signstreams", "{}")
+            names = file.keys()  # the file itself cannot be iterated
+            return {"model": {name: file.get_tensor(name) for name in names}, "metadata": json.loads(said)}
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path}: is truncated or no safetensors file ({error})") from error
+
+
+def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's names and tables as DINOv2's: ``reg_token``, and a table whose class entry is summed into the token."""
+    state = dict(state)
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+    table = state.get("pos_embed")
+    if table is not None and table.ndim == 3 and round(table.shape[1] ** 0.5) ** 2 == table.shape[1] > 1:
+        state["pos_embed"] = torch.cat((torch.zeros_like(table[:, :1]), table), dim=1)  # (1, 1 + P, D)
+    return state
 
 
 def unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,17 +11,15 @@ from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag, Section
 from signstreams.config.experiment import ExperimentConfig
+from signstreams.config.ibot import IbotConfig
+from signstreams.config.kinds import Count, Positive, Prob
+from signstreams.config.pretrain_run import CheckpointingConfig, InitConfig, MonitorConfig, OptimConfig
 from signstreams.errors import UserError
 from signstreams.streams import HAND_STREAMS, STREAMS
 
-Prob = Annotated[float, Field(ge=0, le=1)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Stream = Literal["face", "hand_l", "hand_r"]
-FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$")]
 
 
 class DatasetConfig(Section):
@@ -37,6 +35,22 @@ class DatasetConfig(Section):
     """Keep loader processes from one epoch to the next in place of starting them again."""
     max_crops: Count | None = None
     """Use at most so many crops, spread evenly over videos and frames. None: all."""
+    min_confidence: Prob = 0.0
+    """Least confidence of a crop's box, from processed/tracks beside the stream's folder."""
+    states: Annotated[list[Literal["detected", "tracked", "filled"]], Field(min_length=1)] = [
+        "detected",
+        "tracked",
+        "filled",
+    ]
+    """Where a crop's box may come from: the stream's own detector, the body's pose, interpolation over a short gap."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 0.0
+    """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
+    signer_balance: Prob = 0.0
+    """0: every crop once a pass; 1: every signer of meta.csv (else every video) equally often; between: in between."""
+    min_gap_frames: Annotated[int, Field(ge=0)] | None = None
+    """Least distance of two frames of a video in one batch, kept or refused. None: 10 wherever an exchange can."""
+    measure_stats: bool = False
+    """Measure augmentation.mean and augmentation.std on the crops."""
     epoch_steps: Count | None = None
     """Length of an epoch in optimiser steps, however many crops there are. None: one pass over the crops."""
 
@@ -101,6 +115,8 @@ class AugmentationConfig(Section):
     """Mean of R, G, B in 0..1 that is taken off; written into the exported file."""
     std: Rgb = [0.229, 0.224, 0.225]
     """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
+    on_device: bool | Literal["auto"] = "auto"
+    """Change colour, blur and solarise on the training device; the loader then only cuts. auto: on CUDA."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -127,28 +143,9 @@ class AugmentationConfig(Section):
             return (self.gaussian_blur_prob,) * 3
         return self.blur_view_1_prob, self.blur_view_2_prob, self.blur_local_prob
 
-
-class OptimConfig(Section):
-    """Optimiser (AdamW) and its schedules, all by optimiser step."""
-
-    learning_rate: Annotated[Positive, Flag("--learning-rate")] = 5e-4
-    """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
-    learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
-    """Learning rate at the end of the cosine."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the run with linear warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.04
-    """At the start; norms, biases and tokens have none."""
-    final_weight_decay: Annotated[float, Field(ge=0)] = 0.4
-    """At the end of the cosine."""
-    clip_grad_norm: Positive | None = 3.0
-    """Greatest norm of all gradients together; None: no clipping."""
-    beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """Decay of AdamW's second moment."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: matrix products in bfloat16, losses and weights in float32."""
+    def is_on_device(self, device_type: str) -> bool:
+        """Whether a device of this type does the photometric half of the views."""
+        return device_type == "cuda" if self.on_device == "auto" else self.on_device
 
 
 class DinoConfig(Section):
@@ -200,34 +197,7 @@ class SinkhornConfig(Section):
     """Rounds of row and column normalisation."""
 
 
-class CheckpointingConfig(Section):
-    """Files of the run and how often they are written."""
-
-    last_name: FileName = "checkpoint_last.pt"
-    """Checkpoint to resume from."""
-    best_name: FileName = "checkpoint_best.pt"
-    """Checkpoint with the best health score on held-out crops (docs/pretraining.md)."""
-    history_file: FileName = "metrics.jsonl"
-    """Metrics, one JSON object a line."""
-    every_steps: Count = 500
-    """Steps between two checkpoints."""
-    every_s: Positive = 300.0
-    """Seconds after which a checkpoint is due, however few steps were done."""
-    export: Literal["last", "best"] = "last"
-    """Which checkpoint's teacher becomes backbone.pt."""
-
-
-class MonitorConfig(Section):
-    """What is measured on the way."""
-
-    log_every_steps: Count = 20
-    """Steps between two lines of metrics."""
-    probe_every_steps: Count = 200
-    """Steps between two looks at the held-out crops."""
-    probe_crops: Annotated[int, Field(ge=8)] = 256
-    """Held-out crops; at most an eighth of all."""
-    stop_on_collapse: bool = True
-    """End the run with a diagnosis when the teacher gives every crop the same answer."""
+_LIMITS = {name for name in MonitorConfig.model_fields if name.startswith(("collapse_", "max_bad"))}
 
 
 class PretrainConfig(Section):
@@ -258,10 +228,12 @@ class PretrainConfig(Section):
     threads: Count | None = None
     """CPU threads of a process; None: its share of the cores it may use."""
     dataset: DatasetConfig = DatasetConfig()
+    init: InitConfig = InitConfig()
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     optim: OptimConfig = OptimConfig()
     dino: DinoConfig = DinoConfig()
+    ibot: IbotConfig = IbotConfig()
     koleo: KoleoConfig = KoleoConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
     checkpointing: CheckpointingConfig = CheckpointingConfig()
@@ -272,6 +244,16 @@ class PretrainConfig(Section):
     def _fits(self) -> Self:
         if self.koleo.weight > 0 and self.dataset.batch_size < 2:
             raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
+        if self.dataset.measure_stats:
+            _refuse_without_effect(
+                self.augmentation, ("mean", "std"), "dataset.measure_stats replaces it", "augmentation."
+            )
+        batch_size, parts = self.dataset.batch_size, self.optim.accumulate
+        if batch_size % parts:
+            near = max(size for size in range(1, parts + 1) if batch_size % size == 0)
+            raise ValueError(f"optim.accumulate {parts}: does not divide a batch_size of {batch_size}; next is {near}")
+        if self.koleo.weight > 0 and batch_size // parts < 2:
+            raise ValueError("optim.accumulate: parts of one crop have no neighbour for koleo.weight; expected fewer")
         if not self.koleo.weight:
             _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
         if not self.sinkhorn.use:
@@ -280,8 +262,17 @@ class PretrainConfig(Section):
             raise ValueError("dino.center_momentum has no effect: sinkhorn.use replaces the centre; leave it out")
         elif self.sinkhorn.eps is not None:
             _refuse_without_effect(self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", "dino.")
+            temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
+            _refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", "ibot.")
+        if self.algorithm == "dino":
+            _refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", "ibot.")
+        if self.export_backbone is not None and self.export_backbone.suffix == ".safetensors":
+            raise ValueError(
+                f"export_backbone '{self.export_backbone}': give a .pt, the .safetensors is written beside it"
+            )
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
-        fixed = ["backbone.pt", "params.json", "artifacts.json", "curves.png", "state", "previous"]
+        fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
+        fixed += ["state", "previous"]
         if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
             raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
         return self
@@ -306,23 +297,13 @@ class PretrainConfig(Section):
                 f"stream '{stream}': expected {' or '.join(allowed)} here;"
                 f" use scripts/pretrain_dino_{'hands' if stream in HAND_STREAMS else 'face'}.py"
             )
-        if stream in HAND_STREAMS and self.augmentation.flip_prob:
+        sides = [name for name in HAND_STREAMS if name == stream or name in named]  # a folder of hands as "face", too
+        if sides and self.augmentation.flip_prob:
             raise UserError(
-                f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {stream} is the other hand,"
+                f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {sides[0]} is the other hand,"
                 " and this backbone is of one side; expected 0"
             )
         return stream
-
-    def check_runnable(self) -> None:
-        """Refuse what the config may say but this version cannot run.
-
-        Raises:
-            UserError: With what to set in its place.
-        """
-        if self.algorithm == "ibot":
-            raise UserError(
-                "algorithm = 'ibot': is not there yet, expected 'dino'; add --algorithm dino (iBOT is the next issue)"
-            )
 
     def identity(self) -> dict[str, Any]:
         """The settings that alter the weights, as plain values; paths, names, loader and logging are not among them."""
@@ -339,7 +320,8 @@ class PretrainConfig(Section):
                 "threads": True,
                 "dataset": {"num_workers", "pin_memory", "persistent_workers"},
                 "checkpointing": True,
-                "monitor": {"log_every_steps", "stop_on_collapse"},
+                "init": {"weights", "download"},  # the run adds the digest of their tensors
+                "monitor": {"log_every_steps", "stop_on_collapse", *_LIMITS},
                 "experiment": True,
             },
         )

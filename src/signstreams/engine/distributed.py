@@ -71,6 +71,11 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
     return World(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, place)
 
 
+def is_restart() -> bool:
+    """Whether torchrun (``--max-restarts``) started this process in place of one that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def close() -> None:
     """Leave the process group, when there is one."""
     if is_distributed():

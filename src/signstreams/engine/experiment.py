@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -183,10 +184,26 @@ class Experiment:
                 (self.folder / name).replace(target / name)
 
 
+_HELD: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """A forked loader process shares the lock, and would keep it for seconds after this process was killed."""
+    for lock in list(_HELD):
+        if not lock.closed:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, lock.fileno())  # the parent's lock stays, and the number is not given to another file
+            os.close(null)
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 def _lock(folder: Path) -> IO[bytes]:
     """Hold ``<folder>/.lock``; the kernel lets go of it however the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / ".lock").open("ab")
+    _HELD.add(lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -13,6 +13,7 @@ from signstreams.config.pretrain import PretrainConfig
 PROTOTYPES = ((5_000, 256), (20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768))
 MAX_PROTOTYPES = 65_536
 BASE_BATCH = 256
+MAX_HEAD_ONLY_STEPS = 2_000  # a new head's first gradients would destroy what the backbone knows
 LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
 """(Number of crops, teacher temperature) between which the temperature rises with the logarithm of the data."""
 
@@ -27,6 +28,8 @@ class Choices:
         num_prototypes, hidden_dim: Of the head.
         warmup_teacher_temp, teacher_temp, momentum: Of the teacher.
         warmup_steps, teacher_temp_warmup_steps, freeze_prototypes_steps: From their shares of the run.
+        head_only_steps: First steps in which the backbone rests.
+        layer_decay, patch_embed_factor: Of the learning rates in the backbone.
     """
 
     total_steps: int
@@ -40,6 +43,9 @@ class Choices:
     warmup_steps: int
     teacher_temp_warmup_steps: int
     freeze_prototypes_steps: int
+    head_only_steps: int
+    layer_decay: float
+    patch_embed_factor: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -55,6 +61,10 @@ def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choi
     factor = {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
     num_prototypes = dino.num_prototypes or prototypes_for(num_crops)
     teacher_temp = dino.teacher_temp or teacher_temp_for(num_crops)
+    is_trained = config.init.weights is not None
+    head_only_steps = config.init.head_only_steps
+    if head_only_steps is None:
+        head_only_steps = min(MAX_HEAD_ONLY_STEPS, math.ceil(total_steps / 20)) if is_trained else 0
     return Choices(
         total_steps=total_steps,
         epoch_steps=epoch_steps,
@@ -67,6 +77,9 @@ def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choi
         warmup_steps=round(optim.warmup_ratio * total_steps),
         teacher_temp_warmup_steps=round(dino.teacher_temp_warmup_ratio * total_steps),
         freeze_prototypes_steps=math.ceil(dino.freeze_prototypes_ratio * total_steps),
+        head_only_steps=min(head_only_steps, total_steps),
+        layer_decay=optim.layer_decay or (0.9 if is_trained else 1.0),
+        patch_embed_factor=optim.patch_embed_factor or (0.2 if is_trained else 1.0),  # DINOv2's
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from signstreams.files import replacing
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Loss", ("train/loss_dino", "train/kl")),
+    ("Loss", ("train/loss_dino", "train/loss_patch", "train/kl", "train/kl_patch")),
     ("Teacher entropy (nats)", ("teacher/entropy_sample", "teacher/entropy_batch")),
     ("Prototypes used (share)", ("teacher/prototypes_used_ratio",)),
     ("Held-out crops: RankMe", ("probe/rankme",)),

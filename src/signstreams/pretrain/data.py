@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from signstreams.config.pretrain import PretrainConfig, auto_workers, available_cores
+from signstreams.config.pretrain import DatasetConfig, PretrainConfig, auto_workers, available_cores
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
-from signstreams.formats.crops import Crop, CropReader, crops_digest, list_crops
-from signstreams.pretrain.sampler import BatchPlan
-from signstreams.pretrain.views import ViewMaker, whole_view
+from signstreams.formats.crops import Crop, CropReader
+from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.device_views import DeviceViews
+from signstreams.pretrain.sampler import BatchPlan, CropGroups
+from signstreams.pretrain.selection import select, signers
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
 
 MIN_TRAIN_CROPS_PER_PROBE = 7
 """Held-out crops are at most one in eight."""
@@ -33,82 +38,152 @@ class CropSet:
         digest: Of all of them together.
     """
 
-    train: list[Crop]
-    probe: list[Crop]
+    train: CropIndex
+    probe: CropIndex
     digest: str
 
 
-def find_crops(folders: list[Path], *, max_crops: int | None, probe_crops: int) -> CropSet:
-    """All crops of the folders, split into training and held-out ones.
+def find_crops(
+    folders: Sequence[Path],
+    *,
+    probe_crops: int,
+    max_crops: int | None = None,
+    dataset: DatasetConfig | None = None,
+    stream: str | None = None,
+    cache_dir: Path | None = None,
+) -> CropSet:
+    """All crops of the folders that may be used, split into training and held-out ones.
+
+    Args:
+        folders: Of crops or plain images, or ZIPs.
+        probe_crops: Most crops to hold out.
+        max_crops: Most crops to use, evenly spread.
+        dataset: Limits of confidence, state and sharpness; None: every crop.
+        stream: Whose tracks the limits are about.
+        cache_dir: Where measured sharpness is kept.
 
     Raises:
-        UserError: A folder is absent, holds no crop, or an archive cannot be read; all of them at once.
+        UserError: A folder is absent, given twice, holds no crop, or cannot be read, all of them at once; or no crop
+            is within the limits.
     """
-    problems, crops = [], []
-    for folder in folders:
-        try:
-            found = list_crops(folder)
-        except FileNotFoundError:
-            problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
-            continue
-        except (OSError, ValueError) as error:
-            problems.append(f"{error}; extract the video again")
-            continue
-        if not found:
+    problems = [f"{folder}: is given twice" for folder in _doubled(folders)]
+    index, failures = build_index(folders)
+    for folder, error in failures:
+        if error is None:
             problems.append(
-                f"{folder}: found no crop, expected <video>.zip or <video>_f000000.jpg; run scripts/extract_rois_v2.py"
+                f"{folder}: found no crop, expected <video>.zip, <video>_f000000.jpg or images;"
+                " run scripts/extract_rois_v2.py"
             )
-        crops += found
+        elif isinstance(error, FileNotFoundError):
+            problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
+        else:
+            problems.append(f"{error}; extract the video again")
     if problems:
         raise UserError(problems)
-    crops.sort(key=lambda crop: (crop.video_id, crop.frame, str(crop.path)))
-    if max_crops is not None and len(crops) > max_crops:
-        crops = [crops[i] for i in spread(len(crops), max_crops)]
-    probe_crops = min(probe_crops, len(crops) // (MIN_TRAIN_CROPS_PER_PROBE + 1))
-    held_out = set(spread(len(crops), probe_crops))
-    return CropSet(
-        train=[crop for i, crop in enumerate(crops) if i not in held_out],
-        probe=[crop for i, crop in enumerate(crops) if i in held_out],
-        digest=crops_digest(crops),
+    if dataset is not None:
+        index = index.take(select(index, dataset, stream=stream, cache_dir=cache_dir))
+        if not len(index):
+            raise UserError(
+                f"{', '.join(map(str, folders))}: no crop is within dataset.min_confidence, states and min_sharpness;"
+                " lower them"
+            )
+    if max_crops is not None and len(index) > max_crops:
+        index = index.take(np.array(spread(len(index), max_crops)))
+    held_out = np.zeros(len(index), bool)
+    held_out[spread(len(index), min(probe_crops, len(index) // (MIN_TRAIN_CROPS_PER_PROBE + 1)))] = True
+    return CropSet(index.take(~held_out), index.take(held_out), index.digest)
+
+
+def plan_batches(config: PretrainConfig, crops: CropIndex, world_size: int) -> BatchPlan:
+    """The order in which a run sees its crops.
+
+    Raises:
+        ValueError: As `BatchPlan`.
+    """
+    dataset = config.dataset
+    return BatchPlan(
+        CropGroups.of(crops.video, crops.frame, signers(crops) if dataset.signer_balance else None),
+        batch_size=dataset.batch_size,
+        world_size=world_size,
+        seed=config.seed,
+        balance=dataset.signer_balance,
+        min_gap_frames=dataset.min_gap_frames,
     )
 
 
-class ViewDataset(Dataset[list[np.ndarray]]):
-    """Views of a crop at a step; the draws come from (seed, step, crop), so no worker has a state of its own."""
+class ViewBatch(NamedTuple):
+    """Views of B crops.
 
-    def __init__(self, crops: list[Crop], make_views: ViewMaker, seed: int) -> None:
-        self.crops = crops
+    Attributes:
+        global_views: (2, B, side, side, 3) uint8.
+        local_views: (V - 2, B, side, side, 3) uint8; (0,) without local views.
+        params: (V, B, PARAMS) float32, what is left to do (`signstreams.pretrain.device_views`); None: nothing.
+    """
+
+    global_views: Tensor
+    local_views: Tensor
+    params: Tensor | None
+
+
+class ViewDataset(Dataset[ViewBatch]):
+    """Views of crops at a step; the draws come from (seed, step, crop), so no worker has a state of its own.
+
+    A key carries its crop: however many crops there are, a worker holds none of them.
+    """
+
+    def __init__(self, make_views: ViewMaker, seed: int) -> None:
         self.make_views = make_views
         self.seed = seed
         self.reader = CropReader()
 
-    def __len__(self) -> int:
-        return len(self.crops)
+    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
+        """The batch of (step, index, crop) keys; each view is written to its place at once."""
+        maker = self.make_views
+        global_px, local_px = maker.config.global_px, maker.config.local_px
+        num_local = len(maker.recipes) - NUM_GLOBAL
+        global_views = np.empty((NUM_GLOBAL, len(keys), global_px, global_px, 3), np.uint8)
+        local_views = np.empty((num_local, len(keys), local_px, local_px, 3), np.uint8)
+        params = np.empty((len(maker.recipes), len(keys), PARAMS), np.float32)
+        for i, (step, index, crop) in enumerate(keys):
+            try:
+                jpeg = self.reader.read(crop)
+                rng = numpy_rng(self.seed, "views", step, index)
+                params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
+            except (OSError, ValueError) as error:
+                raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+        return ViewBatch(
+            torch.from_numpy(global_views),
+            torch.from_numpy(local_views) if num_local else torch.empty(0, dtype=torch.uint8),
+            None if maker.is_photometric else torch.from_numpy(params),
+        )
 
-    def __getitem__(self, key: tuple[int, int]) -> list[np.ndarray]:
-        step, index = key
-        crop = self.crops[index]
-        try:
-            return self.make_views(self.reader.read(crop), numpy_rng(self.seed, "views", step, index))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+    def __getitem__(self, key: tuple[int, int, Crop]) -> ViewBatch:
+        return self.__getitems__([key])
 
 
 class ViewLoader:
     """Batches of views, epoch by epoch, from any step on.
 
     Yields a pair: global views (2, B, side, side, 3) and local views (V, B, side, side, 3), uint8; (0,) without local.
+    Where the device does the photometric half: (2, B, 3, side, side) and (V, B, 3, side, side), finished, on it.
     """
 
-    def __init__(self, config: PretrainConfig, crops: list[Crop], plan: BatchPlan, world: World) -> None:
+    def __init__(self, config: PretrainConfig, crops: Sequence[Crop], plan: BatchPlan, world: World) -> None:
         workers = config.dataset.num_workers
         self.num_workers = auto_workers(available_cores()) if workers is None else workers
-        self._batches = _EpochBatches(plan, world.rank)
+        self._batches = _EpochBatches(crops, plan, world.rank)
+        is_on_device = config.augmentation.is_on_device(world.device.type)
+        self._device_views: DeviceViews | None = None
+        if is_on_device:
+            dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
+            self._device_views = DeviceViews(config.augmentation, world.device, dtype)
+        if not self.num_workers:
+            cv2.setNumThreads(1)  # views are small: threads cost more than they save
         self._loader = DataLoader(
-            ViewDataset(crops, ViewMaker(config.augmentation), config.seed),
+            ViewDataset(ViewMaker(config.augmentation, is_photometric=not is_on_device), config.seed),
             batch_sampler=self._batches,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=_as_it_is,
             pin_memory=config.dataset.pin_memory and world.device.type == "cuda",
             persistent_workers=config.dataset.persistent_workers and self.num_workers > 0,
             worker_init_fn=_one_thread,
@@ -119,31 +194,36 @@ class ViewLoader:
     def steps(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of these steps."""
         self._batches.span = (first_step, last_step)
-        return iter(self._loader)
+        return map(self._finished, self._loader)
+
+    def _finished(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
+        global_views, local_views, params = batch
+        if self._device_views is None or params is None:
+            return global_views, local_views
+        return (
+            self._device_views(global_views, params[:NUM_GLOBAL]),
+            self._device_views(local_views, params[NUM_GLOBAL:]) if len(params) > NUM_GLOBAL else local_views,
+        )
 
 
 class _EpochBatches:
     """Batch sampler of one span of steps; the loader asks it anew for each epoch."""
 
-    def __init__(self, plan: BatchPlan, rank: int) -> None:
+    def __init__(self, crops: Sequence[Crop], plan: BatchPlan, rank: int) -> None:
+        self.crops = crops
         self.plan = plan
         self.rank = rank
         self.span = (0, 0)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.plan.batches(self.rank, *self.span)
+    def __iter__(self) -> Iterator[list[tuple[int, int, Crop]]]:
+        for keys in self.plan.batches(self.rank, *self.span):
+            yield [(step, index, self.crops[index]) for step, index in keys]
 
     def __len__(self) -> int:
         return self.span[1] - self.span[0]
 
 
-def collate(samples: list[list[np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Views of B crops to uint8 (2, B, H, W, 3) and (V, B, h, w, 3)."""
-    views = [torch.from_numpy(np.stack(group)) for group in zip(*samples, strict=True)]
-    return torch.stack(views[:2]), torch.stack(views[2:]) if len(views) > 2 else torch.empty(0, dtype=torch.uint8)
-
-
-def load_whole(crops: list[Crop], side_px: int) -> Tensor:
+def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:
     """Crops without augmentation, uint8 (N, side, side, 3).
 
     Raises:
@@ -161,7 +241,12 @@ def load_whole(crops: list[Crop], side_px: int) -> Tensor:
 
 
 def normalize(views: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (..., H, W, 3) to float32 (..., 3, H, W), in 0..1, less ``mean``, over ``std``; on the views' device."""
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W), in 0..1, less ``mean``, over ``std``; on the views' device.
+
+    Views that `DeviceViews` finished are floats already and pass through.
+    """
+    if views.is_floating_point():
+        return views
     return ((views.float() / 255 - mean) / std).movedim(-1, -3)
 
 
@@ -170,8 +255,15 @@ def spread(total: int, count: int) -> list[int]:
     return [int((i + 0.5) * total / count) for i in range(count)]
 
 
-def _one_thread(worker: int) -> None:
-    import cv2
+def _doubled(folders: Sequence[Path]) -> list[Path]:
+    resolved = [Path(folder).resolve() for folder in folders]
+    return [folder for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
 
+
+def _as_it_is(batch: ViewBatch) -> ViewBatch:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import torch
 
@@ -12,23 +13,26 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest, stop_on_signal
+from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest
 from signstreams.engine.metrics import MetricsLog
 from signstreams.errors import UserError
 from signstreams.pretrain.data import CropSet, ViewLoader, load_whole, spread
-from signstreams.pretrain.meters import CollapseWatch
+from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.trainer import Trainer
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
 
-MAX_BAD_IN_A_ROW = 3
+Views = tuple[torch.Tensor, torch.Tensor]
+
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.probe`."""
 HEAD_CROPS = 512
 """Crops that the head's first weights are fitted to."""
-STOP_CHECK_STEPS = 10  # several processes agree on a stop that often; one alone stops at once
+STOP_CHECK_STEPS, STOP_CHECK_S = 10, 5.0
+"""Steps and seconds, at most, between two times that several processes agree on a stop; one alone stops at once."""
+SIGNAL_LAG_S = 1.0
 
 
 class Loop:
@@ -54,16 +58,25 @@ class Loop:
         self.experiment, self.fingerprint = experiment, fingerprint
         choices = trainer.choices
         self.total_steps, self.epoch_steps = choices.total_steps, choices.epoch_steps
-        self.watch = CollapseWatch(choices.num_prototypes, choices.warmup_steps, choices.total_steps)
+        patches = trainer.patches
+        self.watch = CollapseWatch(
+            choices.num_prototypes,
+            choices.head_only_steps + choices.warmup_steps,
+            choices.total_steps,
+            None if patches is None else patches.choices.num_prototypes,
+            monitor=config.monitor,
+            rows=2 * config.dataset.batch_size * world.size * config.monitor.log_every_steps,
+        )
         self.best: dict[str, float] | None = None
         self._times = {"data": 0.0, "step": 0.0}
         self._times_since = trainer.step
         self._last_save_s = time.monotonic()
+        self._next_stop_check = trainer.step
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.trainer.load_state_dict(state["trainer"])
-        self.watch.strikes = int(state["strikes"])
+        self.watch.load_state_dict(state["watch"])
         self.best = state["best"]
         self._times_since = self.trainer.step
 
@@ -72,17 +85,19 @@ class Loop:
         self.best = None
         self._save(self.config.checkpointing.last_name)
 
-    def run(self) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Train from the trainer's step to the last.
 
         Raises:
-            UserError: Three losses in a row were not finite, or the teacher collapsed.
+            UserError: Some losses in a row were not finite, or the teacher collapsed.
             SystemExit: With `TRY_AGAIN_EXIT_CODE`, when asked to stop by signal; the checkpoint is written.
         """
         trainer = self.trainer
         if trainer.step >= self.total_steps:
             log.info("%s: all %d steps are done already", self.config.output_dir, self.total_steps)
             return
+        if stop and self.world.size == 1:
+            self._leave()
         loader = ViewLoader(self.config, self.crops.train, self.plan, self.world)
         side_px = self.config.augmentation.global_px
         probe = load_whole(self.crops.probe, side_px) if self.crops.probe else None
@@ -91,18 +106,18 @@ class Loop:
             trainer.standardize_head(load_whole([self.crops.train[i] for i in some], side_px))
         if trainer.step:
             log.info("%s: going on from step %d of %d", self.config.output_dir, trainer.step, self.total_steps)
-        with stop_on_signal() as stop, self._history() as history, self._progress() as progress:
+        with self._history() as history, self._progress() as progress:
             while trainer.step < self.total_steps:
                 epoch_end = min(self.total_steps, (trainer.step // self.epoch_steps + 1) * self.epoch_steps)
                 asked_s = time.perf_counter()
-                for views in loader.steps(trainer.step, epoch_end):
+                for views in self._unless_stopped(loader.steps(trainer.step, epoch_end), stop):
                     got_s = time.perf_counter()
                     trainer.train_step(*views)
                     self._after_step(history, progress, probe)
-                    self._leave_if_asked(stop)
                     done_s = time.perf_counter()
                     self._times["data"] += got_s - asked_s
                     self._times["step"] += done_s - got_s
+                    self._leave_if_asked(stop, done_s - asked_s)
                     asked_s = done_s
 
     def _after_step(self, history: MetricsLog | None, progress: Progress | None, probe: torch.Tensor | None) -> None:
@@ -115,6 +130,10 @@ class Loop:
             record |= self.trainer.probe(probe)
         if record and history is not None:
             history.log(record, step)
+        if monitor.stop_on_collapse and record and (diagnosis := self.watch.judge(record, step)):
+            raise UserError(
+                f"{self.config.output_dir}: {diagnosis}, in a new --output-dir (limits: monitor.collapse_*)"
+            )
         if HEALTH in record and (self.best is None or record[HEALTH] > self.best["score"]):
             self.best = {"score": record[HEALTH], "step": float(step)}
             self._save(self.config.checkpointing.best_name)
@@ -143,16 +162,16 @@ class Loop:
             "time/data_s": self._times["data"] / steps,
             "epoch": trainer.step / self.epoch_steps,
         }
+        if trainer.patches is not None:
+            record["patch/centre_norm"] = float(trainer.patches.centre.value.norm())
         if self.world.device.type == "cuda":
             record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
         self._times = dict.fromkeys(self._times, 0.0)
-        if (bad := trainer.meters.num_bad_in_a_row()) >= MAX_BAD_IN_A_ROW:
+        if (bad := trainer.meters.num_bad_in_a_row()) >= self.config.monitor.max_bad_in_a_row:
             raise UserError(
                 f"{self.config.output_dir}: {bad} losses in a row were not finite, by step {trainer.step};"
                 " lower --learning-rate, raise --koleo-epsilon, or use --optim-precision fp32, in a new --output-dir"
             )
-        if self.config.monitor.stop_on_collapse and (diagnosis := self.watch.judge(record, trainer.step)):
-            raise UserError(f"{self.config.output_dir}: {diagnosis}")
         return record
 
     def _save(self, name: str) -> None:
@@ -167,22 +186,48 @@ class Loop:
         return {
             "trainer": self.trainer.state_dict(),
             "fingerprint": {"config": self.fingerprint.config, "data": self.fingerprint.data},
-            "strikes": self.watch.strikes,
+            "watch": self.watch.state_dict(),
             "best": self.best,
             "rng": checkpoint.rng_state(),
         }
 
-    def _leave_if_asked(self, stop: StopRequest) -> None:
+    def _leave_if_asked(self, stop: StopRequest, step_s: float) -> None:
+        """Several processes agree on leaving, every `STOP_CHECK_S` at least: the slowest one's step sets how often."""
         is_asked = bool(stop)
         if self.world.size > 1:
-            if self.trainer.step % STOP_CHECK_STEPS:
+            if self.trainer.step < self._next_stop_check:
                 return
-            flag = torch.tensor(float(is_asked), device=self.world.device)
-            is_asked = bool(distributed.all_reduce_max(flag))
+            said = torch.tensor([float(is_asked), step_s], device=self.world.device)
+            is_asked, slowest_s = distributed.all_reduce_max(said).tolist()
+            self._next_stop_check = self.trainer.step + max(1, min(STOP_CHECK_STEPS, int(STOP_CHECK_S / slowest_s)))
         if is_asked and self.trainer.step < self.total_steps:
+            self._leave()
+
+    def _unless_stopped(self, batches: Iterator[Views], stop: StopRequest) -> Iterator[Views]:
+        """The batches; a signal to the whole process group also ends the loader's processes, which is no error then."""
+        while True:
+            try:
+                views = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                time.sleep(SIGNAL_LAG_S)  # the loader's end may be seen before the signal is
+                if stop:
+                    self._leave()
+                raise UserError(
+                    f"{self.config.output_dir}: a loader process was ended from outside, most likely for want of memory"
+                    f" ({' '.join(str(error).split())[:160]}); lower --dataset-num-workers and run again to go on"
+                ) from error
+            yield views
+
+    def _leave(self) -> NoReturn:
+        trainer = self.trainer
+        if trainer.step:  # nothing is lost before the first
             self._save(self.config.checkpointing.last_name)
-            log.warning("asked to stop at step %d of %d; run again to go on", self.trainer.step, self.total_steps)
-            raise SystemExit(TRY_AGAIN_EXIT_CODE)
+        log.warning("asked to stop at step %d of %d; run again to go on", trainer.step, self.total_steps)
+        raise SystemExit(TRY_AGAIN_EXIT_CODE)
 
     def _history(self) -> MetricsLog | _Nothing:
         if self.experiment is None:

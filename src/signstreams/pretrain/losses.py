@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from signstreams.config.pretrain import SinkhornConfig
 from signstreams.engine import distributed
 
 
@@ -53,9 +54,13 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def update(self, teacher: Tensor) -> None:
-        """Take in the scores (..., K) of a step; a batch that is not finite leaves the centre as it is."""
-        mean = distributed.all_reduce_mean(teacher.float().flatten(0, -2).mean(dim=0))  # (K,)
-        updated = torch.lerp(mean, self.value, self.momentum)
+        """Take in the scores (..., K) of a step, over the rows of all processes, which may differ in number.
+
+        A batch that is not finite, or has no row at all, leaves the centre as it is.
+        """
+        rows = teacher.float().flatten(0, -2)  # (N, K)
+        sums = distributed.all_reduce_sum(torch.cat((rows.sum(dim=0), rows.new_full((1,), float(len(rows))))))
+        updated = torch.lerp(sums[:-1] / sums[-1], self.value, self.momentum)  # (K,)
         self.value.copy_(torch.where(torch.isfinite(updated).all(), updated, self.value))
 
 
@@ -66,7 +71,7 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     Sinkhorn-Knopp as in SwAV and DINOv2, in float32; the greatest score is taken off first, so exp cannot overflow.
 
     Args:
-        teacher: (N, K) scores of this process's rows.
+        teacher: (N, K) scores of this process's rows; N may differ between processes, and be 0 in some.
         temp: Temperature, > 0.
         num_iters: Rounds.
 
@@ -74,7 +79,8 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
         (N, K), each row a distribution.
     """
     scores = teacher.float() / temp
-    q = (scores - distributed.all_reduce_max(scores.max())).exp()  # (N, K)
+    greatest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
+    q = (scores - distributed.all_reduce_max(greatest)).exp()  # (N, K)
     num_rows = distributed.all_reduce_sum(torch.tensor(float(len(q)), device=q.device))
     num_prototypes = q.shape[1]
     q /= distributed.all_reduce_sum(q.sum())
@@ -83,6 +89,14 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
         q /= distributed.all_reduce_sum(q.sum(dim=0, keepdim=True)).clamp_min(tiny) * num_prototypes
         q /= q.sum(dim=1, keepdim=True).clamp_min(tiny) * num_rows
     return q * num_rows
+
+
+def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig, temp: float) -> Tensor:
+    """Targets (..., K) of the teacher's scores (..., K), by centring or Sinkhorn-Knopp, as the config says."""
+    if not sinkhorn.use:
+        return centre.targets(scores, temp)
+    rows = sinkhorn_targets(scores.flatten(0, -2), temp=sinkhorn.eps or temp, num_iters=sinkhorn.iters)
+    return rows.view(scores.shape)
 
 
 def koleo_loss(tokens: Tensor, *, epsilon: float) -> Tensor:

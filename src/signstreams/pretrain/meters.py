@@ -13,6 +13,12 @@ from signstreams.engine import distributed
 NUM_SUMS = 6  # loss, dino, koleo, entropy, gradient norm, steps
 
 
+def count_best(counts: Tensor, rows: Tensor) -> None:
+    """Add to counts (K,) how many rows (N, K) are greatest there; `bincount` would wait for a CUDA device."""
+    best = rows.argmax(dim=-1)  # (N,)
+    counts.index_add_(0, best, torch.ones_like(best))
+
+
 class Meters:
     """Sums since the last reading.
 
@@ -38,7 +44,7 @@ class Meters:
         step = torch.stack([value.double() for value in (loss, dino, koleo, entropy, grad_norm, torch.ones_like(loss))])
         self.sums += torch.where(is_bad, torch.zeros_like(step), step)
         self.target_sum += torch.where(is_bad, 0.0, rows.mean(dim=0).double())
-        self.assigned += torch.bincount(rows.argmax(dim=-1), minlength=rows.shape[1])
+        count_best(self.assigned, rows)
         self.bad_in_a_row = torch.where(is_bad, self.bad_in_a_row + 1, 0)
         self.worst_in_a_row = torch.maximum(self.worst_in_a_row, self.bad_in_a_row)
 
@@ -83,45 +89,3 @@ class Meters:
         """Put the sums back."""
         for name, value in vars(self).items():
             setattr(self, name, state[name].to(value.device))
-
-
-class CollapseWatch:
-    """Tells collapse from a slow start, by what `Meters.read` returns.
-
-    Args:
-        num_prototypes: K.
-        warmup_steps: Nothing is judged before.
-        total_steps: Of the run.
-    """
-
-    PATIENCE = 3  # logged lines in a row
-    MIN_BATCH_ENTROPY = 0.05  # of ln K: below, one prototype takes all
-    MAX_SAMPLE_ENTROPY = 0.999  # of ln K: above, the targets say nothing
-    MIN_STEPS_UNIFORM = 5_000  # every run starts uniform; a long one that still is has failed
-
-    def __init__(self, num_prototypes: int, warmup_steps: int, total_steps: int) -> None:
-        self.ln_k = math.log(num_prototypes)
-        self.first_step = max(warmup_steps, 100)
-        self.first_uniform_step = max(self.MIN_STEPS_UNIFORM, total_steps // 2)
-        self.strikes = 0
-
-    def judge(self, record: dict[str, float], step: int) -> str | None:
-        """A diagnosis, when the last lines all showed collapse."""
-        one_wins = step >= self.first_step and record["teacher/entropy_batch"] < self.MIN_BATCH_ENTROPY * self.ln_k
-        is_uniform = (
-            step >= self.first_uniform_step and record["teacher/entropy_sample"] > self.MAX_SAMPLE_ENTROPY * self.ln_k
-        )
-        self.strikes = self.strikes + 1 if one_wins or is_uniform else 0
-        if self.strikes < self.PATIENCE:
-            return None
-        if one_wins:
-            return (
-                f"collapsed by step {step}: one prototype takes every crop (entropy of the mean target"
-                f" {record['teacher/entropy_batch']:.3f}, ln K is {self.ln_k:.2f}); raise dino.teacher_temp,"
-                " lower dino.center_momentum or optim.learning_rate, or use --use-sinkhorn"
-            )
-        return (
-            f"no progress by step {step}: the teacher gives every crop the same flat answer (entropy"
-            f" {record['teacher/entropy_sample']:.3f} of ln K = {self.ln_k:.3f}); lower dino.teacher_temp or"
-            " dino.num_prototypes, lower dino.momentum, or use --use-sinkhorn"
-        )

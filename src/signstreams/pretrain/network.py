@@ -13,61 +13,91 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.seeding import torch_generator
 from signstreams.pretrain.choices import Choices
 from signstreams.pretrain.head import DinoHead
-
-_NO_DECAY_NAMES = ("cls_token", "pos_embed", "register_tokens", "mask_token")
+from signstreams.pretrain.patch_losses import PatchChoices
 
 
 class MultiCropNet(nn.Module):
-    """Backbone and head over views of several sizes: one backbone pass a size, one head pass for all."""
+    """Backbone and head over views of several sizes: one backbone pass a size, one head pass for all.
 
-    def __init__(self, backbone: VisionTransformer, head: DinoHead) -> None:
+    Args:
+        backbone: Images to tokens.
+        head: Tokens to prototype scores.
+        patch_head: The masked patches' own; None: they share ``head``.
+    """
+
+    def __init__(self, backbone: VisionTransformer, head: DinoHead, patch_head: DinoHead | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.patch_head = patch_head
 
-    def forward(self, groups: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class tokens and prototype scores of all views.
+    @property
+    def heads(self) -> list[DinoHead]:
+        return [self.head] if self.patch_head is None else [self.head, self.patch_head]
+
+    def forward(
+        self, groups: list[Tensor], rows: Tensor | None = None, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Class tokens and prototype scores of all views, and scores of some patches of the first group.
 
         Args:
             groups: Views of one size each, (V_i, B, 3, side, side), normalised.
+            rows: (M,) patches to score, as rows of the first group's (V_0 * B * P).
+            masks: (V_0 * B, P) bool, patches of the first group that the backbone must not see.
 
         Returns:
-            tokens (V, B, D) and scores (V, B, K), views in their order.
+            tokens (V, B, D) and scores (V, B, K), views in their order; patch scores (M, K'), None without ``rows``.
         """
         batch = groups[0].shape[1]
-        tokens = torch.cat([self.backbone(group.flatten(0, 1)) for group in groups])  # (V * B, D)
-        scores = self.head(tokens)
-        return tokens.unflatten(0, (-1, batch)), scores.unflatten(0, (-1, batch))
+        features = [
+            self.backbone.forward_features(group.flatten(0, 1), masks if i == 0 else None)
+            for i, group in enumerate(groups)
+        ]
+        tokens = torch.cat([cls for cls, _ in features])  # (V * B, D)
+        patch_scores = None
+        if rows is None:
+            scores = self.head(tokens)  # (V * B, K)
+        else:
+            patches = features[0][1].flatten(0, 1).index_select(0, rows)  # (M, D)
+            if self.patch_head is None:
+                both = self.head(torch.cat((tokens, patches)))  # (V * B + M, K)
+                scores, patch_scores = both.split((len(tokens), len(patches)))
+            else:
+                scores, patch_scores = self.head(tokens), self.patch_head(patches)
+        return tokens.unflatten(0, (-1, batch)), scores.unflatten(0, (-1, batch)), patch_scores
 
 
 def build_network(config: PretrainConfig, arch: ViTArch, choices: Choices, *, is_student: bool) -> MultiCropNet:
     """A network with its first weights, which depend on the seed alone: student and teacher start equal."""
     backbone = VisionTransformer(arch, drop_path_prob=config.model.drop_path_prob if is_student else 0.0)
-    head = DinoHead(
-        arch.embed_dim,
-        choices.num_prototypes,
-        hidden_dim=choices.hidden_dim,
-        bottleneck_dim=config.dino.bottleneck_dim,
-        fix_prototype_norm=config.dino.fix_prototype_norm,
-    )
+    backbone.mask_token.requires_grad_(config.algorithm == "ibot")
     backbone.init_weights(torch_generator(config.seed, "backbone"))
-    head.init_weights(torch_generator(config.seed, "head"))
-    network = MultiCropNet(backbone, head)
+    dino, ibot = config.dino, config.ibot
+    head = _head(config, arch, choices, "head", choices.num_prototypes, dino.bottleneck_dim)
+    patch_head = None
+    if config.algorithm == "ibot" and not ibot.shared_head:
+        num_prototypes = PatchChoices.of(config, choices).num_prototypes
+        bottleneck_dim = ibot.bottleneck_dim or dino.bottleneck_dim
+        patch_head = _head(config, arch, choices, "patch_head", num_prototypes, bottleneck_dim)
+    network = MultiCropNet(backbone, head, patch_head)
     if not is_student:
         network.requires_grad_(False)
         network.eval()
     return network
 
 
-def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
-    """Two groups for the optimiser; norms, biases, LayerScale, prototype lengths and tokens have no weight decay."""
-    decayed, free = [], []
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_free = parameter.ndim <= 1 or name.endswith(("gamma", "weight_g")) or name.endswith(_NO_DECAY_NAMES)
-        (free if is_free else decayed).append(parameter)
-    return [{"params": decayed, "is_decayed": True}, {"params": free, "is_decayed": False}]
+def _head(
+    config: PretrainConfig, arch: ViTArch, choices: Choices, name: str, num_prototypes: int, bottleneck_dim: int
+) -> DinoHead:
+    head = DinoHead(
+        arch.embed_dim,
+        num_prototypes,
+        hidden_dim=choices.hidden_dim,
+        bottleneck_dim=bottleneck_dim,
+        fix_prototype_norm=config.dino.fix_prototype_norm,
+    )
+    head.init_weights(torch_generator(config.seed, name))
+    return head
 
 
 @torch.no_grad()

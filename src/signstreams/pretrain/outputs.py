@@ -11,7 +11,8 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import read_metrics
-from signstreams.files import digest
+from signstreams.files import digest, write_text
+from signstreams.pretrain.card import Facts, model_card
 from signstreams.pretrain.curves import plot_curves
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.loop import Loop
@@ -43,18 +44,25 @@ def write_outputs(
     (experiment.state / files.history_file).touch()  # a finished state from another folder brings no history
     if files.export == "best":
         state = checkpoint.load(experiment.state / files.best_name)["trainer"]
-    export_backbone(target, trainer.arch, teacher_backbone(state), _metadata(config, stream, trainer, state, crops))
+    metadata = _metadata(config, stream, trainer, state, crops)
+    tensors = target.with_suffix(".safetensors")
+    export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
     published = {name: experiment.publish(name) for name in (files.last_name, files.best_name, files.history_file)}
     curves = experiment.folder / "curves.png"
+    records = read_metrics(published[files.history_file])
     plot_curves(
-        read_metrics(published[files.history_file]),
+        records,
         curves,
         num_prototypes=trainer.choices.num_prototypes,
         title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
     )
+    card = experiment.folder / "README.md"
+    write_text(card, model_card(trainer.arch, metadata, records, _facts(config, trainer, loop, target, tensors)))
     experiment.write_artifacts(
         {
             "backbone": target,
+            "safetensors": tensors,
+            "card": card,
             "checkpoint_last": published[files.last_name],
             "checkpoint_best": published[files.best_name],
             "metrics": published[files.history_file],
@@ -83,3 +91,38 @@ def _metadata(
         "data_digest": crops.digest,
         "experiment_digest": digest(config.identity()),
     }
+
+
+def _facts(config: PretrainConfig, trainer: Trainer, loop: Loop, target: Path, tensors: Path) -> Facts:
+    choices, optim, views = trainer.choices, config.optim, config.augmentation
+    initial = loop.fingerprint.config.get("init", {}).get("weights")
+    recipe = {
+        "algorithm": config.algorithm,
+        "seed": config.seed,
+        "init": "random weights" if initial is None else f"{config.init.weights} (tensors {initial})",
+        "steps": choices.total_steps,
+        "batch": f"{config.dataset.batch_size * loop.world.size} crops, {2 + views.num_local} views each",
+        "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
+        "learning_rate": f"{choices.peak_learning_rate:g} at most, layer decay {choices.layer_decay:g}",
+        "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
+        "precision": optim.precision,
+        "num_prototypes": choices.num_prototypes,
+        "teacher_temp": f"{choices.warmup_teacher_temp:g} to {choices.teacher_temp:g}",
+        "momentum": f"{choices.momentum:g} to 1",
+        "targets": "Sinkhorn-Knopp" if config.sinkhorn.use else "centring",
+        "koleo.weight": config.koleo.weight,
+        "export": config.checkpointing.export,
+        "digest of the config": digest(config.identity()),
+    }
+    if config.init.weights is not None and config.init.weights.startswith("file::"):
+        recipe["init"] = f"a file's weights (tensors {initial})"  # its path says nothing elsewhere
+    return Facts(
+        weights=target.name,
+        safetensors=tensors.name,
+        recipe=recipe,
+        num_videos=loop.plan.num_videos,
+        num_probe_crops=len(loop.crops.probe),
+        name=config.experiment.name,
+        tags=list(config.experiment.tags),
+        notes=config.experiment.notes,
+    )

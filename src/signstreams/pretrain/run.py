@@ -20,13 +20,17 @@ from signstreams.config.pretrain import PretrainConfig, available_cores
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
-from signstreams.pretrain.data import CropSet, find_crops
+from signstreams.pretrain.data import CropSet, find_crops, plan_batches
+from signstreams.pretrain.init import first_weights, start_from
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
-from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -43,19 +47,23 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
     torch.set_num_threads(config.threads or _threads())
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
-        return _pretrain(config, stream, world)
+        with stop_on_signal() as stop:
+            return _pretrain(config, stream, world, stop)
     finally:
         distributed.close()
 
 
-def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
+def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopRequest) -> Path:
     arch = architecture(config)
-    crops = find_crops(
-        config.train_dir, max_crops=config.dataset.max_crops, probe_crops=config.monitor.probe_crops
-    )  # every rank lists the same files
+    crops = _crops(config, stream, world)
+    config = with_measured_stats(config, crops.train)
     plan = _plan(config, crops, world)
     choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
-    fingerprint = Fingerprint(config.identity() | {"stream": stream, "world_size": world.size}, crops.digest)
+    weights = first_weights(config, arch)
+    identity = config.identity() | {"stream": stream, "world_size": world.size}
+    if weights is not None:
+        identity["init"]["weights"] = weights.digest
+    fingerprint = Fingerprint(identity, crops.digest)
     given = _given_checkpoint(config)
     if given is not None:
         _load_state(given, fingerprint)  # before the folder is touched
@@ -71,15 +79,24 @@ def _pretrain(config: PretrainConfig, stream: str, world: World) -> Path:
                 own = experiment.state / config.checkpointing.last_name
                 own = own if own.exists() else None
         own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
-        source = given or own
+        source = own if own is not None and distributed.is_restart() else given or own
         state = None if source is None else _load_state(source, fingerprint)
         trainer = Trainer(config, choices, arch, world)
+        if weights is not None:
+            start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
         if state is not None:
             loop.load_state_dict(state)
-            if given is not None:
+            if source is not own:
                 loop.adopt()
-        loop.run()
+        memory = estimate_memory(config, choices, arch, trainer.student)
+        if world.is_main and trainer.step < choices.total_steps:
+            report_memory(memory, world.device)
+        with distributed.main_first(world):
+            if experiment is not None and trainer.step < choices.total_steps:
+                check_disk(config, experiment.folder, trainer.state_bytes())
+        with naming_what_ran_out(config, memory):
+            loop.run(stop)
         target = config.export_backbone or config.output_dir / "backbone.pt"
         if experiment is not None:
             write_outputs(config, stream, trainer, loop, experiment, crops, target)
@@ -95,6 +112,8 @@ def artifact_names(config: PretrainConfig) -> list[str]:
     files = config.checkpointing
     return [
         "backbone.pt",
+        "backbone.safetensors",
+        "README.md",
         files.last_name,
         files.best_name,
         "params.json",
@@ -130,19 +149,47 @@ def architecture(config: PretrainConfig) -> ViTArch:
             problems.append(
                 f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is {near}"
             )
+    if config.algorithm == "ibot":
+        problems += _mask_problems(config, views.global_px // arch.patch_px)
     if problems:
         raise UserError(problems)
     return arch
 
 
+def _mask_problems(config: PretrainConfig, grid: int) -> list[str]:
+    """Why views of ``grid`` x ``grid`` patches cannot be masked as the config says."""
+    largest = (grid - 1) ** 2  # a block leaves a row and a column of the view
+    block = config.ibot.min_block_patches
+    if grid < 2:
+        return [f"augmentation.global_px = {config.augmentation.global_px}: is one patch, iBOT expects at least 2 x 2"]
+    if block is not None and block > largest:
+        return [f"ibot.min_block_patches = {block}: a view has {grid} x {grid} patches, expected at most {largest}"]
+    return []
+
+
+def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
+    """The crops of the run; every rank lists the same files, and what has to be measured, rank 0 measures first."""
+
+    def find() -> CropSet:
+        return find_crops(
+            config.train_dir,
+            probe_crops=config.monitor.probe_crops,
+            max_crops=config.dataset.max_crops,
+            dataset=config.dataset,
+            stream=stream,
+            cache_dir=config.output_dir,
+        )
+
+    if config.dataset.min_sharpness and world.size > 1:
+        with distributed.main_first(world):
+            if world.is_main:
+                find()
+    return find()
+
+
 def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
     try:
-        return BatchPlan(
-            group_by_video([crop.video_id for crop in crops.train]),
-            batch_size=config.dataset.batch_size,
-            world_size=world.size,
-            seed=config.seed,
-        )
+        return plan_batches(config, crops.train, world.size)
     except ValueError as error:
         raise UserError(
             f"{', '.join(map(str, config.train_dir))}: {error} (after {len(crops.probe)} held-out ones);"
@@ -181,7 +228,7 @@ def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> 
         fingerprint,
         files=artifact_names(config),
         on_conflict=config.on_conflict,
-        restart=config.resume == "never",
+        restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
     if config.resume == "must" and not is_given and not (experiment.state / config.checkpointing.last_name).exists():
         experiment.close()
@@ -211,7 +258,7 @@ def _params(
             "digest": crops.digest,
             "train_crops": len(crops.train),
             "probe_crops": len(crops.probe),
-            "videos": len(plan.videos),
+            "videos": plan.num_videos,
             "steps_per_pass": plan.steps_per_pass,
         },
         "fingerprint": fingerprint.digest,

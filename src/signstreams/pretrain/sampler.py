@@ -1,69 +1,171 @@
 """The order in which crops are seen: a pure function of (seed, pass), spread so that near-duplicates do not meet.
 
 Consecutive frames of a video are near-duplicates. Each video's frames are laid evenly over the pass, so that a batch
-holds as few of one video as can be, and those it holds lie far apart in time.
+holds as few of one video as can be, and those it holds lie far apart in time. Where two still come closer than the
+least gap, one of them changes places with a crop of another batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from signstreams.engine.seeding import numpy_rng
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
+USUAL_GAP_FRAMES = 10
+"""Gap aimed at where none is asked for: .4 s at 25 frames a second."""
+MAX_ROUNDS, MAX_CANDIDATES = 4, 256
 
 
-def pass_order(videos: Sequence[np.ndarray], seed: int, number: int) -> np.ndarray:
-    """Indices of all crops in the order of one pass.
+@dataclass(frozen=True)
+class CropGroups:
+    """What the order needs to know of N crops of V videos.
+
+    Attributes:
+        video: (N,) number of each crop's video, below V.
+        frame: (N,) its frame.
+        order: (N,) crops by video and frame.
+        starts: (V,) place in ``order`` where a video begins.
+        counts: (V,) its crops.
+        signer: (V,) number of each video's signer.
+    """
+
+    video: np.ndarray
+    frame: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    signer: np.ndarray
+
+    @classmethod
+    def of(cls, video: np.ndarray, frame: np.ndarray, signer: np.ndarray | None = None) -> CropGroups:
+        """Groups of crops; ``video`` (N,) numbers from 0, ``signer`` (N,) any numbers, None: each video its own."""
+        key = video.astype(np.int64) << 32 | frame
+        order = np.arange(len(key)) if (np.diff(key) >= 0).all() else np.argsort(key, kind="stable")
+        is_first = np.diff(video[order], prepend=-1) != 0
+        starts = np.flatnonzero(is_first)
+        number = np.empty(len(order), np.int64)
+        number[order] = np.cumsum(is_first) - 1
+        counts = np.diff(starts, append=len(order))
+        signer_of_video = np.arange(len(starts)) if signer is None else signer[order[starts]]
+        return cls(number, frame, order, starts, counts, signer_of_video)
+
+    @property
+    def num_videos(self) -> int:
+        return len(self.counts)
+
+
+def group_by_video(video_ids: Sequence[str]) -> CropGroups:
+    """Groups of crops that stand in order of time within their video."""
+    _, video = np.unique(np.asarray(video_ids, dtype=object).astype(str), return_inverse=True)
+    return CropGroups.of(video, np.arange(len(video)))
+
+
+def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> np.ndarray:
+    """Crops in the order of one pass, as many as there are.
 
     Args:
-        videos: For each video, the indices of its crops by rising frame.
+        groups: Of the crops.
         seed: Of the run.
         number: Of the pass, from 0.
+        balance: 0: each crop once. 1: each signer equally often, so that crops of the rare are seen several times and
+            those of the frequent in some passes only. Between: share as (crops of the signer) ** (1 - balance).
     """
     rng = numpy_rng(seed, "order", number)
-    places, indices = [], []
-    for crops in videos:
-        count = len(crops)
-        # golden-ratio steps: any few consecutive picks are spread over the whole video
-        picks = np.argsort((rng.random() + GOLDEN_RATIO * np.arange(count)) % 1.0, kind="stable")
-        frames = np.empty(count, np.int64)
-        frames[picks] = np.arange(count)  # rank of each pick's position among the frames
-        indices.append(crops[frames])
-        places.append((np.arange(count) + rng.random(count)) / count)
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return np.concatenate(indices)[order]
+    quotas = _quotas(groups, balance, rng)
+    total = int(quotas.sum())
+    video = np.repeat(np.arange(len(quotas)), quotas)
+    step = np.arange(total) - np.repeat(np.cumsum(quotas) - quotas, quotas)  # 0, 1, .. within each video
+    # golden-ratio steps: any few consecutive picks are spread over the whole video
+    phase = (np.repeat(rng.random(len(quotas)), quotas) + GOLDEN_RATIO * step) % 1.0
+    rank = np.empty(total, np.int64)
+    rank[np.argsort(video + phase, kind="stable")] = step
+    count, quota = groups.counts[video], quotas[video]
+    shift = np.repeat(rng.random(len(quotas)), quotas)
+    position = np.where(quota == count, rank, np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64))
+    place = (step + rng.random(total)) / quota
+    return groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
 
 
-def group_by_video(video_ids: Sequence[str]) -> list[np.ndarray]:
-    """Indices of each video's entries, in their order."""
-    _, inverse = np.unique(np.asarray(video_ids, dtype=object).astype(str), return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> np.ndarray:
+    """(V,) crops of each video in a pass; their sum is the number of crops."""
+    if not balance:
+        return groups.counts
+    of_signer = np.bincount(groups.signer, weights=groups.counts)[groups.signer]  # (V,)
+    ideal = groups.counts * of_signer**-balance
+    ends = np.cumsum(ideal * (len(groups.order) / ideal.sum()))
+    ends[-1] = len(groups.order)
+    shift = rng.random()  # rounds up here in one pass, there in the next
+    return np.diff(np.floor(np.concatenate(([0.0], ends)) + shift)).astype(np.int64)
+
+
+def too_close(order: np.ndarray, groups: CropGroups, batch: int, gap_frames: int) -> np.ndarray:
+    """Places in ``order`` whose crop has one of its own video less than ``gap_frames`` before it in its batch."""
+    order = order[: len(order) // batch * batch]
+    key = np.arange(len(order)) // batch * groups.num_videos + groups.video[order]  # of batch and video
+    by = np.argsort(key, kind="stable")
+    is_again = np.diff(key[by]) == 0
+    among = by[np.append(is_again, False) | np.insert(is_again, 0, False)]  # few: with another of their video
+    key, frame = key[among], groups.frame[order[among]].astype(np.int64)
+    by = np.lexsort((frame, key))
+    near = (np.diff(key[by]) == 0) & (np.diff(frame[by]) < gap_frames)
+    return np.sort(among[by[1:][near]])
 
 
 class BatchPlan:
     """Which crops make up the batch of each step; knows the past and the future without state.
 
     Args:
-        videos: As in `pass_order`.
+        groups: Of the crops.
         batch_size: Crops of a process.
         world_size: Processes; together they see the batch that one process with all of it would see.
         seed: Of the run.
+        balance: As in `pass_order`.
+        min_gap_frames: Kept between any two crops of a video in a batch, all processes together, if need be by leaving
+            a crop out of the pass for one that is in it already. None: `USUAL_GAP_FRAMES` where exchange alone can.
 
     Raises:
-        ValueError: When the crops do not fill one batch.
+        ValueError: When the crops do not fill one batch, or not with that gap.
     """
 
-    def __init__(self, videos: Sequence[np.ndarray], *, batch_size: int, world_size: int, seed: int) -> None:
-        self.videos = videos
+    def __init__(
+        self,
+        groups: CropGroups,
+        *,
+        batch_size: int,
+        world_size: int,
+        seed: int,
+        balance: float = 0.0,
+        min_gap_frames: int | None = None,
+    ) -> None:
+        self.groups = groups
         self.batch_size, self.world_size, self.seed = batch_size, world_size, seed
-        self.num_crops = sum(len(crops) for crops in videos)
-        self.steps_per_pass = self.num_crops // (batch_size * world_size)
+        self.balance, self.min_gap_frames = balance, min_gap_frames
+        self.num_crops = len(groups.order)
+        self.global_batch = batch_size * world_size
+        self.steps_per_pass = self.num_crops // self.global_batch
         if self.steps_per_pass == 0:
-            raise ValueError(f"{self.num_crops} crops do not fill a batch of {batch_size * world_size}")
+            raise ValueError(f"{self.num_crops} crops do not fill a batch of {self.global_batch}")
+        if min_gap_frames and (room := self._room(min_gap_frames)) < self.global_batch:
+            raise ValueError(
+                f"dataset.min_gap_frames = {min_gap_frames}: is kept for sure by {room} crops of {groups.num_videos}"
+                f" videos, and a batch has {self.global_batch}"
+            )
+
+    @property
+    def num_videos(self) -> int:
+        return self.groups.num_videos
+
+    def order(self, number: int) -> np.ndarray:
+        """Crops of pass ``number``, batch after batch; the last incomplete one is not used."""
+        order = pass_order(self.groups, self.seed, number, self.balance)
+        gap = USUAL_GAP_FRAMES if self.min_gap_frames is None else self.min_gap_frames
+        if gap:
+            self._keep_apart(order, numpy_rng(self.seed, "gap", number), gap)
+        return order
 
     def batches(self, rank: int, first_step: int, last_step: int) -> Iterator[list[tuple[int, int]]]:
         """(step, crop index) pairs of each step's batch of ``rank``, for first_step <= step < last_step.
@@ -74,6 +176,58 @@ class BatchPlan:
         for step in range(first_step, last_step):
             if step // self.steps_per_pass != number:
                 number = step // self.steps_per_pass
-                order = pass_order(self.videos, self.seed, number)
-            start = (step % self.steps_per_pass) * self.batch_size * self.world_size + rank * self.batch_size
+                order = self.order(number)
+            start = (step % self.steps_per_pass) * self.global_batch + rank * self.batch_size
             yield [(step, int(index)) for index in order[start : start + self.batch_size]]
+
+    def _keep_apart(self, order: np.ndarray, rng: np.random.Generator, gap: int) -> None:
+        """Exchange crops of ``order`` until none meets one of its video nearer than ``gap``."""
+        for _ in range(MAX_ROUNDS):
+            conflicts = too_close(order, self.groups, self.global_batch, gap)
+            if not len(conflicts):
+                return
+            for place in conflicts:
+                self._exchange(order, int(place), rng, gap)
+        if self.min_gap_frames is None:
+            return
+        for place in too_close(order, self.groups, self.global_batch, gap):
+            order[place] = self._any_that_fits(order, int(place), rng, gap)
+
+    def _exchange(self, order: np.ndarray, place: int, rng: np.random.Generator, gap: int) -> None:
+        rest = self._others(order, place)
+        if not self._is_near(order[place : place + 1], rest, gap)[0]:
+            return  # an exchange before this one mended it
+        others = rng.integers(0, len(order), MAX_CANDIDATES)
+        batch = place // self.global_batch
+        others = others[(others // self.global_batch != batch) & ~self._is_near(order[others], rest, gap)]
+        for other in others.tolist():
+            if not self._is_near(order[place : place + 1], self._others(order, other), gap)[0]:
+                order[place], order[other] = order[other], order[place]
+                return
+
+    def _any_that_fits(self, order: np.ndarray, place: int, rng: np.random.Generator, gap: int) -> int:
+        rest = self._others(order, place)
+        start = int(rng.integers(self.num_crops))
+        for block in np.array_split(np.roll(self.groups.order, -start), -(-self.num_crops // MAX_CANDIDATES)):
+            if len(fitting := block[~self._is_near(block, rest, gap)]):
+                return int(fitting[0])
+        raise AssertionError("a batch has room, by the check at the start")
+
+    def _others(self, order: np.ndarray, place: int) -> np.ndarray:
+        """Crops that share the batch of a place; none for places after the last full batch."""
+        batch = place // self.global_batch
+        if batch == self.steps_per_pass:
+            return order[:0]
+        start = batch * self.global_batch
+        return np.concatenate((order[start:place], order[place + 1 : start + self.global_batch]))
+
+    def _is_near(self, crops: np.ndarray, rest: np.ndarray, gap: int) -> np.ndarray:
+        """(C,) bool: whether each crop is nearer than ``gap`` to one of ``rest``."""
+        groups = self.groups
+        same = groups.video[crops][:, None] == groups.video[rest]
+        distance = np.abs(groups.frame[crops].astype(np.int64)[:, None] - groups.frame[rest])
+        return (same & (distance < gap)).any(axis=1)
+
+    def _room(self, gap: int) -> int:
+        """Crops that fit a batch whichever come first: each keeps at most 2 gap - 1 frames of its video out."""
+        return int((-(-self.groups.counts // (2 * gap - 1))).sum())

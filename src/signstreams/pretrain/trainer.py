@@ -1,7 +1,9 @@
-"""One DINO run in memory: networks, optimiser, targets, schedules; a step, and its whole state."""
+"""One run of DINO or iBOT in memory: networks, optimiser, targets, schedules; a step, and its whole state."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import Any
 
 import torch
@@ -15,13 +17,18 @@ from signstreams.engine.schedules import cosine, linear, warmup_cosine
 from signstreams.engine.seeding import seed_global
 from signstreams.pretrain.choices import Choices
 from signstreams.pretrain.data import normalize
-from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, sinkhorn_targets
+from signstreams.pretrain.groups import backbone_ramp, parameter_groups, set_rates
+from signstreams.pretrain.ibot import PatchTerm
+from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
+from signstreams.pretrain.masking import Masked
 from signstreams.pretrain.meters import Meters
-from signstreams.pretrain.network import build_network, parameter_groups, update_teacher
+from signstreams.pretrain.network import build_network, update_teacher
 from signstreams.pretrain.probe import assignment_information, embed, feature_std, rank_me
 
 NUM_GLOBAL = 2
 BETA_1 = 0.9
+HEAD_PATCHES = 16
+"""Patches of a crop, at most, that the patches' own head is fitted to."""
 
 
 class Trainer:
@@ -46,12 +53,18 @@ class Trainer:
             )
         self.centre = Centre(choices.num_prototypes, config.dino.center_momentum).to(device)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.student),
+            parameter_groups(
+                self.student,
+                depth=arch.depth,
+                layer_decay=choices.layer_decay,
+                patch_embed_factor=choices.patch_embed_factor,
+            ),
             lr=choices.peak_learning_rate,
             betas=(BETA_1, config.optim.beta_2),
             fused=True,
         )
-        self.meters = Meters(choices.num_prototypes, device)
+        self.patches = PatchTerm(config, choices, arch, world) if config.algorithm == "ibot" else None
+        self.meters = Meters(choices.num_prototypes, device) if self.patches is None else self.patches.meters
         self.step = 0
         self._mean = torch.tensor(config.augmentation.mean, device=device)
         self._std = torch.tensor(config.augmentation.std, device=device)
@@ -60,17 +73,26 @@ class Trainer:
     def standardize_head(self, images: Tensor) -> None:
         """Fit the head's first weights to these crops, uint8 (N, side, side, 3), N >= 2; before the first step only."""
         assert self.step == 0
-        with torch.no_grad():
-            tokens = embed(self.teacher.backbone, images, self.normalize).to(self.world.device)  # (N, D)
+        backbone = self.teacher.backbone
+        tokens = [embed(backbone, images, self.normalize)]  # (N, D)
+        if self.teacher.patch_head is not None:
+            num_patches = (images.shape[1] // self.arch.patch_px) ** 2
+            stride = math.ceil(num_patches / HEAD_PATCHES)
+
+            def some_patches(batch: Tensor) -> Tensor:
+                return backbone.forward_features(batch)[1][:, ::stride]  # (B, <= HEAD_PATCHES, D)
+
+            tokens.append(embed(some_patches, images, self.normalize).flatten(0, 1))
         for network in (self.student, self.teacher):
-            network.head.standardize(tokens)
-            distributed.broadcast(network.head.parameters())  # devices may round differently
+            for head, rows in zip(network.heads, tokens, strict=True):
+                head.standardize(rows.to(self.world.device))
+                distributed.broadcast(head.parameters())  # devices may round differently
 
     def scheduled(self, step: int) -> dict[str, float]:
-        """Learning rate, weight decay, teacher's momentum and temperature at a step."""
+        """Learning rate, weight decay, teacher's momentum and temperatures at a step."""
         optim, choices = self.config.optim, self.choices
         total = choices.total_steps
-        return {
+        now = {
             "lr": warmup_cosine(
                 step,
                 peak=choices.peak_learning_rate,
@@ -84,6 +106,12 @@ class Trainer:
                 step, choices.warmup_teacher_temp, choices.teacher_temp, choices.teacher_temp_warmup_steps
             ),
         }
+        now["lr_backbone"] = now["lr"] * backbone_ramp(
+            step, head_only_steps=choices.head_only_steps, warmup_steps=choices.warmup_steps
+        )
+        if self.patches is not None:
+            now["patch_teacher_temp"] = self.patches.choices.teacher_temp_at(step)
+        return now
 
     def train_step(self, global_views: Tensor, local_views: Tensor) -> None:
         """One optimiser step on uint8 views (2, B, side, side, 3) and (V - 2, B, side, side, 3), or (0,) without."""
@@ -95,33 +123,82 @@ class Trainer:
             if views.numel()
         ]
         self.student.train()
-        with self._autocast():
-            tokens, scores = self.replica(groups)  # (V, B, D), (V, B, K)
-            with torch.no_grad():
-                _, teacher_scores = self.teacher(groups[:1])  # (2, B, K)
-        targets = self._targets(teacher_scores, now["teacher_temp"])
-        dino = dino_loss(scores, targets, student_temp=self.config.dino.student_temp)
-        koleo = self._koleo(tokens)
-        loss = dino + self.config.koleo.weight * koleo
+        patches, count = self.patches, self.config.optim.accumulate
+        parts = list(zip(*(group.chunk(count, dim=1) for group in groups), strict=True))  # each (V_i, B / count, ...)
+        masked = None if patches is None else patches.draw(self.step, *groups[0].shape[:2], count)
+        # the teacher first, all parts: targets are centred or balanced over the whole step
+        with torch.no_grad(), self._autocast():
+            seen = [
+                self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
+            ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
+        teacher_scores = torch.cat([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
+        targets = teacher_targets(teacher_scores, self.centre, self.config.sinkhorn, now["teacher_temp"])
+        teacher_patches = patch_targets = None
+        if patches is not None:
+            teacher_patches = torch.cat([scores for *_, scores in seen])  # (M, K')
+            patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
         if self.step < self.choices.freeze_prototypes_steps:
-            for parameter in self.student.head.prototypes.parameters():
+            for head in self.student.heads:
+                for parameter in head.prototypes.parameters():
+                    parameter.grad = None
+        if self.step < self.choices.head_only_steps:
+            for parameter in self.student.backbone.parameters():
                 parameter.grad = None
         norm = self._clip()
         is_bad = distributed.all_reduce_max((~(torch.isfinite(norm) & torch.isfinite(loss))).to(torch.uint8)).bool()
         self._update(now, is_bad)
         if not self.config.sinkhorn.use:
             self.centre.update(teacher_scores)
+        if patches is not None:
+            patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
         self.meters.add(
-            loss=loss.detach(),
-            dino=dino.detach(),
-            koleo=koleo.detach(),
+            loss=loss,
+            dino=dino,
+            koleo=koleo,
             targets=targets,
             grad_norm=norm,
             is_bad=is_bad,
         )
         self.step += 1
+
+    def _backward(
+        self,
+        parts: list[tuple[Tensor, ...]],
+        masked: list[Masked] | None,
+        targets: Tensor,
+        patch_targets: Tensor | None,
+    ) -> Tensor:
+        """Gradients of the step, part by part; returns (4,) loss, DINO, KoLeo, patch loss, without gradient.
+
+        All terms but KoLeo are means over crops, so that equal parts sum to the joint batch; KoLeo's neighbours come
+        from the part.
+        """
+        config, count = self.config, len(parts)
+        patch_parts = [None] * count
+        if masked is not None and patch_targets is not None:
+            patch_parts = list(patch_targets.split([len(part.rows) for part in masked]))
+        values = []
+        for i, (part, target) in enumerate(zip(parts, targets.chunk(count, dim=1), strict=True)):
+            rows, masks = (None, None) if masked is None else (masked[i].rows, masked[i].masks)
+            is_last = i + 1 == count
+            alone = contextlib.nullcontext() if is_last or self.replica is self.student else self.replica.no_sync()
+            with alone:  # processes average their gradients once a step
+                with self._autocast():
+                    tokens, scores, patch_scores = self.replica(
+                        list(part), rows, masks
+                    )  # (V, b, D), (V, b, K), (m, K')
+                dino = dino_loss(scores, target, student_temp=config.dino.student_temp)
+                koleo = self._koleo(tokens)
+                loss, patch = dino + config.koleo.weight * koleo, torch.zeros_like(dino)
+                if self.patches is not None:
+                    patch = self.patches.loss(patch_scores, patch_parts[i], masked[i])
+                    ibot = config.ibot
+                    loss = ibot.cls_weight * dino + ibot.patch_weight * patch + config.koleo.weight * koleo
+                (loss / count).backward()
+            values.append(torch.stack((loss.detach(), dino.detach(), koleo.detach(), patch.detach())))
+        return torch.stack(values).mean(dim=0)
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (..., H, W, 3) as the networks take them, on the device."""
@@ -148,7 +225,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later process needs to go on as if nothing had happened."""
-        return {
+        patches = {} if self.patches is None else {"patch_centre": self.patches.centre.state_dict()}
+        return patches | {
             "step": self.step,
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
@@ -157,12 +235,18 @@ class Trainer:
             "meters": self.meters.state_dict(),
         }
 
+    def state_bytes(self) -> int:
+        """Of a checkpoint of a later step: both networks and AdamW's two moments."""
+        return 4 * sum(tensor.numel() * tensor.element_size() for tensor in self.student.state_dict().values())
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of another process."""
         self.student.load_state_dict(state["student"])
         self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.centre.load_state_dict(state["centre"])
+        if self.patches is not None:
+            self.patches.centre.load_state_dict(state["patch_centre"])
         self.meters.load_state_dict(state["meters"])
         self.step = int(state["step"])
 
@@ -170,15 +254,6 @@ class Trainer:
         return torch.autocast(
             self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
         )
-
-    def _targets(self, teacher_scores: Tensor, temp: float) -> Tensor:
-        sinkhorn = self.config.sinkhorn
-        if not sinkhorn.use:
-            return self.centre.targets(teacher_scores, temp)
-        rows = sinkhorn_targets(
-            teacher_scores.flatten(0, 1), temp=sinkhorn.eps or temp, num_iters=sinkhorn.iters
-        )  # (2 * B, K)
-        return rows.unflatten(0, teacher_scores.shape[:2])
 
     def _koleo(self, tokens: Tensor) -> Tensor:
         if not self.config.koleo.weight:
@@ -192,9 +267,7 @@ class Trainer:
         return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
     def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = now["lr"]
-            group["weight_decay"] = now["weight_decay"] if group["is_decayed"] else 0.0
+        set_rates(self.optimizer.param_groups, now)
         # the fused optimiser skips the update by itself: no wait for the device to ask whether the loss is finite
         self.optimizer.grad_scale = None
         self.optimizer.found_inf = is_bad.float()

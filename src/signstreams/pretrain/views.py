@@ -1,23 +1,32 @@
 """Multi-crop views of one crop (Caron et al. 2021): two global ones with a recipe each, and local ones.
 
 Every view is cut from the same decoded crop, not from another view. A JPEG is decoded at a half or a quarter of its
-size when that still holds every pixel the views need. Output is uint8: the device normalises.
+size when that still holds every pixel the views need. Output is uint8: the device normalises, and on request changes
+colour, blurs and solarises as well (`signstreams.pretrain.device_views`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from signstreams.config.pretrain import AugmentationConfig
-from signstreams.pretrain.color import LUMA, apply_color, blur, color_affine, solarize
+from signstreams.pretrain.color import MAP_SIZE, MIN_BLUR_SIGMA_PX, apply_color, blur, color_maps, solarize
 
 ASPECT = (3 / 4, 4 / 3)
 BLUR_SIGMA_OF_PX = 224
-_REDUCED = ((4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2), (1, cv2.IMREAD_COLOR))
+NUM_GLOBAL = 2
+BOX_TRIES = 10
+"""Boxes drawn for a view; the first that lies within the crop counts, as in torchvision."""
+PARAMS = MAP_SIZE + 2
+"""Values of a view's photometric parameters: colour map, blur sigma in px (0: none), solarise (0 or 1)."""
+_REDUCED = ((4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
+_NUM_DRAWS = 2 * BOX_TRIES + 12
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,38 @@ def recipes(config: AugmentationConfig) -> list[Recipe]:
     ]
 
 
-class ViewMaker:
-    """JPEG bytes and a generator to views; the same bytes and draws give the same views."""
+class Draws(NamedTuple):
+    """What chance decided for the V views of a crop.
 
-    def __init__(self, config: AugmentationConfig) -> None:
+    Attributes:
+        boxes: (V, 4) int, top, left, height, width in px of the decoded crop.
+        is_flipped: (V,) bool.
+        is_colored: (V,) bool, whether the colour map changes anything.
+        params: (V, PARAMS) float64.
+    """
+
+    boxes: np.ndarray
+    is_flipped: np.ndarray
+    is_colored: np.ndarray
+    params: np.ndarray
+
+
+class ViewMaker:
+    """JPEG bytes and a generator to views; the same bytes and draws give the same views.
+
+    Args:
+        config: The recipe.
+        is_photometric: Change colour, blur and solarise here; else the views' parameters say what is left to do.
+    """
+
+    def __init__(self, config: AugmentationConfig, *, is_photometric: bool = True) -> None:
         self.config = config
+        self.is_photometric = is_photometric
         self.recipes = recipes(config)
+        self.sides_px = np.array([recipe.side_px for recipe in self.recipes])
+        self._scales = np.array([recipe.scale for recipe in self.recipes])
+        self._blur_probs = np.array([recipe.blur_prob for recipe in self.recipes])
+        self._solarize_probs = np.array([recipe.solarize_prob for recipe in self.recipes])
         # pixels of the source side that the most demanding view needs, were it cut at its smallest
         self.needed_px = max(recipe.side_px / math.sqrt(recipe.scale[0]) for recipe in self.recipes)
 
@@ -55,51 +90,74 @@ class ViewMaker:
         """Views as uint8 RGB (side, side, 3), in the order of `recipes`.
 
         Raises:
-            ValueError: When the bytes are no JPEG.
+            ValueError: When the bytes are no image.
+        """
+        views = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
+        self.fill(jpeg, rng, views)
+        return views
+
+    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[np.ndarray]) -> np.ndarray:
+        """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
+
+        Raises:
+            ValueError: When the bytes are no image.
         """
         image = decode(jpeg, self.needed_px)
-        return [self._view(image, recipe, rng) for recipe in self.recipes]
+        draws = self.draw(image.shape[0], image.shape[1], rng)
+        pyramid = [image]
+        for i, view in enumerate(views):
+            cut(pyramid, draws.boxes[i], view)
+            if draws.is_flipped[i]:
+                cv2.flip(view, 1, view)
+        if self.is_photometric:
+            for i, view in enumerate(views):
+                color_map, (sigma_px, is_solarized) = draws.params[i, :MAP_SIZE], draws.params[i, MAP_SIZE:]
+                if draws.is_colored[i]:
+                    apply_color(view, color_map)
+                if sigma_px:
+                    blur(view, sigma_px)
+                if is_solarized:
+                    solarize(view)
+        return draws.params
 
-    def _view(self, image: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Draws:
+        """Draw for all views of a crop of this size; one setting does not shift another's draws."""
         config = self.config
-        top, left, height, width = random_box(image.shape[0], image.shape[1], recipe.scale, rng)
-        draws = rng.random(10)  # the same number for every view, so that one setting does not shift another's draws
-        view = _resize(image[top : top + height, left : left + width], recipe.side_px)
-        if draws[0] < config.flip_prob:
-            view = np.ascontiguousarray(view[:, ::-1])
-        is_jittered, is_gray = draws[1] < config.jitter_prob, bool(draws[2] < config.grayscale_prob)
-        if is_jittered or is_gray:
-            strength = float(is_jittered)
-            change = strength * (2 * draws[3:7] - 1)  # each in -1..1
-            affine = color_affine(
-                float(LUMA @ cv2.mean(view)[:3]),
-                brightness=max(0.0, 1 + change[0] * config.brightness),
-                contrast=max(0.0, 1 + change[1] * config.contrast),
-                saturation=max(0.0, 1 + change[2] * config.saturation),
-                hue_turn=change[3] * config.hue,
-                is_gray=is_gray,
-            )
-            view = apply_color(view, affine)
-        if draws[7] < recipe.blur_prob:
-            low, high = config.blur_sigma_px
-            view = blur(view, (low + draws[8] * (high - low)) * recipe.side_px / BLUR_SIGMA_OF_PX)
-        if draws[9] < recipe.solarize_prob:
-            view = solarize(view)
-        return view
+        # (V, _NUM_DRAWS) in 0..1: area and aspect of each try; place; flip, jitter, grey; colours; blur; solarise
+        uniform = rng.random((len(self.recipes), _NUM_DRAWS))
+        boxes = random_boxes(height, width, self._scales, uniform[:, : 2 * BOX_TRIES + 2])
+        rest = uniform[:, 2 * BOX_TRIES + 2 :]  # (V, 10)
+        is_jittered, is_gray = rest[:, 1] < config.jitter_prob, rest[:, 2] < config.grayscale_prob
+        change = (2 * rest[:, 3:7] - 1) * is_jittered[:, None]  # (V, 4), each in -1..1
+        params = np.empty((len(uniform), PARAMS))
+        params[:, :MAP_SIZE] = color_maps(
+            brightness=np.maximum(0.0, 1 + change[:, 0] * config.brightness),
+            contrast=np.maximum(0.0, 1 + change[:, 1] * config.contrast),
+            saturation=np.maximum(0.0, 1 + change[:, 2] * config.saturation),
+            hue_turn=change[:, 3] * config.hue,
+            is_gray=is_gray,
+        )
+        low, high = config.blur_sigma_px
+        sigma_px = (low + rest[:, 8] * (high - low)) * self.sides_px / BLUR_SIGMA_OF_PX
+        params[:, MAP_SIZE] = sigma_px * ((rest[:, 7] < self._blur_probs) & (sigma_px >= MIN_BLUR_SIGMA_PX))
+        params[:, MAP_SIZE + 1] = rest[:, 9] < self._solarize_probs
+        return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params)
 
 
 def decode(jpeg: bytes, needed_px: float = math.inf) -> np.ndarray:
     """uint8 RGB (H, W, 3), at a quarter or half of the size where that leaves ``needed_px`` of the shorter side.
 
     Raises:
-        ValueError: When the bytes are no JPEG.
+        ValueError: When the bytes are no image.
     """
-    shorter_px = min(jpeg_size(jpeg))
-    flag = next((flag for factor, flag in _REDUCED if shorter_px / factor >= needed_px), cv2.IMREAD_COLOR)
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag)
+    flag = cv2.IMREAD_COLOR
+    if jpeg[:2] == b"\xff\xd8":  # other formats are decoded whole
+        shorter_px = min(jpeg_size(jpeg))
+        flag = next((flag for factor, flag in _REDUCED if shorter_px / factor >= needed_px), flag)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag) if jpeg else None
     if image is None:
-        raise ValueError("is no readable JPEG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise ValueError("is no readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
@@ -117,30 +175,61 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     raise ValueError("is no readable JPEG")
 
 
-def random_box(
-    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """top, left, height, width of a random part: area share uniform in ``scale``, log-uniform aspect 3/4 to 4/3."""
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            return (
-                int(rng.integers(0, height - box_height + 1)),
-                int(rng.integers(0, width - box_width + 1)),
-                box_height,
-                box_width,
-            )
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+def random_boxes(height: int, width: int, scales: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """(V, 4) int: top, left, height, width of a random part for each view.
+
+    Area share uniform in the view's scale, log-uniform aspect 3/4 to 4/3; the middle square where no try fits.
+
+    Args:
+        height: Of the crop, px.
+        width: Of the crop, px.
+        scales: (V, 2) least and greatest share of the area.
+        uniform: (V, 2 * BOX_TRIES + 2) in 0..1.
+    """
+    rows = np.arange(len(scales))
+    low, high = scales[:, :1], scales[:, 1:]
+    area = height * width * (low + (high - low) * uniform[:, :BOX_TRIES])  # (V, BOX_TRIES)
+    stretch = np.exp((0.5 * math.log(ASPECT[1])) * (2 * uniform[:, BOX_TRIES : 2 * BOX_TRIES] - 1))  # root of aspect
+    side = np.sqrt(area)
+    widths, heights = np.rint(side * stretch), np.rint(side / stretch)
+    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
+    first = fits.argmax(axis=1)
+    boxes = np.empty((len(scales), 4))
+    boxes[:, 2], boxes[:, 3] = heights[rows, first], widths[rows, first]
+    boxes[:, :2] = np.floor(uniform[:, -2:] * ((height, width) - boxes[:, 2:] + 1))
+    if not fits[rows, first].all():
+        square = min(height, width)
+        boxes[~fits[rows, first]] = ((height - square) // 2, (width - square) // 2, square, square)
+    return boxes.astype(np.intp)
+
+
+def cut(pyramid: list[np.ndarray], box: np.ndarray, view: np.ndarray) -> None:
+    """Write a part of the crop into ``view`` (side, side, 3), resized.
+
+    Enlarged bicubically, as the reference does. Shrunk by less than two bilinearly, which then leaves out no pixel; by
+    more, from a level of the pyramid, halved by area: OpenCV's own area resize costs six times as much.
+
+    Args:
+        pyramid: The crop, uint8 (H, W, 3), and its halves as far as they were needed; grows.
+        box: (4,) top, left, height, width in px of the crop.
+        view: Where to write.
+    """
+    top, left, height, width = box.tolist()
+    side_px, level = len(view), 0
+    while min(height, width) >= 2 * side_px * 2**level:
+        level += 1
+        if level == len(pyramid):
+            above = pyramid[-1]
+            pyramid.append(cv2.resize(above, (above.shape[1] // 2, above.shape[0] // 2), interpolation=cv2.INTER_AREA))
+    if level:
+        top, left, height, width = top >> level, left >> level, height >> level, width >> level
+    part = pyramid[level][top : top + height, left : left + width]
+    is_enlarged = min(part.shape[:2]) < side_px
+    cv2.resize(part, (side_px, side_px), view, interpolation=cv2.INTER_CUBIC if is_enlarged else cv2.INTER_LINEAR)
 
 
 def whole_view(jpeg: bytes, side_px: int) -> np.ndarray:
     """The crop as it is, uint8 RGB (side, side, 3): what evaluation and the probe look at."""
-    return _resize(decode(jpeg, side_px), side_px)
-
-
-def _resize(image: np.ndarray, side_px: int) -> np.ndarray:
+    image = decode(jpeg, side_px)
     is_smaller = min(image.shape[:2]) < side_px
     return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_CUBIC if is_smaller else cv2.INTER_AREA)

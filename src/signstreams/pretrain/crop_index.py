@@ -1,0 +1,316 @@
+"""Where millions of crops lie, in arrays: 28 bytes a crop and its names once, in place of an object each.
+
+Three layouts: archives `<video>.zip`, loose JPEGs `<video>_f000000.jpg`, and plain images under any names, in a folder
+with any sub-folders or in one stored ZIP. A plain image is a video of its own: nothing is known of its neighbours,
+and a sub-folder's name, which may be a label, takes no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zipfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from signstreams.formats.crops import Crop, parse_crop_name
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LOOSE = -1
+"""Offset of a crop that is a file of its own."""
+_END = struct.Struct(
+    "<4s4xHHIIH"
+)  # end of central directory: signature, entries here and in all, size, offset, comment
+_ENTRY_BYTES = 46  # of a member in the central directory, without its name
+
+
+class Names(Sequence[str]):
+    """Many strings in one block of bytes."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("q", [0])
+
+    def add(self, name: str) -> int:
+        """Append a name; its number."""
+        self._bytes += os.fsencode(name)
+        self._ends.append(len(self._bytes))
+        return len(self._ends) - 2
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, i: int) -> str:  # type: ignore[override]  # no slices
+        return os.fsdecode(bytes(self._bytes[self._ends[i] : self._ends[i + 1]]))
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._bytes) + self._ends.itemsize * len(self._ends)
+
+
+@dataclass(frozen=True)
+class CropIndex(Sequence[Crop]):
+    """Crops, sorted by folder, video and frame; behaves as a list of `Crop`.
+
+    Attributes:
+        folders: As given.
+        videos: Video ids.
+        video_folder: Folder of each video.
+        files: Paths of archives and loose images.
+        video: (N,) int32 into ``videos``.
+        frame: (N,) int32 frame in the video.
+        file: (N,) int32 into ``files``.
+        offset: (N,) int64 as `Crop.offset`, or `LOOSE`.
+        size: (N,) uint32 bytes of the image.
+        crc: (N,) uint32; 0 for loose images.
+    """
+
+    folders: list[Path]
+    videos: Names
+    video_folder: Sequence[int]
+    files: Names
+    video: np.ndarray
+    frame: np.ndarray
+    file: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+    crc: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @overload
+    def __getitem__(self, i: int) -> Crop: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Crop]: ...
+    def __getitem__(self, i: int | slice) -> Crop | Sequence[Crop]:
+        if isinstance(i, slice):
+            return self.take(np.arange(len(self))[i])
+        offset = int(self.offset[i])
+        is_loose = offset == LOOSE
+        return Crop(
+            self.videos[self.video[i]],
+            int(self.frame[i]),
+            Path(self.files[self.file[i]]),
+            None if is_loose else offset,
+            int(self.size[i]),
+            None if is_loose else int(self.crc[i]),
+        )
+
+    def __iter__(self) -> Iterator[Crop]:
+        return (self[i] for i in range(len(self)))
+
+    def take(self, chosen: np.ndarray) -> CropIndex:
+        """The crops of these numbers, or where this mask is true; names are shared."""
+        columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
+        return CropIndex(self.folders, self.videos, self.video_folder, self.files, *(c[chosen] for c in columns))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays and names."""
+        columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
+        return sum(column.nbytes for column in columns) + self.videos.nbytes + self.files.nbytes
+
+    @property
+    def digest(self) -> str:
+        """Of names, frames, sizes and checksums in their order: the same wherever the folders lie.
+
+        Archives carry the CRC-32 of every member in their directory, so nothing is read twice; loose files count by
+        size.
+        """
+        state = hashlib.sha256()
+        used, rank = np.unique(self.video, return_inverse=True)
+        for video in used:
+            state.update(f"{self.videos[video]}\0{self.video_folder[video]}\n".encode("utf-8", "surrogateescape"))
+        for column in (rank.astype("<i4"), self.frame, self.size, self.crc, self.offset == LOOSE):
+            state.update(np.ascontiguousarray(column))
+        return state.hexdigest()
+
+
+class _Builder:
+    """Collects crops of one folder after the other; numbers of videos follow their ids."""
+
+    def __init__(self) -> None:
+        self.videos, self.files, self.video_folder = Names(), Names(), array("i")
+        self.singles = [array(kind) for kind in "iiiqII"]  # columns as in `CropIndex`, one value a crop
+        self.blocks: list[list[np.ndarray]] = []
+
+    def add_video(self, video_id: str, folder: int) -> int:
+        self.video_folder.append(folder)
+        return self.videos.add(video_id)
+
+    def add(self, video: int, frame: int, file: int, offset: int, size: int, crc: int) -> None:
+        for column, value in zip(self.singles, (video, frame, file, offset, size, crc), strict=True):
+            column.append(value)
+
+    def add_block(self, video: int, file: int, frame: np.ndarray, entries: np.ndarray) -> None:
+        """A whole archive of one video."""
+        count = len(frame)
+        self.blocks.append(
+            [
+                np.full(count, video, np.int32),
+                frame.astype(np.int32),
+                np.full(count, file, np.int32),
+                entries["offset"].astype(np.int64),
+                entries["size"],
+                entries["crc"],
+            ]
+        )
+
+    def build(self, folders: list[Path]) -> CropIndex:
+        kinds = (np.int32, np.int32, np.int32, np.int64, np.uint32, np.uint32)
+        singles = [np.frombuffer(column, kind) for column, kind in zip(self.singles, kinds, strict=True)]
+        columns = [np.concatenate(parts) for parts in zip(singles, *self.blocks, strict=True)]
+        video, frame = columns[0].astype(np.int64), columns[1]
+        key = video << 32 | frame
+        if (np.diff(key) < 0).any():
+            order = np.argsort(key, kind="stable")
+            columns = [column[order] for column in columns]
+        return CropIndex(folders, self.videos, self.video_folder, self.files, *columns)
+
+
+def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Path, Exception | None]]]:
+    """Index of all crops of the folders (or ZIP files), and the folders that gave none, with what was wrong.
+
+    None in place of an error: there is no image. FileNotFoundError: absent. ValueError or OSError: a broken archive.
+    """
+    builder, problems = _Builder(), []
+    paths = [Path(folder) for folder in folders]
+    for number, path in enumerate(paths):
+        before = (len(builder.singles[0]), len(builder.blocks))
+        try:
+            if path.is_dir():
+                _add_folder(builder, path, number)
+            else:
+                _add_archives(builder, [path], number)
+        except (OSError, ValueError) as error:
+            problems.append((path, error))
+            continue
+        if before == (len(builder.singles[0]), len(builder.blocks)):
+            problems.append((path, None))
+    return builder.build(paths), problems
+
+
+def _add_folder(builder: _Builder, folder: Path, number: int) -> None:
+    archives, loose = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".zip") and not entry.name.startswith("."):
+                archives.append(Path(entry.path))
+            elif (key := parse_crop_name(entry.name)) is not None:
+                loose.append((*key, entry.path, entry.stat().st_size))
+    if not archives and not loose:
+        _add_images(builder, folder, number)
+        return
+    _add_archives(builder, sorted(archives), number)
+    video, last_id = -1, None
+    for video_id, frame, path, size in sorted(loose):
+        if video_id != last_id:
+            video, last_id = builder.add_video(video_id, number), video_id
+        builder.add(video, frame, builder.files.add(path), LOOSE, size, 0)
+
+
+def _add_images(builder: _Builder, folder: Path, number: int, within: str = "") -> None:
+    """Images of any names, sub-folders included, in the order of their names."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "__")):
+                continue
+            if entry.is_dir():
+                found.append((entry.name, entry.path, None))
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                found.append((entry.name, entry.path, entry.stat().st_size))
+    for name, path, size in sorted(found):
+        if size is None:
+            _add_images(builder, Path(path), number, f"{within}{name}/")
+        else:
+            builder.add(builder.add_video(within + name, number), 0, builder.files.add(path), LOOSE, size, 0)
+
+
+def _add_archives(builder: _Builder, paths: Sequence[Path], number: int) -> None:
+    for path in paths:
+        if (block := read_directory(path)) is not None:
+            video_id, frame, entries = block
+            builder.add_block(builder.add_video(video_id, number), builder.files.add(str(path)), frame, entries)
+        else:
+            _add_members(builder, path, number)
+
+
+def _add_members(builder: _Builder, path: Path, number: int) -> None:
+    """An archive of any make, member by member: crops by their names or, where there is none, all images."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path}: is not a readable ZIP archive ({error})") from error
+    keys = [parse_crop_name(member.filename) for member in members]
+    if not any(keys):
+        keys = [(m.filename, 0) if m.filename.lower().endswith(IMAGE_SUFFIXES) else None for m in members]
+    file = builder.files.add(str(path))
+    videos: dict[str, int] = {}
+    for key, member in sorted((k, m) for k, m in zip(keys, members, strict=True) if k is not None):
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{path}: '{member.filename}' is compressed, expected a stored member (zip -0)")
+        if key[0] not in videos:
+            videos[key[0]] = builder.add_video(key[0], number)
+        builder.add(videos[key[0]], key[1], file, member.header_offset, member.file_size, member.CRC)
+
+
+def read_directory(path: Path) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """Video id, frames and (offset, size, crc) of an archive as `CropWriter` makes it; None for any other.
+
+    Its members' names are equally long, so that the central directory is one array: fifty times faster than
+    `zipfile`, which makes an object of each.
+    """
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        if length < _END.size:
+            return None
+        file.seek(length - _END.size)
+        signature, here, count, size, start, comment = _END.unpack(file.read(_END.size))
+        is_plain = signature == b"PK\x05\x06" and here == count and not comment and count not in (0, 0xFFFF)
+        if not is_plain or size % count or size // count <= _ENTRY_BYTES or start + size + _END.size != length:
+            return None
+        file.seek(start)
+        data = file.read(size)
+    name_bytes = size // count - _ENTRY_BYTES
+    fields = {"signature": "V4", "flags": "<u2", "method": "<u2", "crc": "<u4", "packed": "<u4", "size": "<u4"}
+    offsets = [0, 8, 10, 16, 20, 24]
+    lengths = {"name_bytes": "<u2", "extra": "<u2", "comment": "<u2", "offset": "<u4", "name": ("u1", (name_bytes,))}
+    layout = np.dtype(
+        {
+            "names": [*fields, *lengths],
+            "formats": [*fields.values(), *lengths.values()],
+            "offsets": [*offsets, 28, 30, 32, 42, _ENTRY_BYTES],
+            "itemsize": size // count,
+        }
+    )
+    entries = np.frombuffer(data, layout)
+    names, digits = entries["name"], entries["name"][:, -10:-4].astype(np.int32) - ord("0")
+    first = names[0].tobytes()
+    key = parse_crop_name(first.decode("utf-8", "replace"))
+    is_ours = (
+        key is not None
+        and (first.isascii() or bool((entries["flags"] & 0x800).all()))
+        and not (entries["flags"] & 1).any()
+        and not entries["method"].any()
+        and (entries["signature"] == np.void(b"PK\x01\x02")).all()
+        and (entries["name_bytes"] == name_bytes).all()
+        and not entries["extra"].any()
+        and not entries["comment"].any()
+        and (names[:, :-10] == names[0, :-10]).all()
+        and (names[:, -4:] == names[0, -4:]).all()
+        and first[-4:].lower() == b".jpg"
+        and ((digits >= 0) & (digits <= 9)).all()
+        and first[:-10].endswith(b"_f")
+    )
+    if not is_ours or key is None:
+        return None
+    return key[0], digits @ (10 ** np.arange(5, -1, -1)), entries

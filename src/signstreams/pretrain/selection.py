@@ -1,0 +1,174 @@
+"""Which crops a run learns from: by how their box came about, by sharpness, and whose they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from signstreams.config.pretrain import DatasetConfig
+from signstreams.corpus.meta import scan_meta
+from signstreams.errors import UserError
+from signstreams.files import replacing
+from signstreams.formats.arrays import read_tracks
+from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.layout import CorpusLayout
+from signstreams.pretrain.crop_index import CropIndex
+from signstreams.pretrain.views import decode
+from signstreams.streams import BoxState
+
+log = logging.getLogger(__name__)
+
+SHARPNESS_PX = 112
+SHARPNESS_CACHE = "sharpness.npz"
+_CHUNK = 2048
+
+
+def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache_dir: Path | None) -> np.ndarray:
+    """(N,) bool: crops that pass the least confidence, the states allowed and the least sharpness.
+
+    Args:
+        index: All crops.
+        config: The limits.
+        stream: Whose tracks to ask.
+        cache_dir: Folder to keep measured sharpness in; None: measure each time.
+
+    Raises:
+        UserError: Tracks asked for are absent or unreadable, or a crop is.
+    """
+    chosen = np.ones(len(index), bool)
+    if config.min_confidence or len(set(config.states)) < len(BoxState) - 1:
+        confidence, state = track_values(index, stream)
+        allowed = [BoxState[name.upper()] for name in config.states]
+        chosen &= (confidence >= config.min_confidence) & np.isin(state, allowed)
+        log.info("%d of %d crops have the confidence and state asked for", chosen.sum(), len(index))
+    if config.min_sharpness:
+        is_sharp = sharpness(index, cache_dir) >= config.min_sharpness
+        log.info("%d of %d crops are sharp enough", is_sharp.sum(), len(index))
+        chosen &= is_sharp
+    return chosen
+
+
+def track_values(index: CropIndex, stream: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence (N,) float32 and state (N,) uint8 of each crop's box, from `tracks/<video>.npz` beside its folder.
+
+    Raises:
+        UserError: When a video has none, or another number of frames.
+    """
+    confidence, state = np.empty(len(index), np.float32), np.empty(len(index), np.uint8)
+    problems = []
+    for video, at in by_video(index):
+        folder = index.folders[index.video_folder[video]]
+        path = folder.resolve().parent / "tracks" / f"{index.videos[video]}.npz"
+        try:
+            track = read_tracks(path).streams[stream or folder.name]
+            confidence[at], state[at] = track.confidence[index.frame[at]], track.state[index.frame[at]]
+        except FileNotFoundError:
+            problems.append(f"{path}: no such file, but dataset.min_confidence and dataset.states need it")
+        except KeyError:
+            raise UserError(f"{folder}: the folder's name is no stream; add --stream") from None
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {error}; extract the video again")
+        except IndexError:
+            problems.append(f"{path}: has fewer frames than {folder} has crops of; extract the video again")
+    if problems:
+        more = [f"and {len(problems) - 3} more videos alike"] if len(problems) > 3 else []
+        raise UserError(problems[:3] + more)
+    return confidence, state
+
+
+def sharpness(index: CropIndex, cache_dir: Path | None) -> np.ndarray:
+    """(N,) float32 variance of the Laplacian of each grey crop at 112 px, measured once and kept in ``cache_dir``.
+
+    Raises:
+        UserError: When a crop cannot be read.
+    """
+    path = cache_dir / SHARPNESS_CACHE if cache_dir is not None else None
+    digest = index.digest
+    if path is not None and path.exists():
+        try:
+            with np.load(path) as kept:
+                if str(kept["digest"]) == digest:
+                    return kept["sharpness"]
+        except (OSError, ValueError, KeyError):
+            log.warning("%s: cannot be read, is measured anew", path)
+    cv2.setNumThreads(1)
+    spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as threads:
+        parts = list(threads.map(lambda span: _measure(index.take(np.arange(len(index))[span])), spans))
+    values = np.concatenate([*parts, np.empty(0, np.float32)])
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as part, part.open("wb") as file:
+                np.savez(file, digest=digest, sharpness=values)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s), is measured again next time", path, error.strerror)
+    return values
+
+
+def crop_sharpness(jpeg: bytes) -> float:
+    """Variance of the Laplacian of the grey crop at 112 px, grey levels squared: comparable for crops of any size.
+
+    Raises:
+        ValueError: When the bytes are no image.
+    """
+    gray = cv2.cvtColor(decode(jpeg, SHARPNESS_PX), cv2.COLOR_RGB2GRAY)
+    if gray.shape != (SHARPNESS_PX, SHARPNESS_PX):
+        gray = cv2.resize(gray, (SHARPNESS_PX, SHARPNESS_PX), interpolation=cv2.INTER_AREA)
+    return float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))[1][0, 0] ** 2)
+
+
+def signers(index: CropIndex) -> np.ndarray:
+    """(N,) number of each crop's signer, by the corpus's meta.csv; a video that it does not name is its own signer."""
+    known: dict[int, dict[str, str]] = {}
+    for number, folder in enumerate(index.folders):
+        parents = folder.resolve().parents
+        meta = CorpusLayout(parents[1]).meta if len(parents) > 1 else None
+        known[number] = _signers_of(meta) if meta is not None and meta.exists() else {}
+    numbers: dict[tuple[str, ...], int] = {}
+    out = np.empty(len(index), np.int64)
+    for video, at in by_video(index):
+        folder, video_id = index.video_folder[video], index.videos[video]
+        signer = known[folder].get(video_id)
+        corpus = str(index.folders[folder].resolve().parent)  # a signer's name means one person in one corpus
+        key = (corpus, signer) if signer is not None else (corpus, "", str(folder), video_id)
+        out[at] = numbers.setdefault(key, len(numbers))
+    return out
+
+
+def by_video(index: CropIndex) -> Iterator[tuple[int, slice]]:
+    """Number of each video that has crops, and where its crops stand."""
+    if not len(index):
+        return
+    starts = np.flatnonzero(np.diff(index.video, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(index)], strict=True):
+        yield int(index.video[start]), slice(int(start), int(end))
+
+
+def _signers_of(meta: Path) -> dict[str, str]:
+    """Video id to the signer of most of its clips."""
+    found: dict[str, Counter[str]] = {}
+    for clip in scan_meta(meta).clips:
+        if clip.signer:
+            found.setdefault(clip.video_id, Counter())[clip.signer] += 1
+    return {video_id: counts.most_common(1)[0][0] for video_id, counts in found.items()}
+
+
+def _measure(crops: Sequence[Crop]) -> np.ndarray:
+    reader, values = CropReader(), np.empty(len(crops), np.float32)
+    try:
+        for i, crop in enumerate(crops):
+            try:
+                values[i] = crop_sharpness(reader.read(crop))
+            except (OSError, ValueError) as error:
+                raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+    finally:
+        reader.close()
+    return values

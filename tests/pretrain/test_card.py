@@ -1,0 +1,142 @@
+"""The model card: its facts, and its own code, run as a reader would: every loader gives the same class token."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from signstreams.backbones.archs import ViTArch, resolve
+from signstreams.backbones.export import export_backbone
+from signstreams.backbones.load import load_dinov2_backbone
+from signstreams.backbones.vit import VisionTransformer
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.pretrain.card import Facts, model_card
+from signstreams.pretrain.run import pretrain
+
+HUB = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
+NOT_CACHED = f"torch.hub's DINOv2 code is not in {HUB}, and fetching it needs the network"
+ARCHS = {
+    "vit": resolve("vit_tiny", image_px=32, patch_px=8, depth=2),
+    "vit with registers": resolve("vit_tiny", image_px=32, patch_px=8, depth=1, num_registers=2, layer_scale_init=0.1),
+    "dinov2": resolve("dinov2_vits14", image_px=518),
+    "dinov2 with registers": resolve("dinov2_vits14_reg", image_px=98),
+}
+IMAGE_PX = {"vit": 32, "vit with registers": 32, "dinov2": 98, "dinov2 with registers": 98}
+HUB_PX = IMAGE_PX | {"dinov2": 518}  # below, the hub's models without registers interpolate otherwise
+METADATA: dict[str, Any] = {
+    "stream": "hand_r",
+    "algorithm": "dino",
+    "step": 20,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "chirality": "one side, never flipped",
+    "train_crops": 1000,
+    "data_digest": "abc",
+}
+FACTS = Facts("backbone.pt", "backbone.safetensors", {"seed": 0}, 3, 8, "", ["a|b"], "")
+
+
+def _written(arch: ViTArch, image_px: int, folder: Path) -> tuple[VisionTransformer, list[str]]:
+    """The network with random weights, exported into ``folder``, and the card's pieces of code."""
+    model = VisionTransformer(arch).eval()
+    model.init_weights(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                parameter.fill_(0.7)  # at DINOv2's 1e-5 every block would be next to nothing
+            elif name == "mask_token":
+                parameter.fill_(0.5)
+    metadata = METADATA | {"image_px": image_px}
+    export_backbone(
+        folder / "backbone.pt", arch, model.state_dict(), metadata, safetensors=folder / "backbone.safetensors"
+    )
+    card = model_card(arch, metadata, [{"step": 20, "train/kl": 0.5}, {"step": 40, "train/kl": 0.1}], FACTS)
+    assert "0.5 (KL of teacher and student)" in card  # at the exported step, not the last one
+    return model, re.findall(r"```python\n(.*?)```", card, flags=re.S)
+
+
+def _run(code: str) -> nn.Module:
+    space: dict[str, Any] = {}
+    exec(code, space)
+    return space["model"].eval()
+
+
+def _class_token(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        if not hasattr(model, "forward_features"):
+            return model(images)
+        tokens = model.forward_features(images)
+        return tokens["x_norm_clstoken"] if isinstance(tokens, dict) else tokens[:, 0]
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_the_cards_own_code_gives_the_same_class_token(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_px = IMAGE_PX[name]
+    model, (ours, timm, _) = _written(ARCHS[name], image_px, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    images = torch.randn(2, 3, image_px, image_px, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(images)
+    assert (expected[0] - expected[1]).abs().max() > 0.01
+    for code in (ours, ours.replace("backbone.pt", "backbone.safetensors"), timm, timm.replace(".safetensors", ".pt")):
+        torch.testing.assert_close(_class_token(_run(code), images), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not HUB.is_dir(), reason=NOT_CACHED)
+@pytest.mark.parametrize("name", ARCHS)
+def test_torch_hubs_code_gives_the_same_class_token(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_px = HUB_PX[name]
+    model, (_, _, hub) = _written(ARCHS[name], image_px, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(HUB), *sys.path])
+    images = torch.randn(1, 3, image_px, image_px, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(images)
+    torch.testing.assert_close(_class_token(_run(hub), images), expected, rtol=0, atol=1e-5)
+
+
+def test_both_files_hold_the_same_tensors_and_metadata(tmp_path: Path) -> None:
+    model, _ = _written(ARCHS["vit with registers"], 32, tmp_path)
+    a, b = (load_dinov2_backbone(f"file::{tmp_path}/backbone.{kind}") for kind in ("pt", "safetensors"))
+    assert a.metadata == b.metadata
+    assert (b.image_px, b.mean, b.std) == (32, (0.5,) * 3, (0.25,) * 3)
+    tensors, same = a.model.state_dict(), b.model.state_dict()
+    assert set(tensors) == set(same)
+    assert all(torch.equal(tensors[name], same[name]) for name in tensors)
+    assert torch.equal(same["mask_token"], model.mask_token)
+
+
+def test_a_broken_safetensors_file_is_named(tmp_path: Path) -> None:
+    from signstreams.errors import UserError
+
+    (tmp_path / "b.safetensors").write_bytes(b"\x10" + bytes(30))
+    with pytest.raises(UserError, match=r"b\.safetensors: is truncated or no safetensors file"):
+        load_dinov2_backbone(f"file::{tmp_path}/b.safetensors")
+
+
+def test_the_card_of_a_run_tells_what_it_is(make: Callable[..., PretrainConfig]) -> None:
+    config = make(experiment={"name": "manos", "notes": "Primer | intento.", "tags": ["a", "b"]})
+    folder = pretrain(config, "hand_r").parent
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    metadata = torch.load(folder / "backbone.pt", weights_only=True)["metadata"]
+    for text in (
+        "# manos: hand_r, vit_tiny (192 wide, 1 blocks, patch 8)",
+        "42 of 3 videos; 6 held out",
+        metadata["data_digest"],
+        "one side, never flipped",
+        "0.485, 0.456, 0.406",
+        "random weights",
+        "`probe/rankme`",
+        "Primer | intento.",
+    ):
+        assert text in card, text
+    assert str(folder) not in card

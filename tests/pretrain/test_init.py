@@ -1,0 +1,251 @@
+"""Starting from weights: what fits is taken, the rest is resampled or refused; the new head learns alone first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from signstreams.backbones.archs import ViTArch, resolve
+from signstreams.backbones.export import export_backbone
+from signstreams.backbones.resample import resize_patch_embed
+from signstreams.backbones.vit import VisionTransformer
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine.distributed import World
+from signstreams.errors import UserError
+from signstreams.pretrain import init as init_module
+from signstreams.pretrain.choices import choose
+from signstreams.pretrain.groups import rate_factor
+from signstreams.pretrain.init import first_weights, start_from
+from signstreams.pretrain.run import architecture, pretrain
+from signstreams.pretrain.trainer import Trainer
+
+Make = Callable[..., PretrainConfig]
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def _exported(path: Path, **shape: Any) -> tuple[str, VisionTransformer]:
+    """A backbone with random weights on disk: its spec and the model."""
+    arch = resolve("vit_tiny", **{"image_px": 16, "patch_px": 8, "depth": 1, **shape})
+    model = VisionTransformer(arch)
+    model.init_weights(torch.Generator().manual_seed(7))
+    export_backbone(path, arch, model.state_dict(), {"image_px": arch.table_px, "mean": [0.5] * 3})
+    return f"file::{path}", model.eval()
+
+
+def _trainer(config: PretrainConfig, arch: ViTArch, total_steps: int = 20) -> Trainer:
+    choices = choose(config, num_crops=8 * total_steps // config.epochs, global_batch=8)
+    trainer = Trainer(config, choices, arch, ALONE)
+    weights = first_weights(config, arch)
+    assert weights is not None
+    start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
+    return trainer
+
+
+def _views(seed: int) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return (
+        torch.randint(0, 256, (2, 8, 16, 16, 3), dtype=torch.uint8, generator=rng),
+        torch.randint(0, 256, (2, 8, 8, 8, 3), dtype=torch.uint8, generator=rng),
+    )
+
+
+def test_equal_shapes_give_equal_features_in_student_and_teacher(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, model = _exported(tmp_path / "mis pesos ñ.pt")
+    config = make(init={"weights": spec})
+    with caplog.at_level(logging.INFO):
+        trainer = _trainer(config, architecture(config))
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        for network in (trainer.student, trainer.teacher):
+            torch.testing.assert_close(network.eval().backbone(images), model(images))
+    lines = [line for line in caplog.messages if "tensors taken" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith("mask_token new")
+    assert "set augmentation.mean" in caplog.text
+
+
+def test_another_image_size_and_another_patch_are_resampled(make: Make, tmp_path: Path) -> None:
+    spec, model = _exported(tmp_path / "b.pt", image_px=16, patch_px=4)
+    config = make(init={"weights": spec})
+    weights = first_weights(config, architecture(config))
+    assert weights is not None
+    assert "patch embedding from 4 to 8 px" in weights.report
+    assert "position table from 4x4 to 2x2" in weights.report
+    assert weights.state["patch_embed.proj.weight"].shape == (192, 3, 8, 8)
+    assert weights.state["pos_embed"].shape == (1, 5, 192)
+    # an enlarged picture means under the large patch what the picture meant under the small one
+    images = torch.rand(3, 3, 4, 4)
+    large = F.interpolate(images, size=(8, 8), mode="bicubic", antialias=True)
+    kernel, bias = model.patch_embed.proj.weight, model.patch_embed.proj.bias
+    torch.testing.assert_close(
+        F.conv2d(large, resize_patch_embed(kernel, 8), bias), F.conv2d(images, kernel, bias), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "expected"),
+    [
+        ({"depth": 2}, {}, "2 blocks in place of 1; add --depth 2"),
+        ({"num_registers": 2}, {}, "2 registers in place of 0; add --model-num-registers 2"),
+        ({"layer_scale_init": 0.1}, {}, "LayerScale; add --layer-scale-init 1e-5"),
+        ({}, {"arch": "vit_small"}, "192 wide in place of 384; give an --arch of its shape"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_in_one_line(
+    make: Make, tmp_path: Path, shape: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    spec, _ = _exported(tmp_path / "b.pt", **shape)
+    config = make(init={"weights": spec}, model=changes)
+    with pytest.raises(UserError, match=expected) as caught:
+        first_weights(config, architecture(config))
+    assert len(caught.value.problems) == 1
+
+
+def test_missing_and_extra_tensors_are_named(make: Make, tmp_path: Path) -> None:
+    arch = resolve("vit_tiny", image_px=16, patch_px=8, depth=1)
+    state = VisionTransformer(arch).state_dict()
+    del state["norm.weight"]
+    torch.save({"model": state | {"norm_pre.weight": torch.ones(192)}}, tmp_path / "b.pt")
+    config = make(init={"weights": f"file::{tmp_path}/b.pt"})
+    with pytest.raises(UserError, match=r"lacks norm\.weight; has norm_pre\.weight; expected a plain"):
+        first_weights(config, arch)
+
+
+def test_new_parts_keep_what_the_weights_know(make: Make, tmp_path: Path) -> None:
+    """LayerScale that the weights lack becomes 1, not its small first value."""
+    spec, model = _exported(tmp_path / "b.pt")
+    config = make(init={"weights": spec}, model={"layer_scale_init": 1e-5})
+    trainer = _trainer(config, architecture(config))
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.teacher.backbone(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224.dino", "vit_small_patch14_reg4_dinov2.lvd142m"])
+def test_timms_weights_come_from_the_cache_and_from_nowhere_else(
+    make: Make, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_dinov2 = "dinov2" in name
+    arch = "dinov2_vits14_reg" if is_dinov2 else "vit_small"
+    side_px = 28 if is_dinov2 else 32
+    config = make(
+        init={"weights": f"timm::{name}"},
+        model={"arch": arch, "patch_px": None, "depth": None},
+        augmentation={"global_px": side_px, "num_local": 0, "local_px": 48},
+    )
+    monkeypatch.setattr(init_module, "cached_file", lambda _: None)
+    with pytest.raises(UserError, match="not in the local cache; add --init-download"):
+        first_weights(config, architecture(config))
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(init_module, "cached_file", lambda _: tmp_path / "model.safetensors")
+    weights = first_weights(config, architecture(config))
+    assert weights is not None
+    ours = VisionTransformer(architecture(config)).eval()
+    start_from(weights, [ours])
+    small = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True).eval()
+    small.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, side_px, side_px)
+    with torch.no_grad():
+        expected = small.forward_features(images)[:, 0]
+        torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-5)
+
+
+def test_an_unknown_model_of_timm_is_named(make: Make) -> None:
+    for name in ("no_such_model", "vit_small_patch16_224.no_such_tag"):
+        config = make(init={"weights": f"timm::{name}"})
+        with pytest.raises(UserError, match=f"'timm::{name}': timm has no such model"):
+            first_weights(config, architecture(config))
+
+
+def test_the_head_learns_alone_and_then_the_backbone_from_its_end(make: Make, tmp_path: Path) -> None:
+    spec, _ = _exported(tmp_path / "b.pt", depth=2)
+    config = make(
+        init={"weights": spec, "head_only_steps": 3},
+        model={"depth": 2},
+        optim={"layer_decay": 0.5, "patch_embed_factor": 0.25, "warmup_ratio": 0.1},
+        dino={"freeze_prototypes_ratio": 0.0},
+    )
+    trainer = _trainer(config, architecture(config))
+    first = {name: value.clone() for name, value in trainer.student.state_dict().items()}
+    for step in range(3):
+        trainer.train_step(*_views(step))
+        now = trainer.student.state_dict()
+        assert all(torch.equal(now[name], first[name]) == name.startswith("backbone.") for name in first)
+    trainer.train_step(*_views(3))
+    now = trainer.student.state_dict()
+    moved = {name for name in first if not torch.equal(now[name], first[name])}
+    assert any(name.startswith("backbone.blocks.0.") for name in moved)
+    assert any(name.startswith("backbone.patch_embed") for name in moved)
+    # AdamW's first update is lr times the sign of the gradient: the rates can be read off
+    rate = trainer.scheduled(3)["lr_backbone"]
+    for name, share in (
+        ("backbone.norm.bias", 1.0),
+        ("backbone.blocks.1.mlp.fc2.bias", 0.5),
+        ("backbone.blocks.0.mlp.fc2.bias", 0.25),
+        ("backbone.patch_embed.proj.bias", 0.125 * 0.25),
+    ):
+        change = (now[name] - first[name]).abs().max()
+        assert float(change) == pytest.approx(rate * share, rel=0.02), name
+
+
+def test_the_backbone_warms_up_after_the_head(make: Make, tmp_path: Path) -> None:
+    spec, _ = _exported(tmp_path / "b.pt")
+    config = make(init={"weights": spec, "head_only_steps": 4}, optim={"warmup_ratio": 0.1})
+    trainer = _trainer(config, architecture(config))
+    shares = [trainer.scheduled(step)["lr_backbone"] / trainer.scheduled(step)["lr"] for step in range(8)]
+    assert shares == pytest.approx([0, 0, 0, 0, 0.5, 1, 1, 1])
+
+
+def test_choices_know_whether_there_are_weights(make: Make) -> None:
+    scratch, trained = (
+        choose(make(**changes), num_crops=800_000, global_batch=8) for changes in ({}, {"init": {"weights": "timm::x"}})
+    )
+    assert (scratch.head_only_steps, scratch.layer_decay, scratch.patch_embed_factor) == (0, 1.0, 1.0)
+    assert (trained.head_only_steps, trained.layer_decay, trained.patch_embed_factor) == (2000, 0.9, 0.2)
+    short = choose(make(init={"weights": "timm::x"}), num_crops=80, global_batch=8)
+    assert short.head_only_steps == 1
+
+
+def test_rates_are_those_of_dinov2() -> None:
+    """Twelve blocks, decay .9: embeddings .254, patch embedding .051, heads 1 (ssl_pretraining.md)."""
+    known = {"depth": 12, "layer_decay": 0.9, "patch_embed_factor": 0.2}
+    assert rate_factor("backbone.pos_embed", **known) == pytest.approx(0.254, abs=1e-3)
+    assert rate_factor("backbone.patch_embed.proj.weight", **known) == pytest.approx(0.051, abs=1e-3)
+    assert rate_factor("head.mlp.0.weight", **known) == rate_factor("backbone.norm.weight", **known) == 1.0
+
+
+def test_other_weights_are_another_experiment(make: Make, tmp_path: Path) -> None:
+    spec, _ = _exported(tmp_path / "a.pt")
+    config = make(init={"weights": spec, "head_only_steps": 2}, epochs=1)
+    pretrain(config, "hand_r")
+    moved = f"file::{(tmp_path / 'a.pt').rename(tmp_path / 'b.pt')}"
+    pretrain(make(init={"weights": moved, "head_only_steps": 2}, epochs=1, resume="must"), "hand_r")
+    other, _ = _exported(tmp_path / "other.pt", patch_px=4)
+    with pytest.raises(UserError, match=r"init\.weights is '[0-9a-f]+' there, '[0-9a-f]+' here"):
+        pretrain(make(init={"weights": other, "head_only_steps": 2}, epochs=1), "hand_r")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"weights": "backbone.pt"}, "expected file::PATH"),
+        ({"head_only_steps": 3}, "head_only_steps has no effect"),
+        ({"weights": "file::a.pt", "download": True}, "download has no effect"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Make, settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        make(init=settings)
