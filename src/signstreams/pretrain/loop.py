@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -134,8 +135,9 @@ class Loop:
             raise UserError(
                 f"{self.config.output_dir}: {diagnosis}, in a new --output-dir (limits: monitor.collapse_*)"
             )
-        if HEALTH in record and (self.best is None or record[HEALTH] > self.best["score"]):
-            self.best = {"score": record[HEALTH], "step": float(step)}
+        health = record.get(HEALTH, math.nan)
+        if math.isfinite(health) and (self.best is None or health > self.best["score"]):
+            self.best = {"score": health, "step": float(step)}
             self._save(self.config.checkpointing.best_name)
         if progress is not None:
             shown = {"loss": record["train/loss"]} if "train/loss" in record else {}
