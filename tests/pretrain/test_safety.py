@@ -389,12 +389,12 @@ def test_the_best_checkpoint_is_the_healthiest_not_the_one_with_the_lowest_loss(
     monkeypatch.setattr(
         Trainer,
         "probe",
-        lambda self, images: probe(self, images) | {"probe/assignment_information": given[self.step]},
+        lambda self, images, known: probe(self, images, known) | {"probe/assignment_information": given[self.step]},
     )
     config = make(epochs=4, optim={"learning_rate": 3e-3, "learning_rate_scaling": "none"})
     pretrain(config, STREAM)
     best = checkpoint.load(config.output_dir / "checkpoint_best.pt")
-    assert (best["trainer"]["step"], best["best"]) == (8, {"score": 0.9, "step": 8.0})
+    assert (best["trainer"]["step"], best["best"]["score"]) == (8, 0.9)
     records = read_metrics(config.output_dir / "metrics.jsonl")
     assert min(records, key=lambda record: record["train/loss"])["step"] != 8
 
