@@ -306,7 +306,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(ibot: Make) -> None:
     assert 0.05 < record["patch/masked_ratio"] < 0.25
 
 
-def test_the_mask_token_is_learned_without_decay_and_exported(ibot: Make, make: Make) -> None:
+def test_the_mask_token_is_learned_without_decay_and_averaged(ibot: Make, make: Make) -> None:
     trainer = _trainer(ibot())
     token = trainer.student.backbone.mask_token
     for step in range(3):

@@ -321,7 +321,7 @@ class PretrainConfig(Section):
                 "dataset": {"num_workers", "pin_memory", "persistent_workers"},
                 "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
-                "monitor": {"log_every_steps", "stop_on_collapse", *_LIMITS},
+                "monitor": {"log_every_steps", "stop_on_collapse", "labels", *_LIMITS},
                 "experiment": True,
             },
         )

@@ -91,6 +91,9 @@ class MonitorConfig(Section):
     """Steps between two looks at the held-out crops."""
     probe_crops: Annotated[int, Field(ge=8)] = 256
     """Held-out crops; at most an eighth of all."""
+    labels: str | None = None
+    """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images) or
+    a CSV of video_id, frame, label. They take no part in training. None: the label-free health score chooses."""
     max_bad_in_a_row: Count = 3
     """Losses in a row that are not finite and end the run; a single one changes no weight."""
     stop_on_collapse: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from signstreams.engine.metrics import MetricsLog
 from signstreams.errors import UserError
 from signstreams.pretrain.data import CropSet, ViewLoader, load_whole, spread
 from signstreams.pretrain.health import CollapseWatch
+from signstreams.pretrain.labels import read_probe_labels
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.trainer import Trainer
 from signstreams.progress import Progress
@@ -28,6 +30,8 @@ Views = tuple[torch.Tensor, torch.Tensor]
 
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.probe`."""
+KNN = "probe/knn"
+"""In its place where labels are known."""
 HEAD_CROPS = 512
 """Crops that the head's first weights are fitted to."""
 STOP_CHECK_STEPS, STOP_CHECK_S = 10, 5.0
@@ -67,7 +71,11 @@ class Loop:
             monitor=config.monitor,
             rows=2 * config.dataset.batch_size * world.size * config.monitor.log_every_steps,
         )
-        self.best: dict[str, float] | None = None
+        self.known = None
+        if config.monitor.labels is not None:
+            self.known = read_probe_labels(config.monitor.labels, crops.probe)
+        self.health = HEALTH if self.known is None else KNN
+        self.best: dict[str, Any] | None = None
         self._times = {"data": 0.0, "step": 0.0}
         self._times_since = trainer.step
         self._last_save_s = time.monotonic()
@@ -78,6 +86,8 @@ class Loop:
         self.trainer.load_state_dict(state["trainer"])
         self.watch.load_state_dict(state["watch"])
         self.best = state["best"]
+        if self.best is not None and self.best["by"] != self.health:
+            self.best = None  # scores of two kinds cannot be compared
         self._times_since = self.trainer.step
 
     def adopt(self) -> None:
@@ -127,15 +137,16 @@ class Loop:
         if step % monitor.log_every_steps == 0 or is_last:
             record |= self._read_meters()
         if probe is not None and (step % monitor.probe_every_steps == 0 or is_last):
-            record |= self.trainer.probe(probe)
+            record |= self.trainer.probe(probe, self.known)
         if record and history is not None:
             history.log(record, step)
         if monitor.stop_on_collapse and record and (diagnosis := self.watch.judge(record, step)):
             raise UserError(
                 f"{self.config.output_dir}: {diagnosis}, in a new --output-dir (limits: monitor.collapse_*)"
             )
-        if HEALTH in record and (self.best is None or record[HEALTH] > self.best["score"]):
-            self.best = {"score": record[HEALTH], "step": float(step)}
+        health = record.get(self.health, math.nan)
+        if math.isfinite(health) and (self.best is None or health > self.best["score"]):
+            self.best = {"score": health, "step": float(step), "by": self.health}
             self._save(self.config.checkpointing.best_name)
         if progress is not None:
             shown = {"loss": record["train/loss"]} if "train/loss" in record else {}

@@ -7,6 +7,7 @@ et al. 2023) is logged beside it and falls when dimensions are lost; it does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,6 +28,8 @@ def rank_me(features: Tensor) -> float:
 
     Centred, unlike the paper's: a class token's large mean says nothing about the crops. Between 1 and min(N, D).
     """
+    if not torch.isfinite(features).all():
+        return math.nan  # the decomposition would not end
     values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
     shares = values / values.sum().clamp_min(1e-12)
     return float(torch.special.entr(shares).sum().exp())

@@ -19,6 +19,7 @@ from signstreams.pretrain.choices import Choices
 from signstreams.pretrain.data import normalize
 from signstreams.pretrain.groups import backbone_ramp, parameter_groups, set_rates
 from signstreams.pretrain.ibot import PatchTerm
+from signstreams.pretrain.labels import ProbeLabels, knn_accuracy
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
 from signstreams.pretrain.masking import Masked
 from signstreams.pretrain.meters import Meters
@@ -204,12 +205,13 @@ class Trainer:
         """uint8 (..., H, W, 3) as the networks take them, on the device."""
         return normalize(images.to(self.world.device), self._mean, self._std)
 
-    def probe(self, images: Tensor) -> dict[str, float]:
-        """Health of the teacher on held-out crops, uint8 (N, side, side, 3)."""
+    def probe(self, images: Tensor, known: ProbeLabels | None = None) -> dict[str, float]:
+        """Health of the teacher on held-out crops, uint8 (N, side, side, 3); k-NN where labels are known."""
         features = embed(self.teacher.backbone, images, self.normalize)  # (N, D)
         with torch.no_grad():
             scores = self.teacher.head(features.to(self.world.device)).cpu()  # (N, K)
-        return {
+        knn = {} if known is None else {"probe/knn": knn_accuracy(features, known)}
+        return knn | {
             "probe/rankme": rank_me(features),
             "probe/assignment_information": assignment_information(scores, self.config.dino.student_temp),
             "probe/feature_std": feature_std(features),
