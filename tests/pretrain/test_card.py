@@ -132,7 +132,7 @@ def test_the_card_of_a_run_tells_what_it_is(make: Callable[..., PretrainConfig])
         "# manos: hand_r, vit_tiny (192 wide, 1 blocks, patch 8)",
         "42 of 3 videos; 6 held out",
         metadata["data_digest"],
-        "one side, never flipped",
+        "right hand: one side, never flipped",
         "0.485, 0.456, 0.406",
         "random weights",
         "`probe/rankme`",

@@ -16,6 +16,7 @@ TIMM_NAMES = {
     "dinov2_vitb14": "vit_base_patch14_dinov2",
     "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
 }
+SIDES = {"hand_l": "left hand: ", "hand_r": "right hand: "}
 FIGURES = (
     ("train/loss_dino", "loss of the class token"),
     ("train/loss_patch", "loss of the masked patches"),
@@ -63,7 +64,7 @@ def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, 
     data = {
         "crops": f"{metadata['train_crops']:,} of {facts.num_videos:,} videos; {facts.num_probe_crops:,} held out",
         "digest of the data": f"`{metadata['data_digest']}`",
-        "side": metadata["chirality"],
+        "side": SIDES.get(metadata["stream"], "") + metadata["chirality"],
     }
     use = {
         "image side": f"{metadata['image_px']} px",
