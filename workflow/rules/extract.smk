@@ -11,33 +11,6 @@ ARTIFACTS = {
 }
 
 
-def video_input(wildcards):
-    """A file; or a folder, whose own time of change says nothing about its images: a parameter tells those."""
-    path = VIDEOS[wildcards.video]
-    return ancient(path) if path.is_dir() else path
-
-
-def source_of_folder(wildcards):
-    """Changes when an image does; nothing for a file."""
-    return source_stamp(VIDEOS[wildcards.video]) or ""
-
-
-def points_of(wildcards):
-    """The file of points that another tool found; nothing for a detector of our own."""
-    return (EXTRACT.detector == "precomputed" and points_path(EXTRACT.precomputed.folder, wildcards.video)) or []
-
-
-def heeded(wildcards):
-    """The video's spans and box: when these change it is extracted again, and not for any other change of meta.csv."""
-    found = HEEDED.get(wildcards.video)
-    return "" if found is None else json.dumps(found.settings())
-
-
-def all_artifacts(wildcards):
-    """Every file of every video. A function: Snakemake looks into the inputs of a rule only where it is wanted."""
-    return [path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)]
-
-
 rule extract:
     """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
     input:
