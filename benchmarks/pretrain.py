@@ -1,11 +1,18 @@
-"""Rates of pretraining: the loader alone, the step alone, both together. Prints one line each; needs no corpus.
+"""Rates of pretraining; prints one line each and needs no corpus.
 
-Then a step of iBOT beside one of DINO, in turns: ViT-Ti/16, 2 x 224 + 8 x 96 px, batch 8, 8192 prototypes.
+rates   the loader alone, the step alone, both together, on made-up crops; takes the settings of a run
+peer    our step beside that of facebookresearch/dino, in turns: ViT-Ti/16 and ViT-S/16, fp32 and bf16, batch 8
+ibot    a step of iBOT beside one of DINO, in turns, at 8,192 and 65,536 prototypes
 
-python benchmarks/pretrain.py                        # the demo recipe, on made-up crops
-python benchmarks/pretrain.py --config config/pretrain/face.toml --dataset-batch-size 8
+python benchmarks/pretrain.py                        # all; the rates for the demo recipe
+python benchmarks/pretrain.py --only rates --config config/pretrain/face.toml --dataset-batch-size 8
+python benchmarks/pretrain.py --only peer --reference DIR --pairs 4
+
+DIR is a checkout of facebookresearch/dino at 7c446df; without it `peer` is left out:
+git clone https://github.com/facebookresearch/dino DIR && git -C DIR checkout 7c446df
 """
 
+import argparse
 import os
 import statistics
 import sys
@@ -19,19 +26,41 @@ from signstreams.config.pretrain import PretrainConfig
 
 NUM_VIDEOS, NUM_FRAMES, SIDE_PX = 8, 64, 224
 WARMUP_STEPS, STEPS = 2, 5
-PAIRS = 6
+BATCH, NUM_LOCAL, GLOBAL_PX, LOCAL_PX = 8, 8, 224, 96
 DEMO = Path(__file__).parents[1] / "config" / "pretrain" / "demo_hand_r.toml"
+PARTS = ("rates", "peer", "ibot")
 
 
 def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    argv = sys.argv[1:] if "--config" in sys.argv else ["--config", str(DEMO), *sys.argv[1:]]
-    with tempfile.TemporaryDirectory() as folder:
-        crops = Path(folder) / "hand_r"
-        config = parse(PretrainConfig, [*argv, "--train-dir", str(crops), "--output-dir", folder], doc=__doc__)
-        write_crops(crops)
-        measure(config, crops)
-        compare_ibot(config.optim.precision)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part; several times for several")
+    parser.add_argument("--reference", type=Path, help="checkout of facebookresearch/dino")
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of two steps that are compared")
+    parser.add_argument("--archs", nargs="+", default=["vit_tiny", "vit_small"], help="of peer and ibot")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of peer and ibot")
+    parser.add_argument("--prototypes", nargs="+", type=int, default=[8192, 65536], help="of ibot")
+    options, argv = parser.parse_known_args()
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+        return
+    parts = options.only or PARTS
+    if "rates" in parts:
+        if "--config" not in argv:
+            argv = ["--config", str(DEMO), *argv]
+        with tempfile.TemporaryDirectory() as folder:
+            crops = Path(folder) / "hand_r"
+            config = parse(PretrainConfig, [*argv, "--train-dir", str(crops), "--output-dir", folder], doc=__doc__)
+            write_crops(crops)
+            measure(config, crops)
+    elif argv:
+        sys.exit(f"{argv[0]}: no such option; settings of a run are for the part 'rates'")
+    if "peer" in parts:
+        compare_peer(options)
+    if "ibot" in parts:
+        compare_ibot(options)
 
 
 def write_crops(folder: Path) -> None:
@@ -82,8 +111,8 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     report("both", batch, lambda: trainer.train_step(*next(batches)))
 
 
-def compare_ibot(precision: str) -> None:
-    """Print what a step of iBOT costs in steps of DINO: pairs in turns, wall and CPU, median and range."""
+def our_step(arch: str, algorithm: str, precision: str, num_prototypes: int) -> Callable[[], object]:
+    """A step on drawn views; main_dino.py's settings where they alter its cost (drop path, clipping, head)."""
     import torch
 
     from signstreams.backbones.archs import resolve
@@ -91,47 +120,82 @@ def compare_ibot(precision: str) -> None:
     from signstreams.pretrain.choices import choose
     from signstreams.pretrain.trainer import Trainer
 
-    world = start()
-    trainers = []
-    for algorithm in ("dino", "ibot"):
-        config = PretrainConfig.model_validate(
-            {
-                "train_dir": ["face"],
-                "output_dir": "unused",
-                "algorithm": algorithm,
-                "model": {"arch": "vit_tiny"},
-                "augmentation": {"global_px": 224, "local_px": 96, "num_local": 8},
-                "dataset": {"batch_size": 8},
-                "dino": {"num_prototypes": 8192, "hidden_dim": 2048},
-                "optim": {"precision": precision},
-            }
-        )
-        choices = choose(config, num_crops=8000, global_batch=8)
-        trainers.append(Trainer(config, choices, resolve("vit_tiny", image_px=224), world))
+    config = PretrainConfig.model_validate(
+        {
+            "train_dir": ["face"],
+            "output_dir": "unused",
+            "algorithm": algorithm,
+            "model": {"arch": arch, "drop_path_prob": 0.1},
+            "augmentation": {"global_px": GLOBAL_PX, "local_px": LOCAL_PX, "num_local": NUM_LOCAL},
+            "dataset": {"batch_size": BATCH},
+            "dino": {"num_prototypes": num_prototypes, "hidden_dim": 2048, "freeze_prototypes_ratio": 0.0},
+            "optim": {"precision": precision},
+        }
+    )
+    choices = choose(config, num_crops=8000, global_batch=BATCH)
+    trainer = Trainer(config, choices, resolve(arch, image_px=GLOBAL_PX), start())
     rng = torch.Generator().manual_seed(0)
     views = [
-        torch.randint(0, 256, (count, 8, side, side, 3), dtype=torch.uint8, generator=rng)
-        for count, side in ((2, 224), (8, 96))
+        torch.randint(0, 256, (count, BATCH, side, side, 3), dtype=torch.uint8, generator=rng)
+        for count, side in ((2, GLOBAL_PX), (NUM_LOCAL, LOCAL_PX))
     ]
-    for trainer in trainers:
+
+    def step() -> None:
         trainer.train_step(*views)
-    wall_s, cpu_s = [], []
-    for pair in range(PAIRS):
-        both = {}
+        if trainer.world.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def compare_peer(options: argparse.Namespace) -> None:
+    """Print what our step costs in steps of facebookresearch/dino, at 8,192 prototypes."""
+    if options.reference is None:
+        print("peer: left out, it needs --reference DIR, a checkout of facebookresearch/dino (see --help)")
+        return
+    if not (options.reference / "main_dino.py").is_file():
+        sys.exit(
+            f"--reference {options.reference}: found no main_dino.py, expected a checkout of facebookresearch/dino"
+        )
+    import torch
+    from pretrain_peer import peer_step
+
+    views = [torch.randn(BATCH, 3, side, side) for count, side in ((2, 224), (NUM_LOCAL, 96)) for _ in range(count)]
+    for arch in options.archs:
+        for precision in options.precisions:
+            theirs = peer_step(options.reference, arch, views, num_prototypes=8192, precision=precision)
+            ours = our_step(arch, "dino", precision, 8192)
+            compare(f"ours / facebookresearch/dino, {arch}, {precision}", ours, theirs, options.pairs)
+
+
+def compare_ibot(options: argparse.Namespace) -> None:
+    """Print what a step of iBOT costs in steps of DINO."""
+    for arch in options.archs:
+        for precision in options.precisions:
+            for num_prototypes in options.prototypes:
+                dino, ibot = (our_step(arch, name, precision, num_prototypes) for name in ("dino", "ibot"))
+                compare(f"iBOT / DINO, {arch}, {precision}, K {num_prototypes}", ibot, dino, options.pairs)
+
+
+def compare(name: str, first: Callable[[], object], second: Callable[[], object], pairs: int) -> None:
+    """Run both in turns; print the ratio of their times, wall and CPU of this process: median and range of pairs."""
+    times: list[list[tuple[float, float]]] = [[], []]
+    for work in (first, second):
+        work()
+    for pair in range(pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
             started = time.perf_counter(), time.process_time()
-            trainers[which].train_step(*views)
-            trainers[which].teacher_distance()  # waits for the device
-            both[which] = time.perf_counter() - started[0], time.process_time() - started[1]
-        wall_s.append((both[0][0], both[1][0]))
-        cpu_s.append((both[0][1], both[1][1]))
-    for name, pairs in (("wall", wall_s), ("CPU", cpu_s)):
-        ratios = sorted(ibot / dino for dino, ibot in pairs)
-        best = [min(times) for times in zip(*pairs, strict=True)]
-        print(
-            f"iBOT / DINO step, {precision}, {name}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to"
-            f" {ratios[-1]:.3f}, {PAIRS} pairs); best {best[0]:.2f} s and {best[1]:.2f} s"
+            (first, second)[which]()
+            times[which].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    said = []
+    for i, clock in enumerate(("wall", "CPU")):
+        ratios = sorted(mine[i] / its[i] for mine, its in zip(*times, strict=True))
+        medians = [statistics.median(pair[i] for pair in side) for side in times]
+        said.append(
+            f"{clock} {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}),"
+            f" {medians[0]:.2f} and {medians[1]:.2f} s"
         )
+    print(f"{name}: {'; '.join(said)}; {pairs} pairs", flush=True)
 
 
 def report(name: str, batch: int, work: Callable[[], object]) -> None:
