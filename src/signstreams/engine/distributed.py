@@ -11,10 +11,14 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from signstreams.errors import UserError
 
 ValueT = TypeVar("ValueT")
+
+TIMEOUT = datetime.timedelta(minutes=30)
+"""Of waiting for another process."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,30 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
         place = torch.device("cuda", local_rank)
         torch.cuda.set_device(place)
     if size > 1:
-        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=datetime.timedelta(minutes=30))
+        _join("nccl" if use_gpu else "gloo")
     return World(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, place)
+
+
+def _join(backend: str) -> None:
+    """Meet the other processes at the address of the environment.
+
+    torchrun may serve all its attempts from one store (torch 2.15), and then a restarted process would find the
+    addresses of the dead ones there and wait or fail; each attempt therefore has its own keys.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store.set_timeout(TIMEOUT)
+    store = dist.PrefixStore(f"signstreams/attempt_{_attempt()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def _attempt() -> int:
+    """How often torchrun (``--max-restarts``) has started the processes of this run again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_restart() -> bool:
     """Whether torchrun (``--max-restarts``) started this process in place of one that failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0
 
 
 def close() -> None:
