@@ -15,7 +15,7 @@ from signstreams.backbones.archs import ARCHS, infer, resolve
 from signstreams.backbones.export import export_backbone
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.backbones.spec import BackboneSpec, parse_spec
-from signstreams.backbones.vit import VisionTransformer, resize_table
+from signstreams.backbones.vit import MAX_EXPLICIT_TOKENS, VisionTransformer, resize_table
 from signstreams.errors import UserError
 
 
@@ -200,11 +200,87 @@ def test_drop_path_only_acts_in_training_and_keeps_the_expectation() -> None:
     model = VisionTransformer(arch, drop_path_prob=0.5)
     model.init_weights(torch.Generator().manual_seed(0))
     images = torch.randn(1, 3, 16, 16).expand(4000, -1, -1, -1)
+    first, last = model.train().blocks
+    assert first.draw_drop(torch.zeros(3, 5, 192)) is None
+    torch.manual_seed(0)
+    factors = last.draw_drop(torch.zeros(4000, 5, 192))
+    assert factors.shape == (2, 4000, 1, 1)
+    assert set(factors.unique().tolist()) == {0.0, 2.0}
+    assert factors.mean(dim=1).flatten().tolist() == pytest.approx([1.0, 1.0], abs=0.05)
     with torch.no_grad():
-        block = model.blocks[1]
-        tokens = torch.randn(1, 3, 192).expand(4000, -1, -1)
-        torch.manual_seed(0)
-        branch = block.train()._drop(tokens)
-        assert set(branch[:, 0, 0].unique().tolist()) == {0.0, 2 * tokens[0, 0, 0].item()}
-        assert branch.mean(dim=0).allclose(tokens[0], atol=0.15)
-        assert torch.equal(model.eval()(images[:1]), model(images[:1]))
+        tokens = torch.randn(1, 5, 192).expand(2, -1, -1)
+        kept, dropped = last(tokens, None, torch.tensor([2.0, 0.0]).view(1, 2, 1, 1).expand(2, -1, -1, -1))
+        assert torch.equal(dropped, tokens[0])
+        assert not torch.equal(kept, tokens[0])
+        model.eval()
+        assert last.draw_drop(tokens) is None
+        assert torch.equal(model(images[:1]), model(images[:1]))
+
+
+def test_packed_tokens_are_dropped_by_image() -> None:
+    arch = resolve("vit_tiny", image_px=16, patch_px=8, depth=2)
+    block = VisionTransformer(arch, drop_path_prob=0.5).train().blocks[1]
+    torch.manual_seed(0)
+    factors = block.draw_drop(torch.zeros(22, 192), ((4, 3), (5, 2)))[..., 0]  # (2, T)
+    for part, tokens in zip(factors.split([12, 10], dim=1), (3, 2), strict=True):
+        by_image = part.unflatten(1, (-1, tokens))
+        assert torch.equal(by_image, by_image[..., :1].expand_as(by_image))
+    assert len(factors[:, ::3].unique()) == 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("num_registers", [0, 2])
+def test_training_computes_the_same_tokens_as_one_image_size_at_a_time(packed: bool, num_registers: int) -> None:
+    model = _model("vit_tiny", 32, patch_px=8, depth=3, num_registers=num_registers)
+    large, small = torch.randn(3, 3, 32, 32), torch.randn(5, 3, 16, 16)
+    masks = torch.rand(3, 16) < 0.4
+    masks[1] = False
+    masks[0, 3] = True
+    rows = masks.flatten().nonzero().squeeze(1)
+    weights = [torch.randn(8, 192), torch.randn(len(rows), 192)]
+
+    def gradients(*outputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True)).backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    (class_large, patches), (class_small, _) = model.forward_features(large, masks), model.forward_features(small)
+    expected = torch.cat((class_large, class_small)), patches.flatten(0, 1)[rows]
+    found = model.forward_tokens([large, small], masks, rows, packed=packed)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradients(*found), gradients(*expected), rtol=1e-4, atol=1e-3)
+    assert model.forward_tokens([small], packed=packed)[1] is None
+
+
+@pytest.mark.parametrize("tokens", [5, MAX_EXPLICIT_TOKENS + 1])
+def test_attention_in_bfloat16_on_a_cpu_agrees_with_float32(tokens: int) -> None:
+    layer = _model("vit_tiny", 32, patch_px=8, depth=1).blocks[0].attn
+    x = torch.randn(2, tokens, 192)
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(x)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.03 * exact.abs().max().item())
+
+
+def test_activation_checkpointing_gives_the_same_gradients_with_drop_path() -> None:
+    arch = resolve("vit_tiny", image_px=16, patch_px=8, depth=3)
+    images = torch.randn(6, 3, 16, 16)
+    results = []
+    for is_checkpointed in (False, True):
+        model = VisionTransformer(arch, drop_path_prob=0.5, checkpoint_activations=is_checkpointed).train()
+        model.init_weights(torch.Generator().manual_seed(0))
+        torch.manual_seed(1)
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: (saved.append(x.numel()), x)[1], _same):
+            classes, _ = model.forward_tokens([images])
+        classes.square().sum().backward()
+        results.append((classes.detach(), [p.grad for p in model.parameters() if p.grad is not None], sum(saved)))
+    (plain, plain_gradients, plain_saved), (again, gradients, saved) = results
+    assert torch.equal(plain, again)
+    assert all(torch.equal(a, b) for a, b in zip(plain_gradients, gradients, strict=True))
+    assert saved < plain_saved / 2
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x

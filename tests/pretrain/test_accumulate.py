@@ -93,7 +93,7 @@ def test_less_is_kept_for_the_backward_pass(make: Make) -> None:
             patch.setattr(Trainer, "_koleo", between)
             _stepped(config)
         kept[parts] = largest
-    assert kept[4] < 0.65 * kept[1]  # weights, which are kept as well, stay as they are
+    assert kept[4] < 0.8 * kept[1]  # weights, which are kept as well, stay as they are
 
 
 @pytest.mark.parametrize(

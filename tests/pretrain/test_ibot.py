@@ -168,7 +168,9 @@ class _Recorder:
         for name in ("student", "teacher"):
             network = getattr(trainer, name)
             network.backbone.blocks[0].register_forward_pre_hook(
-                lambda _, args, name=name: self.first_block[name].append(args[0].detach().clone())
+                lambda _, args, name=name: self.first_block[name].append(
+                    args[0].detach().unflatten(0, args[1][0]).clone()  # (T, D) of one group to (V * B, 1 + P, D)
+                )
             )
             for head in ("head", "patch_head"):
                 if getattr(network, head) is not None:

@@ -1,18 +1,26 @@
 """Vision transformer with the parameter names of DINOv2's hub models, so that its weights travel without renaming.
 
 Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2. Letters: B images, N tokens, D width,
-H heads, P patches.
+H heads, P patches; T tokens of images of several sizes, packed one after the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from signstreams.backbones.archs import ViTArch
 
 NORM_EPS = 1e-6
+MAX_EXPLICIT_TOKENS = 512
+"""Up to here the CPU's attention in bfloat16 holds the weights (N, N); beyond, their memory would count."""
+
+Sizes = tuple[tuple[int, int], ...]
+"""Images and tokens an image of each group in a packed tensor."""
 
 
 class VisionTransformer(nn.Module):
@@ -21,11 +29,13 @@ class VisionTransformer(nn.Module):
     Args:
         arch: Shape of the network.
         drop_path_prob: Stochastic depth of the last block, rising linearly from 0 at the first.
+        checkpoint_activations: Keep the blocks' inputs alone for the backward pass and compute the rest again.
     """
 
-    def __init__(self, arch: ViTArch, *, drop_path_prob: float = 0.0) -> None:
+    def __init__(self, arch: ViTArch, *, drop_path_prob: float = 0.0, checkpoint_activations: bool = False) -> None:
         super().__init__()
         self.arch = arch
+        self.checkpoint_activations = checkpoint_activations
         self.embed_dim = arch.embed_dim
         self.patch_size = arch.patch_px
         self.cls_token = nn.Parameter(torch.zeros(1, 1, arch.embed_dim))
@@ -52,20 +62,88 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalised class token (B, D) and patch tokens (B, P, D); register tokens are left out."""
+        x = self._embed(images, masks)  # (B, 1 + R + P, D)
+        for block in self.blocks:
+            x = self._run(block, x)
+        return self._parts(self.norm(x))
+
+    def forward_tokens(
+        self,
+        groups: Sequence[Tensor],
+        masks: Tensor | None = None,
+        rows: Tensor | None = None,
+        *,
+        packed: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised class tokens of images of several sizes, and some patch tokens of the first size, as training
+        needs them: behind its attention, the last block computes these tokens alone.
+
+        Args:
+            groups: Images of one size each, (B_i, 3, side_i, side_i).
+            masks: (B_0, P_0) bool, of the first group, as in `forward`.
+            rows: (M,) patches wanted, as rows of (B_0 * P_0). None: none.
+            packed: One pass for all sizes: norms and matrix products over all tokens together, attention by image.
+
+        Returns:
+            (B, D) of all groups in their order, and (M, D) or None.
+        """
+        classes, patches = [], None
+        for i, batch in enumerate([groups] if packed else [[images] for images in groups]):
+            embedded = [self._embed(images, masks if i + j == 0 else None) for j, images in enumerate(batch)]
+            sizes = tuple((len(x), x.shape[1]) for x in embedded)
+            wanted = self._wanted(sizes, rows if i == 0 else None, groups[0].device)  # (W,)
+            x = _joined([x.flatten(0, 1) for x in embedded])  # (T, D)
+            for block in self.blocks[:-1]:
+                x = self._run(block, x, sizes)
+            x = self.norm(self._run(self.blocks[-1], x, sizes, wanted))  # (W, D)
+            num_images = sum(images for images, _ in sizes)
+            classes.append(x[:num_images])
+            if i == 0 and rows is not None:
+                patches = x[num_images:]
+        return _joined(classes), patches
+
+    def compile_blocks(self) -> None:
+        """Let torch.compile make kernels for the blocks, by shape; names and state stay as they are.
+
+        Not for the last: under masking, the number of tokens behind its attention differs from step to step.
+        """
+        for block in self.blocks[:-1]:
+            block.compile(dynamic=False)
+
+    def _embed(self, images: Tensor, masks: Tensor | None) -> Tensor:
+        """(B, 3, H, W) to (B, 1 + R + P, D): patches, the mask token in place of some, positions, registers."""
         height_px, width_px = images.shape[-2:]
         x = self.patch_embed(images)  # (B, P, D)
         if masks is not None:
             x = torch.where(masks[:, :, None], self.mask_token.to(x.dtype), x)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)  # (B, 1 + P, D)
         x = x + self.position_table(height_px, width_px)
-        num_registers = self.arch.num_registers
-        if num_registers:
+        if self.arch.num_registers:
             registers = self.register_tokens.expand(len(x), -1, -1).to(x.dtype)
             x = torch.cat((x[:, :1], registers, x[:, 1:]), dim=1)  # (B, 1 + R + P, D)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        return x[:, 0], x[:, 1 + num_registers :]
+        return x
+
+    def _wanted(self, sizes: Sizes, rows: Tensor | None, device: torch.device) -> Tensor:
+        """Places of the class tokens, then of the first group's patches ``rows``, in packed tokens."""
+        start, places = 0, []
+        for images, tokens in sizes:
+            places.append(torch.arange(start, start + images * tokens, tokens, device=device))
+            start += images * tokens
+        if rows is not None:
+            before, tokens = 1 + self.arch.num_registers, sizes[0][1]
+            num_patches = tokens - before
+            places.append(rows // num_patches * tokens + before + rows % num_patches)
+        return _joined(places)
+
+    def _run(self, block: Block, x: Tensor, sizes: Sizes | None = None, rows: Tensor | None = None) -> Tensor:
+        drop = block.draw_drop(x, sizes)
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            # the block draws nothing itself, so no state of a random generator has to be kept
+            return checkpoint(block, x, sizes, drop, rows, use_reentrant=False, preserve_rng_state=False)
+        return block(x, sizes, drop, rows)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, 0], x[:, 1 + self.arch.num_registers :]
 
     def position_table(self, height_px: int, width_px: int) -> Tensor:
         """(1, 1 + P, D) for images of this size: bicubic with antialiasing, as DINOv2 with registers and timm do."""
@@ -124,18 +202,43 @@ class Block(nn.Module):
         self.mlp = Mlp(arch.embed_dim)
         self.ls2 = LayerScale(arch.embed_dim) if arch.layer_scale_init is not None else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, D)."""
-        x = x + self._drop(self.ls1(self.attn(self.norm1(x))))
-        return x + self._drop(self.ls2(self.mlp(self.norm2(x))))
+    def forward(
+        self, x: Tensor, sizes: Sizes | None = None, drop: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Tokens to tokens of the same shape, or to some of them.
 
-    def _drop(self, branch: Tensor) -> Tensor:
+        Args:
+            x: (B, N, D), or packed (T, D) with ``sizes``.
+            sizes: Of the groups of a packed ``x``.
+            drop: Factors of the two branches, from `draw_drop`.
+            rows: (W,) of a packed ``x``, wanted alone. None: all.
+        """
+        attended = self.attn.attend(self.norm1(x), sizes)
+        if rows is not None:
+            x, attended = x.index_select(0, rows), attended.index_select(0, rows)  # (W, D)
+            drop = None if drop is None else drop.index_select(1, rows)
+        drops = (None, None) if drop is None else drop
+        x = _added(x, self.ls1(self.attn.proj(attended)), drops[0])
+        return _added(x, self.ls2(self.mlp(self.norm2(x))), drops[1])
+
+    def draw_drop(self, x: Tensor, sizes: Sizes | None = None) -> Tensor | None:
+        """Stochastic depth of a pass, (2, B, 1, 1) or (2, T, 1): a dropped image skips a branch.
+
+        The others are scaled so that the expectation stays. None when nothing is dropped.
+        """
         if not self.training or self.drop_path_prob == 0:
-            return branch
+            return None
         keep = 1 - self.drop_path_prob
-        # (B, 1, 1): a dropped image skips the branch; the others are scaled so that the expectation stays
-        mask = torch.empty(len(branch), 1, 1, dtype=branch.dtype, device=branch.device).bernoulli_(keep)
-        return branch * (mask / keep)
+        num_images = len(x) if sizes is None else sum(images for images, _ in sizes)
+        factors = torch.empty(2, num_images, device=x.device).bernoulli_(keep) / keep  # (2, B)
+        if sizes is None:
+            return factors[:, :, None, None]
+        groups = factors.split([images for images, _ in sizes], dim=1)
+        rows = [
+            group[:, :, None].expand(-1, -1, tokens).flatten(1)
+            for group, (_, tokens) in zip(groups, sizes, strict=True)
+        ]
+        return torch.cat(rows, dim=1)[:, :, None]  # (2, T, 1)
 
 
 class Attention(nn.Module):
@@ -149,16 +252,33 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+        return self.proj(self.attend(x))
+
+    def attend(self, x: Tensor, sizes: Sizes | None = None) -> Tensor:
+        """`forward` without its last layer; or packed (T, D) to (T, D) with the ``sizes`` of its groups."""
+        qkv = self.qkv(x)  # (..., 3 D)
+        if sizes is None:
+            return self._attend(qkv)
+        parts = qkv.split([images * tokens for images, tokens in sizes])
+        return _joined(
+            [self._attend(part.unflatten(0, size)).flatten(0, 1) for part, size in zip(parts, sizes, strict=True)]
+        )
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(B, N, 3 D) to (B, N, D)."""
+        batch, tokens, width = qkv.shape
+        heads = qkv.reshape(batch, tokens, 3, self.num_heads, -1)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
         if q.device.type == "cpu" and q.dtype != torch.float32:
-            # PyTorch's CPU attention is about seven times slower backwards in bfloat16 (docs/experiments.md)
+            # PyTorch's CPU attention is far slower backwards in bfloat16 (docs/experiments.md)
             with torch.autocast("cpu", enabled=False):
-                x = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+                if tokens <= MAX_EXPLICIT_TOKENS:
+                    x = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+                else:
+                    x = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
         else:
-            x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
+            x = F.scaled_dot_product_attention(q, k, v)  # (B, H, N, D / H)
+        return x.transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
 class Mlp(nn.Module):
@@ -184,6 +304,15 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         return x * self.gamma
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Along the first dimension; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _added(x: Tensor, branch: Tensor, drop: Tensor | None) -> Tensor:
+    return x + branch if drop is None else torch.addcmul(x, branch, drop)
 
 
 def resize_table(table: Tensor, rows: int, columns: int) -> Tensor:

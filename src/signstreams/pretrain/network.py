@@ -17,7 +17,7 @@ from signstreams.pretrain.patch_losses import PatchChoices
 
 
 class MultiCropNet(nn.Module):
-    """Backbone and head over views of several sizes: one backbone pass a size, one head pass for all.
+    """Backbone and head over views of several sizes: one pass of the head for all.
 
     Args:
         backbone: Images to tokens.
@@ -49,21 +49,20 @@ class MultiCropNet(nn.Module):
             tokens (V, B, D) and scores (V, B, K), views in their order; patch scores (M, K'), None without ``rows``.
         """
         batch = groups[0].shape[1]
-        features = [
-            self.backbone.forward_features(group.flatten(0, 1), masks if i == 0 else None)
-            for i, group in enumerate(groups)
-        ]
-        tokens = torch.cat([cls for cls, _ in features])  # (V * B, D)
+        tokens, patches = self.backbone.forward_tokens(
+            [group.flatten(0, 1) for group in groups],  # each (V_i * B, 3, side, side)
+            masks,
+            rows,
+            packed=groups[0].device.type == "cuda",  # on a CPU packing wins nothing (docs/experiments.md)
+        )  # (V * B, D), (M, D)
         patch_scores = None
-        if rows is None:
+        if patches is None:
             scores = self.head(tokens)  # (V * B, K)
+        elif self.patch_head is None:
+            both = self.head(torch.cat((tokens, patches)))  # (V * B + M, K)
+            scores, patch_scores = both.split((len(tokens), len(patches)))
         else:
-            patches = features[0][1].flatten(0, 1).index_select(0, rows)  # (M, D)
-            if self.patch_head is None:
-                both = self.head(torch.cat((tokens, patches)))  # (V * B + M, K)
-                scores, patch_scores = both.split((len(tokens), len(patches)))
-            else:
-                scores, patch_scores = self.head(tokens), self.patch_head(patches)
+            scores, patch_scores = self.head(tokens), self.patch_head(patches)
         return tokens.unflatten(0, (-1, batch)), scores.unflatten(0, (-1, batch)), patch_scores
 
 
