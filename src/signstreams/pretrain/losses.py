@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from signstreams.config.pretrain import SinkhornConfig
 from signstreams.engine import distributed
+from signstreams.pretrain.cross_entropy import row_chunks
 
 
 def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tensor:
@@ -50,7 +51,11 @@ class Centre(nn.Module):
     @torch.no_grad()
     def targets(self, teacher: Tensor, temp: float) -> Tensor:
         """Softmax of (scores (..., K) - centre) / temp."""
-        return F.softmax((teacher.float() - self.value) / temp, dim=-1)
+        rows = teacher.flatten(0, -2)  # (N, K)
+        targets = torch.empty_like(rows, dtype=torch.float32)
+        for scores, target in row_chunks(rows, targets):
+            torch.softmax((scores.float() - self.value).div_(temp), dim=-1, out=target)
+        return targets.view(teacher.shape)
 
     @torch.no_grad()
     def update(self, teacher: Tensor) -> None:

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
 from signstreams.engine.schedules import linear
 from signstreams.pretrain.choices import Choices
+from signstreams.pretrain.cross_entropy import row_chunks, soft_cross_entropy
 from signstreams.pretrain.meters import Meters, count_best
 
 NUM_PATCH_SUMS = 5  # cross-entropy, entropy, masked views, masked patches, patches
@@ -32,8 +32,7 @@ def patch_loss(student: Tensor, targets: Tensor, weights: Tensor, *, student_tem
         Mean over each view's masked patches, then over all global views; one without a mask counts as 0, as in iBOT and
         DINOv2. So it is the mean over processes of what each returns, however their masked patches are distributed.
     """
-    log_p = F.log_softmax(student.float() / student_temp, dim=-1)  # (M, K)
-    return -(targets * log_p).sum(dim=-1).mul(weights).sum() / num_views
+    return soft_cross_entropy(student, targets, student_temp).mul(weights).sum() / num_views
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ class PatchMeters(Meters):
         self, *, loss: Tensor, targets: Tensor, weights: Tensor, num_views: int, num_patches: int, is_bad: Tensor
     ) -> None:
         """Take in one step: loss and rows as of `patch_loss`, ``num_patches`` of all global views together."""
-        entropy = torch.special.entr(targets).sum(dim=-1) @ weights
+        entropies = [torch.special.entr(rows).sum(dim=-1) for (rows,) in row_chunks(targets)]
+        entropy = torch.cat(entropies) @ weights
         counts = (weights.new_full((), len(weights)), weights.new_full((), num_patches))
         step = torch.stack([value.double() for value in (loss * num_views, entropy, weights.sum(), *counts)])
         self.patch_sums += torch.where(is_bad, torch.zeros_like(step), step)

@@ -132,11 +132,11 @@ class Trainer:
             seen = [
                 self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
             ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
-        teacher_scores = torch.cat([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
+        teacher_scores = _joined([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
         targets = teacher_targets(teacher_scores, self.centre, self.config.sinkhorn, now["teacher_temp"])
         teacher_patches = patch_targets = None
         if patches is not None:
-            teacher_patches = torch.cat([scores for *_, scores in seen])  # (M, K')
+            teacher_patches = _joined([scores for *_, scores in seen], dim=0)  # (M, K')
             patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
         self.optimizer.zero_grad(set_to_none=True)
         loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
@@ -276,6 +276,11 @@ class Trainer:
         self.optimizer.step()
         teacher, student = zip(*self._pairs, strict=True)
         update_teacher(teacher, student, now["momentum"])
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """A single part is not copied: with many prototypes it is large."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def teacher_backbone(trainer_state: dict[str, Any]) -> dict[str, Tensor]:
