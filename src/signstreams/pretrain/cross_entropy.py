@@ -1,7 +1,7 @@
 """Cross-entropy of soft targets that reads large scores twice and copies none. Letters: N rows, K prototypes.
 
-By autograd, log-softmax and product of (N, K) cost six tensors of that size, forwards and backwards; with K = 65,536 and
-the masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
+By autograd, log-softmax and product of (N, K) cost six tensors of that size, forwards and backwards; with K = 65,536
+and the masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
 """
 
 from __future__ import annotations
