@@ -7,6 +7,7 @@ H heads, P patches; T tokens of images of several sizes, packed one after the ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,13 +103,16 @@ class VisionTransformer(nn.Module):
                 patches = x[num_images:]
         return _joined(classes), patches
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, **options: Any) -> None:
         """Let torch.compile make kernels for the blocks, by shape; names and state stay as they are.
 
         Not for the last: under masking, the number of tokens behind its attention differs from step to step.
+
+        Args:
+            options: Of torch.compile.
         """
         for block in self.blocks[:-1]:
-            block.compile(dynamic=False)
+            block.compile(dynamic=False, **options)
 
     def _embed(self, images: Tensor, masks: Tensor | None) -> Tensor:
         """(B, 3, H, W) to (B, 1 + R + P, D): patches, the mask token in place of some, positions, registers."""

@@ -319,6 +319,7 @@ class PretrainConfig(Section):
                 "device": True,
                 "threads": True,
                 "dataset": {"num_workers", "pin_memory", "persistent_workers"},
+                "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
                 "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", *_LIMITS},

@@ -61,6 +61,14 @@ class OptimConfig(Section):
     """Parts that a process's batch is cut into, one after the other through the networks: less memory, same step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16, losses and weights in float32."""
+    checkpoint_activations: Annotated[bool, Flag("--checkpoint-activations")] = False
+    """Keep the input of each block alone and compute the rest again backwards: less memory, a third more time."""
+    compile: bool | Literal["auto"] = "auto"
+    """Kernels made for the blocks by torch.compile, in the first minute of a run. auto: on CUDA."""
+
+    def is_compiled(self, device_type: str) -> bool:
+        """Whether the blocks are to be compiled for a device of this type."""
+        return device_type == "cuda" if self.compile == "auto" else self.compile
 
 
 class CheckpointingConfig(Section):

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from signstreams.config.pretrain import SinkhornConfig
 from signstreams.engine import distributed
-from signstreams.pretrain.cross_entropy import row_chunks
+from signstreams.pretrain.cross_entropy import row_chunks, soft_cross_entropy
 
 
 def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tensor:
     """Cross-entropy of every student view against every teacher view of the same crop but itself.
 
-    Cross-entropy is linear in the target: each student view is normalised once and contracted with the targets.
+    Cross-entropy is linear in the target: each student view meets the sum of the other views' targets once. No matrix
+    product, which a GPU might round to TF32.
 
     Args:
         student: (V, B, K) scores, with gradient.
@@ -28,11 +29,12 @@ def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tenso
     Returns:
         Mean over the T * V - T pairs of views and over the crops.
     """
-    log_p = F.log_softmax(student.float() / student_temp, dim=-1)  # (V, B, K)
-    pairs = -torch.einsum("tbk,vbk->tv", targets, log_p) / student.shape[1]  # (T, V), each a mean over B
-    num_teacher, num_student = pairs.shape
-    same_view = torch.eye(num_teacher, num_student, dtype=torch.bool, device=pairs.device)
-    return pairs.masked_fill(same_view, 0.0).sum() / (num_teacher * num_student - num_teacher)
+    num_teacher, (num_student, batch, _) = len(targets), student.shape
+    assert num_teacher == 2
+    both = targets.sum(dim=0).expand(num_student - num_teacher, -1, -1)  # (V - T, B, K)
+    wanted = torch.cat((targets.flip(0), both))  # (V, B, K)
+    values = soft_cross_entropy(student.flatten(0, 1), wanted.flatten(0, 1), student_temp)  # (V * B,)
+    return values.sum() / (batch * (num_teacher * num_student - num_teacher))
 
 
 class Centre(nn.Module):
@@ -86,7 +88,7 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     scores = teacher.float() / temp
     greatest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
     q = (scores - distributed.all_reduce_max(greatest)).exp()  # (N, K)
-    num_rows = distributed.all_reduce_sum(torch.tensor(float(len(q)), device=q.device))
+    num_rows = distributed.all_reduce_sum(q.new_full((), float(len(q))))
     num_prototypes = q.shape[1]
     q /= distributed.all_reduce_sum(q.sum())
     tiny = torch.finfo(q.dtype).tiny

@@ -68,7 +68,11 @@ class MultiCropNet(nn.Module):
 
 def build_network(config: PretrainConfig, arch: ViTArch, choices: Choices, *, is_student: bool) -> MultiCropNet:
     """A network with its first weights, which depend on the seed alone: student and teacher start equal."""
-    backbone = VisionTransformer(arch, drop_path_prob=config.model.drop_path_prob if is_student else 0.0)
+    backbone = VisionTransformer(
+        arch,
+        drop_path_prob=config.model.drop_path_prob if is_student else 0.0,
+        checkpoint_activations=config.optim.checkpoint_activations,
+    )
     backbone.mask_token.requires_grad_(config.algorithm == "ibot")
     backbone.init_weights(torch_generator(config.seed, "backbone"))
     dino, ibot = config.dino, config.ibot

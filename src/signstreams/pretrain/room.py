@@ -61,10 +61,13 @@ def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, stu
     if config.algorithm == "ibot":
         patches = (views.global_px // arch.patch_px) ** 2
         rows += NUM_GLOBAL * batch * config.ibot.masked_views_ratio * sum(config.ibot.mask_ratio) / 2 * patches
+    kept = TOKEN_FLOATS * arch.depth * float_bytes  # bytes per token and width
+    if config.optim.checkpoint_activations:
+        kept = 4 * arch.depth + TOKEN_FLOATS * float_bytes  # each block's input, and the block at hand
     score_floats = rows * (SCORE_COPIES * choices.num_prototypes + HEAD_FLOATS * choices.hidden_dim)
     return Memory(
         weights=20 * sum(parameter.numel() for parameter in student.parameters()),
-        activations=round(batch * tokens * arch.depth * TOKEN_FLOATS * arch.embed_dim * float_bytes),
+        activations=round(batch * tokens * arch.embed_dim * kept),
         scores=round(4 * score_floats),
     )
 
@@ -125,8 +128,12 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
 
 
 @contextlib.contextmanager
-def naming_what_ran_out(config: PretrainConfig, memory: Memory) -> Iterator[None]:
+def naming_what_ran_out(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
     """Turn an out-of-memory error, of a GPU or of the CPU, and a full disk into one line that names the settings.
+
+    Args:
+        config: Of the run.
+        memory: The estimate; None while the networks are built, from which it is taken.
 
     Raises:
         UserError: In place of those errors; all others pass.
@@ -146,6 +153,11 @@ def naming_what_ran_out(config: PretrainConfig, memory: Memory) -> Iterator[None
         if not is_memory and not any(said in text.lower() for said in _OUT_OF_MEMORY):
             raise
         place = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in text else "the CPU"
+        if memory is None:
+            raise UserError(
+                f"{config.output_dir}: out of memory on {place} already while the networks were built; take a smaller"
+                " --arch or --depth, lower dino.num_prototypes or dino.hidden_dim, or end what else runs there"
+            ) from error
         raise UserError(
             f"{config.output_dir}: out of memory on {place}, about {memory.total / GIB:.2f} GiB were expected (weights"
             f" {memory.weights / GIB:.2f}, activations {memory.activations / GIB:.2f}, scores"
@@ -163,4 +175,5 @@ def _knobs(config: PretrainConfig, memory: Memory) -> str:
         return f"take a smaller --arch or --depth, {prototypes}, or {batch}"
     if memory.scores > memory.activations:
         return f"{prototypes}, {batch}{precision}"
-    return f"{batch}, {views}{precision}"
+    again = "" if config.optim.checkpoint_activations else ", add --checkpoint-activations"
+    return f"{batch}{again}, {views}{precision}"

@@ -81,7 +81,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
         source = own if own is not None and distributed.is_restart() else given or own
         state = None if source is None else _load_state(source, fingerprint)
-        trainer = Trainer(config, choices, arch, world)
+        with naming_what_ran_out(config):
+            trainer = Trainer(config, choices, arch, world)
         if weights is not None:
             start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
