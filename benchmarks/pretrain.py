@@ -3,6 +3,8 @@
 rates   the loader alone, the step alone, both together, on made-up crops; takes the settings of a run
 peer    our step beside that of facebookresearch/dino, in turns: ViT-Ti/16 and ViT-S/16, fp32 and bf16, batch 8
 ibot    a step of iBOT beside one of DINO, in turns, at 8,192 and 65,536 prototypes
+memory  peak memory of a step on the CPU with and without activation checkpointing, and with 65,536 prototypes
+gpu     share of the measured bf16 matrix rate, time waiting for data, peak memory: ViT-S/16, batch 64 and 128
 
 python benchmarks/pretrain.py                        # all; the rates for the demo recipe
 python benchmarks/pretrain.py --only rates --config config/pretrain/face.toml --dataset-batch-size 8
@@ -14,7 +16,9 @@ git clone https://github.com/facebookresearch/dino DIR && git -C DIR checkout 7c
 
 import argparse
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +32,7 @@ NUM_VIDEOS, NUM_FRAMES, SIDE_PX = 8, 64, 224
 WARMUP_STEPS, STEPS = 2, 5
 BATCH, NUM_LOCAL, GLOBAL_PX, LOCAL_PX = 8, 8, 224, 96
 DEMO = Path(__file__).parents[1] / "config" / "pretrain" / "demo_hand_r.toml"
-PARTS = ("rates", "peer", "ibot")
+PARTS = ("rates", "peer", "ibot", "memory", "gpu")
 
 
 def main() -> None:
@@ -61,6 +65,10 @@ def main() -> None:
         compare_peer(options)
     if "ibot" in parts:
         compare_ibot(options)
+    if "memory" in parts:
+        measure_memory()
+    if "gpu" in parts:
+        measure_gpu()
 
 
 def write_crops(folder: Path) -> None:
@@ -111,7 +119,9 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     report("both", batch, lambda: trainer.train_step(*next(batches)))
 
 
-def our_step(arch: str, algorithm: str, precision: str, num_prototypes: int) -> Callable[[], object]:
+def our_step(
+    arch: str, algorithm: str, precision: str, num_prototypes: int, *, checkpoint: bool = False
+) -> Callable[[], object]:
     """A step on drawn views; main_dino.py's settings where they alter its cost (drop path, clipping, head)."""
     import torch
 
@@ -129,7 +139,7 @@ def our_step(arch: str, algorithm: str, precision: str, num_prototypes: int) -> 
             "augmentation": {"global_px": GLOBAL_PX, "local_px": LOCAL_PX, "num_local": NUM_LOCAL},
             "dataset": {"batch_size": BATCH},
             "dino": {"num_prototypes": num_prototypes, "hidden_dim": 2048, "freeze_prototypes_ratio": 0.0},
-            "optim": {"precision": precision},
+            "optim": {"precision": precision, "checkpoint_activations": checkpoint},
         }
     )
     choices = choose(config, num_crops=8000, global_batch=BATCH)
@@ -175,6 +185,68 @@ def compare_ibot(options: argparse.Namespace) -> None:
             for num_prototypes in options.prototypes:
                 dino, ibot = (our_step(arch, name, precision, num_prototypes) for name in ("dino", "ibot"))
                 compare(f"iBOT / DINO, {arch}, {precision}, K {num_prototypes}", ibot, dino, options.pairs)
+
+
+def measure_memory() -> None:
+    """Print the peak memory of a step on the CPU, each in a process of its own: that of a process never shrinks."""
+    for arch, algorithm, num_prototypes in (
+        ("vit_small", "dino", 8192),
+        ("vit_small", "ibot", 8192),
+        ("vit_small", "dino", 65536),
+        ("vit_small", "ibot", 65536),
+    ):
+        peaks = []
+        for checkpoint in (False, True):
+            call = f"import pretrain; pretrain.print_peak({arch!r}, {algorithm!r}, {num_prototypes}, {checkpoint})"
+            answer = subprocess.run(
+                [sys.executable, "-c", call], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            )
+            peaks.append(answer.stdout.strip())
+        print(
+            f"memory: {arch}, {algorithm}, fp32, batch {BATCH}, 2 x {GLOBAL_PX} + {NUM_LOCAL} x {LOCAL_PX} px,"
+            f" K {num_prototypes}: peak {peaks[0]} GiB, with checkpointed activations {peaks[1]}",
+            flush=True,
+        )
+
+
+def print_peak(arch: str, algorithm: str, num_prototypes: int, checkpoint: bool) -> None:
+    """Print the most memory this process held over two steps, in GiB; torch itself counts."""
+    step = our_step(arch, algorithm, "fp32", num_prototypes, checkpoint=checkpoint)
+    for _ in range(2):
+        step()
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}")
+
+
+def measure_gpu() -> None:
+    """Print the figures of `pretrain_gpu` for ViT-S/16, bf16, 8,192 prototypes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("gpu: left out, PyTorch finds no GPU here")
+        return
+    from pretrain_gpu import matrix_rate, report_batch
+
+    from signstreams.engine.distributed import start
+
+    world = start()
+    rate = matrix_rate(world.device)
+    with tempfile.TemporaryDirectory() as folder:
+        crops = Path(folder) / "hand_r"
+        write_crops(crops)
+        for batch in (64, 128):
+            for checkpoint in (False, True):
+                config = PretrainConfig.model_validate(
+                    {
+                        "train_dir": [str(crops)],
+                        "output_dir": folder,
+                        "model": {"arch": "vit_small", "drop_path_prob": 0.1},
+                        "augmentation": {"global_px": GLOBAL_PX, "local_px": LOCAL_PX, "num_local": NUM_LOCAL},
+                        "dataset": {"batch_size": batch},
+                        "dino": {"num_prototypes": 8192, "hidden_dim": 2048},
+                        "optim": {"precision": "bf16", "checkpoint_activations": checkpoint},
+                    }
+                )
+                report_batch(config, crops, world, rate)
 
 
 def compare(name: str, first: Callable[[], object], second: Callable[[], object], pairs: int) -> None:
