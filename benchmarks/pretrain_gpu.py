@@ -29,8 +29,8 @@ def step_flops(arch: ViTArch, config: PretrainConfig, *, batch: int, num_prototy
 
     An image of N tokens, P patches, width D, through L blocks: P 3 px^2 D + L (12 N D^2 + 2 N^2 D) multiplications, of
     which the last block saves 9 (N - 1) D^2 (output and MLP of the class token alone). A row of the head: D h + h^2 +
-    h b + b K. Equal to what torch's FlopCounterMode counts of a step on the CPU. The student counts three times (forwards once, backwards twice, but for the patches, which get no gradient), the
-    teacher once.
+    h b + b K. The student counts three times (forwards once, backwards twice, but for the patches, which get no
+    gradient), the teacher once. Equal to what torch's FlopCounterMode counts of a step on the CPU.
     """
     views, width = config.augmentation, arch.embed_dim
     bottleneck = config.dino.bottleneck_dim
