@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import subprocess
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
@@ -190,6 +193,20 @@ def test_the_estimate_knows_checkpointing(make: Make) -> None:
         estimates.append(estimate_memory(config, trainer.choices, trainer.arch, trainer.student))
     assert estimates[1].activations < estimates[0].activations / 5
     assert estimates[1].weights == estimates[0].weights
+
+
+def test_the_benchmark_counts_the_operations_that_a_step_does(
+    make: Make, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(project / "benchmarks"))
+    step_flops = importlib.import_module("pretrain_gpu").step_flops
+    config = make(model={"depth": 2})
+    trainer = _trainer(config)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused one is not counted
+        trainer.train_step(*_views())
+    choices = trainer.choices
+    sizes = {"num_prototypes": choices.num_prototypes, "hidden_dim": choices.hidden_dim}
+    assert step_flops(trainer.arch, config, batch=8, **sizes) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(
