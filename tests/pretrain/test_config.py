@@ -80,7 +80,7 @@ def test_every_flag_of_the_requirement_works_under_its_own_name() -> None:
     ("words", "expected"),
     [
         ("--koleo-epsilon 0.01", "koleo.epsilon has no effect: koleo.weight is 0"),
-        ("--sinkhorn-iters 5", "sinkhorn.iters has no effect: sinkhorn.use is false"),
+        ("--sinkhorn-iters 5", "sinkhorn.iters has no effect: sinkhorn.use is not true"),
         ("--use-sinkhorn --set dino.center_momentum=0.5", "dino.center_momentum has no effect"),
         ("--use-sinkhorn --sinkhorn-eps .05 --set dino.teacher_temp=.05", "dino.teacher_temp has no effect"),
         ("--set augmentation.num_local=0 --local-size 32", "local_px has no effect"),

@@ -247,7 +247,11 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(make: Make, project: 
     assert steps == list(range(2, 41, 2))
 
 
-@pytest.mark.parametrize("changes", [{}, {"sinkhorn": {"use": True}}], ids=["centre", "sinkhorn"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"sinkhorn": {"use": True}}, {"dino": {"batch_norm": None}, "sinkhorn": {"use": None}}],
+    ids=["centre", "sinkhorn", "small corpus"],
+)
 def test_two_processes_equal_one_with_the_joint_batch(
     make: Make, project: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -263,7 +267,8 @@ def test_two_processes_equal_one_with_the_joint_batch(
     ]
     torch.testing.assert_close(states[0]["centre"]["value"], states[1]["centre"]["value"], rtol=1e-4, atol=1e-6)
     for a, b in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
-        scale = float(a["exp_avg"].abs().max())
+        # batch norm takes off what the last norm's bias adds: its gradient is 0, and rounding here
+        scale = max(1e-6, float(a["exp_avg"].abs().max()))
         torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=1e-3, atol=1e-3 * scale)  # the gradients
     ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     for a, b in zip(ours, theirs, strict=True):

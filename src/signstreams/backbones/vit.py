@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from signstreams.backbones.archs import ViTArch
+from signstreams.backbones.positions import sine_positions
 
 NORM_EPS = 1e-6
 MAX_EXPLICIT_TOKENS = 512
@@ -156,7 +157,7 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Truncated normal: weights with deviation 1 / sqrt(inputs), tokens with .02; zero biases, unit norms.
+        """Truncated normal: weights with deviation 1 / sqrt(inputs), tokens with .02; sines for positions; zero biases.
 
         DINO's .02 for every weight suits 384 to 768 inputs; at 192 it shrinks each branch to a quarter, and the crop
         hardly reaches the class token (docs/experiments.md).
@@ -168,8 +169,11 @@ class VisionTransformer(nn.Module):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1.0)
+            elif name == "pos_embed":
+                parameter.zero_()  # the class token's entry stays 0
+                parameter[:, 1:] = sine_positions(self.arch.grid, self.arch.embed_dim)
             else:
-                is_token = name in ("cls_token", "pos_embed", "register_tokens")
+                is_token = name in ("cls_token", "register_tokens")
                 std = 0.02 if is_token else parameter[0].numel() ** -0.5
                 nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=generator)
 

@@ -155,8 +155,10 @@ class DinoConfig(Section):
     """Output dimension K of the head."""
     hidden_dim: Count | None = None
     """Width of the head's two hidden layers."""
-    bottleneck_dim: Count = 256
+    bottleneck_dim: Count | None = None
     """Width before the prototypes."""
+    batch_norm: bool | None = None
+    """Batch normalisation in the head, over all processes: keeps the crops' scores apart."""
     student_temp: Positive = 0.1
     """Softmax temperature of the student."""
     warmup_teacher_temp: Positive | None = None
@@ -172,7 +174,8 @@ class DinoConfig(Section):
     freeze_prototypes_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the run in which the prototypes stay as they began (DINO: the first of 100 epochs)."""
     standardize_head: bool = True
-    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start)."""
+    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start); a head
+    with batch_norm needs no fitting."""
     fix_prototype_norm: bool = True
     """Keep every prototype at length 1 (DINO's norm_last_layer); false lets the lengths be learned."""
 
@@ -189,8 +192,8 @@ class KoleoConfig(Section):
 class SinkhornConfig(Section):
     """Sinkhorn-Knopp targets in place of centring."""
 
-    use: Annotated[bool, Flag("--use-sinkhorn")] = False
-    """Balance the teacher's targets over the whole batch."""
+    use: Annotated[bool | None, Flag("--use-sinkhorn")] = None
+    """Balance the teacher's targets over the whole batch. None: chosen from the number of crops, and logged."""
     eps: Positive | None = None
     """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
     iters: Count = 3
@@ -257,10 +260,11 @@ class PretrainConfig(Section):
         if not self.koleo.weight:
             _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
         if not self.sinkhorn.use:
-            _refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is false", "sinkhorn.")
-        elif self.dino.center_momentum != DinoConfig.model_fields["center_momentum"].default:
-            raise ValueError("dino.center_momentum has no effect: sinkhorn.use replaces the centre; leave it out")
-        elif self.sinkhorn.eps is not None:
+            _refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is not true", "sinkhorn.")
+        has_centre = self.sinkhorn.use is False
+        if not has_centre and self.dino.center_momentum != DinoConfig.model_fields["center_momentum"].default:
+            raise ValueError("dino.center_momentum has no effect: set sinkhorn.use to false, or leave it out")
+        if self.sinkhorn.eps is not None:
             _refuse_without_effect(self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", "dino.")
             temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
             _refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", "ibot.")

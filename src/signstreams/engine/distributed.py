@@ -7,7 +7,7 @@ import datetime
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -136,6 +136,21 @@ def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
     if is_distributed():
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
+
+
+class _JointSum(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return all_reduce_sum(tensor.clone())
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return all_reduce_sum(gradient.clone())  # every rank's loss depends on every rank's share
+
+
+def joint_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over all ranks, with gradient: of the sum of all ranks' losses."""
+    return _JointSum.apply(tensor) if is_distributed() else tensor
 
 
 @torch.no_grad()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from signstreams.pretrain.batch_norm import BatchNorm
 
 
 class DinoHead(nn.Module):
@@ -16,19 +20,32 @@ class DinoHead(nn.Module):
         hidden_dim: Width of the two hidden layers.
         bottleneck_dim: Width before the prototypes.
         fix_prototype_norm: Keep every prototype at length 1; otherwise the lengths are learned, from 1.
+        batch_norm: Normalise each layer's outputs over the joint batch, so that rows cannot come to score alike: the
+            flat phase, in which every target is uniform, is then no rest (docs/experiments.md).
     """
 
     def __init__(
-        self, in_dim: int, num_prototypes: int, *, hidden_dim: int, bottleneck_dim: int, fix_prototype_norm: bool
+        self,
+        in_dim: int,
+        num_prototypes: int,
+        *,
+        hidden_dim: int,
+        bottleneck_dim: int,
+        fix_prototype_norm: bool,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, bottleneck_dim),
-        )
+        self.has_batch_norm = batch_norm
+        layers: list[nn.Module] = []
+        sides = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sides)):
+            is_last = i + 2 == len(sides)
+            layers.append(nn.Linear(inputs, outputs, bias=not batch_norm))  # a norm would take the bias off again
+            if batch_norm:
+                layers.append(BatchNorm(outputs, affine=not is_last))
+            if not is_last:
+                layers.append(nn.GELU())
+        self.mlp = nn.Sequential(*layers)
         self.prototypes = Prototypes(bottleneck_dim, num_prototypes, fix_norm=fix_prototype_norm)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -38,14 +55,15 @@ class DinoHead(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Normal of deviation .02, zero biases, prototypes of length 1."""
+        """Normal of deviation .02 (1 / sqrt(inputs) before batch norm), zero biases, unit norms and prototypes."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
-            elif name == "prototypes.weight_g":
+            elif parameter.ndim == 1 or name == "prototypes.weight_g":
                 parameter.fill_(1.0)
             else:
-                nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
+                std = parameter.shape[1] ** -0.5 if self.has_batch_norm else 0.02
+                nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std, generator=generator)
 
     @torch.no_grad()
     def standardize(self, tokens: Tensor) -> None:
@@ -58,6 +76,7 @@ class DinoHead(nn.Module):
         Args:
             tokens: (N, D) of the backbone with its first weights, N >= 2.
         """
+        assert not self.has_batch_norm, "would change nothing"
         x = tokens.float()
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):

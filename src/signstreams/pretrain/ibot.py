@@ -28,6 +28,7 @@ class PatchTerm:
         self.config, self.world = config, world
         self.choices = PatchChoices.of(config, choices)
         self.masker = BlockMasker(config.ibot, config.augmentation.global_px // arch.patch_px, config.seed)
+        self.sinkhorn = config.sinkhorn if choices.use_sinkhorn else None
         self.centre = Centre(self.choices.num_prototypes, config.dino.center_momentum).to(world.device)
         self.meters = PatchMeters(choices.num_prototypes, self.choices.num_prototypes, world.device)
 
@@ -49,12 +50,12 @@ class PatchTerm:
 
     def targets(self, teacher: Tensor, temp: float) -> Tensor:
         """Targets (M, K) of the teacher's scores, balanced over the masked patches of all processes."""
-        return teacher_targets(teacher, self.centre, self.config.sinkhorn, temp)
+        return teacher_targets(teacher, self.centre, self.sinkhorn, temp)
 
     @torch.no_grad()
     def after_step(self, loss: Tensor, teacher: Tensor, targets: Tensor, masked: list[Masked], is_bad: Tensor) -> None:
         """Centre and meters take in a step: scores and targets (M, K) of its parts, one after the other."""
-        if not self.config.sinkhorn.use:
+        if self.sinkhorn is None:
             self.centre.update(teacher)
         self.meters.add_patches(
             loss=loss.detach(),

@@ -111,7 +111,8 @@ class Loop:
         loader = ViewLoader(self.config, self.crops.train, self.plan, self.world)
         side_px = self.config.augmentation.global_px
         probe = load_whole(self.crops.probe, side_px) if self.crops.probe else None
-        if trainer.step == 0 and self.config.dino.standardize_head and len(self.crops.train) > 1:
+        has_norm = trainer.choices.batch_norm
+        if trainer.step == 0 and self.config.dino.standardize_head and not has_norm and len(self.crops.train) > 1:
             some = spread(len(self.crops.train), min(HEAD_CROPS, len(self.crops.train)))
             trainer.standardize_head(load_whole([self.crops.train[i] for i in some], side_px))
         if trainer.step:

@@ -98,9 +98,9 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     return q * num_rows
 
 
-def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig, temp: float) -> Tensor:
-    """Targets (..., K) of the teacher's scores (..., K), by centring or Sinkhorn-Knopp, as the config says."""
-    if not sinkhorn.use:
+def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig | None, temp: float) -> Tensor:
+    """Targets (..., K) of the teacher's scores (..., K), by Sinkhorn-Knopp; by centring where that is None."""
+    if sinkhorn is None:
         return centre.targets(scores, temp)
     rows = sinkhorn_targets(scores.flatten(0, -2), temp=sinkhorn.eps or temp, num_iters=sinkhorn.iters)
     return rows.view(scores.shape)

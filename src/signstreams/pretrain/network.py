@@ -75,12 +75,12 @@ def build_network(config: PretrainConfig, arch: ViTArch, choices: Choices, *, is
     )
     backbone.mask_token.requires_grad_(config.algorithm == "ibot")
     backbone.init_weights(torch_generator(config.seed, "backbone"))
-    dino, ibot = config.dino, config.ibot
-    head = _head(config, arch, choices, "head", choices.num_prototypes, dino.bottleneck_dim)
+    ibot = config.ibot
+    head = _head(config, arch, choices, "head", choices.num_prototypes, choices.bottleneck_dim)
     patch_head = None
     if config.algorithm == "ibot" and not ibot.shared_head:
         num_prototypes = PatchChoices.of(config, choices).num_prototypes
-        bottleneck_dim = ibot.bottleneck_dim or dino.bottleneck_dim
+        bottleneck_dim = ibot.bottleneck_dim or choices.bottleneck_dim
         patch_head = _head(config, arch, choices, "patch_head", num_prototypes, bottleneck_dim)
     network = MultiCropNet(backbone, head, patch_head)
     if not is_student:
@@ -98,6 +98,7 @@ def _head(
         hidden_dim=choices.hidden_dim,
         bottleneck_dim=bottleneck_dim,
         fix_prototype_norm=config.dino.fix_prototype_norm,
+        batch_norm=choices.batch_norm,
     )
     head.init_weights(torch_generator(config.seed, name))
     return head

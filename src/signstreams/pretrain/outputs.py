@@ -109,7 +109,7 @@ def _facts(config: PretrainConfig, trainer: Trainer, loop: Loop, target: Path, t
         "num_prototypes": choices.num_prototypes,
         "teacher_temp": f"{choices.warmup_teacher_temp:g} to {choices.teacher_temp:g}",
         "momentum": f"{choices.momentum:g} to 1",
-        "targets": "Sinkhorn-Knopp" if config.sinkhorn.use else "centring",
+        "targets": "Sinkhorn-Knopp" if choices.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity()),

@@ -57,6 +57,7 @@ class Trainer:
             self.replica = nn.parallel.DistributedDataParallel(
                 self.student, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
             )
+        self.sinkhorn = config.sinkhorn if choices.use_sinkhorn else None
         self.centre = Centre(choices.num_prototypes, config.dino.center_momentum).to(device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(
@@ -138,7 +139,7 @@ class Trainer:
                 self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
             ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
         teacher_scores = _joined([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
-        targets = teacher_targets(teacher_scores, self.centre, self.config.sinkhorn, now["teacher_temp"])
+        targets = teacher_targets(teacher_scores, self.centre, self.sinkhorn, now["teacher_temp"])
         teacher_patches = patch_targets = None
         if patches is not None:
             teacher_patches = _joined([scores for *_, scores in seen], dim=0)  # (M, K')
@@ -155,7 +156,7 @@ class Trainer:
         norm = self._clip()
         is_bad = distributed.all_reduce_max((~(torch.isfinite(norm) & torch.isfinite(loss))).to(torch.uint8)).bool()
         self._update(now, is_bad)
-        if not self.config.sinkhorn.use:
+        if self.sinkhorn is None:
             self.centre.update(teacher_scores)
         if patches is not None:
             patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
