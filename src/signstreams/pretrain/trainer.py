@@ -54,9 +54,8 @@ class Trainer:
                 network.backbone.compile_blocks()
         self.replica: nn.Module = self.student
         if world.size > 1:
-            self.replica = nn.parallel.DistributedDataParallel(
-                self.student, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-            )
+            device_ids = [device.index] if device.type == "cuda" else None
+            self.replica = nn.parallel.DistributedDataParallel(self.student, device_ids=device_ids)  # has no buffers
         self.sinkhorn = config.sinkhorn if choices.use_sinkhorn else None
         self.centre = Centre(choices.num_prototypes, config.dino.center_momentum).to(device)
         self.optimizer = torch.optim.AdamW(
