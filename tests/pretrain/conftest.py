@@ -71,6 +71,6 @@ def tiny(crops_dir: Path, tmp_path: Path) -> dict[str, Any]:
         # as a large corpus would choose it; tests/pretrain/test_small.py has the rest
         "dino": {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 16, "batch_norm": False},
         "sinkhorn": {"use": False},
-        "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8},
+        "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8, "pictures": False},
         "checkpointing": {"every_steps": 2},
     }

@@ -54,7 +54,8 @@ def test_everything_is_made_in_a_folder_with_an_awkward_name(chain: list[str], c
         folder = checkout / "work dirs" / f"dino_{stream}"
         for name in ("backbone.pt", "checkpoint_last.pt", "checkpoint_best.pt", "params.json", "metrics.jsonl"):
             assert (folder / name).stat().st_size > 0
-        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        for name in ("curves", "attention", "patches_pca", "neighbours"):
+            assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         listed = json.loads((folder / "artifacts.json").read_text())
         assert "backbone" in json.dumps(listed)
     for side in "lr":

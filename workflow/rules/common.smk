@@ -110,6 +110,14 @@ def all_artifacts(wildcards):
     return [path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)]
 
 
+def pretrain_output(name, path):
+    """A file of pretraining; the pictures among them enter the workflow report, with what to look for."""
+    if path.suffix != ".png":
+        return path
+    labels = {"stream": "{stream}", "picture": name}
+    return report(path, caption=f"../report/{name}.rst", category="Pretraining", labels=labels)
+
+
 def count_gpus():
     """GPUs of this machine, without importing torch; CUDA_VISIBLE_DEVICES is respected."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

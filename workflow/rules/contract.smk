@@ -10,7 +10,7 @@ rule contract:
         annotations=ANNOTATIONS,
     output:
         report=CORPUS.report,
-        page=CORPUS.report_page,
+        page=report(CORPUS.report_page, caption="../report/contract.rst", category="Corpus"),
         manifest=CORPUS.manifest,
     log:
         "logs/contract.log",

@@ -15,6 +15,9 @@ PRETRAIN_FILES = {
     "params": "params.json",
     "artifacts": "artifacts.json",
     "curves": "curves.png",
+    "attention": "attention.png",
+    "patches": "patches_pca.png",
+    "neighbours": "neighbours.png",
 }
 
 
@@ -25,7 +28,7 @@ rule pretrain:
         crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
         config=CONFIG.pretrain.config,
     output:
-        **{name: WORK_DIR / "dino_{stream}" / file for name, file in PRETRAIN_FILES.items()},
+        **{name: pretrain_output(name, WORK_DIR / "dino_{stream}" / file) for name, file in PRETRAIN_FILES.items()},
     log:
         "logs/pretrain/{stream}.log",
     benchmark:
@@ -43,7 +46,7 @@ rule pretrain:
         processes=max(1, PRETRAIN_GPUS),
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
-        " --checkpointing-history-file {history}".format(**PRETRAIN_FILES),
+        " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAIN_FILES),
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"

@@ -276,7 +276,7 @@ class PretrainConfig(Section):
             )
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
         fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
-        fixed += ["state", "previous"]
+        fixed += ["attention.png", "patches_pca.png", "neighbours.png", "state", "previous"]
         if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
             raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
         return self
@@ -326,7 +326,7 @@ class PretrainConfig(Section):
                 "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
                 "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
-                "monitor": {"log_every_steps", "stop_on_collapse", "labels", *_LIMITS},
+                "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures", *_LIMITS},
                 "experiment": True,
             },
         )

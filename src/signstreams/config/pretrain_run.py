@@ -99,6 +99,8 @@ class MonitorConfig(Section):
     """Steps between two looks at the held-out crops."""
     probe_crops: Annotated[int, Field(ge=8)] = 256
     """Held-out crops; at most an eighth of all."""
+    pictures: bool = True
+    """Draw at the end what the backbone sees: attention.png, patches_pca.png, neighbours.png. They show crops."""
     labels: str | None = None
     """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images) or
     a CSV of video_id, frame, label. They take no part in training. None: the label-free health score chooses."""

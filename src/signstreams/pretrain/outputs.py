@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.backbones.export import export_backbone
+from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment
@@ -16,6 +17,7 @@ from signstreams.pretrain.card import Facts, model_card
 from signstreams.pretrain.curves import plot_curves
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.loop import Loop
+from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.streams import HAND_STREAMS
 
@@ -56,6 +58,7 @@ def write_outputs(
         num_prototypes=trainer.choices.num_prototypes,
         title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
     )
+    pictures = _pictures(config, stream, trainer, state, crops, experiment) if config.monitor.pictures else {}
     card = experiment.folder / "README.md"
     write_text(card, model_card(trainer.arch, metadata, records, _facts(config, trainer, loop, target, tensors)))
     experiment.write_artifacts(
@@ -68,9 +71,32 @@ def write_outputs(
             "metrics": published[files.history_file],
             "params": experiment.folder / "params.json",
             "curves": curves,
+            **pictures,
         }
     )
     log.info("%s: exported %s", target, trainer.arch.described())
+
+
+def _pictures(
+    config: PretrainConfig,
+    stream: str,
+    trainer: Trainer,
+    state: dict[str, Any],
+    crops: CropSet,
+    experiment: Experiment,
+) -> dict[str, Path]:
+    """What the exported backbone sees, drawn on held-out crops where there are any."""
+    model = VisionTransformer(trainer.arch)
+    model.load_state_dict(teacher_backbone(state))
+    return draw_pictures(
+        model.eval().to(trainer.world.device),
+        trainer.normalize,
+        config.augmentation.global_px,
+        crops.probe or crops.train,
+        crops.train if crops.probe else [],
+        experiment.folder,
+        title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
+    )
 
 
 def _metadata(

@@ -28,6 +28,7 @@ from signstreams.pretrain.data import CropSet, find_crops, plan_batches
 from signstreams.pretrain.init import first_weights, start_from
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
+from signstreams.pretrain.pictures import NAMES as PICTURES
 from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.statistics import with_measured_stats
@@ -121,6 +122,7 @@ def artifact_names(config: PretrainConfig) -> list[str]:
         files.history_file,
         "artifacts.json",
         "curves.png",
+        *PICTURES,
     ]
 
 

@@ -1,0 +1,209 @@
+"""Pictures of what a backbone sees: ``attention.png``, ``patches_pca.png``, ``neighbours.png``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstreams.backbones.load import load_dinov2_backbone
+from signstreams.backbones.vit import VisionTransformer
+from signstreams.config.show import ShowConfig
+from signstreams.errors import UserError
+from signstreams.files import replacing
+from signstreams.formats.crops import Crop
+from signstreams.pretrain.data import find_crops, load_whole, spread
+from signstreams.pretrain.looking import class_attention, nearest_crops, patch_colors
+from signstreams.pretrain.probe import embed
+
+NAMES = ("attention.png", "patches_pca.png", "neighbours.png")
+NUM_SHOWN = 8
+NUM_NEIGHBOURS = 7
+MAX_BANK = 2_000
+"""Crops that neighbours are sought among, evenly spread; half a minute on two cores for a small network."""
+MIN_GRID = 8
+"""Patches a side, at least, that maps are drawn from: small inputs are shown to the network enlarged."""
+FAR_FRAMES = 50
+SHOWN_PX = 160
+ATTENTION_MASS = 0.6
+
+Normalize = Callable[[Tensor], Tensor]
+
+
+def show_backbone(config: ShowConfig) -> dict[str, Path]:
+    """The pictures of a backbone from a file, on crops of a folder.
+
+    Raises:
+        UserError: No crops, no such backbone, or one whose attention cannot be read.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    spec = config.backbone if "::" in config.backbone else f"file::{config.backbone}"
+    backbone = load_dinov2_backbone(spec)
+    if not isinstance(backbone.model, VisionTransformer):
+        raise UserError(
+            f"{spec}: is a network of timm, expected a file:: backbone; attention is read from our own code"
+        )
+    crops = find_crops([config.crops], probe_crops=NUM_SHOWN)
+    config.output.mkdir(parents=True, exist_ok=True)
+    return draw_pictures(
+        backbone.model.eval(),
+        backbone.normalize,
+        backbone.image_px,
+        crops.probe or crops.train,
+        crops.train if crops.probe else [],
+        config.output,
+        title=config.title or config.crops.stem,
+    )
+
+
+def draw_pictures(
+    model: VisionTransformer,
+    normalize: Normalize,
+    image_px: int,
+    crops: Sequence[Crop],
+    others: Sequence[Crop],
+    folder: Path,
+    *,
+    title: str,
+) -> dict[str, Path]:
+    """Draw the three pictures; returns them by the name of their kind.
+
+    Args:
+        model: In evaluation mode.
+        normalize: uint8 (..., H, W, 3) to what the model takes, on its device.
+        image_px: Side it was trained on.
+        crops: To show, some of them; held-out ones.
+        others: To seek neighbours among, together with ``crops``.
+        title: Above each picture.
+    """
+    shown = [crops[i] for i in spread(len(crops), min(NUM_SHOWN, len(crops)))]
+    side_px = image_px * max(1, -(-MIN_GRID * model.patch_size // image_px))
+    enlarged = f", shown to it at {side_px} px in place of {image_px}" if side_px > image_px else ""
+    looked_at = load_whole(shown, side_px)  # (N, side, side, 3) uint8
+    inputs = normalize(looked_at)  # (N, 3, side, side)
+    images = [cv2.resize(image, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC) for image in looked_at.numpy()]
+    paths = {Path(name).stem: folder / name for name in NAMES}
+
+    attention = class_attention(model, inputs).cpu().numpy()  # (N, heads, rows, columns)
+    heads = attention / attention.sum(axis=(2, 3), keepdims=True).clip(1e-9)
+    mean = heads.mean(axis=1, keepdims=True)
+    maps = np.concatenate((mean, heads), axis=1)[:, :7]  # the mean, and at most six heads
+    _sheet(
+        paths["attention"],
+        [[image, *[_heat(image, one) for one in of_image]] for image, of_image in zip(images, maps, strict=True)],
+        columns=["crop", "all heads", *[f"head {i + 1}" for i in range(maps.shape[1] - 1)]],
+        labels=[_name(crop) for crop in shown],
+        title=f"{title}: where the class token looks",
+        caption=f"Last block{enlarged}. Outlined: {ATTENTION_MASS:.0%} of a head's attention. Good: fingers, mouth,"
+        " eyes, heads that differ. Bad: the border or the same patch in every crop, or everything evenly.",
+    )
+
+    with torch.no_grad():
+        patches = model.forward_features(inputs)[1]  # (N, P, D)
+    grid = side_px // model.patch_size
+    colors = (255 * patch_colors(patches.cpu())).byte().unflatten(1, (grid, grid)).numpy()  # (N, rows, columns, 3)
+    pairs = [
+        [image, cv2.resize(color, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_NEAREST)]
+        for image, color in zip(images, colors, strict=True)
+    ]
+    half = -(-len(pairs) // 2)
+    _sheet(
+        paths["patches_pca"],
+        [list(itertools.chain.from_iterable(pairs[i::half])) for i in range(half)],
+        columns=["crop", "patches"] * min(2, len(pairs)),
+        labels=[" | ".join(_name(crop) for crop in shown[i::half]) for i in range(half)],
+        title=f"{title}: patches by their three main directions",
+        caption=f"One colour scale for all crops{enlarged}. Good: a finger has its colour wherever it is, the"
+        " background another. Bad: colours that follow the place or the light alone.",
+    )
+
+    bank = [*crops, *others]
+    bank = [bank[i] for i in spread(len(bank), min(MAX_BANK, len(bank)))]
+    features = [embed(model, load_whole(of, image_px), normalize) for of in (shown, bank)]  # (N, D), (M, D)
+    may_answer, where = _strangers(shown, bank)
+    places, cosines = nearest_crops(*features, may_answer, NUM_NEIGHBOURS)
+    rows = []
+    for i, image in enumerate(images):
+        found = [bank[place] for place, cosine in zip(places[i], cosines[i], strict=True) if torch.isfinite(cosine)]
+        rows.append([image, *(load_whole(found, SHOWN_PX).numpy() if found else [])])
+    _sheet(
+        paths["neighbours"],
+        rows,
+        columns=["crop", *[f"{i + 1}" for i in range(NUM_NEIGHBOURS)]],
+        labels=[_name(crop) for crop in shown],
+        title=f"{title}: nearest crops",
+        caption=f"By cosine of the class token, {where}, among {len(bank):,} crops. Good: the same handshape or mouth"
+        " from other people and places. Bad: the same light, sleeve or background with any handshape.",
+        below=[["", *[f"{cosine:.2f}" for cosine in of_row if torch.isfinite(cosine)]] for of_row in cosines],
+    )
+    return paths
+
+
+def _strangers(shown: Sequence[Crop], bank: Sequence[Crop]) -> tuple[Tensor, str]:
+    """(M, N) bool, which crops of the bank may answer, and the rule in words."""
+    videos = [np.array([crop.video_id for crop in of]) for of in (shown, bank)]
+    other = videos[0][:, None] != videos[1][None]
+    if other.any(axis=1).all():
+        return torch.from_numpy(other), "from other videos"
+    frames = [np.array([crop.frame for crop in of]) for of in (shown, bank)]
+    far = np.abs(frames[0][:, None] - frames[1][None]) >= FAR_FRAMES
+    return torch.from_numpy(other | far), f"{FAR_FRAMES} frames away or more, since all are of one video"
+
+
+def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """The crop, grey, under the map (rows, columns), with the patches outlined that hold most of it."""
+    smooth = cv2.resize(attention, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC).clip(0)
+    heat = cv2.applyColorMap((255 * smooth / max(float(smooth.max()), 1e-9)).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    mixed = (0.4 * grey + 0.6 * heat[:, :, ::-1]).astype(np.uint8)
+    order = np.sort(attention.ravel())[::-1]
+    enough = order[np.searchsorted(np.cumsum(order), ATTENTION_MASS * order.sum())]
+    mask = cv2.resize((attention >= enough).astype(np.uint8), (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(mixed), outlines, -1, (120, 255, 120), 1)
+
+
+def _name(crop: Crop) -> str:
+    return f"{crop.video_id}, {crop.frame}"
+
+
+def _sheet(
+    path: Path,
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    columns: Sequence[str],
+    labels: Sequence[str],
+    title: str,
+    caption: str,
+    below: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """Images in rows of at most as many as there are columns; equal input gives equal bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width = len(columns)
+    figure = Figure(figsize=(1.5 * width + 0.4, 1.62 * len(rows) + 1.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium", fontweight="bold")
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize="small", wrap=True)
+    grid: Any = figure.subplots(len(rows), width, squeeze=False)
+    for i, row in enumerate(rows):
+        for j in range(width):
+            axes = grid[i][j]
+            axes.set_axis_off()
+            if j < len(row):
+                axes.imshow(row[j])
+            if i == 0:
+                axes.set_title(columns[j], fontsize="small")
+            if below is not None and j < len(below[i]):
+                axes.text(0.5, -0.02, below[i][j], transform=axes.transAxes, ha="center", va="top", fontsize="x-small")
+        grid[i][0].text(0, -0.02, labels[i], transform=grid[i][0].transAxes, ha="left", va="top", fontsize="x-small")
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
