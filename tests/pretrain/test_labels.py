@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,23 @@ def test_frames_of_a_table_go_before_the_whole_video(tmp_path: Path) -> None:
 def test_plain_images_are_labelled_by_their_folder() -> None:
     crops = [Crop(f"{digit}/img{i}", 0, Path("a"), None, 1, None) for digit in "35" for i in range(4)]
     assert read_probe_labels("folders", crops).labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path) -> None:
+    folder = tmp_path / "processed" / "hand_l"
+    (tmp_path / "ground_truth").mkdir()
+    for video, frames in (("v0", [0, 0, -1, 1]), ("v1", [1, 1, 0, 0, 0])):
+        np.savez(
+            tmp_path / "ground_truth" / f"{video}.npz",
+            hand_l_handshape=np.array(frames),
+            handshape_names=np.array(["fist", "flat"]),
+            clip_ids=np.array([video]),
+            signer=np.array("s"),
+        )
+    crops = [Crop(f"v{i}", frame, folder / f"v{i}.zip", None, 1, None) for i in range(2) for frame in range(6)]
+    assert read_probe_labels("handshapes", crops).labels.tolist() == [0, 0, -1, 1, -1, -1, 1, 1, 0, 0, 0, -1]
+    with pytest.raises(UserError, match=r"v2\.npz: no ground truth of handshapes"):
+        read_probe_labels("handshapes", [*crops, Crop("v2", 0, folder / "v2.zip", None, 1, None)])
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,9 @@ class MonitorConfig(Section):
     pictures: bool = True
     """Draw at the end what the backbone sees: attention.png, patches_pca.png, neighbours.png. They show crops."""
     labels: str | None = None
-    """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images) or
-    a CSV of video_id, frame, label. They take no part in training. None: the label-free health score chooses."""
+    """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images),
+    `handshapes` (the demo corpus's own truth) or a CSV of video_id, frame, label. They take no part in training. None:
+    the label-free health score chooses."""
     max_bad_in_a_row: Count = 3
     """Losses in a row that are not finite and end the run; a single one changes no weight."""
     stop_on_collapse: bool = True

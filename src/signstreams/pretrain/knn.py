@@ -7,7 +7,6 @@ videos of the train split for the others, and, where there are several signers, 
 from __future__ import annotations
 
 import csv
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from signstreams.errors import UserError
 from signstreams.files import write_json
 from signstreams.formats.crops import Crop, list_crops
 from signstreams.pretrain.data import load_whole
+from signstreams.pretrain.handshapes import read_handshapes
 from signstreams.pretrain.probe import embed
 from signstreams.streams import HAND_STREAMS
 
@@ -128,23 +128,16 @@ def read_labels(config: KnnConfig, stream: str) -> LabelledCrops:
     signer_numbers: dict[str, int] = {}
     num_videos = [0, 0]
     for video_id, of_video in by_video.items():
-        path = config.ground_truth / f"{video_id}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as truth:
-                handshape = truth[f"{stream}_handshape"]
-                names = [str(name) for name in truth["handshape_names"]]
-                clips = {str(clip) for clip in truth["clip_ids"]}
-                signer = str(truth["signer"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: no ground truth of handshapes ({error}); only the demo corpus has it") from None
-        in_train = bool(clips & train_clips) or video_id in train_clips
+        truth = read_handshapes(config.ground_truth / f"{video_id}.npz", stream)
+        names = truth.names
+        in_train = bool(truth.clips & train_clips) or video_id in train_clips
         num_videos[0 if in_train else 1] += 1
         for crop in of_video:
-            if crop.frame < len(handshape) and handshape[crop.frame] >= 0:
+            if (handshape := truth.at(crop.frame)) >= 0:
                 crops.append(crop)
-                labels.append(int(handshape[crop.frame]))
+                labels.append(handshape)
                 is_train.append(in_train)
-                signers.append(signer_numbers.setdefault(signer, len(signer_numbers)))
+                signers.append(signer_numbers.setdefault(truth.signer, len(signer_numbers)))
     if 0 in num_videos or not any(is_train) or all(is_train):
         raise UserError(
             f"{index}: found {num_videos[0]} videos of the train split and {num_videos[1]} others with crops in"

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
+from signstreams.pretrain.handshapes import Handshapes, read_handshapes
 
-FOLDERS = "folders"
+FOLDERS, HANDSHAPES = "folders", "handshapes"
 K, TEMPERATURE = 20, 0.07  # as DINO's evaluation
 MIN_LABELLED = 8
 COLUMNS = ("video_id", "frame", "label")
@@ -34,14 +35,20 @@ class ProbeLabels:
 
 
 def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
-    """Labels of the crops by ``folders`` (a plain image's sub-folder) or from a CSV of ``video_id,frame,label``.
+    """Labels of the crops by ``folders`` (a plain image's sub-folder), by the demo corpus's own ``handshapes``, or
+    from a CSV of ``video_id,frame,label``.
 
     A line without a frame labels all of the video.
 
     Raises:
         UserError: Absent, without the columns, or with too few of the crops in it.
     """
-    named = [_by_folder(crop) for crop in crops] if setting == FOLDERS else _by_table(Path(setting), crops)
+    if setting == FOLDERS:
+        named = [_by_folder(crop) for crop in crops]
+    elif setting == HANDSHAPES:
+        named = _by_handshape(crops)
+    else:
+        named = _by_table(Path(setting), crops)
     names = sorted({name for name in named if name})
     labels = torch.tensor([names.index(name) if name else -1 for name in named])
     videos = sorted({crop.video_id for crop in crops})
@@ -74,6 +81,20 @@ def _by_folder(crop: Crop) -> str:
     return crop.video_id.rpartition("/")[0]
 
 
+def _by_handshape(crops: Sequence[Crop]) -> list[str]:
+    """From the ground truth of each crop's corpus: <root>/ground_truth beside <root>/processed/<stream>/<video>.zip."""
+    truths: dict[tuple[Path, str], Handshapes] = {}
+    named = []
+    for crop in crops:
+        key = crop.path.parent, crop.video_id
+        if key not in truths:
+            folder, video_id = key
+            truths[key] = read_handshapes(folder.parents[1] / "ground_truth" / f"{video_id}.npz", folder.name)
+        handshape = truths[key].at(crop.frame)
+        named.append(truths[key].names[handshape] if handshape >= 0 else "")
+    return named
+
+
 def _by_table(path: Path, crops: Sequence[Crop]) -> list[str]:
     by_frame: dict[tuple[str, int], str] = {}
     by_video: dict[str, str] = {}
@@ -91,5 +112,7 @@ def _by_table(path: Path, crops: Sequence[Crop]) -> list[str]:
                 else:
                     by_video[video] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"monitor.labels {path}: cannot be read ({error}); expected 'folders' or a CSV") from None
+        raise UserError(
+            f"monitor.labels {path}: cannot be read ({error}); expected 'folders', 'handshapes' or a CSV"
+        ) from None
     return [by_frame.get((crop.video_id, crop.frame), by_video.get(crop.video_id, "")) for crop in crops]

@@ -150,8 +150,7 @@ class Loop:
             self.best = {"score": health, "step": float(step), "by": self.health}
             self._save(self.config.checkpointing.best_name)
         if progress is not None:
-            shown = {"loss": record["train/loss"]} if "train/loss" in record else {}
-            progress.advance(1, **shown)
+            progress.advance(1, **_shown(record))
         saving = self.config.checkpointing
         if (
             is_last
@@ -255,6 +254,14 @@ class Loop:
         progress = Progress(self.total_steps, "steps", f"pretrain {self.stream}")
         progress.skip(self.trainer.step)
         return progress
+
+
+def _shown(record: dict[str, float]) -> dict[str, float | str]:
+    """The few numbers worth watching, of a record that has them."""
+    if "train/loss" not in record:
+        return {}
+    waited_s, worked_s = record["time/data_s"], record["time/step_s"]
+    return {"loss": record["train/loss"], "data wait": f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"}
 
 
 class _Nothing:
