@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.config.integrate import AugmentationConfig
+from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.integrate.batches import Sample, augment, bucketed, collate, in_order
 from signstreams.integrate.nodes import NUM_NODES
 

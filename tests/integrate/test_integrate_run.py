@@ -21,7 +21,8 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.evaluate import ctc_greedy
-from signstreams.integrate.run import FILES, PREDICTION_COLUMNS, run
+from signstreams.integrate.results import FILES, PREDICTION_COLUMNS
+from signstreams.integrate.run import run
 from signstreams.integrate.training import State, Trainer
 
 Build = Callable[..., IntegrateConfig]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.config.integrate import MskaConfig
+from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.mska import HEADS, GlossHead, JointAttention, Mska, MskaBlock, num_steps, sinusoid, time_mask
 from signstreams.integrate.nodes import NUM_NODES, STREAM_NODES
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstreams.config.integrate import AugmentationConfig
+from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.formats.crops import Crop
 
 BUCKET_BATCHES = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from signstreams.config.integrate import ModelConfig
+from signstreams.config.integrate_model import ModelConfig
 from signstreams.integrate.mska import TIME_STRIDE, num_steps, sinusoid, time_mask
 
 POOL_KERNEL = 7

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from signstreams.config.integrate import MskaConfig
+from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
 
 TIME_STRIDE = 4
