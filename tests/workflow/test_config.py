@@ -83,10 +83,16 @@ def listing(snakemake: Snakemake, devices: str) -> str:
 def test_without_a_gpu_no_job_asks_for_one(snakemake: Snakemake) -> None:
     text = listing(snakemake, "")
     assert "gpu=" not in text
-    assert "--nproc-per-node=1" in text
+    assert "launch.py --gpus 0 --nodes 1 --" in text
 
 
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     text = listing(snakemake, "0,1")
     assert "gpu=2" in text
-    assert "--nproc-per-node=2" in text
+    assert "launch.py --gpus 2 --nodes 1 --" in text
+
+
+def test_the_profile_decides_how_many_nodes_and_gpus(snakemake: Snakemake) -> None:
+    done = snakemake("--dry-run", "-p", "pretrain_all", "--set-resources", "pretrain:nodes=2", "pretrain:gpu=4")
+    assert done.returncode == 0, done.stderr
+    assert "launch.py --gpus 4 --nodes 2 --" in done.stdout

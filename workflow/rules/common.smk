@@ -3,8 +3,6 @@
 import copy
 import json
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the pac
 from signstreams.config.extract import ExtractConfig
 from signstreams.config.load import build, check
 from signstreams.config.workflow import WorkflowConfig
+from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, exit_on_user_error
 from signstreams.extract.points_place import missing_points, points_path
 from signstreams.extract.spans import read_annotations
@@ -116,17 +115,6 @@ def pretrain_output(name, path):
         return path
     labels = {"stream": "{stream}", "picture": name}
     return report(path, caption=f"../report/{name}.rst", category="Pretraining", labels=labels)
-
-
-def count_gpus():
-    """GPUs of this machine, without importing torch; CUDA_VISIBLE_DEVICES is respected."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
 
 
 def wanted_gpus(gpus):

@@ -1,5 +1,7 @@
 """Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job a stream, under torchrun.
 
+scripts/launch.py leases the GPUs and starts torchrun.
+
 The state to resume from lies beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
 a job starts and when it fails.
 """
@@ -43,14 +45,16 @@ rule pretrain:
         script=lambda wildcards: "pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py",
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
-        processes=max(1, PRETRAIN_GPUS),
+        # of what the profile grants: another number of GPUs or nodes makes nothing stale
+        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        nodes=lambda wildcards, resources: resources.get("nodes", 1),
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
         " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAIN_FILES),
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node={params.processes}'
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --'
         ' "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"

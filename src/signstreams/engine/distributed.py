@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from signstreams.engine.launch import die_with_launcher
 from signstreams.errors import UserError
 
 ValueT = TypeVar("ValueT")
@@ -50,6 +51,7 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
     Raises:
         UserError: ``distributed`` without torchrun, or ``cuda`` without a GPU.
     """
+    die_with_launcher()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if distributed and "WORLD_SIZE" not in os.environ:
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from signstreams.config.pretrain import DatasetConfig
+from signstreams.config.pretrain import DatasetConfig, available_cores
 from signstreams.corpus.meta import scan_meta
 from signstreams.errors import UserError
 from signstreams.files import replacing
@@ -100,7 +99,7 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> np.ndarray:
             log.warning("%s: cannot be read, is measured anew", path)
     cv2.setNumThreads(1)
     spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         parts = list(threads.map(lambda span: _measure(index.take(np.arange(len(index))[span])), spans))
     values = np.concatenate([*parts, np.empty(0, np.float32)])
     if path is not None:

@@ -1,0 +1,28 @@
+"""Run a training script under torchrun: leases GPUs, starts a process for each, over one node or several.
+
+python scripts/launch.py --gpus 2 -- scripts/pretrain_dino_hands.py --distributed --config config/pretrain/hand_r.toml
+"""
+
+import argparse
+
+from signstreams.errors import exit_on_user_error
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of each node; 0: the CPU (default: 0)")
+    words.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the Slurm job (default: 1)")
+    words.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes when there is no GPU")
+    words.add_argument("command", nargs="+", metavar="SCRIPT ...", help="after --: a script and its arguments")
+    args = words.parse_args()
+    if min(args.gpus, args.nodes - 1, args.cpu_processes - 1) < 0:
+        words.error("--gpus is at least 0, --nodes and --cpu-processes at least 1")
+    with exit_on_user_error():
+        from signstreams.engine.launch import launch  # after parsing: --help answers without torch
+
+        code = launch(args.command, gpus=args.gpus, nodes=args.nodes, cpu_processes=args.cpu_processes)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

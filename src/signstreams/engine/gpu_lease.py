@@ -1,0 +1,195 @@
+"""GPUs of one machine, leased to jobs: two jobs never get the same one. No torch here.
+
+Each GPU has a lock file that the job holds as long as it lives; the kernel lets go of it however the job ends, so
+nothing is ever left behind to clean up. All jobs of a machine that use this module agree with each other, whoever
+started them: several Snakemake runs, a command by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from signstreams.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+GPU_LIST = "SIGNSTREAMS_GPUS"
+"""Environment: comma-separated devices of this machine, in place of what nvidia-smi lists (tests, other vendors)."""
+LEASE_FOLDER = "SIGNSTREAMS_LEASE_FOLDER"
+"""Environment: folder of the lock files; it must be on this machine's own disk and the same for all its jobs."""
+
+_POLL_S = 1.0
+_SAY_AGAIN_S = 600.0
+_LISTED = re.compile(r"^GPU (\d+): .*\(UUID: (\S+)\)$")
+
+
+def machine_gpus() -> dict[str, str]:
+    """Index of each GPU of this machine to its name that no renumbering changes (its UUID)."""
+    listed = os.environ.get(GPU_LIST)
+    if listed is not None:
+        return {name: name for name in _names(listed)}
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    matches = [_LISTED.match(line.rstrip()) for line in found.stdout.splitlines()]
+    return {match[1]: match[2] for match in matches if match}
+
+
+def allowed_gpus() -> list[str]:
+    """Devices this process may use, as `CUDA_VISIBLE_DEVICES` spells them: those set from outside, or all."""
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return list(machine_gpus())
+    names = _names(visible)
+    # CUDA stops reading at the first device it does not know, and -1 is the customary one
+    return names[: names.index("-1")] if "-1" in names else names
+
+
+def count_gpus() -> int:
+    """How many devices this process may use."""
+    return len(allowed_gpus())
+
+
+@contextlib.contextmanager
+def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
+    """Hold ``count`` GPUs that no other job holds, and show this process and its children only these.
+
+    Waits until enough are free, and takes all of them at once: two waiting jobs cannot block each other with halves.
+
+    Args:
+        count: GPUs wanted. 0 hides all of them.
+        wait_s: Longest wait; None waits for as long as it takes.
+
+    Yields:
+        The devices, as set in ``CUDA_VISIBLE_DEVICES``.
+
+    Raises:
+        UserError: More wanted than allowed, no free one in ``wait_s``, or the lock files cannot be made.
+    """
+    allowed = allowed_gpus()
+    if count > len(allowed):
+        limit = f" by {VISIBLE}={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
+        raise UserError(
+            f"GPUs: {len(allowed)} of this machine may be used{limit}, expected {count}; ask for fewer (pretrain.gpus,"
+            " integrate.gpus, or the profile), or for another machine"
+        )
+    held = _wait_for(count, allowed, wait_s) if count else {}
+    earlier = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(held)
+    try:
+        yield list(held)
+    finally:
+        if earlier is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = earlier
+        for lock in held.values():
+            os.close(lock)
+
+
+def _wait_for(count: int, allowed: list[str], wait_s: float | None) -> dict[str, int]:
+    """Device to its locked file descriptor."""
+    folder = lease_folder()
+    uuids = machine_gpus()
+    started_s = time.monotonic()
+    said_s = None
+    while True:
+        held = _try(count, allowed, uuids, folder)
+        if held is not None:
+            return held
+        now_s = time.monotonic()
+        if wait_s is not None and now_s - started_s >= wait_s:
+            free = _num_free(allowed, uuids, folder)
+            raise UserError(
+                f"GPUs: after {wait_s:g} s other jobs still hold all but {free} of {len(allowed)}, expected {count}"
+                " free; wait for them, or limit concurrent jobs (snakemake --resources gpu=N)"
+            )
+        if said_s is None or now_s - said_s >= _SAY_AGAIN_S:
+            said_s = now_s
+            print(f"waiting for {count} of {len(allowed)} GPUs that other jobs hold ({folder})", file=sys.stderr)
+        time.sleep(_POLL_S)
+
+
+def _try(count: int, allowed: list[str], uuids: dict[str, str], folder: Path) -> dict[str, int] | None:
+    """All wanted locks or none; one job at a time looks, or two could each take a half."""
+    door = _open(folder / "door.lock")
+    try:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        held: dict[str, int] = {}
+        for device in allowed:
+            lock = _open(folder / _file_name(uuids.get(device, device)))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                continue
+            held[device] = lock
+            if len(held) == count:
+                return held
+        for lock in held.values():
+            os.close(lock)
+        return None
+    finally:
+        os.close(door)
+
+
+def _num_free(allowed: list[str], uuids: dict[str, str], folder: Path) -> int:
+    free = 0
+    while (held := _try(free + 1, allowed, uuids, folder)) is not None:
+        free += 1
+        for lock in held.values():
+            os.close(lock)
+    return free
+
+
+def lease_folder() -> Path:
+    """Folder of the lock files, made when absent.
+
+    Raises:
+        UserError: It cannot be made, or is no folder.
+    """
+    given = os.environ.get(LEASE_FOLDER)
+    folder = Path(given) if given else Path(tempfile.gettempdir()) / "signstreams_gpus"
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o1777)  # other users' jobs lease the same GPUs
+        if not stat.S_ISDIR(folder.lstat().st_mode) and not given:
+            raise UserError(f"{folder}: is no folder, expected one for lock files; remove it, or set {LEASE_FOLDER}")
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; set {LEASE_FOLDER} to a folder on this machine's disk") from None
+    return folder
+
+
+def _open(path: Path) -> int:
+    """A lock file that any user's job may lock; never through a link that someone else laid there."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except PermissionError:  # made by another user under a strict umask: reading suffices to lock
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; set {LEASE_FOLDER} to a folder on this machine's disk") from None
+    with contextlib.suppress(OSError):
+        os.fchmod(lock, 0o666)
+    return lock
+
+
+def _file_name(uuid: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", uuid) + ".lock"
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]

@@ -1,0 +1,124 @@
+"""Start a training script under torchrun on leased GPUs, and answer with what its processes answered.
+
+torchrun itself answers 1 whatever its processes answer. Here a user's error stays 2 and a run that asks for another
+try stays 75, also through several processes and several nodes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+
+from signstreams.config.pretrain import available_cores
+from signstreams.engine.gpu_lease import leased
+from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE
+from signstreams.errors import USER_ERROR_EXIT_CODE, UserError
+
+SHUTDOWN_S = 3600
+"""torchrun would kill its processes 30 s after its own SIGTERM; whoever sent that decides how long they have."""
+LAUNCHED = "SIGNSTREAMS_LAUNCHER"
+"""Environment of the processes: pid of the launcher, whose death ends them too."""
+_PR_SET_PDEATHSIG = 1
+
+
+def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int = 1) -> int:
+    """Run ``command`` (a Python script and its words) and return its exit code.
+
+    Args:
+        command: Script and arguments.
+        gpus: GPUs on each node, a process each; 0: ``cpu_processes`` processes on the CPU.
+        nodes: Machines. More than one needs a Slurm job that holds them.
+        cpu_processes: Processes without GPUs.
+    """
+    if nodes > 1 and "SLURM_STEP_NUM_NODES" not in os.environ:
+        return _srun(nodes)
+    processes = gpus or cpu_processes
+    if processes > 1:  # torchrun would give each a single thread, with a warning
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
+    # what torchrun keeps of each process' start is of no use afterwards, and it never clears it away
+    with leased(gpus), tempfile.TemporaryDirectory(prefix="signstreams_torchrun_") as scratch:
+        words = [*_meeting_point(nodes), f"--nproc-per-node={processes}", f"--log-dir={scratch}"]
+        return _torchrun([*words, *command])
+
+
+def die_with_launcher() -> None:
+    """In a process that `launch` started: get SIGTERM when the launcher is killed, in place of living on unseen."""
+    if LAUNCHED not in os.environ or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(os.environ[LAUNCHED]):  # it died before the line above
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _srun(nodes: int) -> int:
+    """This very command once on every node of the Slurm job; replaces this process."""
+    if shutil.which("srun") is None or "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            f"{nodes} nodes: found no Slurm job that holds them, expected one; submit with"
+            " --workflow-profile workflow/profiles/slurm, or use --nodes 1"
+        )
+    words = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    sys.stdout.flush()
+    os.execvp("srun", ["srun", *words, sys.executable, *sys.argv])
+
+
+def _meeting_point(nodes: int) -> list[str]:
+    """torchrun's words on where the processes meet: the first host of the job, at a port of the job's own."""
+    if nodes == 1:
+        return ["--standalone"]
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
+    )
+    return [
+        f"--nnodes={nodes}",
+        f"--node-rank={os.environ['SLURM_NODEID']}",
+        f"--master-addr={listed.stdout.split()[0]}",
+        f"--master-port={20_000 + int(os.environ['SLURM_JOB_ID']) % 20_000}",
+    ]
+
+
+def _torchrun(words: list[str]) -> int:
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said below, once
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+    os.environ[LAUNCHED] = str(os.getpid())
+    signals = os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
+    try:
+        run.run(run.parse_args([f"--signals-to-handle={signals}", *words]))
+    except ChildFailedError as error:
+        failures = dict(sorted(error.failures.items()))
+        for rank, failure in failures.items():
+            if failure.exitcode not in range(256) and failure.exitcode != -signal.SIGTERM:  # it said nothing itself
+                name = signal.Signals(-failure.exitcode).name
+                hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
+                print(f"error: process {rank} was ended by {name}{hint}", file=sys.stderr)
+        return exit_code(failure.exitcode for failure in failures.values())
+    except SignalException as error:  # the processes have saved and ended
+        print(f"stopped by signal {error.sigval}; start again to go on", file=sys.stderr)
+        return TRY_AGAIN_EXIT_CODE
+    return 0
+
+
+def exit_code(codes: Iterable[int]) -> int:
+    """One answer of several failed processes: a bug before a user's error before another try.
+
+    A process that torchrun itself ended (by a signal, since another one had failed) says nothing.
+    """
+    told = [code for code in codes if code not in (0, -signal.SIGTERM)]
+    for meaning in (USER_ERROR_EXIT_CODE, TRY_AGAIN_EXIT_CODE):
+        if told and all(code == meaning for code in told):
+            return meaning
+    return 1

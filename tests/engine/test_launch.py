@@ -1,0 +1,119 @@
+"""The launcher answers with what its processes answered, passes signals on, and leaves none of them behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from signstreams.engine.launch import exit_code
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+from signstreams.engine.launch import die_with_launcher
+die_with_launcher()
+folder, codes, hold_s = Path(sys.argv[1]), sys.argv[2].split(","), float(sys.argv[3])
+rank = os.environ["RANK"]
+def leave(number, frame):
+    (folder / f"stopped_{rank}").touch()
+    raise SystemExit(75)
+signal.signal(signal.SIGTERM, leave)
+(folder / f"began_{rank}").write_text(f"{os.environ['WORLD_SIZE']} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+time.sleep(hold_s)
+sys.exit(int(codes[int(rank)]))
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("SIGNSTREAMS_GPUS", "0,1")
+    monkeypatch.setenv("SIGNSTREAMS_LEASE_FOLDER", str(tmp_path / "leases"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "worker.py").write_text(WORKER)
+    return [sys.executable, str(SCRIPTS / "launch.py")]
+
+
+def run(words: list[str], flags: list[str], tmp_path: Path, *worker: str) -> subprocess.CompletedProcess:
+    command = [*words, *flags, "--", str(tmp_path / "worker.py"), str(tmp_path), *worker]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+@pytest.mark.parametrize("code", [0, 2, 75])
+def test_two_processes_answer_as_one(words: list[str], tmp_path: Path, code: int) -> None:
+    done = run(words, ["--cpu-processes", "2"], tmp_path, f"{code},{code}", "0")
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ""  # what there is to say the processes say
+    assert (tmp_path / "began_1").read_text() == "2 "  # two of them, no GPU to be seen
+
+
+def test_a_process_a_gpu(words: list[str], tmp_path: Path) -> None:
+    assert run(words, ["--gpus", "2"], tmp_path, "0,0", "0").returncode == 0
+    assert (tmp_path / "began_0").read_text() == "2 0,1"
+
+
+def test_more_gpus_than_there_are_is_one_line(words: list[str], tmp_path: Path) -> None:
+    done = run(words, ["--gpus", "3"], tmp_path, "0", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "2 of this machine may be used, expected 3" in done.stderr
+
+
+def test_several_nodes_without_slurm_is_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    done = run(words, ["--nodes", "2"], tmp_path, "0", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "found no Slurm job" in done.stderr
+
+
+def test_sigterm_reaches_the_processes_and_asks_for_another_try(words: list[str], tmp_path: Path) -> None:
+    command = [*words, "--cpu-processes", "2", "--", str(tmp_path / "worker.py"), str(tmp_path), "0,0", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        wait_for(tmp_path / "began_1")
+        wait_for(tmp_path / "began_0")
+        job.terminate()
+        assert job.wait(timeout=60) == 75, job.stderr.read()
+    assert (tmp_path / "stopped_0").exists()
+    assert (tmp_path / "stopped_1").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_a_killed_launcher_leaves_no_process_behind(words: list[str], tmp_path: Path) -> None:
+    command = [*words, "--gpus", "1", "--", str(tmp_path / "worker.py"), str(tmp_path), "0", "60"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
+        wait_for(tmp_path / "began_0")
+        os.kill(job.pid, signal.SIGKILL)
+        wait_for(tmp_path / "stopped_0")
+
+
+def test_a_process_that_was_killed_is_named(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    done = run(words, [], tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: process 0 was ended by SIGKILL (the system may have run out of memory)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "answer"),
+    [([2, 2], 2), ([75], 75), ([75, -15], 75), ([2, 75], 1), ([1, 2], 1), ([-9], 1), ([-15], 1), ([], 1)],
+)
+def test_codes_of_several_processes_become_one(codes: list[int], answer: int) -> None:
+    assert exit_code(codes) == answer
