@@ -14,6 +14,8 @@ import torch
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.export import export_backbone
 from signstreams.backbones.vit import VisionTransformer
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine.distributed import World
 from signstreams.formats.arrays import (
     Keypoints,
     Pose,
@@ -27,6 +29,9 @@ from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import HAND_L, HAND_R, NUM_KEYPOINTS, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, VideoMetadata, write_metadata
+from signstreams.integrate.clips import Clips
+from signstreams.integrate.data import load_clips
+from signstreams.integrate.inputs import by_split, load_backbones, open_source
 from signstreams.streams import STREAMS, BoxState
 
 GLOSSES = ("CASA", "NIÑO", "COMER", "AGUA", "MAÑANA", "PERRO")
@@ -177,9 +182,10 @@ def backbone_specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(processed_corpus: Path, backbone_specs: dict[str, str]) -> Callable[..., object]:
+def tiny_config(
+    processed_corpus: Path, backbone_specs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., object]:
     """Builds a config of a tiny model; ``section={...}`` changes keys of a section, other names top-level keys."""
-    from signstreams.config.integrate import IntegrateConfig
 
     def build(**changes: object) -> IntegrateConfig:
         tree: dict[str, object] = {
@@ -195,6 +201,20 @@ def tiny_config(processed_corpus: Path, backbone_specs: dict[str, str]) -> Calla
             tree[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         for key in [k for k, v in tree["model"].items() if v is ...]:  # type: ignore[attr-defined]
             del tree["model"][key]  # type: ignore[attr-defined]
+        if "output_dir" not in tree:
+            tree.setdefault("features_dir", tmp_path_factory.mktemp("features"))
         return IntegrateConfig.model_validate(tree)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def open_splits() -> Callable[[IntegrateConfig], dict[str, Clips]]:
+    """Split to its clips with features and points, as a training gets them."""
+
+    def build(config: IntegrateConfig) -> dict[str, Clips]:
+        clips = load_clips(config)
+        alone = World(0, 1, torch.device("cpu"))
+        return by_split(clips.entries, open_source(config, clips, load_backbones(config), alone))
 
     return build

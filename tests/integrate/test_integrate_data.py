@@ -17,13 +17,16 @@ from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, read_keypoints, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata, write_metadata
-from signstreams.integrate.batches import Sample, collate
+from signstreams.integrate.batches import collate
+from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
-from signstreams.integrate.features import ImageReader, encode_frozen, fitting_px
+from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
+from signstreams.integrate.images import ImageReader, fitting_px
 from signstreams.integrate.nodes import to_nodes
 from signstreams.streams import STREAMS, BoxState
 
 Build = Callable[..., IntegrateConfig]
+Open = Callable[[IntegrateConfig], dict[str, Clips]]
 
 
 def problems_of(config: IntegrateConfig) -> list[str]:
@@ -32,12 +35,15 @@ def problems_of(config: IntegrateConfig) -> list[str]:
     return error.value.problems
 
 
-def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build) -> None:
-    config = tiny_config(data={"frame_stride": 3})
+def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build, open_splits: Open) -> None:
+    thawed = {f"freeze_{key}_backbone": False for key in ("face", "hand_left", "hand_right")}
+    config = tiny_config(data={"frame_stride": 3}, model=thawed)
     layout = CorpusLayout(config.root)
-    clips = load_clips(config)
-    assert {split: len(samples) for split, samples in clips.samples.items()} == {"train": 10, "val": 3, "test": 3}
-    sample = clips.samples["train"][1]
+    clips = open_splits(config)
+    assert {split: len(samples) for split, samples in clips.items()} == {"train": 10, "val": 3, "test": 3}
+    assert clips["train"].lengths == [sample.num_frames for sample in clips["train"]]
+    sample = clips["train"][1]
+    frozen = open_splits(tiny_config(data={"frame_stride": 3}))["train"][1]
     tracks = read_tracks(layout.tracks(sample.clip_id))
     frames = np.arange(len(tracks.times_s))[::3]
     assert sample.num_frames == len(frames)
@@ -46,6 +52,8 @@ def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config
     for stream in STREAMS:
         there = tracks.streams[stream].state[frames] != BoxState.MISSING
         np.testing.assert_array_equal(sample.present[stream], there)
+        np.testing.assert_array_equal(frozen.present[stream], there)
+        np.testing.assert_array_equal(frozen.features[stream].any(axis=1), there)
         assert [crop.frame for crop in sample.crops[stream] if crop is not None] == frames[there].tolist()
     assert not sample.present["hand_l"].all() and sample.present["face"].all()
     assert sample.text.endswith(".") and sample.gloss is not None
@@ -61,9 +69,9 @@ def test_a_clip_covers_its_span_and_the_subset_is_drawn_by_the_seed(own_corpus: 
         rows.append(f"{clip_id};{clip_id};{text};0.04;0.2" if clip_id == first else f"{clip_id};{clip_id};{text};0;9")
     layout.meta.write_text("\n".join(rows), encoding="utf-8")
     config = tiny_config(root=own_corpus, data={"frame_stride": 1})
-    assert load_clips(config).samples["train"][0].num_frames == 4  # .04 .08 .12 .16
+    assert load_clips(config).entries["train"][0].num_frames == 4  # .04 .08 .12 .16
     few = [load_clips(tiny_config(root=own_corpus, seed=seed, data={"subset_size": 3})) for seed in (0, 0, 1)]
-    ids = [[sample.clip_id for sample in clips.samples["train"]] for clips in few]
+    ids = [[entry.clip_id for entry in clips.entries["train"]] for clips in few]
     assert ids[0] == ids[1] and len(ids[0]) == 3 and ids[0] != ids[2]
     assert few[0].vocabulary is not None and len(few[0].vocabulary) == len(load_clips(config).vocabulary or ())
 
@@ -73,7 +81,7 @@ def test_the_digest_follows_the_data(own_corpus: Path, tiny_config: Build) -> No
     before = load_clips(config).digest
     assert load_clips(config).digest == before
     layout = CorpusLayout(own_corpus)
-    path = layout.tracks(load_clips(config).samples["val"][0].clip_id)
+    path = layout.tracks(load_clips(config).entries["val"][0].clip_id)
     tracks = read_tracks(path)
     write_tracks(path, Tracks(tracks.streams, tracks.times_s + 1e-3))
     assert load_clips(config).digest != before
@@ -83,7 +91,7 @@ def test_without_glosses_there_is_no_vocabulary(own_corpus: Path, tiny_config: B
     layout = CorpusLayout(own_corpus)
     layout.gloss.unlink()
     clips = load_clips(tiny_config(root=own_corpus))
-    assert clips.vocabulary is None and clips.samples["train"][0].gloss_ids is None
+    assert clips.vocabulary is None and clips.entries["train"][0].gloss_ids is None
 
 
 def test_a_quarantined_video_is_left_out_and_said(
@@ -94,7 +102,7 @@ def test_a_quarantined_video_is_left_out_and_said(
     metadata = read_metadata(layout.metadata(clip_id))
     write_metadata(layout.metadata(clip_id), metadata.model_copy(update={"status": "quarantined", "reason": "cut"}))
     clips = load_clips(tiny_config(root=own_corpus))
-    assert clip_id not in {sample.clip_id for sample in clips.samples["train"]}
+    assert clip_id not in {entry.clip_id for entry in clips.entries["train"]}
     assert "1 clips lie in quarantined videos" in caplog.text
 
 
@@ -105,7 +113,7 @@ def test_a_gloss_outside_the_vocabulary_is_refused_or_counted(own_corpus: Path, 
     layout.gloss.write_text("\n".join([*lines[:-1], f"{clip_id};NUNCA CASA;"]), encoding="utf-8")
     [problem] = problems_of(tiny_config(root=own_corpus))
     assert "NUNCA" in problem and clip_id in problem and "unknown_gloss" in problem
-    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).samples["test"][0]
+    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).entries["test"][0]
     assert sample.gloss == ("NUNCA", "CASA") and sample.gloss_ids is None
 
 
@@ -145,7 +153,7 @@ def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: P
         path.unlink()
     assert any("train ñ5" in problem for problem in problems_of(tiny_config(root=own_corpus)))
     clips = load_clips(tiny_config(root=own_corpus, data={"allow_absent_videos": True}))
-    assert [sample.clip_id for sample in clips.samples["train"]] == [f"train ñ{number}" for number in range(5)]
+    assert [entry.clip_id for entry in clips.entries["train"]] == [f"train ñ{number}" for number in range(5)]
 
 
 def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: Build) -> None:
@@ -172,23 +180,15 @@ def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path, tiny_config: Buil
     assert "meta.csv" in problems_of(tiny_config(root=tmp_path))[0]
 
 
-def encoded(config: IntegrateConfig, samples: list[Sample], spec: str) -> list[Sample]:
-    backbone = load_dinov2_backbone(spec)
-    reader = ImageReader({"hand_l": fitting_px(backbone, None, "hand_l")})
-    return encode_frozen(samples, {"hand_l": backbone}, reader, torch.device("cpu"))
-
-
 def test_frozen_features_are_the_backbones_and_zero_where_missing(
-    tiny_config: Build, backbone_specs: dict[str, str]
+    tiny_config: Build, open_splits: Open, backbone_specs: dict[str, str]
 ) -> None:
-    config = tiny_config()
-    spec = backbone_specs["hand_left_backbone"]
-    clips = load_clips(config).samples["val"][:2]
-    sample = encoded(config, clips, spec)[1]
-    assert "hand_l" not in sample.crops and "hand_r" in sample.crops
-    backbone = load_dinov2_backbone(spec)
+    sample = open_splits(tiny_config())["val"][1]
+    thawed = open_splits(tiny_config(model={"freeze_hand_left_backbone": False}))["val"][1]
+    assert not sample.crops and "hand_l" not in thawed.features
+    backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
     reader = ImageReader({"hand_l": 16})
-    for frame, crop in enumerate(clips[1].crops["hand_l"]):
+    for frame, crop in enumerate(thawed.crops["hand_l"]):
         if crop is None:
             assert not sample.features["hand_l"][frame].any()
         else:
@@ -197,7 +197,7 @@ def test_frozen_features_are_the_backbones_and_zero_where_missing(
             np.testing.assert_allclose(sample.features["hand_l"][frame], alone.numpy(), atol=5e-3)
 
 
-def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: Build) -> None:
+def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
     layout = CorpusLayout(own_corpus)
     clip_id = layout.index("val").read_text(encoding="utf-8").strip()
     tracks = read_tracks(layout.tracks(clip_id))
@@ -206,7 +206,8 @@ def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: 
     state[:] = BoxState.MISSING  # the archive still holds crops
     streams = {**tracks.streams, "hand_l": StreamTrack(hand.box, hand.confidence, state)}
     write_tracks(layout.tracks(clip_id), Tracks(streams, tracks.times_s))
-    sample = load_clips(tiny_config(root=own_corpus)).samples["val"][0]
+    config = tiny_config(root=own_corpus, model={"freeze_hand_left_backbone": False})
+    sample = open_splits(config)["val"][0]
     assert not sample.present["hand_l"].any() and not any(sample.crops["hand_l"])
 
     def refuse(stream: str, crops: list[object]) -> np.ndarray:
@@ -217,7 +218,7 @@ def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: 
     assert batch.images["hand_l"].shape == (0, 16, 16, 3)
 
 
-def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, backbone_specs: dict[str, str]) -> None:
+def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
     layout = CorpusLayout(own_corpus)
     clip_id = layout.index("val").read_text(encoding="utf-8").strip()
     path = layout.crops("hand_l", clip_id)
@@ -226,9 +227,8 @@ def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, backb
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             archive.writestr(name, b"no jpeg")
-    config = tiny_config(root=own_corpus, data={"frame_stride": 1})
     with pytest.raises(UserError, match=r"frame \d+ is no readable JPEG"):
-        encoded(config, load_clips(config).samples["val"], backbone_specs["hand_left_backbone"])
+        open_splits(tiny_config(root=own_corpus))
 
 
 def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dict[str, str]) -> None:
@@ -242,13 +242,20 @@ def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbo
     backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
     with torch.no_grad():
         backbone.model.norm.weight.fill_(float("nan"))
-    samples = load_clips(tiny_config()).samples["val"]
-    with pytest.raises(UserError, match="backbone of hand_l: its features are not finite"):
-        encode_frozen(samples, {"hand_l": backbone}, ImageReader({"hand_l": 16}), torch.device("cpu"))
+    config = tiny_config()
+    frozen = FrozenBackbone("hand_l", backbone, "0", 16)
+    with pytest.raises(UserError, match="backbone of hand_l: features are not finite"):
+        embed_stream(
+            CorpusLayout(config.root),
+            load_clips(config).videos,
+            frozen,
+            open_features(config.features, frozen),
+            torch.device("cpu"),
+        )
 
 
-def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build) -> None:
-    sample = load_clips(tiny_config()).samples["val"][0]
+def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build, open_splits: Open) -> None:
+    sample = open_splits(tiny_config(model={"freeze_face_backbone": False}))["val"][0]
     crops = [crop for crop in sample.crops["face"] if crop is not None]
     native = ImageReader({"face": 16})("face", crops)
     assert native.shape == (len(crops), 16, 16, 3) and native.dtype == np.uint8

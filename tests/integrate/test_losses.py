@@ -87,10 +87,10 @@ def test_distillation_of_equal_heads_is_zero_and_the_teacher_gets_no_gradient() 
 
 def test_translation_counts_tokens_and_ignores_padding() -> None:
     torch.manual_seed(0)
-    logits, tokens = torch.randn(2, 3, 5), torch.tensor([[3, 4, 1], [2, 1, 0]])
+    logits, tokens = torch.randn(2, 3, 5), torch.tensor([[3, 4, 1], [2, 1, -100]])
     term = translation_loss(logits, tokens, label_smoothing=0.1)
     expected = 0.0
-    for row, place in (tokens != 0).nonzero().tolist():
+    for row, place in (tokens != -100).nonzero().tolist():
         log_probs = logits[row, place].log_softmax(-1)
         expected -= 0.9 * log_probs[tokens[row, place]].item() + 0.1 * log_probs.mean().item()
     assert term.count == 5

@@ -12,9 +12,10 @@ import torch
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch, Sample, collate
+from signstreams.integrate.evaluate import GREEDY
 from signstreams.integrate.model import Encoded, MultistreamModel
 from signstreams.integrate.nodes import NUM_NODES
-from signstreams.integrate.training import make_optimizer
+from signstreams.integrate.optimizer import make_optimizer
 from signstreams.streams import STREAMS
 
 DIM = 6
@@ -97,7 +98,7 @@ def test_a_clip_alone_and_padded_in_a_batch_give_equal_logits(tiny_config: Build
     torch.testing.assert_close(text_b[1, : text.shape[1]], text[0], atol=1e-5, rtol=1e-5)
     for head, logits in alone.gloss_logits.items():
         torch.testing.assert_close(together.gloss_logits[head][1, :steps], logits[0], atol=1e-5, rtol=1e-5)
-    assert model.translate(together)[1][:5] == model.translate(alone)[0][:5]
+    assert model.translate(together, GREEDY)[1][:5] == model.translate(alone, GREEDY)[0][:5]
 
 
 def test_the_tail_of_a_short_clip_matters(tiny_config: Build) -> None:
@@ -171,4 +172,4 @@ def test_greedy_decoding_agrees_with_picking_the_best_token_each_time(tiny_confi
         logits = model.text_logits(encoded, torch.tensor([[*tokens, 0]]))[0, len(tokens)]
         logits[[0, 2]] = -torch.inf
         tokens.append(int(logits.argmax()))
-    assert model.translate(encoded)[0] == tokens
+    assert model.translate(encoded, GREEDY)[0] == tokens

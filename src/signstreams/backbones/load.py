@@ -57,6 +57,17 @@ class Backbone(nn.Module):
         """Normalised images (B, 3, H, W) to class tokens (B, D)."""
         return self.model(images)
 
+    @property
+    def num_layers(self) -> int:
+        """Blocks whose class tokens `layer_tokens` gives; 1 where only the last is to be had (timm)."""
+        return len(self.model.blocks) if isinstance(self.model, VisionTransformer) else 1
+
+    def layer_tokens(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to the class token of every block, (B, L, D), the last one last."""
+        if isinstance(self.model, VisionTransformer):
+            return self.model.layer_tokens(images)
+        return self.model(images)[:, None]
+
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
         mean = torch.tensor(self.mean, device=images.device)

@@ -69,6 +69,15 @@ class VisionTransformer(nn.Module):
             x = self._run(block, x)
         return self._parts(self.norm(x))
 
+    def layer_tokens(self, images: Tensor) -> Tensor:
+        """Class token behind every block, each through the last norm: (B, L, D); the last one is `forward`'s."""
+        x = self._embed(images, None)  # (B, 1 + R + P, D)
+        tokens = []
+        for block in self.blocks:
+            x = self._run(block, x)
+            tokens.append(self.norm(x[:, 0]))
+        return torch.stack(tokens, dim=1)
+
     def forward_tokens(
         self,
         groups: Sequence[Tensor],

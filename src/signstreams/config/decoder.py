@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from signstreams.config.base import Section
+from signstreams.config.base import Flag, Section
 from signstreams.config.kinds import Count, Share
 
 
@@ -25,3 +25,12 @@ class DecoderConfig(Section):
     """Greatest number of text tokens: 256 bytes, 3 special ones, the rest learned."""
     max_tokens: Count = 128
     """Longest text in tokens, in training (a longer one is refused by name) and in decoding."""
+
+
+class DecodingConfig(Section):
+    """How a trained model writes."""
+
+    num_beams: Annotated[Count, Flag("--num-beams")] = 5
+    """Hypotheses kept in beam search; 1 is greedy. Evaluations during training are greedy."""
+    length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
+    """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts."""

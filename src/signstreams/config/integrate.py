@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
-from signstreams.config.base import Section
+from signstreams.config.base import Flag, Section
 from signstreams.config.decoder import DecoderConfig
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.integrate_data import AugmentationConfig, DataConfig
@@ -22,6 +22,8 @@ class IntegrateConfig(Section):
     """Corpus: meta.csv, annotations/gloss.csv, index/ and processed/ below it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
     """Folder of the run."""
+    features_dir: Annotated[Path | None, Flag("--features")] = None
+    """Folder of what is made once a video: features of frozen backbones, points. None: output_dir/features."""
     seed: int = 0
     """Of every random draw."""
     resume: Literal["auto", "never", "must"] = "auto"
@@ -30,6 +32,8 @@ class IntegrateConfig(Section):
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    distributed: Annotated[bool, Flag("--distributed")] = False
+    """Several processes, started by torchrun."""
     data: DataConfig = DataConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     model: ModelConfig = ModelConfig()
@@ -53,24 +57,35 @@ class IntegrateConfig(Section):
                 raise ValueError("mska.translation_weight is 0 and model.use_mska is false: no loss is left")
             if "optim" in self.model_fields_set and self.optim.lr_mska is not None:
                 raise ValueError("optim.lr_mska has no effect: model.use_mska is false; leave one of them out")
+        if self.optim.checkpoint_activations and all(map(self.model.is_frozen, self.model.backbones)):
+            raise ValueError("optim.checkpoint_activations has no effect: every backbone is frozen; leave it out")
         if self.optim.lr_backbone is not None and all(map(self.model.is_frozen, self.model.backbones)):
             raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
         return self
 
-    def identity(self, backbone_digests: dict[str, str]) -> dict[str, Any]:
-        """The settings that alter the result, as plain values; a backbone counts by its content, not by its path."""
+    @property
+    def features(self) -> Path:
+        """Folder of features and points."""
+        return self.features_dir or self.output_dir / "features"
+
+    def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
+        """The settings that alter the result, as plain values; a file counts by its content, not by its path."""
         tree = self.model_dump(
             mode="json",
             exclude={
                 "root": True,
                 "output_dir": True,
+                "features_dir": True,
                 "resume": True,
                 "on_conflict": True,
                 "device": True,
+                "distributed": True,
                 "experiment": True,
                 "model": set(BACKBONE_KEYS.values()),
-                "train": {"checkpoint_steps", "log_every_steps"},
+                "optim": {"checkpoint_activations"},
+                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
             },
         )
         tree["model"]["backbones"] = dict(backbone_digests)
+        tree["train"]["init"] = init_digest
         return tree

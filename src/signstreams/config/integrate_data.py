@@ -18,7 +18,10 @@ class DataConfig(Section):
     frame_stride: Count = 2
     """Take every so many frames of a clip, from its first; all streams take the same ones."""
     max_frames: Count = 512
-    """Longest clip, in frames after the stride; a longer one is refused by name, never cut."""
+    """Longest clip, in frames after the stride."""
+    long_clips: Literal["refuse", "stride"] = "refuse"
+    """A longer clip: stop and name it, or take it with the smallest greater stride that makes it fit. Never cut: the
+    text of a part is not known."""
     subset_size: Annotated[Count | None, Flag("--subset-size")] = None
     """Train on so many clips of the train split, drawn by the seed. None: on all."""
     crop_px: Count | None = None
@@ -27,6 +30,8 @@ class DataConfig(Section):
     """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER)."""
     allow_absent_videos: bool = False
     """Leave out clips whose video was not extracted, as in a corpus fetched in part; otherwise they are errors."""
+    blank_video: bool = False
+    """Hide every stream in training and evaluation: measures what the text model reaches without seeing anything."""
 
 
 class AugmentationConfig(Section):

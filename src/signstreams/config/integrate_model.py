@@ -28,6 +28,10 @@ class ModelConfig(Section):
     """As freeze_face_backbone."""
     freeze_hand_right_backbone: Annotated[bool, Flag("--freeze-hand-right-backbone")] = True
     """As freeze_face_backbone."""
+    trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
+    """Of backbones that are not frozen, train only so many last blocks and the last norm. None: everything."""
+    backbone_layers: Annotated[Literal["last", "weighted"], Flag("--backbone-layers")] = "last"
+    """What a backbone gives: the class token of its last block, or a learned weighted sum over those of all blocks."""
     use_pose: Annotated[bool, Flag("--use-pose")] = True
     """Use the body pose in signing space (nose, shoulders, elbows, wrists) as a stream."""
     use_mska: Annotated[bool, Flag("--use-mska")] = True
@@ -51,6 +55,12 @@ class ModelConfig(Section):
             raise ValueError(f"d_model ({self.d_model}) is no even multiple of num_heads ({self.num_heads})")
         if not self.backbones and not self.use_pose and not self.use_mska:
             raise ValueError("no stream is left: set a backbone, use_pose or use_mska")
+        if self.trainable_blocks is not None and all(map(self.is_frozen, self.backbones)):
+            raise ValueError(
+                "trainable_blocks has no effect: every backbone is frozen; set freeze_..._backbone to false"
+            )
+        if self.backbone_layers == "weighted" and not self.backbones:
+            raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
         for stream, key in BACKBONE_KEYS.items():
             if f"freeze_{key}" in self.model_fields_set and stream not in self.backbones:
                 raise ValueError(f"freeze_{key} has no effect: {key} is none; leave it out")

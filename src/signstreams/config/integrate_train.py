@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -33,6 +34,12 @@ class OptimConfig(Section):
     """Greatest norm of all gradients together; None: no clipping."""
     label_smoothing: Share = 0.1
     """Of the translation loss."""
+    accumulate_steps: Count = 1
+    """Forward and backward passes before a step; so many times data.batch_size clips count as one batch."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast in bfloat16; losses and weights stay float32."""
+    checkpoint_activations: bool = False
+    """Compute activations of trained backbones again in the backward pass: less memory, more time."""
 
 
 class TrainConfig(Section):
@@ -44,6 +51,12 @@ class TrainConfig(Section):
     """End after so many steps, when that is earlier; the schedules end there too."""
     eval_every_epochs: Count = 1
     """Epochs between two evaluations on val; the last epoch always has one."""
+    patience_evals: Count | None = None
+    """End when so many evaluations in a row bring nothing better; None: go on to the end."""
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Evaluate and keep an average of the weights that forgets by this factor a step; None: the weights themselves."""
+    init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
+    """best.pt of another run to start from: weights that fit by name and shape are taken, the log names the others."""
     checkpoint_steps: Count = 500
     """Greatest number of steps between two writings of last.pt; each evaluation writes it too."""
     log_every_steps: Count = 10

@@ -177,6 +177,41 @@ def from_main(value: ValueT | None) -> ValueT:
     return box[0]  # type: ignore[return-value]
 
 
+def gather(value: ValueT) -> list[ValueT]:
+    """Every rank's plain value, by rank, on every rank."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, bucket_bytes: int = 25 * 2**20) -> None:
+    """Sum of all ranks' gradients, on every rank, in buckets; a parameter that got none on this rank counts as zero."""
+    if not is_distributed():
+        return
+    bucket: list[torch.Tensor] = []
+    size = 0
+
+    def reduce() -> None:
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter.grad)
+        size += parameter.grad.nbytes
+        if size >= bucket_bytes:
+            reduce()
+            bucket, size = [], 0
+    if bucket:
+        reduce()
+
+
 @contextlib.contextmanager
 def main_first(world: World) -> Iterator[None]:
     """What rank 0 does alone: a `UserError` inside is raised on every rank, so that none waits for ever.

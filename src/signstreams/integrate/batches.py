@@ -16,6 +16,8 @@ from torch import Tensor
 from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.formats.crops import Crop
 
+NO_TOKEN = -100
+"""Pads text tokens: no tokenizer has it."""
 BUCKET_BATCHES = 8
 """Batches among which clips are sorted by length: enough to save padding, few enough to keep batches random."""
 
@@ -35,8 +37,8 @@ class Sample:
         nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.to_nodes`.
         pose: (T, P) float32, zeros where missing.
         present: Stream (crops, pose) to (T,) bool.
-        crops: Stream to the crop of each frame, None where missing; only until a frozen backbone has encoded it.
-        features: Stream with a frozen backbone to (T, D) float16, zeros where missing.
+        crops: Stream with a trained backbone to the crop of each frame, None where missing.
+        features: Stream with a frozen backbone to (T, D) or (T, L, D) float16, zeros where missing.
         tokens: Text tokens with the end token.
         gloss_ids: What CTC learns; None without annotation, or where a gloss is unknown.
     """
@@ -77,10 +79,10 @@ class Batch:
         clip_ids: Id of each clip.
         lengths: (B,) frames of each clip; what lies after is padding.
         nodes: (B, T, 79, 3) float32.
-        features: Stream to (B, T, D) float32 or float16; ``pose`` among them.
+        features: Stream to (B, T, D) or (B, T, L, D), float32 or float16; ``pose`` among them.
         present: Stream to (B, T) bool, False in padding.
         images: Stream with a trained backbone to uint8 (N, px, px, 3) of its N present frames, clip by clip.
-        tokens: (B, L) text tokens padded with 0.
+        tokens: (B, L) text tokens padded with `NO_TOKEN`.
         gloss_ids: Of each clip.
     """
 
@@ -133,7 +135,9 @@ def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_imag
         present={s: _pad([sample.present[s] for sample in samples], size) for s in samples[0].present},
         images=images,
         tokens=_pad(
-            [np.array(sample.tokens, dtype=np.int64) for sample in samples], max(len(s.tokens) for s in samples)
+            [np.array(sample.tokens, dtype=np.int64) for sample in samples],
+            max(len(s.tokens) for s in samples),
+            NO_TOKEN,
         ),
         gloss_ids=[sample.gloss_ids for sample in samples],
     )
@@ -172,8 +176,8 @@ def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator
     return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
 
 
-def _pad(arrays: list[np.ndarray], size: int) -> Tensor:
-    out = np.zeros((len(arrays), size, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+def _pad(arrays: list[np.ndarray], size: int, value: float = 0) -> Tensor:
+    out = np.full((len(arrays), size, *arrays[0].shape[1:]), value, dtype=arrays[0].dtype)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
     return torch.from_numpy(out)

@@ -1,9 +1,9 @@
-"""The corpus as the model sees it: every clip of the three splits, its streams aligned by frame index."""
+"""The corpus as the model sees it: every clip of the splits, by name and place; no frame is in memory yet."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,54 +15,51 @@ from signstreams.corpus.findings import few, raise_errors
 from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
-from signstreams.files import digest, sha256_file
-from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
-from signstreams.formats.crops import Crop, crops_digest, list_crops
-from signstreams.formats.landmarks import pose_index
+from signstreams.files import digest
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.formats.metadata import read_metadata
 from signstreams.ids import shown
-from signstreams.integrate.batches import Sample
-from signstreams.integrate.nodes import NUM_NODES, to_nodes
-from signstreams.streams import BoxState
+from signstreams.integrate.videos import (
+    Points,
+    ProcessedVideo,
+    check_lengths,
+    embed_points,
+    open_points,
+    read_videos,
+    say_left_out,
+)
 
 log = logging.getLogger(__name__)
-
-POSE_POINTS = (
-    "nose",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-)
-"""The seven body points of SignMusketeers."""
-POSE_DIM = 3 * len(POSE_POINTS)
-_POSE_COLUMNS = np.array([3 * pose_index(name) + channel for name in POSE_POINTS for channel in range(3)])
 
 MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Video:
-    """Arrays of one processed video.
+class ClipEntry:
+    """One clip: what is known of it without reading its frames.
 
     Attributes:
-        times_s: (T,) of its frames.
-        size_px: Width and height of the frame.
-        keypoints: (T, 543, 3); empty without MSKA.
-        pose: (T, 99).
-        states: Stream to (T,) of BoxState.
-        crops: Stream to frame index to crop.
+        clip_id: Its id.
+        split: train, val or test.
+        text: As in meta.csv, untouched.
+        gloss: Its glosses; None without annotation.
+        video: It lies in.
+        frames: Of the video, at the clip's stride.
+        tokens: Text tokens with the end token.
+        gloss_ids: What CTC learns; None without annotation, or where a gloss is unknown.
     """
 
-    times_s: np.ndarray
-    size_px: tuple[int, int]
-    keypoints: np.ndarray
-    pose: np.ndarray
-    states: dict[str, np.ndarray]
-    crops: dict[str, dict[int, Crop]]
+    clip_id: str
+    split: str
+    text: str
+    gloss: tuple[str, ...] | None
+    video: ProcessedVideo
+    frames: range
+    tokens: tuple[int, ...] = ()
+    gloss_ids: tuple[int, ...] | None = None
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
 
 
 @dataclass(frozen=True)
@@ -70,20 +67,28 @@ class ClipSet:
     """What a run learns from and is measured on.
 
     Attributes:
-        samples: Split to its clips, in the order of the index.
+        entries: Split to its clips, in the order of the index.
+        videos: All videos they lie in.
+        points: Arrays of these that need no backbone.
         vocabulary: Glosses of the train split; None without annotations.
-        digest: Of everything the samples were made from.
+        digest: Of everything the clips are made from.
     """
 
-    samples: dict[str, list[Sample]]
+    entries: dict[str, list[ClipEntry]]
+    videos: list[ProcessedVideo]
+    points: Points
     vocabulary: GlossVocabulary | None
     digest: str
 
 
-def load_clips(config: IntegrateConfig) -> ClipSet:
-    """Read clips, glosses and processed files of the three splits.
+def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:
+    """Read clips and glosses; gather the points of videos that lack them.
 
     Clips of quarantined videos are left out, and the log says how many.
+
+    Args:
+        config: Of the run.
+        splits: Only clips of these; without train there is no vocabulary.
 
     Raises:
         UserError: With everything that is wrong, one line a problem.
@@ -98,11 +103,13 @@ def load_clips(config: IntegrateConfig) -> ClipSet:
     glosses = _read_glosses(layout, [*clips, *absent])
     problems = [
         f"index/{split}.csv: no clip, expected at least one; divide the corpus anew (scripts/split_corpus.py)"
-        for split in SPLITS
+        for split in splits
         if not index[split]
     ]
     uses_glosses = glosses is not None and config.model.use_mska
-    vocabulary = GlossVocabulary.build(glosses, index["train"]) if glosses and uses_glosses else None
+    vocabulary = (
+        GlossVocabulary.build(glosses, index["train"]) if glosses and uses_glosses and "train" in splits else None
+    )
     if vocabulary is not None and len(vocabulary) == 1:  # no clip of train has glosses: nothing but the blank
         vocabulary = None
     if vocabulary is not None and config.data.unknown_gloss == "refuse":
@@ -111,26 +118,41 @@ def load_clips(config: IntegrateConfig) -> ClipSet:
     if config.data.subset_size is not None and config.data.subset_size < len(train):
         rows = numpy_rng(config.seed, "subset").choice(len(train), config.data.subset_size, replace=False)
         train = [train[row] for row in sorted(rows)]
-    chosen = [(split, clips[clip_id]) for split in SPLITS for clip_id in (train if split == "train" else index[split])]
-    samples, parts, data_problems = _make_samples(config, layout, chosen, glosses or {}, vocabulary)
-    problems += data_problems
+    chosen = [(split, clips[clip_id]) for split in splits for clip_id in (train if split == "train" else index[split])]
+
+    videos, quarantined, points, video_problems = _read_points(config, layout, {clip.video_id for _, clip in chosen})
+    problems += video_problems
+    say_left_out(sum(clip.video_id in quarantined for _, clip in chosen), quarantined)
+    entries, entry_problems = _make_entries(config, chosen, videos, points, glosses or {}, vocabulary)
+    problems += entry_problems
     if not problems:
         problems += [
             f"{config.root}: every clip of {split} lies in a quarantined video, expected one that could be read;"
             " see the contract's report"
-            for split in SPLITS
-            if not samples[split]
+            for split in splits
+            if not entries[split]
         ]
     if problems:
-        more = len(problems) - MAX_PROBLEMS
-        raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
-    return ClipSet(samples, vocabulary, digest(parts))
+        raise_few(problems)
+    parts = [
+        [e.split, e.clip_id, e.text, e.gloss, [e.frames.start, e.frames.stop, e.frames.step], e.video.video_id]
+        for split in splits
+        for e in entries[split]
+    ]
+    used = [[v.video_id, v.size_px, v.sources] for v in sorted(videos.values(), key=lambda v: v.video_id)]
+    return ClipSet(entries, list(videos.values()), points, vocabulary, digest([parts, used]))
+
+
+def raise_few(problems: list[str]) -> None:
+    """Raise the first `MAX_PROBLEMS`, and say how many more there are."""
+    more = len(problems) - MAX_PROBLEMS
+    raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
 
 
 def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
     processed = {path.stem for path in (layout.processed / "metadata").glob("*.json")}
     table = scan_meta(layout.meta, processed or None, allow_absent_videos=allow_absent_videos)
-    # clips that are in no split may lack their video; of the others `_make_samples` says what is absent
+    # clips that are in no split may lack their video; of the others `_make_entries` says what is absent
     raise_errors(issue for issue in table.issues if issue.rule != VIDEO_KNOWN.id)
     if table.absent:
         log.warning("%d clips lie in videos that are not there and are left out", len(table.absent))
@@ -158,163 +180,80 @@ def _unknown_glosses(index: dict[str, list[str]], glosses: dict[str, Gloss], voc
     return problems
 
 
-def _make_samples(
+def _read_points(
+    config: IntegrateConfig, layout: CorpusLayout, video_ids: Iterable[str]
+) -> tuple[dict[str, ProcessedVideo], list[str], Points, list[str]]:
+    """Videos, ids of quarantined ones, points, problems."""
+    kinds = ["tracks", "pose", *(["keypoints"] if config.model.use_mska else []), *config.model.backbones]
+    videos, quarantined, problems = read_videos(layout, sorted(video_ids), kinds)
+    points = open_points(config.features, uses_nodes=config.model.use_mska)
+    problems += embed_points(layout, videos.values(), points)
+    stores = {"times": points.times_s, "pose": points.pose} | ({"nodes": points.nodes} if points.nodes else {})
+    problems += check_lengths(layout, videos.values(), stores)
+    return videos, quarantined, points, problems
+
+
+def _make_entries(
     config: IntegrateConfig,
-    layout: CorpusLayout,
     chosen: list[tuple[str, Clip]],
+    videos: dict[str, ProcessedVideo],
+    points: Points,
     glosses: dict[str, Gloss],
     vocabulary: GlossVocabulary | None,
-) -> tuple[dict[str, list[Sample]], list[object], list[str]]:
-    """Samples of each split, what they were made from (plain values), and problems."""
-    by_video: dict[str, list[int]] = {}
-    for row, (_, clip) in enumerate(chosen):
-        by_video.setdefault(clip.video_id, []).append(row)
-    made: dict[int, Sample] = {}
-    parts: list[object] = []
-    problems: list[str] = []
-    num_left_out = 0
-    for video_id, rows in sorted(by_video.items()):
+) -> tuple[dict[str, list[ClipEntry]], list[str]]:
+    """Entries of each split, and problems of clips whose videos are in order."""
+    entries: dict[str, list[ClipEntry]] = {split: [] for split in SPLITS}
+    problems = []
+    num_thinned = 0
+    for split, clip in chosen:
+        video = videos.get(clip.video_id)
+        if video is None or clip.video_id not in points.times_s.records:
+            continue  # quarantined, or its problem is told already
         try:
-            video, video_digest = _read_video(config, layout, video_id)
-        except UserError as error:
-            problems += error.problems
-            continue
-        if video is None:
-            num_left_out += len(rows)
-            continue
-        for row in rows:
-            split, clip = chosen[row]
-            try:
-                made[row] = _sample(config, split, clip, video, glosses.get(clip.clip_id), vocabulary)
-            except ValueError as error:
-                problems.append(f"clip {shown(clip.clip_id)}: {error}")
-                continue
-            gloss = made[row].gloss
-            span = [clip.start_s, clip.end_s]
-            parts.append([split, clip.clip_id, clip.text, None if gloss is None else list(gloss), span, video_digest])
-    if num_left_out:
-        log.warning("%d clips lie in quarantined videos and are left out", num_left_out)
-    samples = {split: [made[row] for row in sorted(made) if chosen[row][0] == split] for split in SPLITS}
-    return samples, sorted(parts, key=str), problems
-
-
-def _read_video(config: IntegrateConfig, layout: CorpusLayout, video_id: str) -> tuple[Video | None, str]:
-    """Arrays and digest of a video; None when it is quarantined.
-
-    Raises:
-        UserError: With every file that is absent or wrong.
-    """
-    path = layout.metadata(video_id)
-    try:
-        metadata = read_metadata(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected a processed video; run scripts/extract_rois_v2.py") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; extract the video again") from None
-    if metadata.status == "quarantined":
-        return None, ""
-    streams = list(config.model.backbones)
-    readers = {
-        "tracks": (layout.tracks(video_id), read_tracks),
-        "pose": (layout.pose(video_id), read_pose),
-        "keypoints": (layout.keypoints(video_id), read_keypoints),
-        **{stream: (layout.crops(stream, video_id), list_crops) for stream in streams},
-    }
-    if not config.model.use_mska:
-        del readers["keypoints"]
-    found, problems = {}, []
-    for name, (file, read) in readers.items():
-        try:
-            found[name] = read(file)
-        except FileNotFoundError:
-            problems.append(f"{file}: no such file, expected the video's {name}; extract the video again")
+            frames = _frames(config, clip, points.times_s[clip.video_id])
         except ValueError as error:
-            text = str(error).removeprefix(f"{file}: ")
-            problems.append(f"{file}: {text}; extract the video again")
-    if problems:
-        raise UserError(problems)
-    tracks, pose = found["tracks"], found["pose"].pose
-    keypoints = found["keypoints"].keypoints if "keypoints" in found else np.zeros((len(pose), 0, 3), np.float32)
-    for name, size in (("pose", len(pose)), ("keypoints", len(keypoints))):
-        if size != len(tracks.times_s):
-            problems.append(
-                f"{layout.processed / name / video_id}.npz: {size} frames, but tracks has {len(tracks.times_s)};"
-                " extract the video again"
-            )
-    if not np.isfinite(pose).all() or not np.isfinite(keypoints).all():
-        problems.append(f"{video_id}: pose or keypoints hold values that are not finite; extract the video again")
-    if problems:
-        raise UserError(problems)
-    files = [file for name, (file, _) in readers.items() if name not in streams]
-    digests = [*map(sha256_file, files), *(crops_digest(found[stream]) for stream in streams)]
-    video = Video(
-        tracks.times_s,
-        (metadata.width_px, metadata.height_px),
-        keypoints,
-        pose,
-        {stream: tracks.streams[stream].state for stream in streams},
-        {stream: {crop.frame: crop for crop in found[stream]} for stream in streams},
-    )
-    return video, digest([metadata.width_px, metadata.height_px, *digests])
+            problems.append(f"clip {shown(clip.clip_id)}: {error}")
+            continue
+        num_thinned += frames.step != config.data.frame_stride
+        gloss = glosses.get(clip.clip_id)
+        labels = None if gloss is None else gloss.labels
+        is_known = vocabulary is not None and labels is not None and not vocabulary.unknown(labels)
+        ids = tuple(vocabulary.encode(labels)) if is_known and vocabulary is not None and labels is not None else None
+        entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
+    if num_thinned:
+        log.info(
+            "%d clips are longer than data.max_frames (%d): taken with a greater stride",
+            num_thinned,
+            config.data.max_frames,
+        )
+    return entries, problems
 
 
-def _sample(
-    config: IntegrateConfig,
-    split: str,
-    clip: Clip,
-    video: Video,
-    gloss: Gloss | None,
-    vocabulary: GlossVocabulary | None,
-) -> Sample:
-    """One clip.
+def _frames(config: IntegrateConfig, clip: Clip, times_s: np.ndarray) -> range:
+    """Frames of a clip at its stride.
 
     Raises:
         ValueError: When it has no text, no frame, or too many.
     """
     if not clip.text.strip():
         raise ValueError("has no text, expected one to translate into; fill in meta.csv, or take it out of the index")
-    times_s = video.times_s
-    inside = np.ones(len(times_s), dtype=bool)
+    start, stop = 0, len(times_s)
     if clip.start_s is not None and clip.end_s is not None:
-        inside = (times_s >= clip.start_s) & (times_s < clip.end_s)
-    frames = np.flatnonzero(inside)[:: config.data.frame_stride]
+        start, stop = (int(place) for place in np.searchsorted(times_s, (clip.start_s, clip.end_s)))
+    stride, most = config.data.frame_stride, config.data.max_frames
+    frames = range(start, stop, stride)
     if not len(frames):
         raise ValueError(
             f"covers no frame of video {shown(clip.video_id)} ({len(times_s)} frames); check its start and end"
         )
-    if len(frames) > config.data.max_frames:
-        raise ValueError(
-            f"has {len(frames)} frames, expected at most {config.data.max_frames}; raise data.max_frames or"
-            " data.frame_stride, or cut the clip"
-        )
-    present, crops = {}, {}
-    for stream, states in video.states.items():
-        has_box = states[frames] != BoxState.MISSING
-        crops[stream] = [
-            video.crops[stream].get(int(f)) if there else None for f, there in zip(frames, has_box, strict=True)
-        ]
-        present[stream] = np.array([crop is not None for crop in crops[stream]])
-    pose = video.pose[frames][:, _POSE_COLUMNS].reshape(len(frames), -1, 3)  # (T, 7, 3)
-    visible = pose[..., 2] > 0
-    if config.model.use_pose:
-        present["pose"] = visible.any(axis=1)
-    if config.model.use_mska:
-        nodes = to_nodes(video.keypoints[frames], *video.size_px)
-    else:
-        nodes = np.zeros((len(frames), NUM_NODES, 3), np.float32)
-    labels = None if gloss is None else gloss.labels
-    is_known = vocabulary is not None and labels is not None and not vocabulary.unknown(labels)
-    return Sample(
-        clip.clip_id,
-        split,
-        clip.text,
-        labels,
-        nodes,
-        np.where(visible[..., None], pose, 0.0).reshape(len(frames), POSE_DIM).astype(np.float32),
-        present,
-        crops,
-        gloss_ids=vocabulary.encode(labels) if is_known and vocabulary is not None and labels is not None else None,
-    )
+    if len(frames) > most:
+        if config.data.long_clips == "refuse":
+            raise ValueError(
+                f"has {len(frames)} frames, expected at most {most}; raise data.max_frames or data.frame_stride, set"
+                " data.long_clips to stride, or cut the clip"
+            )
+        frames = range(start, stop, -(-(stop - start) // most))
+    return frames
 
 
 def backbone_files(specs: dict[str, str]) -> dict[str, Path]:

@@ -8,11 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstreams.config.decoder import DecodingConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import GlossVocabulary
-from signstreams.integrate.batches import Batch, ReadImages, Sample, collate, in_order
+from signstreams.engine import distributed
+from signstreams.engine.distributed import World
+from signstreams.integrate.batches import Batch, ReadImages, collate, in_order
+from signstreams.integrate.clips import Clips
+from signstreams.integrate.data import ClipEntry
 from signstreams.integrate.losses import (
     BLANK_ID,
+    CTC,
+    DISTILLATION,
+    TRANSLATION,
     Term,
     ctc_loss,
     ctc_usable,
@@ -22,8 +30,10 @@ from signstreams.integrate.losses import (
 from signstreams.integrate.model import Encoded, MultistreamModel
 from signstreams.integrate.scores import WordErrors, translation_scores, word_errors
 from signstreams.integrate.text import TextTokenizer
+from signstreams.progress import Progress
 
-TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
+GREEDY = DecodingConfig(num_beams=1)
+"""Of evaluations during training."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +75,6 @@ def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, l
     return Losses(terms, num_skipped)
 
 
-def total_loss(losses: Losses, weights: dict[str, float]) -> Tensor:
-    """Weighted sum of the means."""
-    parts = [weight * losses.terms[name].mean for name, weight in weights.items() if name in losses.terms]
-    return torch.stack(parts).sum()
-
-
 def ctc_greedy(logits: Tensor, num_steps: Tensor) -> list[list[int]]:
     """Best label of each step, repeats merged, blanks dropped; only a clip's own steps count.
 
@@ -91,12 +95,12 @@ class Prediction:
     """One clip's hypotheses.
 
     Attributes:
-        sample: The clip.
+        entry: The clip.
         text: Translation.
         glosses: Head to gloss sequence; empty without glosses.
     """
 
-    sample: Sample
+    entry: ClipEntry
     text: str
     glosses: dict[str, list[str]]
 
@@ -121,7 +125,7 @@ class Evaluation:
         """`translation_scores` against the untouched texts."""
         return translation_scores(
             [prediction.text for prediction in self.predictions],
-            [prediction.sample.text for prediction in self.predictions],
+            [prediction.entry.text for prediction in self.predictions],
         )
 
     def best_head(self) -> str | None:
@@ -132,48 +136,65 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: MultistreamModel,
-    samples: list[Sample],
+    clips: Clips,
     config: IntegrateConfig,
     tokenizer: TextTokenizer,
     vocabulary: GlossVocabulary | None,
-    device: torch.device,
+    world: World,
     *,
+    decoding: DecodingConfig = GREEDY,
     read_images: ReadImages | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Losses and greedy decodings of ``samples``; no augmentation, no dropout, always the same."""
+    """Losses and decodings of clips; no augmentation, no dropout, always the same. Processes share the batches."""
     was_training = model.training
     model.eval()
     sums: dict[str, list[float]] = {}
-    found: dict[int, Prediction] = {}
+    found: list[tuple[int, str, dict[str, list[str]]]] = []
     num_skipped = 0
-    for rows in in_order([sample.num_frames for sample in samples], config.data.batch_size):
-        chosen = [samples[row] for row in rows]
-        batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(device)
-        encoded = model.encode(batch)
-        losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
+    for rows in in_order(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
+        chosen = [clips[row] for row in rows]
+        batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(world.device)
+        with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config.optim.precision == "bf16"):
+            encoded = model.encode(batch)
+            losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
+            texts = model.translate(encoded, decoding)
         num_skipped += losses.num_ctc_skipped
         for name, term in losses.terms.items():
             total = sums.setdefault(name, [0.0, 0])
             total[0] += float(term.total)
             total[1] += term.count
-        texts = model.translate(encoded)
         glosses = {head: ctc_greedy(scores, encoded.num_steps) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
-            found[row] = Prediction(samples[row], tokenizer.decode(texts[place]), decoded)
+            found.append((row, tokenizer.decode(texts[place]), decoded))
+        if progress is not None:
+            progress.advance(len(rows))
     model.train(was_training)
+    return _joined(distributed.gather((found, sums, num_skipped)), clips, config)
+
+
+def _joined(shares: list[Any], clips: Clips, config: IntegrateConfig) -> Evaluation:
+    """What all processes found, in the order of the split."""
+    by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
+    sums: dict[str, list[float]] = {}
+    for _, other, _ in shares:
+        for name, (total, count) in other.items():
+            entry = sums.setdefault(name, [0.0, 0])
+            entry[0] += total
+            entry[1] += count
     means = {name: total / max(1, count) for name, (total, count) in sums.items()}
     weights = loss_weights(config, distils=True)
     means["total"] = sum(weight * means[name] for name, weight in weights.items() if name in means)
-    predictions = [found[row] for row in range(len(samples))]
-    return Evaluation(predictions, means, num_skipped, _word_errors(predictions))
+    predictions = [Prediction(entry, *by_row[row]) for row, entry in enumerate(clips.entries)]
+    return Evaluation(predictions, means, sum(skipped for _, _, skipped in shares), _word_errors(predictions))
 
 
 def _word_errors(predictions: list[Prediction]) -> dict[str, WordErrors]:
     errors: dict[str, WordErrors] = {}
     for prediction in predictions:
-        if prediction.sample.gloss is not None:
+        if prediction.entry.gloss is not None:
             for head, glosses in prediction.glosses.items():
-                edits = word_errors(glosses, prediction.sample.gloss)
+                edits = word_errors(glosses, prediction.entry.gloss)
                 errors[head] = errors.get(head, WordErrors()) + edits
     return errors

@@ -18,10 +18,14 @@ class StreamProjector(nn.Module):
     """Features of one visual stream to steps aligned with MSKA's (SignMusketeers projects its streams alike).
 
     A frame in which the stream is missing gives a learned embedding, whatever stands in its place.
+
+    Args:
+        num_layers: Of a backbone whose every block gives features: their weighted sum is learned, from equal weights.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, dropout: float) -> None:
+    def __init__(self, in_dim: int, out_dim: int, dropout: float, num_layers: int | None = None) -> None:
         super().__init__()
+        self.layer_weights = nn.Parameter(torch.zeros(num_layers)) if num_layers else None
         self.project = nn.Sequential(
             nn.LayerNorm(in_dim),
             nn.Linear(in_dim, out_dim),
@@ -34,7 +38,9 @@ class StreamProjector(nn.Module):
         self.pool = nn.Conv1d(out_dim, out_dim, POOL_KERNEL, TIME_STRIDE, POOL_KERNEL // 2)
 
     def forward(self, features: Tensor, present: Tensor, lengths: Tensor) -> Tensor:
-        """Features (B, T, D), where they are there (B, T) bool, and frames (B,), to (B, S, P)."""
+        """Features (B, T, D) or (B, T, L, D), where they are there (B, T) bool, and frames (B,), to (B, S, P)."""
+        if self.layer_weights is not None:
+            features = torch.einsum("btld,l->btd", features, self.layer_weights.softmax(dim=0))
         x = torch.where(present[..., None], features, 0.0)  # NaN or noise in a missing frame goes no further
         x = torch.where(present[..., None], self.project(x), self.missing)  # (B, T, P)
         x = x * time_mask(lengths, x.shape[1])[..., None]  # padding looks like the end of the clip
@@ -46,14 +52,20 @@ class FusionEncoder(nn.Module):
 
     Args:
         visual_dims: Stream with frames to its feature width.
+        num_layers: Stream whose features come from several blocks to their number.
         step_dims: Stream that already is at stride 4 (MSKA) to its width.
     """
 
-    def __init__(self, visual_dims: dict[str, int], step_dims: dict[str, int], config: ModelConfig) -> None:
+    def __init__(
+        self, visual_dims: dict[str, int], step_dims: dict[str, int], num_layers: dict[str, int], config: ModelConfig
+    ) -> None:
         super().__init__()
         width = config.projection_dim
         self.projectors = nn.ModuleDict(
-            {name: StreamProjector(dim, width, config.dropout) for name, dim in visual_dims.items()}
+            {
+                name: StreamProjector(dim, width, config.dropout, num_layers.get(name))
+                for name, dim in visual_dims.items()
+            }
         )
         self.step_projectors = nn.ModuleDict(
             {name: nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for name, dim in step_dims.items()}
@@ -80,7 +92,7 @@ class FusionEncoder(nn.Module):
         """Streams to memory.
 
         Args:
-            visual: Stream to features (B, T, D) and presence (B, T).
+            visual: Stream to features (B, T, D) or (B, T, L, D) and presence (B, T).
             steps: Stream to (B, S, C).
             lengths: (B,) frames of each clip.
 

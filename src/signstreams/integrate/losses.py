@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.integrate.text import PAD
+from signstreams.engine import distributed
+from signstreams.integrate.batches import NO_TOKEN, Batch
+from signstreams.integrate.mska import num_steps
 
 BLANK_ID = 0
+TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,17 @@ def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) 
 
     Args:
         logits: (B, L, vocabulary).
-        tokens: (B, L), padded with 0.
+        tokens: (B, L), padded with `NO_TOKEN`.
         label_smoothing: Share of the target spread over the vocabulary.
     """
     total = F.cross_entropy(
         logits.float().flatten(0, 1),
         tokens.flatten(),
-        ignore_index=PAD,
+        ignore_index=NO_TOKEN,
         label_smoothing=label_smoothing,
         reduction="sum",
     )
-    return Term(total, int((tokens != PAD).sum()))
+    return Term(total, int((tokens != NO_TOKEN).sum()))
 
 
 def ctc_steps_needed(labels: list[int]) -> int:
@@ -98,3 +101,25 @@ def distillation_loss(logits: dict[str, Tensor], mask: Tensor) -> Term:
     log_teacher = teacher.clamp_min(1e-12).log()
     total = (teacher * (log_teacher - log_probs)).sum()
     return Term(total, int(mask.sum()))
+
+
+def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
+    """By how many items each term of a joint batch is divided: tokens, clips with usable glosses, steps.
+
+    Args:
+        batches: This process's parts of the joint batch.
+        device: Where processes exchange numbers.
+    """
+    counts = torch.zeros(3, dtype=torch.int64)
+    for batch in batches:
+        steps = num_steps(batch.lengths)
+        usable, _ = ctc_usable(batch.gloss_ids, steps.tolist())
+        counts += torch.tensor([int((batch.tokens != NO_TOKEN).sum()), len(usable), int(steps.sum())])
+    joint = distributed.all_reduce_sum(counts.to(device)).tolist()
+    return dict(zip((TRANSLATION, CTC, DISTILLATION), joint, strict=True))
+
+
+def total_loss(terms: dict[str, Term], weights: dict[str, float], counts: dict[str, int]) -> Tensor:
+    """Weighted sum of the terms' totals, each over the count of the joint batch."""
+    parts = [weight * terms[name].total / max(1, counts[name]) for name, weight in weights.items() if name in terms]
+    return torch.stack(parts).sum()

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from signstreams.backbones.load import Backbone
+from signstreams.config.decoder import DecodingConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.fusion import FusionEncoder
@@ -47,6 +48,7 @@ class MultistreamModel(nn.Module):
         config: Of the run.
         feature_dims: Stream with crops, and ``pose``, to the width of its features.
         backbones: Stream to its backbone, of those that are trained; the others' features come with the batch.
+        num_layers: Stream whose features come from every block of its backbone to the number of blocks.
         num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
         vocab_size: Number of text tokens.
     """
@@ -57,6 +59,7 @@ class MultistreamModel(nn.Module):
         *,
         feature_dims: dict[str, int],
         backbones: dict[str, Backbone],
+        num_layers: dict[str, int] | None = None,
         num_glosses: int | None,
         vocab_size: int,
     ) -> None:
@@ -65,7 +68,7 @@ class MultistreamModel(nn.Module):
         self.backbones = nn.ModuleDict(backbones)
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
         step_dims = {f"mska_{stream}": self.mska.channels for stream in self.mska.encoders} if self.mska else {}
-        self.fusion = FusionEncoder(feature_dims, step_dims, config.model)
+        self.fusion = FusionEncoder(feature_dims, step_dims, num_layers or {}, config.model)
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
         self.gloss_map: nn.Module | None = None
         self.gloss_join: nn.Module | None = None
@@ -100,7 +103,8 @@ class MultistreamModel(nn.Module):
         return Encoded(memory, mask, num_steps(batch.lengths), logits)
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
-        """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` (B, L) are padded with 0."""
+        """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
+        tokens = tokens.clamp(min=PAD)  # padding comes after every token that counts
         return self.decoder(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
             attention_mask=encoded.mask,
@@ -108,13 +112,14 @@ class MultistreamModel(nn.Module):
         ).logits
 
     @torch.no_grad()
-    def translate(self, encoded: Encoded) -> list[list[int]]:
-        """Greedy decoding: token ids of each clip, the end token included where it came."""
+    def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
+        """Beam search (greedy with one beam): token ids of each clip, the end token included where it came."""
         out = self.decoder.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
             attention_mask=encoded.mask,
             generation_config=GenerationConfig(
-                num_beams=1,
+                num_beams=decoding.num_beams,
+                length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
                 do_sample=False,
                 max_new_tokens=self.max_tokens,
                 pad_token_id=PAD,
@@ -139,8 +144,11 @@ class MultistreamModel(nn.Module):
         if stream not in self.backbones:
             return batch.features[stream].float(), present
         backbone = self.backbones[stream]
-        features = torch.zeros(*present.shape, backbone.embed_dim, device=present.device)
-        parts = [backbone(backbone.normalize(images)) for images in batch.images[stream].split(IMAGES_PER_CALL)]
+        is_layered = self.fusion.projectors[stream].layer_weights is not None
+        shape = (backbone.num_layers, backbone.embed_dim) if is_layered else (backbone.embed_dim,)
+        features = torch.zeros(*present.shape, *shape, device=present.device)  # (B, T, D) or (B, T, L, D)
+        encode = backbone.layer_tokens if is_layered else backbone
+        parts = [encode(backbone.normalize(images)) for images in batch.images[stream].split(IMAGES_PER_CALL)]
         if parts:
             features[present] = torch.cat(parts).float()  # crops come in the order of the mask's own frames
         return features, present

@@ -53,7 +53,7 @@ HAND_ROOTS = {"left": "hand_l.wrist", "right": "hand_r.wrist"}
 _INDEX = {name: index for index, name in enumerate(KEYPOINT_NAMES)}
 _FIRST = np.array([_INDEX[node[0]] for node in BODY_NODES])
 _LAST = np.array([_INDEX[node[-1]] for node in BODY_NODES])  # equal to _FIRST but for a mean of two
-_SHOULDERS = [_INDEX["pose.left_shoulder"], _INDEX["pose.right_shoulder"]]
+_SHOULDERS = [BODY_NODES.index((f"pose.{side}_shoulder",)) for side in ("left", "right")]
 
 UNITS = 3.0
 """A coordinate of 1 is so many half shoulder widths: half the width of the signing space."""
@@ -61,43 +61,62 @@ MIN_UNIT_PX = 1.0
 
 
 def to_nodes(keypoints: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """Keypoints of a clip (T, 543, 3) to nodes (T, 79, 3): `gather_nodes`, then `place_nodes`."""
+    return place_nodes(gather_nodes(keypoints), width_px, height_px)
+
+
+def gather_nodes(keypoints: np.ndarray) -> np.ndarray:
+    """The 79 nodes among the points, where they are in the frame.
+
+    Args:
+        keypoints: (T, 543, 3) x and y as fractions of the frame, confidence; missing points (-1, -1, 0).
+
+    Returns:
+        (T, 79, 3) float32 likewise; a mean of two points is there when both are.
+    """
+    first, last = keypoints[:, _FIRST], keypoints[:, _LAST]  # (T, 79, 3)
+    nodes = (first + last) / 2
+    nodes[..., 2] = np.minimum(first[..., 2], last[..., 2])
+    return np.where(nodes[..., 2:] > 0, nodes, np.array((-1, -1, 0), nodes.dtype)).astype(np.float32, copy=False)
+
+
+def place_nodes(gathered: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     """Nodes of a clip, centred between the shoulders and scaled by their distance.
 
     Centre and scale are medians over the clip: a scale of each frame would add jitter. Where no frame has both
     shoulders, the points' own median and spread stand in.
 
     Args:
-        keypoints: (T, 543, 3) x and y as fractions of the frame, confidence; missing points (-1, -1, 0).
+        gathered: (T, 79, 3) of `gather_nodes`.
         width_px: Width of the frame.
         height_px: Height of the frame.
 
     Returns:
         (T, 79, 3) float32: x right, y down, in units of three half shoulder widths; confidence. Missing: all zero.
     """
-    first, last = keypoints[:, _FIRST], keypoints[:, _LAST]  # (T, 79, 3)
-    nodes = ((first + last) / 2).astype(np.float64)
-    nodes[..., 2] = np.minimum(first[..., 2], last[..., 2])  # a mean of two is there when both are
-    size_px = np.array([width_px, height_px], dtype=np.float64)
-    points_px = nodes[..., :2] * size_px  # (T, 79, 2)
+    nodes = gathered.astype(np.float64)
+    points_px = nodes[..., :2] * np.array([width_px, height_px], dtype=np.float64)  # (T, 79, 2)
     present = nodes[..., 2] > 0  # (T, 79)
-    centre_px, unit_px = _frame_of_reference(keypoints, size_px, points_px[present])
+    centre_px, unit_px = _frame_of_reference(points_px, present, (width_px, height_px))
     nodes[..., :2] = (points_px - centre_px) / (UNITS * unit_px)
     return np.where(present[..., None], nodes, 0.0).astype(np.float32)
 
 
-def _frame_of_reference(keypoints: np.ndarray, size_px: np.ndarray, present_px: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre (2,) and half shoulder width, in px."""
-    shoulders = keypoints[:, _SHOULDERS].astype(np.float64)  # (T, 2, 3)
-    shoulders = shoulders[(shoulders[..., 2] > 0).all(axis=1)]
-    if len(shoulders):
-        places_px = shoulders[..., :2] * size_px  # (T', 2, 2)
+def _frame_of_reference(
+    points_px: np.ndarray, present: np.ndarray, size_px: tuple[int, int]
+) -> tuple[np.ndarray, float]:
+    """Centre (2,) and half shoulder width, in px, of nodes (T, 79, 2) that are there (T, 79)."""
+    both = present[:, _SHOULDERS].all(axis=1)
+    if both.any():
+        places_px = points_px[both][:, _SHOULDERS]  # (T', 2, 2)
         centre_px = np.median(places_px.mean(axis=1), axis=0)
         unit_px = float(np.median(np.linalg.norm(places_px[:, 0] - places_px[:, 1], axis=-1))) / 2
-    elif len(present_px):
-        centre_px = np.median(present_px, axis=0)
-        unit_px = float(np.median(np.linalg.norm(present_px - centre_px, axis=-1)))
+    elif present.any():
+        there_px = points_px[present]
+        centre_px = np.median(there_px, axis=0)
+        unit_px = float(np.median(np.linalg.norm(there_px - centre_px, axis=-1)))
     else:
-        return size_px / 2, float(size_px[0])
+        return np.array(size_px, dtype=np.float64) / 2, float(size_px[0])
     return centre_px, max(unit_px, MIN_UNIT_PX)
 
 

@@ -1,77 +1,41 @@
-"""What a run leaves at its end: predictions, scores, and the list of its files."""
+"""What a run and its evaluation leave: predictions, scores, and the list of files."""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment
-from signstreams.files import write_json, write_text
-from signstreams.integrate.batches import Sample
+from signstreams.integrate.curves import draw
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.training import BEST, LAST, METRICS
 
-log = logging.getLogger(__name__)
-
 TOKENIZER, GLOSSES, CONFIG = "tokenizer.json", "gloss_vocabulary.json", "config.json"
 PREDICTIONS, SCORES, ARTIFACTS = "predictions.csv", "scores.json", "artifacts.json"
-FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, PREDICTIONS, SCORES, ARTIFACTS]
+CURVES = "curves.png"
+FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS]
+"""Of a training run; predictions and scores are the evaluation's."""
 SELECTION = "best.pt: highest BLEU-4 on val, of equals the lowest translation loss; gloss head: lowest WER on val"
 PREDICTION_COLUMNS = ("clip_id", "split", "reference", "hypothesis", "gloss_reference", "gloss_hypothesis")
 
 
-def finish(
-    experiment: Experiment,
-    val: Evaluation,
-    test: Evaluation,
-    head: str | None,
-    train: list[Sample],
-    model: nn.Module,
-) -> dict[str, Any]:
-    """Write predictions, scores and the list of artifacts."""
-    folder = experiment.folder
-    write_text(folder / PREDICTIONS, predictions_csv([val, test], head))
-    best = checkpoint.load(experiment.state / BEST)
-    content = {
-        "split": "test",
-        "num_clips": len(test.predictions),
-        **split_scores(test, head),
-        "val": {"num_clips": len(val.predictions), **split_scores(val, head)},
-        "decoding": "greedy",
-        "selection": SELECTION,
-        "best_step": best["step"],
-        "num_train_clips": len(train),
-        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
+def write_training(experiment: Experiment) -> None:
+    """Show the run's files in its folder, and list them."""
     for name in (BEST, LAST, METRICS):
         experiment.publish(name)
-    artifacts = {
-        "best": BEST,
-        "last": LAST,
-        "metrics": METRICS,
-        "tokenizer": TOKENIZER,
-        "config": CONFIG,
-        "predictions": PREDICTIONS,
-    }
+    names = {"best": BEST, "last": LAST, "metrics": METRICS, "tokenizer": TOKENIZER, "config": CONFIG, "curves": CURVES}
     if (experiment.state / GLOSSES).exists():
-        artifacts["gloss_vocabulary"] = GLOSSES
-    write_json(folder / SCORES, content)
-    experiment.write_artifacts(
-        {kind: folder / name for kind, name in {**artifacts, "scores": SCORES}.items()}, ARTIFACTS
-    )
-    log.info("test: BLEU-4 %.2f, chrF %.2f%s", content["bleu_4"], content["chrf"], _wer_text(content))
-    log.info("scores: %s", folder / SCORES)
-    return content
+        names["gloss_vocabulary"] = GLOSSES
+    draw(experiment.state / METRICS, experiment.folder / CURVES, title=experiment.folder.name)
+    experiment.write_artifacts({kind: experiment.folder / name for kind, name in names.items()}, ARTIFACTS)
 
 
 def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
     """Scores of one split as plain values; gloss scores by the named head."""
-    scores: dict[str, Any] = {**result.translation(), "losses": result.losses}
+    scores: dict[str, Any] = {"num_clips": len(result.predictions), **result.translation(), "losses": result.losses}
     if head is not None and head in result.word_errors:
         errors = result.word_errors[head]
         scores["gloss"] = {
@@ -87,26 +51,35 @@ def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
     return scores
 
 
-def _wer_text(content: dict[str, Any]) -> str:
+def scores_line(split: str, content: Mapping[str, Any]) -> str:
+    """``"test: BLEU-4 12.30, chrF 33.10, gloss WER 41.0 (fuse head)"``."""
     gloss = content.get("gloss")
-    return f", gloss WER {gloss['wer']:.1f} ({gloss['head']} head)" if gloss else ""
+    heard = f", gloss WER {gloss['wer']:.1f} ({gloss['head']} head)" if gloss else ""
+    return f"{split}: BLEU-4 {content['bleu_4']:.2f}, chrF {content['chrf']:.2f}{heard}"
 
 
-def predictions_csv(results: list[Evaluation], head: str | None) -> str:
+def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
+    """A row a clip, split by split, in the order of the index."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(PREDICTION_COLUMNS)
-    for result in results:
+    for split, result in results.items():
         for prediction in result.predictions:
-            sample = prediction.sample
+            entry = prediction.entry
             writer.writerow(
                 [
-                    sample.clip_id,
-                    sample.split,
-                    sample.text,
+                    entry.clip_id,
+                    split,
+                    entry.text,
                     prediction.text,
-                    " ".join(sample.gloss or ()),
+                    " ".join(entry.gloss or ()),
                     " ".join(prediction.glosses.get(head, [])) if head else "",
                 ]
             )
     return buffer.getvalue()
+
+
+def beside(checkpoint_path: Path, name: str) -> Path:
+    """A file of the run that ``checkpoint_path`` belongs to; ``state/best.pt`` counts as ``best.pt``."""
+    folder = checkpoint_path.parent
+    return (folder.parent if folder.name == "state" else folder) / name

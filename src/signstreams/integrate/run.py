@@ -1,190 +1,166 @@
-"""One run, from config to scores: read, encode, train, score the best model on test, write what was made."""
+"""One training run, from config to the best model: read, embed, train, choose by val."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-
-from signstreams.backbones.load import Backbone, load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
+from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint, distributed
+from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.formats.layout import SPLITS
-from signstreams.ids import shown
-from signstreams.integrate.batches import Sample
-from signstreams.integrate.data import MAX_PROBLEMS, POSE_DIM, ClipSet, backbone_files, load_clips
+from signstreams.integrate.build import FORMAT, build_model, take_weights
+from signstreams.integrate.data import ClipSet
 from signstreams.integrate.evaluate import evaluate
-from signstreams.integrate.features import ImageReader, encode_frozen, fitting_px
-from signstreams.integrate.model import POSE_STREAM, MultistreamModel
+from signstreams.integrate.images import ImageReader
+from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
 from signstreams.integrate.nodes import stream_nodes_manifest
-from signstreams.integrate.results import CONFIG, FILES, GLOSSES, TOKENIZER, finish
+from signstreams.integrate.results import CONFIG, FILES, GLOSSES, TOKENIZER, write_training
 from signstreams.integrate.text import TextTokenizer
-from signstreams.integrate.training import BEST, LAST, Trainer
+from signstreams.integrate.training import LAST, Trainer
+from signstreams.integrate.videos import extraction_settings
 
 log = logging.getLogger(__name__)
 
-FORMAT = "signstreams_multistream_v9"
 
-
-def run(config: IntegrateConfig) -> dict[str, Any]:
-    """Train and score; the content of ``scores.json``.
+def run(config: IntegrateConfig) -> None:
+    """Train; ``best.pt`` is what was best on val.
 
     Raises:
         UserError: With everything that is wrong with config, data or folder, one line a problem.
+        SystemExit: The system asked the run to stop; a checkpoint was written.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("torchrun: found several processes, expected one: multistream v9 trains in a single process")
-    device = distributed.start(device=config.device).device
-    clips, backbones, digests = _inputs(config)
-    fingerprint = Fingerprint(config.identity(digests), clips.digest)
-    with Experiment.claim(
+    world = distributed.start(distributed=config.distributed, device=config.device)
+    try:
+        clips, backbones = read_inputs(config, world)
+        identity = config.identity(backbones.digests, init_digest=_init_digest(config))
+        fingerprint = Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
+        with contextlib.ExitStack() as stack:
+            experiment = None
+            with distributed.main_first(world):
+                if world.is_main:
+                    experiment = stack.enter_context(_claim(config, fingerprint))
+                    experiment.write_params(_params(config, backbones), CONFIG)
+            _run(config, clips, backbones, experiment, world)
+    finally:
+        distributed.close()
+
+
+def _claim(config: IntegrateConfig, fingerprint: Fingerprint) -> Experiment:
+    experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
         files=FILES,
         on_conflict=config.on_conflict,
-        restart=config.resume == "never",
-    ) as experiment:
-        if config.resume == "must" and not (experiment.state / LAST).exists():
-            raise UserError(f"{config.output_dir}: found no checkpoint to resume, expected one; use --resume auto")
-        experiment.write_params(_params(config, digests), CONFIG)
-        return _run(config, clips, backbones, experiment, device)
+        restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
+    )
+    if config.resume == "must" and not (experiment.state / LAST).exists():
+        experiment.close()
+        raise UserError(f"{config.output_dir}: found no checkpoint to resume, expected one; use --resume auto")
+    return experiment
 
 
-def _inputs(config: IntegrateConfig) -> tuple[ClipSet, dict[str, Backbone], dict[str, str]]:
-    """Clips, backbones and digests of these, or all their problems at once."""
-    problems: list[str] = []
-    clips, backbones, digests = None, {}, {}
+def _init_digest(config: IntegrateConfig) -> str | None:
+    path = config.train.init_checkpoint
+    if path is None:
+        return None
     try:
-        clips = load_clips(config)
-    except UserError as error:
-        problems += error.problems
-    for stream, spec in config.model.backbones.items():
-        try:
-            backbones[stream] = load_dinov2_backbone(spec)
-            fitting_px(backbones[stream], config.data.crop_px, stream)
-            files = backbone_files({stream: spec})
-            digests[stream] = sha256_file(files[stream]) if files else spec
-        except UserError as error:
-            problems += error.problems
-    if problems or clips is None:
-        raise UserError(problems)
-    return clips, backbones, digests
+        return sha256_file(path)
+    except OSError as error:
+        raise UserError(
+            f"train.init_checkpoint: {path}: {error.strerror}, expected the best.pt of another run; name one"
+        ) from None
 
 
 def _run(
-    config: IntegrateConfig,
-    clips: ClipSet,
-    backbones: dict[str, Backbone],
-    experiment: Experiment,
-    device: torch.device,
-) -> dict[str, Any]:
+    config: IntegrateConfig, clips: ClipSet, backbones: Backbones, experiment: Experiment | None, world: World
+) -> None:
     tokenizer = _tokenizer(config, clips, experiment)
-    vocabulary = clips.vocabulary
-    if config.model.use_mska and (vocabulary is None or not config.mska.ctc_weight):
-        reason = "mska.ctc_weight is 0" if vocabulary else f"{config.root} has no glosses for the clips of train"
-        log.info("%s: CTC and self-distillation are off", reason)
-        vocabulary = None
-    if vocabulary is not None:
+    vocabulary = _vocabulary(config, clips)
+    if vocabulary is not None and experiment is not None:
         vocabulary.save(experiment.state / GLOSSES)
         experiment.publish(GLOSSES)
-    frozen = {stream: net for stream, net in backbones.items() if config.model.is_frozen(stream)}
-    trained = {stream: net for stream, net in backbones.items() if stream not in frozen}
-    reader = ImageReader({s: fitting_px(net, config.data.crop_px, s) for s, net in backbones.items()})
-    samples = [sample for split in SPLITS for sample in clips.samples[split]]
-    _report(clips)
-    samples = encode_frozen(_with_tokens(samples, tokenizer, config), frozen, reader, device)
-    by_split = {split: [sample for sample in samples if sample.split == split] for split in SPLITS}
-
-    dims = {stream: net.embed_dim for stream, net in backbones.items()}
-    seed_global(config.seed, "weights")
-    model = MultistreamModel(
-        config,
-        feature_dims=dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
-        backbones=trained,
-        num_glosses=len(vocabulary) if vocabulary else None,
-        vocab_size=len(tokenizer),
-    ).to(device)
-    judge = partial(
-        evaluate,
-        model,
-        config=config,
-        tokenizer=tokenizer,
-        vocabulary=vocabulary,
-        device=device,
-        read_images=reader,
-    )
+    if world.is_main:
+        counts = ", ".join(f"{len(entries)} {split}" for split, entries in clips.entries.items())
+        log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
+    entries = tokenized(clips.entries, tokenizer, config.decoder.max_tokens)
+    splits = by_split(entries, open_source(config, clips, backbones, world))
+    model = build_model(
+        config, backbones, num_glosses=len(vocabulary) if vocabulary else None, vocab_size=len(tokenizer)
+    ).to(world.device)
+    reader = ImageReader(backbones.sides_px)
     trainer = Trainer(
         config,
         model,
-        by_split["train"],
+        splits["train"],
         experiment,
-        evaluate=lambda: judge(by_split["val"]),
+        world=world,
+        evaluate=partial(evaluate, model, splits["val"], config, tokenizer, vocabulary, world, read_images=reader),
         describe={
             "format": FORMAT,
             "config": config.model_dump(mode="json"),
-            "feature_dims": dims,
+            "feature_dims": backbones.dims,
+            "backbone_sha256": backbones.digests,
+            "extraction": extraction_settings(config.root, clips.entries["train"][0].video.video_id),
+            "num_train_clips": len(clips.entries["train"]),
             "glosses": list(vocabulary.names) if vocabulary else None,
             "nodes": stream_nodes_manifest(),
         },
-        device=device,
         read_images=reader,
     )
-    if trainer.resume():
-        log.info("going on from step %d of %d", trainer.state.step, trainer.total_steps)
-    log.info("%s trainable parameters", f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,}")
+    _start_from(config, trainer, experiment, world)
+    if world.is_main:
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        log.info("%s trainable parameters", f"{trainable:,}")
     trainer.train()
-    head = _load_best(model, experiment)
-    return finish(experiment, judge(by_split["val"]), judge(by_split["test"]), head, by_split["train"], model)
+    if experiment is not None:
+        write_training(experiment)
 
 
-def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment) -> TextTokenizer:
-    path = experiment.state / TOKENIZER
-    if not path.exists():
-        texts = [sample.text for sample in clips.samples["train"]]
-        TextTokenizer.train(texts, config.decoder.vocab_size).save(path)
-    experiment.publish(TOKENIZER)
-    return TextTokenizer.load(path)
+def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:
+    """Glosses of train, unless nothing learns them."""
+    if not config.model.use_mska:
+        return None
+    if clips.vocabulary is not None and config.mska.ctc_weight:
+        return clips.vocabulary
+    reason = "mska.ctc_weight is 0" if clips.vocabulary else f"{config.root} has no glosses for the clips of train"
+    log.info("%s: CTC and self-distillation are off", reason)
+    return None
 
 
-def _with_tokens(samples: list[Sample], tokenizer: TextTokenizer, config: IntegrateConfig) -> list[Sample]:
-    """The clips with their texts as tokens.
-
-    Raises:
-        UserError: With every clip whose text is too long.
-    """
-    samples = [replace(sample, tokens=tokenizer.encode(sample.text)) for sample in samples]
-    problems = [
-        f"clip {shown(sample.clip_id)}: its text has {len(sample.tokens)} tokens, expected at most"
-        f" {config.decoder.max_tokens}; raise decoder.max_tokens"
-        for sample in samples
-        if len(sample.tokens) > config.decoder.max_tokens
-    ]
-    if problems:
-        raise UserError(problems[:MAX_PROBLEMS])
-    return samples
-
-
-def _report(clips: ClipSet) -> None:
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in clips.samples.items())
-    glosses = f"; {len(clips.vocabulary) - 1} glosses" if clips.vocabulary else ""
-    log.info("clips: %s%s", counts, glosses)
+def _start_from(config: IntegrateConfig, trainer: Trainer, experiment: Experiment | None, world: World) -> None:
+    """The run's own last checkpoint; else another run's weights, when such are named."""
+    content, path = None, None
+    with distributed.main_first(world):
+        if experiment is not None and (experiment.state / LAST).exists():
+            path = experiment.state / LAST
+            try:
+                content = checkpoint.load(path)
+            except ValueError as error:
+                raise UserError(f"{error}; start anew with --resume never --on-conflict archive") from None
+    content, path = distributed.from_main((content, path))
+    if content is not None:
+        trainer.resume(content, path)
+        log.info("going on from step %d of %d", trainer.state.step, trainer.total_steps)
+    elif config.train.init_checkpoint is not None:
+        take_weights(trainer.model, config.train.init_checkpoint)
+        trainer.start_average()
 
 
-def _params(config: IntegrateConfig, digests: dict[str, str]) -> dict[str, Any]:
-    return {**config.model_dump(mode="json"), "backbone_sha256": digests}
+def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> TextTokenizer:
+    texts = [entry.text for entry in clips.entries["train"]]
+    tokenizer = TextTokenizer.train(texts, config.decoder.vocab_size)
+    if experiment is not None:
+        if not (experiment.state / TOKENIZER).exists():
+            tokenizer.save(experiment.state / TOKENIZER)
+        experiment.publish(TOKENIZER)
+    return tokenizer
 
 
-def _load_best(model: nn.Module, experiment: Experiment) -> str | None:
-    """Put the best weights into the model; the gloss head that was best on val."""
-    content = checkpoint.load(experiment.state / BEST)
-    model.load_state_dict(content["model"])
-    return content["gloss_head"]
+def _params(config: IntegrateConfig, backbones: Backbones) -> dict[str, Any]:
+    return {**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}

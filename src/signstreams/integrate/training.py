@@ -1,26 +1,37 @@
-"""The training loop: steps, evaluations on val, checkpoints from which a run goes on exactly where it stopped."""
+"""The training loop: steps, evaluations on val, checkpoints from which a run goes on exactly where it stopped.
+
+Several processes share each batch; losses are divided by the counts of the joint batch and gradients are summed, so
+that any number of processes and of passes before a step gives the gradients of one process with the whole batch.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from signstreams.config.integrate import IntegrateConfig
-from signstreams.engine import checkpoint, schedules
+from signstreams.engine import checkpoint, distributed, schedules
+from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment
-from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, stop_on_signal
+from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest, stop_on_signal
 from signstreams.engine.metrics import MetricsLog
 from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.errors import UserError
-from signstreams.integrate.batches import Batch, ReadImages, Sample, augment, bucketed, collate
-from signstreams.integrate.evaluate import Evaluation, compute_losses, loss_weights, total_loss
+from signstreams.integrate.batches import Batch, ReadImages, augment, collate
+from signstreams.integrate.clips import Clips
+from signstreams.integrate.evaluate import Evaluation, compute_losses, loss_weights
+from signstreams.integrate.loader import BatchPlan, Loader
+from signstreams.integrate.losses import joint_counts, total_loss
 from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.optimizer import WeightAverage, make_optimizer
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -28,7 +39,6 @@ log = logging.getLogger(__name__)
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
 MAX_BAD_STEPS = 3
 """So many losses in a row that are not finite end the run."""
-_NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing")
 
 
 @dataclass
@@ -39,12 +49,16 @@ class State:
         step: Optimiser steps done.
         best_bleu: BLEU-4 on val of best.pt; -1 before the first evaluation.
         best_loss: Its translation loss on val.
+        num_worse: Evaluations since then.
+        is_over: Whether the run ended before its last step, for want of anything better.
         window: Name to sum and count of what was seen since the last line of metrics.
     """
 
     step: int = 0
     best_bleu: float = -1.0
     best_loss: float = math.inf
+    num_worse: int = 0
+    is_over: bool = False
     window: dict[str, list[float]] = field(default_factory=dict)
 
     def is_improved_by(self, bleu: float, loss: float) -> bool:
@@ -58,9 +72,10 @@ class Trainer:
     Args:
         config: Of the run.
         model: On its device.
-        samples: Of the train split.
-        experiment: Folder of the run.
-        evaluate: Evaluates the model on val.
+        clips: Of the train split.
+        experiment: Folder of the run; None on processes that do not write.
+        world: This process among those of the run.
+        evaluate: Evaluates the model on val; called by every process.
         describe: What best.pt holds besides weights and scores; plain values.
         read_images: Reads crops of trained backbones.
     """
@@ -69,44 +84,52 @@ class Trainer:
         self,
         config: IntegrateConfig,
         model: MultistreamModel,
-        samples: list[Sample],
-        experiment: Experiment,
+        clips: Clips,
+        experiment: Experiment | None,
         *,
+        world: World,
         evaluate: Callable[[], Evaluation],
         describe: dict[str, Any],
-        device: torch.device,
         read_images: ReadImages | None = None,
     ) -> None:
-        self.config, self.model, self.samples, self.experiment = config, model, samples, experiment
-        self.evaluate, self.describe, self.device, self.read_images = evaluate, describe, device, read_images
-        self.steps_per_epoch = math.ceil(len(samples) / config.data.batch_size)
-        self.total_steps = config.train.epochs * self.steps_per_epoch
+        self.config, self.model, self.clips, self.experiment = config, model, clips, experiment
+        self.world, self.evaluate, self.describe, self.read_images = world, evaluate, describe, read_images
+        passes = config.optim.accumulate_steps
+        self.parts = [world.rank * passes + i for i in range(passes)]  # of the joint batch, this process's
+        self.plan = BatchPlan(clips.lengths, config.data.batch_size, world.size * passes, config.seed)
+        self.total_steps = config.train.epochs * self.plan.steps_per_epoch
         if config.train.max_train_steps is not None:
             self.total_steps = min(self.total_steps, config.train.max_train_steps)
         self.optimizer = make_optimizer(config, model)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        decay = config.train.ema_decay
+        self.average = None if decay is None else WeightAverage(model, decay)
         self.state = State()
-        self._epoch_batches: tuple[int, list[list[int]]] = (-1, [])
 
-    def resume(self) -> bool:
-        """Go on from ``state/last.pt`` when it is there; says whether it was.
+    def resume(self, content: dict[str, Any], path: object) -> None:
+        """Go on from the content of ``last.pt``.
 
         Raises:
-            UserError: The checkpoint is damaged or of another architecture.
+            UserError: It is of another architecture.
         """
-        path = self.experiment.state / LAST
-        if not path.exists():
-            return False
         try:
-            content = checkpoint.load(path)
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.state = State(**content["state"])
+            if not self.world.is_main:
+                self.state.window = {}  # what it holds is rank 0's
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{path}: does not fit this model ({reason}); start anew with --resume never --on-conflict archive"
             ) from None
-        return True
+
+    def start_average(self) -> None:
+        """Begin the average from the weights as they are now."""
+        if self.average is not None:
+            self.average = WeightAverage(self.model, self.average.decay)
 
     def train(self) -> None:
         """Train to the end.
@@ -115,35 +138,32 @@ class Trainer:
             UserError: The loss was not finite for several steps in a row.
             SystemExit: The system asked the run to stop; a checkpoint was written.
         """
-        resumed = self.state.step > 0
-        after = self.state.step if resumed else None
         num_bad = 0
-        with (
-            MetricsLog(self.experiment.state / METRICS, after_step=after) as metrics,
-            Progress(self.total_steps, "steps", "train") as progress,
-            stop_on_signal() as stop,
-        ):
-            self.experiment.publish(METRICS)
-            progress.skip(self.state.step)
-            while self.state.step < self.total_steps:
-                loss = self._step()
+        with contextlib.ExitStack() as stack:
+            metrics = None
+            if self.experiment is not None:
+                after = self.state.step if self.state.step else None
+                metrics = stack.enter_context(MetricsLog(self.experiment.state / METRICS, after_step=after))
+                self.experiment.publish(METRICS)
+            progress = None
+            if self.world.is_main:
+                progress = stack.enter_context(Progress(self.total_steps, "steps", "train"))
+                progress.skip(self.state.step)
+            stop = stack.enter_context(stop_on_signal())
+            loader = stack.enter_context(Loader(self._read))
+            while not self._is_last():
+                started_s, waited_s = time.perf_counter(), loader.waited_s
+                loss = self._step(loader.get(self.state.step, is_last=self.state.step + 1 >= self.total_steps))
+                self._note("step_s", time.perf_counter() - started_s, 1)
+                self._note("wait_s", loader.waited_s - waited_s, 1)
                 num_bad = 0 if math.isfinite(loss) else num_bad + 1
                 if num_bad >= MAX_BAD_STEPS:
                     raise UserError(
                         f"training: the loss was not finite in {num_bad} steps in a row (step {self.state.step});"
                         " lower optim.lr"
                     )
-                progress.advance(loss=loss, epoch=self._epoch(self.state.step - 1) + 1)
-                if self.state.step % self.config.train.log_every_steps == 0 or self._is_last():
-                    self._log_window(metrics)
-                is_evaluated = self._is_evaluation_due()
-                if is_evaluated:
-                    self._evaluate(metrics)
-                if is_evaluated or stop or self.state.step % self.config.train.checkpoint_steps == 0:
-                    self._save_last()
-                if stop and not self._is_last():
-                    log.warning("asked to stop: step %d is saved; start again to go on", self.state.step)
-                    raise SystemExit(TRY_AGAIN_EXIT_CODE)
+                self._show(progress, loss)
+                self._after_step(metrics, stop)
 
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
@@ -156,69 +176,126 @@ class Trainer:
             total_steps=self.total_steps,
         )
 
-    def _step(self) -> float:
+    def _read(self, step: int) -> list[Batch | None]:
+        """This process's parts of a step."""
+        epoch = self.plan.epoch(step)
+        batches: list[Batch | None] = []
+        for part in self.parts:
+            rows = self.plan.rows(step, part)
+            samples = [
+                augment(self.clips[row], self.config.augmentation, numpy_rng(self.config.seed, "augment", epoch, row))
+                for row in rows
+            ]
+            trained = list(self.model.backbones)
+            batches.append(collate(samples, trained=trained, read_images=self.read_images) if samples else None)
+        return batches
+
+    def _step(self, batches: list[Batch | None]) -> float:
+        """One optimiser step; the loss of the joint batch."""
         step = self.state.step
-        batch = self._batch(step)
         factor = self.learning_rate_factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        seed_global(self.config.seed, "step", step)  # dropout: the same in a resumed run
-        self.model.train()
-        encoded = self.model.encode(batch)
-        losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
         distils = step >= self.config.mska.distillation_warmup_ratio * self.total_steps
-        loss = total_loss(losses, loss_weights(self.config, distils=distils))
+        weights = loss_weights(self.config, distils=distils)
+        counts = joint_counts([batch for batch in batches if batch is not None], self.world.device)
+        self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        value = loss.item()
-        if math.isfinite(value):
-            loss.backward()
+        value = torch.zeros((), device=self.world.device)
+        for part, batch in zip(self.parts, batches, strict=True):
+            if batch is not None:
+                seed_global(self.config.seed, "step", step, part)  # dropout: the same in a resumed run
+                value += self._backward(batch.to(self.world.device), weights, counts)
+        distributed.all_reduce_sum(value)
+        loss = value.item()
+        if math.isfinite(loss):
+            distributed.sum_gradients(self.parameters)
             limit = self.config.optim.clip_grad_norm
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+            norm = float(nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit))
             if math.isfinite(norm):
                 self.optimizer.step()
-            self._note("grad_norm", float(norm), 1)
+                if self.average is not None:
+                    self.average.update()
+            self._note("grad_norm", norm, 1)
+        self._note("loss", loss, 1)
+        self._note("clips", sum(len(batch.clip_ids) for batch in batches if batch is not None), 0)
+        self.state.step += 1
+        return loss
+
+    def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> Tensor:
+        """Gradients of one part, added to those that are there; its share of the joint loss."""
+        with torch.autocast(
+            self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
+        ):
+            encoded = self.model.encode(batch)
+            losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
+            loss = total_loss(losses.terms, weights, counts)
+        loss.backward()
         for name, term in losses.terms.items():
             self._note(f"loss_{name}", float(term.total.detach()), term.count)
-        self._note("loss", value, 1)
         self._note("ctc_skipped", float(losses.num_ctc_skipped), 0)
-        self.state.step += 1
-        return value
+        return loss.detach()
 
-    def _batch(self, step: int) -> Batch:
-        epoch = self._epoch(step)
-        if self._epoch_batches[0] != epoch:
-            lengths = [sample.num_frames for sample in self.samples]
-            rng = numpy_rng(self.config.seed, "epoch", epoch)
-            self._epoch_batches = (epoch, bucketed(lengths, self.config.data.batch_size, rng))
-        rows = self._epoch_batches[1][step % self.steps_per_epoch]
-        samples = [
-            augment(self.samples[row], self.config.augmentation, numpy_rng(self.config.seed, "augment", epoch, row))
-            for row in rows
-        ]
-        trained = list(self.model.backbones)
-        return collate(samples, trained=trained, read_images=self.read_images).to(self.device)
+    def _after_step(self, metrics: MetricsLog | None, stop: StopRequest) -> None:
+        """Metrics, evaluation, checkpoint, and leaving when asked to."""
+        step = self.state.step
+        if step % self.config.train.log_every_steps == 0 or self._is_last():
+            self._log_window(metrics)
+        is_evaluated = self._is_evaluation_due()
+        if is_evaluated:
+            self._evaluate(metrics)
+        is_asked = self._agree(bool(stop))
+        if is_evaluated or is_asked or step % self.config.train.checkpoint_steps == 0:
+            self._save_last()
+        if is_asked and not self._is_last():
+            log.warning("asked to stop: step %d is saved; start again to go on", step)
+            raise SystemExit(TRY_AGAIN_EXIT_CODE)
 
-    def _epoch(self, step: int) -> int:
-        return step // self.steps_per_epoch
+    def _agree(self, is_asked: bool) -> bool:
+        """Whether any process was asked to stop: all leave at the same step."""
+        if self.world.size == 1:
+            return is_asked
+        asked = torch.tensor(float(is_asked), device=self.world.device)
+        return bool(distributed.all_reduce_max(asked) > 0)
 
     def _is_last(self) -> bool:
-        return self.state.step >= self.total_steps
+        return self.state.is_over or self.state.step >= self.total_steps
 
     def _is_evaluation_due(self) -> bool:
-        ends_epoch = self.state.step % self.steps_per_epoch == 0
-        return self._is_last() or (
-            ends_epoch and self._epoch(self.state.step) % self.config.train.eval_every_epochs == 0
-        )
+        ends_epoch = self.state.step % self.plan.steps_per_epoch == 0
+        epochs = self.plan.epoch(self.state.step)
+        return self._is_last() or (ends_epoch and epochs % self.config.train.eval_every_epochs == 0)
+
+    def _show(self, progress: Progress | None, loss: float) -> None:
+        if progress is not None:
+            step_s = self.state.window["step_s"][0]
+            wait = round(100 * self.state.window["wait_s"][0] / max(step_s, 1e-9))
+            shown: dict[str, float | int | str] = {"loss": loss, "epoch": self.plan.epoch(self.state.step - 1) + 1}
+            if self.state.best_bleu >= 0:
+                shown["best BLEU-4"] = self.state.best_bleu
+            progress.advance(**shown, **{"data wait": f"{wait}%"})
 
     def _note(self, name: str, total: float, count: int) -> None:
         entry = self.state.window.setdefault(name, [0.0, 0.0])
         entry[0] += total
         entry[1] += count
 
-    def _log_window(self, metrics: MetricsLog) -> None:
-        record: dict[str, float] = {"train/epoch": self.state.step / self.steps_per_epoch}
-        for name, (total, count) in self.state.window.items():
+    def _log_window(self, metrics: MetricsLog | None) -> None:
+        windows = distributed.gather(self.state.window)
+        self.state.window = {}
+        window: dict[str, list[float]] = {}
+        for other in windows:
+            for name, (total, count) in other.items():
+                entry = window.setdefault(name, [0.0, 0.0])
+                entry[0] += total
+                entry[1] += count
+        if metrics is None:
+            return
+        step_s, wait_s = window.pop("step_s")[0], window.pop("wait_s")[0]
+        record: dict[str, float] = {"train/epoch": self.state.step / self.plan.steps_per_epoch}
+        record["train/clips_per_s"] = window.pop("clips")[0] * self.world.size / max(step_s, 1e-9)
+        record["train/data_wait_share"] = wait_s / max(step_s, 1e-9)
+        for name, (total, count) in window.items():
             if name == "ctc_skipped":
                 record[f"train/{name}"] = int(total)
             elif count:
@@ -226,68 +303,54 @@ class Trainer:
         for group in self.optimizer.param_groups:
             record[f"train/lr_{group['name']}"] = group["lr"]
         metrics.log(record, self.state.step)
-        self.state.window = {}
 
-    def _evaluate(self, metrics: MetricsLog) -> None:
-        result = self.evaluate()
-        scores = result.translation()
-        head = result.best_head()
+    def _evaluate(self, metrics: MetricsLog | None) -> None:
+        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+            result = self.evaluate()
+            scores = result.translation()
+            bleu, loss = scores["bleu_4"], result.losses["translation"]
+            is_best = self.state.is_improved_by(bleu, loss)
+            if is_best:
+                self.state.best_bleu, self.state.best_loss, self.state.num_worse = bleu, loss, 0
+                self._save_best(result.best_head())
+            else:
+                self.state.num_worse += 1
+        patience = self.config.train.patience_evals
+        if patience is not None and self.state.num_worse >= patience and not self._is_last():
+            self.state.is_over = True
+            log.info("step %d: the last %d evaluations brought nothing better, the run ends", self.state.step, patience)
+        if metrics is None:
+            return
         record: dict[str, float | int | str | None] = {f"val/loss_{name}": v for name, v in result.losses.items()}
         record["val/loss"] = record.pop("val/loss_total")
         record |= {f"val/{name}": value for name, value in scores.items() if isinstance(value, float)}
         record |= {f"val/wer_{name}": errors.rate for name, errors in result.word_errors.items()}
         record["val/ctc_skipped"] = result.num_ctc_skipped
-        bleu, loss = scores["bleu_4"], result.losses["translation"]
-        is_best = self.state.is_improved_by(bleu, loss)
         metrics.log({**record, "val/is_best": int(is_best)}, self.state.step)
-        if is_best:
-            self.state.best_bleu, self.state.best_loss = bleu, loss
-            content = {
-                **self.describe,
-                "step": self.state.step,
-                "gloss_head": head,
-                "val": {"bleu_4": bleu, "loss_translation": loss},
-                "model": self.model.state_dict(),
-            }
-            checkpoint.save(self.experiment.state / BEST, content)
-            self.experiment.publish(BEST)
+
+    def _save_best(self, head: str | None) -> None:
+        if self.experiment is None:
+            return
+        content = {
+            **self.describe,
+            "step": self.state.step,
+            "gloss_head": head,
+            "val": {"bleu_4": self.state.best_bleu, "loss_translation": self.state.best_loss},
+            "model": self.model.state_dict(),
+        }
+        checkpoint.save(self.experiment.state / BEST, content)
+        self.experiment.publish(BEST)
 
     def _save_last(self) -> None:
+        if self.experiment is None:
+            return
         content = {
             **self.describe,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "state": vars(self.state),
         }
+        if self.average is not None:
+            content["average"] = self.average.state_dict()
         checkpoint.save(self.experiment.state / LAST, content)
         self.experiment.publish(LAST)
-
-
-def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.AdamW:
-    """AdamW with a learning rate for each part of the model; every trainable parameter is in exactly one group."""
-    optim = config.optim
-    peaks = {
-        "backbone": optim.lr_backbone or optim.lr / 10,
-        "mska": optim.lr_mska or optim.lr,
-        "encoder": optim.lr_encoder or optim.lr,
-        "decoder": optim.lr_decoder or optim.lr,
-    }
-    groups = []
-    for name, parameters in model.groups().items():
-        for decays in (True, False):
-            chosen = [p for key, p in parameters if _decays(key, p) == decays]
-            if chosen:
-                groups.append(
-                    {
-                        "params": chosen,
-                        "name": name,
-                        "peak_lr": peaks[name],
-                        "lr": peaks[name],
-                        "weight_decay": optim.weight_decay if decays else 0.0,
-                    }
-                )
-    return torch.optim.AdamW(groups)
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not name.endswith(_NO_DECAY)

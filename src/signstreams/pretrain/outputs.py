@@ -14,7 +14,7 @@ from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import digest, write_text
 from signstreams.pretrain.card import Facts, model_card
-from signstreams.pretrain.curves import plot_curves
+from signstreams.pretrain.curves import draw
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.pictures import draw_pictures
@@ -52,7 +52,7 @@ def write_outputs(
     published = {name: experiment.publish(name) for name in (files.last_name, files.best_name, files.history_file)}
     curves = experiment.folder / "curves.png"
     records = read_metrics(published[files.history_file])
-    plot_curves(
+    draw(
         records,
         curves,
         num_prototypes=trainer.choices.num_prototypes,

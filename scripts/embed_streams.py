@@ -1,0 +1,23 @@
+"""Run a frozen backbone over all crops of a stream, or gather the points of all videos, once for every training."""
+
+import logging
+import os
+
+from signstreams.cli import parse
+from signstreams.config.embed import EmbedConfig
+from signstreams.errors import exit_on_user_error
+
+
+def main() -> None:
+    config = parse(EmbedConfig, doc=__doc__)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    with exit_on_user_error():
+        from signstreams.integrate.embedding import embed  # after parsing: --help and typos answer without torch
+
+        found = embed(config)
+        print(f"{config.stream}: {len(found['videos'])} videos, {found['num_frames']} frames, {found['bytes']} bytes")
+
+
+if __name__ == "__main__":
+    main()

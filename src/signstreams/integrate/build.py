@@ -1,0 +1,91 @@
+"""The model of a config, and weights taken from another run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from signstreams.backbones.load import Backbone
+from signstreams.backbones.vit import VisionTransformer
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.corpus.findings import few
+from signstreams.engine import checkpoint
+from signstreams.engine.seeding import seed_global
+from signstreams.errors import UserError
+from signstreams.integrate.inputs import Backbones
+from signstreams.integrate.model import POSE_STREAM, MultistreamModel
+from signstreams.integrate.videos import POSE_DIM
+
+log = logging.getLogger(__name__)
+
+FORMAT = "signstreams_multistream_v9"
+
+
+def build_model(
+    config: IntegrateConfig, backbones: Backbones, *, num_glosses: int | None, vocab_size: int
+) -> MultistreamModel:
+    """The model with its first weights, drawn by the seed; trained backbones keep theirs.
+
+    Args:
+        num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
+        vocab_size: Number of text tokens.
+    """
+    for net in backbones.trained.values():
+        _open_blocks(net, config)
+    seed_global(config.seed, "weights")
+    return MultistreamModel(
+        config,
+        feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
+        backbones=backbones.trained,
+        num_layers=backbones.num_layers if config.model.backbone_layers == "weighted" else None,
+        num_glosses=num_glosses,
+        vocab_size=vocab_size,
+    )
+
+
+def _open_blocks(net: Backbone, config: IntegrateConfig) -> None:
+    """Let gradients reach the last blocks of a backbone, or all of it."""
+    model = net.model
+    if isinstance(model, VisionTransformer):
+        model.mask_token.requires_grad_(False)  # nothing is masked here
+        model.checkpoint_activations = config.optim.checkpoint_activations
+    count = config.model.trainable_blocks
+    if count is None:
+        return
+    blocks = getattr(model, "blocks", None)
+    if blocks is None or count > len(blocks):
+        found = "no blocks" if blocks is None else f"{len(blocks)} blocks"
+        raise UserError(f"model.trainable_blocks: the backbone has {found}, expected at least {count}; lower it")
+    model.requires_grad_(False)
+    for part in (*list(blocks)[len(blocks) - count :], model.norm):
+        part.requires_grad_(True)
+
+
+def take_weights(model: MultistreamModel, path: Path) -> None:
+    """Weights of another run's ``best.pt`` that fit by name and shape; the log names what stays as it was.
+
+    Raises:
+        UserError: No checkpoint of ours, or nothing of it fits.
+    """
+    try:
+        state = checkpoint.load(path)["model"]
+        found = {name: tensor.shape for name, tensor in state.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
+        ) from None
+    own = model.state_dict()
+    fitting = {name: state[name] for name, tensor in own.items() if found.get(name) == tensor.shape}
+    if not fitting:
+        raise UserError(
+            f"train.init_checkpoint: {path}: none of its {len(found)} tensors fits this model, expected equal names and"
+            " sizes; use the config of that run"
+        )
+    model.load_state_dict(fitting, strict=False)
+    left = [name for name in own if name not in fitting]
+    unused = [name for name in found if name not in fitting]
+    log.info("%s: %d of %d tensors taken", path, len(fitting), len(own))
+    if left:
+        log.warning("%d tensors keep their first weights: %s", len(left), few(left))
+    if unused:
+        log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))

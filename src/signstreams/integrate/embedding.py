@@ -1,0 +1,101 @@
+"""The embed stage: features of one stream, or points, of every extracted video of a corpus."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from signstreams.config.embed import EmbedConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.config.integrate_model import BACKBONE_KEYS
+from signstreams.engine import distributed
+from signstreams.errors import UserError
+from signstreams.formats.layout import CorpusLayout
+from signstreams.integrate.data import raise_few
+from signstreams.integrate.embed import embed_stream, open_features, write_manifest
+from signstreams.integrate.inputs import load_backbones
+from signstreams.integrate.videos import (
+    POINT_KINDS,
+    POINTS,
+    ProcessedVideo,
+    check_lengths,
+    embed_points,
+    open_points,
+    read_videos,
+)
+
+log = logging.getLogger(__name__)
+
+
+def embed(config: EmbedConfig) -> dict[str, Any]:
+    """Make what is absent, write ``<features>/<stream>.json``; returns its content.
+
+    Raises:
+        UserError: With everything that is wrong with corpus or backbone.
+    """
+    layout = CorpusLayout(config.root)
+    ids = sorted(path.stem for path in (layout.processed / "metadata").glob("*.json"))
+    if not ids:
+        raise UserError(
+            f"{layout.processed / 'metadata'}: holds no extracted video, expected some; run scripts/extract_rois_v2.py"
+        )
+    kinds = POINT_KINDS.values() if config.stream == POINTS else ("tracks", config.stream)
+    videos, quarantined, problems = read_videos(layout, ids, kinds)
+    if problems:
+        raise_few(problems)
+    if quarantined:
+        log.warning("%d quarantined videos are left out", len(quarantined))
+    found = list(videos.values())
+    return _points(config, layout, found) if config.stream == POINTS else _stream(config, layout, found)
+
+
+def _points(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
+    points = open_points(config.features_dir, uses_nodes=True)
+    assert points.nodes is not None
+    problems = embed_points(layout, videos, points)
+    stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
+    problems += check_lengths(layout, videos, stores)
+    if problems:
+        raise_few(problems)
+    about = {"source": POINTS, "arrays": {name: store.folder.name for name, store in stores.items()}}
+    return write_manifest(_manifest(config), points.nodes, [video.video_id for video in videos], about)
+
+
+def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
+    world = distributed.start(device=config.device)
+    training = IntegrateConfig.model_validate(
+        {
+            "root": config.root,
+            "data": {"crop_px": config.crop_px},
+            "model": {BACKBONE_KEYS[config.stream]: config.backbone, "backbone_layers": config.backbone_layers},
+        }
+    )
+    frozen = load_backbones(training).frozen[config.stream]
+    store = open_features(config.features_dir, frozen)
+    problems = embed_stream(layout, videos, frozen, store, world.device)
+    if problems:
+        raise_few(problems)
+    if config.prune:
+        _prune(store.folder)
+    about = {
+        "source": config.stream,
+        "backbone": frozen.identity,
+        "architecture": str(frozen.net.metadata.get("architecture", "")),
+        "crop_px": frozen.side_px,
+        "layers": config.backbone_layers,
+    }
+    return write_manifest(_manifest(config), store, [video.video_id for video in videos], about)
+
+
+def _manifest(config: EmbedConfig) -> Path:
+    return config.features_dir / f"{config.stream}.json"
+
+
+def _prune(kept: Path) -> None:
+    """Remove what other backbones of the stream made."""
+    for folder in kept.parent.iterdir():
+        if folder.is_dir() and folder != kept and (folder / "journal.jsonl").is_file():
+            log.info("removing %s", folder)
+            shutil.rmtree(folder)

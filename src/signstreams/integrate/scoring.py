@@ -1,0 +1,117 @@
+"""Evaluation of a trained model: predictions, scores, and what it would score without seeing anything."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from signstreams.config.evaluate_slt import EvaluateSltConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine import distributed
+from signstreams.files import write_json, write_text
+from signstreams.integrate.bundle import Bundle, load_bundle
+from signstreams.integrate.data import ClipEntry, load_clips
+from signstreams.integrate.evaluate import Evaluation, evaluate
+from signstreams.integrate.images import ImageReader
+from signstreams.integrate.inputs import by_split, open_source, tokenized
+from signstreams.integrate.results import (
+    PREDICTIONS,
+    SCORES,
+    SELECTION,
+    beside,
+    predictions_csv,
+    scores_line,
+    split_scores,
+)
+from signstreams.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+def score(given: EvaluateSltConfig) -> dict[str, Any]:
+    """Score a model; the content of ``scores.json``.
+
+    Raises:
+        UserError: With everything that is wrong with model, backbones or corpus.
+    """
+    world = distributed.start(device=given.device)
+    bundle = load_bundle(given)
+    config = _config(bundle, given)
+    clips = load_clips(config, given.splits)
+    entries = {split: clips.entries[split] for split in given.splits}
+    # a reference may be longer than anything in training: its loss is still defined, only memory grows
+    longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
+    entries = tokenized(_known(bundle, entries), bundle.tokenizer, longest)
+    source = open_source(config, clips, bundle.backbones, world)
+    splits = by_split(entries, source)
+    bundle.model.to(world.device)
+    judge = partial(
+        evaluate,
+        bundle.model,
+        config=config,
+        tokenizer=bundle.tokenizer,
+        vocabulary=bundle.vocabulary,
+        world=world,
+        decoding=given.decoding,
+        read_images=ImageReader(bundle.backbones.sides_px),
+    )
+    results: dict[str, Evaluation] = {}
+    last = given.splits[-1]
+    with Progress(sum(map(len, splits.values())), "clips", "evaluate") as progress:
+        for split in given.splits:
+            results[split] = judge(splits[split], progress=progress)
+    content: dict[str, Any] = {"split": last, **split_scores(results[last], bundle.head)}
+    content |= {split: split_scores(results[split], bundle.head) for split in given.splits[:-1]}
+    if given.blank_video:
+        source.is_blank = True
+        blank = split_scores(judge(splits[last]), bundle.head)
+        content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
+    content |= {
+        "decoding": given.decoding.model_dump(mode="json"),
+        "selection": SELECTION,
+        "checkpoint": str(bundle.path),
+        "best_step": bundle.about["step"],
+        "num_train_clips": bundle.about["num_train_clips"],
+        "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
+    }
+    folder = given.output_dir or beside(bundle.path, PREDICTIONS).parent
+    write_text(folder / PREDICTIONS, predictions_csv(results, bundle.head))
+    write_json(folder / SCORES, content)
+    for split in given.splits:
+        log.info(scores_line(split, content if split == last else content[split]))
+    if given.blank_video:
+        log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
+    log.info("scores: %s", folder / SCORES)
+    return content
+
+
+def _known(bundle: Bundle, entries: dict[str, list[ClipEntry]]) -> dict[str, list[ClipEntry]]:
+    """Gloss ids of the model's own vocabulary; a clip with a gloss that it never learnt has none: no CTC loss."""
+    vocabulary = bundle.vocabulary
+    if vocabulary is None:
+        return entries
+    return {
+        split: [
+            replace(e, gloss_ids=tuple(vocabulary.encode(e.gloss)))
+            if e.gloss is not None and not vocabulary.unknown(e.gloss)
+            else e
+            for e in chosen
+        ]
+        for split, chosen in entries.items()
+    }
+
+
+def _config(bundle: Bundle, given: EvaluateSltConfig) -> IntegrateConfig:
+    """The config of the training, with the corpus and folders of the evaluation."""
+    data = bundle.config.data.model_copy(update={"subset_size": None, "unknown_gloss": "count"})
+    if given.batch_size is not None:
+        data = data.model_copy(update={"batch_size": given.batch_size})
+    return bundle.config.model_copy(
+        update={
+            "data": data,
+            "root": given.root or bundle.config.root,
+            "features_dir": given.features_dir or bundle.config.features,
+        }
+    )

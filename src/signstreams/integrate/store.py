@@ -1,0 +1,156 @@
+"""Arrays of videos, made once and mapped into memory: ``<folder>/<video>.npy``, and a journal of their sources.
+
+A file counts only while the journal names it, its source is the same and its size is right: a run that was killed
+goes on where it stopped, and a changed source makes its own video anew and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from signstreams.errors import UserError
+
+JOURNAL = "journal.jsonl"
+MAX_OPEN = 256
+"""Maps held open; each keeps a file open, and 1,024 is a usual limit."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One array.
+
+    Attributes:
+        video: Id of the video.
+        source: Digest of what it was made from.
+        shape: Of the array; the first is the number of frames.
+        dtype: Of the array.
+        bytes: Size of the file.
+        sha256: Of the array's bytes.
+    """
+
+    video: str
+    source: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    sha256: str
+
+
+class ArrayStore:
+    """One folder of arrays; several processes may add different videos at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records = _read_journal(folder / JOURNAL)
+        self._open: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()  # a loader thread and an evaluation may read at once
+
+    def is_current(self, video_id: str, source: str) -> bool:
+        """Whether the array of a video is there, whole, and made from this source."""
+        record = self.records.get(video_id)
+        if record is None or record.source != source:
+            return False
+        try:
+            return self.path(video_id).stat().st_size == record.bytes
+        except OSError:
+            return False
+
+    def add(self, video_id: str, source: str, array: np.ndarray) -> None:
+        """Write one array whole, then name it in the journal.
+
+        Raises:
+            UserError: When it cannot be written.
+        """
+        path = self.path(video_id)
+        array = np.ascontiguousarray(array)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # not `files.replacing`: it lists the folder, which holds a file of every video
+            part = path.with_name(f".{path.name}.part")
+            with part.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+            size = part.stat().st_size
+            part.replace(path)
+            digest = hashlib.sha256(array).hexdigest()
+            record = Record(video_id, source, array.shape, array.dtype.str, size, digest)
+            line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
+            journal = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(journal, line.encode())  # one write: lines of several processes do not mix
+            finally:
+                os.close(journal)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); free space there, or name another --features"
+            ) from None
+        self.records[video_id] = record
+        self._open.pop(video_id, None)
+
+    def reload(self) -> None:
+        """See what other processes have added."""
+        self.records = _read_journal(self.folder / JOURNAL)
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        """The array, mapped: what is read is what is asked for.
+
+        Raises:
+            UserError: When the file is gone or is not the one that was written.
+        """
+        with self._lock:
+            if video_id in self._open:
+                self._open.move_to_end(video_id)
+                return self._open[video_id]
+            return self._map(video_id)
+
+    def _map(self, video_id: str) -> np.ndarray:
+        record = self.records[video_id]
+        if 0 in record.shape:  # nothing to map
+            return np.zeros(record.shape, record.dtype)
+        path = self.path(video_id)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.shape != tuple(record.shape) or array.dtype.str != record.dtype:
+                raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
+        except (OSError, ValueError, EOFError) as error:
+            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+            raise UserError(f"{path}: {reason}; remove the file and start again: it is made anew") from None
+        self._open[video_id] = array
+        while len(self._open) > MAX_OPEN:
+            self._open.popitem(last=False)
+        return array
+
+    def num_frames(self, video_id: str) -> int:
+        """Frames of a video's array."""
+        return self.records[video_id].shape[0]
+
+    def path(self, video_id: str) -> Path:
+        """File of a video; ids were checked when the corpus was read (`signstreams.ids`)."""
+        return self.folder / f"{video_id}.npy"
+
+
+def _read_journal(path: Path) -> dict[str, Record]:
+    """Video to its latest record; a line that a crash cut short is passed over."""
+    records = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        try:
+            content = json.loads(line)
+            record = Record(**{**content, "shape": tuple(content["shape"])})
+        except (ValueError, TypeError, KeyError):
+            continue
+        records[record.video] = record
+    return records
