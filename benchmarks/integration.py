@@ -1,0 +1,151 @@
+"""What each part of multistream v9 is worth: trainings that differ in one thing, on the ``bench`` demo corpus.
+
+Arms: full (pretrained backbones, pose, MSKA); random (the same with the backbones' first weights); keypoints (no
+images); images (pretrained backbones alone: no pose, no MSKA, hence no gloss losses); blank (every stream hidden).
+Each with several seeds, on unseen sentences and again with signers of their own in val and test. Chosen by val,
+scored on test with five beams. Backbones are pretrained on all videos, of every split, without their texts.
+
+python benchmarks/integration.py                    # corpus, pretraining and trainings; hours on 2 cores
+python benchmarks/integration.py --dir DIR          # goes on with what DIR holds already
+python benchmarks/integration.py --arms full blank --seeds 1 --epochs 5
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+SCRIPTS = PROJECT / "scripts"
+STREAMS = {"face": "--face-backbone", "hand_l": "--hand-left-backbone", "hand_r": "--hand-right-backbone"}
+ARMS = {
+    "full": [],
+    "random": [],
+    "keypoints": [],
+    "images": ["--use-mska", "false", "--use-pose", "false"],
+    "blank": ["--data-blank-video", "true"],
+}
+SPLITS = {"sentences": "index", "signers": "index_unseen_signer"}
+SCORES = (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("gloss WER", "wer"))
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--dir", type=Path, default=PROJECT / "work_dirs" / "bench", help="corpus, backbones and runs")
+    words.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    words.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--epochs", type=int, default=20)
+    words.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once, one thread each")
+    args = words.parse_args()
+    folder = args.dir.absolute()
+    prepare(folder)
+    jobs = [(split, arm, seed) for seed in range(args.seeds) for split in args.splits for arm in args.arms]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        found = list(pool.map(lambda job: run(folder, *job, args.epochs), jobs))
+    table(dict(zip(jobs, found, strict=True)), args.splits, args.arms)
+
+
+def prepare(folder: Path) -> None:
+    """Corpus, pretrained backbones, the same with their first weights, features of both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "config.yaml"
+    config.write_text(
+        f"corpus:\n  root: {folder}/data\n  demo_size: bench\nwork_dir: {folder}/work_dirs\n"
+        "pretrain:\n  config: config/pretrain/small.toml\n  threads: 1\n"
+        # the recipe for small corpora, which this one is but for a few crops
+        "  set:\n    dataset.max_crops: 20000\n    experiment.name: bench\n",
+        encoding="utf-8",
+    )
+    backbones = [folder / "work_dirs" / f"dino_{stream}" / "backbone.pt" for stream in STREAMS]
+    if not all(path.exists() for path in backbones):
+        command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count() or 1), "pretrain_all"]
+        command += ["--configfile", "config/config.yaml", str(config)]
+        subprocess.run(command, cwd=PROJECT, check=True)
+    for split, index in SPLITS.items():
+        corpus = folder / "corpora" / split
+        corpus.mkdir(parents=True, exist_ok=True)
+        names = {name: name for name in ("meta.csv", "annotations", "processed")} | {"index": index}
+        for name, target in names.items():
+            if not (corpus / name).exists():
+                (corpus / name).symlink_to(folder / "data" / target)
+    for stream, path in zip(STREAMS, backbones, strict=True):
+        first_weights(path, folder / "work_dirs" / f"first_{stream}.pt")
+        for source in (path, folder / "work_dirs" / f"first_{stream}.pt"):
+            embed(folder, "--stream", stream, "--backbone", f"file::{source}")
+    embed(folder, "--stream", "points")
+
+
+def embed(folder: Path, *words: str) -> None:
+    """Features once for all trainings."""
+    command = [sys.executable, str(SCRIPTS / "embed_streams.py"), "--root", str(folder / "data")]
+    subprocess.run([*command, "--features", str(folder / "features"), *words], check=True)
+
+
+def first_weights(pretrained: Path, target: Path) -> None:
+    """The very weights that a pretraining started from, exported alike."""
+    if target.exists():
+        return
+    from signstreams.backbones.export import export_backbone
+    from signstreams.backbones.load import load_dinov2_backbone
+    from signstreams.backbones.vit import VisionTransformer
+    from signstreams.engine.seeding import torch_generator
+
+    backbone = load_dinov2_backbone(f"file::{pretrained}")
+    params = json.loads((pretrained.parent / "params.json").read_text(encoding="utf-8"))
+    first = VisionTransformer(backbone.model.arch)
+    first.init_weights(torch_generator(params["config"]["seed"], "backbone"))
+    kept = {key: backbone.metadata[key] for key in ("image_px", "mean", "std")}
+    export_backbone(target, backbone.model.arch, first.state_dict(), kept)
+
+
+def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str, float]:
+    """Train and score one model, unless that was done already; its scores on test."""
+    output = folder / "runs" / f"{split}_{arm}_{seed}_{epochs}"
+    scores = output / "scores.json"
+    if not scores.exists():
+        shared = ["--features", str(folder / "features")]
+        command = [sys.executable, str(SCRIPTS / "train_slt_multistream_v9.py")]
+        command += ["--config", str(PROJECT / "config" / "integrate" / "demo.yml"), *shared, *ARMS[arm]]
+        command += ["--root", str(folder / "corpora" / split), "--output-dir", str(output), "--seed", str(seed)]
+        command += ["--epochs", str(epochs), "--on-conflict", "archive"]
+        if arm != "keypoints":
+            place = "first_{}.pt" if arm == "random" else "dino_{}/backbone.pt"
+            for stream, flag in STREAMS.items():
+                command += [flag, f"file::{folder / 'work_dirs' / place.format(stream)}"]
+        quiet = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True}
+        evaluate = [sys.executable, str(SCRIPTS / "evaluate_slt.py"), "--checkpoint", str(output / "best.pt"), *shared]
+        for words in (command, [*evaluate, "--blank-video", "false"]):
+            done = subprocess.run(words, **quiet)
+            if done.returncode:
+                sys.exit(f"{split} {arm} {seed}: ended with code {done.returncode}\n{done.stderr[-2000:]}")
+        shutil.rmtree(output / "state")
+    content = json.loads(scores.read_text(encoding="utf-8"))
+    found = {"bleu_4": content["bleu_4"], "chrf": content["chrf"]}
+    if "gloss" in content:
+        found["wer"] = content["gloss"]["wer"]
+    print(f"{split} {arm} seed {seed}: " + ", ".join(f"{k} {v:.1f}" for k, v in found.items()), flush=True)
+    return found
+
+
+def table(found: dict[tuple[str, str, int], dict[str, float]], splits: list[str], arms: list[str]) -> None:
+    """Mean and deviation over the seeds."""
+    for split in splits:
+        print(f"\nunseen {split:<10} " + "".join(f"{name:>16}" for name, _ in SCORES))
+        for arm in arms:
+            row = [scores for (s, a, _), scores in found.items() if (s, a) == (split, arm)]
+            cells = []
+            for _, key in SCORES:
+                values = [scores[key] for scores in row if key in scores]
+                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "-")
+            print(f"{arm:<17} " + "".join(f"{cell:>16}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
