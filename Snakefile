@@ -13,6 +13,7 @@ include: "workflow/rules/corpus.smk"
 include: "workflow/rules/extract.smk"
 include: "workflow/rules/contract.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/embed.smk"
 include: "workflow/rules/integrate.smk"
 
 

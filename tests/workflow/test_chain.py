@@ -95,7 +95,17 @@ def test_one_target_again_is_one_job_and_touches_nothing_else(
 
 def test_every_job_left_a_log_and_a_benchmark(chain: list[str], checkout: Path) -> None:
     logs = {path.relative_to(checkout / "logs") for path in (checkout / "logs").rglob("*")}
-    for name in ("contract", "train", "pretrain/face", "knn/hand_l", "extract/demo_000", "demo/demo_000"):
+    for name in (
+        "contract",
+        "train",
+        "evaluate",
+        "embed/hand_r",
+        "embed/points",
+        "pretrain/face",
+        "knn/hand_l",
+        "extract/demo_000",
+        "demo/demo_000",
+    ):
         assert Path(f"{name}.log") in logs
         assert Path(f"{name}.benchmark.tsv") in logs
 

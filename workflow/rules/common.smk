@@ -10,6 +10,8 @@ PROJECT = Path(workflow.basedir)
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.config.extract import ExtractConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.config.load import build, check
 from signstreams.config.workflow import WorkflowConfig
 from signstreams.engine.gpu_lease import count_gpus
@@ -117,9 +119,26 @@ def pretrain_output(name, path):
     return report(path, caption=f"../report/{name}.rst", category="Pretraining", labels=labels)
 
 
-def wanted_gpus(gpus):
-    """The number behind a config's ``gpus``."""
-    return count_gpus() if gpus == "auto" else gpus
+def train_output(name, path):
+    """A file of the translation training; its curves enter the workflow report."""
+    if path.suffix != ".png":
+        return path
+    return report(path, caption="../report/training.rst", category="Translation", labels={"picture": name})
+
+
+def wanted_gpus(gpus, most=None):
+    """The number behind a config's ``gpus``; ``auto`` takes at most ``most``."""
+    if gpus != "auto":
+        return gpus
+    return count_gpus() if most is None else min(most, count_gpus())
+
+
+def integrate_config(section, work_dir):
+    """The config that the training will use: wrong keys are named now, and it says which backbones stay frozen."""
+    backbones = [
+        (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in STREAMS
+    ]
+    return build(IntegrateConfig, [section.config], backbones + setting_pairs(section.set))
 
 
 with exit_on_user_error():
@@ -140,10 +159,12 @@ with exit_on_user_error():
     HEEDED = {} if IS_DEMO else read_annotations(CORPUS, VIDEOS, EXTRACT)
     if not IS_DEMO:
         VIDEOS = {video_id: path for video_id, path in VIDEOS.items() if video_id in HEEDED}
+    INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir)
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)
 
 WORK_DIR = CONFIG.work_dir
+BACKBONE_FLAGS = {stream: f"--{key.replace('_', '-')}" for stream, key in BACKBONE_KEYS.items()}
 
 
 wildcard_constraints:

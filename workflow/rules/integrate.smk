@@ -1,36 +1,32 @@
-"""Backbones + pose + keypoints + texts -> work_dirs/multistream_v9/scores.json: the translation model, multistream v9."""
+"""Features + points + texts -> work_dirs/multistream_v9: the translation model, multistream v9, and its scores."""
 
-INTEGRATE_GPUS = min(1, wanted_gpus(CONFIG.integrate.gpus))
+INTEGRATE_GPUS = wanted_gpus(CONFIG.integrate.gpus, most=1)
+MODEL_DIR = WORK_DIR / "multistream_v9"
 TRAIN_FILES = {
-    "scores": "scores.json",
-    "predictions": "predictions.csv",
     "best": "best.pt",
     "last": "last.pt",
     "tokenizer": "tokenizer.json",
     "config": "config.json",
     "history": "metrics.jsonl",
+    "curves": "curves.png",
     "artifacts": "artifacts.json",
 }
-BACKBONE_FLAGS = {
-    "face": "--face-backbone",
-    "hand_l": "--hand-left-backbone",
-    "hand_r": "--hand-right-backbone",
-}
+FROZEN = [stream for stream in STREAMS if INTEGRATE.model.is_frozen(stream)]
 
 
 rule train:
-    """Train, choose by the dev split, score on the test split."""
+    """Train, choose by the dev split."""
     input:
         **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in STREAMS},
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
-        crops=lambda wildcards: [path for stream in STREAMS for path in of_all_videos(ARTIFACTS[stream])],
-        pose=lambda wildcards: of_all_videos(ARTIFACTS["pose"]),
-        keypoints=lambda wildcards: of_all_videos(ARTIFACTS["keypoints"]),
-        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
+        features=[FEATURES / f"{source}.json" for source in [*FROZEN, "points"]],
+        crops=lambda wildcards: [
+            path for stream in STREAMS if stream not in FROZEN for path in of_all_videos(ARTIFACTS[stream])
+        ],
         config=CONFIG.integrate.config,
     output:
-        **{name: WORK_DIR / "multistream_v9" / file for name, file in TRAIN_FILES.items()},
+        **{name: train_output(name, MODEL_DIR / file) for name, file in TRAIN_FILES.items()},
     log:
         "logs/train.log",
     benchmark:
@@ -43,7 +39,10 @@ rule train:
         mem_mb=CONFIG.integrate.mem_mb,
     params:
         root=CORPUS.root,
-        output_dir=WORK_DIR / "multistream_v9",
+        output_dir=MODEL_DIR,
+        features=FEATURES,
+        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        nodes=lambda wildcards, resources: resources.get("nodes", 1),
         backbones=" ".join(
             f"{flag} file::{shlex.quote(str(WORK_DIR / f'dino_{stream}' / 'backbone.pt'))}"
             for stream, flag in BACKBONE_FLAGS.items()
@@ -51,12 +50,55 @@ rule train:
         settings=setting_words(CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
-        " --output-dir {params.output_dir:q} {params.backbones} --on-conflict archive {params.settings}"
-        " > {log:q} 2>&1"
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --'
+        ' "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
+        " --output-dir {params.output_dir:q} --features {params.features:q} {params.backbones} --distributed"
+        " --on-conflict archive {params.settings} > {log:q} 2>&1"
+
+
+rule evaluate:
+    """Score the best model on the test split, with beam search; write what it says beside what was said."""
+    input:
+        best=MODEL_DIR / "best.pt",
+        tokenizer=MODEL_DIR / "tokenizer.json",
+        features=rules.train.input.features,
+        annotations=rules.train.input.annotations,
+        preview=lambda wildcards: of_all_videos(ARTIFACTS["preview"]),
+    output:
+        scores=MODEL_DIR / "scores.json",
+        predictions=MODEL_DIR / "predictions.csv",
+        page=report(
+            MODEL_DIR / "translations.html",
+            caption="../report/translations.rst",
+            category="Translation",
+            labels={"picture": "translations"},
+        ),
+    log:
+        "logs/evaluate.log",
+    benchmark:
+        "logs/evaluate.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.integrate.threads
+    resources:
+        **({"gpu": 1} if INTEGRATE_GPUS else {}),
+        mem_mb=CONFIG.integrate.mem_mb,
+    params:
+        root=CORPUS.root,
+        output_dir=MODEL_DIR,
+        features=FEATURES,
+        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        settings=setting_words(CONFIG.evaluate.set),
+    shell:
+        "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --'
+        ' "$SCRIPTS"/evaluate_slt.py'
+        " --checkpoint {input.best:q} --root {params.root:q} --features {params.features:q}"
+        " --output-dir {params.output_dir:q} {params.settings} > {log:q} 2>&1"
 
 
 rule train_all:
     """The translation model and its scores."""
     input:
         rules.train.output,
+        rules.evaluate.output,

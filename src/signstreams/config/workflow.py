@@ -86,6 +86,17 @@ class PretrainSection(Section):
     """Memory that Snakemake reserves for a job."""
 
 
+class EmbedSection(Section):
+    """Features of frozen backbones: one job a stream."""
+
+    gpus: Literal[0, 1, "auto"] = "auto"
+    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves for a job."""
+    mem_mb: int = Field(6000, ge=1)
+    """Memory that Snakemake reserves for a job."""
+
+
 class IntegrateSection(Section):
     """Training of the translation model, multistream v9."""
 
@@ -93,12 +104,19 @@ class IntegrateSection(Section):
     """Config file of scripts/train_slt_multistream_v9.py."""
     set: Settings = {}
     """Single keys of that config; they win over the file."""
-    gpus: Literal[0, 1, "auto"] = "auto"
-    """1 to train on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one."""
+    gpus: int | Literal["auto"] = "auto"
+    """GPUs, each with a process of its own; 0: train on the CPU. ``auto``: 1 where this machine has one."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""
     mem_mb: int = Field(8000, ge=1)
     """Memory that Snakemake reserves."""
+
+
+class EvaluateSection(Section):
+    """Scores of the translation model; cores, memory and GPU as for its training."""
+
+    set: Settings = {}
+    """Keys of scripts/evaluate_slt.py, such as ``decoding.num_beams: 1``."""
 
 
 class WorkflowConfig(Section):
@@ -112,7 +130,9 @@ class WorkflowConfig(Section):
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()
     pretrain: PretrainSection = PretrainSection()
+    embed: EmbedSection = EmbedSection()
     integrate: IntegrateSection = IntegrateSection()
+    evaluate: EvaluateSection = EvaluateSection()
 
     @model_validator(mode="after")
     def _streams_are_named_once(self) -> WorkflowConfig:

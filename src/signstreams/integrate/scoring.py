@@ -11,11 +11,13 @@ from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import distributed
 from signstreams.files import write_json, write_text
+from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.data import ClipEntry, load_clips
 from signstreams.integrate.evaluate import Evaluation, evaluate
 from signstreams.integrate.images import ImageReader
 from signstreams.integrate.inputs import by_split, open_source, tokenized
+from signstreams.integrate.page import PAGE, write_page
 from signstreams.integrate.results import (
     PREDICTIONS,
     SCORES,
@@ -78,6 +80,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     }
     folder = given.output_dir or beside(bundle.path, PREDICTIONS).parent
     write_text(folder / PREDICTIONS, predictions_csv(results, bundle.head))
+    write_page(folder / PAGE, results[last].predictions, content, CorpusLayout(config.root), bundle.head)
     write_json(folder / SCORES, content)
     for split in given.splits:
         log.info(scores_line(split, content if split == last else content[split]))

@@ -1,0 +1,63 @@
+"""Frozen backbones over all crops, once a backbone and video -> work_dirs/features: what a training maps into memory.
+
+The arrays lie beside their manifest, undeclared: a job that is run again makes only what is absent or out of date.
+"""
+
+FEATURES = WORK_DIR / "features"
+EMBED_GPUS = min(1, wanted_gpus(CONFIG.embed.gpus))
+
+
+rule embed:
+    """Features of one stream."""
+    input:
+        manifest=CORPUS.manifest,
+        backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
+        crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
+        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
+    output:
+        FEATURES / "{stream}.json",
+    log:
+        "logs/embed/{stream}.log",
+    benchmark:
+        "logs/embed/{stream}.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.embed.threads
+    resources:
+        **({"gpu": EMBED_GPUS} if EMBED_GPUS else {}),
+        mem_mb=CONFIG.embed.mem_mb,
+    params:
+        root=CORPUS.root,
+        features=FEATURES,
+        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        layers=INTEGRATE.model.backbone_layers,
+        crop_px=f"--crop-px {INTEGRATE.data.crop_px}" if INTEGRATE.data.crop_px else "",
+    shell:
+        "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --'
+        ' "$SCRIPTS"/embed_streams.py'
+        " --root {params.root:q} --features {params.features:q} --stream {wildcards.stream}"
+        " --backbone file::{input.backbone:q} --backbone-layers {params.layers} {params.crop_px} > {log:q} 2>&1"
+
+
+rule gather_points:
+    """Times, pose and the nodes of MSKA."""
+    input:
+        manifest=CORPUS.manifest,
+        pose=lambda wildcards: of_all_videos(ARTIFACTS["pose"]),
+        keypoints=lambda wildcards: of_all_videos(ARTIFACTS["keypoints"]),
+        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
+    output:
+        FEATURES / "points.json",
+    log:
+        "logs/embed/points.log",
+    benchmark:
+        "logs/embed/points.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        root=CORPUS.root,
+        features=FEATURES,
+    shell:
+        'exec "$PYTHON" "$SCRIPTS"/embed_streams.py --root {params.root:q} --features {params.features:q}'
+        " --stream points > {log:q} 2>&1"
