@@ -45,7 +45,7 @@ def main() -> None:
     args = words.parse_args()
     folder = args.dir.absolute()
     prepare(folder)
-    jobs = [(split, arm, seed) for seed in range(args.seeds) for split in args.splits for arm in args.arms]
+    jobs = [(split, arm, seed) for split in args.splits for seed in range(args.seeds) for arm in args.arms]
     with ThreadPoolExecutor(args.jobs) as pool:
         found = list(pool.map(lambda job: run(folder, *job, args.epochs), jobs))
     table(dict(zip(jobs, found, strict=True)), args.splits, args.arms)

@@ -161,6 +161,12 @@ def make_backbone(path: Path, *, seed: int = 0, image_px: int = 16, depth: int =
     return path
 
 
+@pytest.fixture(scope="session", name="make_backbone")
+def _make_backbone() -> Callable[..., Path]:
+    """`make_backbone`, for tests."""
+    return make_backbone
+
+
 @pytest.fixture(scope="session")
 def processed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a tiny processed corpus. Read only."""

@@ -1,0 +1,264 @@
+"""The training loop's promises: any number of processes and passes is one joint batch, and every option matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine import checkpoint
+from signstreams.engine.metrics import read_metrics
+from signstreams.errors import UserError
+from signstreams.integrate.loader import BatchPlan
+from signstreams.integrate.run import run
+
+Build = Callable[..., IntegrateConfig]
+KEYS_ONLY = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
+STILL = {"scale": 0, "rotate_deg": 0, "translate": 0, "time_scale": [1, 1]}
+
+
+def calm(tiny_config: Build, output_dir: Path, **changes: dict) -> IntegrateConfig:
+    """Nothing is drawn that depends on how a batch is divided: no dropout."""
+    settings: dict = {
+        "output_dir": output_dir,
+        "model": {**KEYS_ONLY, "dropout": 0},
+        "mska": {"dropout": 0},
+        "decoder": {"dropout": 0},
+        "augmentation": STILL,
+        "train": {"epochs": 2, "log_every_steps": 1},
+        "optim": {},
+    }
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if isinstance(settings.get(key), dict) else value
+    return tiny_config(**settings)
+
+
+def weights(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / name)["model"]
+
+
+def assert_close(ours: Path, theirs: Path) -> None:
+    first, second = weights(ours), weights(theirs)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=2e-5, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+    first_log, second_log = (read_metrics(folder / "metrics.jsonl") for folder in (ours, theirs))
+    for one, other in zip(first_log, second_log, strict=True):
+        for key in set(one) & set(other) - {"train/clips_per_s", "train/data_wait_share"}:
+            assert one[key] == pytest.approx(other[key], rel=2e-3, abs=1e-4), key
+
+
+def torchrun(config: IntegrateConfig, project: Path, tmp_path: Path) -> None:
+    """Two processes over gloo."""
+    settings = tmp_path / f"{config.output_dir.name}.json"
+    tree = config.model_copy(update={"distributed": True}).model_dump(mode="json")
+    tree["model"] = {key: value for key, value in tree["model"].items() if not key.startswith("freeze_")}
+    settings.write_text(json.dumps(tree))
+    command = [sys.executable, str(project / "scripts" / "launch.py"), "--cpu-processes", "2", "--"]
+    command += [str(project / "scripts" / "train_slt_multistream_v9.py"), "--config", str(settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def joint(tiny_config: Build, tmp_path_factory: pytest.TempPathFactory) -> IntegrateConfig:
+    """One process, the whole batch at once: 10 clips as 4, 4 and 2."""
+    config = calm(tiny_config, tmp_path_factory.mktemp("joint") / "out", data={"batch_size": 4})
+    run(config)
+    return config
+
+
+def test_two_processes_give_what_one_gives_with_the_joint_batch(
+    joint: IntegrateConfig, tiny_config: Build, project: Path, tmp_path: Path
+) -> None:
+    config = calm(tiny_config, tmp_path / "two", data={"batch_size": 2})
+    torchrun(config, project, tmp_path)
+    assert_close(config.output_dir, joint.output_dir)
+
+
+def test_passes_before_a_step_give_what_one_pass_gives_with_the_joint_batch(
+    joint: IntegrateConfig, tiny_config: Build, tmp_path: Path
+) -> None:
+    config = calm(tiny_config, tmp_path / "passes", data={"batch_size": 1}, optim={"accumulate_steps": 4})
+    run(config)
+    assert_close(config.output_dir, joint.output_dir)
+
+
+def test_an_interrupted_run_of_everything_goes_on_to_the_same_bits(
+    tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Average, passes, dropout and augmentation: all of it comes back."""
+    settings: dict = {
+        "data": {"batch_size": 2, "subset_size": 8},
+        "optim": {"accumulate_steps": 2, "precision": "bf16"},
+        "train": {"epochs": 3, "ema_decay": 0.9, "checkpoint_steps": 1},
+        "model": KEYS_ONLY,
+    }
+    whole = tiny_config(output_dir=tmp_path / "whole", **settings)
+    run(whole)
+    broken = tiny_config(output_dir=tmp_path / "broken", **settings)
+    save = checkpoint.save
+
+    def die_after_the_third_step(path: Path, state: dict) -> None:
+        save(path, state)
+        if path.name == "last.pt" and state["state"]["step"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", die_after_the_third_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken)
+    run(broken)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = weights(broken.output_dir, name), weights(whole.output_dir, name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_every_clip_is_in_one_part_of_one_step_of_an_epoch() -> None:
+    lengths = [5, 9, 30, 31, 8, 7, 6, 29, 28, 10, 4]
+    plan = BatchPlan(lengths, batch_size=2, num_parts=2, seed=0)
+    assert plan.steps_per_epoch == 3
+    for epoch in range(3):
+        steps = range(epoch * 3, epoch * 3 + 3)
+        parts = [plan.rows(step, part) for step in steps for part in range(2)]
+        assert sorted(row for rows in parts for row in rows) == list(range(11))
+        assert all(len(rows) <= 2 for rows in parts)
+    joint = [[*plan.rows(step, 0), *plan.rows(step, 1)] for step in range(3)]
+    spreads = [max(lengths[row] for row in rows) - min(lengths[row] for row in rows) for rows in joint]
+    assert sorted(spreads)[0] <= 3  # like lengths together
+
+
+def test_a_part_without_clips_counts_for_nothing() -> None:
+    plan = BatchPlan([5, 6, 7], batch_size=2, num_parts=4, seed=0)
+    assert sorted(len(plan.rows(0, part)) for part in range(4)) == [0, 1, 1, 1]
+
+
+def test_an_average_is_what_is_evaluated_and_kept(tiny_config: Build, tmp_path: Path) -> None:
+    settings: dict = {"train": {"epochs": 2, "ema_decay": 0.99}, "model": KEYS_ONLY}
+    run(tiny_config(output_dir=tmp_path / "average", **settings))
+    last = checkpoint.load(tmp_path / "average" / "last.pt")
+    best = weights(tmp_path / "average", "best.pt")
+    name = "fusion.fuse.1.weight"
+    assert not torch.equal(best[name], last["model"][name])
+    assert not torch.equal(last["average"][f"average.{name}"], last["model"][name])
+
+
+def test_a_run_that_gets_no_better_ends_early(
+    tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    settings: dict = {
+        "model": KEYS_ONLY,
+        "optim": {"lr": 1e-12},
+        "train": {"epochs": 30, "patience_evals": 2},
+    }
+    config = tiny_config(output_dir=tmp_path / "out", **settings)
+    run(config)
+    steps = [record["step"] for record in read_metrics(tmp_path / "out" / "metrics.jsonl") if "val/loss" in record]
+    assert len(steps) < 10
+    assert "the last 2 evaluations brought nothing better" in caplog.text
+    run(config)  # it is over: nothing is trained any more
+    again = [record["step"] for record in read_metrics(tmp_path / "out" / "metrics.jsonl") if "val/loss" in record]
+    assert again == steps
+
+
+def test_weights_of_another_run_that_fit_are_taken(
+    joint: IntegrateConfig, tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    start = joint.output_dir / "best.pt"
+    changes: dict = {"train": {"epochs": 1, "init_checkpoint": start}, "optim": {"lr": 1e-12}}
+    config = calm(tiny_config, tmp_path / "warm", mska={"head_ff_dim": 12}, **changes)
+    run(config)
+    ours, theirs = weights(config.output_dir), weights(joint.output_dir, "best.pt")
+    torch.testing.assert_close(ours["fusion.fuse.1.weight"], theirs["fusion.fuse.1.weight"])
+    assert ours["mska.heads.fuse.conv_in.weight"].shape != theirs["mska.heads.fuse.conv_in.weight"].shape
+    assert "tensors keep their first weights: mska.heads." in caplog.text
+
+
+@pytest.mark.parametrize("content", ["absent", "foreign", "other"])
+def test_a_start_that_is_no_start_is_refused(tiny_config: Build, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "start.pt"
+    if content == "foreign":
+        path.write_bytes(b"no checkpoint")
+    if content == "other":
+        checkpoint.save(path, {"model": {"a": torch.zeros(3)}})
+    with pytest.raises(UserError, match=r"train\.init_checkpoint: .*start\.pt"):
+        run(calm(tiny_config, tmp_path / "out", train={"init_checkpoint": path}))
+
+
+def test_only_the_last_blocks_are_trained_where_that_is_asked(
+    own_corpus: Path, tiny_config: Build, make_backbone: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_backbone(tmp_path / "deep.pt", depth=3)
+    settings: dict = {
+        "root": own_corpus,
+        "train": {"epochs": 1, "max_train_steps": 1},
+        "model": {
+            "face_backbone": ...,
+            "hand_right_backbone": ...,
+            "hand_left_backbone": f"file::{path}",
+            "freeze_hand_left_backbone": False,
+        },
+    }
+    settings["model"]["trainable_blocks"] = 1
+    run(tiny_config(output_dir=tmp_path / "out", **settings))
+    start, after = checkpoint.load(path)["model"], weights(tmp_path / "out")
+    changed = {
+        name for name, tensor in start.items() if not torch.equal(tensor, after[f"backbones.hand_l.model.{name}"])
+    }
+    assert changed and all(name.startswith(("blocks.2.", "norm.")) for name in changed)
+    settings["model"]["trainable_blocks"] = 4
+    with pytest.raises(UserError, match=r"model\.trainable_blocks: the backbone has 3 blocks, expected at least 4"):
+        run(tiny_config(output_dir=tmp_path / "more", **settings))
+
+
+def test_bf16_stays_close_to_fp32_and_differs(joint: IntegrateConfig, tiny_config: Build, tmp_path: Path) -> None:
+    config = calm(tiny_config, tmp_path / "bf16", data={"batch_size": 4}, optim={"precision": "bf16"})
+    run(config)
+    ours, theirs = (read_metrics(c.output_dir / "metrics.jsonl") for c in (config, joint))
+    for key in ("train/loss_translation", "train/loss_ctc"):
+        assert ours[0][key] == pytest.approx(theirs[0][key], rel=0.03)
+        assert ours[0][key] != theirs[0][key]
+
+
+def test_metrics_say_how_fast_it_goes_and_how_long_it_waits(joint: IntegrateConfig) -> None:
+    records = [r for r in read_metrics(joint.output_dir / "metrics.jsonl") if "train/loss" in r]
+    assert all(record["train/clips_per_s"] > 0 and 0 <= record["train/data_wait_share"] <= 1 for record in records)
+
+
+def test_checkpointed_activations_change_memory_not_results(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path
+) -> None:
+    settings: dict = {
+        "root": own_corpus,
+        "model": {"face_backbone": ..., "hand_right_backbone": ..., "freeze_hand_left_backbone": False},
+        "train": {"epochs": 1, "max_train_steps": 1},
+    }
+    folders = []
+    for again in (False, True):
+        config = tiny_config(output_dir=tmp_path / str(again), optim={"checkpoint_activations": again}, **settings)
+        run(config)
+        folders.append(config.output_dir)
+    first, second = map(weights, folders)
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"trainable_blocks": 1}}, "trainable_blocks has no effect"),
+        ({"optim": {"checkpoint_activations": True}}, "checkpoint_activations has no effect"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tiny_config: Build, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**changes)
