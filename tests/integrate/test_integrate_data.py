@@ -165,7 +165,7 @@ def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: B
         rows.append(f"{clip_id};{clip_id};{'' if number == 0 else text};{50 if number == 1 else 0};60")
     layout.meta.write_text("\n".join(rows), encoding="utf-8")
     first, second = problems_of(tiny_config(root=own_corpus))
-    assert "has no text" in first and "covers no frame" in second
+    assert "has no text" in first and "covers none of the video's" in second
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

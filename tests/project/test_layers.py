@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "backbones": BASE | {"formats", "engine"},
     "pretrain": BASE | {"formats", "corpus", "engine", "backbones"},
     "integrate": BASE | {"formats", "corpus", "engine", "backbones"},
+    "translate": BASE | {"formats", "extract", "engine", "integrate"},
 }
 
 

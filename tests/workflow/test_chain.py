@@ -123,3 +123,41 @@ def test_the_summary_says_where_to_look(chain: list[str], checkout: Path, projec
     assert "k-NN on handshape" in done.stdout
     empty = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     assert empty.stdout.count("not there yet") == 5
+
+
+def test_a_clip_is_translated_from_its_video_as_it_was_scored(chain: list[str], checkout: Path, project: Path) -> None:
+    """The same frames, boxes, features and decoding, from nothing but the video and the checkpoint."""
+    with (checkout / "work dirs" / "multistream_v9" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        scored = next(row for row in csv.DictReader(file) if row["split"] == "test")
+    root = checkout / "data" / "ñandú d'oro"
+    with (root / "meta.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file, delimiter=";")}
+    clip = rows[scored["clip_id"]]
+    command = [
+        sys.executable,
+        str(project / "scripts" / "translate_video.py"),
+        str(root / "videos" / f"{clip['video']}.mp4"),
+    ]
+    command += ["--checkpoint", "work dirs/multistream_v9/best.pt", "--start", clip["start"], "--end", clip["end"]]
+    done = subprocess.run([*command, "--json"], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+    assert found["text"] == scored["hypothesis"]
+    assert " ".join(found["glosses"]) == scored["gloss_hypothesis"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("absent.mp4", None), ("broken.mp4", b"no video")])
+def test_a_video_that_cannot_be_read_is_one_line(
+    chain: list[str], checkout: Path, project: Path, name: str, content: bytes | None
+) -> None:
+    if content is not None:
+        (checkout / name).write_bytes(content)
+    command = [sys.executable, str(project / "scripts" / "translate_video.py"), name]
+    done = subprocess.run(
+        [*command, "--checkpoint", "work dirs/multistream_v9/best.pt"], cwd=checkout, capture_output=True, text=True
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, len(errors)) == (2, 1), done.stderr
+    assert name in errors[0]
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,15 +238,24 @@ def _frames(config: IntegrateConfig, clip: Clip, times_s: np.ndarray) -> range:
     """
     if not clip.text.strip():
         raise ValueError("has no text, expected one to translate into; fill in meta.csv, or take it out of the index")
-    start, stop = 0, len(times_s)
-    if clip.start_s is not None and clip.end_s is not None:
-        start, stop = (int(place) for place in np.searchsorted(times_s, (clip.start_s, clip.end_s)))
+    if clip.start_s is None or clip.end_s is None:
+        return clip_frames(config, times_s)
+    return clip_frames(config, times_s, clip.start_s, clip.end_s)
+
+
+def clip_frames(
+    config: IntegrateConfig, times_s: np.ndarray, start_s: float = -math.inf, end_s: float = math.inf
+) -> range:
+    """Frames of a video from ``start_s`` to before ``end_s``, at the stride of the config, or a greater one.
+
+    Raises:
+        ValueError: When there is none, or too many.
+    """
+    start, stop = (int(place) for place in np.searchsorted(times_s, (start_s, end_s)))
     stride, most = config.data.frame_stride, config.data.max_frames
     frames = range(start, stop, stride)
     if not len(frames):
-        raise ValueError(
-            f"covers no frame of video {shown(clip.video_id)} ({len(times_s)} frames); check its start and end"
-        )
+        raise ValueError(f"covers none of the video's {len(times_s)} frames; check its start and end")
     if len(frames) > most:
         if config.data.long_clips == "refuse":
             raise ValueError(

@@ -1,0 +1,36 @@
+"""Translate videos with a trained model: python scripts/translate_video.py VIDEO --checkpoint best.pt"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+
+from signstreams.cli import parse
+from signstreams.config.translate import TranslateConfig
+from signstreams.errors import exit_on_user_error
+
+
+def main() -> None:
+    config = parse(TranslateConfig, [*_videos_first(sys.argv[1:])], doc=__doc__)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    with exit_on_user_error():
+        from signstreams.translate import translate  # after parsing: --help and typos answer without torch
+
+        for translation in translate(config):
+            if config.as_json:
+                print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
+            else:
+                print(translation.text, flush=True)
+
+
+def _videos_first(words: list[str]) -> list[str]:
+    """Words before the first flag are videos."""
+    flags = [place for place, word in enumerate(words) if word.startswith("-")]
+    count = flags[0] if flags else len(words)
+    return [*(["--videos", *words[:count]] if count else []), *words[count:]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Settings of the translation of new videos. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from signstreams.config.base import Flag
+from signstreams.config.evaluate_slt import TrainedModelSection
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class TranslateConfig(TrainedModelSection):
+    """Translate videos with a trained model: the same extraction, backbones and frames as in its training."""
+
+    videos: list[Path] = Field(min_length=1)
+    """Videos, or folders of frames."""
+    start_s: Annotated[Seconds | None, Flag("--start")] = None
+    """Translate only from this second on."""
+    end_s: Annotated[Seconds | None, Flag("--end")] = None
+    """Translate only up to this second."""
+    points: Path | None = None
+    """Folder of points that another tool found, for a model whose corpus was extracted from such."""
+    as_json: Annotated[bool, Flag("--json")] = False
+    """Print one JSON object a video in place of its text."""
+
+    @model_validator(mode="after")
+    def _span_is_not_empty(self) -> Self:
+        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g})")
+        return self

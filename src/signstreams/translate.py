@@ -1,0 +1,142 @@
+"""A new video in, text out: extraction as of the training corpus, then the trained model."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from signstreams.config.extract import ExtractConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.config.translate import TranslateConfig
+from signstreams.engine import distributed
+from signstreams.errors import UserError
+from signstreams.extract.batch import extract_videos
+from signstreams.extract.detectors import DetectorKind
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import read_metadata
+from signstreams.integrate.batches import collate
+from signstreams.integrate.bundle import Bundle, load_bundle
+from signstreams.integrate.clips import ClipSource
+from signstreams.integrate.data import ClipEntry, clip_frames
+from signstreams.integrate.embed import embed_stream, open_features
+from signstreams.integrate.evaluate import ctc_greedy
+from signstreams.integrate.images import ImageReader
+from signstreams.integrate.videos import POINT_KINDS, embed_points, open_points, read_videos
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the model says of one video.
+
+    Attributes:
+        video: Its file.
+        text: Translation.
+        glosses: By the head that was best on val; None for a model without glosses.
+        num_frames: That the model saw.
+        duration_s: Of the video.
+    """
+
+    video: str
+    text: str
+    glosses: list[str] | None
+    num_frames: int
+    duration_s: float
+
+
+def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -> Iterator[Translation]:
+    """Translate each video; what is extracted goes into a temporary folder and is removed.
+
+    Args:
+        given: Videos and model.
+        detector: In place of the one the corpus was extracted with.
+
+    Raises:
+        UserError: With what is wrong with model or videos.
+    """
+    world = distributed.start(device=given.device)
+    bundle = load_bundle(given)
+    bundle.model.to(world.device)
+    with tempfile.TemporaryDirectory(prefix="signstreams_translate_") as scratch:
+        config = bundle.config.model_copy(update={"root": Path(scratch), "features_dir": Path(scratch) / "features"})
+        for path in given.videos:
+            yield _translate(given, bundle, config, path, detector, world.device)
+
+
+def _translate(
+    given: TranslateConfig,
+    bundle: Bundle,
+    config: IntegrateConfig,
+    path: Path,
+    detector: DetectorKind | None,
+    device: torch.device,
+) -> Translation:
+    extraction = _extraction(given, bundle, path, config.root)
+    extract_videos(extraction, detector=detector)
+    layout = CorpusLayout(config.root)
+    (video_id,) = (file.stem for file in (layout.processed / "metadata").glob("*.json"))
+    metadata = read_metadata(layout.metadata(video_id))
+    if metadata.status == "quarantined":
+        raise UserError(f"{path}: {metadata.reason}; convert it with ffmpeg, or name another video")
+    if not metadata.num_pose_frames:
+        raise UserError(f"{path}: no person is found in it, expected a signer; upper body and hands must be seen")
+    source, entry = _open(given, bundle, config, layout, video_id, device)
+    sample = source.load(entry)
+    reader = ImageReader(bundle.backbones.sides_px)
+    batch = collate([sample], trained=list(bundle.backbones.trained), read_images=reader).to(device)
+    with torch.inference_mode():
+        encoded = bundle.model.encode(batch)
+        text = bundle.tokenizer.decode(bundle.model.translate(encoded, given.decoding)[0])
+        glosses = None
+        if bundle.vocabulary is not None and bundle.head is not None:
+            (ids,) = ctc_greedy(encoded.gloss_logits[bundle.head], encoded.num_steps)
+            glosses = bundle.vocabulary.decode(ids)
+    for file in list(layout.processed.rglob(f"{video_id}.*")):
+        file.unlink()  # several videos of one name do not meet, and the disk holds one at a time
+    return Translation(str(path), text, glosses, sample.num_frames, metadata.duration_s)
+
+
+def _extraction(given: TranslateConfig, bundle: Bundle, path: Path, root: Path) -> ExtractConfig:
+    settings = {**bundle.about["extraction"], "videos": [path], "root": root, "max_failed_fraction": 1, "force": True}
+    settings["spans_only"] = False  # a new video has no annotated spans
+    if settings.get("detector") == "precomputed":
+        if given.points is None:
+            raise UserError(
+                f"{bundle.path}: was trained on points of another tool, expected a folder with those of {path.name};"
+                " name it with --points"
+            )
+        settings["precomputed"] = {**settings["precomputed"], "folder": given.points}
+    return ExtractConfig.model_validate(settings)
+
+
+def _open(
+    given: TranslateConfig,
+    bundle: Bundle,
+    config: IntegrateConfig,
+    layout: CorpusLayout,
+    video_id: str,
+    device: torch.device,
+) -> tuple[ClipSource, ClipEntry]:
+    """Arrays of the video, and its frames."""
+    streams = list(config.model.backbones)
+    videos, _, problems = read_videos(layout, [video_id], [*POINT_KINDS.values(), *streams])
+    found = list(videos.values())
+    points = open_points(config.features, uses_nodes=config.model.use_mska)
+    problems += embed_points(layout, found, points)
+    stores = {}
+    for stream, frozen in bundle.backbones.frozen.items():
+        stores[stream] = open_features(config.features, frozen)
+        problems += embed_stream(layout, found, frozen, stores[stream], device)
+    if problems:
+        raise UserError(problems)
+    trained = list(bundle.backbones.trained)
+    source = ClipSource(layout, points, stores, trained=trained, uses_pose=config.model.use_pose)
+    try:
+        frames = clip_frames(config, points.times_s[video_id], given.start_s or 0.0, given.end_s or math.inf)
+    except ValueError as error:
+        raise UserError(f"{video_id}: {error}") from None
+    return source, ClipEntry(video_id, "test", "", None, videos[video_id], frames)
