@@ -56,8 +56,8 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--no-use-mska", "--mska-ctc-weight", "1"], "mska.ctc_weight has no effect"),
-        (["--no-use-mska", "--mska-gloss-fusion", "add"], "mska.gloss_fusion has no effect"),
+        (["--no-use-mska", "--mska-ctc-weight", "0.5"], "mska.ctc_weight has no effect"),
+        (["--no-use-mska", "--mska-gloss-fusion", "concat"], "mska.gloss_fusion has no effect"),
         (["--no-use-mska", "--lr-mska", "1e-3"], "optim.lr_mska has no effect"),
         (["--no-use-mska", "--mska-translation-weight", "0"], "no loss is left"),
         (["--freeze-face-backbone", "false"], "freeze_face_backbone has no effect"),

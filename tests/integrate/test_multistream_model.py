@@ -12,10 +12,12 @@ import torch
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch, Sample, collate
+from signstreams.integrate.decoder import TextDecoder, own_config
 from signstreams.integrate.evaluate import GREEDY
 from signstreams.integrate.model import Encoded, MultistreamModel
 from signstreams.integrate.nodes import NUM_NODES
 from signstreams.integrate.optimizer import make_optimizer
+from signstreams.integrate.text import Roles
 from signstreams.streams import STREAMS
 
 DIM = 6
@@ -41,10 +43,17 @@ def sample(num_frames: int, seed: int = 0, *, missing: str = "hand_l", tokens: i
     )
 
 
+def decoder_of(config: IntegrateConfig) -> TextDecoder:
+    width = config.model.d_model
+    return TextDecoder(own_config(config.decoder, width, 300), width, Roles())
+
+
 def model_of(config: IntegrateConfig, num_glosses: int | None = 5) -> MultistreamModel:
     torch.manual_seed(0)
     dims = dict.fromkeys(STREAMS, DIM) | {"pose": 21}
-    return MultistreamModel(config, feature_dims=dims, backbones={}, num_glosses=num_glosses, vocab_size=300).eval()
+    return MultistreamModel(
+        config, feature_dims=dims, backbones={}, num_glosses=num_glosses, decoder=decoder_of(config)
+    ).eval()
 
 
 def outputs(model: MultistreamModel, batch: Batch) -> tuple[Encoded, torch.Tensor]:
@@ -145,7 +154,7 @@ def test_a_trained_backbone_sees_present_crops_only_and_learns(
     torch.manual_seed(0)
     dims = {"face": DIM, "hand_l": backbone.embed_dim, "hand_r": DIM, "pose": 21}
     model = MultistreamModel(
-        config, feature_dims=dims, backbones={"hand_l": backbone}, num_glosses=5, vocab_size=300
+        config, feature_dims=dims, backbones={"hand_l": backbone}, num_glosses=5, decoder=decoder_of(config)
     ).train()
     clip = sample(6)
     clip = replace(

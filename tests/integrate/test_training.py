@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -58,9 +57,7 @@ def assert_close(ours: Path, theirs: Path) -> None:
 def torchrun(config: IntegrateConfig, project: Path, tmp_path: Path) -> None:
     """Two processes over gloo."""
     settings = tmp_path / f"{config.output_dir.name}.json"
-    tree = config.model_copy(update={"distributed": True}).model_dump(mode="json")
-    tree["model"] = {key: value for key, value in tree["model"].items() if not key.startswith("freeze_")}
-    settings.write_text(json.dumps(tree))
+    settings.write_text(config.model_copy(update={"distributed": True}).model_dump_json())
     command = [sys.executable, str(project / "scripts" / "launch.py"), "--cpu-processes", "2", "--"]
     command += [str(project / "scripts" / "train_slt_multistream_v9.py"), "--config", str(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import model_validator
 
 from signstreams.config.base import Flag, Section
-from signstreams.config.decoder import DecoderConfig
+from signstreams.config.decoder import DecoderConfig, with_preset
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.integrate_data import AugmentationConfig, DataConfig
 from signstreams.config.integrate_model import BACKBONE_KEYS, ModelConfig, MskaConfig
@@ -43,15 +43,21 @@ class IntegrateConfig(Section):
     train: TrainConfig = TrainConfig()
     experiment: ExperimentConfig = ExperimentConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _above_the_preset(cls, tree: Any) -> Any:
+        return with_preset(tree)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.model.d_model % self.decoder.num_heads:
+        if self.decoder.model is None and self.model.d_model % self.decoder.num_heads:
             raise ValueError(
                 f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads})"
             )
         if not self.model.use_mska:
             needing = {"ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"}
-            if found := sorted(needing & self.mska.model_fields_set):
+            defaults = type(self.mska).model_fields
+            if found := sorted(name for name in needing if getattr(self.mska, name) != defaults[name].default):
                 raise ValueError(f"mska.{found[0]} has no effect: model.use_mska is false; leave one of them out")
             if not self.mska.translation_weight:
                 raise ValueError("mska.translation_weight is 0 and model.use_mska is false: no loss is left")

@@ -62,7 +62,7 @@ class ModelConfig(Section):
         if self.backbone_layers == "weighted" and not self.backbones:
             raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
         for stream, key in BACKBONE_KEYS.items():
-            if f"freeze_{key}" in self.model_fields_set and stream not in self.backbones:
+            if stream not in self.backbones and not self.is_frozen(stream):
                 raise ValueError(f"freeze_{key} has no effect: {key} is none; leave it out")
         return self
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
 from signstreams.backbones.load import Backbone
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.integrate import IntegrateConfig
@@ -12,8 +14,10 @@ from signstreams.corpus.findings import few
 from signstreams.engine import checkpoint
 from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
+from signstreams.integrate.decoder import TextDecoder, named_config, own_config, take_pretrained
 from signstreams.integrate.inputs import Backbones
 from signstreams.integrate.model import POSE_STREAM, MultistreamModel
+from signstreams.integrate.text import TextTokenizer
 from signstreams.integrate.videos import POSE_DIM
 
 log = logging.getLogger(__name__)
@@ -22,24 +26,49 @@ FORMAT = "signstreams_multistream_v9"
 
 
 def build_model(
-    config: IntegrateConfig, backbones: Backbones, *, num_glosses: int | None, vocab_size: int
+    config: IntegrateConfig,
+    backbones: Backbones,
+    tokenizer: TextTokenizer,
+    *,
+    num_glosses: int | None,
+    decoder_config: PretrainedConfig | None = None,
 ) -> MultistreamModel:
-    """The model with its first weights, drawn by the seed; trained backbones keep theirs.
+    """The model with its first weights, drawn by the seed; trained backbones and a pretrained decoder keep theirs.
 
     Args:
+        config: Of the run.
+        backbones: Of its streams.
+        tokenizer: Of its texts.
         num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
-        vocab_size: Number of text tokens.
+        decoder_config: Of a decoder whose weights come later, from a checkpoint of ours. None: as the config says.
+
+    Raises:
+        UserError: A named decoder is not there, or has fewer tokens than its tokenizer.
     """
     for net in backbones.trained.values():
         _open_blocks(net, config)
     seed_global(config.seed, "weights")
+    settings = config.decoder
+    is_new = decoder_config is None
+    if decoder_config is None and settings.model is None:
+        decoder_config = own_config(settings, config.model.d_model, len(tokenizer))
+    elif decoder_config is None:
+        decoder_config = named_config(settings, len(tokenizer) if settings.uses_own_tokenizer else None)
+    if decoder_config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"decoder.tokenizer: has {len(tokenizer)} tokens, but {settings.model} writes {decoder_config.vocab_size},"
+            " expected no more; name the model's own"
+        )
+    decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.roles)
+    if is_new and settings.model is not None and settings.weights == "pretrained":
+        take_pretrained(decoder, settings)
     return MultistreamModel(
         config,
         feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
         backbones=backbones.trained,
         num_layers=backbones.num_layers if config.model.backbone_layers == "weighted" else None,
         num_glosses=num_glosses,
-        vocab_size=vocab_size,
+        decoder=decoder,
     )
 
 

@@ -15,10 +15,11 @@ from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.integrate.build import FORMAT, build_model
+from signstreams.integrate.decoder import decoder_config_from
 from signstreams.integrate.inputs import Backbones, load_backbones
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.results import TOKENIZER, beside
-from signstreams.integrate.text import TextTokenizer
+from signstreams.integrate.text import Roles, TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,16 @@ def load_bundle(given: TrainedModelSection) -> Bundle:
     config = _config(path, content, given)
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
-    tokenizer = TextTokenizer.load(beside(path, TOKENIZER))
+    tokenizer = TextTokenizer.load(beside(path, TOKENIZER), Roles.from_dict(content["token_roles"]))
     names = content["glosses"]
     vocabulary = None if names is None else GlossVocabulary(tuple(names))
-    model = build_model(config, backbones, num_glosses=None if names is None else len(names), vocab_size=len(tokenizer))
+    model = build_model(
+        config,
+        backbones,
+        tokenizer,
+        num_glosses=None if names is None else len(names),
+        decoder_config=decoder_config_from(content["decoder"]),
+    )
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
@@ -93,7 +100,6 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
             raise UserError(f"{key}: {path} was trained without this stream; leave --{key.replace('_', '-')} out")
         if spec is not None:
             tree["model"][key] = spec
-    tree["model"] = _without_absent(tree["model"])
     try:
         return IntegrateConfig.model_validate(tree)
     except ValidationError as error:
@@ -103,12 +109,6 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
             f"{path}: its config does not fit this version of signstreams ({place}: {problem['msg']}); train the model"
             " anew"
         ) from None
-
-
-def _without_absent(model: dict[str, Any]) -> dict[str, Any]:
-    """Freezing of streams that are not there is no setting of the user's."""
-    absent = [key for key in BACKBONE_KEYS.values() if model.get(key) is None]
-    return {key: value for key, value in model.items() if key not in {f"freeze_{name}" for name in absent}}
 
 
 def _check_backbones(path: Path, expected: dict[str, str], found: Backbones) -> None:

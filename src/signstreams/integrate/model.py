@@ -1,4 +1,4 @@
-"""Multistream v9: streams and MSKA into a memory, a T5 decoder from it to text.
+"""Multistream v9: streams and MSKA into a memory, a text decoder from it to text.
 
 Letters: B clips, T frames, S steps at stride 4, M model width, L text tokens, G glosses.
 """
@@ -9,16 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput
 
 from signstreams.backbones.load import Backbone
 from signstreams.config.decoder import DecodingConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch
+from signstreams.integrate.decoder import TextDecoder
 from signstreams.integrate.fusion import FusionEncoder
 from signstreams.integrate.mska import Mska, num_steps
-from signstreams.integrate.text import EOS, PAD, UNKNOWN
 
 POSE_STREAM = "pose"
 IMAGES_PER_CALL = 512  # crops that a trained backbone sees at once
@@ -50,7 +48,7 @@ class MultistreamModel(nn.Module):
         backbones: Stream to its backbone, of those that are trained; the others' features come with the batch.
         num_layers: Stream whose features come from every block of its backbone to the number of blocks.
         num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
-        vocab_size: Number of text tokens.
+        decoder: From memory to text.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class MultistreamModel(nn.Module):
         backbones: dict[str, Backbone],
         num_layers: dict[str, int] | None = None,
         num_glosses: int | None,
-        vocab_size: int,
+        decoder: TextDecoder,
     ) -> None:
         super().__init__()
         width = config.model.d_model
@@ -81,7 +79,7 @@ class MultistreamModel(nn.Module):
             )
         if fusion == "concat":
             self.gloss_join = nn.Linear(2 * width, width)
-        self.decoder = _build_decoder(config, vocab_size)
+        self.decoder = decoder
         self.max_tokens = config.decoder.max_tokens
 
     def encode(self, batch: Batch) -> Encoded:
@@ -104,31 +102,11 @@ class MultistreamModel(nn.Module):
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
         """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
-        tokens = tokens.clamp(min=PAD)  # padding comes after every token that counts
-        return self.decoder(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
-            attention_mask=encoded.mask,
-            decoder_input_ids=torch.cat((torch.full_like(tokens[:, :1], PAD), tokens[:, :-1]), dim=1),
-        ).logits
+        return self.decoder(encoded.memory, encoded.mask, tokens)
 
-    @torch.no_grad()
     def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
         """Beam search (greedy with one beam): token ids of each clip, the end token included where it came."""
-        out = self.decoder.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.memory),
-            attention_mask=encoded.mask,
-            generation_config=GenerationConfig(
-                num_beams=decoding.num_beams,
-                length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
-                do_sample=False,
-                max_new_tokens=self.max_tokens,
-                pad_token_id=PAD,
-                eos_token_id=EOS,
-                decoder_start_token_id=PAD,
-                suppress_tokens=[PAD, UNKNOWN],
-            ),
-        )
-        return [row[1:] for row in out.tolist()]  # without the start token
+        return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Learning-rate group (backbone, mska, encoder, decoder) to its trainable parameters by name."""
@@ -152,26 +130,3 @@ class MultistreamModel(nn.Module):
         if parts:
             features[present] = torch.cat(parts).float()  # crops come in the order of the mask's own frames
         return features, present
-
-
-def _build_decoder(config: IntegrateConfig, vocab_size: int) -> T5ForConditionalGeneration:
-    """T5 v1.1 with random weights and an empty encoder: the memory takes the encoder's place."""
-    width = config.model.d_model
-    decoder = T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=vocab_size,
-            d_model=width,
-            d_kv=width // config.decoder.num_heads,
-            d_ff=config.decoder.ff_dim,
-            num_layers=0,
-            num_decoder_layers=config.decoder.num_layers,
-            num_heads=config.decoder.num_heads,
-            dropout_rate=config.decoder.dropout,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=PAD,
-            eos_token_id=EOS,
-            decoder_start_token_id=PAD,
-        )
-    )
-    decoder.encoder.final_layer_norm.weight.requires_grad_(False)  # never runs
-    return decoder

@@ -16,6 +16,7 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.integrate.build import FORMAT, build_model, take_weights
 from signstreams.integrate.data import ClipSet
+from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.images import ImageReader
 from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
@@ -90,9 +91,8 @@ def _run(
         log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
     entries = tokenized(clips.entries, tokenizer, config.decoder.max_tokens)
     splits = by_split(entries, open_source(config, clips, backbones, world))
-    model = build_model(
-        config, backbones, num_glosses=len(vocabulary) if vocabulary else None, vocab_size=len(tokenizer)
-    ).to(world.device)
+    num_glosses = len(vocabulary) if vocabulary else None
+    model = build_model(config, backbones, tokenizer, num_glosses=num_glosses).to(world.device)
     reader = ImageReader(backbones.sides_px)
     trainer = Trainer(
         config,
@@ -108,6 +108,8 @@ def _run(
             "backbone_sha256": backbones.digests,
             "extraction": extraction_settings(config.root, clips.entries["train"][0].video.video_id),
             "num_train_clips": len(clips.entries["train"]),
+            "decoder": model.decoder.net.config.to_json_string(use_diff=False),
+            "token_roles": tokenizer.roles.as_dict(),
             "glosses": list(vocabulary.names) if vocabulary else None,
             "nodes": stream_nodes_manifest(),
         },
@@ -153,8 +155,10 @@ def _start_from(config: IntegrateConfig, trainer: Trainer, experiment: Experimen
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> TextTokenizer:
-    texts = [entry.text for entry in clips.entries["train"]]
-    tokenizer = TextTokenizer.train(texts, config.decoder.vocab_size)
+    if config.decoder.uses_own_tokenizer:
+        tokenizer = TextTokenizer.train([entry.text for entry in clips.entries["train"]], config.decoder.vocab_size)
+    else:
+        tokenizer = named_tokenizer(config.decoder)
     if experiment is not None:
         if not (experiment.state / TOKENIZER).exists():
             tokenizer.save(experiment.state / TOKENIZER)

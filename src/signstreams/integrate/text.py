@@ -1,12 +1,15 @@
-"""Text to tokens and back: byte-level BPE trained on the corpus's own texts; no file from elsewhere is needed.
+"""Text to tokens and back: byte-level BPE trained on the corpus's own texts, or the tokenizer of a named model.
 
-Every character has bytes, so accents, case and letters never seen in training all survive; texts are composed (NFC).
+Of our own: every character has bytes, so accents, case and letters never seen in training all survive; texts are
+composed (NFC). Both are a file of the tokenizers library, and a few ids that say what some tokens are for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -17,11 +20,40 @@ PAD, EOS, UNKNOWN = 0, 1, 2  # T5's order; padding also starts the decoder
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]
 
 
+@dataclass(frozen=True)
+class Roles:
+    """Tokens with a meaning of their own.
+
+    Attributes:
+        pad: Fills what is no text.
+        eos: Ends a text.
+        start: What the decoder sees before the first token.
+        first: Token before every text (mBART-50's language); None without.
+        never: Tokens that are never written.
+    """
+
+    pad: int = PAD
+    eos: int = EOS
+    start: int = PAD
+    first: int | None = None
+    never: tuple[int, ...] = (PAD, UNKNOWN)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "never": list(self.never)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Roles:
+        """What `as_dict` gave."""
+        return cls(**{**content, "never": tuple(content["never"])})
+
+
 class TextTokenizer:
     """Tokens of the decoder."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, roles: Roles | None = None) -> None:
         self._tokenizer = tokenizer
+        self.roles = roles or Roles()
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -41,14 +73,14 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: str | Path) -> TextTokenizer:
+    def load(cls, path: str | Path, roles: Roles | None = None) -> TextTokenizer:
         """Read what `save` wrote.
 
         Raises:
             UserError: When it is absent or something else.
         """
         try:
-            return cls(Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            return cls(Tokenizer.from_str(Path(path).read_text(encoding="utf-8")), roles)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}, expected the model's tokenizer; train the model anew") from None
         except Exception as error:  # the tokenizers library raises plain Exception for a file it cannot read
@@ -63,11 +95,13 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, closed by the end token."""
-        return [*self._tokenizer.encode(text, add_special_tokens=False).ids, EOS]
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [*([] if self.roles.first is None else [self.roles.first]), *ids, self.roles.eos]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` up to the first end token; special tokens are left out."""
         ids = list(ids)
-        if EOS in ids:
-            ids = ids[: ids.index(EOS)]
-        return self._tokenizer.decode([i for i in ids if i >= len(SPECIAL_TOKENS)]).strip()
+        if self.roles.eos in ids:
+            ids = ids[: ids.index(self.roles.eos)]
+        kept = [i for i in ids if i < len(self)]  # a model may have more rows than its tokenizer has tokens
+        return self._tokenizer.decode(kept, skip_special_tokens=True).strip()

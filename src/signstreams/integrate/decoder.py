@@ -1,0 +1,260 @@
+"""Text decoders: a small T5 of our own sizes, or that of a T5, mT5 or mBART of Hugging Face, without its encoder.
+
+The memory of the fusion encoder takes the place of the encoder's output; where widths differ it is projected.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, MBartConfig, PretrainedConfig, T5Config
+from transformers.modeling_outputs import BaseModelOutput
+
+from signstreams.config.decoder import DecoderConfig, DecodingConfig
+from signstreams.errors import UserError
+from signstreams.integrate.text import Roles, TextTokenizer
+
+log = logging.getLogger(__name__)
+
+KINDS = ("t5", "mt5", "umt5", "mbart")
+_WORDS = "a T5, mT5 or mBART"
+
+# Sizes of the presets' models, so that they can be built where nothing of them is on disk (their config.json).
+_T5_BASE = {
+    "d_model": 768,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 12,
+    "num_decoder_layers": 12,
+    "num_heads": 12,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+_MBART_LARGE = {
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "max_position_embeddings": 1024,
+    "vocab_size": 250027,
+    "scale_embedding": True,
+    "attention_dropout": 0.1,
+    "activation_function": "gelu",
+}
+KNOWN_SIZES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
+    "google/t5-v1_1-base": (T5Config, _T5_BASE),
+    "facebook/mbart-large-cc25": (MBartConfig, _MBART_LARGE),
+}
+
+
+class TextDecoder(nn.Module):
+    """Memory and the tokens so far to the next token.
+
+    Args:
+        config: Of the Hugging Face model; its encoder is built without layers.
+        memory_dim: Width of the memory.
+        roles: Of the tokens.
+    """
+
+    def __init__(self, config: PretrainedConfig, memory_dim: int, roles: Roles) -> None:
+        super().__init__()
+        from transformers import AutoModelForSeq2SeqLM
+
+        self.roles = roles
+        self.net = AutoModelForSeq2SeqLM.from_config(_without_encoder(config))
+        width = config.d_model
+        self.project = nn.Identity() if memory_dim == width else nn.Linear(memory_dim, width)
+        used = {id(p) for p in self.net.get_decoder().parameters()} | {id(p) for p in self.net.lm_head.parameters()}
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(id(parameter) in used)  # what is left of the encoder never runs
+
+    def forward(self, memory: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+        """Memory (B, S, M) with its mask (B, S), and tokens (B, L), negative where padded, to logits (B, L, vocabulary)
+        of each token given those before it."""
+        tokens = torch.where(tokens < 0, self.roles.pad, tokens)  # padding comes after every token that counts
+        start = torch.full_like(tokens[:, :1], self.roles.start)
+        return self.net(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
+            attention_mask=mask,
+            decoder_input_ids=torch.cat((start, tokens[:, :-1]), dim=1),
+            use_cache=False,
+        ).logits
+
+    @torch.no_grad()
+    def generate(self, memory: Tensor, mask: Tensor, decoding: DecodingConfig, max_tokens: int) -> list[list[int]]:
+        """Token ids of each clip by beam search (greedy with one beam), the end token included where it came."""
+        roles = self.roles
+        out = self.net.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                num_beams=decoding.num_beams,
+                length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                pad_token_id=roles.pad,
+                eos_token_id=roles.eos,
+                decoder_start_token_id=roles.start,
+                forced_bos_token_id=roles.first,
+                suppress_tokens=list(roles.never),
+            ),
+        )
+        return [row[1:] for row in out.tolist()]  # without the start token
+
+
+def own_config(config: DecoderConfig, d_model: int, vocab_size: int) -> PretrainedConfig:
+    """A T5 v1.1 of the sizes in ``[decoder]``."""
+    return T5Config(
+        vocab_size=vocab_size,
+        d_model=d_model,
+        d_kv=d_model // config.num_heads,
+        d_ff=config.ff_dim,
+        num_layers=0,
+        num_decoder_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout_rate=config.dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+
+
+def named_config(config: DecoderConfig, vocab_size: int | None) -> PretrainedConfig:
+    """Config of a named model; with another vocabulary where the corpus has its own tokenizer.
+
+    Raises:
+        UserError: It is not there, or is no model that decodes from a memory.
+    """
+    from transformers import AutoConfig
+
+    assert config.model is not None
+    if config.weights == "random" and config.model in KNOWN_SIZES and not Path(config.model).is_dir():
+        kind, sizes = KNOWN_SIZES[config.model]
+        found = kind(**sizes)
+    else:
+        found = _fetched(config, config.model, "decoder.model", AutoConfig.from_pretrained)
+    if found.model_type not in KINDS:
+        raise UserError(
+            f"decoder.model: {config.model} is a {found.model_type} model, expected {_WORDS}; name one of these"
+        )
+    found.dropout_rate = found.dropout = config.dropout
+    if vocab_size is not None:
+        found.vocab_size = vocab_size
+        found.pad_token_id, found.eos_token_id = 0, 1
+    return found
+
+
+def named_tokenizer(config: DecoderConfig) -> TextTokenizer:
+    """Tokenizer of a named model.
+
+    Raises:
+        UserError: It is not there, has no file of the tokenizers library, or lacks the target language.
+    """
+    from transformers import AutoTokenizer
+
+    source = config.tokenizer or config.model
+    assert source is not None
+    key = "decoder.tokenizer" if config.tokenizer else "decoder.model"
+    found = _fetched(config, source, key, AutoTokenizer.from_pretrained)
+    backend = getattr(found, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(f"{key}: the tokenizer of {source} is not one of the tokenizers library; name another one")
+    backend.no_truncation()
+    backend.no_padding()
+    pad, eos, unknown = found.pad_token_id, found.eos_token_id, found.unk_token_id
+    if pad is None or eos is None:
+        raise UserError(f"{key}: the tokenizer of {source} has no padding or no end token, expected both; name another")
+    never = tuple(token for token in (pad, unknown) if token is not None)
+    language = None
+    if config.target_language is not None:
+        language = backend.token_to_id(config.target_language)
+        if language is None:
+            known = sorted(t for t in backend.get_vocab() if len(t) == 5 and t[2] == "_" and t[3:].isupper())
+            raise UserError(
+                f"decoder.target_language: {config.target_language} is no token of {source}, expected one of"
+                f" {', '.join(known) or 'none: leave it out'}"
+            )
+    name = type(found).__name__
+    if name.startswith("MBart"):
+        if language is None:
+            raise UserError("decoder.target_language: mBART must be told its language; set it, such as es_XX")
+        # mBART-25 is started by the language, mBART-50 by the end token and then the language
+        is_50 = name.startswith("MBart50")
+        start, first = (eos, language) if is_50 else (language, None)
+        return TextTokenizer(backend, Roles(pad, eos, start, first, never))
+    return TextTokenizer(backend, Roles(pad, eos, pad, language, never))
+
+
+def take_pretrained(decoder: TextDecoder, config: DecoderConfig) -> None:
+    """Weights of a named model's decoder, embeddings and output layer.
+
+    Raises:
+        UserError: They are not there.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    def load(source: str, **words: Any) -> nn.Module:
+        return AutoModelForSeq2SeqLM.from_pretrained(source, config=decoder.net.config, **words)
+
+    assert config.model is not None
+    loaded = _fetched(config, config.model, "decoder.model", load)
+    decoder.net.load_state_dict(loaded.state_dict())
+
+
+def _without_encoder(config: PretrainedConfig) -> PretrainedConfig:
+    """T5's stacks count their layers apart; the decoder keeps its own."""
+    config = copy.deepcopy(config)
+    if config.model_type == "mbart":
+        config.encoder_layers = 0
+    else:
+        config.num_layers = 0
+    return config
+
+
+def decoder_config_from(text: str) -> PretrainedConfig:
+    """Config of a decoder out of the JSON in a checkpoint of ours."""
+    from transformers import AutoConfig
+
+    tree = json.loads(text)
+    config = AutoConfig.for_model(**tree)
+    if "scale_decoder_outputs" in tree:  # T5's config derives it anew from another key, which it then overwrites
+        config.scale_decoder_outputs = tree["scale_decoder_outputs"]
+    return config
+
+
+def _fetched(config: DecoderConfig, source: str, key: str, load: Any) -> Any:
+    """What ``load`` makes of a name or folder, without its warnings and bars.
+
+    Raises:
+        UserError: It is not there, or is broken.
+    """
+    from transformers.utils import logging as said
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    said.set_verbosity_error()
+    said.disable_progress_bar()
+    is_folder = Path(source).is_dir()
+    try:
+        return load(source, local_files_only=config.offline or is_folder)
+    except Exception as error:  # the hub client and its parsers raise many kinds; none of them is our bug
+        reason = " ".join(str(error).split())[:160]
+        if is_folder:
+            raise UserError(f"{key}: {source}: cannot be read ({reason}); fetch it again") from None
+        target = f"models/{source.rsplit('/', 1)[-1]}"
+        what = "is not on this machine" if config.offline else f"cannot be fetched ({reason})"
+        raise UserError(
+            f"{key}: {source} {what}; where there is a network: hf download {source} --local-dir {target}, copy that"
+            f" folder here and use --decoder-model {target}"
+            + ("; or --decoder-offline false" if config.offline else "")
+        ) from None

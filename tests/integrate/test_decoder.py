@@ -1,0 +1,275 @@
+"""Text decoders of Hugging Face, by folder and by size; presets; beams. Nothing here touches the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    MBartConfig,
+    MBartForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from signstreams.config.decoder import DecoderConfig, DecodingConfig
+from signstreams.config.evaluate_slt import EvaluateSltConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine import checkpoint
+from signstreams.errors import UserError
+from signstreams.integrate.decoder import TextDecoder, named_config, named_tokenizer, own_config, take_pretrained
+from signstreams.integrate.run import run
+from signstreams.integrate.scoring import score
+from signstreams.integrate.text import Roles, TextTokenizer
+
+Build = Callable[..., IntegrateConfig]
+TEXTS = ["Casa niño comer.", "Agua mañana perro.", "El perro come mañana."] * 3
+WIDTH = 24
+
+
+def save_tokenizer(folder: Path, *, extra: list[str] = []) -> TextTokenizer:  # noqa: B006
+    own = TextTokenizer.train(TEXTS, 320)
+    backend = Tokenizer.from_str(own._tokenizer.to_str())
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=extra,
+    )
+    fast.save_pretrained(folder)
+    return own
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 with random weights and its tokenizer, as `save_pretrained` leaves them."""
+    folder = tmp_path_factory.mktemp("hugging face") / "tiny t5"
+    size = len(save_tokenizer(folder))
+    torch.manual_seed(1)
+    config = T5Config(
+        vocab_size=size + 4,
+        d_model=WIDTH,
+        d_kv=8,
+        d_ff=16,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=3,
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mbart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of mBART; its tokenizer knows a language."""
+    folder = tmp_path_factory.mktemp("hugging face") / "tiny mbart"
+    size = len(save_tokenizer(folder, extra=["es_XX", "de_DE"]))
+    torch.manual_seed(2)
+    sizes = {f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in _MBART_SIZES.items()}
+    config = MBartConfig(vocab_size=size + 2, d_model=WIDTH, max_position_embeddings=64, **sizes)
+    MBartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+_MBART_SIZES = {"layers": 2, "ffn_dim": 16, "attention_heads": 3}
+
+
+def built(config: DecoderConfig, memory_dim: int = WIDTH) -> TextDecoder:
+    tokenizer = named_tokenizer(config)
+    decoder = TextDecoder(named_config(config, None), memory_dim, tokenizer.roles)
+    take_pretrained(decoder, config)
+    return decoder.eval()
+
+
+def test_a_decoder_from_a_folder_gives_what_the_model_gives(t5: Path) -> None:
+    ours = built(DecoderConfig(model=str(t5)))
+    theirs = T5ForConditionalGeneration.from_pretrained(t5).eval()
+    memory, mask = torch.randn(2, 5, WIDTH), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    labels = torch.tensor([[7, 8, 9, 1], [7, 1, -100, -100]])
+    with torch.no_grad():
+        expected = theirs(encoder_outputs=(memory,), attention_mask=mask, labels=labels).logits
+        found = ours(memory, mask, labels)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1, :2], expected[1, :2])
+
+
+def test_the_encoder_is_gone_and_the_rest_is_trained(t5: Path, mbart: Path) -> None:
+    for config in (DecoderConfig(model=str(t5)), DecoderConfig(model=str(mbart))):
+        decoder = built(config)
+        names = {name for name, p in decoder.named_parameters() if p.requires_grad}
+        assert not any(".encoder." in name and "embed_tokens" not in name for name in names)
+        logits = decoder(torch.randn(1, 4, WIDTH), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[7, 8, 1]]))
+        logits.square().sum().backward()
+        trained = dict(decoder.named_parameters())
+        assert all(trained[name].grad is not None for name in names)
+
+
+def test_a_memory_of_another_width_is_projected(t5: Path) -> None:
+    decoder = built(DecoderConfig(model=str(t5)), memory_dim=10)
+    assert decoder(torch.randn(1, 4, 10), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[7, 1]])).shape[:2] == (
+        1,
+        2,
+    )
+
+
+def test_padding_changes_neither_logits_nor_beams(t5: Path) -> None:
+    decoder = built(DecoderConfig(model=str(t5)))
+    memory = torch.randn(1, 3, WIDTH)
+    padded, mask = torch.zeros(2, 6, WIDTH), torch.zeros(2, 6, dtype=torch.bool)
+    padded[0], mask[0] = torch.randn(6, WIDTH), True
+    padded[1, :3], mask[1, :3] = memory[0], True
+    alone_mask = torch.ones(1, 3, dtype=torch.bool)
+    for beams in (1, 4):
+        decoding = DecodingConfig(num_beams=beams)
+        alone = decoder.generate(memory, alone_mask, decoding, 8)[0]
+        together = decoder.generate(padded, mask, decoding, 8)[1]
+        assert together[: len(alone)] == alone
+
+
+def test_more_beams_find_what_is_at_least_as_likely(t5: Path) -> None:
+    decoder = built(DecoderConfig(model=str(t5)))
+    memory, mask = torch.randn(4, 5, WIDTH), torch.ones(4, 5, dtype=torch.bool)
+
+    def score_of(beams: int) -> float:
+        texts = decoder.generate(memory, mask, DecodingConfig(num_beams=beams, length_penalty=0.0), 3)
+        total = 0.0
+        for row, ids in enumerate(texts):
+            tokens = torch.tensor([ids])
+            logits = decoder(memory[row : row + 1], mask[row : row + 1], tokens).log_softmax(-1)
+            ended = ids.index(1) + 1 if 1 in ids else len(ids)
+            total += sum(logits[0, i, token].item() for i, token in enumerate(ids[:ended]))
+        return total
+
+    assert score_of(12) >= score_of(1) - 1e-4
+
+
+def test_no_beam_writes_what_has_no_text(t5: Path) -> None:
+    decoder = built(DecoderConfig(model=str(t5)))
+    with torch.no_grad():
+        decoder.net.lm_head.weight[2] = 50.0  # the unknown token would win each time
+    texts = decoder.generate(torch.randn(2, 4, WIDTH), torch.ones(2, 4, dtype=torch.bool), DecodingConfig(), 6)
+    assert not any(token == 2 for ids in texts for token in ids)
+
+
+def test_mbart_is_told_its_language(mbart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = named_tokenizer(DecoderConfig(model=str(mbart), target_language="de_DE"))
+    assert tokenizer.roles.first == tokenizer._tokenizer.token_to_id("de_DE")
+    ids = tokenizer.encode("perro")
+    assert ids[0] == tokenizer.roles.first and ids[-1] == tokenizer.roles.eos
+    assert tokenizer.decode(ids) == "perro"
+    with pytest.raises(UserError, match=r"xx_YY is no token of .*, expected one of de_DE, es_XX"):
+        named_tokenizer(DecoderConfig(model=str(mbart), target_language="xx_YY"))
+
+
+def test_what_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    config = DecoderConfig(model="google/t5-v1_1-small")
+    for make in (named_tokenizer, lambda c: named_config(c, None)):
+        with pytest.raises(UserError) as error:
+            make(config)
+        (line,) = error.value.problems
+        assert line.startswith("decoder.model: google/t5-v1_1-small is not on this machine")
+        assert "hf download google/t5-v1_1-small --local-dir models/t5-v1_1-small" in line
+        assert "--decoder-offline false" in line
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        named_config(DecoderConfig(model=str(tmp_path)), None)
+
+
+def test_a_model_that_decodes_from_nothing_is_refused(tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=10)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="is a gpt2 model, expected a T5, mT5 or mBART"):
+        named_config(DecoderConfig(model=str(tmp_path)), None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"offline": False}, "offline has no effect"),
+        ({"target_language": "es_XX"}, "target_language has no effect"),
+        ({"model": "a", "ff_dim": 7}, "ff_dim has no effect: a has its own"),
+        ({"model": "a", "vocab_size": 500}, "vocab_size has no effect"),
+        ({"preset": "other"}, "signmusketeers"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecoderConfig(**settings)
+
+
+def test_random_weights_of_a_named_model_take_the_corpus_tokenizer(t5: Path) -> None:
+    config = DecoderConfig(model=str(t5), weights="random", vocab_size=400)
+    assert config.uses_own_tokenizer
+    found = named_config(config, 333)
+    assert (found.vocab_size, found.d_model, found.pad_token_id) == (333, WIDTH, 0)
+
+
+@pytest.mark.parametrize(
+    ("preset", "low_m", "high_m"),
+    # decoder with its embeddings, which transformers 5 shares with the output layer: of T5 v1.1 base 113 M + 25 M, of
+    # mBART-large 202 M + 256 M
+    [("signmusketeers", 137, 139), ("mska_paper_mbart", 450, 465)],
+)
+def test_presets_build_at_their_true_sizes(preset: str, low_m: float, high_m: float) -> None:
+    config = IntegrateConfig.model_validate({"decoder": {"preset": preset, "weights": "random"}})
+    with torch.device("meta"):
+        decoder = TextDecoder(named_config(config.decoder, None), config.model.d_model, Roles())
+    trained = {id(p): p.numel() for p in decoder.parameters() if p.requires_grad}
+    assert low_m < sum(trained.values()) / 1e6 < high_m
+    assert isinstance(decoder.project, torch.nn.Identity)  # the memory is as wide as the model
+
+
+def test_what_the_user_sets_wins_over_a_preset() -> None:
+    config = IntegrateConfig.model_validate(
+        {"decoder": {"preset": "signmusketeers"}, "model": {"d_model": 96}, "optim": {"lr": 0.5}}
+    )
+    assert (config.model.d_model, config.model.num_layers, config.optim.lr) == (96, 12, 0.5)
+    assert config.decoder.model == "google/t5-v1_1-base" and config.optim.label_smoothing == 0.2
+    assert IntegrateConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_a_preset_runs_forward_at_its_width() -> None:
+    config = IntegrateConfig.model_validate({"decoder": {"preset": "signmusketeers", "weights": "random"}})
+    sizes = named_config(config.decoder, 400)
+    sizes.num_decoder_layers = 1  # the width is the true one, the depth would only take time
+    decoder = TextDecoder(sizes, config.model.d_model, Roles()).eval()
+    logits = decoder(torch.randn(1, 4, 768), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[7, 8, 1]]))
+    assert logits.shape == (1, 3, 400) and torch.isfinite(logits).all()
+
+
+def test_a_run_with_a_named_model_trains_scores_and_needs_the_model_no_more(
+    t5: Path, tiny_config: Build, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(t5, folder)
+    keys = dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)
+    config = tiny_config(
+        output_dir=tmp_path / "out",
+        model=keys,
+        decoder={"model": str(folder), "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
+        train={"epochs": 1},
+    )
+    run(config)
+    start = T5ForConditionalGeneration.from_pretrained(folder).state_dict()
+    after = checkpoint.load(tmp_path / "out" / "last.pt")["model"]
+    name = "decoder.block.0.layer.1.EncDecAttention.q.weight"
+    moved = (after[f"decoder.net.{name}"] - start[name]).abs().max()
+    assert 0 < moved < 0.05  # trained from there, not from elsewhere
+    shutil.rmtree(folder)
+    scores = score(EvaluateSltConfig(checkpoint=tmp_path / "out" / "best.pt"))
+    assert scores["decoding"] == {"num_beams": 5, "length_penalty": 1.0}
+
+
+def test_own_sizes_stay_the_default() -> None:
+    config = DecoderConfig()
+    decoder = TextDecoder(own_config(config, 64, 500), 64, Roles())
+    assert decoder.net.config.model_type == "t5" and len(decoder.net.get_decoder().block) == config.num_layers
