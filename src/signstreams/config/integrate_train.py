@@ -31,7 +31,7 @@ class OptimConfig(Section):
     weight_decay: NotNegative = 0.01
     """Of weight matrices; norms, biases, embeddings, alpha and global matrices of MSKA have none."""
     clip_grad_norm: Positive | None = 1.0
-    """Greatest norm of all gradients together; None: no clipping."""
+    """Greatest norm of the gradients of each part (backbone, mska, encoder, decoder); None: no clipping."""
     label_smoothing: Share = 0.1
     """Of the translation loss."""
     accumulate_steps: Count = 1

@@ -210,8 +210,7 @@ class Trainer:
         loss = value.item()
         if math.isfinite(loss):
             distributed.sum_gradients(self.parameters)
-            limit = self.config.optim.clip_grad_norm
-            norm = float(nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit))
+            norm = self._clip()
             if math.isfinite(norm):
                 self.optimizer.step()
                 if self.average is not None:
@@ -221,6 +220,20 @@ class Trainer:
         self._note("clips", sum(len(batch.clip_ids) for batch in batches if batch is not None), 0)
         self.state.step += 1
         return loss
+
+    def _clip(self) -> float:
+        """Clip each part's gradients by their own norm; the norm of all together.
+
+        CTC's gradients, which end in MSKA, are many times those of the translation loss: under one common norm they
+        would decide from step to step how much the decoder learns.
+        """
+        limit = self.config.optim.clip_grad_norm
+        parts: dict[str, list[nn.Parameter]] = {}
+        for group in self.optimizer.param_groups:
+            parts.setdefault(group["name"], []).extend(group["params"])
+        bound = math.inf if limit is None else limit
+        norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
+        return float(torch.stack(norms).square().sum().sqrt())
 
     def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> Tensor:
         """Gradients of one part, added to those that are there; its share of the joint loss."""
