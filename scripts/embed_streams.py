@@ -1,17 +1,17 @@
 """Run a frozen backbone over all crops of a stream, or gather the points of all videos, once for every training."""
 
 import logging
-import os
 
 from signstreams.cli import parse
 from signstreams.config.embed import EmbedConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.processor import prepare_processor
 
 
 def main() -> None:
     config = parse(EmbedConfig, doc=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    prepare_processor()
     with exit_on_user_error():
         from signstreams.integrate.embedding import embed  # after parsing: --help and typos answer without torch
 

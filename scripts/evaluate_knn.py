@@ -1,17 +1,17 @@
 """Weighted k-NN on true handshape: a pretrained hand backbone, the same with random weights, raw pixels."""
 
 import logging
-import os
 
 from signstreams.cli import parse
 from signstreams.config.knn import KnnConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.processor import prepare_processor
 
 
 def main() -> None:
     config = parse(KnnConfig, doc=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+    prepare_processor()
     with exit_on_user_error():
         from signstreams.pretrain.knn import evaluate_knn, table  # after parsing: --help answers without torch
 

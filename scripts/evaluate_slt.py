@@ -1,17 +1,17 @@
 """Score a trained translation model: predictions.csv and scores.json."""
 
 import logging
-import os
 
 from signstreams.cli import parse
 from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.processor import prepare_processor
 
 
 def main() -> None:
     config = parse(EvaluateSltConfig)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    prepare_processor()
     with exit_on_user_error():
         from signstreams.integrate.scoring import score  # after parsing: --help and typos answer without torch
 

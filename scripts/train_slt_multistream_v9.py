@@ -1,17 +1,17 @@
 """Train the multistream v9 translation model: choose by val, score on test."""
 
 import logging
-import os
 
 from signstreams.cli import parse
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.processor import prepare_processor
 
 
 def main() -> None:
     config = parse(IntegrateConfig, doc=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    prepare_processor()
     with exit_on_user_error():
         from signstreams.integrate.run import run  # after parsing: --help and typos answer without torch
 

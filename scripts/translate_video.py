@@ -3,18 +3,18 @@
 import dataclasses
 import json
 import logging
-import os
 import sys
 
 from signstreams.cli import parse
 from signstreams.config.translate import TranslateConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.processor import prepare_processor
 
 
 def main() -> None:
     config = parse(TranslateConfig, [*_videos_first(sys.argv[1:])], doc=__doc__)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: idle threads leave the cores alone
+    prepare_processor()
     with exit_on_user_error():
         from signstreams.translate import translate  # after parsing: --help and typos answer without torch
 

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from signstreams.config.integrate_model import MskaConfig
-from signstreams.integrate.mska import HEADS, GlossHead, JointAttention, Mska, MskaBlock, num_steps, sinusoid, time_mask
+from signstreams.integrate.mska import (
+    HEADS,
+    GlossHead,
+    HeadMix,
+    JointAttention,
+    Mska,
+    MskaBlock,
+    num_steps,
+    sinusoid,
+    time_mask,
+)
 from signstreams.integrate.nodes import NUM_NODES, STREAM_NODES
 
 SMALL = MskaConfig(channels=[8, 12, 16], num_heads=2, head_dim=16, head_ff_dim=24)
@@ -46,9 +56,11 @@ def slow_block(block: MskaBlock, x: Tensor) -> Tensor:
     def leaky(value: Tensor) -> Tensor:
         return torch.where(value > 0, value, 0.1 * value)
 
-    y = leaky(block.mix_residual(x) + block.mix(slow_attention(block.attention, x)))
+    mix, norm = block.mix
+    mixed = torch.nn.functional.linear(slow_attention(block.attention, x), mix.weight, mix.bias)
+    y = leaky(block.mix_residual(x) + norm(mixed))
     y = leaky(block.feed_residual(x) + block.feed(y))
-    kernel = block.time.weight[..., 0]  # (C', C', K)
+    kernel = block.time.weight[:, :, 0]  # (C', C', K)
     reach = kernel.shape[-1] // 2
     steps = []
     for centre in range(0, len(x), block.stride):
@@ -67,7 +79,8 @@ def test_attention_follows_the_papers_formulas() -> None:
     torch.nn.init.normal_(layer.global_matrix)
     torch.nn.init.normal_(layer.alpha)
     x = torch.randn(2, 4, 5, 4)
-    fast = layer(x, torch.ones(2, 4, dtype=torch.bool))
+    fast = layer(x.transpose(1, 2), torch.ones(2, 4, dtype=torch.bool))  # (B, H, V, T, C)
+    fast = fast.permute(0, 3, 2, 1, 4).flatten(3)
     torch.testing.assert_close(fast, torch.stack([slow_attention(layer, clip) for clip in x]), atol=1e-5, rtol=1e-5)
 
 
@@ -76,15 +89,47 @@ def test_a_block_agrees_with_the_slow_version(channels: int, stride: int, kernel
     torch.manual_seed(1)
     block = MskaBlock(8, channels, stride=stride, kernel=kernel, num_heads=2, joints=4, drop=0.1).eval()
     x = torch.randn(1, frames, 4, 8)
-    fast, lengths = block(x, torch.tensor([frames]))
+    fast, lengths = block(x.transpose(1, 2), torch.tensor([frames]))
+    fast = fast.transpose(1, 2)
     assert lengths.item() == math.ceil(frames / stride) == fast.shape[1]
     torch.testing.assert_close(fast[0], slow_block(block, x[0]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 6])
+def test_heads_are_mixed_as_a_linear_layer_does_and_so_are_the_gradients(channels: int) -> None:
+    torch.manual_seed(0)
+    layer = HeadMix(3 * 4, channels).double()
+    x = torch.randn(2, 3, 5, 7, 4, dtype=torch.float64, requires_grad=True)  # (B, H, V, T, C)
+    together = x.permute(0, 2, 3, 1, 4).flatten(3)  # (B, V, T, H * C)
+    torch.testing.assert_close(layer(x), torch.nn.functional.linear(together, layer.weight, layer.bias))
+    assert torch.autograd.gradcheck(
+        lambda x, weight, bias: torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,)),
+        (x, layer.weight, layer.bias),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*autocast.*")
+def test_bf16_is_close_to_float32_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    model = Mska(SMALL.model_copy(update={"dropout": 0.0}), 5)
+    clips, lengths = nodes(2, 16), torch.tensor([16, 11])
+    found = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            _, logits, _ = model(clips, lengths)
+        logits["fuse"].float().square().mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.encoders.parameters() if p.grad is not None])
+        found.append((logits["fuse"].float(), gradient))
+    (exact, exact_gradient), (rough, rough_gradient) = found
+    assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
+    assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.98
 
 
 def test_weights_may_be_negative_and_do_not_sum_to_one() -> None:
     torch.manual_seed(0)
     layer = JointAttention(8, 4, 2, 6, dropout=0.0)
-    weights = layer.weights(10 * torch.randn(1, 3, 6, 8), torch.ones(1, 3, dtype=torch.bool))
+    weights = layer.weights(10 * torch.randn(1, 6, 3, 8), torch.ones(1, 3, dtype=torch.bool))
     assert weights.min() < 0
     assert not torch.allclose(weights.sum(-1), torch.ones(()))
     assert (weights - layer.global_matrix).abs().max() <= 1

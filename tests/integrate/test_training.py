@@ -47,6 +47,11 @@ def assert_close(ours: Path, theirs: Path) -> None:
     first, second = weights(ours), weights(theirs)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
+        if name.endswith("in_proj_bias"):
+            # a bias of the keys moves all scores of a query alike, which softmax takes out: its gradient is rounding,
+            # and Adam makes steps of rounding
+            keys = slice(len(tensor) // 3, 2 * len(tensor) // 3)
+            tensor[keys] = second[name][keys] = 0
         torch.testing.assert_close(tensor, second[name], atol=2e-5, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
     first_log, second_log = (read_metrics(folder / "metrics.jsonl") for folder in (ours, theirs))
     for one, other in zip(first_log, second_log, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Each may import itself and what stands in its own set; the picture is in docs/architecture.md.
-BASE = {"errors", "files", "ids", "streams", "progress", "config", "__init__"}
+BASE = {"errors", "files", "ids", "streams", "progress", "processor", "config", "__init__"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "cli": BASE,
@@ -103,7 +103,7 @@ def test_config_and_command_line_load_neither_torch_nor_detectors(project: Path)
 
 @pytest.mark.parametrize(
     ("absent", "needing"),
-    [(("mediapipe",), ()), (("mediapipe", "av"), ("signstreams.extract", "signstreams.demo"))],
+    [(("mediapipe",), ()), (("mediapipe", "av"), ("signstreams.extract", "signstreams.demo", "signstreams.translate"))],
 )
 def test_the_library_imports_where_the_extras_are_absent(
     absent: tuple[str, ...], needing: tuple[str, ...], project: Path

@@ -14,6 +14,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
@@ -62,27 +63,61 @@ class JointAttention(nn.Module):
         self.register_buffer("joint_position", sinusoid(num_joints, channels), persistent=False)
 
     def weights(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, V, C) and (B, T) bool to (B, H, V, V), source joint first."""
-        batch, frames, joints, _ = x.shape
-        positioned = x + self.joint_position  # (B, T, V, C)
-        shape = (batch, frames, joints, self.num_heads, self.head_dim)
+        """(B, V, T, C) and (B, T) bool to (B, H, V, V), source joint first."""
+        batch, joints, frames, _ = x.shape
+        positioned = x + self.joint_position[:, None]  # (B, V, T, C)
+        shape = (batch, joints, frames, self.num_heads, self.head_dim)
         # padded frames drop out of the sum by their zero query
-        query = (self.query(positioned) * mask[:, :, None, None]).view(shape)
-        key = self.key(positioned).view(shape)
-        query = query.permute(0, 3, 2, 1, 4).flatten(3)  # (B, H, V, T * C')
-        key = key.permute(0, 3, 2, 1, 4).flatten(3)  # (B, H, V, T * C')
+        query = self.query(positioned).view(shape).permute(0, 3, 1, 2, 4).contiguous()  # (B, H, V, T, C')
+        query = query.mul_(mask[:, None, None, :, None]).flatten(3)  # (B, H, V, T * C')
+        key = self.key(positioned).view(shape).permute(0, 3, 1, 2, 4).flatten(3)  # (B, H, V, T * C')
         scale = self.head_dim * mask.sum(dim=1).clamp(min=1)  # (B,)
         score = query @ key.transpose(-1, -2) / scale[:, None, None, None]  # (B, H, V, V)
         return torch.tanh(score) * self.alpha + self.global_matrix
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, V, C) to (B, T, V, H * C): each head's weighted sum over source joints."""
-        batch, frames, joints, channels = x.shape
+        """(B, V, T, C) to (B, H, V, T, C): each head's weighted sum over source joints."""
+        batch, joints, frames, channels = x.shape
         weights = self.dropout(self.weights(x, mask))
         targets = weights.transpose(-1, -2).reshape(batch, self.num_heads * joints, joints)  # (B, H * V, V)
-        source = x.transpose(1, 2).reshape(batch, joints, frames * channels)  # (B, V, T * C)
-        out = (targets @ source).view(batch, self.num_heads, joints, frames, channels)
-        return out.permute(0, 3, 2, 1, 4).flatten(3)  # (B, T, V, H * C)
+        out = targets @ x.flatten(2)  # (B, H * V, T * C)
+        return out.view(batch, self.num_heads, joints, frames, channels)
+
+
+class _MixHeads(torch.autograd.Function):
+    """(B, H, N, C) times (C', C, H, 1), summed over H and C, plus (C',), to (B, N, C').
+
+    Forward it is a convolution whose kernel spans the heads of a channels-last image, backward one product a head:
+    either is the faster one on CPU, and neither copies the heads of a joint together (benchmarks/mska.py).
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias)[:, :, 0].transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, kernel = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x, grad_kernel = torch.empty_like(x), torch.empty_like(kernel)
+        for head in range(x.shape[1]):
+            weight = kernel[:, :, head, 0]  # (C', C)
+            torch.bmm(grad, weight.expand(len(x), -1, -1), out=grad_x[:, head])
+            grad_kernel[:, :, head, 0] = torch.bmm(grad.transpose(1, 2), x[:, head]).sum(dim=0)
+        return grad_x, grad_kernel, grad.sum(dim=(0, 1))
+
+
+class HeadMix(nn.Linear):
+    """A linear layer over the channels of all heads that reads them where attention wrote them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, V, T, C) to (B, V, T, C')."""
+        batch, heads, joints, frames, channels = x.shape
+        kernel = self.weight.view(-1, heads, channels).transpose(1, 2)[..., None]  # (C', C, H, 1)
+        kernel = kernel.to(x.dtype, memory_format=torch.channels_last)
+        x = x.view(batch, heads, joints * frames, channels)
+        return _MixHeads.apply(x, kernel, self.bias.to(x.dtype)).view(batch, joints, frames, -1)
 
 
 class MskaBlock(nn.Module):
@@ -94,25 +129,25 @@ class MskaBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.attention = JointAttention(in_channels, out_channels // 4, num_heads, joints, drop)
-        self.mix = nn.Sequential(nn.Linear(num_heads * in_channels, out_channels), nn.LayerNorm(out_channels))
+        self.mix = nn.Sequential(HeadMix(num_heads * in_channels, out_channels), nn.LayerNorm(out_channels))
         self.feed = nn.Sequential(nn.Linear(out_channels, out_channels), nn.LayerNorm(out_channels))
         is_same = in_channels == out_channels
         self.mix_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
         self.feed_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
-        self.time = nn.Conv2d(out_channels, out_channels, (kernel, 1), (stride, 1), (kernel // 2, 0))
+        self.time = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, kernel // 2))
         self.time_norm = nn.LayerNorm(out_channels)
         self.time_residual = nn.Identity() if stride == 1 else _projection(out_channels, out_channels)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, V, C) with zeros after ``lengths`` (B,) to (B, T', V, C') likewise; T' = ceil(T / stride)."""
-        mask = time_mask(lengths, x.shape[1])  # (B, T)
-        y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, T, V, C')
+        """(B, V, T, C) with zeros after ``lengths`` (B,) to (B, V, T', C') likewise; T' = ceil(T / stride)."""
+        mask = time_mask(lengths, x.shape[2])  # (B, T)
+        y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, V, T, C')
         y = _activate(self.feed_residual(x) + self.feed(y))  # both residuals start from the block's input
-        y = y * mask[:, :, None, None]  # as a convolution sees the end of a clip that has no padding
-        z = self.time(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, T', V, C')
-        z = _activate(self.time_residual(y[:, :: self.stride]) + self.time_norm(z))
+        y = y * mask[:, None, :, None]  # as a convolution sees the end of a clip that has no padding
+        z = self.time(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, V, T', C')
+        z = _activate(self.time_residual(y[:, :, :: self.stride]) + self.time_norm(z))
         lengths = (lengths + self.stride - 1) // self.stride
-        return z * time_mask(lengths, z.shape[1])[:, :, None, None], lengths
+        return z * time_mask(lengths, z.shape[2])[:, None, :, None], lengths
 
 
 class MskaEncoder(nn.Module):
@@ -137,10 +172,11 @@ class MskaEncoder(nn.Module):
 
     def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
         """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; what lies after is ignored."""
-        x = self.embed(nodes) * time_mask(lengths, nodes.shape[1])[:, :, None, None]  # (B, T, V, C)
+        x = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
+        x = x * time_mask(lengths, nodes.shape[1])[:, None, :, None]
         for block in self.blocks:
             x, lengths = block(x, lengths)
-        return x.mean(dim=2)  # (B, T / 4, C)
+        return x.mean(dim=1)  # (B, T / 4, C)
 
 
 class GlossHead(nn.Module):
@@ -236,5 +272,6 @@ def _projection(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(nn.Linear(in_channels, out_channels), nn.LayerNorm(out_channels))
 
 
-def _activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, NEGATIVE_SLOPE)
+def _activate(total: Tensor) -> Tensor:
+    """In place: a sum is kept by nobody."""
+    return F.leaky_relu(total, NEGATIVE_SLOPE, inplace=True)
