@@ -147,6 +147,31 @@ def test_a_clip_that_is_too_long_is_named(
     assert len(found) == 8 and all(message in problem for problem in found)
 
 
+def test_a_long_clip_is_taken_with_the_smallest_stride_that_fits(tiny_config: Build) -> None:
+    plain = load_clips(tiny_config(data={"frame_stride": 1})).entries["train"]
+    longest = max(entry.num_frames for entry in plain)
+    limit = longest - 1
+    strided = load_clips(tiny_config(data={"frame_stride": 1, "max_frames": limit, "long_clips": "stride"})).entries[
+        "train"
+    ]
+    for before, after in zip(plain, strided, strict=True):
+        step = after.frames.step
+        assert after.num_frames <= limit and step == (1 if before.num_frames <= limit else 2)
+        assert (after.frames.start, after.frames[-1]) == (before.frames.start, before.frames[::step][-1])  # not cut
+    assert {entry.frames.step for entry in strided} == {1, 2}  # some fit as they are
+
+
+def test_blank_video_hides_every_stream(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
+    seen, hidden = (
+        open_splits(tiny_config(root=own_corpus, data={"blank_video": blank}))["val"][0] for blank in (False, True)
+    )
+    assert all(there.any() for there in seen.present.values()) and seen.nodes.any() and seen.pose.any()
+    assert not any(there.any() for there in hidden.present.values())
+    assert not hidden.nodes.any() and not hidden.pose.any()
+    assert not any(values.any() for values in hidden.features.values())
+    assert hidden.nodes.shape == seen.nodes.shape and hidden.text == seen.text
+
+
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:
     layout = CorpusLayout(own_corpus)
     for path in layout.processed.glob("*/train ñ5.*"):

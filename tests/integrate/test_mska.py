@@ -216,3 +216,29 @@ def test_a_head_ignores_what_lies_in_padding() -> None:
     other = x.clone()
     other[:, 4:] = 99.0
     torch.testing.assert_close(head(x, mask)[1][:, :4], head(other, mask)[1][:, :4])
+
+
+def test_checkpointed_activations_give_the_same_gradients_from_less() -> None:
+    clips, lengths = nodes(2, 24), torch.tensor([24, 17])
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = Mska(SMALL, 5)
+        for encoder in model.encoders.values():
+            encoder.checkpoint_activations = again
+        kept = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.nelement()
+            return tensor
+
+        torch.manual_seed(1)  # dropout is drawn alike when a block is computed again
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            _, logits, _ = model(clips, lengths)
+        logits["fuse"].square().mean().backward()
+        found.append((kept, [p.grad for p in model.encoders.parameters()]))
+    (plain, gradients), (checkpointed, again_gradients) = found
+    assert checkpointed < plain / 4
+    for one, other in zip(gradients, again_gradients, strict=True):
+        torch.testing.assert_close(one, other)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract.pipeline import extract_video
+from signstreams.extract.wholebody import from_wholebody
+from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, KEYPOINT_NAMES, MISSING, NUM_KEYPOINTS
+from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.nodes import (
     BODY_NODES,
     FACE_NODES,
@@ -14,6 +21,7 @@ from signstreams.integrate.nodes import (
     RIGHT_NODES,
     STREAM_INDICES,
     STREAM_NODES,
+    gather_nodes,
     stream_nodes_manifest,
     to_nodes,
 )
@@ -51,6 +59,50 @@ def test_every_node_names_points_that_there_are() -> None:
 def test_the_rows_of_a_stream_lead_back_to_its_nodes() -> None:
     for stream, rows in STREAM_INDICES.items():
         assert tuple(BODY_NODES[row] for row in rows) == STREAM_NODES[stream]
+
+
+# of the 133 points, as sutwangyan/MSKA takes them (configs/phoenix-2014t_s2g.yaml)
+WHOLEBODY = {
+    "left": [0, 1, 3, 5, 7, 9, *range(91, 112)],
+    "right": [0, 2, 4, 6, 8, 10, *range(112, 133)],
+    "face": [23, 26, 29, 33, 36, 39, 41, 43, 46, 48, 53, 56, 59, 62, 65, 68, *range(71, 78), 79, 80, 81],
+}
+
+
+def test_nodes_of_wholebody_points_are_those_of_the_authors_and_none_is_missing() -> None:
+    points = np.ones((1, 133, 3), np.float32)
+    points[0, :, 0] = np.arange(133)
+    nodes = gather_nodes(from_wholebody(points))[0]
+    assert (nodes[:, 2] == 1).all()
+    between = {26.5: 26}  # the jaw has no landmark of its own there: the mean of the points beside it
+    for stream, expected in WHOLEBODY.items():
+        found = nodes[list(STREAM_INDICES[stream]), 0].tolist()
+        assert sorted(between.get(number, number) for number in found) == expected
+    # hands come in their order, from the wrist to the tip of the little finger
+    assert nodes[list(STREAM_INDICES["left"][6:]), 0].tolist() == list(range(91, 112))
+    assert nodes[list(STREAM_INDICES["right"][6:]), 0].tolist() == list(range(112, 133))
+
+
+def place(nodes: np.ndarray, name: str) -> np.ndarray:
+    """Median place of a node over the frames that have it."""
+    found = nodes[:, BODY_NODES.index((name,))]
+    return np.median(found[found[:, 2] > 0][:, :2], axis=0)
+
+
+def test_anatomy_of_a_real_person(shared_data: Path, tmp_path: Path) -> None:
+    """Left is at the viewer's right; brows, eyes, nose, mouth and jaw follow from above to below."""
+    video = shared_data / "clips" / "lsat_one_signer_studio.gif"
+    layout = CorpusLayout(tmp_path)
+    found = extract_video(video, layout, "studio", ExtractConfig(videos=[video], root=tmp_path, fps=5))
+    nodes = to_nodes(read_keypoints(layout.keypoints("studio")).keypoints, found.width_px, found.height_px)
+    for part in ("eye", "ear", "shoulder", "elbow"):
+        assert place(nodes, f"pose.left_{part}")[0] > place(nodes, f"pose.right_{part}")[0]
+    assert place(nodes, "face.263")[0] > place(nodes, "face.33")[0]  # outer corners of the eyes
+    assert place(nodes, "face.293")[0] > place(nodes, "face.63")[0]  # brows
+    assert place(nodes, "face.291")[0] > place(nodes, "face.61")[0]  # corners of the mouth
+    heights = [place(nodes, f"face.{number}")[1] for number in (66, 33, 4, 2, 0, 17, 150)]
+    assert heights == sorted(heights)
+    assert place(nodes, "pose.nose")[1] < place(nodes, "pose.left_shoulder")[1] < place(nodes, "pose.left_elbow")[1]
 
 
 def test_shoulders_lie_one_unit_from_the_centre() -> None:

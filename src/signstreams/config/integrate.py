@@ -63,9 +63,13 @@ class IntegrateConfig(Section):
                 raise ValueError("mska.translation_weight is 0 and model.use_mska is false: no loss is left")
             if "optim" in self.model_fields_set and self.optim.lr_mska is not None:
                 raise ValueError("optim.lr_mska has no effect: model.use_mska is false; leave one of them out")
-        if self.optim.checkpoint_activations and all(map(self.model.is_frozen, self.model.backbones)):
-            raise ValueError("optim.checkpoint_activations has no effect: every backbone is frozen; leave it out")
-        if self.optim.lr_backbone is not None and all(map(self.model.is_frozen, self.model.backbones)):
+        is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
+        if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
+            raise ValueError(
+                "optim.checkpoint_activations has no effect: every backbone is frozen and model.use_mska is false;"
+                " leave it out"
+            )
+        if self.optim.lr_backbone is not None and is_all_frozen:
             raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
         return self
 

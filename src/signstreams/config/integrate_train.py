@@ -39,7 +39,7 @@ class OptimConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast in bfloat16; losses and weights stay float32."""
     checkpoint_activations: bool = False
-    """Compute activations of trained backbones again in the backward pass: less memory, more time."""
+    """Compute activations of MSKA and of trained backbones again in the backward pass: less memory, more time."""
 
 
 class TrainConfig(Section):

@@ -62,7 +62,7 @@ def build_model(
     decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.roles)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         take_pretrained(decoder, settings)
-    return MultistreamModel(
+    model = MultistreamModel(
         config,
         feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
         backbones=backbones.trained,
@@ -70,6 +70,9 @@ def build_model(
         num_glosses=num_glosses,
         decoder=decoder,
     )
+    for encoder in model.mska.encoders.values() if model.mska is not None else ():
+        encoder.checkpoint_activations = config.optim.checkpoint_activations
+    return model
 
 
 def _open_blocks(net: Backbone, config: IntegrateConfig) -> None:

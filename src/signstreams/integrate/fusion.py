@@ -12,6 +12,9 @@ from signstreams.config.integrate_model import ModelConfig
 from signstreams.integrate.mska import TIME_STRIDE, num_steps, sinusoid, time_mask
 
 POOL_KERNEL = 7
+FIRST_GATE = 0.1
+"""Share with which the streams of MSKA enter at first: beside features of pretrained backbones those of an encoder that
+knows nothing yet are noise, four times as large, and the run spends itself on turning them down."""
 
 
 class StreamProjector(nn.Module):
@@ -70,6 +73,7 @@ class FusionEncoder(nn.Module):
         self.step_projectors = nn.ModuleDict(
             {name: nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for name, dim in step_dims.items()}
         )
+        self.gates = nn.ParameterDict({name: nn.Parameter(torch.full((width,), FIRST_GATE)) for name in step_dims})
         num_streams = len(visual_dims) + len(step_dims)
         self.fuse = nn.Sequential(nn.LayerNorm(num_streams * width), nn.Linear(num_streams * width, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
@@ -100,7 +104,7 @@ class FusionEncoder(nn.Module):
             Memory (B, S, M), zero where masked, and mask (B, S) bool, True on the clip's own steps.
         """
         parts = [projector(*visual[name], lengths) for name, projector in self.projectors.items()]
-        parts += [projector(steps[name]) for name, projector in self.step_projectors.items()]
+        parts += [self.gates[name] * projector(steps[name]) for name, projector in self.step_projectors.items()]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
         x = self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils.checkpoint import checkpoint
 
 from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
@@ -151,10 +152,15 @@ class MskaBlock(nn.Module):
 
 
 class MskaEncoder(nn.Module):
-    """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints."""
+    """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints.
+
+    Attributes:
+        checkpoint_activations: Keep the blocks' inputs alone for the backward pass and compute the rest again.
+    """
 
     def __init__(self, num_joints: int, config: MskaConfig) -> None:
         super().__init__()
+        self.checkpoint_activations = False
         widths = [config.channels[0], *config.channels]
         self.embed = nn.Linear(3, widths[0])
         self.blocks = nn.ModuleList(
@@ -175,7 +181,10 @@ class MskaEncoder(nn.Module):
         x = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
         x = x * time_mask(lengths, nodes.shape[1])[:, None, :, None]
         for block in self.blocks:
-            x, lengths = block(x, lengths)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x, lengths = checkpoint(block, x, lengths, use_reentrant=False)
+            else:
+                x, lengths = block(x, lengths)
         return x.mean(dim=1)  # (B, T / 4, C)
 
 

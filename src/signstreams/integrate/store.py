@@ -71,11 +71,11 @@ class ArrayStore:
             UserError: When it cannot be written.
         """
         path = self.path(video_id)
+        # not `files.replacing`: it lists the folder, which holds a file of every video
+        part = path.with_name(f".{path.name}.part")
         array = np.ascontiguousarray(array)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # not `files.replacing`: it lists the folder, which holds a file of every video
-            part = path.with_name(f".{path.name}.part")
             with part.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
             size = part.stat().st_size
@@ -146,6 +146,8 @@ def _read_journal(path: Path) -> dict[str, Record]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name another --features") from None
     for line in lines:
         try:
             content = json.loads(line)

@@ -1,0 +1,262 @@
+"""Multistream v9 on cached features beside frozen backbones in the loop; start-up on many clips; peak memory.
+
+Default sizes, three ViT-S/14 with random weights, on a corpus that was extracted (data/demo after ``make demo``), with
+MSKA and without. A pair is a training on cached features (clips a second by its own count, waiting for data included)
+and the time that the three backbones take for crops of the same clips. Start-up is measured on the same videos, many
+times over, under other names. Memory is the peak of a process that makes two steps of full length.
+
+python benchmarks/integration_speed.py --root data/demo --pairs 3
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.processor import prepare_processor
+
+PROJECT = Path(__file__).parents[1]
+ARCH = "dinov2_vits14"
+SIDES_PX = (112, 224)
+EMBED_PX = 28  # what is cached has the same size whatever the crops were
+KEYS = ("face_backbone", "hand_left_backbone", "hand_right_backbone")
+LENGTHS = (128, 400)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--root", type=Path, default=PROJECT / "data" / "demo", help="extracted corpus")
+    words.add_argument("--pairs", type=int, default=3)
+    words.add_argument("--steps", type=int, default=8, help="steps of a training")
+    words.add_argument("--copies", type=int, default=100, help="times the corpus is repeated for the start-up")
+    words.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    words.add_argument("--settings", default="{}", help=argparse.SUPPRESS)
+    args = words.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    prepare_processor()
+    if args.memory_of:
+        print(peak_gib(args.memory_of, json.loads(args.settings)))
+        return
+    with tempfile.TemporaryDirectory(prefix="signstreams_") as folder:
+        specs = make_backbones(Path(folder))
+        compare(args, Path(folder), specs)
+        start_up(args, Path(folder), specs)
+    for settings in ({}, {"checkpoint_activations": True}, {"precision": "bf16"}):
+        figures = []
+        for length in LENGTHS:
+            command = [sys.executable, __file__, "--memory-of", str(length), "--settings", json.dumps(settings)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            figures.append(f"T {length}: {float(done.stdout):.2f} GiB")
+        print(f"peak memory, batch 4, {settings or 'plain'}: {', '.join(figures)}", flush=True)
+
+
+def make_backbones(folder: Path) -> dict[str, str]:
+    """Config key to spec of three exported backbones."""
+    import torch
+
+    from signstreams.backbones.archs import resolve
+    from signstreams.backbones.export import export_backbone
+    from signstreams.backbones.vit import VisionTransformer
+
+    specs = {}
+    for seed, key in enumerate(KEYS):
+        arch = resolve(ARCH, image_px=EMBED_PX)
+        model = VisionTransformer(arch)
+        model.init_weights(torch.Generator().manual_seed(seed))
+        export_backbone(folder / f"{key}.pt", arch, model.state_dict(), {"image_px": EMBED_PX})
+        specs[key] = f"file::{folder / key}.pt:{ARCH}"
+    return specs
+
+
+def settings_of(root: Path, folder: Path, specs: dict[str, str], **changes: object) -> IntegrateConfig:
+    """Default sizes."""
+    tree: dict[str, object] = {
+        "root": root,
+        "features_dir": folder / "features",
+        "output_dir": folder / "run",
+        "model": specs,
+        "data": {"batch_size": 8},
+        "decoder": {"vocab_size": 600},
+    }
+    return IntegrateConfig.model_validate(tree | changes)
+
+
+def compare(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> None:
+    """Cached features beside backbones in the loop."""
+    import torch
+
+    from signstreams.engine.distributed import World
+    from signstreams.engine.metrics import read_metrics
+    from signstreams.integrate.data import load_clips
+    from signstreams.integrate.inputs import load_backbones, open_source
+    from signstreams.integrate.run import run
+
+    config = settings_of(args.root, folder, specs)
+    clips, backbones = load_clips(config), load_backbones(config)
+    with quiet():
+        open_source(config, clips, backbones, World(0, 1, torch.device("cpu")))  # embeds
+    entries = clips.entries["train"]
+    frames = statistics.mean(entry.num_frames for entry in entries)
+    for uses_mska in (True, False):
+        rates, waits = [], []
+        ratios: dict[int, list[float]] = {side: [] for side in SIDES_PX}
+        for pair in range(args.pairs):
+            output = folder / f"run{pair}"
+            train = {"max_train_steps": args.steps, "log_every_steps": 1, "epochs": 100, "eval_every_epochs": 100}
+            model = {**specs, "use_mska": uses_mska}
+            with quiet():
+                run(settings_of(args.root, folder, specs, output_dir=output, model=model, train=train))
+            records = [r for r in read_metrics(output / "metrics.jsonl") if "train/clips_per_s" in r][1:]
+            shutil.rmtree(output)
+            rates.append(statistics.median(r["train/clips_per_s"] for r in records))
+            waits.append(statistics.mean(r["train/data_wait_share"] for r in records))
+            for side, found in ratios.items():
+                found.append(1 + rates[-1] * in_the_loop_s(args.root, backbones, entries[pair], side))
+        print(
+            f"clips of {frames:.0f} frames, {'with' if uses_mska else 'without'} MSKA: cached"
+            f" {statistics.median(rates):.2f} clips a second, waiting for data {100 * statistics.median(waits):.2f} % of a"
+            f" step; so many times as many as with three {ARCH} in the loop: "
+            + ", ".join(
+                f"{statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) at {side} px"
+                for side, found in ratios.items()
+            )
+            + f"; {args.pairs} pairs",
+            flush=True,
+        )
+
+
+def in_the_loop_s(root: Path, backbones: "Backbones", entry: "ClipEntry", side_px: int) -> float:
+    """Seconds that all backbones take for the crops of a clip, reading included."""
+    import torch
+
+    from signstreams.integrate.embed import present_crops
+    from signstreams.integrate.images import ImageReader
+
+    reader = ImageReader(dict.fromkeys(STREAMS, side_px))
+    started_s = time.perf_counter()
+    with torch.inference_mode():
+        for stream, frozen in backbones.frozen.items():
+            listed = present_crops(CorpusLayout(root), stream, entry.video.video_id)[1]
+            crops = [listed[frame] for frame in entry.frames if frame in listed]
+            if crops:
+                frozen.net.eval()
+                frozen.encode(torch.from_numpy(reader(stream, crops)))
+    return time.perf_counter() - started_s
+
+
+def start_up(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> None:
+    """Time and memory until a training could begin, on the corpus many times over."""
+    import torch
+
+    from signstreams.engine.distributed import World
+    from signstreams.integrate.inputs import by_split, load_backbones, open_source, read_inputs
+
+    root = folder / "many"
+    repeat(CorpusLayout(args.root), root, args.copies)
+
+    config = settings_of(root, folder / "many_features", specs, model={})
+    with quiet():
+        clips, backbones = read_inputs(config, World(0, 1, torch.device("cpu")))
+        open_source(config, clips, load_backbones(config), World(0, 1, torch.device("cpu")))
+    before_gib = peak_of_process_gib()
+    started_s = time.perf_counter()
+    with quiet():
+        clips, backbones = read_inputs(config, World(0, 1, torch.device("cpu")))
+        splits = by_split(clips.entries, open_source(config, clips, backbones, World(0, 1, torch.device("cpu"))))
+    took_s = time.perf_counter() - started_s
+    added_gib = peak_of_process_gib() - before_gib
+    print(
+        f"start-up, {sum(map(len, splits.values())):,} clips of {len(clips.videos):,} videos, points gathered before:"
+        f" {took_s:.1f} s, {1024 * max(added_gib, 0):.0f} MiB more at the peak",
+        flush=True,
+    )
+
+
+def repeat(source: CorpusLayout, root: Path, copies: int) -> None:
+    """The corpus with each video under ``copies`` names; arrays are links."""
+    target = CorpusLayout(root)
+    lines = source.meta.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(";") for line in lines[1:]]
+    videos = sorted({row[1] for row in rows})
+    meta = [lines[0]]
+    index: dict[str, list[str]] = {split: [] for split in SPLITS}
+    split_of = {
+        name: split for split in SPLITS for name in source.index(split).read_text(encoding="utf-8").split() if name
+    }
+    for copy in range(copies):
+        for video in videos:
+            for kind in ("keypoints", "pose", "tracks", "metadata"):
+                old = getattr(source, kind)(video)
+                new = getattr(target, kind)(f"{video}_{copy}")
+                new.parent.mkdir(parents=True, exist_ok=True)
+                if kind == "metadata":
+                    new.write_text(old.read_text(encoding="utf-8").replace(f'"{video}"', f'"{video}_{copy}"'))
+                else:
+                    new.symlink_to(old.absolute())
+        for row in rows:
+            meta.append(";".join([f"{row[0]}_{copy}", f"{row[1]}_{copy}", *row[2:]]))
+            if row[0] in split_of:
+                index[split_of[row[0]]].append(f"{row[0]}_{copy}")
+    target.meta.write_text("\n".join(meta) + "\n", encoding="utf-8")
+    for split, names in index.items():
+        target.index(split).parent.mkdir(parents=True, exist_ok=True)
+        target.index(split).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def peak_gib(length: int, settings: dict) -> float:
+    """Two steps of a batch of 4 clips of so many frames."""
+    import torch
+
+    from signstreams.integrate.batches import Batch
+    from signstreams.integrate.build import build_model
+    from signstreams.integrate.evaluate import compute_losses
+    from signstreams.integrate.inputs import Backbones
+    from signstreams.integrate.text import TextTokenizer
+    from signstreams.integrate.videos import POSE_DIM
+
+    config = IntegrateConfig.model_validate({"optim": settings})
+    tokenizer = TextTokenizer.train(["el perro come", "la casa es roja"], 300)
+    model = build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=1000)
+    batch = Batch(
+        [str(n) for n in range(4)],
+        torch.full((4,), length),
+        torch.rand(4, length, 79, 3),
+        {"pose": torch.rand(4, length, POSE_DIM)},
+        {"pose": torch.ones(4, length, dtype=torch.bool)},
+        {},
+        torch.randint(3, 200, (4, 30)),
+        [[1, 2, 3, 4, 5, 6]] * 4,
+    )
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.get("precision") == "bf16"):
+            losses = compute_losses(model, batch, model.encode(batch), label_smoothing=0.1)
+        terms = losses.terms
+        sum(terms[name].total / max(terms[name].count, 1) for name in ("translation", "ctc", "distillation")).backward()
+    return peak_of_process_gib()
+
+
+def peak_of_process_gib() -> float:
+    """Of this program alone: ``ru_maxrss`` would count what the parent held when it forked."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+
+
+@contextlib.contextmanager
+def quiet():
+    """Progress of the parts is not what is printed here."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+if __name__ == "__main__":
+    main()

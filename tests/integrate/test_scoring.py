@@ -1,0 +1,170 @@
+"""Evaluation of a trained model, apart from its training: scores, the page for people, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from signstreams.config.decoder import DecodingConfig
+from signstreams.config.evaluate_slt import EvaluateSltConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine import checkpoint
+from signstreams.errors import UserError
+from signstreams.formats.layout import CorpusLayout
+from signstreams.integrate.bundle import load_bundle
+from signstreams.integrate.data import load_clips
+from signstreams.integrate.evaluate import Prediction
+from signstreams.integrate.page import MAX_CLIPS, write_page
+from signstreams.integrate.run import run
+from signstreams.integrate.scores import translation_scores
+from signstreams.integrate.scoring import score
+
+Build = Callable[..., IntegrateConfig]
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_config: Build, tmp_path_factory: pytest.TempPathFactory) -> IntegrateConfig:
+    config = tiny_config(output_dir=tmp_path_factory.mktemp("trained") / "run", train={"epochs": 2})
+    run(config)
+    return config
+
+
+def given(config: IntegrateConfig, tmp_path: Path, **changes: object) -> EvaluateSltConfig:
+    tree = {"checkpoint": config.output_dir / "best.pt", "output_dir": tmp_path / "out", "decoding": {"num_beams": 2}}
+    return EvaluateSltConfig.model_validate(tree | changes)
+
+
+def test_splits_are_scored_in_their_order_into_another_folder(trained: IntegrateConfig, tmp_path: Path) -> None:
+    content = score(given(trained, tmp_path, splits=["train", "val"], blank_video=False))
+    assert content["split"] == "val" and content["num_clips"] == 3 and content["train"]["num_clips"] == 10
+    assert "baselines" not in content and content["decoding"]["num_beams"] == 2
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == content
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8"))))
+    assert [row["split"] for row in rows] == ["train"] * 10 + ["val"] * 3
+    assert not (trained.output_dir / "scores.json").exists()
+
+
+def test_blank_video_is_the_same_for_every_clip(trained: IntegrateConfig, tmp_path: Path) -> None:
+    content = score(given(trained, tmp_path))
+    blank = content["baselines"]["blank_video"]
+    assert blank["num_clips"] == content["num_clips"] == 3
+    assert blank["losses"]["translation"] != content["losses"]["translation"]
+
+
+def test_a_model_trained_on_blank_video_scores_the_same_with_it(tiny_config: Build, tmp_path: Path) -> None:
+    keys = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
+    config = tiny_config(output_dir=tmp_path / "run", model=keys, data={"blank_video": True}, train={"epochs": 1})
+    run(config)
+    content = score(given(config, tmp_path))
+    assert content["baselines"]["blank_video"]["losses"] == content["losses"]
+
+
+def test_batches_change_no_score(trained: IntegrateConfig, tmp_path: Path) -> None:
+    one, three = (score(given(trained, tmp_path, batch_size=size)) for size in (1, 3))
+    assert one["bleu_4"] == three["bleu_4"] and one["gloss"] == three["gloss"]
+    assert one["losses"]["translation"] == pytest.approx(three["losses"]["translation"], rel=1e-4)
+
+
+def test_a_reference_against_itself_has_a_bleu_of_100(trained: IntegrateConfig) -> None:
+    texts = [entry.text for entries in load_clips(trained).entries.values() for entry in entries]
+    texts = [f"{text} {text}" for text in texts]  # four words at least, as BLEU-4 needs
+    scores = translation_scores(texts, texts)
+    assert scores["bleu_4"] == pytest.approx(100) and scores["chrf"] == pytest.approx(100)
+    assert scores["rouge_l"] == pytest.approx(100) and scores["length_ratio"] == 1
+
+
+def test_a_gloss_the_model_never_learnt_is_an_error_in_wer_and_no_ctc(
+    trained: IntegrateConfig, own_corpus: Path, tmp_path: Path
+) -> None:
+    layout = CorpusLayout(own_corpus)
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    lines = ["test ñ0;NUEVA;NUEVA" if line.startswith("test ñ0;") else line for line in lines]
+    layout.gloss.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    content = score(given(trained, tmp_path, root=own_corpus, features_dir=tmp_path / "f", splits=["test"]))
+    assert content["gloss"]["num_glosses"] == 1 and content["gloss"]["wer"] >= 100
+    assert content["losses"]["ctc"] == 0
+
+
+def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no\.pt: no such file, expected a trained model; train one"):
+        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "no.pt"))
+    (tmp_path / "torn.pt").write_bytes((trained.output_dir / "best.pt").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"torn\.pt.*; name the best\.pt of a run"):
+        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "torn.pt"))
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other\.pt: is no multistream v9 model"):
+        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
+
+
+def test_a_tokenizer_that_is_gone_or_another_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    shutil.copy(trained.output_dir / "best.pt", folder)
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        load_bundle(given(trained, tmp_path, checkpoint=folder / "best.pt"))
+
+
+def test_backbones_are_found_where_they_lie_now_and_no_other_is_taken(
+    trained: IntegrateConfig, make_backbone: Make, tmp_path: Path
+) -> None:
+    known = trained.model.backbones["face"].removeprefix("file::").partition(":")[0]
+    moved = tmp_path / "moved here.pt"
+    shutil.copy(known, moved)
+    bundle = load_bundle(given(trained, tmp_path, face_backbone=f"file::{moved}"))
+    assert bundle.config.model.face_backbone == f"file::{moved}"
+    other = make_backbone(tmp_path / "other.pt", seed=9)
+    with pytest.raises(UserError, match=r"face_backbone: its SHA-256 is .*, but .* was trained with .*; name that"):
+        load_bundle(given(trained, tmp_path, face_backbone=f"file::{other}"))
+
+
+def test_a_stream_the_model_was_trained_without_is_named(tiny_config: Build, tmp_path: Path) -> None:
+    config = tiny_config(output_dir=tmp_path / "run", model={"face_backbone": ...}, train={"epochs": 1})
+    run(config)
+    with pytest.raises(UserError, match=r"face_backbone: .* was trained without this stream; leave --face-backbone"):
+        load_bundle(given(config, tmp_path, face_backbone="timm::vit_tiny_patch16_224"))
+
+
+def test_a_setting_that_no_version_knows_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
+    content = checkpoint.load(trained.output_dir / "best.pt")
+    content["config"]["model"]["fusion_kind"] = "sum"
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"does not fit this version of signstreams \(model\.fusion_kind"):
+        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "best.pt"))
+
+
+def test_a_split_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="splits names one twice: val val"):
+        EvaluateSltConfig(splits=["val", "val"])
+    assert DecodingConfig().num_beams > 1
+
+
+def test_the_page_escapes_what_people_wrote_and_needs_no_other_file(trained: IntegrateConfig, tmp_path: Path) -> None:
+    entry = load_clips(trained).entries["val"][0]
+    wild = "<script>alert('a & b')</script>"
+    from dataclasses import replace
+
+    entries = [replace(entry, clip_id=f"{wild}{n}", text=f"{wild} casa {n}", gloss=(wild,)) for n in range(70)]
+    predictions = [Prediction(e, f"casa {wild} {n}", {"fuse": [wild]}) for n, e in enumerate(entries)]
+    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
+    write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<article>") == MAX_CLIPS and f"{MAX_CLIPS} of 70 clips" in page
+    assert page.count("data:image/jpeg;base64,") == MAX_CLIPS and 'src="http' not in page
+    assert "<span class=right>casa</span>" in page
+
+
+def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:
+    entry = load_clips(trained).entries["val"][0]
+    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
+    write_page(tmp_path / "page.html", [Prediction(entry, "", {})], content, CorpusLayout(tmp_path), None)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<i>nothing</i>" in page and "all 1 clips" in page
