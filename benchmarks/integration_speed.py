@@ -20,10 +20,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.processor import prepare_processor
+from signstreams.streams import STREAMS
+
+if TYPE_CHECKING:
+    from signstreams.integrate.data import ClipEntry
+    from signstreams.integrate.inputs import Backbones
 
 PROJECT = Path(__file__).parents[1]
 ARCH = "dinov2_vits14"
@@ -124,8 +130,8 @@ def compare(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> No
                 found.append(1 + rates[-1] * in_the_loop_s(args.root, backbones, entries[pair], side))
         print(
             f"clips of {frames:.0f} frames, {'with' if uses_mska else 'without'} MSKA: cached"
-            f" {statistics.median(rates):.2f} clips a second, waiting for data {100 * statistics.median(waits):.2f} % of a"
-            f" step; so many times as many as with three {ARCH} in the loop: "
+            f" {statistics.median(rates):.2f} clips a second, waiting for data {100 * statistics.median(waits):.2f} %"
+            f" of a step; so many times as many as with three {ARCH} in the loop: "
             + ", ".join(
                 f"{statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) at {side} px"
                 for side, found in ratios.items()
