@@ -182,3 +182,23 @@ def test_greedy_decoding_agrees_with_picking_the_best_token_each_time(tiny_confi
         logits[[0, 2]] = -torch.inf
         tokens.append(int(logits.argmax()))
     assert model.translate(encoded, GREEDY)[0] == tokens
+
+
+def test_streams_are_hidden_at_random_in_training_alone(tiny_config: Build) -> None:
+    config = tiny_config(model={"dropout": 0, "stream_dropout": 0.5}, mska={"dropout": 0})
+    model = model_of(config)
+    batch = collate([sample(16, seed) for seed in range(6)])
+    whole, again = (outputs(model, batch)[0].memory for _ in range(2))
+    assert torch.equal(whole, again)
+    model.train()
+    torch.manual_seed(3)
+    first, second = (outputs(model, batch)[0].memory for _ in range(2))
+    changed = (first != second).flatten(1).any(dim=1)
+    assert changed.any()
+    for name in ("face", "hand_r", "pose"):  # what is hidden cannot matter, what is seen must
+        moved = replace(batch, features=batch.features | {name: -batch.features[name]})
+        torch.manual_seed(3)
+        differs = (outputs(model, moved)[0].memory != first).flatten(1).any(dim=1)
+        assert 0 < differs.sum() < len(differs), name
+    never = model_of(tiny_config(model={"dropout": 0, "stream_dropout": 0}, mska={"dropout": 0})).train()
+    torch.testing.assert_close(outputs(never, batch)[0].memory, whole)

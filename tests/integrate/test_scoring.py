@@ -167,4 +167,4 @@ def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp
     content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
     write_page(tmp_path / "page.html", [Prediction(entry, "", {})], content, CorpusLayout(tmp_path), None)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<i>nothing</i>" in page and "all 1 clips" in page
+    assert "<i>nothing</i>" in page and "All 1 clips" in page

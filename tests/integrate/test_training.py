@@ -27,7 +27,7 @@ def calm(tiny_config: Build, output_dir: Path, **changes: dict) -> IntegrateConf
     """Nothing is drawn that depends on how a batch is divided: no dropout."""
     settings: dict = {
         "output_dir": output_dir,
-        "model": {**KEYS_ONLY, "dropout": 0},
+        "model": {**KEYS_ONLY, "dropout": 0, "stream_dropout": 0},
         "mska": {"dropout": 0},
         "decoder": {"dropout": 0},
         "augmentation": STILL,

@@ -48,6 +48,8 @@ class ModelConfig(Section):
     """Inner width of a layer's MLP."""
     dropout: Share = 0.1
     """Share of projections and fusion encoder."""
+    stream_dropout: Share = 0.1
+    """Share of clips from which a stream is hidden in training, each stream by itself: none is leaned on alone."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

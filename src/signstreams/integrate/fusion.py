@@ -77,6 +77,7 @@ class FusionEncoder(nn.Module):
         num_streams = len(visual_dims) + len(step_dims)
         self.fuse = nn.Sequential(nn.LayerNorm(num_streams * width), nn.Linear(num_streams * width, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
+        self.stream_dropout = config.stream_dropout
         layer = nn.TransformerEncoderLayer(
             config.d_model,
             config.num_heads,
@@ -105,6 +106,9 @@ class FusionEncoder(nn.Module):
         """
         parts = [projector(*visual[name], lengths) for name, projector in self.projectors.items()]
         parts += [self.gates[name] * projector(steps[name]) for name, projector in self.step_projectors.items()]
+        if self.training and self.stream_dropout:
+            keep = torch.rand(len(parts), len(lengths), 1, 1, device=lengths.device) >= self.stream_dropout
+            parts = [part * kept for part, kept in zip(parts, keep, strict=True)]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
         x = self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x))

@@ -57,7 +57,7 @@ def write_page(
     reader = CropReader()
     articles = [_article(score, prediction, layout, reader, head) for score, prediction in chosen]
     reader.close()
-    shown = f"{len(chosen)} of {len(rated)}" if len(chosen) < len(rated) else f"all {len(rated)}"
+    shown = f"{len(chosen)} of {len(rated)}" if len(chosen) < len(rated) else f"All {len(rated)}"
     page = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
