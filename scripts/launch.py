@@ -13,6 +13,7 @@ def main() -> None:
     words.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of each node; 0: the CPU (default: 0)")
     words.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the Slurm job (default: 1)")
     words.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes when there is no GPU")
+    words.add_argument("--requeue", action="store_true", help="a run that asks for another try: requeue its Slurm job")
     words.add_argument("command", nargs="+", metavar="SCRIPT ...", help="after --: a script and its arguments")
     args = words.parse_args()
     if min(args.gpus, args.nodes - 1, args.cpu_processes - 1) < 0:
@@ -20,7 +21,9 @@ def main() -> None:
     with exit_on_user_error():
         from signstreams.engine.launch import launch  # after parsing: --help answers without torch
 
-        code = launch(args.command, gpus=args.gpus, nodes=args.nodes, cpu_processes=args.cpu_processes)
+        code = launch(
+            args.command, gpus=args.gpus, nodes=args.nodes, cpu_processes=args.cpu_processes, requeues=args.requeue
+        )
     raise SystemExit(code)
 
 

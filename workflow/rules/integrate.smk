@@ -50,7 +50,7 @@ rule train:
         settings=setting_words(CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --'
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --requeue --'
         ' "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
         " --output-dir {params.output_dir:q} --features {params.features:q} {params.backbones} --distributed"
         " --on-conflict archive {params.settings} > {log:q} 2>&1"

@@ -54,7 +54,7 @@ rule pretrain:
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --'
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --requeue --'
         ' "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"

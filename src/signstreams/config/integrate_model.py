@@ -48,7 +48,7 @@ class ModelConfig(Section):
     """Inner width of a layer's MLP."""
     dropout: Share = 0.1
     """Share of projections and fusion encoder."""
-    stream_dropout: Share = 0.1
+    stream_dropout: Share = 0.0
     """Share of clips from which a stream is hidden in training, each stream by itself: none is leaned on alone."""
 
     @model_validator(mode="after")

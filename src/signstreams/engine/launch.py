@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 
 from signstreams.config.pretrain import available_cores
@@ -23,12 +24,14 @@ from signstreams.errors import USER_ERROR_EXIT_CODE, UserError
 
 SHUTDOWN_S = 3600
 """torchrun would kill its processes 30 s after its own SIGTERM; whoever sent that decides how long they have."""
+REQUEUE_S = 300
+"""Longest wait for Slurm to end a job that it has put back into the queue."""
 LAUNCHED = "SIGNSTREAMS_LAUNCHER"
 """Environment of the processes: pid of the launcher, whose death ends them too."""
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int = 1) -> int:
+def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int = 1, requeues: bool = False) -> int:
     """Run ``command`` (a Python script and its words) and return its exit code.
 
     Args:
@@ -36,6 +39,7 @@ def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int 
         gpus: GPUs on each node, a process each; 0: ``cpu_processes`` processes on the CPU.
         nodes: Machines. More than one needs a Slurm job that holds them.
         cpu_processes: Processes without GPUs.
+        requeues: Where the run asks for another try inside a Slurm job, put that job back into the queue.
     """
     if nodes > 1 and "SLURM_STEP_NUM_NODES" not in os.environ:
         return _srun(nodes)
@@ -45,7 +49,10 @@ def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int 
     # what torchrun keeps of each process' start is of no use afterwards, and it never clears it away
     with leased(gpus), tempfile.TemporaryDirectory(prefix="signstreams_torchrun_") as scratch:
         words = [*_meeting_point(nodes), f"--nproc-per-node={processes}", f"--log-dir={scratch}"]
-        return _torchrun([*words, *command])
+        code = _torchrun([*words, *command])
+    if code == TRY_AGAIN_EXIT_CODE and requeues:
+        _requeue()
+    return code
 
 
 def die_with_launcher() -> None:
@@ -55,6 +62,25 @@ def die_with_launcher() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(os.environ[LAUNCHED]):  # it died before the line above
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _requeue() -> None:
+    """Put this process' Slurm job back into the queue, under its own id: whoever waits for it goes on waiting.
+
+    A job that is no longer running was cancelled, or is being preempted, which puts it back by itself.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or shutil.which("scontrol") is None or os.environ.get("SLURM_NODEID", "0") != "0":
+        return
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True)
+    if "JobState=RUNNING" not in shown.stdout:
+        return
+    print(f"saved; Slurm job {job} goes back into the queue", file=sys.stderr, flush=True)
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    if done.returncode:
+        print(f"the job cannot be requeued ({done.stderr.strip()}); it ends to be tried again", file=sys.stderr)
+        return
+    time.sleep(REQUEUE_S)  # Slurm ends this process; leaving first would look like a failure of the job
 
 
 def _srun(nodes: int) -> int:
