@@ -6,6 +6,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import yaml
+
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -83,16 +86,34 @@ def listing(snakemake: Snakemake, devices: str) -> str:
 def test_without_a_gpu_no_job_asks_for_one(snakemake: Snakemake) -> None:
     text = listing(snakemake, "")
     assert "gpu=" not in text
-    assert "launch.py --gpus 0 --nodes 1 --" in text
+    assert "launch.py --gpus 0 --nodes 1 --requeue --" in text
 
 
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     text = listing(snakemake, "0,1")
     assert "gpu=2" in text
-    assert "launch.py --gpus 2 --nodes 1 --" in text
+    assert "launch.py --gpus 2 --nodes 1 --requeue --" in text
 
 
-def test_the_profile_decides_how_many_nodes_and_gpus(snakemake: Snakemake) -> None:
-    done = snakemake("--dry-run", "-p", "pretrain_all", "--set-resources", "pretrain:nodes=2", "pretrain:gpu=4")
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (["pretrain:gpu=4"], "--gpus 4 --nodes 1"),
+        (["pretrain:nodes=2", "pretrain:gres=gpu:4"], "--gpus 4 --nodes 2"),
+        (["pretrain:nodes=2", "pretrain:gres=gpu:h100:8"], "--gpus 8 --nodes 2"),
+    ],
+)
+def test_the_profile_decides_how_many_nodes_and_gpus(snakemake: Snakemake, resources: list[str], expected: str) -> None:
+    done = snakemake("--dry-run", "-p", "pretrain_all", "--set-resources", *resources)
     assert done.returncode == 0, done.stderr
-    assert "launch.py --gpus 4 --nodes 2 --" in done.stdout
+    assert f"launch.py {expected} --requeue --" in done.stdout
+
+
+def test_the_profile_for_slurm_fits_the_rules(snakemake: Snakemake, checkout: Path) -> None:
+    """Every rule it names is there, and what it asks for reaches the jobs."""
+    profile = yaml.safe_load((checkout / "workflow/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    listed = snakemake("--list-rules").stdout.split()
+    assert {*profile["set-resources"], *profile["set-threads"]} <= set(listed)
+    done = snakemake("--dry-run", "-p", "all", "--workflow-profile", "workflow/profiles/slurm")
+    assert done.returncode == 0, done.stderr
+    assert "launch.py --gpus 1 --nodes 1 --requeue --" in done.stdout

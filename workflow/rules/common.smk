@@ -133,6 +133,12 @@ def wanted_gpus(gpus, most=None):
     return count_gpus() if most is None else min(most, count_gpus())
 
 
+def granted_gpus(wildcards, resources):
+    """GPUs of each node of a job: ``gpu`` of one node, or ``gres`` ("gpu:4", "gpu:h100:4") of several."""
+    kind, _, count = str(resources.get("gres", "")).rpartition(":")
+    return int(count) if kind.split(":")[0] == "gpu" else resources.get("gpu", 0)
+
+
 def integrate_config(section, work_dir):
     """The config that the training will use: wrong keys are named now, and it says which backbones stay frozen."""
     backbones = [

@@ -29,7 +29,7 @@ rule embed:
     params:
         root=CORPUS.root,
         features=FEATURES,
-        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        gpus=granted_gpus,
         layers=INTEGRATE.model.backbone_layers,
         crop_px=f"--crop-px {INTEGRATE.data.crop_px}" if INTEGRATE.data.crop_px else "",
     shell:

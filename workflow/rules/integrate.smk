@@ -41,7 +41,7 @@ rule train:
         root=CORPUS.root,
         output_dir=MODEL_DIR,
         features=FEATURES,
-        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         backbones=" ".join(
             f"{flag} file::{shlex.quote(str(WORK_DIR / f'dino_{stream}' / 'backbone.pt'))}"
@@ -87,7 +87,7 @@ rule evaluate:
         root=CORPUS.root,
         output_dir=MODEL_DIR,
         features=FEATURES,
-        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        gpus=granted_gpus,
         settings=setting_words(CONFIG.evaluate.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"

@@ -46,7 +46,7 @@ rule pretrain:
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
         # of what the profile grants: another number of GPUs or nodes makes nothing stale
-        gpus=lambda wildcards, resources: resources.get("gpu", 0),
+        gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"

@@ -1,0 +1,130 @@
+"""The workflow through a real Slurm, with the profile as shipped: jobs, resources, a training that is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+CONFIG = """\
+corpus: {root: data/tiny, demo_size: tiny}
+pretrain:
+  config: config/pretrain/small.toml
+  set: {epochs: 1, dataset.max_crops: 64, dataset.batch_size: 16}
+integrate:
+  config: config/integrate/demo.yml
+  set: {train.epochs: 2, train.eval_every_epochs: 1}
+"""
+# what a cluster without an accounting database needs, and no waiting for it in a test
+POLLING = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "4"]
+
+
+@pytest.fixture(scope="session")
+def cluster_checkout(slurm: None, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slurm") / "señas on a cluster"
+    folder.mkdir()
+    for name in ("workflow", "scripts", "config", "src"):
+        shutil.copytree(project / name, folder / name)
+    (folder / "profiles").symlink_to("workflow/profiles")
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(project / name, folder)
+    (folder / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
+    return folder
+
+
+def command(*words: str) -> list[str]:
+    profile = ["--workflow-profile", "workflow/profiles/slurm", *POLLING]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *profile,
+        "--configfile",
+        "config/config.yaml",
+        "tiny.yaml",
+        "--",
+        *words,
+    ]
+
+
+def jobs_since(first: int) -> list[dict[str, str]]:
+    """Of all jobs from this id on: what Slurm still knows of them."""
+    names = ("id", "state", "comment", "node", "cores", "memory", "limit", "restarts")
+    done = subprocess.run(
+        ["squeue", "-h", "-t", "all", "-o", "%i|%T|%k|%N|%C|%m|%l"], capture_output=True, text=True, check=True
+    )
+    rows = [dict(zip(names, line.split("|"), strict=False)) for line in done.stdout.splitlines()]
+    return [row for row in rows if int(row["id"]) >= first]
+
+
+def next_id() -> int:
+    known = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%i"], capture_output=True, text=True, check=True)
+    return max(map(int, known.stdout.split()), default=0) + 1
+
+
+def detail(job: str, key: str) -> str:
+    """A field of ``scontrol show job``."""
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return next((word.partition("=")[2] for word in shown.split() if word.startswith(f"{key}=")), "")
+
+
+def test_the_whole_chain_runs_as_slurm_jobs_with_what_the_profile_asks(cluster_checkout: Path) -> None:
+    first = next_id()
+    done = subprocess.run(command("all"), cwd=cluster_checkout, capture_output=True, text=True, timeout=2400)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    jobs = jobs_since(first)
+    assert {job["state"] for job in jobs} == {"COMPLETED"}
+    by_rule: dict[str, list[dict[str, str]]] = {}
+    for job in jobs:
+        by_rule.setdefault(job["comment"].removeprefix("rule_").partition("_wildcards")[0], []).append(job)
+    expected = {"extract": 4, "contract": 1, "pretrain": 3, "embed": 3, "gather_points": 1, "train": 1, "evaluate": 1}
+    assert {rule: len(by_rule.get(rule, [])) for rule in expected} == expected
+    for rule in ("pretrain", "embed", "train", "evaluate"):
+        assert detail(by_rule[rule][0]["id"], "TresPerJob") == "gres:gpu:1", rule
+        assert by_rule[rule][0]["cores"] == "8"
+    assert (by_rule["extract"][0]["memory"], by_rule["extract"][0]["limit"]) == ("1500M", "2:00:00")
+    assert (by_rule["pretrain"][0]["memory"], by_rule["pretrain"][0]["limit"]) == ("32000M", "12:00:00")
+    assert len({job["node"] for job in jobs}) > 1, "everything ran on one of two nodes"
+    scores = json.loads((cluster_checkout / "work_dirs/multistream_v9/scores.json").read_text(encoding="utf-8"))
+    assert scores["num_clips"] > 0
+    again = subprocess.run(command("all"), cwd=cluster_checkout, capture_output=True, text=True, timeout=300)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout: Path) -> None:
+    """What Slurm does two minutes before the time limit: SIGTERM to the job's steps."""
+    with (cluster_checkout / "tiny.yaml").open("a", encoding="utf-8") as file:
+        file.write("work_dir: work_dirs/requeue\n")
+    target = "work_dirs/requeue/dino_hand_r/backbone.pt"
+    config = (cluster_checkout / "tiny.yaml").read_text(encoding="utf-8").replace("epochs: 1,", "epochs: 60,")
+    (cluster_checkout / "tiny.yaml").write_text(config, encoding="utf-8")
+    first = next_id()
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    run = subprocess.Popen(
+        command(target),
+        cwd=cluster_checkout,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = cluster_checkout / "logs/pretrain/hand_r.log"
+    started_s = time.monotonic()
+    while "step" not in (log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""):
+        assert time.monotonic() - started_s < 300 and run.poll() is None, "the training did not begin"
+        time.sleep(1)
+    job = next(j["id"] for j in jobs_since(first) if "pretrain" in j["comment"] and j["state"] == "RUNNING")
+    subprocess.run(["scancel", "--signal=TERM", job], check=True)
+    output, _ = run.communicate(timeout=1200)
+    assert run.returncode == 0, output[-4000:]
+    assert detail(job, "Restarts") == "1" and detail(job, "JobState") == "COMPLETED"
+    assert (cluster_checkout / target).is_file()
+    assert len([j for j in jobs_since(first) if "pretrain" in j["comment"]]) == 1
