@@ -104,7 +104,7 @@ def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout:
     with (cluster_checkout / "tiny.yaml").open("a", encoding="utf-8") as file:
         file.write("work_dir: work_dirs/requeue\n")
     target = "work_dirs/requeue/dino_hand_r/backbone.pt"
-    config = (cluster_checkout / "tiny.yaml").read_text(encoding="utf-8").replace("epochs: 1,", "epochs: 60,")
+    config = (cluster_checkout / "tiny.yaml").read_text(encoding="utf-8").replace("epochs: 1,", "epochs: 20,")
     (cluster_checkout / "tiny.yaml").write_text(config, encoding="utf-8")
     first = next_id()
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
