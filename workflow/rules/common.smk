@@ -16,6 +16,7 @@ from signstreams.config.load import build, check
 from signstreams.config.workflow import WorkflowConfig
 from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, exit_on_user_error
+from signstreams.extract.batch_plan import plan_batches, read_plan, write_plan
 from signstreams.extract.points_place import missing_points, points_path
 from signstreams.extract.spans import read_annotations
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
@@ -80,35 +81,50 @@ def extract_config(section, root):
 
 
 def of_all_videos(pattern):
-    """One artifact of every video."""
+    """One artifact of every video; where a job takes several, the manifests that vouch for it."""
+    if BATCHES is not None:
+        return [str(CORPUS.batch(batch)) for batch in BATCHES]
     return [str(pattern).replace("{video}", video_id) for video_id in VIDEOS]
+
+
+def video_of(wildcards):
+    """The video of a rule's job, or the one named."""
+    return wildcards if isinstance(wildcards, str) else wildcards.video
 
 
 def video_input(wildcards):
     """A file; or a folder, whose own time of change says nothing about its images: a parameter tells those."""
-    path = VIDEOS[wildcards.video]
+    path = VIDEOS[video_of(wildcards)]
     return ancient(path) if path.is_dir() else path
 
 
 def source_of_folder(wildcards):
     """Changes when an image does; nothing for a file."""
-    return source_stamp(VIDEOS[wildcards.video]) or ""
+    return source_stamp(VIDEOS[video_of(wildcards)]) or ""
 
 
 def points_of(wildcards):
     """The file of points that another tool found; nothing for a detector of our own."""
-    return (EXTRACT.detector == "precomputed" and points_path(EXTRACT.precomputed.folder, wildcards.video)) or []
+    return (EXTRACT.detector == "precomputed" and points_path(EXTRACT.precomputed.folder, video_of(wildcards))) or []
 
 
 def heeded(wildcards):
     """The video's spans and box: when these change it is extracted again, and not for any other change of meta.csv."""
-    found = HEEDED.get(wildcards.video)
+    found = HEEDED.get(video_of(wildcards))
     return "" if found is None else json.dumps(found.settings())
 
 
 def all_artifacts(wildcards):
     """Every file of every video. A function: Snakemake looks into the inputs of a rule only where it is wanted."""
-    return [path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)]
+    return list(dict.fromkeys(path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)))
+
+
+def planned_batches():
+    """Batches of videos. What a job is given to do was planned, and written, by the process that started it."""
+    per_job = CONFIG.extract.videos_per_job
+    if per_job == 1:
+        return None
+    return plan_batches(CORPUS, VIDEOS, per_job) if workflow.is_main_process else read_plan(CORPUS, VIDEOS)
 
 
 def pretrain_output(name, path):
@@ -169,10 +185,12 @@ with exit_on_user_error():
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)
 
+BATCHES = planned_batches()
 WORK_DIR = CONFIG.work_dir
 BACKBONE_FLAGS = {stream: f"--{key.replace('_', '-')}" for stream, key in BACKBONE_KEYS.items()}
 
 
 wildcard_constraints:
     video="[^/]+",
+    batch=r"b\d+",
     stream="|".join(STREAMS),

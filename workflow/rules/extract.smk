@@ -1,4 +1,8 @@
-"""Video -> crops of face and hands, keypoints, pose, tracks, metadata, record of their check: one job a video."""
+"""Video -> crops of face and hands, keypoints, pose, tracks, metadata, record of their check.
+
+One job a video; or, with `extract.videos_per_job`, one job a batch of videos, whose manifest is then what Snakemake
+tracks. A batch that was stopped goes on where it stopped.
+"""
 
 ARTIFACTS = {
     **{stream: CORPUS.crops(stream, "{video}") for stream in STREAMS},
@@ -9,35 +13,73 @@ ARTIFACTS = {
     "preview": CORPUS.preview("{video}"),
     "check": CORPUS.check("{video}"),
 }
+EXTRACT_WORDS = dict(
+    root=CORPUS.root,
+    config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
+    settings=setting_words(CONFIG.extract.set),
+)
 
+if BATCHES is None:
 
-rule extract:
-    """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
-    input:
-        video=video_input,
-        config=CONFIG.extract.config or [],
-        points=points_of,
-        meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
-    output:
-        **ARTIFACTS,
-    log:
-        "logs/extract/{video}.log",
-    benchmark:
-        "logs/extract/{video}.benchmark.tsv"
-    conda:
-        ENVIRONMENT
-    threads: CONFIG.extract.threads
-    resources:
-        mem_mb=CONFIG.extract.mem_mb,
-    params:
-        root=CORPUS.root,
-        config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
-        settings=setting_words(CONFIG.extract.set),
-        frames=source_of_folder,
-        annotations=heeded,
-    shell:
-        '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {input.video:q} --root {params.root:q}'
-        " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"
+    rule extract:
+        """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
+        input:
+            video=video_input,
+            config=CONFIG.extract.config or [],
+            points=points_of,
+            meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
+        output:
+            **ARTIFACTS,
+        log:
+            "logs/extract/{video}.log",
+        benchmark:
+            "logs/extract/{video}.benchmark.tsv"
+        conda:
+            ENVIRONMENT
+        threads: CONFIG.extract.threads
+        resources:
+            mem_mb=CONFIG.extract.mem_mb,
+        params:
+            **EXTRACT_WORDS,
+            frames=source_of_folder,
+            annotations=heeded,
+        shell:
+            '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {input.video:q} --root {params.root:q}'
+            " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"
+
+else:
+
+    onstart:
+        write_plan(CORPUS, BATCHES)
+
+    rule extract:
+        """A batch of videos: what is there already and still true to video and settings is left as it is."""
+        input:
+            videos=lambda wildcards: [video_input(video) for video in BATCHES[wildcards.batch]],
+            config=CONFIG.extract.config or [],
+            points=lambda wildcards: [path for video in BATCHES[wildcards.batch] if (path := points_of(video))],
+            meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
+        output:
+            CORPUS.batch("{batch}"),
+        log:
+            "logs/extract/{batch}.log",
+        benchmark:
+            "logs/extract/{batch}.benchmark.tsv"
+        conda:
+            ENVIRONMENT
+        threads: CONFIG.extract.threads
+        resources:
+            mem_mb=CONFIG.extract.mem_mb,
+        params:
+            **EXTRACT_WORDS,
+            folder=CONFIG.corpus.videos or CORPUS.videos,
+            ids=lambda wildcards: CORPUS.batch_ids(wildcards.batch),
+            frames=lambda wildcards: "".join(source_of_folder(video) for video in BATCHES[wildcards.batch]),
+            annotations=lambda wildcards: "".join(heeded(video) for video in BATCHES[wildcards.batch]),
+        shell:
+            '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {params.folder:q} --root {params.root:q}'
+            " --only {params.ids:q} --manifest {output:q} --jobs {threads} --max-failed-fraction 1 {params.settings}"
+            " > {log:q} 2>&1"
 
 
 rule extract_all:

@@ -75,6 +75,10 @@ class ExtractConfig(Section):
     its name."""
     root: Path
     """Corpus folder: results go into its `processed/`."""
+    only: Path | None = None
+    """Of the videos, only those whose ids this text file lists, one a line."""
+    manifest: Path | None = None
+    """JSON file that is written once every one of the videos is done: id to status, frames and checksum of metadata."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames a second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
     frames_fps: Annotated[float, Field(gt=0, le=1000)] = 25.0
@@ -120,6 +124,6 @@ class ExtractConfig(Section):
 
     def settings(self) -> dict[str, Any]:
         """What shapes the results, in the order of the class; paths and the number of processes do not."""
-        whole = {"videos", "root", "max_failed_fraction", "num_jobs", "force"}
+        whole = {"videos", "root", "only", "manifest", "max_failed_fraction", "num_jobs", "force"}
         parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(whole, True), **parts})

@@ -48,16 +48,19 @@ class CorpusSection(Section):
 
 
 class ExtractSection(Section):
-    """Crops, pose and keypoints from video: one job a video."""
+    """Crops, pose and keypoints from video: one job a video, or a batch of them."""
 
     config: Path | None = None
     """Config file of scripts/extract_rois_v2.py. None: its defaults."""
     set: Settings = {}
     """Single keys of that config, such as ``fps: 25``; they win over the file."""
+    videos_per_job: int = Field(1, ge=1)
+    """Videos that one job extracts: for thousands of short ones, whose jobs would each take a cluster longer to start
+    than to run. Finished batches keep their videos when others come."""
     threads: int = Field(1, ge=1)
-    """Cores that Snakemake reserves for a video."""
+    """Cores that Snakemake reserves for a job; a job of several videos works on so many at once."""
     mem_mb: int = Field(1500, ge=1)
-    """Memory that Snakemake reserves for a video."""
+    """Memory that Snakemake reserves for a job."""
 
 
 class ContractSection(Section):

@@ -18,9 +18,10 @@ from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.points_place import missing_points
 from signstreams.extract.results import current_metadata
 from signstreams.extract.spans import read_annotations
+from signstreams.files import sha256_file, write_json
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
@@ -73,6 +74,8 @@ def extract_videos(
     """
     detector = detector or KINDS[config.detector]
     videos = find_all_videos(config.videos)
+    if config.only is not None:
+        videos = only_listed(videos, config.only)
     layout = CorpusLayout(config.root)
     _check_output(layout)
     annotations = read_annotations(layout, videos, config)
@@ -108,7 +111,26 @@ def extract_videos(
         )
     if outcome.problems:
         raise UserError(outcome.problems)
+    if config.manifest is not None:
+        write_json(config.manifest, {"videos": {video_id: _record_of(layout, video_id) for video_id in videos}})
     return outcome
+
+
+def only_listed(videos: dict[str, Path], listing: Path) -> dict[str, Path]:
+    """Those of ``videos`` whose ids a text file lists, in its order.
+
+    Raises:
+        UserError: The file cannot be read or lists nothing, and every id that is none of the videos.
+    """
+    try:
+        ids = [line for line in listing.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected ids, one a line") from None
+    if not ids:
+        raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one a line")
+    if absent := [video_id for video_id in ids if video_id not in videos]:
+        raise UserError([f"{listing}: {shown(video_id)} is none of the videos; correct it" for video_id in absent])
+    return {video_id: videos[video_id] for video_id in ids}
 
 
 def find_all_videos(places: list[Path]) -> dict[str, Path]:
@@ -232,6 +254,13 @@ def _record(result: _Result, outcome: Outcome, path: Path) -> None:
         outcome.extracted[result.video_id] = result.metadata
         if result.metadata.note:
             _warn(f"{path}: {result.metadata.note}; the frames that could be read are kept")
+
+
+def _record_of(layout: CorpusLayout, video_id: str) -> dict[str, object]:
+    """What a batch's manifest says of a video; its metadata vouches for all its other files."""
+    path = layout.metadata(video_id)
+    metadata = read_metadata(path)
+    return {"status": metadata.status, "num_frames": metadata.num_frames, "metadata_sha256": sha256_file(path)}
 
 
 def _warn_of_repeats(outcome: Outcome, config: ExtractConfig) -> None:

@@ -71,6 +71,14 @@ class CorpusLayout:
         """Picture of what was found in a video, for people."""
         return self.processed / "preview" / f"{video_id}.jpg"
 
+    def batch(self, batch: str) -> Path:
+        """Manifest of a batch of videos that one job extracted, where a job takes several."""
+        return self.processed / "batches" / f"{batch}.json"
+
+    def batch_ids(self, batch: str) -> Path:
+        """Ids of the videos of a batch, one a line."""
+        return self.processed / "batches" / f"{batch}.txt"
+
     def ground_truth(self, video_id: str) -> Path:
         """Only the demo corpus has one."""
         return self.root / "ground_truth" / f"{video_id}.npz"
