@@ -161,6 +161,23 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
     assert all(torch.equal(first[name], second[name]) for name in second)
 
 
+def test_of_a_broken_checkpoint_the_one_before_is_used(
+    tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config(output_dir=tmp_path / "run", data={"subset_size": 8}, train={"epochs": 3})
+    run(config)
+    expected = weights(config.output_dir)
+    last = config.output_dir / "state" / "last.pt"
+    content = last.read_bytes()
+    last.unlink()
+    last.write_bytes(content[:1000])
+    (config.output_dir / "last.pt").unlink()
+    run(config)
+    assert "last.pt: is truncated" in caplog.text and "the one before it" in caplog.text
+    found = weights(config.output_dir)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_another_experiment_in_the_folder_is_refused_or_archived(tiny_config: Build, tmp_path: Path) -> None:
     settings = {"output_dir": tmp_path / "out", "train": {"epochs": 1, "max_train_steps": 1}}
     small = {"model": dict.fromkeys(("hand_left_backbone", "hand_right_backbone"), ...)}

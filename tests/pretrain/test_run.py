@@ -193,10 +193,30 @@ def test_collapse_ends_the_run_with_a_diagnosis(make: Make, monkeypatch: pytest.
     pretrain(make(output_dir=str(make().output_dir) + "2", monitor={"stop_on_collapse": False}), STREAM)
 
 
-def test_a_broken_checkpoint_is_named(make: Make) -> None:
+def test_of_a_broken_checkpoint_the_one_before_is_used(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    config = make(checkpointing={"every_steps": 3})
+    backbone = pretrain(config, STREAM)
+    expected = backbone.read_bytes()
+    history = read_metrics(config.output_dir / "metrics.jsonl")
+    last = config.output_dir / "state" / "checkpoint_last.pt"
+    whole = last.read_bytes()
+    last.unlink()  # its second name, which is published, stays whole
+    last.write_bytes(whole[: len(whole) // 2])
+    backbone.unlink()
+    pretrain(config, STREAM)
+    assert "checkpoint_last.pt: is truncated" in caplog.text and "the one before it" in caplog.text
+    assert backbone.read_bytes() == expected
+    assert last.samefile(config.output_dir / "checkpoint_last.pt")
+    again = read_metrics(config.output_dir / "metrics.jsonl")
+    assert [record["train/loss"] for record in again] == [record["train/loss"] for record in history]
+
+
+def test_a_broken_checkpoint_is_named_when_the_one_before_is_broken_too(make: Make) -> None:
     config = make()
     pretrain(config, STREAM)
-    (config.output_dir / "state" / "checkpoint_last.pt").write_bytes(b"PK")
+    for name in ("checkpoint_last.pt", "checkpoint_last.pt.previous"):
+        (config.output_dir / "state" / name).unlink(missing_ok=True)
+        (config.output_dir / "state" / name).write_bytes(b"PK")
     with pytest.raises(UserError, match=r"checkpoint_last\.pt: is .*--resume never --on-conflict archive"):
         pretrain(config, STREAM)
 

@@ -292,7 +292,7 @@ def test_a_disk_without_room_is_refused_before_the_first_step(make: Make, monkey
 
 @pytest.mark.parametrize(
     ("checkpoint_bytes", "expected_gb"),
-    [(10**7, 0.3), (5 * 10**8, 5.0), (2 * 10**9, 9.0)],
+    [(10**7, 0.4), (5 * 10**8, 5.0), (2 * 10**9, 12.0)],
     ids=["small", "usual", "large"],
 )
 def test_a_run_asks_for_5_gb_less_when_small_more_when_large(

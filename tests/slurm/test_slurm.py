@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+
+from signstreams.engine.metrics import read_metrics
 
 pytestmark = pytest.mark.slurm
 
@@ -40,19 +44,10 @@ def cluster_checkout(slurm: None, project: Path, tmp_path_factory: pytest.TempPa
     return folder
 
 
-def command(*words: str) -> list[str]:
+def command(target: str, *words: str) -> list[str]:
     profile = ["--workflow-profile", "workflow/profiles/slurm", *POLLING]
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        *profile,
-        "--configfile",
-        "config/config.yaml",
-        "tiny.yaml",
-        "--",
-        *words,
-    ]
+    files = ["--configfile", "config/config.yaml", "tiny.yaml"]
+    return [sys.executable, "-m", "snakemake", target, *profile, *words, *files]
 
 
 def jobs_since(first: int) -> list[dict[str, str]]:
@@ -99,13 +94,45 @@ def test_the_whole_chain_runs_as_slurm_jobs_with_what_the_profile_asks(cluster_c
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def configure(checkout: Path, name: str, epochs: int, **settings: object) -> None:
+    """A pretraining of this name and length on the corpus that is there, in ``tiny.yaml``."""
+    content = yaml.safe_load(CONFIG) | {"work_dir": f"work_dirs/{name}"}
+    content["pretrain"]["set"] |= {"epochs": epochs} | settings
+    (checkout / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def pretrain_jobs(first: int) -> list[dict[str, str]]:
+    return [job for job in jobs_since(first) if "pretrain" in job["comment"]]
+
+
+def test_two_nodes_train_as_one_with_the_joint_batch(cluster_checkout: Path) -> None:
+    """A process on each node, gloo; the same crops a step as one process with twice the batch."""
+    weights, nodes, losses = {}, {}, {}
+    for name, batch, more in (
+        ("one_node", 16, []),
+        ("two_nodes", 8, ["pretrain:nodes=2", "pretrain:tasks=2", "pretrain:mpi=srun"]),
+    ):
+        configure(cluster_checkout, name, 2, **{"dataset.batch_size": batch, "optim.precision": "fp32"})
+        first = next_id()
+        resources = [*more, "pretrain:slurm_extra='--ntasks-per-node=1 --signal=TERM@120'"]
+        folder = cluster_checkout / "work_dirs" / name / "dino_hand_r"
+        words = command(f"work_dirs/{name}/dino_hand_r/backbone.pt", "--set-resources", *resources)
+        done = subprocess.run(words, cwd=cluster_checkout, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        nodes[name] = detail(pretrain_jobs(first)[0]["id"], "NumNodes")
+        weights[name] = torch.load(folder / "backbone.pt", weights_only=True)["model"]
+        losses[name] = [record["train/loss"] for record in read_metrics(folder / "metrics.jsonl")]
+    assert nodes == {"one_node": "1", "two_nodes": "2"}
+    assert losses["two_nodes"] == pytest.approx(losses["one_node"], rel=1e-3)
+    for key, one in weights["one_node"].items():
+        if one.ndim > 1:  # AdamW makes a step of a gradient that is rounding alone, as those of some biases are
+            assert float((weights["two_nodes"][key] - one).norm() / one.norm()) < 1e-3, key
+
+
 def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout: Path) -> None:
     """What Slurm does two minutes before the time limit: SIGTERM to the job's steps."""
-    with (cluster_checkout / "tiny.yaml").open("a", encoding="utf-8") as file:
-        file.write("work_dir: work_dirs/requeue\n")
+    configure(cluster_checkout, "requeue", 20)
     target = "work_dirs/requeue/dino_hand_r/backbone.pt"
-    config = (cluster_checkout / "tiny.yaml").read_text(encoding="utf-8").replace("epochs: 1,", "epochs: 20,")
-    (cluster_checkout / "tiny.yaml").write_text(config, encoding="utf-8")
     first = next_id()
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     run = subprocess.Popen(
@@ -121,10 +148,24 @@ def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout:
     while "step" not in (log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""):
         assert time.monotonic() - started_s < 300 and run.poll() is None, "the training did not begin"
         time.sleep(1)
-    job = next(j["id"] for j in jobs_since(first) if "pretrain" in j["comment"] and j["state"] == "RUNNING")
+    (job,) = [job["id"] for job in pretrain_jobs(first)]
     subprocess.run(["scancel", "--signal=TERM", job], check=True)
     output, _ = run.communicate(timeout=1200)
     assert run.returncode == 0, output[-4000:]
     assert detail(job, "Restarts") == "1" and detail(job, "JobState") == "COMPLETED"
     assert (cluster_checkout / target).is_file()
-    assert len([j for j in jobs_since(first) if "pretrain" in j["comment"]]) == 1
+    assert len(pretrain_jobs(first)) == 1
+
+
+def test_a_limit_far_too_short_is_a_normal_way_to_work(cluster_checkout: Path) -> None:
+    """Slurm's own signal before its own limit: the job goes back into the queue as often as it takes."""
+    configure(cluster_checkout, "short", 60)
+    target = "work_dirs/short/dino_hand_r/backbone.pt"
+    first = next_id()
+    resources = ["pretrain:runtime=2", "pretrain:slurm_extra='--signal=TERM@60'"]
+    words = command(target, "--set-resources", *resources)
+    done = subprocess.run(words, cwd=cluster_checkout, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    (job,) = [job["id"] for job in pretrain_jobs(first)]
+    assert int(detail(job, "Restarts")) >= 1 and detail(job, "JobState") == "COMPLETED"
+    assert (cluster_checkout / target).is_file()

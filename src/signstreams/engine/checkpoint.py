@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,49 @@ import torch
 
 from signstreams.files import replacing
 
+log = logging.getLogger(__name__)
 
-def save(path: str | Path, state: Any) -> None:
+
+def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
     """Write tensors and plain values (nested dicts, lists, numbers, texts) whole or not at all.
 
     Equal states give equal bytes: PyTorch names the archive inside after the file it writes, so it gets a file
     object, which has no name.
+
+    Args:
+        path: Where it goes.
+        state: What to write.
+        keep_previous: Keep the file that was there as ``<name>.previous``, for `load_latest`.
     """
-    with replacing(path) as part, part.open("wb") as file:
-        torch.save(state, file)
+    path = Path(path)
+    with replacing(path) as part:
+        with part.open("wb") as file:
+            torch.save(state, file)
+        if keep_previous and path.is_file():
+            _keep(path, previous(path))
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` is kept."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def load_latest(path: Path) -> Any:
+    """The checkpoint at ``path``; where a crash or a disk has broken it, the one before it, with a warning.
+
+    Raises:
+        FileNotFoundError: When it is absent.
+        ValueError: When neither can be read; names the file.
+    """
+    try:
+        return load(path)
+    except ValueError as error:
+        try:
+            state = load(previous(path))
+        except (FileNotFoundError, ValueError):
+            raise error from None
+        log.warning("%s; going on from the one before it", error)
+        return state
 
 
 def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
@@ -41,7 +78,7 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: is not a checkpoint of tensors and plain values ({reason})") from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(f"{path}: is truncated or no checkpoint ({reason})") from error
 
 
@@ -65,3 +102,12 @@ def restore_rng(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
+
+
+def _keep(path: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the disk has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

@@ -142,7 +142,7 @@ def _start_from(config: IntegrateConfig, trainer: Trainer, experiment: Experimen
         if experiment is not None and (experiment.state / LAST).exists():
             path = experiment.state / LAST
             try:
-                content = checkpoint.load(path)
+                content = checkpoint.load_latest(path)
             except ValueError as error:
                 raise UserError(f"{error}; start anew with --resume never --on-conflict archive") from None
     content, path = distributed.from_main((content, path))

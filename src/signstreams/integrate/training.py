@@ -365,5 +365,5 @@ class Trainer:
         }
         if self.average is not None:
             content["average"] = self.average.state_dict()
-        checkpoint.save(self.experiment.state / LAST, content)
+        checkpoint.save(self.experiment.state / LAST, content, keep_previous=True)
         self.experiment.publish(LAST)

@@ -188,7 +188,8 @@ class Loop:
     def _save(self, name: str) -> None:
         if self.experiment is None:
             return
-        checkpoint.save(self.experiment.state / name, self.state_dict())
+        is_last = name == self.config.checkpointing.last_name
+        checkpoint.save(self.experiment.state / name, self.state_dict(), keep_previous=is_last)
         self.experiment.publish(name)
         self._last_save_s = time.monotonic()
 

@@ -81,7 +81,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
                 own = own if own.exists() else None
         own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
         source = own if own is not None and distributed.is_restart() else given or own
-        state = None if source is None else _load_state(source, fingerprint)
+        state = None if source is None else _load_state(source, fingerprint, is_own=source is own)
         with naming_what_ran_out(config):
             trainer = Trainer(config, choices, arch, world)
         if weights is not None:
@@ -204,14 +204,14 @@ def _given_checkpoint(config: PretrainConfig) -> Path | None:
     return None if config.resume in RESUME_MODES else Path(config.resume)
 
 
-def _load_state(path: Path, fingerprint: Fingerprint) -> dict[str, Any]:
-    """State of a checkpoint of this very experiment.
+def _load_state(path: Path, fingerprint: Fingerprint, *, is_own: bool = False) -> dict[str, Any]:
+    """State of a checkpoint of this very experiment; of the folder's own, when broken, the one before it.
 
     Raises:
         UserError: Absent, broken, not a checkpoint, or another experiment's.
     """
     try:
-        state = checkpoint.load(path)
+        state = checkpoint.load_latest(path) if is_own else checkpoint.load(path)
         found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
     except FileNotFoundError:
         raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint's path") from None
