@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,22 @@ PROJECT = Path(__file__).parents[1]
 def project() -> Path:
     """Root of the checkout."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def copy_checkout() -> Callable[[Path], Path]:
+    """Makes a folder with the workflow's files, to run Snakemake in."""
+
+    def copy(folder: Path) -> Path:
+        folder.mkdir()
+        for name in ("workflow", "scripts", "config", "src"):
+            shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        (folder / "profiles").symlink_to("workflow/profiles")
+        for name in ("Snakefile", "environment.yml"):
+            shutil.copy(PROJECT / name, folder)
+        return folder
+
+    return copy
 
 
 @pytest.fixture(scope="session")

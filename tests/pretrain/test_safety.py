@@ -311,10 +311,10 @@ def test_a_run_asks_for_5_gb_less_when_small_more_when_large(
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config, save = make(), checkpoint.save
 
-    def full(path: Path, state: dict[str, Any]) -> None:
+    def full(path: Path, state: dict[str, Any], **options: bool) -> None:
         if state["trainer"]["step"] > 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(path, state)
+        save(path, state, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)

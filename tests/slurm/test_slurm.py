@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,14 +32,10 @@ POLLING = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-stat
 
 
 @pytest.fixture(scope="session")
-def cluster_checkout(slurm: None, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slurm") / "señas on a cluster"
-    folder.mkdir()
-    for name in ("workflow", "scripts", "config", "src"):
-        shutil.copytree(project / name, folder / name)
-    (folder / "profiles").symlink_to("workflow/profiles")
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(project / name, folder)
+def cluster_checkout(
+    slurm: None, copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = copy_checkout(tmp_path_factory.mktemp("slurm") / "señas on a cluster")
     (folder / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
     return folder
 
@@ -112,7 +108,7 @@ def test_two_nodes_train_as_one_with_the_joint_batch(cluster_checkout: Path) -> 
         ("one_node", 16, []),
         ("two_nodes", 8, ["pretrain:nodes=2", "pretrain:tasks=2", "pretrain:mpi=srun"]),
     ):
-        configure(cluster_checkout, name, 2, **{"dataset.batch_size": batch, "optim.precision": "fp32"})
+        configure(cluster_checkout, name, 2, **{"dataset.batch_size": batch, "koleo.weight": 0.0})
         first = next_id()
         resources = [*more, "pretrain:slurm_extra='--ntasks-per-node=1 --signal=TERM@120'"]
         folder = cluster_checkout / "work_dirs" / name / "dino_hand_r"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,16 +16,9 @@ AWKWARD = 'señas d\'ayer "hoy" $(touch pwned)'
 
 
 @pytest.fixture(scope="session")
-def checkout(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workflow's files in a folder of their own, with spaces, quotes, accents and a command in its name."""
-    folder = tmp_path_factory.mktemp("workflow") / AWKWARD
-    folder.mkdir()
-    for name in ("workflow", "scripts", "config"):
-        shutil.copytree(project / name, folder / name)
-    (folder / "profiles").symlink_to("workflow/profiles")
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(project / name, folder)
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("workflow") / AWKWARD)
 
 
 @pytest.fixture(scope="session")

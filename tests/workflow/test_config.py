@@ -117,3 +117,8 @@ def test_the_profile_for_slurm_fits_the_rules(snakemake: Snakemake, checkout: Pa
     done = snakemake("--dry-run", "-p", "all", "--workflow-profile", "workflow/profiles/slurm")
     assert done.returncode == 0, done.stderr
     assert "launch.py --gpus 1 --nodes 1 --requeue --" in done.stdout
+
+
+def test_a_path_with_a_brace_is_named(snakemake: Snakemake, checkout: Path) -> None:
+    (line,) = refused(snakemake, checkout, "work_dir: 'work{1}'\n")
+    assert "work_dir = 'work{1}' holds a brace" in line

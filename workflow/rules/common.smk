@@ -70,8 +70,9 @@ def setting_pairs(settings):
 
 
 def setting_words(settings):
-    """``--set key=value`` words of a mapping, quoted for the shell."""
-    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in setting_pairs(settings))
+    """``--set key=value`` words of a mapping, quoted for the shell: a function, or braces would count as wildcards."""
+    words = " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in setting_pairs(settings))
+    return lambda wildcards: words
 
 
 def extract_config(section, root):

@@ -138,6 +138,22 @@ class WorkflowConfig(Section):
     evaluate: EvaluateSection = EvaluateSection()
 
     @model_validator(mode="after")
+    def _no_path_holds_a_brace(self) -> WorkflowConfig:
+        paths = {
+            "corpus.root": self.corpus.root,
+            "corpus.videos": self.corpus.videos,
+            "work_dir": self.work_dir,
+            "extract.config": self.extract.config,
+            "integrate.config": self.integrate.config,
+        }
+        for key, path in paths.items():
+            if path is not None and {"{", "}"} & set(str(path)):
+                raise ValueError(
+                    f"{key} = '{path}' holds a brace, which Snakemake reads as a wildcard; rename the folder"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _streams_are_named_once(self) -> WorkflowConfig:
         if len(set(self.streams)) < len(self.streams):
             raise ValueError(f"streams names one twice: {', '.join(self.streams)}")

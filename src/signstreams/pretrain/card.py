@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from html import escape
 from typing import Any
 
 from signstreams.backbones.archs import ViTArch
@@ -73,10 +75,10 @@ def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, 
         "features": f"{arch.embed_dim} (class token), and one a patch of {arch.patch_px} px",
     }
     parts = [
-        f"# {facts.name or 'Backbone'}: {metadata['stream']}, {arch.described()}",
+        f"# {_shown(facts.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
-        + (f" Tags: {', '.join(facts.tags)}." if facts.tags else ""),
-        *([facts.notes] if facts.notes else []),
+        + (f" Tags: {_shown(', '.join(facts.tags))}." if facts.tags else ""),
+        *([escape(facts.notes, quote=False)] if facts.notes else []),
         "## Data\n\n" + _table(data),
         "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
         _loading(arch, metadata["image_px"], facts),
@@ -91,7 +93,7 @@ def _loading(arch: ViTArch, image_px: int, facts: Facts) -> str:
     ours = f"""\
 from signstreams.backbones.load import load_dinov2_backbone
 
-model = load_dinov2_backbone("file::{facts.weights}")  # or the .safetensors file"""
+model = load_dinov2_backbone({json.dumps(f"file::{facts.weights}", ensure_ascii=False)})  # or the .safetensors file"""
     changes = {"img_size": image_px, "num_classes": 0}
     if not arch.is_dinov2:
         changes |= {"patch_size": arch.patch_px, "depth": arch.depth}
@@ -104,7 +106,7 @@ model = load_dinov2_backbone("file::{facts.weights}")  # or the .safetensors fil
     timm = f"""\
 import timm
 
-file = {{"file": "{facts.safetensors}"}}
+file = {{"file": {json.dumps(facts.safetensors, ensure_ascii=False)}}}
 model = timm.create_model(
     "{name}", pretrained=True, pretrained_cfg_overlay=file, {words}
 )"""
@@ -113,7 +115,7 @@ model = timm.create_model(
 import torch
 
 model = torch.hub.load("facebookresearch/dinov2", "{arch.name}", pretrained=False)
-model.load_state_dict(torch.load("{facts.weights}", weights_only=True)["model"])"""
+model.load_state_dict(torch.load({json.dumps(facts.weights, ensure_ascii=False)}, weights_only=True)["model"])"""
         note = "Below 518 px the hub's models without registers interpolate the position table a little differently."
         note = "" if arch.num_registers else f"\n\n{note}"
     else:
@@ -127,7 +129,7 @@ model = DinoVisionTransformer(
     num_heads={arch.num_heads}, num_register_tokens={arch.num_registers}, block_chunks=0,
     {scale.strip()}{"" if not scale else " "}interpolate_antialias=True, interpolate_offset=0.0,
 )
-state = torch.load("{facts.weights}", weights_only=True)["model"]
+state = torch.load({json.dumps(facts.weights, ensure_ascii=False)}, weights_only=True)["model"]
 model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it"""
         note = ""
     blocks = (("signstreams", ours), ("timm", timm), ("torch.hub's DINOv2", hub))
@@ -145,8 +147,13 @@ def _figures(records: list[dict[str, Any]], step: int) -> dict[str, str]:
 
 
 def _table(rows: dict[str, Any]) -> str:
-    body = "\n".join(f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items())
+    body = "\n".join(f"| {key} | {_shown(value)} |" for key, value in rows.items())
     return f"| What | Value |\n| --- | --- |\n{body}"
+
+
+def _shown(value: Any) -> str:
+    """On one line, and neither markup nor the end of a table's cell."""
+    return escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
 
 def _numbers(values: list[float]) -> str:

@@ -1,0 +1,171 @@
+"""SIGKILL in every stage of the chain, two workflows in one folder, clocks that disagree: what Snakemake leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from signstreams.files import sha256_file
+
+STAGES = ("demo_video", "extract", "contract", "pretrain", "embed", "train", "evaluate")
+CONFIG = """\
+corpus: {root: data/tiny, demo_size: tiny}
+extract: {set: {crop_px: 48}}
+pretrain:
+  set:
+    epochs: 4
+    checkpointing.every_steps: 3
+    dataset.batch_size: 16
+    dataset.epoch_steps: 6
+    model.depth: 1
+    augmentation.num_local: 2
+integrate:
+  set: {train.epochs: 2, train.eval_every_epochs: 1, data.frame_stride: 4}
+"""
+WORDS = ["--cores", "2", "--configfile", "config/config.yaml", "tiny.yaml", "--rerun-incomplete"]
+# times are in them, and the figures of one machine's clock
+CLOCKED = {"metrics.jsonl", "params.json", "artifacts.json", "report.json", "report.html", "README.md", "curves.png"}
+
+
+@pytest.fixture
+def folder(copy_checkout: Callable[[Path], Path], tmp_path: Path) -> Path:
+    checkout = copy_checkout(tmp_path / "killed")
+    (checkout / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
+    return checkout
+
+
+def start(folder: Path, target: str = "all") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", target, *WORDS],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, target: str = "all") -> str:
+    run = start(folder, target)
+    output, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, output[-5000:]
+    return output
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Ids of living processes that work in ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and Path(os.readlink(entry / "cwd")).is_relative_to(folder):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_in(folder: Path, rule: str, wait_s: float) -> bool:
+    """SIGKILL for Snakemake and all it started, so long after this rule's first job began; False: it ended before."""
+    run = start(folder)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.strip().endswith(f"rule {rule}:"):
+            break
+    else:
+        assert run.wait() == 0
+        return False
+    time.sleep(wait_s)
+    is_alive = run.poll() is None
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    until_s = time.monotonic() + 30
+    while left := processes_in(folder):  # those in sessions of their own: their launcher's death ends them
+        assert time.monotonic() < until_s, f"still alive: {left}"
+        time.sleep(0.1)
+    return is_alive
+
+
+def unlock(folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "snakemake", "all", *WORDS, "--unlock"], cwd=folder, check=True, capture_output=True
+    )
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    """Name to digest of all that the chain made, but for what tells times."""
+    files = (path for name in ("data", "work_dirs") for path in (folder / name).rglob("*") if path.is_file())
+    kept = (
+        path
+        for path in files
+        if path.name not in CLOCKED
+        and not {"metadata", "state", "videos"} & set(path.relative_to(folder).parts)
+        and path.name[0] != "."
+    )
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in kept}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_a_kill_in_every_stage_ends_in_the_bytes_of_a_calm_run(
+    folder: Path, copy_checkout: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    calm = copy_checkout(tmp_path / "calm")
+    (calm / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
+    finish(calm)
+    choose = random.Random()
+    killed = []
+    for rule in STAGES:
+        if kill_in(folder, rule, choose.uniform(0, 3)):
+            killed.append(rule)
+        locked = start(folder)
+        output, _ = locked.communicate(timeout=300)
+        if "--unlock" in output:  # what a killed Snakemake leaves; it says how to go on
+            unlock(folder)
+    finish(folder)
+    assert len(killed) >= 5, killed
+    expected, found = artifacts(calm), artifacts(folder)
+    assert found.keys() == expected.keys()
+    assert {name for name in expected if found[name] != expected[name]} == set()
+    assert len(expected) > 60
+    assert not [path for path in folder.rglob("*.part") if ".snakemake" not in path.parts]
+
+
+def test_a_second_workflow_in_the_folder_is_refused_and_the_first_goes_on(folder: Path) -> None:
+    first = start(folder, "extract_all")
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.strip().endswith("rule extract:"):
+            break
+    second = start(folder, "extract_all")
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode != 0
+    assert "cannot be locked" in output and "Traceback" not in output
+    rest, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, rest[-3000:]
+    report = json.loads(next((folder / "data/tiny/processed/metadata").glob("*.json")).read_text(encoding="utf-8"))
+    assert report["status"] == "ok"
+
+
+def test_clocks_that_disagree_make_nothing_again(folder: Path, tmp_path: Path) -> None:
+    """Videos written by a machine whose clock is an hour ahead."""
+    finish(folder, "extract_all")
+    ahead_s = time.time() + 3600
+    videos = sorted((folder / "data" / "tiny" / "videos").iterdir())
+    own = tmp_path / "own"
+    own.mkdir()
+    for video in videos[:2]:
+        (own / video.name).write_bytes(video.read_bytes())
+        os.utime(own / video.name, (ahead_s, ahead_s))
+    (folder / "tiny.yaml").write_text(
+        f"corpus: {{root: data/own, videos: '{own}'}}\nextract: {{set: {{crop_px: 48}}}}\n", encoding="utf-8"
+    )
+    finish(folder, "extract_all")
+    assert "Nothing to be done" in finish(folder, "extract_all")
