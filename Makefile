@@ -1,8 +1,8 @@
 # Two commands do everything on a fresh machine with Python 3.11 or 3.12:
 #   make demo   the whole chain on the demo corpus: videos, crops, three backbones, a translation model
 #   make test   all tests
-# Further: make test-slurm (the workflow through a real Slurm), make lint, make audit (known faults of the packages), make lock
-# (after a change of requirements in pyproject.toml), make clean-demo
+# Further: make test-slurm (the workflow through a real Slurm), make test-faults (killed in every stage), make lint, make audit
+# (known faults of the packages), make lock (after a change of requirements in pyproject.toml), make clean-demo
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python; done))
 
-.PHONY: demo test test-slurm lint audit lock clean-demo
+.PHONY: demo test test-slurm test-faults lint audit lock clean-demo
 .DELETE_ON_ERROR:
 
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form.
@@ -31,6 +31,9 @@ test: $(VENV)/installed
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-faults: $(VENV)/installed
+	$(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

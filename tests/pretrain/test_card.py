@@ -115,6 +115,17 @@ def test_both_files_hold_the_same_tensors_and_metadata(tmp_path: Path) -> None:
     assert torch.equal(same["mask_token"], model.mask_token)
 
 
+def test_equal_models_give_equal_bytes_in_both_formats(tmp_path: Path) -> None:
+    """Of the metadata's two keys the safetensors library writes either one first, as it comes."""
+    found = set()
+    for number in range(8):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _written(ARCHS["vit with registers"], 32, folder)
+        found.add(tuple((folder / f"backbone.{kind}").read_bytes() for kind in ("pt", "safetensors")))
+    assert len(found) == 1
+
+
 def test_a_broken_safetensors_file_is_named(tmp_path: Path) -> None:
     from signstreams.errors import UserError
 

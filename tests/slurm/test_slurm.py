@@ -155,7 +155,7 @@ def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout:
 
 def test_a_limit_far_too_short_is_a_normal_way_to_work(cluster_checkout: Path) -> None:
     """Slurm's own signal before its own limit: the job goes back into the queue as often as it takes."""
-    configure(cluster_checkout, "short", 60)
+    configure(cluster_checkout, "short", 30)
     target = "work_dirs/short/dino_hand_r/backbone.pt"
     first = next_id()
     resources = ["pretrain:runtime=2", "pretrain:slurm_extra='--signal=TERM@60'"]

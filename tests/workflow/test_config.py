@@ -109,14 +109,16 @@ def test_the_profile_decides_how_many_nodes_and_gpus(snakemake: Snakemake, resou
     assert f"launch.py {expected} --requeue --" in done.stdout
 
 
-def test_the_profile_for_slurm_fits_the_rules(snakemake: Snakemake, checkout: Path) -> None:
+@pytest.mark.parametrize("name", ["gpu", "slurm"])
+def test_a_profile_fits_the_rules(snakemake: Snakemake, checkout: Path, name: str) -> None:
     """Every rule it names is there, and what it asks for reaches the jobs."""
-    profile = yaml.safe_load((checkout / "workflow/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    profile = yaml.safe_load((checkout / f"workflow/profiles/{name}/config.yaml").read_text(encoding="utf-8"))
     listed = snakemake("--list-rules").stdout.split()
     assert {*profile["set-resources"], *profile["set-threads"]} <= set(listed)
-    done = snakemake("--dry-run", "-p", "all", "--workflow-profile", "workflow/profiles/slurm")
+    words = ["--dry-run", "-p", "all", "--workflow-profile", f"workflow/profiles/{name}"]
+    done = snakemake(*words, SIGNSTREAMS_GPUS="0,1,2,3")
     assert done.returncode == 0, done.stderr
-    assert "launch.py --gpus 1 --nodes 1 --requeue --" in done.stdout
+    assert done.stdout.count("launch.py --gpus 1 --nodes 1 --requeue --") == 4  # three streams and the translation
 
 
 def test_a_path_with_a_brace_is_named(snakemake: Snakemake, checkout: Path) -> None:

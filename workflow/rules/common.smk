@@ -19,6 +19,7 @@ from signstreams.errors import UserError, exit_on_user_error
 from signstreams.extract.batch_plan import plan_batches, read_plan, write_plan
 from signstreams.extract.points_place import missing_points, points_path
 from signstreams.extract.spans import read_annotations
+from signstreams.files import from_the_future
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
 from signstreams.ids import check_id, shown
@@ -156,6 +157,15 @@ def granted_gpus(wildcards, resources):
     return int(count) if kind.split(":")[0] == "gpu" else resources.get("gpu", 0)
 
 
+def refuse_the_future(paths):
+    """Snakemake would fail each job that makes something older than its input, when it is done."""
+    if ahead := from_the_future(paths):
+        raise UserError(
+            f"{ahead[0]}: was changed in the future, as by a clock that is ahead ({len(ahead)} files), expected a time"
+            " before now; `touch` it, and the others"
+        )
+
+
 def integrate_config(section, work_dir):
     """The config that the training will use: wrong keys are named now, and it says which backbones stay frozen."""
     backbones = [
@@ -182,6 +192,8 @@ with exit_on_user_error():
     HEEDED = {} if IS_DEMO else read_annotations(CORPUS, VIDEOS, EXTRACT)
     if not IS_DEMO:
         VIDEOS = {video_id: path for video_id, path in VIDEOS.items() if video_id in HEEDED}
+    if not IS_DEMO and workflow.is_main_process:
+        refuse_the_future([*VIDEOS.values(), CORPUS.meta, CORPUS.gloss, *(CORPUS.index(split) for split in SPLITS)])
     INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir)
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)

@@ -49,4 +49,14 @@ def export_backbone(
         from safetensors.torch import save
 
         described = {"format": "pt", "signstreams": json.dumps(content, ensure_ascii=False)}
-        write_bytes(safetensors, save(model, metadata=described))
+        write_bytes(safetensors, _in_order(save(model, metadata=described)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes that in the order of a hash map."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]

@@ -75,6 +75,7 @@ def _requeue() -> None:
     shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True)
     if "JobState=RUNNING" not in shown.stdout:
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN_EXIT_CODE))  # Slurm's, when it has done so
     print(f"saved; Slurm job {job} goes back into the queue", file=sys.stderr, flush=True)
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode:

@@ -6,6 +6,7 @@ A generator made from (seed, rank, worker, step) needs no saved state: a resumed
 from __future__ import annotations
 
 import hashlib
+import random
 
 import numpy as np
 import torch
@@ -30,5 +31,6 @@ def torch_generator(*parts: int | str, device: str | torch.device = "cpu") -> to
 
 
 def seed_global(*parts: int | str) -> None:
-    """Seed PyTorch's global generators (dropout, drop path) from these parts; call it before each step."""
+    """Seed the global generators of PyTorch (dropout, drop path) and Python from these parts, before each step."""
     torch.manual_seed(derive(*parts))
+    random.seed(derive(*parts))
