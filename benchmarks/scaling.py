@@ -22,13 +22,14 @@ def main() -> None:
     words.add_argument("--videos-per-job", type=int, nargs="+", default=[1, 200])
     words.add_argument("--target", default="all")
     args = words.parse_args()
-    print(f"{'videos':>8} {'a job':>6} {'jobs':>7} {'dry run':>9} {'memory':>9}")
+    print(f"{'videos':>8} {'a job':>6} {'jobs':>7} {'dry run':>9} {'CPU':>9} {'memory':>9}")
     for num_videos in args.videos:
         with tempfile.TemporaryDirectory() as folder:
             make_corpus(Path(folder), num_videos)
             for per_job in args.videos_per_job:
-                seconds, memory_mb, jobs = dry_run(Path(folder), per_job, args.target)
-                print(f"{num_videos:>8} {per_job:>6} {jobs:>7} {seconds:>7.1f} s {memory_mb:>6.0f} MB", flush=True)
+                wall_s, cpu_s, memory_mb, jobs = dry_run(Path(folder), per_job, args.target)
+                times = f"{wall_s:>7.1f} s {cpu_s:>7.1f} s"
+                print(f"{num_videos:>8} {per_job:>6} {jobs:>7} {times} {memory_mb:>6.0f} MB", flush=True)
 
 
 def make_corpus(folder: Path, num_videos: int) -> None:
@@ -43,8 +44,8 @@ def make_corpus(folder: Path, num_videos: int) -> None:
                 file.write(f"v{number:06d}_{clip};v{number:06d};a text;{clip * 4}.0;{clip * 4 + 3}.5\n")
 
 
-def dry_run(folder: Path, per_job: int, target: str) -> tuple[float, float, int]:
-    """Wall seconds, peak MB and number of jobs of ``snakemake -n``."""
+def dry_run(folder: Path, per_job: int, target: str) -> tuple[float, float, float, int]:
+    """Wall and CPU seconds, peak MB and number of jobs of ``snakemake -n``."""
     config = folder / f"{per_job}.yaml"
     config.write_text(
         f"corpus: {{root: '{folder}/corpus', videos: '{folder}/videos'}}\nwork_dir: '{folder}/work_dirs'\n"
@@ -66,7 +67,8 @@ def dry_run(folder: Path, per_job: int, target: str) -> tuple[float, float, int]
         sys.exit(output[-3000:])
     total = next((line.split()[1] for line in output.splitlines() if line.startswith("total")), "0")
     scale = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - started_s, usage.ru_maxrss * scale / 1e6, int(total)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - started_s, cpu_s, usage.ru_maxrss * scale / 1e6, int(total)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def test_an_interrupted_run_of_everything_goes_on_to_the_same_bits(
     broken = tiny_config(output_dir=tmp_path / "broken", **settings)
     save = checkpoint.save
 
-    def die_after_the_third_step(path: Path, state: dict) -> None:
-        save(path, state)
+    def die_after_the_third_step(path: Path, state: dict, **options: bool) -> None:
+        save(path, state, **options)
         if path.name == "last.pt" and state["state"]["step"] == 3:
             raise KeyboardInterrupt
 

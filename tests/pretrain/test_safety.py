@@ -279,7 +279,7 @@ def test_as_many_bad_losses_as_allowed_go_by(make: Make, tmp_path: Path) -> None
 def test_a_disk_without_room_is_refused_before_the_first_step(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     free = 2**20
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    with pytest.raises(UserError, match=r"0\.00 GB are free.*3 checkpoints.*checkpointing\.min_free_gb") as caught:
+    with pytest.raises(UserError, match=r"0\.00 GB are free.*4 checkpoints.*checkpointing\.min_free_gb") as caught:
         pretrain(make(), STREAM)
     assert len(caught.value.problems) == 1
     assert not (make().output_dir / "metrics.jsonl").exists()
