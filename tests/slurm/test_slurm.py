@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,45 @@ def pretrain_jobs(first: int) -> list[dict[str, str]]:
     return [job for job in jobs_since(first) if "pretrain" in job["comment"]]
 
 
+def wait_for(happened: Callable[[], bool], run: subprocess.Popen[str], otherwise: str) -> None:
+    started_s = time.monotonic()
+    while not happened():
+        assert time.monotonic() - started_s < 300 and run.poll() is None, otherwise
+        time.sleep(1)
+
+
+def training(
+    checkout: Path, name: str, settings: Mapping[str, object] | None = None
+) -> tuple[str, subprocess.Popen[str], str]:
+    """The target, the Snakemake and the job of a pretraining that has begun to step."""
+    configure(checkout, name, 20, **(settings or {}))
+    target = f"work_dirs/{name}/dino_hand_r/backbone.pt"
+    first = next_id()
+    log = checkout / "logs/pretrain/hand_r.log"
+    log.unlink(missing_ok=True)
+    run = subprocess.Popen(
+        command(target),
+        cwd=checkout,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(
+        lambda: log.exists() and "step" in log.read_text(encoding="utf-8", errors="replace"),
+        run,
+        "the training did not begin",
+    )
+    (job,) = [job["id"] for job in pretrain_jobs(first)]
+    return target, run, job
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
 def test_two_nodes_train_as_one_with_the_joint_batch(cluster_checkout: Path) -> None:
     """A process on each node, gloo; the same crops a step as one process with twice the batch."""
     weights, nodes, losses = {}, {}, {}
@@ -127,30 +168,44 @@ def test_two_nodes_train_as_one_with_the_joint_batch(cluster_checkout: Path) -> 
 
 def test_a_training_told_to_stop_puts_its_job_back_and_goes_on(cluster_checkout: Path) -> None:
     """What Slurm does two minutes before the time limit: SIGTERM to the job's steps."""
-    configure(cluster_checkout, "requeue", 20)
-    target = "work_dirs/requeue/dino_hand_r/backbone.pt"
-    first = next_id()
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    run = subprocess.Popen(
-        command(target),
-        cwd=cluster_checkout,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    log = cluster_checkout / "logs/pretrain/hand_r.log"
-    started_s = time.monotonic()
-    while "step" not in (log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""):
-        assert time.monotonic() - started_s < 300 and run.poll() is None, "the training did not begin"
-        time.sleep(1)
-    (job,) = [job["id"] for job in pretrain_jobs(first)]
+    target, run, job = training(cluster_checkout, "requeue")
     subprocess.run(["scancel", "--signal=TERM", job], check=True)
     output, _ = run.communicate(timeout=1200)
     assert run.returncode == 0, output[-4000:]
     assert detail(job, "Restarts") == "1" and detail(job, "JobState") == "COMPLETED"
     assert (cluster_checkout / target).is_file()
-    assert len(pretrain_jobs(first)) == 1
+    assert [later["id"] for later in pretrain_jobs(int(job))] == [job]
+
+
+def test_a_training_goes_on_when_its_node_vanishes(cluster_checkout: Path) -> None:
+    """Power off: slurmd and all of the job die at once. Slurm gives the job to the other node."""
+    pid_file = Path(os.environ.get("SLURM_TOY_STATE", "/tmp/slurm-toy")) / "run" / "slurmd-{node}.pid"
+    target, run, job = training(cluster_checkout, "vanish", {"checkpointing.every_steps": 2})
+    state = cluster_checkout / "work_dirs/vanish/dino_hand_r/state"
+    wait_for(lambda: any(state.glob("*.pt")), run, "no checkpoint was written")
+    node = detail(job, "NodeList")
+    pid_file = pid_file.with_name(pid_file.name.format(node=node))
+    if not pid_file.is_file():
+        run.terminate()
+        pytest.skip("only a node of the throw-away cluster may be killed")
+    steps = subprocess.run(["pgrep", "-f", rf"^slurmstepd: \[{job}\."], capture_output=True, text=True, check=True)
+    doomed = [int(pid_file.read_text()), *(pid for step in steps.stdout.split() for pid in family(int(step)))]
+    assert len(doomed) > 3
+    try:
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # what slurmctld finds out by itself after SlurmdTimeout, five minutes
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=vanished"], check=True)
+        output, _ = run.communicate(timeout=1200)
+        assert run.returncode == 0, output[-4000:]
+        assert detail(job, "Restarts") == "1" and detail(job, "JobState") == "COMPLETED"
+        assert detail(job, "NodeList") != node
+        assert "going on from step" in (cluster_checkout / "logs/pretrain/hand_r.log").read_text(encoding="utf-8")
+        assert (cluster_checkout / target).is_file()
+    finally:
+        subprocess.run(["slurmd", "-N", node], check=True)
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
 
 
 def test_a_limit_far_too_short_is_a_normal_way_to_work(cluster_checkout: Path) -> None:
