@@ -175,6 +175,11 @@ def integrate_config(section, work_dir):
 
 
 with exit_on_user_error():
+    if provider := workflow.storage_settings.default_storage_provider:
+        raise UserError(
+            f"--default-storage-provider {provider}: is not supported, since states and features are kept beside declared"
+            " files; work in a folder that all machines share, and see 'Where the files lie' in docs/cluster.md"
+        )
     CONFIG = check(WorkflowConfig, copy.deepcopy(config), "workflow config")
     IS_DEMO = CONFIG.corpus.videos is None
     if IS_DEMO:

@@ -33,6 +33,8 @@ class DatasetConfig(Section):
     """Page-locked batches for faster copies to a GPU."""
     persistent_workers: bool = True
     """Keep loader processes from one epoch to the next in place of starting them again."""
+    scratch_dir: str | None = None
+    """A folder on the node's own disk, such as $TMPDIR: the files of the crops are copied there and read from there."""
     max_crops: Count | None = None
     """Use at most so many crops, spread evenly over videos and frames. None: all."""
     min_confidence: Prob = 0.0
@@ -322,7 +324,7 @@ class PretrainConfig(Section):
                 "distributed": True,
                 "device": True,
                 "threads": True,
-                "dataset": {"num_workers", "pin_memory", "persistent_workers"},
+                "dataset": {"num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
                 "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
                 "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors

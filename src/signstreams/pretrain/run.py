@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from signstreams.pretrain.outputs import write_outputs
 from signstreams.pretrain.pictures import NAMES as PICTURES
 from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.scratch import on_scratch
 from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
 
@@ -57,6 +59,8 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
 def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopRequest) -> Path:
     arch = architecture(config)
     crops = _crops(config, stream, world)
+    if config.dataset.scratch_dir:
+        crops = replace(crops, train=on_scratch(crops.train, config.dataset.scratch_dir))
     config = with_measured_stats(config, crops.train)
     plan = _plan(config, crops, world)
     choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)

@@ -1,0 +1,92 @@
+"""Crops on a disk of the node's own: copied there once, read from there all through the training.
+
+A shared file system answers each random read after its latency; a training of a week does millions of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from signstreams.errors import UserError
+from signstreams.files import replacing
+from signstreams.pretrain.crop_index import CropIndex, Names
+from signstreams.progress import Progress
+
+NUM_COPIES_AT_ONCE = 8  # a shared file system serves many slow reads at once
+FREE_SHARE = 0.98  # of the scratch disk, at most
+
+
+def on_scratch(index: CropIndex, folder: str) -> CropIndex:
+    """The same crops, read from copies of their files below ``folder``.
+
+    Each process of a node may call this: the first one copies, the others wait for it. What an earlier run of the same
+    job has copied is used again when its size and time of change are those of the source.
+
+    Args:
+        index: Crops; the files that none of them is in are not copied.
+        folder: On the node's own disk; ``$NAMES`` are those of the environment, such as ``$TMPDIR``.
+
+    Raises:
+        UserError: A name that the environment lacks, no room, a folder that cannot be written.
+    """
+    expanded = os.path.expandvars(folder)
+    if "$" in expanded:
+        raise UserError(f"dataset.scratch_dir '{folder}': the environment has no such name, expected one that is set")
+    root = Path(expanded).expanduser().absolute() / "signstreams"
+    used = np.unique(index.file)
+    pairs = [(source, root / source.relative_to("/")) for source in (Path(index.files[i]).absolute() for i in used)]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _copy_all(pairs, root)
+    except OSError as error:
+        raise UserError(
+            f"dataset.scratch_dir '{folder}': {error}; name a folder of the node's own, or leave it out"
+        ) from None
+    files = Names()
+    places = dict(zip(used.tolist(), (str(target) for _, target in pairs), strict=True))
+    for i in range(len(index.files)):
+        files.add(places.get(i, index.files[i]))
+    return dataclasses.replace(index, files=files)
+
+
+def _copy_all(pairs: list[tuple[Path, Path]], root: Path) -> None:
+    absent = [(source, target) for source, target in pairs if not _same(source, target)]
+    needed, free = sum(source.stat().st_size for source, _ in absent), shutil.disk_usage(root).free
+    if needed > FREE_SHARE * free:
+        raise UserError(
+            f"dataset.scratch_dir: {root} has {free / 1e9:.2f} GB free, the crops take {needed / 1e9:.2f} GB; name a"
+            " larger disk, or leave it out"
+        )
+    if not absent:
+        return
+    with (
+        Progress(len(absent), "files", "copy crops to scratch") as progress,
+        ThreadPoolExecutor(NUM_COPIES_AT_ONCE) as pool,
+    ):
+        for _ in pool.map(lambda pair: _copy(*pair), absent):
+            progress.advance()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target, sync=False) as part:
+        shutil.copyfile(source, part)
+        stat = source.stat()
+        os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _same(source: Path, target: Path) -> bool:
+    try:
+        there = target.stat()
+    except FileNotFoundError:
+        return False
+    here = source.stat()
+    return (there.st_size, there.st_mtime_ns) == (here.st_size, here.st_mtime_ns)
