@@ -27,7 +27,8 @@ demo: $(VENV)/installed
 	$(BIN)/python scripts/summarize_run.py
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--cov --cov-report=term --cov-fail-under=85
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm tests/slurm

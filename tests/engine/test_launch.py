@@ -27,6 +27,8 @@ def leave(number, frame):
     raise SystemExit(75)
 signal.signal(signal.SIGTERM, leave)
 (folder / f"began_{rank}").write_text(f"{os.environ['WORLD_SIZE']} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+while len(list(folder.glob("began_*"))) < int(os.environ["WORLD_SIZE"]):  # torchrun ends the others with the first
+    time.sleep(0.05)
 time.sleep(hold_s)
 sys.exit(int(codes[int(rank)]))
 """
