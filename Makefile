@@ -31,7 +31,7 @@ test: $(VENV)/installed
 		--cov --cov-report=term --cov-fail-under=85
 
 test-slurm: $(VENV)/installed
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
 
 test-faults: $(VENV)/installed
 	$(BIN)/python -m pytest -m faults tests/faults

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
 
 USER_ERROR_EXIT_CODE = 2
+
+# What a disk or its owner refuses; nobody finds a bug in a traceback of these.
+REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class UserError(Exception):
@@ -28,7 +32,10 @@ def print_problems(problems: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them."""
+    """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them.
+
+    So does a full disk, or a file that may not be read or written.
+    """
     try:
         yield
     except UserError as error:
@@ -38,3 +45,9 @@ def exit_on_user_error() -> Iterator[None]:
     except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print_problems([f"{place}{error.strerror}; mend that and run again: finished files are kept"])
+        raise SystemExit(USER_ERROR_EXIT_CODE) from None

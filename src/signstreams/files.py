@@ -31,7 +31,12 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     _remove_left_behind(path.parent, prefix)
     handle, part = _make_part(path.parent, prefix)
     try:
-        yield part
+        try:
+            yield part
+        except OSError as error:  # of a write, such as on a full disk: the kernel does not say to what
+            if error.filename is None and error.errno is not None:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise
         part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         if sync:
             with part.open("rb+") as file:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -124,18 +123,6 @@ def test_a_kill_while_a_finished_video_is_extracted_again_never_leaves_its_old_r
     assert not layout.metadata(video.stem).exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def run_script(project: Path, *words: object, limit_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         if limit_bytes is not None:
@@ -146,15 +133,15 @@ def run_script(project: Path, *words: object, limit_bytes: int | None = None) ->
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
-    shared_data: Path, project: Path, small_disk: Path
+    shared_data: Path, project: Path, small_disk: Callable[[int], Path]
 ) -> None:
-    clip = shared_data / "clips" / "webcam_one_hand.mp4"
-    done = run_script(project, "--videos", clip, "--root", small_disk)
+    clip, disk = shared_data / "clips" / "webcam_one_hand.mp4", small_disk(1024)
+    done = run_script(project, "--videos", clip, "--root", disk)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(errors) == 1 and "No space left on device" in errors[0] and clip.stem in errors[0]
     assert "Traceback" not in done.stderr
-    left = [path for path in small_disk.rglob("*") if path.is_file()]
+    left = [path for path in disk.rglob("*") if path.is_file()]
     assert not left, left
 
 

@@ -7,6 +7,7 @@ goes on where it stopped, and a changed source makes its own video anew and no o
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -91,8 +92,9 @@ class ArrayStore:
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+            reason = error.strerror or os.strerror(errno.ENOSPC)  # numpy tells of a short write without its errno
             raise UserError(
-                f"{path}: cannot be written ({error.strerror}); free space there, or name another --features"
+                f"{path}: cannot be written ({reason}); free space there, or name another --features"
             ) from None
         self.records[video_id] = record
         self._open.pop(video_id, None)
