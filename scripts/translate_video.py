@@ -5,14 +5,14 @@ import json
 import logging
 import sys
 
-from signstreams.cli import parse
+from signstreams.cli import leading_words_as, parse
 from signstreams.config.translate import TranslateConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
 
 
 def main() -> None:
-    config = parse(TranslateConfig, [*_videos_first(sys.argv[1:])], doc=__doc__)
+    config = parse(TranslateConfig, leading_words_as("--videos", sys.argv[1:]), doc=__doc__)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     prepare_processor()
     with exit_on_user_error():
@@ -23,13 +23,6 @@ def main() -> None:
                 print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
             else:
                 print(translation.text, flush=True)
-
-
-def _videos_first(words: list[str]) -> list[str]:
-    """Words before the first flag are videos."""
-    flags = [place for place, word in enumerate(words) if word.startswith("-")]
-    count = flags[0] if flags else len(words)
-    return [*(["--videos", *words[:count]] if count else []), *words[count:]]
 
 
 if __name__ == "__main__":

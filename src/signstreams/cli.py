@@ -46,6 +46,12 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
     return config
 
 
+def leading_words_as(flag: str, words: list[str]) -> list[str]:
+    """Arguments in which the words before the first flag are values of ``flag``: ``script.py A B --tag x``."""
+    count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*([flag, *words[:count]] if count else []), *words[count:]]
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, fields: dict[str, FieldInfo], doc: str) -> None:
         super().__init__(

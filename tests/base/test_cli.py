@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import model_validator
 
-from signstreams.cli import parse
+from signstreams.cli import leading_words_as, parse
 from signstreams.config.base import Flag, Section
 
 
@@ -95,6 +95,12 @@ def test_lists_booleans_and_none_have_their_spellings() -> None:
     listed = parse(Config, ["--set", 'train_dir=["a,b"]', "--set", "experiment.tags=p,q"])
     assert listed.train_dir == [Path("a,b")]
     assert listed.experiment.tags == ["p", "q"]
+
+
+def test_words_before_the_first_flag_are_values_of_one() -> None:
+    assert leading_words_as("--runs", ["a", "b", "--tag", "c"]) == ["--runs", "a", "b", "--tag", "c"]
+    assert leading_words_as("--runs", ["--tag", "c"]) == ["--tag", "c"]
+    assert leading_words_as("--runs", []) == []
 
 
 def test_a_printed_config_reads_back_as_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,205 @@
+"""Runs side by side: which metrics, their picture, their last and best values, and the settings that differ."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from signstreams.config.compare import CompareConfig
+from signstreams.config.load import suggest
+from signstreams.engine.overlay import Panel, plot_overlay
+from signstreams.engine.runs import FACTS, Axis, Run, axis_of, labelled, read_run
+from signstreams.errors import UserError
+
+SHOWN = {
+    "pretraining": (
+        "train/loss_dino",
+        "train/loss_patch",
+        "probe/knn",
+        "probe/rankme",
+        "probe/assignment_information",
+        "teacher/entropy_sample",
+        "teacher/entropy_batch",
+        "teacher/prototypes_used_ratio",
+        "schedule/lr",
+    ),
+    "translation": (
+        "train/loss_translation",
+        "val/loss_translation",
+        "val/loss_ctc",
+        "val/bleu_4",
+        "val/chrf",
+        "val/wer_fuse",
+        "train/lr_encoder",
+    ),
+    "unknown": ("*",),
+}
+"""What is shown of each kind of run unless metrics are named."""
+LOWER_IS_BETTER = ("*loss*", "*/kl*", "*wer*", "time/*", "mem/*", "*/data_wait_share", "*/ctc_skipped")
+HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*information", "*prototypes_used*", "*_per_s")
+NOT_COMPARED = ("output_dir", "export_backbone", "experiment.name", "experiment.tags")
+TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
+MAX_VALUE = 48
+
+
+def compare(config: CompareConfig) -> list[str]:
+    """Draw the picture; lines of the tables, the picture's path last.
+
+    Raises:
+        UserError: With everything that is wrong with the runs and what was asked of them, one line a problem.
+    """
+    runs, problems = _read_runs(config)
+    metrics = _chosen(runs, config.metrics, problems) if runs else []
+    axes = {run.label: axis_of(run, config.against) for run in runs}
+    for run in runs:
+        if axes[run.label] is None:
+            problems.append(f"{run.history}: tells no {config.against} of its steps; next: --against step")
+    if problems:
+        raise UserError(problems)
+    panels, xlabel = _panels(runs, metrics, axes, config.against)
+    plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
+    tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
+    return [line for table in tables for line in (*table, "")] + [str(config.output)]
+
+
+def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:
+    """Runs with the wanted tag, labelled, and what is wrong with the others."""
+    runs: list[Run] = []
+    problems: list[str] = []
+    for path in config.runs:
+        try:
+            run = read_run(path)
+        except UserError as error:
+            problems += error.problems
+            continue
+        twin = next((other for other in runs if other.history.samefile(run.history)), None)
+        if twin is None:
+            runs.append(run)
+        else:
+            problems.append(f"{path}: is the run of {twin.path} once more; name each once")
+    if config.tag is not None and runs:
+        tags = sorted({tag for run in runs for tag in run.tags})
+        tagged = [run for run in runs if config.tag in run.tags]
+        runs = tagged or runs  # without any, the rest of the command line is judged by all
+        if not tagged:
+            known = f"they have {', '.join(tags)}" if tags else "they have none"
+            problems.append(f"--tag {config.tag}: no run has this tag, {known}{suggest(config.tag, tags)}")
+    return labelled(runs), problems
+
+
+def _chosen(runs: list[Run], patterns: Sequence[str], problems: list[str]) -> list[str]:
+    """Metrics that were asked for, or those that matter for these runs; a pattern without any becomes a problem."""
+    known = list(dict.fromkeys(key for run in runs for key in run.curves))
+    if not patterns:
+        kinds = {run.kind for run in runs}
+        wanted = [pattern for kind, shown in SHOWN.items() if kind in kinds for pattern in shown]
+        return [key for pattern in wanted for key in known if fnmatchcase(key, pattern)] or known
+    chosen: list[str] = []
+    for pattern in patterns:
+        found = [key for key in known if fnmatchcase(key, pattern)]
+        if not found:
+            problems.append(f"--metrics {pattern}: no run has it; the nearest is '{_nearest(pattern, known)}'")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _nearest(pattern: str, known: list[str]) -> str:
+    word = pattern.replace("*", "")
+    holding = [key for key in known if word in key]
+    return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
+
+
+def _panels(runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str) -> tuple[list[Panel], str]:
+    """What is drawn, and the name of the horizontal axis."""
+    lines = {}
+    for metric in metrics:
+        for number, run in enumerate(runs):
+            place = axes[run.label]
+            if place is not None and (curve := run.curves.get(metric)):
+                lines[metric, number] = (place(list(curve)), list(curve.values()))
+    unit, xlabel = 1.0, against
+    if against == "time":
+        farthest_s = max(xs[-1] for xs, _ in lines.values())
+        unit, name = next((unit, name) for least, unit, name in TIME_UNITS if farthest_s >= least)
+        xlabel = f"training time ({name})"
+    panels = []
+    for metric in metrics:
+        of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
+        panels.append(Panel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
+    return panels, xlabel
+
+
+def _best_of(metric: str) -> Callable[..., Any] | None:
+    """``min`` or ``max``; None where neither end is good, as of a learning rate or an entropy."""
+    for best, patterns in ((min, LOWER_IS_BETTER), (max, HIGHER_IS_BETTER)):
+        if any(fnmatchcase(metric, pattern) for pattern in patterns):
+            return best
+    return None
+
+
+def _runs_table(runs: list[Run]) -> list[str]:
+    rows = [("run", "tags", "kind", "last step", "where")]
+    rows += [(run.label, ", ".join(run.tags) or "-", run.kind, str(run.last_step), str(run.path)) for run in runs]
+    return _aligned(rows, numbers=(3,))
+
+
+def _values_table(runs: list[Run], metrics: list[str]) -> list[str]:
+    rows = [("metric", "run", "last", "best", "at step")]
+    for metric in metrics:
+        name = metric
+        for run in runs:
+            if curve := run.curves.get(metric):
+                best_of = _best_of(metric)
+                step = None if best_of is None else best_of(curve, key=curve.__getitem__)
+                best = ("-", "-") if step is None else (f"{curve[step]:.4g}", str(step))
+                rows.append((name, run.label, f"{curve[max(curve)]:.4g}", *best))
+                name = ""
+    return _aligned(rows, numbers=(2, 3, 4))
+
+
+def _differences(runs: list[Run]) -> list[list[str]]:
+    """A table a kind of run: settings in which its runs differ, a value a run."""
+    tables = []
+    for kind in SHOWN:
+        told = [run for run in runs if run.kind == kind and run.settings]
+        if len(told) < 2:
+            continue
+        keys = sorted({key for run in told for key in run.settings} - set(NOT_COMPARED))
+        rows = [line for key in keys if (line := _difference(key, told))]
+        tables.append([f"settings of {kind} that differ: {' / '.join(run.label for run in told)}", *(rows or ["none"])])
+    untold = [run.label for run in runs if not run.settings]
+    return [*tables, *([[f"no settings lie beside the log of {', '.join(untold)}"]] if untold else [])]
+
+
+def _difference(key: str, runs: list[Run]) -> str:
+    """``key: value / value / ...``, or nothing where all are equal."""
+    absent = "unknown" if key in FACTS else "absent"
+    texts = [_shown(run.settings[key]) if key in run.settings else absent for run in runs]
+    values = [run.settings[key] for run in runs if key in run.settings]
+    if all(value == values[0] for value in values) and (absent == "unknown" or len(values) == len(runs)):
+        return ""
+    return f"{key}: {' / '.join(texts)}"
+
+
+def _shown(value: Any) -> str:
+    """As it is typed on a command line, digests and long texts shortened."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = re.sub(r"\b[0-9a-f]{40,64}\b", lambda digest: digest[0][:12], text)
+    half = MAX_VALUE // 2 - 1
+    return text if len(text) <= MAX_VALUE else f"{text[:half]}...{text[-half:]}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place in numbers else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
