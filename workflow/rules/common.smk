@@ -6,7 +6,15 @@ import shlex
 import sys
 from pathlib import Path
 
-PROJECT = Path(workflow.basedir)
+from snakemake.exceptions import WorkflowError
+
+# Of this file, not of the workflow that runs: that may have imported ours as a module.
+PROJECT = Path(str(workflow.current_basedir)).parents[1]
+if not (PROJECT / "scripts").is_dir():
+    raise WorkflowError(
+        f"signstreams: found no scripts beside {workflow.current_basedir}, expected a checkout on this machine; clone it and"
+        " name its Snakefile in your module"
+    )
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.config.extract import ExtractConfig
