@@ -8,6 +8,9 @@ min_version("9.10")
 configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/extract.smk"
@@ -15,6 +18,7 @@ include: "workflow/rules/contract.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/integrate.smk"
+include: "workflow/rules/publish.smk"
 
 
 localrules:
@@ -22,13 +26,14 @@ localrules:
     extract_all,
     pretrain_all,
     train_all,
+    overview,
+    release,
+    report,
 
 
 rule all:
-    """Everything: checked corpus, backbones, their k-NN where the truth is known, and the translation model."""
+    """Everything: checked corpus, backbones, their k-NN where the truth is known, the translation model, an overview."""
     default_target: True
     input:
-        rules.contract.output,
-        rules.pretrain_all.input,
-        rules.train_all.input if HAS_TEXTS else [],
-        KNN_REPORTS,
+        MADE,
+        rules.overview.output,

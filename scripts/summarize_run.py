@@ -13,7 +13,7 @@ from signstreams.errors import exit_on_user_error
 def main() -> None:
     """Parse, then print."""
     config = parse(SummaryConfig, doc=__doc__)
-    from signstreams.summary import summarize
+    from signstreams.publish.summary import summarize
 
     print("\n".join(summarize(config.root, config.work_dir)))
 

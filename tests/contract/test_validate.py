@@ -16,12 +16,12 @@ import pytest
 
 from signstreams.config.contract import ContractConfig
 from signstreams.contract.join import ctc_frames
-from signstreams.contract.markup import MAX_ROWS
 from signstreams.contract.page import render_page
 from signstreams.contract.rules import RULES
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
+from signstreams.markup import MAX_ROWS
 
 Corpus = Any
 

@@ -76,6 +76,18 @@ def test_a_second_run_has_nothing_to_do(chain: list[str], snakemake: Snakemake) 
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
+def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, checkout: Path) -> None:
+    overview = (checkout / "work dirs" / "overview.html").read_text(encoding="utf-8")
+    assert "ñandú d&#x27;oro" in overview and "3 of 3" in overview and "pretrain hand_r" in overview
+    done = snakemake("report", "release", *chain)
+    assert done.returncode == 0, done.stderr + (checkout / "logs" / "report.log").read_text(encoding="utf-8")
+    report = (checkout / "work dirs" / "report.html").read_text(encoding="utf-8")
+    for caption in ("The whole run on one page", "Where the class token of hand_l looks", "worst first: frames"):
+        assert caption in report
+    assert (checkout / "work dirs" / "release" / "SHA256SUMS").read_text().count("backbone.safetensors") == 3
+    assert "Nothing to be done" in (again := snakemake("report", "release", "all", *chain)).stderr + again.stdout
+
+
 def test_one_target_again_is_one_job_and_touches_nothing_else(
     chain: list[str], snakemake: Snakemake, checkout: Path
 ) -> None:

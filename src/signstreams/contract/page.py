@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 from signstreams.contract.charts import draw, histogram
-from signstreams.contract.markup import MAX_ROWS, code, document, number, row, section, table, text
 from signstreams.contract.pictures import (
     ShownCrop,
     ShownVideo,
@@ -19,6 +18,7 @@ from signstreams.contract.pictures import (
 )
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
+from signstreams.markup import MAX_ROWS, code, document, number, row, section, table, text
 from signstreams.progress import duration
 from signstreams.streams import STREAMS
 

@@ -6,16 +6,13 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import signstreams
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.config.pretrain import PretrainConfig, available_cores
 from signstreams.engine import checkpoint, distributed
@@ -35,6 +32,7 @@ from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.scratch import on_scratch
 from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
+from signstreams.versions import commit, versions
 
 log = logging.getLogger(__name__)
 
@@ -274,25 +272,9 @@ def _params(
         "threads": torch.get_num_threads(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": platform.node(),
-        "versions": {
-            "signstreams": signstreams.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
     }
-
-
-def _commit() -> str | None:
-    """Commit of the code, when it runs from a checkout."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def _check_writable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of HTML that the page is made of; every text goes through `escape`."""
+"""Pieces of HTML that pages are made of; every text goes through `escape`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ h3 { font-size: 15px; margin: 18px 0 6px; }
 .info { color: var(--info); } .pass { color: var(--pass); }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
 .card, figure, details, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+pre { font: 12px/1.5 ui-monospace, monospace; margin: 8px 0; }
 .card { padding: 12px 18px; } .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
@@ -54,7 +55,13 @@ svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--s
 .crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
 .previews { display: grid; gap: 14px; } .previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
 .previews figure.bad { border-color: var(--error); }
-@media (max-width: 600px) { main { padding: 20px 14px 48px; } .card { padding: 8px 12px; flex: 1 1 40%; } }
+.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 0; } dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.clips figcaption { font-weight: 400; }
+@media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 70px; }
+  .wide { overflow-x: auto; } .wide img { width: auto; max-width: none; height: 420px; }
+  .card { padding: 8px 12px; flex: 1 1 40%; } }
 """
 
 

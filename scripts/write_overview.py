@@ -1,0 +1,21 @@
+"""The whole run on one page: corpus, backbones, translation, runtimes, versions, settings."""
+
+from __future__ import annotations
+
+from signstreams.cli import parse
+from signstreams.config.publish import OverviewConfig
+from signstreams.errors import exit_on_user_error
+
+
+def main() -> None:
+    """Parse, then write."""
+    config = parse(OverviewConfig, doc=__doc__)
+    with exit_on_user_error():
+        from signstreams.publish.overview import write_overview
+
+        write_overview(config.output, config.root, config.work_dir, config.logs, config.shown_settings())
+        print(config.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""``overview.html``: the whole run on one self-contained page, for a desktop and a phone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from signstreams.files import write_text
+from signstreams.formats.layout import CorpusLayout
+from signstreams.markup import code, document, number, row, section, table, text
+from signstreams.progress import duration
+from signstreams.publish.figures import contract_figures, pretraining_figures, translation_figures
+from signstreams.publish.runtimes import Runtime, read_runtimes
+from signstreams.streams import STREAMS
+from signstreams.versions import commit, versions
+
+PICTURE_PX = 1100
+"""Width that pictures are reduced to; the files beside the backbones are larger."""
+MAX_TRANSLATIONS = 12
+
+_PRETRAINING_HINT = (
+    "k-NN: how often the nearest crops show the same handshape, where the truth is known; beside it the same network "
+    "with random weights, and raw pixels. Good: the loss ends well below ln K (knowing nothing), the entropy of one "
+    "crop's target lies below that of the batch, RankMe rises, and k-NN beats random weights. Bad: both entropies at "
+    "ln K (nothing learned) or both near 0 (collapse)."
+)
+_CURVES_HINT = "Loss and health over the steps of each stream."
+_NEIGHBOURS_HINT = (
+    "Left: a crop; beside it those of other videos that the backbone takes for the most alike. Good: the same "
+    "handshape or mouth from other people. Bad: the same light, sleeve or background with any handshape."
+)
+_ATTENTION_HINT = (
+    "Where the class token looks. Good: fingers, mouth, eyes, heads that differ. Bad: the border, or everything evenly."
+)
+_TRANSLATION_HINT = (
+    "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was "
+    "recognised. Blank video is what the text model alone can say: a model that sees must be far above it."
+)
+_CLIPS_HINT = "The first clips of the split. The page translations.html shows them with their frames, worst first."
+_RUNTIMES_HINT = (
+    "Wall time and memory of the jobs, the longest first; where time went, and what a larger corpus will ask."
+)
+_SETTINGS_HINT = "What was asked for, and what it ran on: enough to run it again."
+
+
+def write_overview(path: Path, root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> None:
+    """Write the page of what is there; a stage that has not run is left out.
+
+    Args:
+        path: File to write.
+        root: Corpus.
+        work_dir: Backbones and translation model.
+        logs: Logs of the workflow with their benchmark files.
+        settings: Of the workflow, as given; shown as they are.
+    """
+    write_text(path, render_overview(root, work_dir, logs, settings))
+
+
+def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
+    """HTML of the page, pictures inside; no scripts, no network, every text escaped."""
+    corpus = contract_figures(CorpusLayout(root))
+    backbones = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
+    backbones = {stream: figures for stream, figures in backbones.items() if figures is not None}
+    folder = work_dir / "multistream_v9"
+    scores = translation_figures(folder)
+    runtimes = read_runtimes(logs) if logs.is_dir() else []
+    parts = [
+        "<h1>What the run made</h1>",
+        f'<div class="soft">{escape(str(root))} → {escape(str(work_dir))}</div>',
+        _cards(corpus, backbones, scores),
+        section("Backbones", _backbones(backbones), hint=_PRETRAINING_HINT, otherwise="None was pretrained yet."),
+        section("Curves", _pictures(work_dir, backbones, "curves.png"), hint=_CURVES_HINT),
+        section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png"), hint=_NEIGHBOURS_HINT),
+        section("Attention", _pictures(work_dir, backbones, "attention.png"), hint=_ATTENTION_HINT),
+        section("Translation", _scores(scores, folder), hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
+        section("Translations", _translations(folder / "predictions.csv"), hint=_CLIPS_HINT),
+        section("Runtimes", _runtimes(runtimes), hint=_RUNTIMES_HINT),
+        section("Versions and settings", _settings(settings, backbones, folder), hint=_SETTINGS_HINT),
+    ]
+    return document("signstreams: what the run made", parts)
+
+
+def _cards(
+    corpus: Mapping[str, Any] | None, backbones: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any] | None
+) -> str:
+    cards = []
+    if corpus is not None:
+        cards += [
+            (f"{corpus['num_videos']:,}", "videos"),
+            (duration(corpus["duration_s"]), "of video"),
+            (f"{corpus['num_clips']:,}", "clips"),
+            (corpus["verdict"], "data contract"),
+        ]
+    cards.append((f"{len(backbones)} of {len(STREAMS)}", "backbones"))
+    if scores is not None:
+        cards.append((f"{scores['bleu_4']:.1f}", f"BLEU-4 ({scores['split']})"))
+        if "gloss" in scores:
+            cards.append((f"{scores['gloss']['wer']:.1f}", "gloss WER"))
+    shown = (
+        f'<div class="card"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
+        for value, name in cards
+    )
+    return f'<div class="cards">{"".join(shown)}</div>'
+
+
+def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [_backbone_row(stream, figures) for stream, figures in backbones.items()]
+    header = (
+        "stream",
+        "k-NN",
+        "random",
+        "pixels",
+        "loss",
+        "ln K",
+        "entropy: crop",
+        "batch",
+        "RankMe",
+        "steps",
+        "crops",
+        "",
+    )
+    return table(header, rows, len(rows))
+
+
+def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
+    last, params = figures["last"], figures["params"]
+    knn = figures.get("knn", {}).get("accuracy", {})
+    return row(
+        code(stream),
+        *(number(_percent(knn.get(name))) for name in ("pretrained", "random_weights", "raw_pixels")),
+        number(_rounded(last.get("train/loss_dino"))),
+        number(_rounded(params["ln_num_prototypes"])),
+        number(_rounded(last.get("teacher/entropy_sample"))),
+        number(_rounded(last.get("teacher/entropy_batch"))),
+        number(_rounded(last.get("probe/rankme"), 1)),
+        number(f"{last['step']:,}"),
+        number(f"{params['data']['train_crops']:,}"),
+        number(params["architecture"]),
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def _rounded(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
+    figures = (
+        _figure(work_dir / f"dino_{stream}" / name, f"{stream}: {name.removesuffix('.png').replace('_', ' ')}")
+        for stream in streams
+    )
+    body = "".join(figures)
+    return f'<div class="previews">{body}</div>' if body else ""
+
+
+def _figure(path: Path, caption: str) -> str:
+    """A picture inside the page, reduced; nothing where there is none."""
+    import cv2
+
+    image = cv2.imread(str(path)) if path.is_file() else None  # (H, W, 3)
+    if image is None:
+        return ""
+    height_px, width_px = image.shape[:2]
+    if width_px > PICTURE_PX:
+        height_px, width_px = round(height_px * PICTURE_PX / width_px), PICTURE_PX
+        image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
+    data = base64.b64encode(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()).decode()
+    return (
+        f'<figure class="wide"><figcaption>{escape(caption)}</figcaption><img width="{width_px}" height="{height_px}"'
+        f' alt="{escape(caption)}" src="data:image/webp;base64,{data}"></figure>'
+    )
+
+
+def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
+    if scores is None:
+        return ""
+    sets = {f"{scores['split']} split": scores, "blank video": scores.get("baselines", {}).get("blank_video")}
+    rows = [
+        row(
+            text(name),
+            number(found["num_clips"]),
+            *(number(_rounded(found.get(key), 1)) for key in ("bleu_1", "bleu_4", "chrf", "rouge_l")),
+            number(_rounded(found.get("gloss", {}).get("wer"), 1)),
+        )
+        for name, found in sets.items()
+        if found
+    ]
+    body = table(("", "clips", "BLEU-1", "BLEU-4", "chrF", "ROUGE-L", "gloss WER"), rows, len(rows))
+    return body + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model")}</div>'
+
+
+def _translations(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", newline="") as file:
+        clips = list(csv.DictReader(file))
+    clips = [clip for clip in clips if clip["split"] == "test"] or clips
+    return f'<div class="clips">{"".join(_clip(clip) for clip in clips[:MAX_TRANSLATIONS])}</div>'
+
+
+def _clip(clip: Mapping[str, str]) -> str:
+    said, model = escape(clip["reference"]), escape(clip["hypothesis"] or "nothing")
+    return (
+        f'<figure><figcaption class="soft">{escape(clip["clip_id"])}</figcaption>'
+        f"<dl><dt>said</dt><dd>{said}</dd><dt>model</dt><dd>{model}</dd></dl></figure>"
+    )
+
+
+def _runtimes(runtimes: list[Runtime]) -> str:
+    longest_s = max((runtime.total_s for runtime in runtimes), default=0.0) or 1.0
+    rows = [
+        row(
+            text(runtime.name),
+            _bar(runtime.total_s / longest_s),
+            number(runtime.num_jobs),
+            number(duration(runtime.total_s)),
+            number(duration(runtime.median_s)),
+            number(duration(runtime.longest_s)),
+            number(duration(runtime.cpu_s)),
+            number(f"{runtime.memory_mb:,.0f} MB"),
+        )
+        for runtime in runtimes
+    ]
+    return table(("job", "", "jobs", "in all", "median", "longest", "CPU time", "memory"), rows, len(rows))
+
+
+def _bar(share: float) -> str:
+    return f'<td><div class="bar"><i class="detected" style="width:{100 * share:.1f}%"></i></div></td>'
+
+
+def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+    ran_on = {"machine": f"{platform.machine()}, {platform.system()} {platform.release()}"}
+    ran_on |= versions() | ({"commit": found} if (found := commit()) else {})
+    rows = [row(text(name), code(value)) for name, value in ran_on.items()]
+    blocks = [table(("", "version"), rows, len(rows)), _details("workflow", settings)]
+    blocks += [
+        _details(
+            f"pretraining of {stream}", {key: figures["params"].get(key) for key in ("config", "chosen", "versions")}
+        )
+        for stream, figures in backbones.items()
+    ]
+    if (folder / "config.json").is_file():
+        blocks.append(_details("translation model", json.loads((folder / "config.json").read_text(encoding="utf-8"))))
+    return "\n".join(blocks)
+
+
+def _details(name: str, content: Mapping[str, Any]) -> str:
+    shown = escape(json.dumps(content, indent=2, ensure_ascii=False))
+    return f'<details><summary>{escape(name)}</summary><div class="scroll"><pre>{shown}</pre></div></details>'

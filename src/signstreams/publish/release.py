@@ -1,0 +1,176 @@
+"""The release bundle: what another group needs to use, judge and repeat a run, in one folder with checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from signstreams.errors import UserError
+from signstreams.files import sha256_file, write_json, write_text
+from signstreams.formats.layout import CorpusLayout
+from signstreams.publish.figures import contract_figures, pretraining_figures, thinned, translation_figures
+from signstreams.streams import STREAMS
+from signstreams.versions import commit, versions
+
+SUMS = "SHA256SUMS"
+_BACKBONE_FILES = ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "curves.png", "knn.json")
+_MODEL_FILES = ("best.pt", "tokenizer.json", "gloss_vocabulary.json", "config.json", "scores.json", "curves.png")
+_FLAGS = {"face": "--face-backbone", "hand_l": "--hand-left-backbone", "hand_r": "--hand-right-backbone"}
+_ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
+
+
+def write_release(
+    folder: Path,
+    root: Path,
+    work_dir: Path,
+    settings: Mapping[str, Any],
+    *,
+    project: Path,
+    predictions: bool = False,
+    metrics_lines: int = 500,
+) -> list[Path]:
+    """Write the bundle aside and put it in place of an older one.
+
+    Pictures of people (nearest crops, attention, translations.html, overview.html) stay out.
+
+    Args:
+        folder: Of the bundle.
+        root: Corpus.
+        work_dir: Backbones and translation model.
+        settings: Of the workflow.
+        project: Checkout; its lock files go along.
+        predictions: Also predictions.csv, which repeats texts of the corpus.
+        metrics_lines: Lines kept of each metrics.jsonl.
+
+    Returns:
+        Its files, by name, relative to the folder.
+
+    Raises:
+        UserError: When there is nothing to release, or the folder holds something else.
+    """
+    backbones = [stream for stream in STREAMS if (work_dir / f"dino_{stream}" / "backbone.pt").is_file()]
+    if not backbones:
+        raise UserError(
+            f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
+        )
+    if folder.exists() and not (folder / SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        new = Path(aside) / folder.name
+        for stream in backbones:
+            _copy(work_dir / f"dino_{stream}", new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
+        model = work_dir / "multistream_v9"
+        if (model / "best.pt").is_file():
+            more = ("predictions.csv",) if predictions else ()
+            _copy(model, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
+        for name in _ENVIRONMENT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                _put(project / name, new / "environment" / name)
+        write_json(new / "environment" / "versions.json", {**versions(), "commit": commit()})
+        write_json(new / "workflow.json", dict(settings))
+        if (corpus := contract_figures(CorpusLayout(root))) is not None:
+            write_json(new / "corpus.json", corpus)
+        write_text(new / "README.md", _readme(work_dir, backbones, corpus))
+        files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
+        write_text(new / SUMS, "".join(f"{sha256_file(new / path)}  {path.as_posix()}\n" for path in files))
+        new.chmod(0o755)
+        _exchange(new, folder, Path(aside) / "old")
+    return [*files, Path(SUMS)]
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...], metrics_lines: int) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # a corpus without glosses, a stream without known truth
+            _put(source / name, target / name)
+    if (source / "metrics.jsonl").is_file():
+        write_text(
+            target / "metrics.jsonl", "".join(f"{line}\n" for line in thinned(source / "metrics.jsonl", metrics_lines))
+        )
+
+
+def _put(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+
+
+def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None) -> str:
+    lines = ["# A run of signstreams", ""]
+    if corpus is not None:
+        lines += [
+            f"Trained on {corpus['num_videos']:,} videos, {corpus['duration_s'] / 3600:.2f} h,"
+            f" {corpus['num_frames']:,} frames, {corpus['num_clips']:,} clips with text.",
+            "",
+        ]
+    lines += [
+        "| stream | architecture | crops | steps | loss | ln K | RankMe |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
+    ]
+    for stream in backbones:
+        lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}") or {}))
+    scores = translation_figures(work_dir / "multistream_v9")
+    if scores is not None:
+        shown = [
+            f"{name} {scores[key]:.1f}"
+            for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
+        ]
+        if "gloss" in scores:
+            shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
+        lines += ["", f"Translation, {scores['num_clips']} clips of the {scores['split']} split: {', '.join(shown)}."]
+        if blank := scores.get("baselines", {}).get("blank_video"):
+            lines.append(f"With blank video, what the text model alone can say: BLEU-4 {blank['bleu_4']:.1f}.")
+    stream = backbones[0]
+    lines += [
+        "",
+        "| folder | holds |",
+        "| --- | --- |",
+        "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
+        "| `translation/` | model, tokenizer, settings, scores, curves |",
+        "| `environment/` | versions and lock files |",
+        f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
+        "",
+        f"Check it: `sha256sum -c {SUMS}`. Load a backbone:",
+        "",
+        "```python",
+        "from signstreams.backbones.load import load_dinov2_backbone",
+        "",
+        f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
+        "```",
+        "",
+        "Translate a video (from a checkout of signstreams; this folder as `release`):",
+        "",
+        "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
+        + "".join(f" \\\n        {flag} file::release/backbones/{name}/backbone.pt" for name, flag in _FLAGS.items()),
+        "",
+        "Pictures of people are left out on purpose. Weights may still tell something of the people they were trained"
+        " on: read the model cards, and release only what the signers agreed to.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _backbone_line(stream: str, figures: Mapping[str, Any]) -> str:
+    last, params = figures["last"], figures["params"]
+    values = [
+        params["architecture"],
+        f"{params['data']['train_crops']:,}",
+        f"{last['step']:,}",
+        _rounded(last.get("train/loss_dino")),
+        _rounded(params["ln_num_prototypes"]),
+        _rounded(last.get("probe/rankme")),
+    ]
+    return f"| {stream} | {' | '.join(values)} |"
+
+
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,89 @@
+"""A run of the workflow as its files show it: small, and with texts that a page must escape."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from signstreams.formats.layout import CorpusLayout
+from signstreams.streams import STREAMS
+
+EVIL = "<script>alert('Ñandú')</script>"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Folders of a run."""
+
+    root: Path
+    work_dir: Path
+    logs: Path
+
+
+def write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def picture(path: Path, width_px: int = 2000) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, width_px, 3), dtype=np.uint8)
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def write_backbone(folder: Path, stream: str) -> None:
+    write(folder / "backbone.pt", f"weights of {stream}")
+    write(folder / "backbone.safetensors", "the same")
+    write(folder / "README.md", "card")
+    params = {"architecture": "vit_tiny", "ln_num_prototypes": 5.545, "data": {"train_crops": 3162}, "config": {}}
+    write(folder / "params.json", params)
+    records = [
+        {
+            "step": step,
+            "train/loss_dino": 6 - step / 1000,
+            "teacher/entropy_sample": 3.1,
+            "teacher/entropy_batch": 5.5,
+            **({"probe/rankme": step / 10} if step % 500 == 0 else {}),
+        }
+        for step in range(10, 2001, 10)
+    ]
+    write(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    picture(folder / "curves.png")
+    picture(folder / "neighbours.png")
+    if stream != "face":
+        write(folder / "knn.json", {"accuracy": {"pretrained": 0.92, "random_weights": 0.88, "raw_pixels": 0.5}})
+
+
+def write_model(folder: Path) -> None:
+    scores = {"num_clips": 7, "bleu_1": 30.6, "bleu_4": 5.9, "chrf": 23.7, "rouge_l": 20.0}
+    gloss = {"gloss": {"wer": 56.5}}
+    write(folder / "scores.json", {"split": "test", **scores, **gloss, "baselines": {"blank_video": scores}})
+    write(folder / "best.pt", "model")
+    write(folder / "config.json", {"note": EVIL})
+    write(folder / "metrics.jsonl", '{"step": 1, "val/bleu_4": 5.9}\n')
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["clip_id", "split", "reference", "hypothesis"])
+        rows.writerow(["one", "val", "de val", ""])
+        rows.writerow(["two", "test", EVIL, "Mañana querré un libro."])
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Run:
+    """A run whose every stage ended."""
+    run = Run(tmp_path / "data" / "año", tmp_path / "work", tmp_path / "logs")
+    summary = {"num_videos": 20, "num_clips": 47, "num_frames": 3425, "duration_s": 137.0}
+    write(CorpusLayout(run.root).report, {"verdict": "pass", "summary": summary})
+    for stream in STREAMS:
+        write_backbone(run.work_dir / f"dino_{stream}", stream)
+    write_model(run.work_dir / "multistream_v9")
+    head = "s\th:m:s\tmax_rss\tcpu_time\n"
+    for name, seconds in (("extract/a", 10), ("extract/b", 30), ("pretrain/face", 65), ("train", 5)):
+        write(run.logs / f"{name}.benchmark.tsv", f"{head}{seconds}\t-\t{seconds * 10}\t{seconds / 2}\n")
+    write(run.logs / "evaluate.benchmark.tsv", f"{head}0.4\t-\tNA\tNA\n")
+    return run

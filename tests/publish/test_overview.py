@@ -1,0 +1,86 @@
+"""The overview page: all stages, escaped, self-contained; and what is there of a run that has not ended."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signstreams.publish.overview import render_overview
+
+
+class Reader(HTMLParser):
+    """Text, tags and addresses of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def render(run: Any, **settings: Any) -> Reader:
+    return Reader(render_overview(run.root, run.work_dir, run.logs, settings))
+
+
+def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
+    page = render(finished, corpus={"root": "data/año"})
+    text = " ".join(page.words)
+    for expected in ("20", "2 min 17 s", "pass", "3 of 3", "5.9", "56.5", "92 %", "88 %", "200.0", "vit_tiny", "4.00"):
+        assert expected in page.words, expected
+    assert "Mañana querré un libro." in text and "data/año" in text and "de val" not in text
+    assert "pretrain face" in page.words and "1 min 05 s" in page.words
+    assert re.search(r"python\s+3\.1[12]\.", text)
+    assert page.tags.count("img") == 6
+
+
+def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:
+    page = render(finished, evil="<script>alert(1)</script>")
+    assert "script" not in page.tags
+    assert "<script>alert('Ñandú')</script>" in page.words
+    assert page.addresses and all(address.startswith("data:image/webp;base64,") for address in page.addresses)
+
+
+def test_pictures_are_reduced(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    assert 'width="1100" height="22"' in page
+
+
+@pytest.mark.parametrize("gone", ["multistream_v9", "dino_hand_l", "all"])
+def test_a_stage_that_has_not_run_is_left_out(gone: str, finished: Any) -> None:
+    if gone == "all":
+        for folder in (finished.root, finished.work_dir, finished.logs):
+            shutil.rmtree(folder)
+    else:
+        shutil.rmtree(finished.work_dir / gone)
+    text = " ".join(render(finished).words)
+    if gone == "multistream_v9":
+        assert "No model was trained yet." in text and "BLEU-4 (test)" not in text
+    if gone == "dino_hand_l":
+        assert "2 of 3" in text
+    if gone == "all":
+        assert "0 of 3" in text and "None was pretrained yet." in text
+
+
+def test_the_script_writes_the_page(finished: Any, project: Path, tmp_path: Path) -> None:
+    command = [sys.executable, project / "scripts/write_overview.py", "--output", tmp_path / "page.html"]
+    folders = ["--root", finished.root, "--work-dir", finished.work_dir, "--logs", finished.logs]
+    done = subprocess.run([*command, *folders, "--settings", '{"seed": 7}'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "&quot;seed&quot;: 7" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    refused = subprocess.run([*command, "--settings", "[1]"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "is no JSON object" in refused.stderr

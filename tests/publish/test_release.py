@@ -1,0 +1,77 @@
+"""The release bundle: what is in, what stays out, checksums that hold, an older one that is replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signstreams.errors import UserError
+from signstreams.publish.release import SUMS, write_release
+
+
+def release(run: Any, folder: Path, project: Path, **options: Any) -> list[str]:
+    files = write_release(folder, run.root, run.work_dir, {"seed": 7}, project=project, **options)
+    return [path.as_posix() for path in files]
+
+
+def test_the_bundle_holds_what_another_group_needs(finished: Any, project: Path, tmp_path: Path) -> None:
+    files = release(finished, tmp_path / "release", project)
+    for stream in ("face", "hand_l", "hand_r"):
+        for name in ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "metrics.jsonl", "curves.png"):
+            assert f"backbones/{stream}/{name}" in files
+    expected = {"translation/best.pt", "translation/scores.json", "environment/requirements.lock", "workflow.json"}
+    assert expected <= set(files)
+    assert json.loads((tmp_path / "release/environment/versions.json").read_text())["signstreams"]
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "| face | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 |" in text
+    assert "BLEU-4 5.9" in text and "20 videos" in text
+
+
+def test_people_and_texts_stay_out(finished: Any, project: Path, tmp_path: Path) -> None:
+    files = release(finished, tmp_path / "release", project)
+    assert not [name for name in files if "neighbours" in name or "attention" in name or name.endswith(".html")]
+    assert "translation/predictions.csv" not in files
+    assert "translation/predictions.csv" in release(finished, tmp_path / "release", project, predictions=True)
+
+
+def test_metrics_are_thinned_but_for_probes(finished: Any, project: Path, tmp_path: Path) -> None:
+    release(finished, tmp_path / "release", project, metrics_lines=20)
+    lines = (tmp_path / "release/backbones/face/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted({*range(10, 2001, 100), 500, 1000, 1500, 2000})
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_the_checksums_hold(finished: Any, project: Path, tmp_path: Path) -> None:
+    files = release(finished, tmp_path / "release", project)
+    done = subprocess.run(["sha256sum", "-c", SUMS], cwd=tmp_path / "release", capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(": OK") == len(files) - 1
+    found = {path.relative_to(tmp_path / "release").as_posix() for path in (tmp_path / "release").rglob("*.*")}
+    assert found <= set(files)
+
+
+def test_an_older_release_is_replaced_and_anything_else_is_not(finished: Any, project: Path, tmp_path: Path) -> None:
+    release(finished, tmp_path / "release", project)
+    (tmp_path / "release" / "stale.txt").write_text("of before")
+    release(finished, tmp_path / "release", project)
+    assert not (tmp_path / "release" / "stale.txt").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no release"):
+        release(finished, mine, project)
+    assert (mine / "thesis.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs", "mine", "release", "work"]
+
+
+def test_nothing_to_release_is_one_line(project: Path, tmp_path: Path) -> None:
+    command = [sys.executable, project / "scripts/release.py", "--work-dir", tmp_path, "--output", tmp_path / "r"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: " in done.stderr and "holds no dino_<stream>/backbone.pt" in done.stderr

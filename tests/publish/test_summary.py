@@ -1,0 +1,26 @@
+"""The summary on the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from signstreams.publish.summary import summarize
+
+
+def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> None:
+    lines = summarize(finished.root, finished.work_dir)
+    text = "\n".join(lines)
+    assert "20 videos, 47 clips, 3425 frames" in text
+    assert "loss 4.00 (ln K 5.54)" in text and "pretrained 92.0 %" in text
+    assert "BLEU-4 5.9, chrF 23.7, ROUGE-L 20.0, gloss WER 56.5 on 7 clips of test" in text
+    assert str(finished.work_dir / "dino_face" / "backbone.pt") in text
+    assert "overview" not in text
+    (finished.work_dir / "overview.html").touch()
+    assert "overview.html" in summarize(finished.root, finished.work_dir)[-1]
+
+
+def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
+    shutil.rmtree(finished.work_dir)
+    shutil.rmtree(finished.root)
+    assert [("not there yet" in line) for line in summarize(finished.root, finished.work_dir)] == [True] * 5

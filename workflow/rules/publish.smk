@@ -1,0 +1,74 @@
+"""What people look at and take away: the overview page, the workflow report, the release bundle."""
+
+import json
+
+# Of this corpus and its texts, as they are: the targets below ask for no more than can be made.
+MADE = [
+    *rules.contract.output,
+    *rules.pretrain_all.input,
+    *([*rules.train.output, *rules.evaluate.output] if HAS_TEXTS else []),
+    *KNN_REPORTS,
+]
+SETTINGS_JSON = json.dumps(CONFIG.model_dump(mode="json"), ensure_ascii=False)
+
+
+rule overview:
+    """The whole run on one page: figures, curves, translations, runtimes, versions, settings."""
+    input:
+        MADE,
+        curves=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["curves"] for stream in CONFIG.streams],
+    output:
+        report(WORK_DIR / "overview.html", caption="../report/overview.rst", category="Overview"),
+    log:
+        "logs/overview.log",
+    conda:
+        ENVIRONMENT
+    params:
+        root=CORPUS.root,
+        work_dir=WORK_DIR,
+        settings=lambda wildcards: SETTINGS_JSON,
+    shell:
+        '"$PYTHON" "$SCRIPTS"/write_overview.py --root {params.root:q} --work-dir {params.work_dir:q} --output {output:q}'
+        " --logs logs --settings {params.settings:q} > {log:q} 2>&1"
+
+
+rule release:
+    """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to hand on."""
+    input:
+        MADE,
+        metrics=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["history"] for stream in CONFIG.streams],
+    output:
+        WORK_DIR / "release" / "SHA256SUMS",
+    log:
+        "logs/release.log",
+    conda:
+        ENVIRONMENT
+    params:
+        root=CORPUS.root,
+        work_dir=WORK_DIR,
+        folder=WORK_DIR / "release",
+        settings=lambda wildcards: SETTINGS_JSON,
+    shell:
+        '"$PYTHON" "$SCRIPTS"/release.py --root {params.root:q} --work-dir {params.work_dir:q} --output {params.folder:q}'
+        " --settings {params.settings:q} > {log:q} 2>&1"
+
+
+rule report:
+    """`snakemake --report` of all that was made, as a target."""
+    input:
+        MADE,
+        rules.overview.output,
+    output:
+        WORK_DIR / "report.html",
+    log:
+        "logs/report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        snakefile=workflow.main_snakefile,
+        settings=lambda wildcards: SETTINGS_JSON,
+    shell:
+        "exec 1> {log:q} 2>&1; settings=$(mktemp --suffix=.json); trap 'rm -f \"$settings\"' EXIT;"
+        ' printf %s {params.settings:q} > "$settings";'
+        ' "$PYTHON" -m snakemake all --snakefile {params.snakefile:q} --workflow-profile none --nolock --quiet all'
+        ' --configfile "$settings" --report {output:q}'
