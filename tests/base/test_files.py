@@ -68,6 +68,19 @@ def test_json_keeps_accents_and_refuses_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "b.json").exists()
 
 
+def test_a_file_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"im\xe1gen.png")
+    write_json(tmp_path / "a.json", name)
+    assert read_json(tmp_path / "a.json") == name
+    assert digest(name) != digest("imágen.png")
+
+
+def test_json_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "[" * 100_000)
+    with pytest.raises(ValueError, match="deep"):
+        read_json(tmp_path / "a.json")
+
+
 def test_digests_depend_on_content_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     assert sha256_file(tmp_path / "a").startswith("e3b0c442")
