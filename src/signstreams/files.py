@@ -58,7 +58,7 @@ def write_bytes(path: str | Path, data: bytes, *, sync: bool = True) -> None:
 def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
     """Write UTF-8 text with ``\\n`` line ends, whole or not at all.
 
-    Names of files that are no UTF-8 come as lone surrogates, which are written as ``\\udce1``: in JSON that is what they are.
+    A file name that is no UTF-8 holds lone surrogates; these are written as ``\\udce1``, which in JSON means the same.
     """
     write_bytes(path, text.encode(errors="backslashreplace"), sync=sync)
 
