@@ -27,7 +27,7 @@ from signstreams.formats.arrays import (
     write_pose,
     write_tracks,
 )
-from signstreams.formats.frame_folders import source_bytes, source_sha256
+from signstreams.formats.frame_folders import change_stamp, source_bytes, source_sha256
 from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
@@ -113,9 +113,15 @@ def write_record(
     config: ExtractConfig,
     detector: DetectorKind,
     annotations: VideoAnnotations,
+    stamp: str | None,
     **found: Any,
 ) -> VideoMetadata:
-    """Write the metadata, which vouches for all other files of the video by their checksums: the last file written."""
+    """Write the metadata, which vouches for all other files of the video by their checksums: the last file written.
+
+    Raises:
+        OSError: When the video is not as it was with ``stamp`` (None where it never could be opened), such as one that
+            is still being copied: its checksum would vouch for frames that nobody saw.
+    """
     sums = checksums(layout, video_id)
     assert sums is not None
     metadata = VideoMetadata(
@@ -134,6 +140,8 @@ def write_record(
         signstreams_version=signstreams.__version__,
         **found,
     )
+    if stamp not in (None, change_stamp(video_path)):
+        raise OSError("changed while it was read, expected a whole video; run again when it is")
     write_metadata(layout.metadata(video_id), metadata)
     return metadata
 
