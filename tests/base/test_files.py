@@ -87,7 +87,9 @@ def test_digests_depend_on_content_alone(tmp_path: Path) -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
 
-@pytest.mark.parametrize("bad", ["", " a", "../x", "/etc", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "x" * 201])
+@pytest.mark.parametrize(
+    "bad", ["", " a", "../x", "/etc", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "a\u2028b", "x" * 201]
+)
 def test_an_id_that_could_leave_its_folder_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match=r"is empty|separator|dot|control|long"):
         check_id(bad)
