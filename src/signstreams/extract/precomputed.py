@@ -86,10 +86,7 @@ class PrecomputedDetector:
 
     def detect(self, frame: Frame) -> np.ndarray:
         """See `Detector`."""
-        try:
-            row = self._rows.row(frame)
-        except PointsError as error:
-            raise UnreadableVideoError(str(error)) from None
+        row = self._rows.row(frame)
         if row is None:
             return missing_keypoints()
         points = self._points.row(row)
