@@ -61,6 +61,8 @@ def test_an_older_release_is_replaced_and_anything_else_is_not(finished: Any, pr
     (tmp_path / "release" / "stale.txt").write_text("of before")
     release(finished, tmp_path / "release", project)
     assert not (tmp_path / "release" / "stale.txt").exists()
+    (tmp_path / "release" / SUMS).unlink()  # as Snakemake does, whose output it is, before it runs the rule again
+    assert SUMS in release(finished, tmp_path / "release", project)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")

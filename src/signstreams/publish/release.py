@@ -17,6 +17,7 @@ from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
 
 SUMS = "SHA256SUMS"
+_VERSIONS = Path("environment", "versions.json")
 _BACKBONE_FILES = ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "curves.png", "knn.json")
 _MODEL_FILES = ("best.pt", "tokenizer.json", "gloss_vocabulary.json", "config.json", "scores.json", "curves.png")
 _FLAGS = {"face": "--face-backbone", "hand_l": "--hand-left-backbone", "hand_r": "--hand-right-backbone"}
@@ -57,7 +58,7 @@ def write_release(
         raise UserError(
             f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
         )
-    if folder.exists() and not (folder / SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
@@ -71,7 +72,7 @@ def write_release(
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
-        write_json(new / "environment" / "versions.json", {**versions(), "commit": commit()})
+        write_json(new / _VERSIONS, {**versions(), "commit": commit()})
         write_json(new / "workflow.json", dict(settings))
         if (corpus := contract_figures(CorpusLayout(root))) is not None:
             write_json(new / "corpus.json", corpus)
@@ -98,10 +99,22 @@ def _put(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def _is_replaceable(folder: Path) -> bool:
+    """An older release or an empty folder. Snakemake removes the checksums, its output, before it makes them again."""
+    if not folder.is_dir():
+        return False
+    return (folder / SUMS).is_file() or (folder / _VERSIONS).is_file() or not any(folder.iterdir())
+
+
 def _exchange(new: Path, folder: Path, old: Path) -> None:
     if folder.exists():
         folder.replace(old)
-    new.replace(folder)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
 
 
 def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None) -> str:
