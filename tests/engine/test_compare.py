@@ -210,6 +210,8 @@ def test_metrics_are_chosen_by_name_and_pattern_and_by_nothing_of_a_kind_unknown
     foreign = tmp_path / "foreign.jsonl"
     _write_log(foreign, [(1, {"acc": 0.5, "ppl": 3.0})])
     assert _row(_compare(tmp_path, foreign), "ppl", "foreign.jsonl") == ["3", "-", "-"]
+    both = [line.split()[0] for line in _compare(tmp_path, model, foreign) if line.startswith(("val/", "acc", "ppl"))]
+    assert len(both) == len(set(both)) and {"val/bleu_4", "acc", "ppl"} <= set(both)  # a panel a metric
 
 
 def test_a_tag_keeps_the_runs_that_have_it(make_run: MakeRun, tmp_path: Path) -> None:
