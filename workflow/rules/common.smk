@@ -38,6 +38,7 @@ ENVIRONMENT = PROJECT / "environment.yml"
 # where it is not on PATH (.venv/bin/snakemake). In the prefix, not in params: a moved checkout makes nothing stale.
 DEPLOYED = [str(method) for method in workflow.deployment_settings.deployment_method]
 PREFIX = (
+    "set -euo pipefail; "  # Snakemake's own prefix, which this one replaces, also for the rules of who imports ours
     # the package is found where it is not installed (a rule's conda environment), and the checkout wins where it is
     f"export PYTHONPATH={shlex.quote(str(PROJECT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}};"
     f" PYTHON={shlex.quote('python' if 'conda' in DEPLOYED else sys.executable)};"
