@@ -65,6 +65,16 @@ def test_all_of_our_rules_fit_into_another_workflow(importer: Path) -> None:
         assert f"signstreams_{rule}" in said
 
 
+def test_batches_which_a_module_cannot_plan_are_refused(importer: Path) -> None:
+    config = yaml.safe_load((importer / "config.yaml").read_text(encoding="utf-8"))
+    config["signstreams"]["extract"]["videos_per_job"] = 2
+    (importer / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    planned = snakemake(importer, "frames", "--dry-run")
+    assert planned.returncode == 2
+    (line,) = [line for line in planned.stderr.splitlines() if line.startswith("error: ")]
+    assert "extract.videos_per_job = 2" in line
+
+
 def test_rules_of_the_other_workflow_keep_the_strict_mode_of_bash(importer: Path) -> None:
     with (importer / "Snakefile").open("a", encoding="utf-8") as file:
         file.write('\n\nrule broken:\n    output: "broken.txt"\n    shell: "false | cat > {output}; touch {output}"\n')
