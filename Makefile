@@ -47,6 +47,7 @@ lint: $(VENV)/installed
 	$(BIN)/snakemake --lint
 	$(BIN)/python scripts/export_environment.py --check
 	$(BIN)/python scripts/export_schemas.py --check
+	$(BIN)/python scripts/export_configuration.py --check
 
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -134,7 +134,7 @@ def test_help_answers_without_heavy_imports(script: str, project: Path) -> None:
     assert not loaded & {"torch", "mediapipe", "cv2", "av", "transformers", "matplotlib"}, script
 
 
-@pytest.mark.parametrize("script", ["export_environment.py", "export_schemas.py"])
+@pytest.mark.parametrize("script", ["export_configuration.py", "export_environment.py", "export_schemas.py"])
 def test_generated_files_are_in_step(script: str, project: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(project / "scripts" / script), "--check"], capture_output=True, text=True
