@@ -194,7 +194,7 @@ class Loop:
         self._last_save_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: trainer, fingerprint, health so far; no generators, since seeds are derived from steps."""
+        """What a checkpoint holds; no generators, since seeds are derived from steps."""
         return {
             "trainer": self.trainer.state_dict(),
             "fingerprint": {"config": self.fingerprint.config, "data": self.fingerprint.data},
