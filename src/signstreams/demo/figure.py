@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Pixels
 from signstreams.demo.body import LEFT, RIGHT, Camera, Limb, limb
 from signstreams.demo.hand import FINGER_RADII, THUMB_RADII
 from signstreams.demo.head import MIDDLE, Expression, Head
@@ -39,9 +40,9 @@ class FrameTruth:
     """
 
     limbs: tuple[Limb, Limb]
-    face: np.ndarray
-    occluded: np.ndarray
-    outside: np.ndarray
+    face: Floats
+    occluded: Flags
+    outside: Flags
 
 
 class Figure:
@@ -53,7 +54,7 @@ class Figure:
         background: (H, W, 3) uint8 RGB.
     """
 
-    def __init__(self, signer: Signer, camera: Camera, background: np.ndarray) -> None:
+    def __init__(self, signer: Signer, camera: Camera, background: Pixels) -> None:
         self._signer, self._camera, self._background = signer, camera, background
         skin, shirt = np.array(signer.skin, float), np.array(signer.shirt, float)
         self._colors = np.tile(skin, (_NUM_PARTS, 2, 1))
@@ -66,7 +67,7 @@ class Figure:
         self._head = Head(signer, camera.unit_px)
         self._torso = self._draw_torso()
 
-    def draw(self, motion: Motion, frame: int) -> tuple[np.ndarray, FrameTruth]:
+    def draw(self, motion: Motion, frame: int) -> tuple[Pixels, FrameTruth]:
         """(H, W, 3) uint8 RGB, and what it shows."""
         image = self._background.copy()
         unit = self._camera.unit_px
@@ -92,12 +93,12 @@ class Figure:
         occluded[1 - nearer] = cover[rows, columns].mean() > OCCLUDED_RATIO
         return image, FrameTruth(limbs, face_points, occluded, beyond.mean(-1) > OUTSIDE_RATIO)
 
-    def _draw_torso(self) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_torso(self) -> tuple[Pixels, Floats]:
         """RGB and coverage of neck and torso, `_MARGIN_PX` wider than the picture on every side."""
         unit, build = self._camera.unit_px, self._signer.build
         patch = Patch(-_MARGIN_PX, -_MARGIN_PX, WIDTH_PX + 2 * _MARGIN_PX, HEIGHT_PX + 2 * _MARGIN_PX)
 
-        def at(x: float, y: float, z: float) -> np.ndarray:
+        def at(x: float, y: float, z: float) -> Floats:
             return np.array([self._camera.x_px + x * unit, self._camera.y_px + y * unit, z * unit])
 
         wide = 0.5 + 0.5 * build
@@ -130,7 +131,7 @@ class Figure:
         )
         return patch.shade(self._colors)
 
-    def _paint_torso(self, image: np.ndarray, sway: np.ndarray) -> None:
+    def _paint_torso(self, image: Pixels, sway: Floats) -> None:
         rgb, alpha = self._torso
         whole = np.floor(sway).astype(int)
         matrix = np.float32([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]])
@@ -143,7 +144,7 @@ class Figure:
         rgb, alpha = cv2.warpAffine(rgb, matrix, **options), cv2.warpAffine(alpha, matrix, **options)
         paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX + left, int(whole[1]) - _MARGIN_PX + top)
 
-    def _paint_limb(self, image: np.ndarray, arm: Limb) -> np.ndarray:
+    def _paint_limb(self, image: Pixels, arm: Limb) -> Flags:
         """Draw sleeve, forearm and hand; (H, W) bool of the picture that they cover."""
         cover = np.zeros(image.shape[:2], bool)
         for patch, palmar in (self._sleeve(arm), self._hand(arm)):
@@ -177,7 +178,7 @@ class Figure:
         """Half the sleeve's thickness in px, ``share`` of the way from elbow to wrist."""
         return (0.205 - 0.04 * share) * self._camera.unit_px * self._signer.build
 
-    def _hand(self, arm: Limb) -> tuple[Patch | None, np.ndarray]:
+    def _hand(self, arm: Limb) -> tuple[Patch | None, Floats]:
         size, points = arm.size, arm.hand
         wrist = points[0]
         cuff = arm.elbow + (wrist - arm.elbow) * self._signer.sleeve
@@ -215,7 +216,7 @@ class Figure:
         return patch, palmar
 
     @staticmethod
-    def _finger(patch: Patch, arm: Limb, joints: tuple[int, ...], radii: np.ndarray, blend: float) -> None:
+    def _finger(patch: Patch, arm: Limb, joints: tuple[int, ...], radii: Floats, blend: float) -> None:
         size, points = arm.size, arm.hand
         for number in range(len(joints) - 1):
             start, end = points[joints[number]], points[joints[number + 1]]
@@ -237,7 +238,7 @@ class Figure:
         patch.capsule(bed, end, radii[-1] * 0.72 * size, radii[-1] * 0.7 * size, _NAIL)
 
 
-def _patch_around(points: np.ndarray, margin: float, *, oversampling: int = 2) -> Patch | None:
+def _patch_around(points: Floats, margin: float, *, oversampling: int = 2) -> Patch | None:
     """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when all is beyond it."""
     low = np.maximum(np.floor(points[:, :2].min(0) - margin).astype(int), 0)
     high = np.minimum(np.ceil(points[:, :2].max(0) + margin).astype(int), (WIDTH_PX, HEIGHT_PX))

@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 
+from signstreams.array_types import Pixels
 from signstreams.extract.packets import WITHOUT_PTS, Keyframe, PacketTable
 from signstreams.extract.sampling import Timed
 from signstreams.extract.source import UnreadableVideoError, add_note, check_size
@@ -75,7 +76,7 @@ class ContainerSource:
         if declared_s is not None and end_s < declared_s - _EARLY_END_S:
             self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
-    def image(self, frame: av.VideoFrame) -> np.ndarray:
+    def image(self, frame: av.VideoFrame) -> Pixels:
         """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
         width, height = self._stored_px  # a stream that changes its size midway is scaled to its first
         has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
@@ -261,7 +262,7 @@ class _Turn:
     flips_x: bool
     flips_y: bool
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    def apply(self, image: Pixels) -> Pixels:
         """A contiguous copy, made in one go where OpenCV can: frames of 4K are 25 MB."""
         if self.is_transposed:
             if self.flips_x != self.flips_y:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from signstreams.array_types import Pixels
 from signstreams.extract.sampling import Timed
 from signstreams.extract.source import UnreadableVideoError, add_note, check_size
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, image_files
@@ -66,7 +67,7 @@ class FolderSource:
                 image = cv2.resize(image, (self.width_px, self.height_px), interpolation=cv2.INTER_AREA)
             yield Timed(self._times_s[index], 1 / self.fps, (index, image))
 
-    def image(self, frame: np.ndarray) -> np.ndarray:
+    def image(self, frame: Pixels) -> Pixels:
         """It is decoded already."""
         return frame
 
@@ -84,7 +85,7 @@ class FolderSource:
             yield from range(max(low, done + 1), min(high + 1, len(self._files)))
             done = max(done, high)
 
-    def _decode(self, index: int) -> np.ndarray | None:
+    def _decode(self, index: int) -> Pixels | None:
         """(H, W, 3) uint8 RGB, over black where it is transparent; None for a file that is no whole image."""
         data = self._files[index].read_bytes()
         flag = cv2.IMREAD_UNCHANGED if _has_alpha(data) else cv2.IMREAD_COLOR

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.audition import audition, choose
@@ -114,7 +115,7 @@ class _WatchingDetector:
         """See `InFlight`."""
         return self._worker.max_in_flight
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """See `Detector`; raises `CompanyError` when the signer has to be told from others first."""
         self.submit(frame)
         return self.collect()
@@ -126,7 +127,7 @@ class _WatchingDetector:
         self._is_first = False
         self._worker.submit(frame)
 
-    def collect(self) -> np.ndarray:
+    def collect(self) -> Floats:
         """See `InFlight`."""
         return self._worker.collect()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import numpy as np
-
+from signstreams.array_types import Pixels
 from signstreams.extract.sampling import Timed
 
 MIN_SIDE_PX, MAX_SIDE_PX = 2, 16_384
@@ -42,7 +41,7 @@ class Source(Protocol):
         """
         ...
 
-    def image(self, frame: object) -> np.ndarray:
+    def image(self, frame: object) -> Pixels:
         """(H, W, 3) uint8 RGB of a frame that `timed` gave."""
         ...
 

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from signstreams.array_types import Array, Floats, Ints
 from signstreams.files import replacing
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
@@ -33,7 +34,7 @@ class Keypoints:
             point is (-1, -1, 0). Order: `signstreams.formats.landmarks`.
     """
 
-    keypoints: np.ndarray
+    keypoints: Floats
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Pose:
         pose: (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0).
     """
 
-    pose: np.ndarray
+    pose: Floats
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class StreamTrack:
         state: (T,) uint8 of `signstreams.streams.BoxState`.
     """
 
-    box: np.ndarray
-    confidence: np.ndarray
-    state: np.ndarray
+    box: Floats
+    confidence: Floats
+    state: Ints
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Tracks:
     """
 
     streams: dict[str, StreamTrack]
-    times_s: np.ndarray
+    times_s: Floats
 
 
 def write_keypoints(path: str | Path, value: Keypoints) -> None:
@@ -90,7 +91,7 @@ def read_keypoints(path: str | Path) -> Keypoints:
     return Keypoints(_expect(arrays, "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
 
 
-def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[np.ndarray]) -> None:
+def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Floats]) -> None:
     """Write ``keypoints`` from pieces (N, 543, 3) float32 of ``num_frames`` in all: an hour of video has 600 MB."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num_frames, NUM_KEYPOINTS, 3)}
     with (
@@ -103,7 +104,7 @@ def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[np
             member.write(np.ascontiguousarray(piece, "<f4"))
 
 
-def keypoint_pieces(path: str | Path) -> Iterator[np.ndarray]:
+def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
     """Pieces (N, 543, 3) of ``keypoints``, in order, none for a video without frames.
 
     Raises:
@@ -124,7 +125,7 @@ def keypoint_pieces(path: str | Path) -> Iterator[np.ndarray]:
         yield keypoints[start : start + PIECE_FRAMES]
 
 
-def _pieces(member: IO[bytes], num_frames: int) -> Iterator[np.ndarray]:
+def _pieces(member: IO[bytes], num_frames: int) -> Iterator[Floats]:
     for start in range(0, num_frames, PIECE_FRAMES):
         wanted = min(PIECE_FRAMES, num_frames - start)
         data = member.read(wanted * _KEYPOINTS_BYTES)
@@ -183,7 +184,7 @@ def read_tracks(path: str | Path) -> Tracks:
     return Tracks(streams, times_s)
 
 
-def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: str | Path, arrays: dict[str, Array]) -> None:
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with _member(archive, name, array.nbytes) as member:
@@ -197,7 +198,7 @@ def _member(archive: zipfile.ZipFile, name: str, num_bytes: int) -> IO[bytes]:
     return archive.open(info, "w", force_zip64=num_bytes > _ZIP64_FROM_BYTES)
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
+def _read(path: str | Path) -> dict[str, Array]:
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -208,7 +209,7 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"is not a readable npz file ({error})") from error
 
 
-def _expect(arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
+def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int | None, ...]) -> Array:
     if name not in arrays:
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.corpus.findings import few
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
@@ -198,17 +199,17 @@ def _embed_video(
     return problems
 
 
-def _times(path: Path) -> np.ndarray:
+def _times(path: Path) -> Floats:
     tracks: Tracks = read_tracks(path)
     return tracks.times_s
 
 
-def _pose(path: Path) -> np.ndarray:
+def _pose(path: Path) -> Floats:
     value: Pose = read_pose(path)
     return value.pose[:, _POSE_COLUMNS].reshape(len(value.pose), -1, 3)  # (T, 7, 3)
 
 
-def _nodes(path: Path) -> np.ndarray:
+def _nodes(path: Path) -> Floats:
     value: Keypoints = read_keypoints(path)
     if not np.isfinite(value.keypoints).all():
         raise ValueError("holds values that are not finite")
