@@ -8,7 +8,7 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats
 from signstreams.contract import rules
-from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, keypoint_pieces
 from signstreams.formats.landmarks import NUM_POSE, POSE
 from signstreams.streams import BoxState
@@ -53,7 +53,7 @@ class PointSurvey:
         self.num_frames += len(points)
         self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
 
-    def findings(self, of: tuple[rules.Rule, ...], name: str, fix: str) -> list[Finding]:
+    def findings(self, of: tuple[Rule, ...], name: str, fix: str) -> list[Finding]:
         """Breaches of the rules for finite, half missing and out of range."""
         counts = zip(of, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
         return [
@@ -144,7 +144,7 @@ def _is_sane(box: Floats, size_px: tuple[int, int] | None) -> Flags:
     """(T,) whether a box (T, 4) is finite, square, of positive size and touches the frame."""
     with np.errstate(invalid="ignore"):
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-        sane = np.isfinite(box).all(axis=1) & (width > 0) & (height > 0)
+        sane: Flags = np.isfinite(box).all(axis=1) & (width > 0) & (height > 0)
         sane &= np.abs(width - height) <= np.maximum(SQUARE_PX, SQUARE_RATIO * height)
         if size_px is not None:
             sane &= (box[:, 0] < size_px[0]) & (box[:, 1] < size_px[1]) & (box[:, 2] > 0) & (box[:, 3] > 0)

@@ -55,7 +55,8 @@ def read_times(path: Path) -> Floats | None:
     """(T,) times of the frames, without the rest of the tracks; None when they cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["times_s"]
+            times_s: Floats = file["times_s"]
+            return times_s
     except (*READ_ERRORS, KeyError, zipfile.BadZipFile):
         return None
 

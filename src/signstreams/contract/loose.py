@@ -162,7 +162,8 @@ def _load(path: Path, kind: str) -> Array:
             raise ValueError(f"has no array '{kind}' (found {', '.join(file.files) or 'none'})")
         if kind == "pose" and "pose_norm" in file.files and str(file["pose_norm"]) != POSE_NORM:
             raise ValueError(f"pose_norm is '{file['pose_norm']}', expected '{POSE_NORM}'")
-        return file[kind]
+        array: Array = file[kind]
+        return array
 
 
 def check_loose_corpus(

@@ -18,7 +18,8 @@ def backdrop(signer: Signer, rng: np.random.Generator) -> Pixels:
     _PAINTERS[signer.backdrop](image, rng)
     coarse = rng.normal(0, 2.5, (HEIGHT_PX // 8, WIDTH_PX // 8)).astype(np.float32)
     image += cv2.resize(coarse, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC)[..., None]
-    return np.clip(cv2.GaussianBlur(image, (0, 0), 1.6), 0, 255).astype(np.uint8)
+    clipped: Floats = np.clip(cv2.GaussianBlur(image, (0, 0), 1.6), 0, 255)
+    return clipped.astype(np.uint8)
 
 
 def _gradient(image: Floats, rng: np.random.Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,7 +82,8 @@ class Figure:
             float(motion.lids[frame]),
         )
         face_points = self._head.paint(image, middle + sway, float(motion.head[frame, 2]), face)
-        limbs = tuple(limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
+        left, right = (limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
+        limbs = (left, right)
         nearer = RIGHT if limbs[RIGHT].hand[:, 2].mean() > limbs[LEFT].hand[:, 2].mean() else LEFT
         self._paint_limb(image, limbs[1 - nearer])
         cover = self._paint_limb(image, limbs[nearer])
@@ -93,7 +95,7 @@ class Figure:
         occluded[1 - nearer] = cover[rows, columns].mean() > OCCLUDED_RATIO
         return image, FrameTruth(limbs, face_points, occluded, beyond.mean(-1) > OUTSIDE_RATIO)
 
-    def _draw_torso(self) -> tuple[Pixels, Floats]:
+    def _draw_torso(self) -> tuple[Pixels, Pixels]:
         """RGB and coverage of neck and torso, `_MARGIN_PX` wider than the picture on every side."""
         unit, build = self._camera.unit_px, self._signer.build
         patch = Patch(-_MARGIN_PX, -_MARGIN_PX, WIDTH_PX + 2 * _MARGIN_PX, HEIGHT_PX + 2 * _MARGIN_PX)
@@ -134,13 +136,17 @@ class Figure:
     def _paint_torso(self, image: Pixels, sway: Floats) -> None:
         rgb, alpha = self._torso
         whole = np.floor(sway).astype(int)
-        matrix = np.float32([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]])
+        matrix = np.array([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]], np.float32)
         top = max(int(self._camera.y_px - self._camera.unit_px), 0)
         left = max(int(self._camera.x_px - _TORSO_HALF_WIDTH * self._camera.unit_px), 0)
         width = int(2 * _TORSO_HALF_WIDTH * self._camera.unit_px) + 2 * _MARGIN_PX
         window = (slice(top, None), slice(left, left + width))
         rgb, alpha = rgb[window], alpha[window]
-        options = {"dsize": alpha.shape[::-1], "flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+        options: dict[str, Any] = {
+            "dsize": alpha.shape[::-1],
+            "flags": cv2.INTER_LINEAR,
+            "borderMode": cv2.BORDER_REPLICATE,
+        }
         rgb, alpha = cv2.warpAffine(rgb, matrix, **options), cv2.warpAffine(alpha, matrix, **options)
         paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX + left, int(whole[1]) - _MARGIN_PX + top)
 
@@ -190,7 +196,7 @@ class Figure:
             return None, palmar
         side = points[5] - points[17]
         side = side / max(np.linalg.norm(side), 1e-6) * size
-        thick = (0.11 + 0.04 * min(np.linalg.norm(wrist - cuff) / size, 1.0)) * size
+        thick = (0.11 + 0.04 * min(float(np.linalg.norm(wrist - cuff)) / size, 1.0)) * size
         thick = min(thick, self._sleeve_radius(self._signer.sleeve) - 0.055 * size)
         for offset in (-0.05, 0.05):
             patch.capsule(cuff + offset * side, wrist + offset * side, thick, 0.108 * size, _ARM, blend=0.1 * size)

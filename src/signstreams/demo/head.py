@@ -83,7 +83,8 @@ class Head:
         small = cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(alpha, matrix, size, flags=cv2.INTER_LINEAR)
         paint(image, small, alpha, int(corner[0]), int(corner[1]))
-        return at + (self._points(expression) * (self._unit / _DETAIL)) @ turn.T
+        points: Floats = (self._points(expression) * (self._unit / _DETAIL)) @ turn.T
+        return at + points
 
     @staticmethod
     def _lips(expression: Expression) -> tuple[float, float]:

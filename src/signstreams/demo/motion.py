@@ -189,7 +189,7 @@ def _offset(sign: Sign) -> Callable[[Floats], Floats]:
 
     def path(t: Floats) -> Floats:
         still, turn = np.zeros_like(t), 2 * np.pi * t
-        paths = {
+        paths: dict[str, Callable[[], tuple[Floats, Floats, Floats]]] = {
             "tap": lambda: (-0.11 * (1 - np.cos(2 * turn)), still, -0.05 * (1 - np.cos(2 * turn))),
             "push": lambda: (-0.14 * t, -0.1 * t, 0.45 * t),
             "circle": lambda: (0.2 * (np.cos(1.25 * turn) - 1), 0.2 * np.sin(1.25 * turn), still),
@@ -211,13 +211,16 @@ def _no_offset(t: Floats) -> Floats:
 def _drift(time_s: Floats, rng: np.random.Generator, rate_hz: float) -> Floats:
     """(T,) slow wandering of about unit size: three sines with random rates and phases."""
     rates, phases = rate_hz * rng.uniform(0.6, 1.4, 3), rng.uniform(0, 2 * np.pi, 3)
-    return np.sin(2 * np.pi * time_s[:, None] * rates + phases).sum(axis=1) * 0.6
+    waves: Floats = np.sin(2 * np.pi * time_s[:, None] * rates + phases)  # (T, 3)
+    drift: Floats = waves.sum(axis=1)
+    return drift * 0.6
 
 
 def _smooth(values: Floats, width: int) -> Floats:
     """Mean over ``width`` frames along the first axis, ends repeated."""
     padded = np.pad(values, [(width // 2, width // 2), *[(0, 0)] * (values.ndim - 1)], mode="edge")
-    return np.mean([padded[shift : shift + len(values)] for shift in range(width)], axis=0)
+    smooth: Floats = np.mean([padded[shift : shift + len(values)] for shift in range(width)], axis=0)
+    return smooth
 
 
 def _blinks(num_frames: int, rng: np.random.Generator) -> Floats:
@@ -249,8 +252,8 @@ def _quaternion(rotation: Floats) -> Floats:
         (m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], squares[2], m[1, 2] + m[2, 1]),
         (m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], squares[3]),
     )
-    quaternion = np.array(rows[largest])
-    return quaternion / np.linalg.norm(quaternion)
+    quaternion: Floats = np.array(rows[largest])
+    return quaternion / float(np.linalg.norm(quaternion))
 
 
 def _rotation(quaternion: Floats) -> Floats:
@@ -272,4 +275,5 @@ def _slerp(start: Floats, end: Floats, share: Floats) -> Floats:
     angle = np.arccos(min(cos, 1.0))
     if angle < 1e-4:
         return np.repeat(end[None], len(share), axis=0)
-    return (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+    between: Floats = (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+    return between

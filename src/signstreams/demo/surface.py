@@ -98,7 +98,7 @@ class Patch:
         behind = (self._x - p[0]) * float(direction[0]) + (self._y - p[1]) * float(direction[1]) < 0
         self.z[behind], self.part[behind] = NOTHING, 0
 
-    def shade(self, colors: Floats, *, palmar: Floats | None = None) -> tuple[Pixels, Floats]:
+    def shade(self, colors: Floats, *, palmar: Floats | None = None) -> tuple[Pixels, Pixels]:
         """Colours and coverage.
 
         Args:
@@ -169,7 +169,7 @@ class Patch:
         self.tone[window][higher] = 1.0 if tone is None else tone[higher]
 
 
-def paint(image: Pixels, rgb: Pixels, alpha: Floats, x0: int, y0: int) -> None:
+def paint(image: Pixels, rgb: Pixels, alpha: Pixels, x0: int, y0: int) -> None:
     """Lay ``rgb`` (H, W, 3) over ``image`` where ``alpha`` (H, W) says so; what leaves the image is cut off."""
     cut = _overlap(image, alpha.shape, x0, y0)
     if cut is None:
@@ -181,7 +181,7 @@ def paint(image: Pixels, rgb: Pixels, alpha: Floats, x0: int, y0: int) -> None:
     )
 
 
-def darken(image: Pixels, alpha: Floats, x0: int, y0: int, strength: float) -> None:
+def darken(image: Pixels, alpha: Pixels, x0: int, y0: int, strength: float) -> None:
     """Darken ``image`` under ``alpha`` (H, W): a soft shadow."""
     cut = _overlap(image, alpha.shape, x0, y0)
     if cut is None:
@@ -192,7 +192,7 @@ def darken(image: Pixels, alpha: Floats, x0: int, y0: int, strength: float) -> N
 
 
 def _overlap(
-    image: Pixels, shape: tuple[int, int], x0: int, y0: int
+    image: Pixels, shape: tuple[int, ...], x0: int, y0: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
     left, top = max(x0, 0), max(y0, 0)
     right, bottom = min(x0 + shape[1], image.shape[1]), min(y0 + shape[0], image.shape[0])

@@ -32,7 +32,7 @@ _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 
 
 Spans = Sequence[tuple[float, float]]
-Run = list[tuple[float, Floats]]
+Run = list[tuple[float, Pixels]]
 """Time and image of frames that follow each other."""
 _Moment = tuple[float, list[Face], list[float]]
 """Time, faces, and of each the speed of the hands."""

@@ -25,7 +25,7 @@ class BoxedFrame(NamedTuple):
         boxes: Box of each stream.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     time_s: float
     image: Pixels
     keypoints: Floats

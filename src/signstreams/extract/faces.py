@@ -38,10 +38,11 @@ def forehead(points: Floats, present: Flags) -> Floats:
     """
     if present[FOREHEAD] or not present[CHIN]:
         return np.empty((0, 2))
-    brows = points[_BROWS[present[_BROWS]]]
+    brows: Floats = points[_BROWS[present[_BROWS]]]
     if len(brows) == 0:
         return brows
-    return brows + FOREHEAD_ABOVE_BROWS * (brows.mean(axis=0) - points[CHIN])
+    up: Floats = brows.mean(axis=0) - points[CHIN]
+    return brows + FOREHEAD_ABOVE_BROWS * up
 
 
 def outline(points: Floats, present: Flags) -> Floats:

@@ -34,7 +34,9 @@ class FolderSource:
         self._times_s = [place / fps for place in places]
         self._bad: dict[int, str] = {}
         self._scaled: set[int] = set()
-        self.fps, self.duration_s, self.end_s = fps, self._times_s[-1] + 1 / fps, None
+        self.fps = fps
+        self.duration_s: float | None = self._times_s[-1] + 1 / fps
+        self.end_s: float | None = None
         first = next((image for index in range(len(self._files)) if (image := self._decode(index)) is not None), None)
         if first is None:
             raise UnreadableVideoError(f"none of the folder's {len(self._files)} images can be decoded")
@@ -97,7 +99,7 @@ class FolderSource:
             self._bad[index] = self._files[index].name
             return None
         if image.dtype == np.uint16:
-            image = (image >> 8).astype(np.uint8)
+            image = np.right_shift(image, 8).astype(np.uint8)
         if image.ndim == 3 and image.shape[2] == 4:
             image = (image[..., :3] * (image[..., 3:] / 255.0)).astype(np.uint8)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB)

@@ -90,7 +90,8 @@ def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
     colour = cv2.calcHist([lab], [1, 2], None, [8, 8], [64, 192, 64, 192]).ravel()
     lightness = cv2.calcHist([lab], [0], None, [16], [0, 256]).ravel()
     parts = [part / max(part.sum(), 1.0) for part in (colour, lightness)]
-    return np.sqrt(np.concatenate(parts) / 2)
+    roots: Floats = np.sqrt(np.concatenate(parts) / 2)
+    return roots
 
 
 @dataclass
@@ -131,7 +132,7 @@ class Person:
         last, gap_s = self.faces[-1], abs(time_s - self.times_s[-1])
         apart = face.distance(last.x, last.y) / (1 + gap_s)
         unlike = np.sqrt(max(0.0, 1 - float(self.looks @ face.looks) / float(np.linalg.norm(self.looks))))
-        return min(apart, 4.0) / 2 + abs(np.log(face.size_px / last.size_px)) + 3 * unlike
+        return float(min(apart, 4.0) / 2 + abs(np.log(face.size_px / last.size_px)) + 3 * unlike)
 
 
 def match(people: Sequence[Person], faces: Sequence[Face], time_s: float) -> dict[int, int]:

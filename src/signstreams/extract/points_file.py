@@ -165,7 +165,8 @@ def spread_rows(num_rows: int) -> slice:
 
 def is_sentinel(points: Floats) -> Flags:
     """(...,) whether (..., 2) x, y stand for no point: NaN, infinite, or -1, -1 in either unit."""
-    return ~np.isfinite(points).all(axis=-1) | (points == -1).all(axis=-1)
+    absent: Flags = ~np.isfinite(points).all(axis=-1) | (points == -1).all(axis=-1)
+    return absent
 
 
 def _numbers(path: Path, name: str, array: Array) -> Array:

@@ -77,7 +77,7 @@ class PrecomputedDetector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: object = None, *rest: object) -> None:
         """Raises `UnreadableVideoError` when all frames were seen, and the points are of another length than they."""
         if kind is None:
             try:
@@ -134,7 +134,7 @@ class SignerPoints:
         """(J, 3) float32."""
         points, confidence, present = (part[0] for part in self._read(slice(row, row + 1)))
         slot = self._slots[row]
-        result = np.concatenate(
+        result: Floats = np.concatenate(
             [points[slot] / self._scale, confidence[slot, :, None].clip(MIN_CONFIDENCE, 1)], axis=-1
         )
         result[~present[slot] if slot >= 0 else slice(None)] = MISSING

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from signstreams.array_types import Floats, Pixels
+from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.extract.boxes import corners
 from signstreams.extract.skeleton import STATE_COLOURS, draw_box, draw_skeleton
 from signstreams.extract.tracks import FrameBoxes
@@ -99,7 +99,7 @@ class Preview:
             region_px: Part of the frame in which the signer was looked for.
         """
         number = min(NUM_TILES, len(self._kept))
-        places = np.linspace(0, len(self._kept) - 1, number).round().astype(int) if number else []
+        places: Ints | list[int] = np.linspace(0, len(self._kept) - 1, number).round().astype(int) if number else []
         tiles = [_tile(self._kept[place], region_px) for place in places]
         _write(path, _grid(tiles) if tiles else _notice("no frame"))
 

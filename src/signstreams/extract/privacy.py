@@ -125,10 +125,10 @@ def _spare_hand(mask: Pixels, hand: Floats, unit_px: float) -> None:
     )
     width_px = max(1, round(FINGER_TO_PALM * palm_px))
     palm = np.rint(cv2.convexHull(hand[_PALM, :].astype(np.float32))).astype(np.int32)
-    cv2.fillConvexPoly(mask, palm, 0)
+    cv2.fillConvexPoly(mask, palm, (0,))
     lines = [palm, *(np.rint(hand[list(finger)]).astype(np.int32) for finger in _FINGERS)]
-    cv2.polylines(mask, lines[:1], True, 0, width_px)
-    cv2.polylines(mask, lines[1:], False, 0, width_px)
+    cv2.polylines(mask, lines[:1], True, (0,), width_px)
+    cv2.polylines(mask, lines[1:], False, (0,), width_px)
 
 
 def _blurred(patch: Pixels, extent_px: float) -> Pixels:
@@ -140,16 +140,17 @@ def _blurred(patch: Pixels, extent_px: float) -> Pixels:
 
 def _fill(mask: Pixels, outlines: list[Floats], low: Ints, value: int) -> None:
     for edge in outlines:
-        cv2.fillConvexPoly(mask, np.rint(edge - low).astype(np.int32), value)
+        cv2.fillConvexPoly(mask, np.rint(edge - low).astype(np.int32), (value,))
 
 
 def _scaled_hull(points: Floats, scale: float) -> Floats:
     """(N, 2) convex hull, grown about the middle of the points."""
     hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    middle: Floats = (points.min(axis=0) + points.max(axis=0)) / 2
     return middle + scale * (hull - middle)
 
 
 def _circle(centre: Floats, radius_px: float) -> Floats:
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    return centre + radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    unit: Floats = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return centre + radius_px * unit

@@ -75,7 +75,7 @@ def _edge(face: Face, other: Face) -> float | None:
     gap = abs(face.x - other.x) - (face.size_px + other.size_px) / 2
     if gap < 0.25 * face.size_px:
         return None
-    return face.x + np.sign(other.x - face.x) * (face.size_px / 2 + SHARE_OF_GAP * gap)
+    return face.x + float(np.sign(other.x - face.x)) * (face.size_px / 2 + SHARE_OF_GAP * gap)
 
 
 def _blank_head(part: Pixels, corner: tuple[int, int], face: Face, other: Face) -> None:

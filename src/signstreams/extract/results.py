@@ -192,7 +192,7 @@ class KeypointSpool:
     def append(self, keypoints: Floats) -> None:
         """Add the (543, 3) points of the next frame."""
         keypoints = np.ascontiguousarray(keypoints, np.float32)
-        self._file.write(keypoints)
+        self._file.write(keypoints.data)
         self._poses.append(keypoints[POSE].copy())
         self.num_face_frames += bool(keypoints[FACE.start, 2] > 0)
 

@@ -150,6 +150,7 @@ class _WatchingDetector:
 
 
 def _box_region(video: VideoContext) -> Box:
+    assert video.box is not None
     x0, y0, x1, y1 = video.box
     if min(x1, video.width_px) - max(x0, 0) < 1 or min(y1, video.height_px) - max(y0, 0) < 1:
         box = " ".join(f"{value:g}" for value in video.box)

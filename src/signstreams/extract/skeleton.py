@@ -51,11 +51,13 @@ def draw_skeleton(image: Pixels, keypoints: Floats) -> None:
     for rows, colour, thickness in _lines():
         for start, end in pairwise(rows):
             if present[start] and present[end]:
-                ends = [tuple(int(v) for v in np.clip(points[p] * 2**_SHIFT, -(2**20), 2**20)) for p in (start, end)]
-                cv2.line(image, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
+                first, last = (
+                    tuple(int(v) for v in np.clip(points[p] * 2**_SHIFT, -(2**20), 2**20)) for p in (start, end)
+                )
+                cv2.line(image, first, last, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def draw_box(image: Pixels, corners: Sequence[float], colour: Colour, thickness: int = 2) -> None:
+def draw_box(image: Pixels, corners: Sequence[float] | Floats, colour: Colour, thickness: int = 2) -> None:
     """A rectangle x0, y0, x1, y1 px, in place; a dark line around it keeps it visible on any ground."""
     x0, y0, x1, y1 = (round(float(np.clip(value, -(2**14), 2**14))) for value in corners)
     cv2.rectangle(image, (x0, y0), (x1, y1), (20, 22, 28), thickness + 2)

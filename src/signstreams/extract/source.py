@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from signstreams.array_types import Pixels
 from signstreams.extract.sampling import Timed
@@ -31,7 +31,9 @@ class Source(Protocol):
     fps: float
     duration_s: float | None
     end_s: float | None
-    note: str | None
+
+    @property
+    def note(self) -> str | None: ...
 
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
         """Frames in rising time; the payload is the index in the source and what `image` takes.
@@ -41,7 +43,7 @@ class Source(Protocol):
         """
         ...
 
-    def image(self, frame: object) -> Pixels:
+    def image(self, frame: Any) -> Pixels:
         """(H, W, 3) uint8 RGB of a frame that `timed` gave."""
         ...
 

@@ -233,11 +233,14 @@ def smooth_at(frame: int, times_s: Floats, boxes: Floats, config: BoxConfig) -> 
 
 def _gaussian(offset_s: Floats, sigma_s: float) -> Floats:
     """Weights that sum to one. Cut to the reach that both sides have, so that a run's end does not pull inwards."""
+    weight: Floats
     if sigma_s == 0:
-        return (offset_s == 0).astype(float)
+        weight = (offset_s == 0).astype(float)
+        return weight
     reach_s = min(KERNEL_RADIUS * sigma_s, -offset_s[0], offset_s[-1]) + _EPS_S
     weight = np.exp(-0.5 * (offset_s / sigma_s) ** 2) * (np.abs(offset_s) <= reach_s)
-    return weight / weight.sum()
+    weight /= weight.sum()
+    return weight
 
 
 def _kernel_reach_s(config: BoxConfig) -> float:

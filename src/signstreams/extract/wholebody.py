@@ -36,7 +36,7 @@ def _rows() -> tuple[Ints, Ints]:
     pairs += zip(range(W_FACE.start, W_FACE.stop), (FACE.start + IBUG_68).tolist(), strict=True)
     for source, target in ((W_HAND_L, HAND_L), (W_HAND_R, HAND_R)):
         pairs += zip(range(source.start, source.stop), range(target.start, target.stop), strict=True)
-    return tuple(np.array(pairs).T)  # type: ignore[return-value]
+    return tuple(np.array(pairs).T)
 
 
 SOURCE_ROWS, TARGET_ROWS = _rows()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,7 +22,10 @@ _ZIP64_FROM_BYTES = 2**30
 PIECE_FRAMES = 256
 """Frames of keypoints held in memory at once where a file is passed through: 1.7 MB."""
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
-_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Fl
     ):
         np.lib.format.write_array_header_1_0(member, header)
         for piece in pieces:
-            member.write(np.ascontiguousarray(piece, "<f4"))
+            member.write(np.ascontiguousarray(piece, "<f4").data)
 
 
 def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
@@ -218,7 +221,7 @@ def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int |
 
 
 def _expect_form(
-    name: str, dtype: np.dtype, shape: tuple[int, ...], want_dtype: type, want_shape: tuple[int | None, ...]
+    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], want_dtype: type, want_shape: tuple[int | None, ...]
 ) -> None:
     if dtype != want_dtype:
         raise ValueError(f"'{name}' is {dtype}, expected {np.dtype(want_dtype)}")

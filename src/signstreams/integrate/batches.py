@@ -98,16 +98,18 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        moved = {
-            name: {stream: tensor.to(device) for stream, tensor in getattr(self, name).items()}
-            for name in ("features", "present", "images")
-        }
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {stream: tensor.to(device) for stream, tensor in tensors.items()}
+
         return replace(
             self,
             lengths=self.lengths.to(device),
             nodes=self.nodes.to(device),
             tokens=self.tokens.to(device),
-            **moved,
+            features=moved(self.features),
+            present=moved(self.present),
+            images=moved(self.images),
         )
 
 
@@ -162,7 +164,8 @@ def in_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
     """One clip with its own draw: time resampled in all streams; keypoints scaled, turned, shifted, and noise added."""
-    factor = rng.uniform(*config.time_scale)
+    least, most = config.time_scale
+    factor = rng.uniform(least, most)
     num_frames = max(1, round(sample.num_frames * factor))
     if num_frames != sample.num_frames:
         places = (np.arange(num_frames) + 0.5) * (sample.num_frames / num_frames)

@@ -82,7 +82,7 @@ class ArrayStore:
                 np.save(file, array, allow_pickle=False)
             size = part.stat().st_size
             part.replace(path)
-            digest = hashlib.sha256(array).hexdigest()
+            digest = hashlib.sha256(array.data).hexdigest()
             record = Record(video_id, source, array.shape, array.dtype.str, size, digest)
             line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
             journal = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -122,7 +122,7 @@ class ArrayStore:
             return np.zeros(record.shape, record.dtype)
         path = self.path(video_id)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.shape != tuple(record.shape) or array.dtype.str != record.dtype:
                 raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
         except (OSError, ValueError, EOFError) as error:

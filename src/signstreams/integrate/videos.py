@@ -93,7 +93,8 @@ def read_videos(
 def file_of(layout: CorpusLayout, kind: str, video_id: str) -> Path:
     """File of one kind of a video."""
     if kind in ("tracks", "pose", "keypoints"):
-        return getattr(layout, kind)(video_id)
+        path: Path = getattr(layout, kind)(video_id)
+        return path
     return layout.crops(kind, video_id)
 
 
@@ -137,8 +138,8 @@ def embed_points(layout: CorpusLayout, videos: Iterable[ProcessedVideo], points:
 
     A video whose arrays disagree, or hold values that are not finite, is a problem.
     """
-    stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
-    stores = {name: store for name, store in stores.items() if store is not None}
+    given = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
+    stores = {name: store for name, store in given.items() if store is not None}
     due = [
         (video, names)
         for video in videos

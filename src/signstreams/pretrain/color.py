@@ -78,4 +78,4 @@ def blur_radius(sigma_px: float) -> int:
 def gaussian_taps(sigma_px: float) -> Floats:
     """(2 radius + 1,) float64 weights with sum 1."""
     radius = blur_radius(sigma_px)
-    return cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0]
+    return np.asarray(cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0], np.float64)

@@ -130,7 +130,7 @@ class CropIndex(Sequence[Crop]):
         for video in used:
             state.update(f"{self.videos[video]}\0{self.video_folder[video]}\n".encode("utf-8", "surrogateescape"))
         for column in (rank.astype("<i4"), self.frame, self.size, self.crc, self.offset == LOOSE):
-            state.update(np.ascontiguousarray(column))
+            state.update(np.ascontiguousarray(column).data)
         return state.hexdigest()
 
 
@@ -181,7 +181,8 @@ def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Pa
 
     None in place of an error: there is no image. FileNotFoundError: absent. ValueError or OSError: a broken archive.
     """
-    builder, problems = _Builder(), []
+    builder = _Builder()
+    problems: list[tuple[Path, Exception | None]] = []
     paths = [Path(folder) for folder in folders]
     for number, path in enumerate(paths):
         before = (len(builder.singles[0]), len(builder.blocks))
@@ -219,7 +220,7 @@ def _add_folder(builder: _Builder, folder: Path, number: int) -> None:
 
 def _add_images(builder: _Builder, folder: Path, number: int, within: str = "") -> None:
     """Images of any names, sub-folders included, in the order of their names."""
-    found = []
+    found: list[tuple[str, str, int | None]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith((".", "__")):

@@ -127,9 +127,9 @@ def draw_pictures(
 
     bank = [*crops, *others]
     bank = [bank[i] for i in spread(len(bank), min(MAX_BANK, len(bank)))]
-    features = [embed(model, load_whole(of, image_px), normalize) for of in (shown, bank)]  # (N, D), (M, D)
+    queries, answers = (embed(model, load_whole(of, image_px), normalize) for of in (shown, bank))  # (N, D), (M, D)
     may_answer, where = _strangers(shown, bank)
-    places, cosines = nearest_crops(*features, may_answer, NUM_NEIGHBOURS)
+    places, cosines = nearest_crops(queries, answers, may_answer, NUM_NEIGHBOURS)
     rows = []
     for i, image in enumerate(images):
         found = [bank[place] for place, cosine in zip(places[i], cosines[i], strict=True) if torch.isfinite(cosine)]

@@ -88,7 +88,8 @@ def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0)
     shift = np.repeat(rng.random(len(quotas)), quotas)
     position = np.where(quota == count, rank, np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64))
     place = (step + rng.random(total)) / quota
-    return groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
+    order: Ints = groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
+    return order
 
 
 def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> Ints:
@@ -173,7 +174,8 @@ class BatchPlan:
 
         The crops that do not fill a last batch are left out of that pass; another pass leaves out others.
         """
-        number, order = -1, np.empty(0, np.int64)
+        number = -1
+        order: Ints = np.empty(0, np.int64)
         for step in range(first_step, last_step):
             if step // self.steps_per_pass != number:
                 number = step // self.steps_per_pass
@@ -227,7 +229,8 @@ class BatchPlan:
         groups = self.groups
         same = groups.video[crops][:, None] == groups.video[rest]
         distance = np.abs(groups.frame[crops].astype(np.int64)[:, None] - groups.frame[rest])
-        return (same & (distance < gap)).any(axis=1)
+        near: Flags = (same & (distance < gap)).any(axis=1)
+        return near
 
     def _room(self, gap: int) -> int:
         """Crops that fit a batch whichever come first: each keeps at most 2 gap - 1 frames of its video out."""

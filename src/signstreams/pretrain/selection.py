@@ -95,14 +95,15 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
         try:
             with np.load(path) as kept:
                 if str(kept["digest"]) == digest:
-                    return kept["sharpness"]
+                    measured: Floats = kept["sharpness"]
+                    return measured
         except (OSError, ValueError, KeyError):
             log.warning("%s: cannot be read, is measured anew", path)
     cv2.setNumThreads(1)
     spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
     with ThreadPoolExecutor(available_cores()) as threads:
         parts = list(threads.map(lambda span: _measure(index.take(np.arange(len(index))[span])), spans))
-    values = np.concatenate([*parts, np.empty(0, np.float32)])
+    values: Floats = np.concatenate([*parts, np.empty(0, np.float32)])
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,10 +136,10 @@ def signers(index: CropIndex) -> Ints:
     numbers: dict[tuple[str, ...], int] = {}
     out = np.empty(len(index), np.int64)
     for video, at in by_video(index):
-        folder, video_id = index.video_folder[video], index.videos[video]
-        signer = known[folder].get(video_id)
-        corpus = str(index.folders[folder].resolve().parent)  # a signer's name means one person in one corpus
-        key = (corpus, signer) if signer is not None else (corpus, "", str(folder), video_id)
+        number, video_id = index.video_folder[video], index.videos[video]
+        signer = known[number].get(video_id)
+        corpus = str(index.folders[number].resolve().parent)  # a signer's name means one person in one corpus
+        key = (corpus, signer) if signer is not None else (corpus, "", str(number), video_id)
         out[at] = numbers.setdefault(key, len(numbers))
     return out
 

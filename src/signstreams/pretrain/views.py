@@ -93,7 +93,7 @@ class ViewMaker:
         Raises:
             ValueError: When the bytes are no image.
         """
-        views = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
+        views: list[Pixels] = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
         self.fill(jpeg, rng, views)
         return views
 
