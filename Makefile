@@ -18,15 +18,17 @@ PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
 # the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names.
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip check --disable-pip-version-check
-	touch $@
+	@echo "installing the packages of requirements.lock into $(VENV): some minutes, once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/snakemake --cores $(CORES) all
-	$(BIN)/python scripts/summarize_run.py
+	@echo "about ten minutes on two cores; what a job is doing now: tail -f logs/<rule>/*.log"
+	$(BIN)/snakemake --cores $(CORES) --quiet host reason -- all
+	@$(BIN)/python scripts/summarize_run.py
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \

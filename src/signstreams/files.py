@@ -56,8 +56,11 @@ def write_bytes(path: str | Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
-    """Write UTF-8 text with ``\\n`` line ends, whole or not at all."""
-    write_bytes(path, text.encode(), sync=sync)
+    """Write UTF-8 text with ``\\n`` line ends, whole or not at all.
+
+    A file name that is no UTF-8 holds lone surrogates; these are written as ``\\udce1``, which in JSON means the same.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"), sync=sync)
 
 
 def write_json(path: str | Path, content: Any, *, sync: bool = True) -> None:
@@ -71,7 +74,10 @@ def read_json(path: str | Path) -> Any:
     Raises:
         ValueError: When it is not JSON or not UTF-8; the message says where.
     """
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("lists are nested too deeply") from error
 
 
 def sha256_file(path: str | Path) -> str:
@@ -94,7 +100,7 @@ def from_the_future(paths: Iterable[Path]) -> list[Path]:
 def digest(content: Any) -> str:
     """Hex digest of JSON-able data; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def _make_part(folder: Path, prefix: str) -> tuple[int, Path]:

@@ -19,7 +19,8 @@ def check_id(text: str) -> str:
         raise ValueError("holds a path separator")
     if text.startswith("."):
         raise ValueError("starts with a dot")
-    bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs")), None)
+    # Control characters, what stands for bytes that are no UTF-8, and line ends: ids are listed one a line.
+    bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")), None)
     if bad is not None:
         raise ValueError(f"holds the control character U+{ord(bad):04X}")
     if len(text.encode()) > MAX_ID_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.translate import TranslateConfig
 from signstreams.engine import distributed
 from signstreams.errors import UserError
-from signstreams.extract.batch import extract_videos
+from signstreams.extract.batch import extract_videos, find_all_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.formats.frame_folders import source_id
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
 from signstreams.integrate.batches import collate
@@ -58,13 +60,23 @@ def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -
     Raises:
         UserError: With what is wrong with model or videos.
     """
+    paths = each_video(given.videos)
     world = distributed.start(device=given.device)
     bundle = load_bundle(given)
     bundle.model.to(world.device)
     with tempfile.TemporaryDirectory(prefix="signstreams_translate_") as scratch:
         config = bundle.config.model_copy(update={"root": Path(scratch), "features_dir": Path(scratch) / "features"})
-        for path in given.videos:
+        for path in paths:
             yield _translate(given, bundle, config, path, detector, world.device)
+
+
+def each_video(places: list[Path]) -> list[Path]:
+    """Videos of files and folders in their order; two of one name may lie in different places.
+
+    Raises:
+        UserError: When a place is no video and holds none.
+    """
+    return [path for place in places for path in find_all_videos([place]).values()]
 
 
 def _translate(
@@ -78,7 +90,7 @@ def _translate(
     extraction = _extraction(given, bundle, path, config.root)
     extract_videos(extraction, detector=detector)
     layout = CorpusLayout(config.root)
-    (video_id,) = (file.stem for file in (layout.processed / "metadata").glob("*.json"))
+    video_id = source_id(path)
     metadata = read_metadata(layout.metadata(video_id))
     if metadata.status == "quarantined":
         raise UserError(f"{path}: {metadata.reason}; convert it with ffmpeg, or name another video")
@@ -95,9 +107,14 @@ def _translate(
         if bundle.vocabulary is not None and bundle.head is not None:
             (ids,) = ctc_greedy(encoded.gloss_logits[bundle.head], encoded.num_steps)
             glosses = bundle.vocabulary.decode(ids)
-    for file in list(layout.processed.rglob(f"{video_id}.*")):
-        file.unlink()  # several videos of one name do not meet, and the disk holds one at a time
+    forget(layout, video_id)
     return Translation(str(path), text, glosses, sample.num_frames, metadata.duration_s)
+
+
+def forget(layout: CorpusLayout, video_id: str) -> None:
+    """Remove what was extracted of a video: two of one name do not meet, and the disk holds one at a time."""
+    for file in list(layout.processed.rglob(f"{glob.escape(video_id)}.*")):
+        file.unlink()
 
 
 def _extraction(given: TranslateConfig, bundle: Bundle, path: Path, root: Path) -> ExtractConfig:

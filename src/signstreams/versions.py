@@ -17,15 +17,14 @@ def versions() -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
-def commit() -> str | None:
-    """Commit of the code, when it runs from a checkout."""
+def commit(file: Path = Path(__file__)) -> str | None:
+    """Commit of the code, when it runs from a checkout; None where a package lies in somebody else's."""
+    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # fails where git has no such
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None
+    return answer.stdout.split()[0] if answer.returncode == 0 else None
 
 
 def _version(name: str) -> str:

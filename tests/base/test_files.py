@@ -68,13 +68,28 @@ def test_json_keeps_accents_and_refuses_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "b.json").exists()
 
 
+def test_a_file_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"im\xe1gen.png")
+    write_json(tmp_path / "a.json", name)
+    assert read_json(tmp_path / "a.json") == name
+    assert digest(name) != digest("imágen.png")
+
+
+def test_json_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "[" * 100_000)
+    with pytest.raises(ValueError, match="deep"):
+        read_json(tmp_path / "a.json")
+
+
 def test_digests_depend_on_content_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     assert sha256_file(tmp_path / "a").startswith("e3b0c442")
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
 
-@pytest.mark.parametrize("bad", ["", " a", "../x", "/etc", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "x" * 201])
+@pytest.mark.parametrize(
+    "bad", ["", " a", "../x", "/etc", "a/b", "a\\b", "..", ".hidden", "a\0b", "a\nb", "a\u2028b", "x" * 201]
+)
 def test_an_id_that_could_leave_its_folder_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match=r"is empty|separator|dot|control|long"):
         check_id(bad)

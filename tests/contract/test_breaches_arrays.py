@@ -183,6 +183,15 @@ def tracks_without_a_stream(corpus: Corpus) -> None:
     corpus.seal(VIDEO)
 
 
+@breaks("tracks.readable", ONE.format("tracks") + ".npz", "--force")
+def times_in_a_column(corpus: Corpus) -> None:
+    path = corpus.layout.tracks(VIDEO)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"times_s": arrays["times_s"][:, None]})
+    corpus.seal(VIDEO)
+
+
 @breaks("tracks.times", ONE.format("tracks") + ".npz", "--force")
 def times_that_stand_still(corpus: Corpus) -> None:
     corpus.change_tracks(VIDEO, lambda tracks: tracks.times_s.__setitem__(5, tracks.times_s[4]))

@@ -172,6 +172,21 @@ def negative_length(corpus: Corpus) -> None:
     corpus.change_metadata(VIDEO, duration_s=-1.0)
 
 
+@breaks("metadata.readable", ONE.format("metadata") + ".json", "--force")
+def length_that_is_no_number(corpus: Corpus) -> None:
+    corpus.edit(corpus.layout.metadata(VIDEO), '"duration_s": 1.0', '"duration_s": NaN')
+
+
+@breaks("metadata.readable", ONE.format("metadata") + ".json", "--force")
+def metadata_nested_without_end(corpus: Corpus) -> None:
+    corpus.layout.metadata(VIDEO).write_text("[" * 100_000)
+
+
+@breaks("metadata.status", ONE.format("metadata") + ".json", "--force")
+def reason_that_is_no_utf8(corpus: Corpus) -> None:
+    corpus.change_metadata(VIDEO, status="quarantined", reason="cannot be decoded: im\udce1gen.png")
+
+
 @breaks("metadata.signer", ONE.format("metadata") + ".json", "--force")
 def signer_outside_the_frame(corpus: Corpus) -> None:
     corpus.change_metadata(VIDEO, signer=SignerInfo(chosen_by="box", region_px=(0, 0, 65, 80)))

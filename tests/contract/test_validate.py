@@ -166,6 +166,13 @@ def test_lesser_faults_are_told_and_pass(corpus: Corpus) -> None:
     assert rules_of(validation, "info") == {"video.no_clip"}
 
 
+def test_nothing_is_said_of_clips_where_the_times_of_the_frames_cannot_be_believed(corpus: Corpus) -> None:
+    corpus.change_tracks("one", lambda tracks: tracks.times_s.__imul__(-1))
+    validation = corpus.validate()
+    assert "tracks.times" in rules_of(validation, "error")
+    assert not [finding for finding in validation.findings if finding.rule == "clip.frames"]
+
+
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Corpus) -> None:
     corpus.edit(corpus.layout.meta, "c2;one", "c2;fetched later")
     assert rules_of(corpus.validate(), "error") == {"clip.video_known"}

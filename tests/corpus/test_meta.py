@@ -132,7 +132,7 @@ def test_segments_give_exact_times_whatever_the_columns_say(tmp_path: Path) -> N
     "cell",
     [
         *("[]", "[1, 2]", "[('a', 1.0)]", "[('a', 2.0, 1.0)]", "[('a', '1', '2')]", "[('a', 1.0, 2.0)"),
-        *("[('a', 1e999, 2)]", "[('a', True, 2)]", "[(1, 2.0, 3.0)]"),
+        *("[('a', 1e999, 2)]", f"[('a', 1, {10**400})]", "[('a', True, 2)]", "[(1, 2.0, 3.0)]"),
         *("[__import__('os').getcwd()]", "[" * 5000, "{'a': 1}"),
     ],
 )
@@ -196,6 +196,11 @@ def test_an_endless_quote_is_one_problem(tmp_path: Path) -> None:
     lines = problems(tmp_path, 'id;text\na;"' + "x" * 200_000 + "\n")
     assert len(lines) == 1
     assert "double quote" in lines[0]
+
+
+def test_a_first_line_without_end_is_refused(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, "x" * 200_000 + "\na;b\n")
+    assert line.startswith("meta.csv row 1: field larger than field limit")
 
 
 def test_columns_of_one_meaning_are_refused(tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_a_box_larger_than_the_frame_holds_all_of_it() -> None:
     assert (crop[..., 0] > 127).sum() == pytest.approx(24 * 16, rel=0.1)
 
 
+@pytest.mark.parametrize("times", [2.5, 4.7])
+def test_of_a_box_far_larger_than_the_frame_the_frame_is_where_it_belongs(times: float) -> None:
+    image = np.full((300, 400, 3), 255, np.uint8)
+    box = np.array([300.0, 100.0, times * 400])
+    seen, expected = (one[..., 0] / 255.0 for one in (cut(image, box, 64), slow(image, box, 64)))
+    assert seen.sum() == pytest.approx(expected.sum(), rel=0.1)
+    rows, columns = np.mgrid[:64, :64]
+    for axis in (rows, columns):
+        assert (axis * seen).sum() / seen.sum() == pytest.approx((axis * expected).sum() / expected.sum(), abs=0.5)
+
+
+def test_a_box_around_a_wild_point_takes_no_memory_of_its_size() -> None:
+    crop = cut(smooth_image(), np.array([200.0, 150.0, 4e7]), 32)  # its patch would have 5,000 TB
+    assert crop.shape == (32, 32, 3)
+
+
 def test_a_box_that_creeps_moves_its_crop_less_than_a_source_pixel() -> None:
     image = smooth_image()
     means = [cut(image, np.array([200 + shift, 150, 16.0]), 224)[..., 0].mean() for shift in np.linspace(0, 1, 9)]

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from signstreams.config.extract import ExtractConfig
+from signstreams.errors import UserError
 from signstreams.extract.batch import Outcome, extract_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
@@ -81,6 +83,26 @@ def test_a_video_that_ends_early_is_kept_to_there_and_says_so(
     assert 40 <= metadata.num_frames < 80
     assert metadata.note is not None
     assert "of the 3.0" in metadata.note or "broke off" in metadata.note or "could not be decoded" in metadata.note
+
+
+def test_a_video_that_is_still_being_copied_is_not_taken_for_whole(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    path = make_video("one.mkv", 40)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+    class Copying(discs.start):
+        def detect(self, frame: Frame) -> np.ndarray:
+            path.write_bytes(data)  # the copy ends while the first half is worked on
+            return super().detect(frame)
+
+    config = ExtractConfig(videos=[path], root=tmp_path / "corpus")
+    with pytest.raises(UserError, match=r"one\.mkv: changed while it was read.*'one' was not extracted"):
+        extract_videos(config, detector=discs._replace(start=Copying))
+    assert not CorpusLayout(config.root).metadata("one").exists()
+    outcome = extract_videos(config, detector=discs)
+    assert outcome.extracted["one"].num_frames == 40
 
 
 def test_a_declared_length_that_is_a_lie_changes_no_frame(make_video: Callable, extract: Callable) -> None:

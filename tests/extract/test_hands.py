@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.detectors import is_found, missing_keypoints
+from signstreams.extract.detectors import missing_keypoints
 from signstreams.extract.hands import WRISTS, assign_hands
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
 
@@ -22,6 +22,10 @@ def person(left: tuple[float, float] | None, right: tuple[float, float] | None) 
         if place is not None:
             keypoints[slot] = (*place, 1.0)
     return keypoints
+
+
+def is_found(hand: np.ndarray) -> bool:
+    return bool((hand[:, 2] > 0).any())
 
 
 def test_hands_at_their_own_wrists_stay() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
 from signstreams.config.extract import ExtractConfig
+from signstreams.extract import audition as audition_module
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.audition import Candidate, _moments, _runs, choose
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
@@ -94,6 +95,20 @@ def test_runs_of_frames_are_read_at_every_moment_of_a_file_and_of_a_folder(make_
         assert [len(run) for run in runs] == [4] * (6 if duration_s == 6 else 4)
         assert runs[-1][-1][0] > duration_s - 0.6
         assert all(run[-1][0] - run[0][0] == pytest.approx(0.375) for run in runs)
+
+
+def test_a_length_declared_as_nothing_is_measured(
+    make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Declared(audition_module.VideoReader):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.duration_s = 0.0
+
+    path = make_video(num_frames=30, fps=15)
+    expected = [[time_s for time_s, _ in run] for run in _runs(path, None, 25.0)]
+    monkeypatch.setattr(audition_module, "VideoReader", Declared)
+    assert [[time_s for time_s, _ in run] for run in _runs(path, None, 25.0)] == expected != []
 
 
 # The region

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from signstreams.files import read_json
 from signstreams.formats import landmarks
 from signstreams.formats.arrays import (
     PIECE_FRAMES,
@@ -28,7 +30,7 @@ from signstreams.formats.arrays import (
 )
 from signstreams.formats.crops import CropReader, CropWriter, crop_name, crops_digest, list_crops, parse_crop_name
 from signstreams.formats.layout import find_videos
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.streams import STREAMS
 
 VIDEO = "Ñandú d'ayer"
@@ -196,6 +198,15 @@ def test_metadata_with_a_foreign_field_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'video_id': ") as caught:
         read_metadata(tmp_path / "m.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_metadata_holds_finite_numbers_only(number: str, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(f'{{"source_fps": {number}, "signer": {{"hand_motion": [{number}]}}}}')
+    with pytest.raises(ValidationError) as caught:
+        VideoMetadata.model_validate(read_json(tmp_path / "m.json"))
+    found = {error["loc"] for error in caught.value.errors() if error["type"] == "finite_number"}
+    assert found == {("source_fps",), ("signer", "hand_motion", 0)}
 
 
 def test_videos_are_found_by_ending_and_twins_are_refused(tmp_path: Path) -> None:

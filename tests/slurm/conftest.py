@@ -26,9 +26,8 @@ def slurm(project: Path) -> Iterator[None]:
     tools = project.parent / "shared" / "tools"
     if os.geteuid() != 0 or not (tools / "slurm-up.sh").is_file():
         pytest.skip("no Slurm answers here, and none can be brought up (needs root and ../shared/tools/slurm-up.sh)")
-    done = subprocess.run(
-        ["bash", str(tools / "slurm-up.sh")], env=os.environ | TOY, capture_output=True, text=True, timeout=300
-    )
+    command = ["timeout", "300", "bash", str(tools / "slurm-up.sh")]  # it installs what is missing
+    done = subprocess.run(command, env=os.environ | TOY, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"Slurm cannot be brought up here: {done.stderr.strip()[-300:]}")
     yield

@@ -17,7 +17,7 @@ class TranslateConfig(TrainedModelSection):
     """Translate videos with a trained model: the same extraction, backbones and frames as in its training."""
 
     videos: list[Path] = Field(min_length=1)
-    """Videos, or folders of frames."""
+    """Videos, or folders of them: files, and folders of frames."""
     start_s: Annotated[Seconds | None, Flag("--start")] = None
     """Translate only from this second on."""
     end_s: Annotated[Seconds | None, Flag("--end")] = None

@@ -34,7 +34,7 @@ def histogram(values: Sequence[float]) -> dict[str, Any]:
 
 
 def draw(title: str, unit: str, data: Mapping[str, Any]) -> str:
-    """A figure with one histogram; a line of text when all values are the same or there are none."""
+    """A figure with one histogram; a line of text when all values are the same, nothing when there are none."""
     if not data.get("count"):
         return ""
     least, median, greatest = (data[name] for name in ("least", "median", "greatest"))

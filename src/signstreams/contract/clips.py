@@ -30,7 +30,7 @@ def check_clips(
     Args:
         clips: Clips of the video.
         check: What is known of the video.
-        times_s: (T,) time of each frame; None when the tracks cannot be read.
+        times_s: (T,) rising time of each frame; None when they are not known.
         config: Tolerances.
 
     Returns:

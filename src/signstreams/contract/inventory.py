@@ -13,7 +13,7 @@ from pathlib import Path
 
 from signstreams.files import sha256_file
 from signstreams.formats.crops import parse_crop_name
-from signstreams.formats.frame_folders import source_sha256, source_stamp
+from signstreams.formats.frame_folders import change_stamp, source_sha256
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import STREAMS
 
@@ -69,10 +69,7 @@ class Artifact:
             OSError: When a file is gone.
         """
         if self.kind == SOURCE:  # may be linked from another disk; results may not
-            if (stamp := source_stamp(self.path)) is not None:
-                return stamp
-            found = self.path.stat()
-            return f"{found.st_size}:{found.st_mtime_ns}"
+            return change_stamp(self.path)
         stamps = []
         for name in self.names:
             found = os.lstat(self.folder / name)

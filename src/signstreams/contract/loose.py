@@ -15,6 +15,7 @@ import numpy as np
 
 from signstreams.array_types import Array
 from signstreams.contract import rules
+from signstreams.contract.arrays import MAX_FRAME_SIZES
 from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, Inventory
 from signstreams.contract.records import FileRecord, VideoCheck
@@ -30,7 +31,6 @@ LOOSE_FIX = "write these files again with the tool that made them"
 METADATA_LINES = "metadata.jsonl"
 OTHER_KEYPOINTS = 79
 """The fewer points of a frame that the layout of the requirement allows; else 543 or more."""
-MAX_FRAME_SIZES = 10.0
 MISSING = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *STREAMS)
 """What a video of loose crops may lack, in the order of the report."""
 

@@ -25,7 +25,7 @@ from signstreams.contract.loose import check_loose_corpus
 from signstreams.contract.page import render_page
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.report import build_manifest, build_report, report_order
-from signstreams.contract.rules import EXTRACTED
+from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus
 from signstreams.corpus.findings import Finding, errors, lines
@@ -191,10 +191,15 @@ def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: Contrac
             continue
         check.findings += check_coverage(check, config)
         if own := clips[check.video_id]:
-            path = corpus.layout.tracks(check.video_id)
-            times_s = read_times(path) if any(record.kind == "tracks" for record in check.files) else None
+            times_s = read_times(corpus.layout.tracks(check.video_id)) if _has_times(check) else None
             findings, check.clip_frames = check_clips(own, check, times_s, config)
             check.findings += findings
+
+
+def _has_times(check: VideoCheck) -> bool:
+    """Whether the times of its frames can be believed: of others nothing follows for the clips."""
+    is_there = any(record.kind == "tracks" for record in check.files)
+    return is_there and not any(finding.rule in (TRACKS_READABLE.id, TRACKS_TIMES.id) for finding in check.findings)
 
 
 def _videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:

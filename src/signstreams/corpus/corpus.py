@@ -112,12 +112,13 @@ def _videos(folder: Path, issues: list[Finding]) -> dict[str, Path]:
         return {}
     if not videos:
         issues.append(VIDEOS.breach(place, "no video", fix))
+    sources = {video_id: path for video_id, path in videos.items() if is_source(path)}
     for video_id, path in videos.items():
         try:
             check_id(video_id)
         except ValueError as error:
             issues.append(VIDEO_NAME.breach(place, f"the name {shown(path.name)} {error}", "rename the file"))
-        if not is_source(path):
+        if video_id not in sources:
             kind = "a folder" if path.is_dir() else "a link to nothing"
             issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
-    return {video_id: path for video_id, path in videos.items() if is_source(path)}
+    return sources

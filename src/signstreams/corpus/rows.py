@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import math
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -205,8 +205,8 @@ def parse_segments(cell: str) -> tuple[float, float] | None:
     for segment in segments:
         if not (isinstance(segment, tuple) and len(segment) == 3 and isinstance(segment[0], str)):
             return None
-        if not all(type(moment) in (int, float) and math.isfinite(moment) for moment in segment[1:]):
-            return None
+        if not all(type(moment) in (int, float) and abs(moment) <= sys.float_info.max for moment in segment[1:]):
+            return None  # NaN, infinite, or an integer that no float holds
         if segment[2] <= segment[1]:
             return None
     return float(segments[0][1]), float(segments[-1][2])

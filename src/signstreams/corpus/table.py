@@ -103,8 +103,11 @@ def _delimiter(text: str, known: Collection[str]) -> str:
     first_line = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
 
     def score(delimiter: str) -> tuple[int, int]:
-        columns = [column.strip().lower() for column in next(csv.reader([first_line], delimiter=delimiter), [])]
-        return sum(column in known for column in columns), len(columns)
+        try:
+            header = next(csv.reader([first_line], delimiter=delimiter), [])
+        except csv.Error:  # a field beyond csv's limit: `_records` says so
+            return 0, 0
+        return sum(column.strip().lower() in known for column in header), len(header)
 
     return max(DELIMITERS, key=score)
 

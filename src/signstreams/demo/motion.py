@@ -14,7 +14,7 @@ import numpy as np
 from signstreams.array_types import Floats, Ints
 from signstreams.demo.hand import ANGLES
 from signstreams.demo.lexicon import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Sign, Vector
-from signstreams.demo.plan import PlannedVideo
+from signstreams.demo.plan import FPS, PlannedVideo
 from signstreams.demo.signers import Signer
 
 NO_HANDSHAPE = -1
@@ -97,7 +97,7 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
         other.rest(start, clip.end, clip.end)
         if clip.sentence.text.endswith("?"):
             brows[clip.start : clip.end] = 1.0
-    time_s = np.arange(num_frames) / 25.0
+    time_s = np.arange(num_frames) / FPS
     return Motion(
         signing=signing.finish(rng),
         other=other.finish(rng),
@@ -166,7 +166,7 @@ class _Track:
 
     def finish(self, rng: np.random.Generator) -> HandMotion:
         """With the small unrest of a living hand."""
-        time_s = np.arange(len(self.palm)) / 25.0
+        time_s = np.arange(len(self.palm)) / FPS
         palm = self.palm + 0.012 * np.stack([_drift(time_s, rng, 1.3) for _ in range(3)], -1)
         angles = self.angles + 0.03 * np.stack([_drift(time_s, rng, 0.9) for _ in range(self.angles.shape[1])], -1)
         return HandMotion(palm, _rotation(self.turn), angles, self.handshape)

@@ -165,7 +165,7 @@ def _runs(path: Path, spans_s: Spans | None, frames_fps: float) -> Iterator[Run]
     if spans_s is None:
         with VideoReader(path, frames_fps=frames_fps) as reader:
             duration_s = reader.duration_s
-            if duration_s is None:  # not declared, as in recordings of browsers
+            if not duration_s:  # not declared, as in recordings of browsers, or declared as nothing
                 duration_s = max(frame.time_s for frame in reader.frames(1.0)) + 1.0
         spans_s = [(0.0, duration_s)]
     moments = [(start, start + RUN_S) for start in _moments(spans_s)]

@@ -30,6 +30,10 @@ def cut(image: Pixels, box: Floats, crop_px: int) -> Pixels:
         (crop_px, crop_px, 3) uint8.
     """
     x0, y0, side = (float(value) for value in (box[0] - box[2] / 2, box[1] - box[2] / 2, box[2]))
+    most = 2.0 * max(*image.shape[:2], crop_px)
+    while side > most:  # around a wild point: the frame is shrunk, for a patch of that size may not fit into memory
+        image = cv2.pyrDown(image)
+        x0, y0, side = (x0 + 0.5) / 2, (y0 + 0.5) / 2, side / 2
     left, top = math.floor(x0) - _MARGIN_PX, math.floor(y0) - _MARGIN_PX
     patch = _padded(image, left, top, math.ceil(side) + 2 * _MARGIN_PX + 1)
     x, y = x0 - left, y0 - top  # of the box in the patch

@@ -76,8 +76,3 @@ class DetectorKind(NamedTuple):
 def missing_keypoints() -> Floats:
     """(543, 3) float32, every point missing."""
     return np.tile(np.array(MISSING, np.float32), (NUM_KEYPOINTS, 1))
-
-
-def is_found(points: Floats) -> bool:
-    """Whether any of (N, 3) points was found."""
-    return bool((points[:, 2] > 0).any())

@@ -36,11 +36,6 @@ class HolisticGraph:
         self._timestamps: deque[int] = deque()
         self._last = 0
 
-    @property
-    def num_in_flight(self) -> int:
-        """Images submitted and not collected."""
-        return len(self._timestamps)
-
     def submit(self, image: Pixels) -> None:
         """Feed (H, W, 3) uint8 RGB; it is copied, and worked on while the caller goes on."""
         self._last += STEP_US

@@ -31,6 +31,7 @@ from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
+from signstreams.formats.frame_folders import change_stamp
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS
@@ -66,7 +67,7 @@ def extract_video(
         on_frame: Hears of progress.
 
     Raises:
-        OSError: When the video cannot be opened at all, or results cannot be written.
+        OSError: When the video cannot be opened at all or changes meanwhile, or results cannot be written.
     """
     layout.metadata(video_id).unlink(missing_ok=True)  # it vouches for the other files, which are about to change
     run = _Run(video_path, layout, video_id, config, detector or KINDS[config.detector], annotations, on_frame)
@@ -104,9 +105,11 @@ class _Run:
         self.boxes: list[FrameBoxes] = []
         self.detector_note: str | None = None
         self.signer = SignerChoice(detector, config, annotations)
+        self.stamp: str | None = None  # of the video, when it was opened
 
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all artifacts but the metadata."""
+        self.stamp = change_stamp(self.video_path)
         expected = reader.num_frames(self.config.fps)
         if expected is not None:
             expected += self.num_forgotten
@@ -220,6 +223,7 @@ class _Run:
             self.config,
             self.detector,
             self.annotations,
+            self.stamp,
             num_frames=len(self.times_s),
             signer=self.signer.info,
             timings_s={name: round(value, 3) for name, value in self.timings_s.items()},

@@ -87,10 +87,7 @@ class PrecomputedDetector:
 
     def detect(self, frame: Frame) -> Floats:
         """See `Detector`."""
-        try:
-            row = self._rows.row(frame)
-        except PointsError as error:
-            raise UnreadableVideoError(str(error)) from None
+        row = self._rows.row(frame)
         if row is None:
             return missing_keypoints()
         points = self._points.row(row)

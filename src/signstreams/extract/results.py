@@ -15,7 +15,7 @@ from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.boxes import corners
-from signstreams.extract.detectors import DetectorKind, is_found
+from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.signing_space import signing_space
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.files import digest, sha256_file
@@ -28,7 +28,7 @@ from signstreams.formats.arrays import (
     write_pose,
     write_tracks,
 )
-from signstreams.formats.frame_folders import source_bytes, source_sha256
+from signstreams.formats.frame_folders import change_stamp, source_bytes, source_sha256
 from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
@@ -102,7 +102,7 @@ def write_arrays(
             stream: {state.name.lower(): int((track.state == state).sum()) for state in BoxState}
             for stream, track in streams.items()
         },
-        "num_pose_frames": sum(map(is_found, pose)),
+        "num_pose_frames": int((pose[..., 2] > 0).any(axis=1).sum()),
         "num_face_frames": keypoints.num_face_frames,
     }
 
@@ -114,9 +114,15 @@ def write_record(
     config: ExtractConfig,
     detector: DetectorKind,
     annotations: VideoAnnotations,
+    stamp: str | None,
     **found: Any,
 ) -> VideoMetadata:
-    """Write the metadata, which vouches for all other files of the video by their checksums: the last file written."""
+    """Write the metadata, which vouches for all other files of the video by their checksums: the last file written.
+
+    Raises:
+        OSError: When the video is not as it was with ``stamp`` (None where it never could be opened), such as one that
+            is still being copied: its checksum would vouch for frames that nobody saw.
+    """
     sums = checksums(layout, video_id)
     assert sums is not None
     metadata = VideoMetadata(
@@ -135,6 +141,8 @@ def write_record(
         signstreams_version=signstreams.__version__,
         **found,
     )
+    if stamp not in (None, change_stamp(video_path)):
+        raise OSError("changed while it was read, expected a whole video; run again when it is")
     write_metadata(layout.metadata(video_id), metadata)
     return metadata
 
@@ -213,10 +221,8 @@ class KeypointSpool:
 
 
 def _stream_track(boxes: list[FrameBoxes], stream: int) -> StreamTrack:
-    box = np.full((len(boxes), 4), MISSING[0], np.float32)
+    box = np.array([frame.box[stream] for frame in boxes]).reshape(-1, 3)  # also of no frames
     state = np.array([frame.state[stream] for frame in boxes], np.uint8)
     confidence = np.array([frame.confidence[stream] for frame in boxes], np.float32)
-    for row, frame in enumerate(boxes):
-        if state[row] != BoxState.MISSING:
-            box[row] = corners(frame.box[stream])
-    return StreamTrack(box, confidence, state)
+    placed = np.where((state != BoxState.MISSING)[:, None], corners(box), MISSING[0])
+    return StreamTrack(placed.astype(np.float32), confidence, state)

@@ -38,7 +38,6 @@ class RowFinder:
         self._offset_s: float | None = None
         self._num_asked = self._num_without = 0
         self._last_asked = -1  # highest row that a frame belongs to, whether it exists or not
-        self._last_index, self._last_time_s = -1, 0.0
         self._step = 0  # most rows between two frames that follow each other: frames are taken at a lower rate
 
     @property
@@ -46,15 +45,10 @@ class RowFinder:
         return self._file.times_s is not None
 
     def row(self, frame: Frame) -> int | None:
-        """Row of the frame; None when the file has none for it.
-
-        Raises:
-            PointsError: When neither the frame's number nor a rate is known.
-        """
-        self._last_time_s = frame.time_s
+        """Row of the frame; None when the file has none for it."""
         if self._is_timed:
             asked = self._nearest(frame.time_s)
-        elif self._by_number and frame.source_index is not None:
+        elif self._by_number:
             asked = frame.source_index
         else:
             asked = self._at_rate(frame)
@@ -104,14 +98,8 @@ class RowFinder:
 
     def _at_rate(self, frame: Frame) -> int:
         """Row by time, counted from the first picture, which need not be at 0 s."""
-        if not self._rate_hz:
-            raise PointsError(f"{self._file.path}: neither it nor the video says how many frames a second; store fps")
-        if self._offset_s is None:
-            index = frame.source_index
-            if index == 0:
-                self._offset_s = frame.time_s
-            else:
-                self._offset_s = frame.time_s - index / self._video.fps if index and self._video.fps else 0.0
+        if self._offset_s is None:  # the video's rate is known: it is not that of the file
+            self._offset_s = frame.time_s - frame.source_index / self._video.fps
         place = (frame.time_s - self._offset_s) * self._rate_hz
         nearest = int(np.ceil(place - 0.5 - _EPS))  # halfway between two, the earlier: it shows until the later comes
         return min(nearest, self._num_rows - 1) if place < self._num_rows - _EPS else nearest  # the last shows on

@@ -90,6 +90,18 @@ def source_stamp(path: Path) -> str | None:
     return f"{len(stats)} images, {sum(s.st_size for s in stats)} bytes, {max(s.st_mtime_ns for s in stats)}"
 
 
+def change_stamp(path: Path) -> str:
+    """What changes when a video does: `source_stamp` of a folder, size and time of change of a file.
+
+    Raises:
+        OSError: When it is gone.
+    """
+    if (stamp := source_stamp(path)) is not None:
+        return stamp
+    found = path.stat()
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
 def _holds_images(folder: Path) -> bool:
     names = [name.lower() for name in os.listdir(folder)]
     return any(map(_is_image, names)) and not any(n.endswith(VIDEO_SUFFIXES) and n[0] != "." for n in names)

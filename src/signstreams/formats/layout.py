@@ -1,4 +1,4 @@
-"""Where each file of a corpus lies."""
+"""Where each file of a corpus lies, and which videos a folder holds."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class DetectorInfo(BaseModel):
 class SignerInfo(BaseModel):
     """Whose points these are, and how that person was chosen."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     chosen_by: Literal["detector", "alone", "hand_motion", "size", "box"]
     """detector: nobody looked for others, or saw anybody; alone: one person was seen; hand_motion: the hands that move
@@ -42,7 +42,7 @@ class SignerInfo(BaseModel):
 class VideoMetadata(BaseModel):
     """Content of ``processed/metadata/<video>.json``."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     format_version: Literal[2] = FORMAT_VERSION
     video_id: str
