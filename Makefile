@@ -48,6 +48,7 @@ lint: $(VENV)/installed
 	$(BIN)/snakemake --lint
 	$(BIN)/python scripts/export_environment.py --check
 	$(BIN)/python scripts/export_schemas.py --check
+	$(BIN)/python scripts/export_configuration.py --check
 
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit
@@ -59,5 +60,7 @@ lock: $(VENV)/installed
 		--no-emit-index-url --extra extract --extra workflow --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/python scripts/export_environment.py
 
+# What `make demo` made, and nothing else: models of your own videos lie in other folders of work_dirs (config/own_videos.yaml).
 clean-demo:
-	rm -rf data/demo work_dirs logs
+	rm -rf data/demo logs
+	rm -rf $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r features multistream_v9 release overview.html report.html)

@@ -21,16 +21,6 @@ include: "workflow/rules/integrate.smk"
 include: "workflow/rules/publish.smk"
 
 
-localrules:
-    all,
-    extract_all,
-    pretrain_all,
-    train_all,
-    overview,
-    release,
-    report,
-
-
 rule all:
     """Everything: checked corpus, backbones, their k-NN where the truth is known, the translation model, an overview."""
     default_target: True

@@ -10,6 +10,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from signstreams.config.generated import write_or_check
+
 PROJECT = Path(__file__).parents[1]
 EXTRAS = ("extract", "workflow", "dev")
 
@@ -38,15 +40,13 @@ def environment() -> str:
 
 def main() -> None:
     """Write the file, or with ``--check`` leave with code 2 when it is stale."""
-    path = PROJECT / "environment.yml"
-    if sys.argv[1:] == ["--check"]:
-        if path.read_text() != environment():
-            sys.exit("error: environment.yml is not in step with requirements.lock; run scripts/export_environment.py")
-    elif sys.argv[1:]:
-        print(__doc__.strip())
-        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
-    else:
-        path.write_text(environment())
+    write_or_check(
+        {PROJECT / "environment.yml": environment()},
+        sys.argv[1:],
+        source="requirements.lock",
+        script="export_environment.py",
+        doc=__doc__ or "",
+    )
 
 
 if __name__ == "__main__":

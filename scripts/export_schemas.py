@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from signstreams.config.generated import write_or_check
+
 FOLDER = Path(__file__).parents[1] / "workflow" / "schemas"
 CLASSES = {
     "config": "signstreams.config.workflow:WorkflowConfig",
@@ -29,19 +31,8 @@ def schema(name: str) -> str:
 
 def main() -> None:
     """Write the files, or with ``--check`` leave with code 2 when one is stale."""
-    if sys.argv[1:] not in ([], ["--check"]):
-        print(__doc__.strip())
-        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
-    stale = []
-    for name in CLASSES:
-        path = FOLDER / f"{name}.schema.json"
-        if sys.argv[1:] == ["--check"]:
-            stale += [path] if not path.exists() or path.read_text() != schema(name) else []
-        else:
-            path.write_text(schema(name))
-    for path in stale:
-        print(f"error: {path} is not in step with its config class; run scripts/export_schemas.py", file=sys.stderr)
-    sys.exit(2 if stale else 0)
+    texts = {FOLDER / f"{name}.schema.json": schema(name) for name in CLASSES}
+    write_or_check(texts, sys.argv[1:], source="its config class", script="export_schemas.py", doc=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import typing
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from signstreams.config.base import Flag, Section
-from signstreams.config.load import build, flag_name, leaves, split_setting, suggest, union_options
+from signstreams.config.base import Section
+from signstreams.config.describe import allows, flag_names, shown_default, type_name
+from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -83,11 +83,10 @@ class _Parser(argparse.ArgumentParser):
             section = key.rpartition(".")[0]
             if section not in groups:
                 groups[section] = self.add_argument_group(f"[{section}]" if section else "settings")
-            names = [f"--{flag_name(key)}", *_extra_names(field)]
-            default = "required" if field.is_required() else f"default: {_shown_default(field)}"
+            default = "required" if field.is_required() else f"default: {shown_default(field)}"
             _add_flag(
                 groups[section],
-                list(dict.fromkeys(names)),
+                flag_names(key, field),
                 key,
                 field,
                 f"{field.description or ''} ({default})".replace("%", "%%"),
@@ -108,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: str) -> None:
     options = {"dest": key, "default": argparse.SUPPRESS, "help": text}
-    if _allows(field.annotation, bool):
+    if allows(field.annotation, bool):
         group.add_argument(*names, nargs="?", const="true", metavar="true|false", **options)
         group.add_argument(
             *(f"--no-{name[2:]}" for name in names),
@@ -118,35 +117,7 @@ def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: st
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-    elif _allows(field.annotation, list) or _allows(field.annotation, tuple):
+    elif allows(field.annotation, list) or allows(field.annotation, tuple):
         group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
     else:
-        group.add_argument(*names, metavar=_type_name(field.annotation), **options)
-
-
-def _extra_names(field: FieldInfo) -> list[str]:
-    marks = list(field.metadata)
-    for option in typing.get_args(field.annotation):  # `Annotated[int, Flag(...)] | None` keeps the mark inside
-        marks += getattr(option, "__metadata__", ())
-    return [name for mark in marks if isinstance(mark, Flag) for name in mark.names]
-
-
-def _allows(annotation: Any, kind: type) -> bool:
-    return any(option is kind or typing.get_origin(option) is kind for option in union_options(annotation))
-
-
-def _shown_default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _type_name(annotation: Any) -> str:
-    names = []
-    for option in union_options(annotation):
-        if typing.get_origin(option) is typing.Literal:
-            names += [str(choice) for choice in typing.get_args(option)]
-        elif option is not type(None):
-            names.append(getattr(option, "__name__", str(option)).upper())
-    return "|".join(names)
+        group.add_argument(*names, metavar=type_name(field.annotation), **options)

@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from signstreams.config.compare import CompareConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.config.load import leaves
 from signstreams.engine.compare import compare
 from signstreams.engine.metrics import MetricsLog
 from signstreams.engine.overlay import COLORS, Panel, plot_overlay
@@ -152,7 +154,7 @@ def test_equal_names_are_told_apart_by_tags_or_else_by_place(make_run: MakeRun) 
 
 def test_time_adds_up_what_steps_took_and_epochs_hold_for_evaluations_too(make_run: MakeRun) -> None:
     pretraining = read_run(make_run("a", PRETRAINING))
-    translation = read_run(make_run("b", TRANSLATION, data={"batch_size": 8}, train={"accumulate_steps": 2}))
+    translation = read_run(make_run("b", TRANSLATION, data={"batch_size": 8}, optim={"accumulate_steps": 2}))
     for run, against, steps, expected in (
         (pretraining, "step", [10, 30], [10.0, 30.0]),
         (pretraining, "epoch", [5, 30], [0.5, 3.0]),
@@ -163,6 +165,11 @@ def test_time_adds_up_what_steps_took_and_epochs_hold_for_evaluations_too(make_r
         axis = axis_of(run, against)
         assert axis is not None
         assert axis(steps) == pytest.approx(expected)
+
+
+def test_the_settings_that_time_is_reckoned_from_are_those_of_the_training() -> None:
+    fields = dict(leaves(IntegrateConfig))
+    assert {"data.batch_size", "optim.accumulate_steps"} <= set(fields)
 
 
 def test_the_tables_tell_last_and_best_values_and_what_differs(make_run: MakeRun, tmp_path: Path) -> None:
@@ -210,6 +217,8 @@ def test_metrics_are_chosen_by_name_and_pattern_and_by_nothing_of_a_kind_unknown
     foreign = tmp_path / "foreign.jsonl"
     _write_log(foreign, [(1, {"acc": 0.5, "ppl": 3.0})])
     assert _row(_compare(tmp_path, foreign), "ppl", "foreign.jsonl") == ["3", "-", "-"]
+    both = [line.split()[0] for line in _compare(tmp_path, model, foreign) if line.startswith(("val/", "acc", "ppl"))]
+    assert len(both) == len(set(both)) and {"val/bleu_4", "acc", "ppl"} <= set(both)  # a panel a metric
 
 
 def test_a_tag_keeps_the_runs_that_have_it(make_run: MakeRun, tmp_path: Path) -> None:

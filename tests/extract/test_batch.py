@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from signstreams import workers
 from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract import batch
@@ -237,6 +238,6 @@ def test_a_killed_worker_is_explained(
         def shutdown(self, **kwargs: object) -> None:
             pass
 
-    monkeypatch.setattr(batch, "ProcessPoolExecutor", Killed)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Killed)
     with pytest.raises(UserError, match=r"a worker process was killed.*fewer --jobs"):
         extract_videos(config_for(folder, tmp_path / "c", num_jobs=2), detector=discs)

@@ -40,6 +40,20 @@ def test_people_and_texts_stay_out(finished: Any, project: Path, tmp_path: Path)
     assert "translation/predictions.csv" in release(finished, tmp_path / "release", project, predictions=True)
 
 
+def test_what_is_not_there_is_not_promised(finished: Any, project: Path, tmp_path: Path) -> None:
+    release(finished, tmp_path / "whole", project)
+    assert (
+        "--hand-right-backbone file::release/backbones/hand_r/backbone.pt" in (tmp_path / "whole/README.md").read_text()
+    )
+    (finished.work_dir / "multistream_v9" / "best.pt").unlink()
+    (finished.work_dir / "dino_hand_l" / "params.json").unlink()  # weights of another's
+    files = release(finished, tmp_path / "release", project)
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "backbones/hand_l/backbone.pt" in files and "| hand_l | – | – | – | – | – | – |" in text
+    assert not any(name.startswith("translation") for name in files)
+    assert "translat" not in text.lower()
+
+
 def test_metrics_are_thinned_but_for_probes(finished: Any, project: Path, tmp_path: Path) -> None:
     release(finished, tmp_path / "release", project, metrics_lines=20)
     lines = (tmp_path / "release/backbones/face/metrics.jsonl").read_text().splitlines()
@@ -61,6 +75,8 @@ def test_an_older_release_is_replaced_and_anything_else_is_not(finished: Any, pr
     (tmp_path / "release" / "stale.txt").write_text("of before")
     release(finished, tmp_path / "release", project)
     assert not (tmp_path / "release" / "stale.txt").exists()
+    (tmp_path / "release" / SUMS).unlink()  # as Snakemake does, whose output it is, before it runs the rule again
+    assert SUMS in release(finished, tmp_path / "release", project)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")

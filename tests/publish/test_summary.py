@@ -24,3 +24,12 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
     shutil.rmtree(finished.work_dir)
     shutil.rmtree(finished.root)
     assert [("not there yet" in line) for line in summarize(finished.root, finished.work_dir)] == [True] * 5
+
+
+def test_weights_alone_and_figures_that_are_not_finite_are_no_crash(finished: Any) -> None:
+    (finished.work_dir / "dino_face" / "params.json").unlink()
+    log = finished.work_dir / "dino_hand_r" / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"step": 2010, "train/loss_dino": null}\n')
+    _, face, _, _, hand_r, *_ = summarize(finished.root, finished.work_dir)
+    assert face.endswith(f"not there yet: {finished.work_dir / 'dino_face' / 'params.json'}")
+    assert hand_r.startswith("hand_r      loss – (ln K 5.54), teacher entropy 3.10 a crop, 5.50 a batch")

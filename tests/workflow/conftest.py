@@ -1,4 +1,4 @@
-"""The whole chain, run once on the tiny demo corpus, in a checkout whose path is as awkward as paths get."""
+"""A copy of the checkout whose path is as awkward as paths get, and a call of Snakemake in it."""
 
 from __future__ import annotations
 

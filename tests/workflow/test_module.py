@@ -59,8 +59,27 @@ def test_another_workflow_takes_our_rules_and_goes_on_from_their_files(importer:
 def test_all_of_our_rules_fit_into_another_workflow(importer: Path) -> None:
     planned = snakemake(importer, "signstreams_all", "--dry-run")
     assert planned.returncode == 0, planned.stderr
+    said = planned.stdout + planned.stderr
+    assert "not present in the Snakefile" not in said  # of local rules, by names that importing changes
     for rule in ("extract", "contract", "pretrain", "embed", "train", "evaluate", "overview"):
-        assert f"signstreams_{rule}" in planned.stdout + planned.stderr
+        assert f"signstreams_{rule}" in said
+
+
+def test_batches_which_a_module_cannot_plan_are_refused(importer: Path) -> None:
+    config = yaml.safe_load((importer / "config.yaml").read_text(encoding="utf-8"))
+    config["signstreams"]["extract"]["videos_per_job"] = 2
+    (importer / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    planned = snakemake(importer, "frames", "--dry-run")
+    assert planned.returncode == 2
+    (line,) = [line for line in planned.stderr.splitlines() if line.startswith("error: ")]
+    assert "extract.videos_per_job = 2" in line
+
+
+def test_rules_of_the_other_workflow_keep_the_strict_mode_of_bash(importer: Path) -> None:
+    with (importer / "Snakefile").open("a", encoding="utf-8") as file:
+        file.write('\n\nrule broken:\n    output: "broken.txt"\n    shell: "false | cat > {output}; touch {output}"\n')
+    assert snakemake(importer, "broken").returncode != 0
+    assert not (importer / "broken.txt").exists()
 
 
 def test_the_layout_is_that_of_the_catalogue(project: Path) -> None:

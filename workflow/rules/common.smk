@@ -38,6 +38,7 @@ ENVIRONMENT = PROJECT / "environment.yml"
 # where it is not on PATH (.venv/bin/snakemake). In the prefix, not in params: a moved checkout makes nothing stale.
 DEPLOYED = [str(method) for method in workflow.deployment_settings.deployment_method]
 PREFIX = (
+    "set -euo pipefail; "  # Snakemake's own prefix, which this one replaces, also for the rules of who imports ours
     # the package is found where it is not installed (a rule's conda environment), and the checkout wins where it is
     f"export PYTHONPATH={shlex.quote(str(PROJECT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}};"
     f" PYTHON={shlex.quote('python' if 'conda' in DEPLOYED else sys.executable)};"
@@ -189,6 +190,12 @@ with exit_on_user_error():
             " files; work in a folder that all machines share, and see 'Where the files lie' in docs/cluster.md"
         )
     CONFIG = check(WorkflowConfig, copy.deepcopy(config), "workflow config")
+    if CONFIG.extract.videos_per_job > 1 and getattr(workflow.modifier, "base_snakefile", None) is not None:
+        raise UserError(
+            f"extract.videos_per_job = {CONFIG.extract.videos_per_job}: batches are planned when a workflow starts, which"
+            " Snakemake lets no module do, expected 1 where another workflow imports these rules; run `snakemake"
+            " extract_all` in the checkout first, or leave it out"
+        )
     IS_DEMO = CONFIG.corpus.videos is None
     if IS_DEMO:
         from signstreams.demo.plan import video_ids

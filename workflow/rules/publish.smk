@@ -21,6 +21,7 @@ rule overview:
         report(WORK_DIR / "overview.html", caption="../report/overview.rst", category="Overview"),
     log:
         "logs/overview.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -41,6 +42,7 @@ rule release:
         WORK_DIR / "release" / "SHA256SUMS",
     log:
         "logs/release.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -62,13 +64,13 @@ rule report:
         WORK_DIR / "report.html",
     log:
         "logs/report.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
-        snakefile=workflow.main_snakefile,
         settings=lambda wildcards: SETTINGS_JSON,
     shell:
-        "exec 1> {log:q} 2>&1; settings=$(mktemp --suffix=.json); trap 'rm -f \"$settings\"' EXIT;"
+        "exec 1> {log:q} 2>&1; settings=$(mktemp); trap 'rm -f \"$settings\"' EXIT;"
         ' printf %s {params.settings:q} > "$settings";'
-        ' "$PYTHON" -m snakemake all --snakefile {params.snakefile:q} --workflow-profile none --nolock --quiet all'
+        ' "$PYTHON" -m snakemake all --snakefile "$SCRIPTS"/../Snakefile --workflow-profile none --nolock --quiet all'
         ' --configfile "$settings" --report {output:q}'

@@ -7,9 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Section
-from signstreams.config.kinds import Count, Positive, Ratio
-
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+from signstreams.config.kinds import Count, Positive, Range, Ratio
 
 
 class IbotConfig(Section):

@@ -12,13 +12,12 @@ from pydantic import Field, model_validator
 from signstreams.config.base import Flag, Section
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.ibot import IbotConfig
-from signstreams.config.kinds import Count, Positive, Prob
+from signstreams.config.kinds import Count, Positive, Prob, Range
 from signstreams.config.pretrain_run import CheckpointingConfig, InitConfig, MonitorConfig, OptimConfig
 from signstreams.errors import UserError
 from signstreams.streams import HAND_STREAMS, STREAMS
 
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Stream = Literal["face", "hand_l", "hand_r"]
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from signstreams.config.base import Section
 DEMO_ROOT = Path("data/demo")
 
 Settings = dict[str, str | int | float | bool | None]
+Gpus = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 class CorpusSection(Section):
@@ -42,6 +43,14 @@ class CorpusSection(Section):
         if self.videos is not None and self.root == DEMO_ROOT:
             raise ValueError(
                 f"videos is set, but root is still '{DEMO_ROOT}'; name a root for your corpus: data/<name>"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> CorpusSection:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction ({self.val_fraction}) and test_fraction ({self.test_fraction}) leave nothing for train"
             )
         return self
 
@@ -80,7 +89,7 @@ class PretrainSection(Section):
     """Config file of a stream; ``{stream}`` stands for its name."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
-    gpus: int | Literal["auto"] = "auto"
+    gpus: Gpus = "auto"
     """GPUs of one job, each with a process of its own. ``auto``: all that this machine has; 0: train on the CPU."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
@@ -106,7 +115,7 @@ class IntegrateSection(Section):
     """Config file of scripts/train_slt_multistream_v9.py."""
     set: Settings = {}
     """Single keys of that config; they win over the file."""
-    gpus: int | Literal["auto"] = "auto"
+    gpus: Gpus = "auto"
     """GPUs, each with a process of its own; 0: train on the CPU. ``auto``: 1 where this machine has one."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""

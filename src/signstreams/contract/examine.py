@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +12,10 @@ from signstreams.contract.inventory import SOURCE, Artifact, artifacts_of
 from signstreams.contract.loose import LOOSE_FIX, check_loose_video
 from signstreams.contract.records import VideoCheck
 from signstreams.contract.video import check_video, extract_command
-from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.progress import Progress
+from signstreams.workers import worker_processes
 
 
 @dataclass(frozen=True)
@@ -114,15 +111,9 @@ def _examine_each(
         for video in videos:
             yield _examine_or_recall(layout, video, config)
         return
-    # Fresh processes: OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            chunk = min(16, max(1, len(videos) // (4 * num_jobs)))
-            yield from pool.map(_Examiner(layout, config), videos, chunksize=chunk)
-        except BrokenProcessPool:
-            raise UserError(
-                f"a worker process was killed, perhaps for want of memory ({num_jobs} at once); use fewer --jobs"
-            ) from None
+    with worker_processes(num_jobs) as pool:
+        chunk = min(16, max(1, len(videos) // (4 * num_jobs)))
+        yield from pool.map(_Examiner(layout, config), videos, chunksize=chunk)
 
 
 @dataclass(frozen=True)

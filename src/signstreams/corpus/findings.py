@@ -13,6 +13,8 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 MAX_LINES = 10
 """Of more findings of one rule in one file, so many are printed; a last line counts the rest and names their rows."""
+MAX_ROWS = 100
+"""Of more rows in that line, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def lines(findings: Sequence[Finding]) -> list[str]:
         shown += [finding.line() for finding in group[:MAX_LINES]]
         if rest := group[MAX_LINES:]:
             rows = [str(finding.row) for finding in rest if finding.row is not None]
-            where = f" (rows {', '.join(rows)})" if rows else ""
+            where = f" (rows {few(rows, MAX_ROWS)})" if rows else ""
             shown.append(f"{rest[0].file}: {len(rest):,} more of the same{where} [{rest[0].rule}]")
     return shown
 

@@ -96,7 +96,7 @@ def _chosen(runs: list[Run], patterns: Sequence[str], problems: list[str]) -> li
     if not patterns:
         kinds = {run.kind for run in runs}
         wanted = [pattern for kind, shown in SHOWN.items() if kind in kinds for pattern in shown]
-        return [key for pattern in wanted for key in known if fnmatchcase(key, pattern)] or known
+        return list(dict.fromkeys(key for pattern in wanted for key in known if fnmatchcase(key, pattern))) or known
     chosen: list[str] = []
     for pattern in patterns:
         found = [key for key in known if fnmatchcase(key, pattern)]

@@ -124,15 +124,6 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def all_reduce_mean(tensor: torch.Tensor) -> torch.Tensor:
-    """Mean over all ranks, in place and without gradient; the tensor itself when alone."""
-    if is_distributed():
-        dist.all_reduce(tensor)
-        tensor /= dist.get_world_size()
-    return tensor
-
-
-@torch.no_grad()
 def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
     """Greatest value over all ranks, in place and without gradient; the tensor itself when alone."""
     if is_distributed():

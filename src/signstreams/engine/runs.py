@@ -153,7 +153,7 @@ def _seconds_a_step(run: Run) -> Curve:
         wait_s = run.curves.get("time/data_s", {})
         return {step: value + wait_s.get(step, 0.0) for step, value in work_s.items()}
     told = run.settings
-    clips = told.get("data.batch_size", 0) * told.get("train.accumulate_steps", 1) * told.get("world_size", 1)
+    clips = told.get("data.batch_size", 0) * told.get("optim.accumulate_steps", 1) * told.get("world_size", 1)
     rates = run.curves.get("train/clips_per_s", {})
     return {step: clips / rate for step, rate in rates.items() if rate > 0 and clips}
 

@@ -17,12 +17,12 @@ from signstreams.backbones.archs import ViTArch
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import UserError
 from signstreams.pretrain.choices import Choices
+from signstreams.pretrain.views import NUM_GLOBAL
 
 log = logging.getLogger(__name__)
 
 GB, GIB = 10**9, 2**30
 DEFAULT_FREE_BYTES = 5 * GB
-NUM_GLOBAL = 2
 COPIES_ON_DISK = 4  # last, the one before it, best, and the one being written
 TOKEN_FLOATS = 16  # kept for the backward pass per block and width: norms 4, q k v 3, attention 1, MLP 8
 SCORE_COPIES = 4  # scores, log-softmax, targets' product, gradient

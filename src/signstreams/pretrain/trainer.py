@@ -26,8 +26,8 @@ from signstreams.pretrain.masking import Masked
 from signstreams.pretrain.meters import Meters
 from signstreams.pretrain.network import build_network, update_teacher
 from signstreams.pretrain.probe import assignment_information, embed, feature_std, rank_me
+from signstreams.pretrain.views import NUM_GLOBAL
 
-NUM_GLOBAL = 2
 BETA_1 = 0.9
 HEAD_PATCHES = 16
 """Patches of a crop, at most, that the patches' own head is fitted to."""

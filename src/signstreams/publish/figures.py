@@ -10,6 +10,9 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json
 from signstreams.formats.layout import CorpusLayout
 
+PRETRAINED = ("backbone.pt", "params.json", "metrics.jsonl")
+"""What a pretraining leaves; its figures are read from these."""
+
 
 def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
     """Summary of the contract's report, with its verdict."""
@@ -20,8 +23,11 @@ def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
 
 
 def pretraining_figures(folder: Path) -> dict[str, Any] | None:
-    """Last value of each metric, ``params`` of the run, and ``knn`` where the truth is known."""
-    if not (folder / "backbone.pt").is_file():
+    """Last value of each metric, ``params`` of the run, and ``knn`` where the truth is known.
+
+    None also where weights lie there alone, such as another's. A value is None where it was not finite.
+    """
+    if not all((folder / name).is_file() for name in PRETRAINED):
         return None
     last: dict[str, Any] = {}
     for record in read_metrics(folder / "metrics.jsonl"):
@@ -35,6 +41,11 @@ def pretraining_figures(folder: Path) -> dict[str, Any] | None:
 def translation_figures(folder: Path) -> dict[str, Any] | None:
     """Content of scores.json."""
     return read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
+
+
+def rounded(value: float | None, digits: int = 2) -> str:
+    """A figure as people read it; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def thinned(path: Path, most: int) -> list[str]:

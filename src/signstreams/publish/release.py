@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
-from signstreams.publish.figures import contract_figures, pretraining_figures, thinned, translation_figures
+from signstreams.publish.figures import contract_figures, pretraining_figures, rounded, thinned, translation_figures
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
 
 SUMS = "SHA256SUMS"
+_VERSIONS = Path("environment", "versions.json")
 _BACKBONE_FILES = ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "curves.png", "knn.json")
 _MODEL_FILES = ("best.pt", "tokenizer.json", "gloss_vocabulary.json", "config.json", "scores.json", "curves.png")
-_FLAGS = {"face": "--face-backbone", "hand_l": "--hand-left-backbone", "hand_r": "--hand-right-backbone"}
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
@@ -57,7 +58,7 @@ def write_release(
         raise UserError(
             f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
         )
-    if folder.exists() and not (folder / SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
@@ -65,17 +66,18 @@ def write_release(
         for stream in backbones:
             _copy(work_dir / f"dino_{stream}", new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
         model = work_dir / "multistream_v9"
-        if (model / "best.pt").is_file():
+        has_model = (model / "best.pt").is_file()
+        if has_model:
             more = ("predictions.csv",) if predictions else ()
             _copy(model, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
-        write_json(new / "environment" / "versions.json", {**versions(), "commit": commit()})
+        write_json(new / _VERSIONS, {**versions(), "commit": commit()})
         write_json(new / "workflow.json", dict(settings))
         if (corpus := contract_figures(CorpusLayout(root))) is not None:
             write_json(new / "corpus.json", corpus)
-        write_text(new / "README.md", _readme(work_dir, backbones, corpus))
+        write_text(new / "README.md", _readme(work_dir, backbones, corpus, has_model=has_model))
         files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         write_text(new / SUMS, "".join(f"{sha256_file(new / path)}  {path.as_posix()}\n" for path in files))
         new.chmod(0o755)
@@ -98,13 +100,25 @@ def _put(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def _is_replaceable(folder: Path) -> bool:
+    """An older release or an empty folder. Snakemake removes the checksums, its output, before it makes them again."""
+    if not folder.is_dir():
+        return False
+    return (folder / SUMS).is_file() or (folder / _VERSIONS).is_file() or not any(folder.iterdir())
+
+
 def _exchange(new: Path, folder: Path, old: Path) -> None:
     if folder.exists():
         folder.replace(old)
-    new.replace(folder)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
 
 
-def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None) -> str:
+def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None, *, has_model: bool) -> str:
     lines = ["# A run of signstreams", ""]
     if corpus is not None:
         lines += [
@@ -117,8 +131,8 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         "| --- | --- | --: | --: | --: | --: | --: |",
     ]
     for stream in backbones:
-        lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}") or {}))
-    scores = translation_figures(work_dir / "multistream_v9")
+        lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}")))
+    scores = translation_figures(work_dir / "multistream_v9") if has_model else None
     if scores is not None:
         shown = [
             f"{name} {scores[key]:.1f}"
@@ -135,7 +149,7 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         "| folder | holds |",
         "| --- | --- |",
         "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
-        "| `translation/` | model, tokenizer, settings, scores, curves |",
+        *(["| `translation/` | model, tokenizer, settings, scores, curves |"] if has_model else []),
         "| `environment/` | versions and lock files |",
         f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
         "",
@@ -147,11 +161,7 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
         "```",
         "",
-        "Translate a video (from a checkout of signstreams; this folder as `release`):",
-        "",
-        "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
-        + "".join(f" \\\n        {flag} file::release/backbones/{name}/backbone.pt" for name, flag in _FLAGS.items()),
-        "",
+        *(_how_to_translate(backbones) if has_model else []),
         "Pictures of people are left out on purpose. Weights may still tell something of the people they were trained"
         " on: read the model cards, and release only what the signers agreed to.",
         "",
@@ -159,18 +169,28 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
     return "\n".join(lines)
 
 
-def _backbone_line(stream: str, figures: Mapping[str, Any]) -> str:
+def _how_to_translate(backbones: list[str]) -> list[str]:
+    flags = [f"--{BACKBONE_KEYS[stream].replace('_', '-')}" for stream in backbones]
+    given = zip(flags, backbones, strict=True)
+    return [
+        "Translate a video (from a checkout of signstreams; this folder as `release`):",
+        "",
+        "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
+        + "".join(f" \\\n        {flag} file::release/backbones/{stream}/backbone.pt" for flag, stream in given),
+        "",
+    ]
+
+
+def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
+    if figures is None:  # weights alone, as of another's run
+        return f"| {stream} |{' – |' * 6}"
     last, params = figures["last"], figures["params"]
     values = [
         params["architecture"],
         f"{params['data']['train_crops']:,}",
         f"{last['step']:,}",
-        _rounded(last.get("train/loss_dino")),
-        _rounded(params["ln_num_prototypes"]),
-        _rounded(last.get("probe/rankme")),
+        rounded(last.get("train/loss_dino")),
+        rounded(params["ln_num_prototypes"]),
+        rounded(last.get("probe/rankme")),
     ]
     return f"| {stream} | {' | '.join(values)} |"
-
-
-def _rounded(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.formats.layout import CorpusLayout
-from signstreams.publish.figures import contract_figures, pretraining_figures, translation_figures
+from signstreams.publish.figures import PRETRAINED, contract_figures, pretraining_figures, rounded, translation_figures
 from signstreams.streams import STREAMS
 
 
@@ -35,11 +35,15 @@ def _pretraining(stream: str, folder: Path) -> list[str]:
     name = f"{stream:<11}"
     figures = pretraining_figures(folder)
     if figures is None:
-        return [f"{name} not there yet: {folder / 'backbone.pt'}"]
+        absent = next(folder / file for file in PRETRAINED if not (folder / file).is_file())
+        return [f"{name} not there yet: {absent}"]
     last = figures["last"]
+    loss, of_crop, of_batch = (
+        rounded(last.get(key)) for key in ("train/loss_dino", "teacher/entropy_sample", "teacher/entropy_batch")
+    )
     lines = [
-        f"{name} loss {last['train/loss_dino']:.2f} (ln K {figures['params']['ln_num_prototypes']:.2f}),"
-        f" teacher entropy {last['teacher/entropy_sample']:.2f} a crop, {last['teacher/entropy_batch']:.2f} a batch;"
+        f"{name} loss {loss} (ln K {figures['params']['ln_num_prototypes']:.2f}),"
+        f" teacher entropy {of_crop} a crop, {of_batch} a batch;"
         f" {folder / 'backbone.pt'}, {folder / 'curves.png'}"
     ]
     if "knn" in figures:

@@ -1,0 +1,118 @@
+"""docs/configuration.md: every script's config and every key is on it, as a table that Markdown reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from signstreams.cli import parse
+from signstreams.config.base import Flag, Section
+from signstreams.config.describe import flag_names, takes
+from signstreams.config.load import leaves
+from signstreams.config.reference import CHAPTERS, Chapter, configuration_page, key_table
+
+TITLES = [chapter.title for chapter in CHAPTERS]
+NEEDED = {  # the least that a script must be told
+    "videos": ["a.mp4"],
+    "runs": ["a"],
+    "train_dir": ["face"],
+    "stream": ["face"],
+    "backbone": ["file::a.pt"],
+    "crops": ["hand_r"],
+    "ground_truth": ["truth"],
+    "output": ["a.png"],
+    "output_dir": ["out"],
+    "root": ["data"],
+    "features_dir": ["features"],
+}
+
+
+def split_row(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def chapter_text(chapter: Chapter) -> str:
+    return configuration_page().partition(f"\n## {chapter.title}\n")[2].partition("\n## ")[0]
+
+
+def test_every_script_with_a_config_has_its_chapter(project: Path) -> None:
+    found = {}
+    for path in (project / "scripts").glob("*.py"):
+        if match := re.search(r"\bparse\((\w+)", path.read_text(encoding="utf-8")):
+            found[path.stem] = match[1]
+    assert len(found) > 10
+    assert found == {script: chapter.model.__name__ for chapter in CHAPTERS for script in chapter.scripts}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=TITLES)
+def test_every_key_has_its_row_with_all_its_flags(chapter: Chapter) -> None:
+    rows = {cells[0]: cells for line in chapter_text(chapter).splitlines() if (cells := split_row(line))}
+    for key, field in leaves(chapter.model):
+        cells = rows[f"`{key}`"]
+        if chapter.scripts:
+            assert cells[1].replace("`", "").split() == flag_names(key, field)
+        assert len(cells) == 4 + bool(chapter.scripts), cells
+        assert cells[-1], f"{key} says nothing"
+        assert (cells[-2] == "**required**") == field.is_required()
+
+
+def test_the_index_leads_to_every_heading() -> None:
+    page = configuration_page()
+    headings = re.findall(r"^##+ (.*)$", page.partition("## Index")[2], re.MULTILINE)
+    targets = re.findall(r"\]\(#([^)]*)\)", page)
+    assert targets == [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert len(set(targets)) == len(targets)
+
+
+def test_what_a_field_takes_is_said_with_its_limits() -> None:
+    class Toy(Section):
+        count: Annotated[int, Field(ge=1), Flag("--short")] | None = None
+        share: float = Field(0.5, ge=0, lt=1)
+        both: list[float] = Field([0.0, 1.0], min_length=2, max_length=2)
+        choice: bool | Literal["auto"] = "auto"
+        paths: list[Path] = []
+
+    fields = Toy.model_fields
+    assert takes(fields["count"]) == "whole number, at least 1, or none"
+    assert flag_names("count", fields["count"]) == ["--count", "--short"]
+    assert takes(fields["share"]) == "number, at least 0, below 1"
+    assert takes(fields["both"]) == "list of numbers, 2 of them"
+    assert takes(fields["choice"]) == "true or false or `auto`"
+    assert takes(fields["paths"]) == "list of paths"
+
+
+def test_a_text_cannot_break_its_table() -> None:
+    class Odd(Section):
+        """Odd."""
+
+        key: str = "a|b"
+        """Files <video>.npz | x*y*z, in ``code`` <`a*b`>."""
+
+    (row,) = [line for line in key_table("", Odd, has_flags=True) if "`key`" in line]
+    assert split_row(row) == [
+        "`key`",
+        "`--key`",
+        "text",
+        r"`a\|b`",
+        r"Files &lt;video>.npz \| x\*y\*z, in `code` &lt;`a*b`>.",
+    ]
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter in CHAPTERS if chapter.scripts], ids=TITLES[1:])
+def test_a_printed_config_reads_back_as_a_file(
+    chapter: Chapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = [name for name, field in chapter.model.model_fields.items() if field.is_required()]
+    words = [word for name in required for word in (f"--{name.replace('_', '-')}", *NEEDED[name])]
+    if "stream" in required:  # embedding a stream of crops also asks for its backbone
+        words += ["--backbone", *NEEDED["backbone"]]
+    with pytest.raises(SystemExit) as left:
+        parse(chapter.model, [*words, "--print-config"])
+    assert left.value.code == 0
+    path = tmp_path / "printed.json"
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert parse(chapter.model, ["--config", str(path)]) == parse(chapter.model, words)

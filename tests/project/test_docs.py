@@ -1,0 +1,91 @@
+"""docs/troubleshooting.md quotes what the code really says; docs/extending.md shows code that runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from signstreams.contract.rules import RULES
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
+TROUBLESHOOTING = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+MIN_LETTERS = 12
+"""A quote of ours has a piece of so many letters at least, or it would be found anywhere."""
+
+
+def quotes() -> list[str]:
+    """Code spans that begin as our messages do."""
+    return re.findall(r"`((?:error|warning): [^`]+|(?:WARNING|INFO) [^`]+|waiting for [^`]+)`", TROUBLESHOOTING)
+
+
+def said() -> str:
+    """All texts in library, scripts, rules and Makefile; what a message fills in is a line break."""
+    texts = []
+    for path in [*(PROJECT / "src").rglob("*.py"), *(PROJECT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(part.value if isinstance(part, ast.Constant) else "\n" for part in node.values)  # type: ignore[misc]
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%(\.\d)?[sdfg]", "\n", node.value))
+    texts.append((PROJECT / "Makefile").read_text(encoding="utf-8"))
+    for path in (PROJECT / "workflow" / "rules").glob("*.smk"):
+        joined = re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))  # strings over several lines
+        texts.append(re.sub(r"\{[^{}]*\}", "\n", joined))
+    return "\n\n".join(texts)
+
+
+SAID = said()
+
+
+def pieces(quote: str) -> list[str]:
+    """What a quote says between its <...>, without the kind of the line."""
+    text = re.sub(r"^(error: |warning: |WARNING |INFO )", "", quote)
+    return [piece for piece in re.split(r"<[^>]*>", text) if re.search(r"[a-z]{2}", piece)]
+
+
+def is_said(piece: str, most_parts: int = 3) -> bool:
+    """Whether the code has this text, in one string or in a few that it puts one after the other."""
+    if piece in SAID:
+        return True
+    longest = next(end for end in range(len(piece), -1, -1) if piece[:end] in SAID)
+    return longest > 0 and most_parts > 1 and is_said(piece[longest:], most_parts - 1)
+
+
+@pytest.mark.parametrize("quote", quotes())
+def test_a_quoted_message_is_one_that_the_code_has(quote: str) -> None:
+    found = pieces(quote)
+    assert max(len(piece) for piece in found) >= MIN_LETTERS, "quote more of it"
+    missing = [piece for piece in found if not is_said(piece)]
+    assert not missing
+
+
+def test_a_message_that_nobody_says_is_noticed() -> None:
+    assert len(quotes()) > 50
+    assert not is_said(pieces("error: <folder>: the moon is in the way; wait for the sun")[0])
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_link_into_a_page_leads_to_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        other = (page.parent / target).resolve() if target else page
+        assert anchor in anchors(other), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_rules_that_it_explains_are_rules() -> None:
+    section = TROUBLESHOOTING.partition("\n## The contract\n")[2].partition("\n## ")[0]
+    named = [name for line in section.splitlines() for name in re.findall(r"`([a-z]+\.[a-z_]+)`", line.split(" | ")[0])]
+    assert len(named) > 10
+    assert set(named) <= set(RULES)
