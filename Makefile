@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python; done))
 
-.PHONY: demo test test-slurm test-faults lint audit lock clean-demo
+.PHONY: headless demo test test-slurm test-faults lint audit lock clean-demo
 .DELETE_ON_ERROR:
 
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form. --no-deps:
@@ -23,7 +23,16 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) --no-print-directory headless
 	@touch $@
+
+# MediaPipe's OpenCV has windows and wants libGL, which a bare server lacks; its twin without windows is the same for us.
+headless:
+	@echo "OpenCV finds no graphics library here: taking its build without windows"
+	@$(BIN)/python -m pip uninstall --quiet --yes opencv-contrib-python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		"opencv-contrib-python-headless==$$(sed -n 's/^opencv-contrib-python==\([0-9.]*\).*/\1/p' requirements.lock)"
+	@$(BIN)/python -c "import cv2, mediapipe"
 
 demo: $(VENV)/installed
 	@echo "about ten minutes on two cores; what a job is doing now: tail -f logs/<rule>/*.log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import random
 from pathlib import Path
 
 import pytest
@@ -64,16 +63,6 @@ def test_a_folder_and_an_absent_file_are_told_apart(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "absent.pt")
-
-
-def test_generators_go_on_where_they_were_saved(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    random.seed(1)
-    checkpoint.save(tmp_path / "rng.pt", checkpoint.rng_state())
-    first = (torch.rand(3), random.random())
-    checkpoint.restore_rng(checkpoint.load(tmp_path / "rng.pt"))
-    assert torch.equal(torch.rand(3), first[0])
-    assert random.random() == first[1]
 
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,28 +79,6 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(f"{path}: is truncated or no checkpoint ({reason})") from error
-
-
-def rng_state() -> dict[str, Any]:
-    """State of PyTorch's global generators and Python's, as tensors and plain numbers.
-
-    NumPy's global generator is not among them: our code draws from generators of its own (`seeding.numpy_rng`).
-    """
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [int(version), torch.tensor(internal, dtype=torch.int64), gauss],
-    }
-
-
-def restore_rng(state: dict[str, Any]) -> None:
-    """Put the global generators back to what `rng_state` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal.tolist()), gauss))
 
 
 def _keep(path: Path, target: Path) -> None:

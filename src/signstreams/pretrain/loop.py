@@ -194,13 +194,12 @@ class Loop:
         self._last_save_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: the trainer's state, the fingerprint, the global generators."""
+        """What a checkpoint holds: trainer, fingerprint, health so far; no generators, since seeds are derived from steps."""
         return {
             "trainer": self.trainer.state_dict(),
             "fingerprint": {"config": self.fingerprint.config, "data": self.fingerprint.data},
             "watch": self.watch.state_dict(),
             "best": self.best,
-            "rng": checkpoint.rng_state(),
         }
 
     def _leave_if_asked(self, stop: StopRequest, step_s: float) -> None:
