@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 HEAD_DIM = 64  # of every architecture here
 TABLE_CLASS_TOKENS = 1
@@ -95,7 +96,9 @@ def resolve(
         "num_registers": num_registers,
         "layer_scale_init": layer_scale_init,
     }
-    changes = {key: value for key, value in given.items() if value is not None and value != getattr(arch, key)}
+    changes: dict[str, Any] = {
+        key: value for key, value in given.items() if value is not None and value != getattr(arch, key)
+    }
     if arch.is_dinov2:
         shape_changes = sorted(set(changes) - {"layer_scale_init"})
         if shape_changes:

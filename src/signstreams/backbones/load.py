@@ -55,7 +55,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to class tokens (B, D)."""
-        return self.model(images)
+        tokens: Tensor = self.model(images)
+        return tokens
 
     @property
     def num_layers(self) -> int:
@@ -66,7 +67,8 @@ class Backbone(nn.Module):
         """Normalised images (B, 3, H, W) to the class token of every block, (B, L, D), the last one last."""
         if isinstance(self.model, VisionTransformer):
             return self.model.layer_tokens(images)
-        return self.model(images)[:, None]
+        tokens: Tensor = self.model(images)
+        return tokens[:, None]
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
@@ -215,7 +217,7 @@ def _from_timm(name: str) -> Backbone:
     import timm
 
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0)  # with more than an nn.Module declares
     except RuntimeError as error:
         raise UserError(
             f"backbone 'timm::{name}': {' '.join(str(error).split())[:200]}; see timm.list_models()"

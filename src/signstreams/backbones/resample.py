@@ -20,4 +20,5 @@ def resize_patch_embed(weight: Tensor, patch_px: int) -> Tensor:
     resized = F.interpolate(basis, size=(patch_px, patch_px), mode="bicubic", antialias=True, align_corners=False)
     matrix = resized.reshape(old_px**2, patch_px**2)  # row: where one old pixel goes
     kernel = weight.double().flatten(2) @ torch.linalg.pinv(matrix).T  # (D, C, q * q)
-    return kernel.unflatten(2, (patch_px, patch_px)).to(weight.dtype)
+    found: Tensor = kernel.unflatten(2, (patch_px, patch_px))
+    return found.to(weight.dtype)

@@ -149,12 +149,15 @@ class VisionTransformer(nn.Module):
             places.append(rows // num_patches * tokens + before + rows % num_patches)
         return _joined(places)
 
-    def _run(self, block: Block, x: Tensor, sizes: Sizes | None = None, rows: Tensor | None = None) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, sizes: Sizes | None = None, rows: Tensor | None = None) -> Tensor:
+        assert isinstance(block, Block)
         drop = block.draw_drop(x, sizes)
         if self.checkpoint_activations and torch.is_grad_enabled():
             # the block draws nothing itself, so no state of a random generator has to be kept
-            return checkpoint(block, x, sizes, drop, rows, use_reentrant=False, preserve_rng_state=False)
-        return block(x, sizes, drop, rows)
+            x = checkpoint(block, x, sizes, drop, rows, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = block(x, sizes, drop, rows)
+        return x
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, 0], x[:, 1 + self.arch.num_registers :]
@@ -173,6 +176,7 @@ class VisionTransformer(nn.Module):
         """
         for name, parameter in self.named_parameters():
             if name.endswith("gamma"):
+                assert self.arch.layer_scale_init is not None
                 parameter.fill_(self.arch.layer_scale_init)
             elif name == "mask_token" or name.endswith("bias"):
                 parameter.zero_()
@@ -269,7 +273,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        return self.proj(self.attend(x))
+        out: Tensor = self.proj(self.attend(x))
+        return out
 
     def attend(self, x: Tensor, sizes: Sizes | None = None) -> Tensor:
         """`forward` without its last layer; or packed (T, D) to (T, D) with the ``sizes`` of its groups."""
@@ -295,7 +300,8 @@ class Attention(nn.Module):
                     x = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
         else:
             x = F.scaled_dot_product_attention(q, k, v)  # (B, H, N, D / H)
-        return x.transpose(1, 2).reshape(batch, tokens, width // 3)
+        out: Tensor = x.transpose(1, 2)
+        return out.reshape(batch, tokens, width // 3)
 
 
 class Mlp(nn.Module):
@@ -308,7 +314,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class LayerScale(nn.Module):
@@ -323,7 +330,7 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     """Along the first dimension; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

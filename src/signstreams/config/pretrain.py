@@ -291,7 +291,7 @@ class PretrainConfig(Section):
         named = {path.name for path in self.train_dir if path.name in STREAMS}
         if self.stream is None and len(named) > 1:
             raise UserError(f"train_dir: found folders of {' and '.join(sorted(named))}, expected one stream a run")
-        stream = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
+        stream: str | None = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
         if stream is None:
             raise UserError(
                 f"train_dir '{self.train_dir[0]}': the folder's name is no stream, expected one of"

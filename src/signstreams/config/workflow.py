@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Section
-from signstreams.streams import STREAMS
 
 DEMO_ROOT = Path("data/demo")
 
@@ -137,7 +136,7 @@ class WorkflowConfig(Section):
     corpus: CorpusSection = CorpusSection()
     work_dir: Path = Path("work_dirs")
     """Folder of the trained models."""
-    streams: list[Literal["face", "hand_l", "hand_r"]] = Field(list(STREAMS), min_length=1)
+    streams: list[Literal["face", "hand_l", "hand_r"]] = Field(["face", "hand_l", "hand_r"], min_length=1)
     """Streams whose backbones ``pretrain_all`` makes."""
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats
 from signstreams.contract import rules
-from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, keypoint_pieces
 from signstreams.formats.landmarks import NUM_POSE, POSE
 from signstreams.streams import BoxState
@@ -38,7 +39,7 @@ class PointSurvey:
         self._examples = [""] * len(self.KINDS)
         self.num_frames = self.num_pose_frames = 0
 
-    def add(self, points: np.ndarray) -> None:
+    def add(self, points: Floats) -> None:
         """Look at the next frames (T', J, 3), the 33 body points first."""
         for kind, wrong in enumerate(_wrong_points(points, self._limits)):  # (T', J) each
             if not wrong.any():
@@ -52,7 +53,7 @@ class PointSurvey:
         self.num_frames += len(points)
         self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
 
-    def findings(self, of: tuple[rules.Rule, ...], name: str, fix: str) -> list[Finding]:
+    def findings(self, of: tuple[Rule, ...], name: str, fix: str) -> list[Finding]:
         """Breaches of the rules for finite, half missing and out of range."""
         counts = zip(of, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
         return [
@@ -88,7 +89,7 @@ def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
     return survey.findings((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name, fix)
 
 
-def _wrong_points(points: np.ndarray, limits: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, Flags, Flags]:
     """(T, J) each: points that are not finite, half missing, out of range."""
     x, y, confidence = np.moveaxis(points, -1, 0)  # (T, J) each
     finite = np.isfinite(points).all(axis=-1)
@@ -139,18 +140,18 @@ def _check_track(
     ]
 
 
-def _is_sane(box: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
+def _is_sane(box: Floats, size_px: tuple[int, int] | None) -> Flags:
     """(T,) whether a box (T, 4) is finite, square, of positive size and touches the frame."""
     with np.errstate(invalid="ignore"):
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-        sane = np.isfinite(box).all(axis=1) & (width > 0) & (height > 0)
+        sane: Flags = np.isfinite(box).all(axis=1) & (width > 0) & (height > 0)
         sane &= np.abs(width - height) <= np.maximum(SQUARE_PX, SQUARE_RATIO * height)
         if size_px is not None:
             sane &= (box[:, 0] < size_px[0]) & (box[:, 1] < size_px[1]) & (box[:, 2] > 0) & (box[:, 3] > 0)
     return sane
 
 
-def _frames(wrong: np.ndarray) -> str:
+def _frames(wrong: Flags) -> str:
     return f"frames {few([int(frame) for frame in np.flatnonzero(wrong)])}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.contract import ContractConfig
 from signstreams.contract import rules
 from signstreams.contract.records import VideoCheck
@@ -22,7 +23,7 @@ DECLARED_S, DECLARED_RATIO = 0.5, 0.05
 
 
 def check_clips(
-    clips: Sequence[Clip], check: VideoCheck, times_s: np.ndarray | None, config: ContractConfig
+    clips: Sequence[Clip], check: VideoCheck, times_s: Floats | None, config: ContractConfig
 ) -> tuple[list[Finding], dict[str, int]]:
     """Check spans and declared numbers.
 
@@ -50,11 +51,12 @@ def check_clips(
     return findings, num_frames
 
 
-def read_times(path: Path) -> np.ndarray | None:
+def read_times(path: Path) -> Floats | None:
     """(T,) times of the frames, without the rest of the tracks; None when they cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["times_s"]
+            times_s: Floats = file["times_s"]
+            return times_s
     except (*READ_ERRORS, KeyError, zipfile.BadZipFile):
         return None
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from signstreams.contract import rules
 from signstreams.contract.inventory import Artifact
-from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.crops import parse_crop_name
 from signstreams.ids import shown
 
@@ -31,7 +31,7 @@ _DIRECTORY_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 76
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
 Item = TypeVar("Item")
-Report = Callable[[rules.Rule, str], None]
+Report = Callable[[Rule, str], None]
 
 
 @dataclass
@@ -59,7 +59,7 @@ def check_archive(
     """
     check = ArchiveCheck()
 
-    def report(rule: rules.Rule, found: str) -> None:
+    def report(rule: Rule, found: str) -> None:
         check.findings.append(rule.breach(name, found, fix))
 
     try:
@@ -98,7 +98,7 @@ def check_loose(
     """
     check = ArchiveCheck()
 
-    def report(rule: rules.Rule, found: str) -> None:
+    def report(rule: Rule, found: str) -> None:
         check.findings.append(rule.breach(name, found, fix))
 
     crops = []

@@ -12,7 +12,7 @@ from signstreams.contract.clips import META
 from signstreams.contract.inventory import ENDINGS, PLAIN, PROCESSED, Inventory
 from signstreams.contract.records import VideoCheck
 from signstreams.corpus.corpus import Corpus
-from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.findings import Finding, Severity, few
 from signstreams.corpus.gloss import Gloss, GlossVocabulary
 from signstreams.ids import shown
 from signstreams.streams import STREAMS
@@ -68,7 +68,7 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
         findings.append(rules.QUARANTINE_FRACTION.breach(PROCESSED, found, fix))
     for stream in STREAMS:
         if usable and not any(check.num_crops(stream) for check in usable):
-            severity = "error" if stream in config.required_streams else "warning"
+            severity: Severity = "error" if stream in config.required_streams else "warning"
             fix = "check that signers are in the picture, lit and large enough; without crops it cannot be pretrained"
             place = f"{PROCESSED}/{stream}"
             findings.append(rules.EMPTY_STREAM.breach(place, "no crop in the whole corpus", fix, severity=severity))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Array
 from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
 from signstreams.contract.crops import check_loose
@@ -109,7 +110,7 @@ def _name(artifact: Artifact, video_id: str) -> str:
     return f"{PROCESSED}/{artifact.kind}/" + (f"{video_id}_f*.jpg" if artifact.is_loose else artifact.names[0])
 
 
-def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> np.ndarray | None:
+def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> Array | None:
     """pose (T, L, 3) or keypoints (T, L, 3) with what is wrong in them; None when they cannot be read."""
     of = {
         "pose": (rules.POSE_READABLE, rules.POSE_FINITE, rules.POSE_RANGE, "pose (T, 3L)"),
@@ -149,7 +150,7 @@ def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> 
     return values
 
 
-def _load(path: Path, kind: str) -> np.ndarray:
+def _load(path: Path, kind: str) -> Array:
     if path.suffix == PLAIN:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(values, np.ndarray):
@@ -161,7 +162,8 @@ def _load(path: Path, kind: str) -> np.ndarray:
             raise ValueError(f"has no array '{kind}' (found {', '.join(file.files) or 'none'})")
         if kind == "pose" and "pose_norm" in file.files and str(file["pose_norm"]) != POSE_NORM:
             raise ValueError(f"pose_norm is '{file['pose_norm']}', expected '{POSE_NORM}'")
-        return file[kind]
+        array: Array = file[kind]
+        return array
 
 
 def check_loose_corpus(

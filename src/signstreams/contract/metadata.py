@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.contract import rules
 from signstreams.corpus.findings import Finding, few
 from signstreams.formats.metadata import VideoMetadata
@@ -63,7 +64,7 @@ def _spans(spans_s: Sequence[tuple[float, float]]) -> str:
     return f"the spans {few(wrong)}" if wrong else ""
 
 
-def check_times(value: VideoMetadata, times_s: np.ndarray, name: str, fix: str) -> list[Finding]:
+def check_times(value: VideoMetadata, times_s: Floats, name: str, fix: str) -> list[Finding]:
     """Frames lie in the spans that were extracted, before the end, and follow each other at the recorded rate.
 
     Args:

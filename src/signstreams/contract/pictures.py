@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from signstreams.array_types import Pixels
 from signstreams.contract.records import STATE_NAMES
 from signstreams.formats.arrays import Tracks, read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops, parse_crop_name
@@ -155,14 +156,14 @@ def _preview(path: Path) -> str:
     return ""
 
 
-def _decoded(data: bytes) -> np.ndarray | None:
+def _decoded(data: bytes) -> Pixels | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # a size that no picture has
         return None
 
 
-def _uri(image: np.ndarray) -> str:
+def _uri(image: Pixels) -> str:
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -25,7 +25,7 @@ from signstreams.contract.crops import ArchiveCheck, check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
 from signstreams.contract.metadata import check_metadata, check_times
 from signstreams.contract.records import STATE_NAMES, FileRecord, VideoCheck
-from signstreams.corpus.findings import Finding
+from signstreams.corpus.findings import Finding, Rule
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
@@ -164,7 +164,7 @@ class _VideoChecker:
         self._record_files(sums, archives)
         return self.check
 
-    def _read(self, kind: str, read: Callable[[Path], Value], rule: rules.Rule) -> Value | None:
+    def _read(self, kind: str, read: Callable[[Path], Value], rule: Rule) -> Value | None:
         if kind not in self.artifacts:
             return None
         path = self.artifacts[kind].path
@@ -177,7 +177,7 @@ class _VideoChecker:
             self._report(rule, kind, text)
             return None
 
-    def _report(self, rule: rules.Rule, kind: str, found: str, fix: str | None = None) -> None:
+    def _report(self, rule: Rule, kind: str, found: str, fix: str | None = None) -> None:
         self.check.findings.append(rule.breach(self.names[kind], found, fix or self.fix))
 
     def _take_metadata(self, metadata: VideoMetadata, sums: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.demo.hand import hand_points
 from signstreams.demo.motion import HandMotion, Motion
 from signstreams.demo.plan import HEIGHT_PX, WIDTH_PX
@@ -39,10 +40,10 @@ class Limb:
         size: Hand length, px.
     """
 
-    shoulder: np.ndarray
-    elbow: np.ndarray
-    hand: np.ndarray
-    palmar: np.ndarray
+    shoulder: Floats
+    elbow: Floats
+    hand: Floats
+    palmar: Floats
     scale: float
     size: float
 
@@ -66,14 +67,14 @@ class Camera:
         unit_px = signer.unit_px * rng.uniform(0.97, 1.03)
         return cls(unit_px, WIDTH_PX / 2 + rng.uniform(-16, 16), 2.02 * unit_px + rng.uniform(22, 34))
 
-    def project(self, points: np.ndarray) -> np.ndarray:
+    def project(self, points: Floats) -> Floats:
         """(..., 3) units to (..., 3) px; z keeps its meaning, in px."""
         scale = self.unit_px * self.zoom(points[..., 2:])
         shift = np.array([self.x_px - WIDTH_PX / 2, self.y_px - HEIGHT_PX / 2]) / self.unit_px
         flat = (points[..., :2] + shift) * scale + np.array([WIDTH_PX / 2, HEIGHT_PX / 2])
         return np.concatenate([flat, points[..., 2:] * scale], -1)
 
-    def zoom(self, z: np.ndarray) -> np.ndarray:
+    def zoom(self, z: Floats) -> Floats:
         """How much larger a thing appears at depth ``z`` (units) than at the shoulders."""
         return CAMERA_DISTANCE / (CAMERA_DISTANCE - z)
 
@@ -93,7 +94,7 @@ def limb(motion: Motion, frame: int, side: int, signer: Signer, camera: Camera) 
     return Limb(place[0], place[1], place[2:], local.palmar * mirror, scale, scale * signer.hand_length)
 
 
-def _reach(shoulder: np.ndarray, wrist: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _reach(shoulder: Floats, wrist: Floats) -> tuple[Floats, Floats]:
     """Wrist, moved within the arm's reach, and the elbow, down and to the outside."""
     way = wrist - shoulder
     distance = float(np.clip(np.linalg.norm(way), UPPER_ARM - FOREARM + 0.05, UPPER_ARM + FOREARM - 0.02))

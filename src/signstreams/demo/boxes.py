@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from signstreams.array_types import Array, Floats
 from signstreams.demo.head import EYE, FACE_BOTTOM, FACE_TOP
 from signstreams.streams import HAND_STREAMS
 
 
-def true_boxes(truth: Mapping[str, np.ndarray], face_scale: float, hand_scale: float) -> dict[str, np.ndarray]:
+def true_boxes(truth: Mapping[str, Array], face_scale: float, hand_scale: float) -> dict[str, Floats]:
     """Square boxes as extraction defines them: the middle of the points, their larger extent times a scale.
 
     Args:
@@ -28,7 +29,7 @@ def true_boxes(truth: Mapping[str, np.ndarray], face_scale: float, hand_scale: f
     return boxes
 
 
-def _face(truth: Mapping[str, np.ndarray], scale: float) -> np.ndarray:
+def _face(truth: Mapping[str, Array], scale: float) -> Floats:
     """From the eyes, which fix place, size and roll of the head."""
     names = [str(name) for name in truth["body_names"]]
     left, right = (truth["body"][:, names.index(f"{side}_eye")].astype(float) for side in ("left", "right"))  # (T, 2)

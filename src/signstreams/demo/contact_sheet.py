@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.demo.backdrop import backdrop
 from signstreams.demo.body import Camera
 from signstreams.demo.figure import Figure
@@ -47,7 +48,7 @@ def write_contact_sheet(path: Path, seed: int) -> None:
     write_bytes(path, data.tobytes())
 
 
-def _frame(signer: Signer, gloss: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _frame(signer: Signer, gloss: str, seed: int) -> tuple[Pixels, Floats]:
     """Picture in the middle of a sign, and the (21, 2) px of the hand that signs."""
     sign = PlannedSign(gloss, _START, _START + _LENGTH)
     clip = PlannedClip("sheet", Sentence((gloss,), gloss), 0, sign.end + _START, (sign,))
@@ -58,7 +59,7 @@ def _frame(signer: Signer, gloss: str, seed: int) -> tuple[np.ndarray, np.ndarra
     return image, truth.limbs[0 if signer.left_handed else 1].hand[:, :2]
 
 
-def _hand(signer: Signer, gloss: str, name: str, seed: int) -> np.ndarray:
+def _hand(signer: Signer, gloss: str, name: str, seed: int) -> Pixels:
     image, points = _frame(signer, gloss, seed)
     middle, half = (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0).max() * 0.66
     x0, y0 = np.round(middle - half).astype(int)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Pixels
 from signstreams.demo.body import LEFT, RIGHT, Camera, Limb, limb
 from signstreams.demo.hand import FINGER_RADII, THUMB_RADII
 from signstreams.demo.head import MIDDLE, Expression, Head
@@ -39,9 +41,9 @@ class FrameTruth:
     """
 
     limbs: tuple[Limb, Limb]
-    face: np.ndarray
-    occluded: np.ndarray
-    outside: np.ndarray
+    face: Floats
+    occluded: Flags
+    outside: Flags
 
 
 class Figure:
@@ -53,7 +55,7 @@ class Figure:
         background: (H, W, 3) uint8 RGB.
     """
 
-    def __init__(self, signer: Signer, camera: Camera, background: np.ndarray) -> None:
+    def __init__(self, signer: Signer, camera: Camera, background: Pixels) -> None:
         self._signer, self._camera, self._background = signer, camera, background
         skin, shirt = np.array(signer.skin, float), np.array(signer.shirt, float)
         self._colors = np.tile(skin, (_NUM_PARTS, 2, 1))
@@ -66,7 +68,7 @@ class Figure:
         self._head = Head(signer, camera.unit_px)
         self._torso = self._draw_torso()
 
-    def draw(self, motion: Motion, frame: int) -> tuple[np.ndarray, FrameTruth]:
+    def draw(self, motion: Motion, frame: int) -> tuple[Pixels, FrameTruth]:
         """(H, W, 3) uint8 RGB, and what it shows."""
         image = self._background.copy()
         unit = self._camera.unit_px
@@ -80,7 +82,8 @@ class Figure:
             float(motion.lids[frame]),
         )
         face_points = self._head.paint(image, middle + sway, float(motion.head[frame, 2]), face)
-        limbs = tuple(limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
+        left, right = (limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
+        limbs = (left, right)
         nearer = RIGHT if limbs[RIGHT].hand[:, 2].mean() > limbs[LEFT].hand[:, 2].mean() else LEFT
         self._paint_limb(image, limbs[1 - nearer])
         cover = self._paint_limb(image, limbs[nearer])
@@ -92,12 +95,12 @@ class Figure:
         occluded[1 - nearer] = cover[rows, columns].mean() > OCCLUDED_RATIO
         return image, FrameTruth(limbs, face_points, occluded, beyond.mean(-1) > OUTSIDE_RATIO)
 
-    def _draw_torso(self) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_torso(self) -> tuple[Pixels, Pixels]:
         """RGB and coverage of neck and torso, `_MARGIN_PX` wider than the picture on every side."""
         unit, build = self._camera.unit_px, self._signer.build
         patch = Patch(-_MARGIN_PX, -_MARGIN_PX, WIDTH_PX + 2 * _MARGIN_PX, HEIGHT_PX + 2 * _MARGIN_PX)
 
-        def at(x: float, y: float, z: float) -> np.ndarray:
+        def at(x: float, y: float, z: float) -> Floats:
             return np.array([self._camera.x_px + x * unit, self._camera.y_px + y * unit, z * unit])
 
         wide = 0.5 + 0.5 * build
@@ -130,20 +133,24 @@ class Figure:
         )
         return patch.shade(self._colors)
 
-    def _paint_torso(self, image: np.ndarray, sway: np.ndarray) -> None:
+    def _paint_torso(self, image: Pixels, sway: Floats) -> None:
         rgb, alpha = self._torso
         whole = np.floor(sway).astype(int)
-        matrix = np.float32([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]])
+        matrix = np.array([[1, 0, sway[0] - whole[0]], [0, 1, sway[1] - whole[1]]], np.float32)
         top = max(int(self._camera.y_px - self._camera.unit_px), 0)
         left = max(int(self._camera.x_px - _TORSO_HALF_WIDTH * self._camera.unit_px), 0)
         width = int(2 * _TORSO_HALF_WIDTH * self._camera.unit_px) + 2 * _MARGIN_PX
         window = (slice(top, None), slice(left, left + width))
         rgb, alpha = rgb[window], alpha[window]
-        options = {"dsize": alpha.shape[::-1], "flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+        options: dict[str, Any] = {
+            "dsize": alpha.shape[::-1],
+            "flags": cv2.INTER_LINEAR,
+            "borderMode": cv2.BORDER_REPLICATE,
+        }
         rgb, alpha = cv2.warpAffine(rgb, matrix, **options), cv2.warpAffine(alpha, matrix, **options)
         paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX + left, int(whole[1]) - _MARGIN_PX + top)
 
-    def _paint_limb(self, image: np.ndarray, arm: Limb) -> np.ndarray:
+    def _paint_limb(self, image: Pixels, arm: Limb) -> Flags:
         """Draw sleeve, forearm and hand; (H, W) bool of the picture that they cover."""
         cover = np.zeros(image.shape[:2], bool)
         for patch, palmar in (self._sleeve(arm), self._hand(arm)):
@@ -177,7 +184,7 @@ class Figure:
         """Half the sleeve's thickness in px, ``share`` of the way from elbow to wrist."""
         return (0.205 - 0.04 * share) * self._camera.unit_px * self._signer.build
 
-    def _hand(self, arm: Limb) -> tuple[Patch | None, np.ndarray]:
+    def _hand(self, arm: Limb) -> tuple[Patch | None, Floats]:
         size, points = arm.size, arm.hand
         wrist = points[0]
         cuff = arm.elbow + (wrist - arm.elbow) * self._signer.sleeve
@@ -189,7 +196,7 @@ class Figure:
             return None, palmar
         side = points[5] - points[17]
         side = side / max(np.linalg.norm(side), 1e-6) * size
-        thick = (0.11 + 0.04 * min(np.linalg.norm(wrist - cuff) / size, 1.0)) * size
+        thick = (0.11 + 0.04 * min(float(np.linalg.norm(wrist - cuff)) / size, 1.0)) * size
         thick = min(thick, self._sleeve_radius(self._signer.sleeve) - 0.055 * size)
         for offset in (-0.05, 0.05):
             patch.capsule(cuff + offset * side, wrist + offset * side, thick, 0.108 * size, _ARM, blend=0.1 * size)
@@ -215,7 +222,7 @@ class Figure:
         return patch, palmar
 
     @staticmethod
-    def _finger(patch: Patch, arm: Limb, joints: tuple[int, ...], radii: np.ndarray, blend: float) -> None:
+    def _finger(patch: Patch, arm: Limb, joints: tuple[int, ...], radii: Floats, blend: float) -> None:
         size, points = arm.size, arm.hand
         for number in range(len(joints) - 1):
             start, end = points[joints[number]], points[joints[number + 1]]
@@ -237,7 +244,7 @@ class Figure:
         patch.capsule(bed, end, radii[-1] * 0.72 * size, radii[-1] * 0.7 * size, _NAIL)
 
 
-def _patch_around(points: np.ndarray, margin: float, *, oversampling: int = 2) -> Patch | None:
+def _patch_around(points: Floats, margin: float, *, oversampling: int = 2) -> Patch | None:
     """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when all is beyond it."""
     low = np.maximum(np.floor(points[:, :2].min(0) - margin).astype(int), 0)
     high = np.minimum(np.ceil(points[:, :2].max(0) + margin).astype(int), (WIDTH_PX, HEIGHT_PX))

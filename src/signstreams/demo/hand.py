@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.demo.lexicon import HANDSHAPES
 
 KNUCKLES = np.array([[0.15, 0.47], [0.045, 0.5], [-0.065, 0.475], [-0.165, 0.42]])
@@ -44,11 +45,11 @@ class HandPoints:
         palmar: (21, 3) unit vectors: where the inner side of the bone that ends in the point faces.
     """
 
-    points: np.ndarray
-    palmar: np.ndarray
+    points: Floats
+    palmar: Floats
 
 
-def hand_points(angles: np.ndarray, frame: np.ndarray) -> HandPoints:
+def hand_points(angles: Floats, frame: Floats) -> HandPoints:
     """Points relative to the wrist.
 
     Args:
@@ -82,7 +83,7 @@ def hand_points(angles: np.ndarray, frame: np.ndarray) -> HandPoints:
     return HandPoints(points @ frame, palmar @ frame)
 
 
-def _shape(thumb: tuple[float, float, float, float], *fingers: tuple[float, float, float, float]) -> np.ndarray:
+def _shape(thumb: tuple[float, float, float, float], *fingers: tuple[float, float, float, float]) -> Floats:
     return np.array([*thumb, *(angle for finger in fingers for angle in finger)])
 
 
@@ -95,7 +96,7 @@ _OUT = (0.95, 0.1, 0.0, -0.1)  # thumb stretched to the side
 _BESIDE = (0.42, 0.12, 0.12, 0.1)  # thumb along the hand
 _OVER = (0.6, 0.75, 0.75, 0.7)  # thumb across bent fingers
 
-_ANGLES: dict[str, np.ndarray] = {
+_ANGLES: dict[str, Floats] = {
     "rest": _shape((0.6, 0.35, 0.2, 0.25), *((0.35 + 0.06 * k, 0.4, 0.25, 0.06 - 0.05 * k) for k in range(4))),
     "flat": _shape(_BESIDE, *(_straight(s) for s in (0.0, 0.0, 0.0, 0.02))),
     "spread": _shape(_OUT, *(_straight(s) for s in (0.26, 0.06, -0.16, -0.4))),

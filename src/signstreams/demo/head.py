@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.demo.signers import Signer
 from signstreams.demo.surface import Patch, paint
 
@@ -61,7 +62,7 @@ class Head:
         self._chin_shadow()
         self._blush()
 
-    def paint(self, image: np.ndarray, at: np.ndarray, roll: float, expression: Expression) -> np.ndarray:
+    def paint(self, image: Pixels, at: Floats, roll: float, expression: Expression) -> Floats:
         """Draw onto ``image`` (H, W, 3) with the head's middle at ``at`` (2,) px.
 
         Returns:
@@ -82,21 +83,22 @@ class Head:
         small = cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(alpha, matrix, size, flags=cv2.INTER_LINEAR)
         paint(image, small, alpha, int(corner[0]), int(corner[1]))
-        return at + (self._points(expression) * (self._unit / _DETAIL)) @ turn.T
+        points: Floats = (self._points(expression) * (self._unit / _DETAIL)) @ turn.T
+        return at + points
 
     @staticmethod
     def _lips(expression: Expression) -> tuple[float, float]:
         """Half the width of the mouth and half its opening, in units."""
         return 0.165 * (1 + 0.28 * expression.mouth_wide), 0.085 * expression.mouth_open
 
-    def _points(self, expression: Expression) -> np.ndarray:
+    def _points(self, expression: Expression) -> Floats:
         half, gap = self._lips(expression)
         x, y = _MOUTH
         mouth = [(x + half, y), (x - half, y), (x, y - gap * 0.6 - 0.035), (x, y + gap * 1.4 + 0.045)]
         return np.array([_NOSE, EYE, (-EYE[0], EYE[1]), *mouth])
 
     def _model(self, patch: Patch) -> None:
-        def at(x: float, y: float, z: float) -> np.ndarray:
+        def at(x: float, y: float, z: float) -> Floats:
             return np.array([self._middle[0] + x * self._unit, self._middle[1] + y * self._unit, z * self._unit])
 
         def ball(x: float, y: float, z: float, rx: float, ry: float, rz: float, part: int, blend: float = 0.0) -> None:
@@ -179,20 +181,20 @@ class Head:
                 mixed = self._rgb[window] * (1 + soft * (np.array(tint) - 1))
                 self._rgb[window] = np.clip(mixed, 0, 255).astype(np.uint8)
 
-    def _fill(self, rgb: np.ndarray, points: list[tuple[float, float]] | np.ndarray, color: tuple[float, ...]) -> None:
+    def _fill(self, rgb: Pixels, points: list[tuple[float, float]] | Floats, color: tuple[float, ...]) -> None:
         at = (self._middle + np.asarray(points) * self._unit) * (1 << _SHIFT)
         cv2.fillPoly(rgb, [at.round().astype(np.int32)], color, cv2.LINE_AA, _SHIFT)
 
-    def _disc(self, rgb: np.ndarray, x: float, y: float, rx: float, ry: float, color: tuple[float, ...]) -> None:
+    def _disc(self, rgb: Pixels, x: float, y: float, rx: float, ry: float, color: tuple[float, ...]) -> None:
         turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         self._fill(rgb, np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], -1), color)
 
-    def _line(self, rgb: np.ndarray, points: np.ndarray, width: float, color: tuple[float, ...]) -> None:
+    def _line(self, rgb: Pixels, points: Floats, width: float, color: tuple[float, ...]) -> None:
         at = ((self._middle + points * self._unit) * (1 << _SHIFT)).round().astype(np.int32)
         thickness = max(1, round(width * self._unit))
         cv2.polylines(rgb, [at], False, color, thickness, cv2.LINE_AA, _SHIFT)
 
-    def _eyes(self, rgb: np.ndarray, expression: Expression) -> None:
+    def _eyes(self, rgb: Pixels, expression: Expression) -> None:
         skin = np.array(self._signer.skin, float)
         arch = np.linspace(-1, 1, 13)
         lift = 0.05 * expression.brows
@@ -219,7 +221,7 @@ class Head:
         for side in (-1, 1):
             self._disc(rgb, side * 0.042, _NOSE[1] + 0.025, 0.024, 0.013, tuple(skin * (0.42, 0.34, 0.32)))
 
-    def _mouth(self, rgb: np.ndarray, expression: Expression) -> None:
+    def _mouth(self, rgb: Pixels, expression: Expression) -> None:
         half, gap = self._lips(expression)
         x, y = _MOUTH
         arch = np.linspace(-1, 1, 17)
@@ -239,7 +241,7 @@ class Head:
             self._fill(rgb, np.concatenate([inner_top[3:-3], teeth[3:-3][::-1]]), (226, 220, 210))
         self._line(rgb, inner_top, 0.012, (84, 36, 38))
 
-    def _glasses(self, rgb: np.ndarray) -> None:
+    def _glasses(self, rgb: Pixels) -> None:
         turn = np.linspace(0, 2 * np.pi, 33)
         for side in (-1, 1):
             ring = np.stack([side * 0.2 + 0.15 * np.cos(turn), 0.0 + 0.115 * np.sin(turn)], -1)

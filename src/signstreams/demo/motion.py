@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from signstreams.array_types import Floats, Ints
 from signstreams.demo.hand import ANGLES
 from signstreams.demo.lexicon import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Sign, Vector
 from signstreams.demo.plan import FPS, PlannedVideo
@@ -36,10 +37,10 @@ class HandMotion:
         handshape: (T,) int16 id, or `NO_HANDSHAPE`.
     """
 
-    palm: np.ndarray
-    frame: np.ndarray
-    angles: np.ndarray
-    handshape: np.ndarray
+    palm: Floats
+    frame: Floats
+    angles: Floats
+    handshape: Ints
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ class Motion:
 
     signing: HandMotion
     other: HandMotion
-    mouth: np.ndarray
-    brows: np.ndarray
-    lids: np.ndarray
-    sway: np.ndarray
-    head: np.ndarray
+    mouth: Floats
+    brows: Floats
+    lids: Floats
+    sway: Floats
+    head: Floats
 
 
-def minimum_jerk(t: np.ndarray) -> np.ndarray:
+def minimum_jerk(t: Floats) -> Floats:
     """Share of the way at the share ``t`` of the time, 0..1: no speed and no acceleration at either end."""
     return t * t * t * (10 - 15 * t + 6 * t * t)
 
@@ -113,7 +114,7 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
 class _Track:
     """Keyframed movement of one hand: still where nothing is said."""
 
-    def __init__(self, num_frames: int, rest: tuple[np.ndarray, tuple[Vector, Vector]]) -> None:
+    def __init__(self, num_frames: int, rest: tuple[Floats, tuple[Vector, Vector]]) -> None:
         self._rest = rest
         self.palm = np.tile(rest[0], (num_frames, 1))
         self.turn = np.tile(_quaternion(hand_frame(*rest[1])), (num_frames, 1))
@@ -126,11 +127,11 @@ class _Track:
         start: int,
         end: int,
         handshape: int,
-        place: np.ndarray,
+        place: Floats,
         orientation: tuple[Vector, Vector],
-        offset: Callable[[np.ndarray], np.ndarray],
-        jitter: np.ndarray,
-        tilt: np.ndarray,
+        offset: Callable[[Floats], Floats],
+        jitter: Floats,
+        tilt: Floats,
     ) -> None:
         """Move there from frame ``before`` on, sign from ``start`` to ``end``, and stay."""
         fingers, palm = orientation
@@ -149,7 +150,7 @@ class _Track:
         self.palm[start:], self.turn[start:] = place, turn
         self.angles[start:], self.handshape[start:] = ANGLES[_REST], _REST
 
-    def _approach(self, before: int, start: int, palm: np.ndarray, turn: np.ndarray, handshape: int) -> None:
+    def _approach(self, before: int, start: int, palm: Floats, turn: Floats, handshape: int) -> None:
         if start <= before:
             return
         first = max(before - 1, 0)
@@ -171,7 +172,7 @@ class _Track:
         return HandMotion(palm, _rotation(self.turn), angles, self.handshape)
 
 
-def hand_frame(fingers: Vector | np.ndarray, palm: Vector | np.ndarray) -> np.ndarray:
+def hand_frame(fingers: Vector | Floats, palm: Vector | Floats) -> Floats:
     """(3, 3) rows: thumb side, finger direction, palm normal of the left hand; made orthonormal."""
     f = np.asarray(fingers, float) / np.linalg.norm(fingers)
     p = np.asarray(palm, float) - f * (f @ np.asarray(palm, float))
@@ -179,16 +180,16 @@ def hand_frame(fingers: Vector | np.ndarray, palm: Vector | np.ndarray) -> np.nd
     return np.stack([np.cross(f, p), f, p])
 
 
-def _signing_pose(sign: Sign) -> tuple[int, np.ndarray, tuple[Vector, Vector]]:
+def _signing_pose(sign: Sign) -> tuple[int, Floats, tuple[Vector, Vector]]:
     return HANDSHAPES.index(sign.handshape), np.array(PLACES[sign.place]), ORIENTATIONS[sign.orientation]
 
 
-def _offset(sign: Sign) -> Callable[[np.ndarray], np.ndarray]:
+def _offset(sign: Sign) -> Callable[[Floats], Floats]:
     """Share of the movement (N,) to the way gone from the place (N, 3)."""
 
-    def path(t: np.ndarray) -> np.ndarray:
+    def path(t: Floats) -> Floats:
         still, turn = np.zeros_like(t), 2 * np.pi * t
-        paths = {
+        paths: dict[str, Callable[[], tuple[Floats, Floats, Floats]]] = {
             "tap": lambda: (-0.11 * (1 - np.cos(2 * turn)), still, -0.05 * (1 - np.cos(2 * turn))),
             "push": lambda: (-0.14 * t, -0.1 * t, 0.45 * t),
             "circle": lambda: (0.2 * (np.cos(1.25 * turn) - 1), 0.2 * np.sin(1.25 * turn), still),
@@ -203,23 +204,26 @@ def _offset(sign: Sign) -> Callable[[np.ndarray], np.ndarray]:
     return path
 
 
-def _no_offset(t: np.ndarray) -> np.ndarray:
+def _no_offset(t: Floats) -> Floats:
     return np.zeros((len(t), 3))
 
 
-def _drift(time_s: np.ndarray, rng: np.random.Generator, rate_hz: float) -> np.ndarray:
+def _drift(time_s: Floats, rng: np.random.Generator, rate_hz: float) -> Floats:
     """(T,) slow wandering of about unit size: three sines with random rates and phases."""
     rates, phases = rate_hz * rng.uniform(0.6, 1.4, 3), rng.uniform(0, 2 * np.pi, 3)
-    return np.sin(2 * np.pi * time_s[:, None] * rates + phases).sum(axis=1) * 0.6
+    waves: Floats = np.sin(2 * np.pi * time_s[:, None] * rates + phases)  # (T, 3)
+    drift: Floats = waves.sum(axis=1)
+    return drift * 0.6
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+def _smooth(values: Floats, width: int) -> Floats:
     """Mean over ``width`` frames along the first axis, ends repeated."""
     padded = np.pad(values, [(width // 2, width // 2), *[(0, 0)] * (values.ndim - 1)], mode="edge")
-    return np.mean([padded[shift : shift + len(values)] for shift in range(width)], axis=0)
+    smooth: Floats = np.mean([padded[shift : shift + len(values)] for shift in range(width)], axis=0)
+    return smooth
 
 
-def _blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+def _blinks(num_frames: int, rng: np.random.Generator) -> Floats:
     lids = np.zeros(num_frames)
     frame = int(rng.integers(10, 60))
     while frame < num_frames:
@@ -230,7 +234,7 @@ def _blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
     return lids
 
 
-def _quaternion(rotation: np.ndarray) -> np.ndarray:
+def _quaternion(rotation: Floats) -> Floats:
     """(4,) w, x, y, z of a (3, 3) rotation (Shepperd 1978: the largest component first)."""
     m = rotation
     squares = np.array(
@@ -248,11 +252,11 @@ def _quaternion(rotation: np.ndarray) -> np.ndarray:
         (m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], squares[2], m[1, 2] + m[2, 1]),
         (m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], squares[3]),
     )
-    quaternion = np.array(rows[largest])
-    return quaternion / np.linalg.norm(quaternion)
+    quaternion: Floats = np.array(rows[largest])
+    return quaternion / float(np.linalg.norm(quaternion))
 
 
-def _rotation(quaternion: np.ndarray) -> np.ndarray:
+def _rotation(quaternion: Floats) -> Floats:
     """(T, 3, 3) rotations of (T, 4) unit quaternions."""
     w, x, y, z = quaternion.T
     rows = [
@@ -263,7 +267,7 @@ def _rotation(quaternion: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def _slerp(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _slerp(start: Floats, end: Floats, share: Floats) -> Floats:
     """(N, 4) rotations between two, the short way; share (N, 1)."""
     cos = float(start @ end)
     if cos < 0:
@@ -271,4 +275,5 @@ def _slerp(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
     angle = np.arccos(min(cos, 1.0))
     if angle < 1e-4:
         return np.repeat(end[None], len(share), axis=0)
-    return (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+    between: Floats = (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+    return between

@@ -156,7 +156,8 @@ def plan(size: str, seed: int) -> DemoPlan:
     for split, count in zip(split_of_video, num_clips, strict=True):
         wanted[split] += count
     chosen = {split: iter(group) for split, group in _choose_sentences(rng, spec, wanted).items()}
-    videos, splits = [], {split: [] for split in spec.num_videos}
+    videos: list[PlannedVideo] = []
+    splits: dict[str, list[str]] = {split: [] for split in spec.num_videos}
     for number, (split, count) in enumerate(zip(split_of_video, num_clips, strict=True)):
         video = _video(
             rng, f"demo_{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)]
@@ -192,7 +193,7 @@ def _choose_sentences(rng: random.Random, spec: SizeSpec, wanted: Counter[str]) 
 
 def _take(pool: list[Sentence], count: int, counts: Counter[str]) -> list[Sentence]:
     """Remove ``count`` sentences from ``pool``, each time the one with the rarest glosses among the next forty."""
-    taken = []
+    taken: list[Sentence] = []
     while len(taken) < count and pool:
         best = max(pool[:40], key=lambda s: sum((1 + counts[gloss]) ** -3 for gloss in s.glosses) / len(s.glosses))
         pool.remove(best)

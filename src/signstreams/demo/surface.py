@@ -11,6 +11,8 @@ import math
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
+
 NOTHING = np.float32(-1e4)
 _LIGHT = np.array([-0.42, -0.62, 0.66], np.float32) / np.float32(np.linalg.norm([-0.42, -0.62, 0.66]))
 _FILL = np.array([0.75, -0.1, 0.65], np.float32) / np.float32(np.linalg.norm([0.75, -0.1, 0.65]))
@@ -37,8 +39,8 @@ class Patch:
 
     def capsule(
         self,
-        start: np.ndarray,
-        end: np.ndarray,
+        start: Floats,
+        end: Floats,
         start_radius: float,
         end_radius: float,
         part: int,
@@ -74,7 +76,7 @@ class Patch:
         self._merge(window, height, part, blend * self._oversampling, tone)
 
     def ellipsoid(
-        self, center: np.ndarray, radii: tuple[float, float, float], part: int, *, blend: float = 0.0, turn: float = 0.0
+        self, center: Floats, radii: tuple[float, float, float], part: int, *, blend: float = 0.0, turn: float = 0.0
     ) -> None:
         """An ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
         c = self._local(center)
@@ -90,13 +92,13 @@ class Patch:
         height = np.where(room > 0, c[2] + rz * np.sqrt(np.maximum(room, 0.0)), NOTHING).astype(np.float32)
         self._merge(window, height, part, blend * self._oversampling, None)
 
-    def cut(self, at: np.ndarray, direction: np.ndarray) -> None:
+    def cut(self, at: Floats, direction: Floats) -> None:
         """Take away what lies behind ``at``, seen along ``direction``, in the picture plane; both (3,)."""
         p = self._local(at)
         behind = (self._x - p[0]) * float(direction[0]) + (self._y - p[1]) * float(direction[1]) < 0
         self.z[behind], self.part[behind] = NOTHING, 0
 
-    def shade(self, colors: np.ndarray, *, palmar: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def shade(self, colors: Floats, *, palmar: Floats | None = None) -> tuple[Pixels, Pixels]:
         """Colours and coverage.
 
         Args:
@@ -145,19 +147,17 @@ class Patch:
         rgb = small[..., :3] / np.maximum(alpha, 1e-3)[..., None]
         return np.clip(rgb, 0, 255).astype(np.uint8), np.ascontiguousarray(alpha)
 
-    def _local(self, point: np.ndarray) -> np.ndarray:
+    def _local(self, point: Floats) -> Floats:
         return (np.asarray(point, np.float32) - np.array([self.x0, self.y0, 0], np.float32)) * np.float32(
             self._oversampling
         )
 
-    def _window(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice] | None:
+    def _window(self, low: Floats, high: Floats) -> tuple[slice, slice] | None:
         x0, y0 = max(int(low[0]) - 1, 0), max(int(low[1]) - 1, 0)
         x1, y1 = min(int(high[0]) + 2, self.z.shape[1]), min(int(high[1]) + 2, self.z.shape[0])
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def _merge(
-        self, window: tuple[slice, slice], height: np.ndarray, part: int, blend: float, tone: np.ndarray | None
-    ) -> None:
+    def _merge(self, window: tuple[slice, slice], height: Floats, part: int, blend: float, tone: Floats | None) -> None:
         below = self.z[window]
         higher = height > below
         if blend:
@@ -169,7 +169,7 @@ class Patch:
         self.tone[window][higher] = 1.0 if tone is None else tone[higher]
 
 
-def paint(image: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, x0: int, y0: int) -> None:
+def paint(image: Pixels, rgb: Pixels, alpha: Pixels, x0: int, y0: int) -> None:
     """Lay ``rgb`` (H, W, 3) over ``image`` where ``alpha`` (H, W) says so; what leaves the image is cut off."""
     cut = _overlap(image, alpha.shape, x0, y0)
     if cut is None:
@@ -181,7 +181,7 @@ def paint(image: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, x0: int, y0: in
     )
 
 
-def darken(image: np.ndarray, alpha: np.ndarray, x0: int, y0: int, strength: float) -> None:
+def darken(image: Pixels, alpha: Pixels, x0: int, y0: int, strength: float) -> None:
     """Darken ``image`` under ``alpha`` (H, W): a soft shadow."""
     cut = _overlap(image, alpha.shape, x0, y0)
     if cut is None:
@@ -192,7 +192,7 @@ def darken(image: np.ndarray, alpha: np.ndarray, x0: int, y0: int, strength: flo
 
 
 def _overlap(
-    image: np.ndarray, shape: tuple[int, int], x0: int, y0: int
+    image: Pixels, shape: tuple[int, ...], x0: int, y0: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
     left, top = max(x0, 0), max(y0, 0)
     right, bottom = min(x0 + shape[1], image.shape[1]), min(y0 + shape[0], image.shape[0])

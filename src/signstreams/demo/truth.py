@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Array
 from signstreams.demo.body import LEFT, RIGHT
 from signstreams.demo.figure import FrameTruth
 from signstreams.demo.head import POINTS
@@ -43,9 +44,7 @@ BODY_NAMES = (
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def truth_arrays(
-    video: PlannedVideo, signer: Signer, motion: Motion, frames: Sequence[FrameTruth]
-) -> dict[str, np.ndarray]:
+def truth_arrays(video: PlannedVideo, signer: Signer, motion: Motion, frames: Sequence[FrameTruth]) -> dict[str, Array]:
     """Everything that the file holds, by name."""
     hands = np.stack([[limb.hand[:, :2] for limb in frame.limbs] for frame in frames])  # (T, 2, 21, 2)
     joints = np.stack(
@@ -55,7 +54,7 @@ def truth_arrays(
     mouth = face[:, [POINTS.index("mouth_left"), POINTS.index("mouth_right")]].mean(axis=1, keepdims=True)
     occluded = np.stack([frame.occluded for frame in frames])  # (T, 2)
     outside = np.stack([frame.outside for frame in frames])
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Array] = {
         "body": np.concatenate([face, joints, hands[:, :, 0], mouth], axis=1).astype(np.float32),
         "body_names": np.array(BODY_NAMES),
         "hand_names": np.array(HAND_NAMES),
@@ -86,7 +85,7 @@ def truth_arrays(
     return arrays
 
 
-def write_truth(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+def write_truth(path: str | Path, arrays: dict[str, Array]) -> None:
     """Write an npz without pickles; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

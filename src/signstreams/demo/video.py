@@ -7,6 +7,7 @@ import hashlib
 import cv2
 import numpy as np
 
+from signstreams.array_types import Array, Pixels
 from signstreams.demo.backdrop import backdrop
 from signstreams.demo.body import Camera
 from signstreams.demo.figure import Figure, FrameTruth
@@ -54,7 +55,7 @@ def render_video(layout: CorpusLayout, video: PlannedVideo, seed: int, progress:
     write_truth(layout.ground_truth(video.video_id), truth_arrays(video, signer, motion, frames))
 
 
-def _with_noise(image: np.ndarray, fields: np.ndarray, number: int) -> np.ndarray:
+def _with_noise(image: Pixels, fields: Pixels, number: int) -> Array:
     """Sensor noise: one of few fields, shifted from frame to frame."""
     field = np.roll(fields[number % len(fields)], (37 * number) % HEIGHT_PX, axis=0)
     return cv2.add(image, field, dtype=cv2.CV_8U)

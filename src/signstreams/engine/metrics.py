@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +33,7 @@ class MetricsLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def log(self, record: dict[str, float | int | str | None], step: int) -> None:
+    def log(self, record: Mapping[str, float | int | str | None], step: int) -> None:
         """Write one line at once; a number that is not finite becomes null, which JSON can hold."""
         line = {"step": step}
         line.update({name: _plain(value) for name, value in record.items()})

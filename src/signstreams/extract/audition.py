@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.people import HEAD_UNITS, MIN_RELATIVE_SIZE, Face, FaceFinder, Person, link
 from signstreams.extract.region import Box, blank_others, signing_box
 from signstreams.extract.solutions import QuietStderr, solution_class
@@ -31,7 +32,7 @@ _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 
 
 Spans = Sequence[tuple[float, float]]
-Run = list[tuple[float, np.ndarray]]
+Run = list[tuple[float, Pixels]]
 """Time and image of frames that follow each other."""
 _Moment = tuple[float, list[Face], list[float]]
 """Time, faces, and of each the speed of the hands."""
@@ -139,7 +140,7 @@ class _BodyFinder:
             before, before_s = wrists, time_s
         return float(np.median(speeds)) if speeds else 0.0
 
-    def _wrists(self, image: np.ndarray, box: Box, face: Face, others: Sequence[Face], index: int) -> np.ndarray | None:
+    def _wrists(self, image: Pixels, box: Box, face: Face, others: Sequence[Face], index: int) -> Floats | None:
         """(2, 3) x, y from the middle of the shoulders, px, and visibility; None when the person is not found."""
         x0, y0, x1, y1 = box
         part = blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others)

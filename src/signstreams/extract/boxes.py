@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats
 from signstreams.config.extract import BoxConfig
 from signstreams.extract.faces import outline
 from signstreams.formats import landmarks
@@ -54,12 +55,12 @@ class Observation(NamedTuple):
         visibility: (S,) mean visibility of the body points used for `anchored`; 0 where NaN.
     """
 
-    detected: np.ndarray
-    anchored: np.ndarray
-    visibility: np.ndarray
+    detected: Floats
+    anchored: Floats
+    visibility: Floats
 
 
-def observe(keypoints: np.ndarray, width_px: int, height_px: int, config: BoxConfig) -> Observation:
+def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig) -> Observation:
     """Boxes of one frame.
 
     Args:
@@ -94,19 +95,19 @@ def observe(keypoints: np.ndarray, width_px: int, height_px: int, config: BoxCon
     return Observation(detected, anchored, visibility)
 
 
-def box_around(points: np.ndarray, scale: float, min_extent_px: float = 0.0) -> np.ndarray:
+def box_around(points: Floats, scale: float, min_extent_px: float = 0.0) -> Floats:
     """(3,) square box around (N, 2) points: their middle, and ``scale`` times their larger extent."""
     low, high = points.min(axis=0), points.max(axis=0)
     return np.append((low + high) / 2, max((high - low).max(), min_extent_px, 1.0) * scale)
 
 
-def corners(boxes: np.ndarray) -> np.ndarray:
+def corners(boxes: Floats) -> Floats:
     """(..., 3) centre and side to (..., 4) x0, y0, x1, y1."""
     half = boxes[..., 2:] / 2
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
 
 
-def head_from_body(points: np.ndarray, present: np.ndarray) -> tuple[np.ndarray | None, float]:
+def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float]:
     """Where the face is as far as any body point of the head tells, however faint.
 
     Args:
@@ -128,7 +129,7 @@ def head_from_body(points: np.ndarray, present: np.ndarray) -> tuple[np.ndarray 
     return np.append((low + high) / 2, extent_px), unit_px
 
 
-def _body_unit(points: np.ndarray, confidence: np.ndarray) -> float:
+def _body_unit(points: Floats, confidence: Floats | Flags) -> float:
     """Half the shoulder distance, px; a body that is turned away keeps the one that its head says. 0 without a body."""
     unit_px = 0.0
     for pair, ratio in ((_SHOULDERS, 0.5), (_EARS, EAR_TO_UNIT)):
@@ -137,7 +138,7 @@ def _body_unit(points: np.ndarray, confidence: np.ndarray) -> float:
     return unit_px
 
 
-def _face_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
+def _face_anchor(points: Floats, unit_px: float) -> Floats:
     """(3,) centre and extent of the face, from nose, six eye points, ears and mouth."""
     eyes, ears, mouth = points[1:7].mean(axis=0), points[7:9], points[9:].mean(axis=0)
     ears_px = float(np.linalg.norm(ears[0] - ears[1]))
@@ -146,7 +147,7 @@ def _face_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
     return np.append((eyes + mouth) / 2 + FACE_CENTRE_ABOVE * (eyes - mouth), extent_px)
 
 
-def _face_anchor_of_coco(points: np.ndarray, unit_px: float) -> np.ndarray:
+def _face_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
     """(3,) likewise, from nose, eyes and ears."""
     nose, eyes, ears = points[0], points[1:3], points[3:]
     extent_px = max(
@@ -158,7 +159,7 @@ def _face_anchor_of_coco(points: np.ndarray, unit_px: float) -> np.ndarray:
     return np.append(middle + FACE_CENTRE_BELOW * (nose - middle), extent_px)
 
 
-def _hand_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
+def _hand_anchor(points: Floats, unit_px: float) -> Floats:
     """(3,) centre and extent of a hand, from wrist, index and pinky of the body.
 
     The knuckle of the middle finger lies between the latter two. MediaPipe looks for hands from the same points
@@ -170,7 +171,7 @@ def _hand_anchor(points: np.ndarray, unit_px: float) -> np.ndarray:
     return np.append(wrist + HAND_CENTRE_ALONG * (knuckle - wrist), extent_px)
 
 
-def _hand_anchor_of_coco(points: np.ndarray, unit_px: float) -> np.ndarray:
+def _hand_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
     """(3,) likewise, from wrist and elbow: a hand goes on where the forearm ends."""
     wrist, elbow = points
     forearm_px = float(np.linalg.norm(wrist - elbow))

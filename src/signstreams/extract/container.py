@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import cv2
@@ -15,9 +16,13 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 
+from signstreams.array_types import Pixels
 from signstreams.extract.packets import WITHOUT_PTS, Keyframe, PacketTable
 from signstreams.extract.sampling import Timed
 from signstreams.extract.source import UnreadableVideoError, add_note, check_size
+
+if TYPE_CHECKING:
+    Packet = av.Packet[av.VideoStream]  # generic in its stubs alone
 
 _EARLY_END_S = 0.5  # declared and decoded end may differ by a few frames without anything being lost
 _MIN_JUMP_FRAMES = 24
@@ -61,7 +66,8 @@ class ContainerSource:
             if last_s is not None and time_s <= last_s:
                 num_dropped += 1
                 continue
-            duration_s = float(frame.duration * frame.time_base) if frame.duration else step_s
+            tick = frame.time_base
+            duration_s = float(frame.duration * tick) if frame.duration and tick is not None else step_s
             yield Timed(time_s, duration_s, (index, frame))
             last_s, end_s = time_s, time_s + duration_s
             if time_s > stop_s:
@@ -75,7 +81,7 @@ class ContainerSource:
         if declared_s is not None and end_s < declared_s - _EARLY_END_S:
             self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
-    def image(self, frame: av.VideoFrame) -> np.ndarray:
+    def image(self, frame: av.VideoFrame) -> Pixels:
         """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
         width, height = self._stored_px  # a stream that changes its size midway is scaled to its first
         has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
@@ -109,8 +115,8 @@ class ContainerSource:
 
     def _read_first(self) -> None:
         self.fps = float(self._stream.average_rate or 0)
-        duration = self._stream.duration
-        self.duration_s = None if duration is None else float(duration * self._stream.time_base)
+        duration, tick = self._stream.duration, self._stream.time_base
+        self.duration_s = None if duration is None or tick is None else float(duration * tick)
         if self.duration_s is None and self._container.duration is not None:
             self.duration_s = self._container.duration / av.time_base
         try:
@@ -131,7 +137,7 @@ class ContainerSource:
         """Seconds from the start of the file; None when the frame has no timestamp."""
         if self._container.format.name != WITHOUT_PTS:
             return None if frame.time is None else frame.time - self._start_s
-        if frame.dts is None or self._first.dts is None:
+        if frame.dts is None or self._first.dts is None or frame.time_base is None:
             return None
         first = self._stream.start_time or 0  # the decoder gives the first frame some packets late
         return float((frame.dts - self._first.dts + first) * frame.time_base) - self._start_s
@@ -144,14 +150,14 @@ class ContainerSource:
         """
         if self._container.format.name == WITHOUT_PTS and self._stream.frames and self.fps:
             return self._stream.frames / self.fps
-        if self._stream.duration is not None:
+        if self._stream.duration is not None and self._stream.time_base is not None:
             ticks = (self._stream.start_time or 0) + self._stream.duration
             return float(ticks * self._stream.time_base) - self._start_s
         if self._container.duration is None or self._container.streams.audio:
             return None
         return self._container.duration / av.time_base - self._start_s
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[Packet]:
         """Packets of the stream as the file holds them; ends, with a note, where reading breaks off."""
         packets = self._container.demux(self._stream)
         while True:
@@ -164,7 +170,7 @@ class ContainerSource:
                 return
             yield packet
 
-    def _decode(self, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
+    def _decode(self, packets: Iterator[Packet]) -> Generator[av.VideoFrame, None, None]:
         """Frames in order of display; a packet that cannot be decoded is passed over and noted."""
         num_bad, first_error = 0, ""
         for packet in packets:
@@ -235,7 +241,7 @@ class ContainerSource:
         self._num_read = key.position
         self._decoded = self._decode(packets if packets is not None else iter(()))
 
-    def _from(self, key: Keyframe) -> Iterator[av.Packet] | None:
+    def _from(self, key: Keyframe) -> Iterator[Packet] | None:
         """Packets from the keyframe on, without decoding those before; None when it does not come."""
         packets = self._packets()
         for packet in packets:
@@ -261,7 +267,7 @@ class _Turn:
     flips_x: bool
     flips_y: bool
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
+    def apply(self, image: Pixels) -> Pixels:
         """A contiguous copy, made in one go where OpenCV can: frames of 4K are 25 MB."""
         if self.is_transposed:
             if self.flips_x != self.flips_y:
@@ -277,7 +283,7 @@ def _upright(frame: av.VideoFrame) -> _Turn:
 
     The matrix takes the stored (x, y) to the shown (a x + c y, b x + d y); quarter turns and mirrors occur in practice.
     """
-    side_data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    side_data = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its keys are no text alone
     if side_data is None:
         return _Turn(False, False, False)
     a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
+from signstreams.array_types import Floats, Pixels
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.crops import cut, encode
 from signstreams.extract.preview import Preview
@@ -26,10 +25,10 @@ class BoxedFrame(NamedTuple):
         boxes: Box of each stream.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     time_s: float
-    image: np.ndarray
-    keypoints: np.ndarray
+    image: Pixels
+    keypoints: Floats
     boxes: FrameBoxes
 
 
@@ -48,7 +47,7 @@ class Cropper:
     def crop(self, frame: BoxedFrame) -> None:
         """Crops of the streams that have a box in this frame."""
         image = protect(frame.image, frame.keypoints, frame.boxes, self._config.face_privacy)
-        crops: list[np.ndarray | None] = []
+        crops: list[Pixels | None] = []
         for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
             if state == BoxState.MISSING:
                 crops.append(None)

@@ -7,12 +7,14 @@ import math
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
+
 PAD_VALUE = 0
 """Constant colour beyond the frame's border."""
 _MARGIN_PX = 2  # around the box, so that interpolation at its rim sees the frame
 
 
-def cut(image: np.ndarray, box: np.ndarray, crop_px: int) -> np.ndarray:
+def cut(image: Pixels, box: Floats, crop_px: int) -> Pixels:
     """The box's content, scaled to ``crop_px``; what lies beyond the frame is black.
 
     The box is followed to a fraction of a pixel (half a pixel of the crop): rounding to source pixels would make
@@ -47,14 +49,14 @@ def cut(image: np.ndarray, box: np.ndarray, crop_px: int) -> np.ndarray:
     return scaled[row : row + crop_px, column : column + crop_px]
 
 
-def encode(crop: np.ndarray, quality: int) -> bytes:
+def encode(crop: Pixels, quality: int) -> bytes:
     """JPEG bytes of an RGB crop."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return data.tobytes()
 
 
-def _padded(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+def _padded(image: Pixels, left: int, top: int, side: int) -> Pixels:
     """(side, side, 3) part of the image that starts at (left, top), which may lie outside."""
     height, width = image.shape[:2]
     inner = image[max(top, 0) : max(min(top + side, height), 0), max(left, 0) : max(min(left + side, width), 0)]

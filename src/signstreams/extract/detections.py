@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
+from signstreams.array_types import Floats
 from signstreams.extract.detectors import Detector, missing_keypoints
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
@@ -27,7 +26,7 @@ class Detection(NamedTuple):
     """
 
     frame: Frame
-    keypoints: np.ndarray
+    keypoints: Floats
     is_interpolated: bool
 
 
@@ -39,7 +38,7 @@ class InFlight(Protocol):
 
     def submit(self, frame: Frame) -> None: ...
 
-    def collect(self) -> np.ndarray: ...
+    def collect(self) -> Floats: ...
 
 
 class _InStep:
@@ -53,7 +52,7 @@ class _InStep:
     def submit(self, frame: Frame) -> None:
         self._keypoints = self._detector.detect(frame)
 
-    def collect(self) -> np.ndarray:
+    def collect(self) -> Floats:
         return self._keypoints
 
 
@@ -106,7 +105,7 @@ def _asked(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection]:
     worker = in_flight(detector)
     waiting: deque[Frame] = deque()
     num_submitted = 0
-    keypoints: np.ndarray | None = None
+    keypoints: Floats | None = None
 
     def next_one() -> Detection:
         nonlocal keypoints, num_submitted

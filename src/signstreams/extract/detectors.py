@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import MISSING, NUM_KEYPOINTS
@@ -45,7 +46,7 @@ class Detector(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """Points of the next frame.
 
         Args:
@@ -72,6 +73,6 @@ class DetectorKind(NamedTuple):
     sees_pixels: bool = True
 
 
-def missing_keypoints() -> np.ndarray:
+def missing_keypoints() -> Floats:
     """(543, 3) float32, every point missing."""
     return np.tile(np.array(MISSING, np.float32), (NUM_KEYPOINTS, 1))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats
+
 # The 68 points of iBUG 300-W, which dlib and COCO-WholeBody share, as mesh rows: PeizhiYan/Mediapipe_2_Dlib_Landmarks,
 # with the wings of the nose (98, 327) of the same author's flame-head-tracker (utils/mp2dlib.py). Five points lie
 # between two mesh points there; one of the two is taken, so that left and right stay mirror images.
@@ -27,7 +29,7 @@ FOREHEAD_ABOVE_BROWS = 0.24
 _BROWS = np.array(BROW_R + BROW_L)
 
 
-def forehead(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+def forehead(points: Floats, present: Flags) -> Floats:
     """(N, 2) upper rim of the mesh where it is not known: the brows, lifted; empty where it is, or cannot be told.
 
     Args:
@@ -36,13 +38,14 @@ def forehead(points: np.ndarray, present: np.ndarray) -> np.ndarray:
     """
     if present[FOREHEAD] or not present[CHIN]:
         return np.empty((0, 2))
-    brows = points[_BROWS[present[_BROWS]]]
+    brows: Floats = points[_BROWS[present[_BROWS]]]
     if len(brows) == 0:
         return brows
-    return brows + FOREHEAD_ABOVE_BROWS * (brows.mean(axis=0) - points[CHIN])
+    up: Floats = brows.mean(axis=0) - points[CHIN]
+    return brows + FOREHEAD_ABOVE_BROWS * up
 
 
-def outline(points: np.ndarray, present: np.ndarray) -> np.ndarray:
+def outline(points: Floats, present: Flags) -> Floats:
     """(N, 2) the face points that are present, and the middle of the forehead where only the 68 points are known.
 
     The middle alone: the rim beside it is a guess that would widen the box of a tilted head. See `forehead`.

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.audition import Candidate
 from signstreams.extract.detections import in_flight
 from signstreams.extract.detectors import Detector, missing_keypoints
@@ -25,7 +26,7 @@ _NOSE = pose_index("nose")
 class View(Protocol):
     """What is known of the people in one frame."""
 
-    def blank(self, part: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """Blank other people, in place, in a part of the frame that starts at ``corner`` (x, y px)."""
         ...
 
@@ -56,7 +57,7 @@ class RegionDetector:
         self._detector = start()
         self._worker = in_flight(self._detector)
         self._views: deque[tuple[View, int, int]] = deque()  # with width and height of the frame
-        self._collected: deque[np.ndarray] = deque()  # of a detector that has ended
+        self._collected: deque[Floats] = deque()  # of a detector that has ended
         self._num_foreign, self._patience = 0, _RESTART_AFTER
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class RegionDetector:
         """See `InFlight`."""
         return self._worker.max_in_flight
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """See `Detector`."""
         self.submit(frame)
         return self.collect()
@@ -85,7 +86,7 @@ class RegionDetector:
         self._worker.submit(Frame(frame.time_s, part, frame.is_repeat, frame.source_index))
         self._views.append((view, frame.image.shape[1], frame.image.shape[0]))
 
-    def collect(self) -> np.ndarray:
+    def collect(self) -> Floats:
         """See `InFlight`."""
         keypoints = (self._collected.popleft() if self._collected else self._worker.collect()).copy()
         view, width_px, height_px = self._views.popleft()
@@ -125,7 +126,7 @@ class BoxGuide:
         """See `Guide`."""
         return self
 
-    def blank(self, part: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """See `View`."""
         return part
 
@@ -204,7 +205,7 @@ class _FaceView(NamedTuple):
     others: list[Face]
     strangers: list[Face]
 
-    def blank(self, part: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """See `View`."""
         return blank_others(part, corner, self.face, self.others)
 

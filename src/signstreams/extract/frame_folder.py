@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from signstreams.array_types import Pixels
 from signstreams.extract.sampling import Timed
 from signstreams.extract.source import UnreadableVideoError, add_note, check_size
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, image_files
@@ -33,7 +34,9 @@ class FolderSource:
         self._times_s = [place / fps for place in places]
         self._bad: dict[int, str] = {}
         self._scaled: set[int] = set()
-        self.fps, self.duration_s, self.end_s = fps, self._times_s[-1] + 1 / fps, None
+        self.fps = fps
+        self.duration_s: float | None = self._times_s[-1] + 1 / fps
+        self.end_s: float | None = None
         first = next((image for index in range(len(self._files)) if (image := self._decode(index)) is not None), None)
         if first is None:
             raise UnreadableVideoError(f"none of the folder's {len(self._files)} images can be decoded")
@@ -66,7 +69,7 @@ class FolderSource:
                 image = cv2.resize(image, (self.width_px, self.height_px), interpolation=cv2.INTER_AREA)
             yield Timed(self._times_s[index], 1 / self.fps, (index, image))
 
-    def image(self, frame: np.ndarray) -> np.ndarray:
+    def image(self, frame: Pixels) -> Pixels:
         """It is decoded already."""
         return frame
 
@@ -84,7 +87,7 @@ class FolderSource:
             yield from range(max(low, done + 1), min(high + 1, len(self._files)))
             done = max(done, high)
 
-    def _decode(self, index: int) -> np.ndarray | None:
+    def _decode(self, index: int) -> Pixels | None:
         """(H, W, 3) uint8 RGB, over black where it is transparent; None for a file that is no whole image."""
         data = self._files[index].read_bytes()
         flag = cv2.IMREAD_UNCHANGED if _has_alpha(data) else cv2.IMREAD_COLOR
@@ -96,7 +99,7 @@ class FolderSource:
             self._bad[index] = self._files[index].name
             return None
         if image.dtype == np.uint16:
-            image = (image >> 8).astype(np.uint8)
+            image = np.right_shift(image, 8).astype(np.uint8)
         if image.ndim == 3 and image.shape[2] == 4:
             image = (image[..., :3] * (image[..., 3:] / 255.0)).astype(np.uint8)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB)

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import Any
 
-import numpy as np
+from signstreams.array_types import Pixels
 
 OUTPUTS = ("pose_landmarks", "face_landmarks", "left_hand_landmarks", "right_hand_landmarks")
 STEP_US = 33_333
@@ -36,7 +36,7 @@ class HolisticGraph:
         self._timestamps: deque[int] = deque()
         self._last = 0
 
-    def submit(self, image: np.ndarray) -> None:
+    def submit(self, image: Pixels) -> None:
         """Feed (H, W, 3) uint8 RGB; it is copied, and worked on while the caller goes on."""
         self._last += STEP_US
         packet = self._solution._make_packet(self._image_type, image).at(self._last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.formats.landmarks import HAND_L, HAND_R, MISSING, pose_index
 
 WRISTS = (pose_index("left_wrist"), pose_index("right_wrist"))
@@ -11,7 +12,7 @@ CLEARLY_NEARER = 0.5
 """A hand belongs to the other wrist when that is nearer than this share of the distance to its own."""
 
 
-def assign_hands(keypoints: np.ndarray, aspect_ratio: float) -> np.ndarray:
+def assign_hands(keypoints: Floats, aspect_ratio: float) -> Floats:
     """Put each detected hand into the slot of the body wrist that it clearly belongs to.
 
     A hand clearly nearer to the other wrist moves there when that slot is empty, or when the two hands are clearly
@@ -42,7 +43,7 @@ def assign_hands(keypoints: np.ndarray, aspect_ratio: float) -> np.ndarray:
     return result
 
 
-def _is_stray(keypoints: np.ndarray, side: int, aspect_ratio: float) -> bool:
+def _is_stray(keypoints: Floats, side: int, aspect_ratio: float) -> bool:
     hand_wrist = keypoints[(HAND_L, HAND_R)[side].start]
     own, other = keypoints[WRISTS[side]], keypoints[WRISTS[1 - side]]
     if min(hand_wrist[2], own[2], other[2]) <= 0:

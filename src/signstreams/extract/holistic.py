@@ -6,8 +6,7 @@ import importlib.metadata
 from collections import deque
 from typing import Self
 
-import numpy as np
-
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.graph import OUTPUTS, HolisticGraph
@@ -58,7 +57,7 @@ class HolisticDetector:
         """Frames that may be submitted before one is collected; one until somebody was found (see `submit`)."""
         return self._config.in_flight if self._has_found else 1
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """See `Detector`."""
         self.submit(frame)
         return self.collect()
@@ -82,7 +81,7 @@ class HolisticDetector:
         height_px, width_px = frame.image.shape[:2]
         self._aspect_ratios.append(width_px / height_px)
 
-    def collect(self) -> np.ndarray:
+    def collect(self) -> Floats:
         """(543, 3) points of the oldest frame submitted and not collected; waits for them."""
         assert self._graph is not None
         with self._quiet:

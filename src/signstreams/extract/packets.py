@@ -25,7 +25,7 @@ class Keyframe(NamedTuple):
         seek_to: Timestamp that leads to it or to a keyframe before: mp4 goes by decoding time, Matroska by the other.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     position: int
     pts: int
     seek_to: int
@@ -54,6 +54,8 @@ class PacketTable:
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
             stream = container.streams[stream_index]
             if stream.codec_context.name in _WITHOUT_KEYFRAMES or container.format.name == WITHOUT_PTS:
+                return None
+            if stream.time_base is None:
                 return None
             tick = (stream.time_base.numerator, stream.time_base.denominator)
             try:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.solutions import QuietStderr, solution_class
 
 MIN_FACE_PX = 12
@@ -34,7 +35,7 @@ class Face(NamedTuple):
     x: float
     y: float
     size_px: float
-    looks: np.ndarray
+    looks: Floats
 
     def distance(self, x: float, y: float) -> float:
         """From the centre, in sides of the face box."""
@@ -57,7 +58,7 @@ class FaceFinder:
                 self._graph.close()
         self._quiet.close()
 
-    def find(self, image: np.ndarray) -> list[Face]:
+    def find(self, image: Pixels) -> list[Face]:
         """Faces in an (H, W, 3) RGB image, the largest first."""
         height_px, width_px = image.shape[:2]
         with self._quiet:  # also while the graph starts, in threads that report on stderr
@@ -77,7 +78,7 @@ class FaceFinder:
         return [Face(x, y, size_px, _looks(image, x, y, size_px)) for size_px, x, y in kept]
 
 
-def _looks(image: np.ndarray, x: float, y: float, size_px: float) -> np.ndarray:
+def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
     """Roots of the chest's histograms of colour (8x8 of a, b) and lightness (16): their dot product is likeness."""
     left, right = (int(np.clip(x + side * 0.9 * size_px, 0, image.shape[1])) for side in (-1, 1))
     top, bottom = (int(np.clip(y + down * size_px, 0, image.shape[0])) for down in (0.9, 2.2))
@@ -89,7 +90,8 @@ def _looks(image: np.ndarray, x: float, y: float, size_px: float) -> np.ndarray:
     colour = cv2.calcHist([lab], [1, 2], None, [8, 8], [64, 192, 64, 192]).ravel()
     lightness = cv2.calcHist([lab], [0], None, [16], [0, 256]).ravel()
     parts = [part / max(part.sum(), 1.0) for part in (colour, lightness)]
-    return np.sqrt(np.concatenate(parts) / 2)
+    roots: Floats = np.sqrt(np.concatenate(parts) / 2)
+    return roots
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Person:
 
     faces: list[Face] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
-    looks: np.ndarray = field(default_factory=lambda: np.zeros(80, np.float32))
+    looks: Floats = field(default_factory=lambda: np.zeros(80, np.float32))
     num_seen: int = 0
 
     def see(self, face: Face, time_s: float) -> None:
@@ -130,7 +132,7 @@ class Person:
         last, gap_s = self.faces[-1], abs(time_s - self.times_s[-1])
         apart = face.distance(last.x, last.y) / (1 + gap_s)
         unlike = np.sqrt(max(0.0, 1 - float(self.looks @ face.looks) / float(np.linalg.norm(self.looks))))
-        return min(apart, 4.0) / 2 + abs(np.log(face.size_px / last.size_px)) + 3 * unlike
+        return float(min(apart, 4.0) / 2 + abs(np.log(face.size_px / last.size_px)) + 3 * unlike)
 
 
 def match(people: Sequence[Person], faces: Sequence[Face], time_s: float) -> dict[int, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.ahead import ahead
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
@@ -134,7 +135,7 @@ class _Run:
                 )
                 detector = stack.enter_context(self.signer.start(context))
             tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
-            waiting: deque[tuple[Frame, np.ndarray]] = deque()
+            waiting: deque[tuple[Frame, Floats]] = deque()
             preview = Preview(expected)
             cropper = Cropper(archives, self.config, preview)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Array, Flags, Floats, Ints
 from signstreams.extract.wholebody import NUM_WHOLEBODY
 from signstreams.formats.landmarks import NUM_KEYPOINTS
 
@@ -37,12 +38,12 @@ class PointsFile:
     """
 
     path: Path
-    array: np.ndarray
-    scores: np.ndarray | None
-    columns: np.ndarray | None = None
+    array: Array
+    scores: Floats | None
+    columns: Ints | None = None
     is_px: bool | None = None
     fps: float | None = None
-    times_s: np.ndarray | None = None
+    times_s: Floats | None = None
     size_px: tuple[float, float] | None = None
 
     @property
@@ -50,7 +51,7 @@ class PointsFile:
         """J: 543 or 133."""
         return self.array.shape[2] if self.columns is None else len(self.columns)
 
-    def take(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, rows: slice) -> tuple[Floats, Floats]:
         """(N, P, J, 2) x, y and (N, P, J) confidence, float32; without scores it is 1, and 0 for points at 0, 0."""
         points = self.array[rows, :, :, :2].astype(np.float32)
         if self.scores is None:
@@ -118,11 +119,11 @@ def _from_npz(path: Path, loaded: np.lib.npyio.NpzFile) -> PointsFile:
 
 def _points_file(
     path: Path,
-    array: np.ndarray,
+    array: Array,
     *,
-    scores: np.ndarray | None = None,
+    scores: Floats | None = None,
     fps: float | None = None,
-    times_s: np.ndarray | None = None,
+    times_s: Floats | None = None,
     size_px: tuple[float, float] | None = None,
 ) -> PointsFile:
     has_layout = array.ndim in (3, 4) and array.shape[-2] in (NUM_KEYPOINTS, NUM_WHOLEBODY)
@@ -148,7 +149,7 @@ def _points_file(
     return PointsFile(path, array, scores, fps=fps, times_s=times_s, size_px=size_px)
 
 
-def _is_depth(array: np.ndarray) -> bool:
+def _is_depth(array: Array) -> bool:
     """Whether the third of three values is MediaPipe's depth, which is negative for much of a body."""
     if array.shape[-2] != NUM_KEYPOINTS:
         return False
@@ -162,18 +163,19 @@ def spread_rows(num_rows: int) -> slice:
     return slice(None, None, max(1, num_rows // 1000))
 
 
-def is_sentinel(points: np.ndarray) -> np.ndarray:
+def is_sentinel(points: Floats) -> Flags:
     """(...,) whether (..., 2) x, y stand for no point: NaN, infinite, or -1, -1 in either unit."""
-    return ~np.isfinite(points).all(axis=-1) | (points == -1).all(axis=-1)
+    absent: Flags = ~np.isfinite(points).all(axis=-1) | (points == -1).all(axis=-1)
+    return absent
 
 
-def _numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+def _numbers(path: Path, name: str, array: Array) -> Array:
     if array.dtype.kind not in "fiu":
         raise PointsError(f"{path}: {name} holds {array.dtype}, expected numbers")
     return array
 
 
-def _number(path: Path, name: str, array: np.ndarray) -> float:
+def _number(path: Path, name: str, array: Array) -> float:
     value = float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "fiu" else np.nan
     if not (np.isfinite(value) and value > 0):
         raise PointsError(f"{path}: '{name}' is {str(array)[:40]}, expected one number above 0")

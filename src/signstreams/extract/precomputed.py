@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Ints
 from signstreams.config.extract import ExtractConfig, PrecomputedConfig
 from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.faces import NOSE_TIP
@@ -76,7 +77,7 @@ class PrecomputedDetector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: object = None, *rest: object) -> None:
         """Raises `UnreadableVideoError` when all frames were seen, and the points are of another length than they."""
         if kind is None:
             try:
@@ -84,7 +85,7 @@ class PrecomputedDetector:
             except PointsError as error:
                 raise UnreadableVideoError(str(error)) from None
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """See `Detector`."""
         row = self._rows.row(frame)
         if row is None:
@@ -126,17 +127,17 @@ class SignerPoints:
         if not self._is_wholebody:
             _check_order(file, np.array([self.row(row) for row in range(len(file.array))[some]]), video)
 
-    def row(self, row: int) -> np.ndarray:
+    def row(self, row: int) -> Floats:
         """(J, 3) float32."""
         points, confidence, present = (part[0] for part in self._read(slice(row, row + 1)))
         slot = self._slots[row]
-        result = np.concatenate(
+        result: Floats = np.concatenate(
             [points[slot] / self._scale, confidence[slot, :, None].clip(MIN_CONFIDENCE, 1)], axis=-1
         )
         result[~present[slot] if slot >= 0 else slice(None)] = MISSING
         return result
 
-    def _read(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, rows: slice) -> tuple[Floats, Floats, Flags]:
         """(N, P, J, 2) as written, (N, P, J) confidence, (N, P, J) whether the point counts as found."""
         points, confidence = self._file.take(rows)
         for part in self._unscored:
@@ -154,7 +155,7 @@ class SignerPoints:
         _, confidence = self._file.take(some)
         return [part for part in (FACE, HAND_L, HAND_R) if not (confidence[..., part] > 0).any()]
 
-    def _choose(self, config: ExtractConfig, video: VideoContext) -> tuple[np.ndarray, SignerInfo]:
+    def _choose(self, config: ExtractConfig, video: VideoContext) -> tuple[Ints, SignerInfo]:
         """(T,) slot of the signer in each row, -1 where there is none; and how she was chosen."""
         num_rows, num_people = self._file.array.shape[:2]
         if num_people == 1 or (config.signer.choose == "none" and video.box is None):
@@ -169,12 +170,12 @@ class SignerPoints:
         return choose_signer(seen * (video.width_px, video.height_px), video.box)
 
 
-def _drop_guessed_parts(present: np.ndarray) -> None:
+def _drop_guessed_parts(present: Flags) -> None:
     for part in (W_FACE, W_HAND_L, W_HAND_R):
         present[..., part] &= present[..., part].mean(axis=-1, keepdims=True) >= MIN_PART_RATIO
 
 
-def _scale(file: PointsFile, found: np.ndarray, config: PrecomputedConfig, video: VideoContext) -> np.ndarray:
+def _scale(file: PointsFile, found: Floats, config: PrecomputedConfig, video: VideoContext) -> Floats:
     """(2,) what x and y are to be divided by; ``found`` (N, 2) are points as written."""
     is_px = file.is_px
     if config.units != "auto":
@@ -194,7 +195,7 @@ def _scale(file: PointsFile, found: np.ndarray, config: PrecomputedConfig, video
     return np.array(file.size_px, np.float32)
 
 
-def _check_inside(file: PointsFile, fractions: np.ndarray, video: VideoContext) -> None:
+def _check_inside(file: PointsFile, fractions: Floats, video: VideoContext) -> None:
     outside = ((fractions < 0) | (fractions > 1)).any(axis=-1).mean()
     if outside > MAX_OUTSIDE_RATIO:
         reach = fractions.max(axis=0) * (video.width_px, video.height_px)
@@ -204,7 +205,7 @@ def _check_inside(file: PointsFile, fractions: np.ndarray, video: VideoContext) 
         )
 
 
-def choose_signer(seen: np.ndarray, box: Box | None) -> tuple[np.ndarray, SignerInfo]:
+def choose_signer(seen: Floats, box: Box | None) -> tuple[Ints, SignerInfo]:
     """Of several people.
 
     Args:
@@ -227,7 +228,7 @@ def choose_signer(seen: np.ndarray, box: Box | None) -> tuple[np.ndarray, Signer
     return slots, SignerInfo(chosen_by=chosen_by, num_people=len(at_hand), hand_motion=motion)
 
 
-def _check_order(file: PointsFile, some: np.ndarray, video: VideoContext) -> None:
+def _check_order(file: PointsFile, some: Floats, video: VideoContext) -> None:
     """Rows in another order (the face first, as in some data sets) put noses apart, or shoulders on one spot."""
     px = np.where(some[..., 2:] > 0, some[..., :2], np.nan) * (video.width_px, video.height_px)  # (T', 543, 2)
     nose, shoulders, face = px[:, 0], px[:, SHOULDERS], px[:, FACE]

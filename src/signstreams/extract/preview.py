@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.extract.boxes import corners
 from signstreams.extract.skeleton import STATE_COLOURS, draw_box, draw_skeleton
 from signstreams.extract.tracks import FrameBoxes
@@ -40,11 +41,11 @@ class _Kept(NamedTuple):
     """
 
     time_s: float
-    image: np.ndarray
+    image: Pixels
     scale: float
-    keypoints: np.ndarray
+    keypoints: Floats
     boxes: FrameBoxes
-    crops: list[np.ndarray | None]
+    crops: list[Pixels | None]
 
 
 class Preview:
@@ -62,10 +63,10 @@ class Preview:
     def offer(
         self,
         time_s: float,
-        image: np.ndarray,
-        keypoints: np.ndarray,
+        image: Pixels,
+        keypoints: Floats,
         boxes: FrameBoxes,
-        crops: Sequence[np.ndarray | None],
+        crops: Sequence[Pixels | None],
     ) -> None:
         """Take the next frame, or pass it over.
 
@@ -98,7 +99,7 @@ class Preview:
             region_px: Part of the frame in which the signer was looked for.
         """
         number = min(NUM_TILES, len(self._kept))
-        places = np.linspace(0, len(self._kept) - 1, number).round().astype(int) if number else []
+        places: Ints | list[int] = np.linspace(0, len(self._kept) - 1, number).round().astype(int) if number else []
         tiles = [_tile(self._kept[place], region_px) for place in places]
         _write(path, _grid(tiles) if tiles else _notice("no frame"))
 
@@ -108,7 +109,7 @@ def write_notice(path: Path, text: str) -> None:
     _write(path, _notice(text))
 
 
-def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> np.ndarray:
+def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> Pixels:
     """A frame with what was found in it, and its crops below."""
     image = kept.image.copy()
     if region_px is not None:
@@ -138,12 +139,12 @@ def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> np.ndarra
     return tile
 
 
-def _scaled(crop: np.ndarray) -> np.ndarray:
+def _scaled(crop: Pixels) -> Pixels:
     side = _CROP_PX - 2 * _BORDER_PX
     return cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA if crop.shape[0] > side else cv2.INTER_LINEAR)
 
 
-def _grid(tiles: list[np.ndarray]) -> np.ndarray:
+def _grid(tiles: list[Pixels]) -> Pixels:
     columns = min(NUM_COLUMNS, len(tiles))
     height_px, width_px = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
@@ -155,18 +156,18 @@ def _grid(tiles: list[np.ndarray]) -> np.ndarray:
     return grid
 
 
-def _notice(text: str) -> np.ndarray:
+def _notice(text: str) -> Pixels:
     picture = np.full((FRAME_PX[1] // 2, FRAME_PX[0], 3), _GROUND, np.uint8)
     _put_text(picture, text, (16, picture.shape[0] // 2 + 6))
     return picture
 
 
-def _put_text(image: np.ndarray, text: str, at: tuple[int, int]) -> None:
+def _put_text(image: Pixels, text: str, at: tuple[int, int]) -> None:
     for colour, thickness in ((_GROUND, 3), (_INK, 1)):
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
+def _write(path: Path, picture: Pixels) -> None:
     bgr = cv2.cvtColor(picture.astype(np.uint8), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.config.extract import FacePrivacy
 from signstreams.extract.boxes import head_from_body
 from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, FOREHEAD, IBUG_68, INNER_LIPS, LIPS, forehead
@@ -39,7 +40,7 @@ _PALM = (0, 1, 5, 9, 13, 17)
 _FINGERS = tuple((0 if first == 1 else first, *range(first, first + 4)) for first in (1, 5, 9, 13, 17))
 
 
-def protect(image: np.ndarray, keypoints: np.ndarray, boxes: FrameBoxes, mode: FacePrivacy) -> np.ndarray:
+def protect(image: Pixels, keypoints: Floats, boxes: FrameBoxes, mode: FacePrivacy) -> Pixels:
     """A copy of the frame without the signer's face; the image itself where nothing is known of a face.
 
     Args:
@@ -86,13 +87,13 @@ class _Head(NamedTuple):
         has_mesh: Whether the mesh says where eyes and mouth are.
     """
 
-    parts: list[np.ndarray]
+    parts: list[Floats]
     extent_px: float
     unit_px: float
     has_mesh: bool
 
 
-def _head(points: np.ndarray, present: np.ndarray, boxes: FrameBoxes) -> _Head | None:
+def _head(points: Floats, present: Flags, boxes: FrameBoxes) -> _Head | None:
     face, found = points[FACE], present[FACE]
     has_mesh = bool(found[FOREHEAD] or found[IBUG_68].mean() >= MIN_MESH_RATIO)
     body, unit_px = head_from_body(points, present)
@@ -112,43 +113,44 @@ def _head(points: np.ndarray, present: np.ndarray, boxes: FrameBoxes) -> _Head |
     return _Head(parts, float(max(extents_px)), unit_px, has_mesh) if parts else None
 
 
-def _kept(face: np.ndarray, present: np.ndarray) -> list[np.ndarray]:
+def _kept(face: Floats, present: Flags) -> list[Floats]:
     """Outlines of eyes with brows, and of the mouth; those of which half of the points are known."""
     return [_scaled_hull(face[rows[present[rows]]], KEPT_SCALE) for rows in _KEPT if present[rows].mean() >= 0.5]
 
 
-def _spare_hand(mask: np.ndarray, hand: np.ndarray, unit_px: float) -> None:
+def _spare_hand(mask: Pixels, hand: Floats, unit_px: float) -> None:
     """Take the palm and the fingers out of the mask; what shows between spread fingers stays hidden."""
     palm_px = max(
         np.linalg.norm(hand[9] - hand[0]), _PALM_TO_HAND * np.ptp(hand, axis=0).max(), _PALM_TO_UNIT * unit_px, 1.0
     )
     width_px = max(1, round(FINGER_TO_PALM * palm_px))
     palm = np.rint(cv2.convexHull(hand[_PALM, :].astype(np.float32))).astype(np.int32)
-    cv2.fillConvexPoly(mask, palm, 0)
+    cv2.fillConvexPoly(mask, palm, (0,))
     lines = [palm, *(np.rint(hand[list(finger)]).astype(np.int32) for finger in _FINGERS)]
-    cv2.polylines(mask, lines[:1], True, 0, width_px)
-    cv2.polylines(mask, lines[1:], False, 0, width_px)
+    cv2.polylines(mask, lines[:1], True, (0,), width_px)
+    cv2.polylines(mask, lines[1:], False, (0,), width_px)
 
 
-def _blurred(patch: np.ndarray, extent_px: float) -> np.ndarray:
+def _blurred(patch: Pixels, extent_px: float) -> Pixels:
     """Averaged into a few cells, these blurred, and scaled up smoothly: no detail is left to sharpen."""
     size = [max(2, round(BLUR_CELLS * side / extent_px)) for side in patch.shape[1::-1]]
     cells = cv2.GaussianBlur(cv2.resize(patch, size, interpolation=cv2.INTER_AREA), (3, 3), 0.8)
     return cv2.resize(cells, patch.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _fill(mask: np.ndarray, outlines: list[np.ndarray], low: np.ndarray, value: int) -> None:
+def _fill(mask: Pixels, outlines: list[Floats], low: Ints, value: int) -> None:
     for edge in outlines:
-        cv2.fillConvexPoly(mask, np.rint(edge - low).astype(np.int32), value)
+        cv2.fillConvexPoly(mask, np.rint(edge - low).astype(np.int32), (value,))
 
 
-def _scaled_hull(points: np.ndarray, scale: float) -> np.ndarray:
+def _scaled_hull(points: Floats, scale: float) -> Floats:
     """(N, 2) convex hull, grown about the middle of the points."""
     hull = cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    middle: Floats = (points.min(axis=0) + points.max(axis=0)) / 2
     return middle + scale * (hull - middle)
 
 
-def _circle(centre: np.ndarray, radius_px: float) -> np.ndarray:
+def _circle(centre: Floats, radius_px: float) -> Floats:
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    return centre + radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    unit: Floats = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return centre + radius_px * unit

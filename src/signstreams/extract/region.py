@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from signstreams.array_types import Pixels
 from signstreams.extract.people import Face
 
 Box = tuple[int, int, int, int]
@@ -44,7 +45,7 @@ def union(boxes: Sequence[Box]) -> Box:
     return int(low[0]), int(low[1]), int(high[2]), int(high[3])
 
 
-def blank_others(part: np.ndarray, corner: tuple[int, int], face: Face, others: Iterable[Face]) -> np.ndarray:
+def blank_others(part: Pixels, corner: tuple[int, int], face: Face, others: Iterable[Face]) -> Pixels:
     """Grey out, in place, what belongs to people other than the signer.
 
     Args:
@@ -74,10 +75,10 @@ def _edge(face: Face, other: Face) -> float | None:
     gap = abs(face.x - other.x) - (face.size_px + other.size_px) / 2
     if gap < 0.25 * face.size_px:
         return None
-    return face.x + np.sign(other.x - face.x) * (face.size_px / 2 + SHARE_OF_GAP * gap)
+    return face.x + float(np.sign(other.x - face.x)) * (face.size_px / 2 + SHARE_OF_GAP * gap)
 
 
-def _blank_head(part: np.ndarray, corner: tuple[int, int], face: Face, other: Face) -> None:
+def _blank_head(part: Pixels, corner: tuple[int, int], face: Face, other: Face) -> None:
     """The other's head; but nothing of the signer's."""
     own = _head(face, corner, part.shape)
     kept = part[own].copy()

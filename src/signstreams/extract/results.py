@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import signstreams
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.boxes import corners
@@ -187,7 +188,7 @@ class KeypointSpool:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
-        self._poses: list[np.ndarray] = []
+        self._poses: list[Floats] = []
         self.num_face_frames = 0
 
     def __enter__(self) -> KeypointSpool:
@@ -196,21 +197,21 @@ class KeypointSpool:
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
-    def append(self, keypoints: np.ndarray) -> None:
+    def append(self, keypoints: Floats) -> None:
         """Add the (543, 3) points of the next frame."""
         keypoints = np.ascontiguousarray(keypoints, np.float32)
-        self._file.write(keypoints)
+        self._file.write(keypoints.data)
         self._poses.append(keypoints[POSE].copy())
         self.num_face_frames += bool(keypoints[FACE.start, 2] > 0)
 
     def __len__(self) -> int:
         return len(self._poses)
 
-    def pose(self) -> np.ndarray:
+    def pose(self) -> Floats:
         """(T, 33, 3) float32 body points."""
         return np.stack(self._poses) if self._poses else np.empty((0, NUM_POSE, 3), np.float32)
 
-    def pieces(self) -> Iterator[np.ndarray]:
+    def pieces(self) -> Iterator[Floats]:
         """(N, 543, 3) float32 each, in order."""
         self._file.seek(0)
         for start in range(0, len(self), PIECE_FRAMES):

@@ -33,7 +33,7 @@ class RowFinder:
         self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
         self._rate_hz = (file.fps if not self._by_number else None) or video.fps
         self._max_away_s = (
-            0.75 * float(np.median(np.diff(file.times_s))) if self._is_timed and self._num_rows > 1 else 0.5
+            0.75 * float(np.median(np.diff(file.times_s))) if file.times_s is not None and self._num_rows > 1 else 0.5
         )
         self._offset_s: float | None = None
         self._num_asked = self._num_without = 0

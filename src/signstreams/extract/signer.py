@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.audition import audition, choose
@@ -114,7 +115,7 @@ class _WatchingDetector:
         """See `InFlight`."""
         return self._worker.max_in_flight
 
-    def detect(self, frame: Frame) -> np.ndarray:
+    def detect(self, frame: Frame) -> Floats:
         """See `Detector`; raises `CompanyError` when the signer has to be told from others first."""
         self.submit(frame)
         return self.collect()
@@ -126,7 +127,7 @@ class _WatchingDetector:
         self._is_first = False
         self._worker.submit(frame)
 
-    def collect(self) -> np.ndarray:
+    def collect(self) -> Floats:
         """See `InFlight`."""
         return self._worker.collect()
 
@@ -149,6 +150,7 @@ class _WatchingDetector:
 
 
 def _box_region(video: VideoContext) -> Box:
+    assert video.box is not None
     x0, y0, x1, y1 = video.box
     if min(x1, video.width_px) - max(x0, 0) < 1 or min(y1, video.height_px) - max(y0, 0) < 1:
         box = " ".join(f"{value:g}" for value in video.box)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.formats.landmarks import MISSING, NUM_POSE, pose_index
 
 WIDTH_UNITS, HEIGHT_UNITS = 6.0, 7.0
@@ -20,7 +21,7 @@ _SHOULDERS = [pose_index("left_shoulder"), pose_index("right_shoulder")]
 _MIN_VISIBILITY = 0.5
 
 
-def signing_space(pose: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+def signing_space(pose: Floats, width_px: int, height_px: int) -> Floats:
     """Normalise the body points of a video.
 
     Args:
@@ -47,7 +48,7 @@ def signing_space(pose: np.ndarray, width_px: int, height_px: int) -> np.ndarray
     return result.reshape(len(pose), NUM_POSE * 3)
 
 
-def head_unit_px(pose: np.ndarray, width_px: int, height_px: int) -> float:
+def head_unit_px(pose: Floats, width_px: int, height_px: int) -> float:
     """Median over the video of half the shoulder distance, px; 0 when no frame shows shoulders.
 
     Frames in which both shoulders are visible count; where there is none, frames in which they are guessed.

@@ -8,6 +8,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, JAW, LIPS
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, pose_index
 from signstreams.streams import BoxState
@@ -38,7 +39,7 @@ _FINGERS = [(0, 1, 2, 3, 4), (0, 5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16),
 _FACE_PARTS = (JAW, BROW_L, BROW_R, (*EYE_L, EYE_L[0]), (*EYE_R, EYE_R[0]), (*LIPS, LIPS[0]))
 
 
-def draw_skeleton(image: np.ndarray, keypoints: np.ndarray) -> None:
+def draw_skeleton(image: Pixels, keypoints: Floats) -> None:
     """Draw the points that were found, in place.
 
     Args:
@@ -50,11 +51,13 @@ def draw_skeleton(image: np.ndarray, keypoints: np.ndarray) -> None:
     for rows, colour, thickness in _lines():
         for start, end in pairwise(rows):
             if present[start] and present[end]:
-                ends = [tuple(int(v) for v in np.clip(points[p] * 2**_SHIFT, -(2**20), 2**20)) for p in (start, end)]
-                cv2.line(image, *ends, colour, thickness, cv2.LINE_AA, _SHIFT)
+                first, last = (
+                    tuple(int(v) for v in np.clip(points[p] * 2**_SHIFT, -(2**20), 2**20)) for p in (start, end)
+                )
+                cv2.line(image, first, last, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def draw_box(image: np.ndarray, corners: Sequence[float], colour: Colour, thickness: int = 2) -> None:
+def draw_box(image: Pixels, corners: Sequence[float] | Floats, colour: Colour, thickness: int = 2) -> None:
     """A rectangle x0, y0, x1, y1 px, in place; a dark line around it keeps it visible on any ground."""
     x0, y0, x1, y1 = (round(float(np.clip(value, -(2**14), 2**14))) for value in corners)
     cv2.rectangle(image, (x0, y0), (x1, y1), (20, 22, 28), thickness + 2)

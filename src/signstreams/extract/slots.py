@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from signstreams.array_types import Floats, Ints
+
 MAX_STEP = 3.0
 """Farthest that a person moves, or comes back after a gap, in half shoulder distances."""
 MAX_WRIST_STEP = 1.0
@@ -25,11 +27,11 @@ class Person:
 
     slots: dict[int, int] = field(default_factory=dict)
     motion: float = 0.0
-    _middle: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    _wrists: np.ndarray | None = None
+    _middle: Floats = field(default_factory=lambda: np.zeros(2))
+    _wrists: Floats | None = None
     _last_row: int = -1
 
-    def add(self, row: int, slot: int, middle: np.ndarray, wrists: np.ndarray, unit_px: float) -> None:
+    def add(self, row: int, slot: int, middle: Floats, wrists: Floats, unit_px: float) -> None:
         """She is in this slot of this row: (2,) middle, (2, 2) wrists, NaN where missing."""
         wrists = (wrists - middle) / unit_px
         if self._wrists is not None and self._last_row == row - 1:
@@ -37,17 +39,17 @@ class Person:
             self.motion += float(np.minimum(way[~np.isnan(way)], MAX_WRIST_STEP).sum())
         self.slots[row], self._middle, self._wrists, self._last_row = slot, middle, wrists, row
 
-    def distance(self, middle: np.ndarray) -> float:
+    def distance(self, middle: Floats) -> float:
         """From where she was last."""
         return float(np.linalg.norm(middle - self._middle))
 
-    def rows_inside(self, middles: np.ndarray, box: Box) -> int:
+    def rows_inside(self, middles: Floats, box: Box) -> int:
         """Rows in which her (T, P, 2) middle lies in the box."""
         places = np.array([middles[row, slot] for row, slot in self.slots.items()])
         return int(((places >= box[:2]) & (places <= box[2:])).all(axis=-1).sum())
 
 
-def follow(middles: np.ndarray, wrists: np.ndarray, units_px: np.ndarray) -> list[Person]:
+def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[Person]:
     """People by distance over time: in each row the nearest pairs of person and slot go together.
 
     Args:
@@ -77,7 +79,7 @@ def follow(middles: np.ndarray, wrists: np.ndarray, units_px: np.ndarray) -> lis
     return people
 
 
-def signer_slots(people: list[Person], middles: np.ndarray, box: Box | None) -> np.ndarray:
+def signer_slots(people: list[Person], middles: Floats, box: Box | None) -> Ints:
     """(T,) slot of the signer in each row, -1 where she is not: who is in the box most, else whose wrists move most."""
     slots = np.full(len(middles), -1)
     if people:

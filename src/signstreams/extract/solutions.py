@@ -19,7 +19,7 @@ def solution_class(module: str, name: str) -> Any:
     stand_ins = {name: types.ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
     used = "matplotlib" not in sys.modules and "mediapipe" not in sys.modules
     if used:
-        stand_ins["matplotlib"].__path__ = []  # type: ignore[attr-defined]  # a package, so that its child is importable
+        stand_ins["matplotlib"].__path__ = []  # a package, so that its child is importable
         stand_ins["matplotlib"].pyplot = stand_ins["matplotlib.pyplot"]  # type: ignore[attr-defined]
         sys.modules.update(stand_ins)
     try:

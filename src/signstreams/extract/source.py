@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
-
+from signstreams.array_types import Pixels
 from signstreams.extract.sampling import Timed
 
 MIN_SIDE_PX, MAX_SIDE_PX = 2, 16_384
@@ -32,7 +31,9 @@ class Source(Protocol):
     fps: float
     duration_s: float | None
     end_s: float | None
-    note: str | None
+
+    @property
+    def note(self) -> str | None: ...
 
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
         """Frames in rising time; the payload is the index in the source and what `image` takes.
@@ -42,7 +43,7 @@ class Source(Protocol):
         """
         ...
 
-    def image(self, frame: object) -> np.ndarray:
+    def image(self, frame: Any) -> Pixels:
         """(H, W, 3) uint8 RGB of a frame that `timed` gave."""
         ...
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Ints
 from signstreams.config.extract import BoxConfig
 from signstreams.extract.boxes import NUM_STREAMS, Observation
 from signstreams.streams import BoxState
@@ -33,9 +34,9 @@ class FrameBoxes(NamedTuple):
         confidence: (S,) 1 detected, the body's visibility for tracked, the lesser neighbour's for filled, 0 missing.
     """
 
-    box: np.ndarray
-    state: np.ndarray
-    confidence: np.ndarray
+    box: Floats
+    state: Ints
+    confidence: Floats
 
 
 class TrackBuilder:
@@ -102,10 +103,10 @@ class Window(NamedTuple):
         visibility: (W, S).
     """
 
-    times_s: np.ndarray
-    detected: np.ndarray
-    anchored: np.ndarray
-    visibility: np.ndarray
+    times_s: Floats
+    detected: Floats
+    anchored: Floats
+    visibility: Floats
 
 
 def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: BoxConfig) -> list[FrameBoxes]:
@@ -130,7 +131,7 @@ def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: Bo
     return [FrameBoxes(*rows) for rows in zip(box, state, confidence, strict=True)]
 
 
-def _is_in_frame(box: np.ndarray, size_px: tuple[int, int], *, is_detected: bool) -> bool:
+def _is_in_frame(box: Floats, size_px: tuple[int, int], *, is_detected: bool) -> bool:
     """Whether a crop would show the part: its centre, and most of it when no detector vouches for what is seen."""
     if not (0 <= box[0] < size_px[0] and 0 <= box[1] < size_px[1]):
         return False
@@ -139,8 +140,8 @@ def _is_in_frame(box: np.ndarray, size_px: tuple[int, int], *, is_detected: bool
 
 
 def resolve(
-    times_s: np.ndarray, detected: np.ndarray, anchored: np.ndarray, visibility: np.ndarray, max_gap_s: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    times_s: Floats, detected: Floats, anchored: Floats, visibility: Floats, max_gap_s: float
+) -> tuple[Floats, Ints, Floats]:
     """One stream: which box each frame has, and why.
 
     Where the detector has nothing, the body's box is taken, shifted by what the two differ at the detections around:
@@ -174,12 +175,12 @@ def resolve(
 
 
 def _fill_gaps(
-    times_s: np.ndarray,
-    boxes: np.ndarray,
-    states: np.ndarray,
-    confidence: np.ndarray,
+    times_s: Floats,
+    boxes: Floats,
+    states: Ints,
+    confidence: Floats,
     max_gap_s: float,
-    unless: np.ndarray | None = None,
+    unless: Flags | None = None,
 ) -> None:
     """Interpolate short gaps in place; ``unless`` (W,) holds from the box before to the box after one."""
     known = np.flatnonzero(states != BoxState.MISSING)
@@ -196,7 +197,7 @@ def _fill_gaps(
             confidence[frame] = min(confidence[before], confidence[after])
 
 
-def _shifted(times_s: np.ndarray, detected: np.ndarray, anchored: np.ndarray, max_gap_s: float) -> np.ndarray:
+def _shifted(times_s: Floats, detected: Floats, anchored: Floats, max_gap_s: float) -> Floats:
     """(W, 3) the body's boxes, carried over to the detections next to them.
 
     A detection's shift fades linearly to nothing over ``max_gap_s``; between two that are nearer to each other than
@@ -216,7 +217,7 @@ def _shifted(times_s: np.ndarray, detected: np.ndarray, anchored: np.ndarray, ma
     return np.concatenate([body[:, :2], np.exp(body[:, 2:])], axis=1)
 
 
-def smooth_at(frame: int, times_s: np.ndarray, boxes: np.ndarray, config: BoxConfig) -> np.ndarray:
+def smooth_at(frame: int, times_s: Floats, boxes: Floats, config: BoxConfig) -> Floats:
     """(3,) Gaussian mean of centre and side over the neighbours that an unbroken run of boxes connects."""
     reach_s = _kernel_reach_s(config) + _EPS_S
     breaks = np.flatnonzero(np.isnan(boxes[:, 0]) | (np.abs(times_s - times_s[frame]) > reach_s))
@@ -230,13 +231,16 @@ def smooth_at(frame: int, times_s: np.ndarray, boxes: np.ndarray, config: BoxCon
     return np.append(centre_weight @ run[:, :2], size_weight @ run[:, 2])
 
 
-def _gaussian(offset_s: np.ndarray, sigma_s: float) -> np.ndarray:
+def _gaussian(offset_s: Floats, sigma_s: float) -> Floats:
     """Weights that sum to one. Cut to the reach that both sides have, so that a run's end does not pull inwards."""
+    weight: Floats
     if sigma_s == 0:
-        return (offset_s == 0).astype(float)
+        weight = (offset_s == 0).astype(float)
+        return weight
     reach_s = min(KERNEL_RADIUS * sigma_s, -offset_s[0], offset_s[-1]) + _EPS_S
     weight = np.exp(-0.5 * (offset_s / sigma_s) ** 2) * (np.abs(offset_s) <= reach_s)
-    return weight / weight.sum()
+    weight /= weight.sum()
+    return weight
 
 
 def _kernel_reach_s(config: BoxConfig) -> float:

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
+from signstreams.array_types import Pixels
 from signstreams.extract.container import ContainerSource
 from signstreams.extract.frame_folder import FolderSource
 from signstreams.extract.sampling import sample_at_rate, sample_every, within
@@ -31,7 +30,7 @@ class Frame:
     """
 
     time_s: float
-    image: np.ndarray
+    image: Pixels
     is_repeat: bool
     source_index: int
 

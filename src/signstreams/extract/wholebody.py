@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from signstreams.array_types import Floats, Ints
 from signstreams.extract.faces import IBUG_68
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, pose_index
 
@@ -25,7 +26,7 @@ W_HAND_L, W_HAND_R = slice(91, 112), slice(112, 133)
 _SAME_PLACE = {"big_toe": "foot_index", "heel": "heel"}  # the small toe has no row
 
 
-def _rows() -> tuple[np.ndarray, np.ndarray]:
+def _rows() -> tuple[Ints, Ints]:
     """Of the 133 and of the 543: points that mean the same."""
     pairs = [(index, pose_index(name)) for index, name in enumerate(BODY_NAMES)]
     for index, name in enumerate(FOOT_NAMES, W_FEET.start):
@@ -35,13 +36,13 @@ def _rows() -> tuple[np.ndarray, np.ndarray]:
     pairs += zip(range(W_FACE.start, W_FACE.stop), (FACE.start + IBUG_68).tolist(), strict=True)
     for source, target in ((W_HAND_L, HAND_L), (W_HAND_R, HAND_R)):
         pairs += zip(range(source.start, source.stop), range(target.start, target.stop), strict=True)
-    return tuple(np.array(pairs).T)  # type: ignore[return-value]
+    return tuple(np.array(pairs).T)
 
 
 SOURCE_ROWS, TARGET_ROWS = _rows()
 
 
-def from_wholebody(points: np.ndarray) -> np.ndarray:
+def from_wholebody(points: Floats) -> Floats:
     """(..., 133, 3) x, y, confidence to (..., 543, 3) float32; rows that 133 points say nothing of are missing."""
     result = np.empty((*points.shape[:-2], NUM_KEYPOINTS, 3), np.float32)
     result[...] = MISSING

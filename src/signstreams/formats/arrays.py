@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
+from signstreams.array_types import Array, Floats, Ints
 from signstreams.files import replacing
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
@@ -21,7 +22,10 @@ _ZIP64_FROM_BYTES = 2**30
 PIECE_FRAMES = 256
 """Frames of keypoints held in memory at once where a file is passed through: 1.7 MB."""
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
-_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Keypoints:
             point is (-1, -1, 0). Order: `signstreams.formats.landmarks`.
     """
 
-    keypoints: np.ndarray
+    keypoints: Floats
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Pose:
         pose: (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0).
     """
 
-    pose: np.ndarray
+    pose: Floats
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ class StreamTrack:
         state: (T,) uint8 of `signstreams.streams.BoxState`.
     """
 
-    box: np.ndarray
-    confidence: np.ndarray
-    state: np.ndarray
+    box: Floats
+    confidence: Floats
+    state: Ints
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Tracks:
     """
 
     streams: dict[str, StreamTrack]
-    times_s: np.ndarray
+    times_s: Floats
 
 
 def write_keypoints(path: str | Path, value: Keypoints) -> None:
@@ -90,7 +94,7 @@ def read_keypoints(path: str | Path) -> Keypoints:
     return Keypoints(_expect(arrays, "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
 
 
-def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[np.ndarray]) -> None:
+def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Floats]) -> None:
     """Write ``keypoints`` from pieces (N, 543, 3) float32 of ``num_frames`` in all: an hour of video has 600 MB."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (num_frames, NUM_KEYPOINTS, 3)}
     with (
@@ -100,10 +104,10 @@ def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[np
     ):
         np.lib.format.write_array_header_1_0(member, header)
         for piece in pieces:
-            member.write(np.ascontiguousarray(piece, "<f4"))
+            member.write(np.ascontiguousarray(piece, "<f4").data)
 
 
-def keypoint_pieces(path: str | Path) -> Iterator[np.ndarray]:
+def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
     """Pieces (N, 543, 3) of ``keypoints``, in order, none for a video without frames.
 
     Raises:
@@ -124,7 +128,7 @@ def keypoint_pieces(path: str | Path) -> Iterator[np.ndarray]:
         yield keypoints[start : start + PIECE_FRAMES]
 
 
-def _pieces(member: IO[bytes], num_frames: int) -> Iterator[np.ndarray]:
+def _pieces(member: IO[bytes], num_frames: int) -> Iterator[Floats]:
     for start in range(0, num_frames, PIECE_FRAMES):
         wanted = min(PIECE_FRAMES, num_frames - start)
         data = member.read(wanted * _KEYPOINTS_BYTES)
@@ -183,7 +187,7 @@ def read_tracks(path: str | Path) -> Tracks:
     return Tracks(streams, times_s)
 
 
-def _write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: str | Path, arrays: dict[str, Array]) -> None:
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with _member(archive, name, array.nbytes) as member:
@@ -197,7 +201,7 @@ def _member(archive: zipfile.ZipFile, name: str, num_bytes: int) -> IO[bytes]:
     return archive.open(info, "w", force_zip64=num_bytes > _ZIP64_FROM_BYTES)
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
+def _read(path: str | Path) -> dict[str, Array]:
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -208,7 +212,7 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"is not a readable npz file ({error})") from error
 
 
-def _expect(arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[int | None, ...]) -> np.ndarray:
+def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int | None, ...]) -> Array:
     if name not in arrays:
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]
@@ -217,7 +221,7 @@ def _expect(arrays: dict[str, np.ndarray], name: str, dtype: type, shape: tuple[
 
 
 def _expect_form(
-    name: str, dtype: np.dtype, shape: tuple[int, ...], want_dtype: type, want_shape: tuple[int | None, ...]
+    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], want_dtype: type, want_shape: tuple[int | None, ...]
 ) -> None:
     if dtype != want_dtype:
         raise ValueError(f"'{name}' is {dtype}, expected {np.dtype(want_dtype)}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from signstreams.config.extract import FacePrivacy
 from signstreams.files import read_json, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION: Final = 2
 
 
 class DetectorInfo(BaseModel):

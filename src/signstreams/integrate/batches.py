@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstreams.array_types import Array, Flags, Floats, Ints, Pixels
 from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.formats.crops import Crop
 
@@ -21,7 +22,7 @@ NO_TOKEN = -100
 BUCKET_BATCHES = 8
 """Batches among which clips are sorted by length: enough to save padding, few enough to keep batches random."""
 
-ReadImages = Callable[[str, list[Crop]], np.ndarray]
+ReadImages = Callable[[str, list[Crop]], Pixels]
 """Stream and crops to uint8 RGB (N, px, px, 3)."""
 
 
@@ -47,11 +48,11 @@ class Sample:
     split: str
     text: str
     gloss: tuple[str, ...] | None
-    nodes: np.ndarray
-    pose: np.ndarray
-    present: dict[str, np.ndarray]
+    nodes: Floats
+    pose: Floats
+    present: dict[str, Flags]
     crops: dict[str, list[Crop | None]]
-    features: dict[str, np.ndarray] = field(default_factory=dict)
+    features: dict[str, Array] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     gloss_ids: list[int] | None = None
 
@@ -59,7 +60,7 @@ class Sample:
     def num_frames(self) -> int:
         return len(self.nodes)
 
-    def at(self, frames: np.ndarray) -> Sample:
+    def at(self, frames: Ints) -> Sample:
         """The clip at other frames, all streams alike."""
         return replace(
             self,
@@ -97,16 +98,18 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        moved = {
-            name: {stream: tensor.to(device) for stream, tensor in getattr(self, name).items()}
-            for name in ("features", "present", "images")
-        }
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {stream: tensor.to(device) for stream, tensor in tensors.items()}
+
         return replace(
             self,
             lengths=self.lengths.to(device),
             nodes=self.nodes.to(device),
             tokens=self.tokens.to(device),
-            **moved,
+            features=moved(self.features),
+            present=moved(self.present),
+            images=moved(self.images),
         )
 
 
@@ -161,7 +164,8 @@ def in_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
     """One clip with its own draw: time resampled in all streams; keypoints scaled, turned, shifted, and noise added."""
-    factor = rng.uniform(*config.time_scale)
+    least, most = config.time_scale
+    factor = rng.uniform(least, most)
     num_frames = max(1, round(sample.num_frames * factor))
     if num_frames != sample.num_frames:
         places = (np.arange(num_frames) + 0.5) * (sample.num_frames / num_frames)
@@ -176,7 +180,7 @@ def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator
     return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
 
 
-def _pad(arrays: list[np.ndarray], size: int, value: float = 0) -> Tensor:
+def _pad(arrays: list[Array], size: int, value: float = 0) -> Tensor:
     out = np.full((len(arrays), size, *arrays[0].shape[1:]), value, dtype=arrays[0].dtype)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array

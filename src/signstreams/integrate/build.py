@@ -17,6 +17,7 @@ from signstreams.errors import UserError
 from signstreams.integrate.decoder import TextDecoder, named_config, own_config, take_pretrained
 from signstreams.integrate.inputs import Backbones
 from signstreams.integrate.model import POSE_STREAM, MultistreamModel
+from signstreams.integrate.mska import MskaEncoder
 from signstreams.integrate.text import TextTokenizer
 from signstreams.integrate.videos import POSE_DIM
 
@@ -71,6 +72,7 @@ def build_model(
         decoder=decoder,
     )
     for encoder in model.mska.encoders.values() if model.mska is not None else ():
+        assert isinstance(encoder, MskaEncoder)
         encoder.checkpoint_activations = config.optim.checkpoint_activations
     return model
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from signstreams.array_types import Array, Flags
 from signstreams.formats.crops import Crop
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.batches import Sample
@@ -53,8 +54,8 @@ class ClipSource:
         frames = entry.frames
         span = slice(frames.start, frames.stop, frames.step)
         video_id = entry.video.video_id
-        present: dict[str, np.ndarray] = {}
-        features: dict[str, np.ndarray] = {}
+        present: dict[str, Flags] = {}
+        features: dict[str, Array] = {}
         crops: dict[str, list[Crop | None]] = {}
         for stream, store in self.features.items():
             values = np.array(store[video_id][span])  # (T, D) or (T, L, D)

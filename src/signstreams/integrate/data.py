@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
 from signstreams.corpus.findings import few, raise_errors
@@ -230,7 +231,7 @@ def _make_entries(
     return entries, problems
 
 
-def _frames(config: IntegrateConfig, clip: Clip, times_s: np.ndarray) -> range:
+def _frames(config: IntegrateConfig, clip: Clip, times_s: Floats) -> range:
     """Frames of a clip at its stride.
 
     Raises:
@@ -243,9 +244,7 @@ def _frames(config: IntegrateConfig, clip: Clip, times_s: np.ndarray) -> range:
     return clip_frames(config, times_s, clip.start_s, clip.end_s)
 
 
-def clip_frames(
-    config: IntegrateConfig, times_s: np.ndarray, start_s: float = -math.inf, end_s: float = math.inf
-) -> range:
+def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float = -math.inf, end_s: float = math.inf) -> range:
     """Frames of a video from ``start_s`` to before ``end_s``, at the stride of the config, or a greater one.
 
     Raises:

@@ -84,12 +84,13 @@ class TextDecoder(nn.Module):
         of each token given those before it."""
         tokens = torch.where(tokens < 0, self.roles.pad, tokens)  # padding comes after every token that counts
         start = torch.full_like(tokens[:, :1], self.roles.start)
-        return self.net(
+        logits: Tensor = self.net(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
             attention_mask=mask,
             decoder_input_ids=torch.cat((start, tokens[:, :-1]), dim=1),
             use_cache=False,
         ).logits
+        return logits
 
     @torch.no_grad()
     def generate(self, memory: Tensor, mask: Tensor, decoding: DecodingConfig, max_tokens: int) -> list[list[int]]:
@@ -205,7 +206,8 @@ def take_pretrained(decoder: TextDecoder, config: DecoderConfig) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
     def load(source: str, **words: Any) -> nn.Module:
-        return AutoModelForSeq2SeqLM.from_pretrained(source, config=decoder.net.config, **words)
+        found: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(source, config=decoder.net.config, **words)
+        return found
 
     assert config.model is not None
     loaded = _fetched(config, config.model, "decoder.model", load)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstreams.array_types import Array, Pixels
 from signstreams.backbones.load import Backbone
 from signstreams.errors import UserError
 from signstreams.files import digest, write_json
@@ -126,7 +127,7 @@ def _encode(
     # batches run across videos, so that short ones do not leave a GPU half empty
     places = [(i, crop) for i, (_, _, crops) in enumerate(work) for crop in crops]
     left = [len(crops) for _, _, crops in work]
-    arrays: dict[int, np.ndarray] = {}
+    arrays: dict[int, Array] = {}
 
     def finish(i: int) -> None:
         video, num_frames, _ = work[i]
@@ -161,7 +162,7 @@ def _encode(
 
 def _ahead(
     reader: ImageReader, stream: str, places: Sequence[tuple[int, Crop]], size: int
-) -> Iterator[tuple[Sequence[tuple[int, Crop]], np.ndarray]]:
+) -> Iterator[tuple[Sequence[tuple[int, Crop]], Pixels]]:
     """Batches with their images; the next one is decoded while the current one is in use."""
     batches = [places[start : start + size] for start in range(0, len(places), size)]
     with ThreadPoolExecutor(1) as pool:

@@ -47,7 +47,8 @@ class StreamProjector(nn.Module):
         x = torch.where(present[..., None], features, 0.0)  # NaN or noise in a missing frame goes no further
         x = torch.where(present[..., None], self.project(x), self.missing)  # (B, T, P)
         x = x * time_mask(lengths, x.shape[1])[..., None]  # padding looks like the end of the clip
-        return self.pool(x.transpose(1, 2)).transpose(1, 2)  # (B, S, P)
+        pooled: Tensor = self.pool(x.transpose(1, 2))  # (B, P, S)
+        return pooled.transpose(1, 2)
 
 
 class FusionEncoder(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from signstreams.array_types import Pixels
 from signstreams.backbones.load import Backbone
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop, CropReader
@@ -34,7 +35,7 @@ class ImageReader:
         self._sides_px = sides_px
         self._reader = CropReader()
 
-    def __call__(self, stream: str, crops: Sequence[Crop]) -> np.ndarray:
+    def __call__(self, stream: str, crops: Sequence[Crop]) -> Pixels:
         """Crops to uint8 RGB (N, px, px, 3).
 
         Raises:

@@ -102,7 +102,8 @@ class MultistreamModel(nn.Module):
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
         """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
-        return self.decoder(encoded.memory, encoded.mask, tokens)
+        logits: Tensor = self.decoder(encoded.memory, encoded.mask, tokens)
+        return logits
 
     def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
         """Beam search (greedy with one beam): token ids of each clip, the end token included where it came."""
@@ -122,6 +123,7 @@ class MultistreamModel(nn.Module):
         if stream not in self.backbones:
             return batch.features[stream].float(), present
         backbone = self.backbones[stream]
+        assert isinstance(backbone, Backbone)
         is_layered = self.fusion.projectors[stream].layer_weights is not None
         shape = (backbone.num_layers, backbone.embed_dim) if is_layered else (backbone.embed_dim,)
         features = torch.zeros(*present.shape, *shape, device=present.device)  # (B, T, D) or (B, T, L, D)

@@ -10,11 +10,11 @@ Letters: B clips, T frames, V joints, C channels, H heads.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from signstreams.config.integrate_model import MskaConfig
@@ -52,6 +52,8 @@ class JointAttention(nn.Module):
     weight[u, v] = alpha * tanh(sum over frames and channels of Q[u] K[v] / (C' * T)) + G[u, v]: no softmax, no values.
     """
 
+    joint_position: Tensor
+
     def __init__(self, channels: int, head_dim: int, num_heads: int, num_joints: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_dim
@@ -79,7 +81,7 @@ class JointAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, V, T, C) to (B, H, V, T, C): each head's weighted sum over source joints."""
         batch, joints, frames, channels = x.shape
-        weights = self.dropout(self.weights(x, mask))
+        weights: Tensor = self.dropout(self.weights(x, mask))
         targets = weights.transpose(-1, -2).reshape(batch, self.num_heads * joints, joints)  # (B, H * V, V)
         out = targets @ x.flatten(2)  # (B, H * V, T * C)
         return out.view(batch, self.num_heads, joints, frames, channels)
@@ -93,12 +95,12 @@ class _MixHeads(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, kernel)
         return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias)[:, :, 0].transpose(1, 2)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, kernel = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x, grad_kernel = torch.empty_like(x), torch.empty_like(kernel)
@@ -118,7 +120,8 @@ class HeadMix(nn.Linear):
         kernel = self.weight.view(-1, heads, channels).transpose(1, 2)[..., None]  # (C', C, H, 1)
         kernel = kernel.to(x.dtype, memory_format=torch.channels_last)
         x = x.view(batch, heads, joints * frames, channels)
-        return _MixHeads.apply(x, kernel, self.bias.to(x.dtype)).view(batch, joints, frames, -1)
+        out: Tensor = _MixHeads.apply(x, kernel, self.bias.to(x.dtype))
+        return out.view(batch, joints, frames, -1)
 
 
 class MskaBlock(nn.Module):
@@ -178,7 +181,7 @@ class MskaEncoder(nn.Module):
 
     def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
         """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; what lies after is ignored."""
-        x = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
+        x: Tensor = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
         x = x * time_mask(lengths, nodes.shape[1])[:, None, :, None]
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from signstreams.array_types import Flags, Floats
 from signstreams.formats.landmarks import HAND_NAMES, KEYPOINT_NAMES
 
 Node = tuple[str, ...]  # names of one point, or of several whose mean it is
@@ -60,12 +61,12 @@ UNITS = 3.0
 MIN_UNIT_PX = 1.0
 
 
-def to_nodes(keypoints: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+def to_nodes(keypoints: Floats, width_px: int, height_px: int) -> Floats:
     """Keypoints of a clip (T, 543, 3) to nodes (T, 79, 3): `gather_nodes`, then `place_nodes`."""
     return place_nodes(gather_nodes(keypoints), width_px, height_px)
 
 
-def gather_nodes(keypoints: np.ndarray) -> np.ndarray:
+def gather_nodes(keypoints: Floats) -> Floats:
     """The 79 nodes among the points, where they are in the frame.
 
     Args:
@@ -80,7 +81,7 @@ def gather_nodes(keypoints: np.ndarray) -> np.ndarray:
     return np.where(nodes[..., 2:] > 0, nodes, np.array((-1, -1, 0), nodes.dtype)).astype(np.float32, copy=False)
 
 
-def place_nodes(gathered: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+def place_nodes(gathered: Floats, width_px: int, height_px: int) -> Floats:
     """Nodes of a clip, centred between the shoulders and scaled by their distance.
 
     Centre and scale are medians over the clip: a scale of each frame would add jitter. Where no frame has both
@@ -102,9 +103,7 @@ def place_nodes(gathered: np.ndarray, width_px: int, height_px: int) -> np.ndarr
     return np.where(present[..., None], nodes, 0.0).astype(np.float32)
 
 
-def _frame_of_reference(
-    points_px: np.ndarray, present: np.ndarray, size_px: tuple[int, int]
-) -> tuple[np.ndarray, float]:
+def _frame_of_reference(points_px: Floats, present: Flags, size_px: tuple[int, int]) -> tuple[Floats, float]:
     """Centre (2,) and half shoulder width, in px, of nodes (T, 79, 2) that are there (T, 79)."""
     both = present[:, _SHOULDERS].all(axis=1)
     if both.any():

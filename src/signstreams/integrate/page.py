@@ -114,7 +114,7 @@ def _frames(entry: ClipEntry, layout: CorpusLayout, reader: CropReader) -> str:
             crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, entry.video.video_id))}
         except (OSError, ValueError):
             crops = {}
-        tiles = []
+        tiles: list[Any] = []
         for place in np.linspace(0, entry.num_frames - 1, FRAMES).round().astype(int):
             crop = crops.get(entry.frames[int(place)])
             image = None

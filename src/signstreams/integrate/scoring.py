@@ -42,7 +42,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     bundle = load_bundle(given)
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)
-    entries = {split: clips.entries[split] for split in given.splits}
+    entries: dict[str, list[ClipEntry]] = {split: clips.entries[split] for split in given.splits}
     # a reference may be longer than anything in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
     entries = tokenized(_known(bundle, entries), bundle.tokenizer, longest)

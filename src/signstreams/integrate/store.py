@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from signstreams.array_types import Array
 from signstreams.errors import UserError
 
 JOURNAL = "journal.jsonl"
@@ -52,7 +53,7 @@ class ArrayStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = _read_journal(folder / JOURNAL)
-        self._open: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._open: OrderedDict[str, Array] = OrderedDict()
         self._lock = threading.Lock()  # a loader thread and an evaluation may read at once
 
     def is_current(self, video_id: str, source: str) -> bool:
@@ -65,7 +66,7 @@ class ArrayStore:
         except OSError:
             return False
 
-    def add(self, video_id: str, source: str, array: np.ndarray) -> None:
+    def add(self, video_id: str, source: str, array: Array) -> None:
         """Write one array whole, then name it in the journal.
 
         Raises:
@@ -81,7 +82,7 @@ class ArrayStore:
                 np.save(file, array, allow_pickle=False)
             size = part.stat().st_size
             part.replace(path)
-            digest = hashlib.sha256(array).hexdigest()
+            digest = hashlib.sha256(array.data).hexdigest()
             record = Record(video_id, source, array.shape, array.dtype.str, size, digest)
             line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
             journal = os.open(self.folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -103,7 +104,7 @@ class ArrayStore:
         """See what other processes have added."""
         self.records = _read_journal(self.folder / JOURNAL)
 
-    def __getitem__(self, video_id: str) -> np.ndarray:
+    def __getitem__(self, video_id: str) -> Array:
         """The array, mapped: what is read is what is asked for.
 
         Raises:
@@ -115,13 +116,13 @@ class ArrayStore:
                 return self._open[video_id]
             return self._map(video_id)
 
-    def _map(self, video_id: str) -> np.ndarray:
+    def _map(self, video_id: str) -> Array:
         record = self.records[video_id]
         if 0 in record.shape:  # nothing to map
             return np.zeros(record.shape, record.dtype)
         path = self.path(video_id)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.shape != tuple(record.shape) or array.dtype.str != record.dtype:
                 raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
         except (OSError, ValueError, EOFError) as error:

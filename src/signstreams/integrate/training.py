@@ -286,7 +286,8 @@ class Trainer:
             shown: dict[str, float | int | str] = {"loss": loss, "epoch": self.plan.epoch(self.state.step - 1) + 1}
             if self.state.best_bleu >= 0:
                 shown["best BLEU-4"] = self.state.best_bleu
-            progress.advance(**shown, **{"data wait": f"{wait}%"})
+            shown["data wait"] = f"{wait}%"
+            progress.advance(1, **shown)
 
     def _note(self, name: str, total: float, count: int) -> None:
         entry = self.state.window.setdefault(name, [0.0, 0.0])

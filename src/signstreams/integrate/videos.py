@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from signstreams.array_types import Floats
 from signstreams.corpus.findings import few
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
@@ -92,7 +93,8 @@ def read_videos(
 def file_of(layout: CorpusLayout, kind: str, video_id: str) -> Path:
     """File of one kind of a video."""
     if kind in ("tracks", "pose", "keypoints"):
-        return getattr(layout, kind)(video_id)
+        path: Path = getattr(layout, kind)(video_id)
+        return path
     return layout.crops(kind, video_id)
 
 
@@ -136,8 +138,8 @@ def embed_points(layout: CorpusLayout, videos: Iterable[ProcessedVideo], points:
 
     A video whose arrays disagree, or hold values that are not finite, is a problem.
     """
-    stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
-    stores = {name: store for name, store in stores.items() if store is not None}
+    given = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
+    stores = {name: store for name, store in given.items() if store is not None}
     due = [
         (video, names)
         for video in videos
@@ -198,17 +200,17 @@ def _embed_video(
     return problems
 
 
-def _times(path: Path) -> np.ndarray:
+def _times(path: Path) -> Floats:
     tracks: Tracks = read_tracks(path)
     return tracks.times_s
 
 
-def _pose(path: Path) -> np.ndarray:
+def _pose(path: Path) -> Floats:
     value: Pose = read_pose(path)
     return value.pose[:, _POSE_COLUMNS].reshape(len(value.pose), -1, 3)  # (T, 7, 3)
 
 
-def _nodes(path: Path) -> np.ndarray:
+def _nodes(path: Path) -> Floats:
     value: Keypoints = read_keypoints(path)
     if not np.isfinite(value.keypoints).all():
         raise ValueError("holds values that are not finite")

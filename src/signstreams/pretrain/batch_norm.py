@@ -34,4 +34,4 @@ class BatchNorm(nn.Module):
         x = x - distributed.joint_sum(x.sum(dim=0)) / count  # (N, dim)
         variance = distributed.joint_sum(x.square().sum(dim=0)) / count  # (dim,)
         x = x * (variance + EPS).rsqrt()
-        return x if self.weight is None else torch.addcmul(self.bias, x, self.weight)
+        return x if self.weight is None or self.bias is None else torch.addcmul(self.bias, x, self.weight)

@@ -94,7 +94,7 @@ def _loading(arch: ViTArch, image_px: int, facts: Facts) -> str:
 from signstreams.backbones.load import load_dinov2_backbone
 
 model = load_dinov2_backbone({json.dumps(f"file::{facts.weights}", ensure_ascii=False)})  # or the .safetensors file"""
-    changes = {"img_size": image_px, "num_classes": 0}
+    changes: dict[str, float] = {"img_size": image_px, "num_classes": 0}
     if not arch.is_dinov2:
         changes |= {"patch_size": arch.patch_px, "depth": arch.depth}
         if arch.layer_scale_init is not None:

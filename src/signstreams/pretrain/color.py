@@ -12,6 +12,8 @@ import math
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Pixels
+
 LUMA = np.array([0.299, 0.587, 0.114])
 MAP_SIZE = 10
 """Values of a colour map: the 3 x 3 part row by row, then what each channel gains per unit of the view's mean luma."""
@@ -27,9 +29,7 @@ _QUADRATURE = _FROM_YIQ @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0
 _INVERTED_ABOVE = np.array([value if value < 128 else 255 - value for value in range(256)], np.uint8)
 
 
-def color_maps(
-    brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue_turn: np.ndarray, is_gray: np.ndarray
-) -> np.ndarray:
+def color_maps(brightness: Floats, contrast: Floats, saturation: Floats, hue_turn: Floats, is_gray: Flags) -> Floats:
     """(V, MAP_SIZE) maps of V views, values 0..255; all arguments (V,).
 
     Args:
@@ -50,7 +50,7 @@ def color_maps(
     return maps
 
 
-def apply_color(view: np.ndarray, color_map: np.ndarray) -> None:
+def apply_color(view: Pixels, color_map: Floats) -> None:
     """Change a uint8 RGB view (H, W, 3) by a map (MAP_SIZE,), in place; rounded and clipped."""
     affine = np.empty((3, 4))
     affine[:, :3] = color_map[:9].reshape(3, 3)
@@ -59,12 +59,12 @@ def apply_color(view: np.ndarray, color_map: np.ndarray) -> None:
     cv2.transform(view, affine, view)
 
 
-def solarize(view: np.ndarray) -> None:
+def solarize(view: Pixels) -> None:
     """Invert the values from 128 on of a uint8 view, in place."""
     cv2.LUT(view, _INVERTED_ABOVE, view)
 
 
-def blur(view: np.ndarray, sigma_px: float) -> None:
+def blur(view: Pixels, sigma_px: float) -> None:
     """Gaussian blur of a uint8 view, in place; mirrored at the rim without doubling it."""
     taps = gaussian_taps(sigma_px)
     cv2.sepFilter2D(view, -1, taps, taps, view, borderType=cv2.BORDER_REFLECT_101)
@@ -75,7 +75,7 @@ def blur_radius(sigma_px: float) -> int:
     return max(1, math.ceil(3 * sigma_px))
 
 
-def gaussian_taps(sigma_px: float) -> np.ndarray:
+def gaussian_taps(sigma_px: float) -> Floats:
     """(2 radius + 1,) float64 weights with sum 1."""
     radius = blur_radius(sigma_px)
-    return cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0]
+    return np.asarray(cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0], np.float64)

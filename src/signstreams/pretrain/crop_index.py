@@ -19,6 +19,7 @@ from typing import overload
 
 import numpy as np
 
+from signstreams.array_types import Array, Ints
 from signstreams.formats.crops import Crop, parse_crop_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -75,12 +76,12 @@ class CropIndex(Sequence[Crop]):
     videos: Names
     video_folder: Sequence[int]
     files: Names
-    video: np.ndarray
-    frame: np.ndarray
-    file: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
-    crc: np.ndarray
+    video: Ints
+    frame: Ints
+    file: Ints
+    offset: Ints
+    size: Ints
+    crc: Ints
 
     def __len__(self) -> int:
         return len(self.video)
@@ -106,7 +107,7 @@ class CropIndex(Sequence[Crop]):
     def __iter__(self) -> Iterator[Crop]:
         return (self[i] for i in range(len(self)))
 
-    def take(self, chosen: np.ndarray) -> CropIndex:
+    def take(self, chosen: Array) -> CropIndex:
         """The crops of these numbers, or where this mask is true; names are shared."""
         columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
         return CropIndex(self.folders, self.videos, self.video_folder, self.files, *(c[chosen] for c in columns))
@@ -129,7 +130,7 @@ class CropIndex(Sequence[Crop]):
         for video in used:
             state.update(f"{self.videos[video]}\0{self.video_folder[video]}\n".encode("utf-8", "surrogateescape"))
         for column in (rank.astype("<i4"), self.frame, self.size, self.crc, self.offset == LOOSE):
-            state.update(np.ascontiguousarray(column))
+            state.update(np.ascontiguousarray(column).data)
         return state.hexdigest()
 
 
@@ -139,7 +140,7 @@ class _Builder:
     def __init__(self) -> None:
         self.videos, self.files, self.video_folder = Names(), Names(), array("i")
         self.singles = [array(kind) for kind in "iiiqII"]  # columns as in `CropIndex`, one value a crop
-        self.blocks: list[list[np.ndarray]] = []
+        self.blocks: list[list[Ints]] = []
 
     def add_video(self, video_id: str, folder: int) -> int:
         self.video_folder.append(folder)
@@ -149,7 +150,7 @@ class _Builder:
         for column, value in zip(self.singles, (video, frame, file, offset, size, crc), strict=True):
             column.append(value)
 
-    def add_block(self, video: int, file: int, frame: np.ndarray, entries: np.ndarray) -> None:
+    def add_block(self, video: int, file: int, frame: Ints, entries: Array) -> None:
         """A whole archive of one video."""
         count = len(frame)
         self.blocks.append(
@@ -180,7 +181,8 @@ def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Pa
 
     None in place of an error: there is no image. FileNotFoundError: absent. ValueError or OSError: a broken archive.
     """
-    builder, problems = _Builder(), []
+    builder = _Builder()
+    problems: list[tuple[Path, Exception | None]] = []
     paths = [Path(folder) for folder in folders]
     for number, path in enumerate(paths):
         before = (len(builder.singles[0]), len(builder.blocks))
@@ -218,7 +220,7 @@ def _add_folder(builder: _Builder, folder: Path, number: int) -> None:
 
 def _add_images(builder: _Builder, folder: Path, number: int, within: str = "") -> None:
     """Images of any names, sub-folders included, in the order of their names."""
-    found = []
+    found: list[tuple[str, str, int | None]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith((".", "__")):
@@ -263,7 +265,7 @@ def _add_members(builder: _Builder, path: Path, number: int) -> None:
         builder.add(videos[key[0]], key[1], file, member.header_offset, member.file_size, member.CRC)
 
 
-def read_directory(path: Path) -> tuple[str, np.ndarray, np.ndarray] | None:
+def read_directory(path: Path) -> tuple[str, Ints, Array] | None:
     """Video id, frames and (offset, size, crc) of an archive as `CropWriter` makes it; None for any other.
 
     Its members' names are equally long, so that the central directory is one array: fifty times faster than

@@ -35,7 +35,8 @@ def soft_cross_entropy(scores: Tensor, targets: Tensor, temp: float) -> Tensor:
         targets: (N, K) weights, most often probabilities; without gradient.
         temp: Softmax temperature, > 0.
     """
-    return _SoftCrossEntropy.apply(scores, targets, temp)
+    losses: Tensor = _SoftCrossEntropy.apply(scores, targets, temp)
+    return losses
 
 
 class _SoftCrossEntropy(torch.autograd.Function):

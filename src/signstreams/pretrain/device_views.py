@@ -56,7 +56,8 @@ class DeviceViews:
             some = x.index_select(0, there)
             x.index_copy_(0, there, torch.where(some < 127.5, some, 255 - some))
         x = torch.addcmul(self._shift, x, self._scale)
-        return x.to(self.dtype).unflatten(0, params.shape[:2])
+        done: Tensor = x.to(self.dtype).unflatten(0, params.shape[:2])
+        return done
 
     def _color(self, x: Tensor, maps: Tensor) -> Tensor:
         """(N, 3, H, W) through maps (N, MAP_SIZE), clipped to 0..255."""
@@ -79,7 +80,8 @@ class DeviceViews:
         x = F.pad(x, [num_taps // 2] * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 M, H + K - 1, W + K - 1)
         x = F.conv2d(x, weight[:, None, :, None], groups=count)  # (1, 3 M, H, W + K - 1)
         x = F.conv2d(x, weight[:, None, None, :], groups=count)  # (1, 3 M, H, W)
-        return x[0].unflatten(0, (-1, 3))
+        blurred: Tensor = x[0].unflatten(0, (-1, 3))
+        return blurred
 
     def _moved(self, small: Tensor) -> Tensor:
         """A small tensor of the CPU on the device, without waiting where memory can be page-locked."""

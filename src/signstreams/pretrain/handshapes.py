@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from signstreams.array_types import Ints
 from signstreams.errors import UserError
 
 
@@ -21,7 +22,7 @@ class Handshapes(NamedTuple):
         signer: Who signs.
     """
 
-    frames: np.ndarray
+    frames: Ints
     names: list[str]
     clips: set[str]
     signer: str

@@ -51,7 +51,8 @@ class DinoHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, D) to cosine scores (N, K) times the prototypes' lengths."""
         x = self.mlp(tokens).float()  # (N, bottleneck)
-        return self.prototypes(F.normalize(x, dim=-1))
+        scores: Tensor = self.prototypes(F.normalize(x, dim=-1))
+        return scores
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:

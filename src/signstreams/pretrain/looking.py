@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.vit import Block, VisionTransformer
 
 
 @torch.no_grad()
@@ -20,6 +20,7 @@ def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
         (B, heads, rows, columns); a head's sum is 1 less what the class token and registers get.
     """
     last = model.blocks[-1]
+    assert isinstance(last, Block)
     seen: list[Tensor] = []
     hook = last.norm1.register_forward_hook(lambda _, __, output: seen.append(output))
     try:
@@ -32,7 +33,8 @@ def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
     scores = q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, N)
     weights = scores.softmax(dim=-1)[:, :, 0, 1 + model.arch.num_registers :]  # (B, H, P)
     rows = images.shape[-2] // model.patch_size
-    return weights.unflatten(-1, (rows, -1))
+    maps: Tensor = weights.unflatten(-1, (rows, -1))
+    return maps
 
 
 def patch_colors(patches: Tensor) -> Tensor:
@@ -55,7 +57,8 @@ def patch_colors(patches: Tensor) -> Tensor:
         values = F.pad(values, (0, 3 - values.shape[1]))
     low, high = (torch.quantile(values, share, dim=0) for share in (0.02, 0.98))
     colors = ((values - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
-    return colors.unflatten(0, patches.shape[:2]).float()
+    by_crop: Tensor = colors.unflatten(0, patches.shape[:2])
+    return by_crop.float()
 
 
 def nearest_crops(queries: Tensor, bank: Tensor, may_answer: Tensor, count: int) -> tuple[Tensor, Tensor]:

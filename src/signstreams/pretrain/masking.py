@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from signstreams.config.pretrain import IbotConfig
+from signstreams.array_types import Flags, Ints
+from signstreams.config.ibot import IbotConfig
 from signstreams.engine.seeding import numpy_rng
 
 DRAWS = 4  # area, aspect, top, left of one try
@@ -81,7 +83,7 @@ class BlockMasker:
         weights = (1 / masks.sum(axis=1).clip(min=1))[rows // masks.shape[1]]
         return Masked(torch.from_numpy(masks), torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
 
-    def _targets(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def _targets(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Patches to mask in each of ``count`` views, (count,): 0 in those that stay whole, else at least 1.
 
         One ratio from each of evenly spaced strata, so that the total hardly differs from step to step.
@@ -93,7 +95,7 @@ class BlockMasker:
         targets[rng.permutation(count)[:num_masked]] = np.maximum(1, ratios * self.grid**2)  # cut, as DINOv2 does
         return targets
 
-    def _blocks(self, targets: np.ndarray, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _blocks(self, targets: NDArray[np.int64], own: Ints, rng: np.random.Generator) -> Flags:
         """Masks (len(own), grid, grid) of the views ``own``, all of them at once.
 
         Blocks are added until the target is met; a block that masks nothing new or too much is drawn again, and after

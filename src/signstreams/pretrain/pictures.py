@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstreams.array_types import Floats, Pixels
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.show import ShowConfig
@@ -126,9 +127,9 @@ def draw_pictures(
 
     bank = [*crops, *others]
     bank = [bank[i] for i in spread(len(bank), min(MAX_BANK, len(bank)))]
-    features = [embed(model, load_whole(of, image_px), normalize) for of in (shown, bank)]  # (N, D), (M, D)
+    queries, answers = (embed(model, load_whole(of, image_px), normalize) for of in (shown, bank))  # (N, D), (M, D)
     may_answer, where = _strangers(shown, bank)
-    places, cosines = nearest_crops(*features, may_answer, NUM_NEIGHBOURS)
+    places, cosines = nearest_crops(queries, answers, may_answer, NUM_NEIGHBOURS)
     rows = []
     for i, image in enumerate(images):
         found = [bank[place] for place, cosine in zip(places[i], cosines[i], strict=True) if torch.isfinite(cosine)]
@@ -157,7 +158,7 @@ def _strangers(shown: Sequence[Crop], bank: Sequence[Crop]) -> tuple[Tensor, str
     return torch.from_numpy(other | far), f"{FAR_FRAMES} frames away or more, since all are of one video"
 
 
-def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+def _heat(image: Pixels, attention: Floats) -> Pixels:
     """The crop, grey, under the map (rows, columns), with the patches outlined that hold most of it."""
     smooth = cv2.resize(attention, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC).clip(0)
     heat = cv2.applyColorMap((255 * smooth / max(float(smooth.max()), 1e-9)).astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -176,7 +177,7 @@ def _name(crop: Crop) -> str:
 
 def _sheet(
     path: Path,
-    rows: Sequence[Sequence[np.ndarray]],
+    rows: Sequence[Sequence[Pixels]],
     *,
     columns: Sequence[str],
     labels: Sequence[str],

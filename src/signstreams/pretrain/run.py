@@ -213,7 +213,7 @@ def _load_state(path: Path, fingerprint: Fingerprint, *, is_own: bool = False) -
         UserError: Absent, broken, not a checkpoint, or another experiment's.
     """
     try:
-        state = checkpoint.load_latest(path) if is_own else checkpoint.load(path)
+        state: dict[str, Any] = checkpoint.load_latest(path) if is_own else checkpoint.load(path)
         found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
     except FileNotFoundError:
         raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint's path") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from signstreams.array_types import Flags, Ints
 from signstreams.engine.seeding import numpy_rng
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -33,15 +34,15 @@ class CropGroups:
         signer: (V,) number of each video's signer.
     """
 
-    video: np.ndarray
-    frame: np.ndarray
-    order: np.ndarray
-    starts: np.ndarray
-    counts: np.ndarray
-    signer: np.ndarray
+    video: Ints
+    frame: Ints
+    order: Ints
+    starts: Ints
+    counts: Ints
+    signer: Ints
 
     @classmethod
-    def of(cls, video: np.ndarray, frame: np.ndarray, signer: np.ndarray | None = None) -> CropGroups:
+    def of(cls, video: Ints, frame: Ints, signer: Ints | None = None) -> CropGroups:
         """Groups of crops; ``video`` (N,) numbers from 0, ``signer`` (N,) any numbers, None: each video its own."""
         key = video.astype(np.int64) << 32 | frame
         order = np.arange(len(key)) if (np.diff(key) >= 0).all() else np.argsort(key, kind="stable")
@@ -64,7 +65,7 @@ def group_by_video(video_ids: Sequence[str]) -> CropGroups:
     return CropGroups.of(video, np.arange(len(video)))
 
 
-def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> np.ndarray:
+def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> Ints:
     """Crops in the order of one pass, as many as there are.
 
     Args:
@@ -87,10 +88,11 @@ def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0)
     shift = np.repeat(rng.random(len(quotas)), quotas)
     position = np.where(quota == count, rank, np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64))
     place = (step + rng.random(total)) / quota
-    return groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
+    order: Ints = groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
+    return order
 
 
-def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> np.ndarray:
+def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> Ints:
     """(V,) crops of each video in a pass; their sum is the number of crops."""
     if not balance:
         return groups.counts
@@ -102,7 +104,7 @@ def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> np.
     return np.diff(np.floor(np.concatenate(([0.0], ends)) + shift)).astype(np.int64)
 
 
-def too_close(order: np.ndarray, groups: CropGroups, batch: int, gap_frames: int) -> np.ndarray:
+def too_close(order: Ints, groups: CropGroups, batch: int, gap_frames: int) -> Ints:
     """Places in ``order`` whose crop has one of its own video less than ``gap_frames`` before it in its batch."""
     order = order[: len(order) // batch * batch]
     key = np.arange(len(order)) // batch * groups.num_videos + groups.video[order]  # of batch and video
@@ -159,7 +161,7 @@ class BatchPlan:
     def num_videos(self) -> int:
         return self.groups.num_videos
 
-    def order(self, number: int) -> np.ndarray:
+    def order(self, number: int) -> Ints:
         """Crops of pass ``number``, batch after batch; the last incomplete one is not used."""
         order = pass_order(self.groups, self.seed, number, self.balance)
         gap = USUAL_GAP_FRAMES if self.min_gap_frames is None else self.min_gap_frames
@@ -172,7 +174,8 @@ class BatchPlan:
 
         The crops that do not fill a last batch are left out of that pass; another pass leaves out others.
         """
-        number, order = -1, np.empty(0, np.int64)
+        number = -1
+        order: Ints = np.empty(0, np.int64)
         for step in range(first_step, last_step):
             if step // self.steps_per_pass != number:
                 number = step // self.steps_per_pass
@@ -180,7 +183,7 @@ class BatchPlan:
             start = (step % self.steps_per_pass) * self.global_batch + rank * self.batch_size
             yield [(step, int(index)) for index in order[start : start + self.batch_size]]
 
-    def _keep_apart(self, order: np.ndarray, rng: np.random.Generator, gap: int) -> None:
+    def _keep_apart(self, order: Ints, rng: np.random.Generator, gap: int) -> None:
         """Exchange crops of ``order`` until none meets one of its video nearer than ``gap``."""
         for _ in range(MAX_ROUNDS):
             conflicts = too_close(order, self.groups, self.global_batch, gap)
@@ -193,7 +196,7 @@ class BatchPlan:
         for place in too_close(order, self.groups, self.global_batch, gap):
             order[place] = self._any_that_fits(order, int(place), rng, gap)
 
-    def _exchange(self, order: np.ndarray, place: int, rng: np.random.Generator, gap: int) -> None:
+    def _exchange(self, order: Ints, place: int, rng: np.random.Generator, gap: int) -> None:
         rest = self._others(order, place)
         if not self._is_near(order[place : place + 1], rest, gap)[0]:
             return  # an exchange before this one mended it
@@ -205,7 +208,7 @@ class BatchPlan:
                 order[place], order[other] = order[other], order[place]
                 return
 
-    def _any_that_fits(self, order: np.ndarray, place: int, rng: np.random.Generator, gap: int) -> int:
+    def _any_that_fits(self, order: Ints, place: int, rng: np.random.Generator, gap: int) -> int:
         rest = self._others(order, place)
         start = int(rng.integers(self.num_crops))
         for block in np.array_split(np.roll(self.groups.order, -start), -(-self.num_crops // MAX_CANDIDATES)):
@@ -213,7 +216,7 @@ class BatchPlan:
                 return int(fitting[0])
         raise AssertionError("a batch has room, by the check at the start")
 
-    def _others(self, order: np.ndarray, place: int) -> np.ndarray:
+    def _others(self, order: Ints, place: int) -> Ints:
         """Crops that share the batch of a place; none for places after the last full batch."""
         batch = place // self.global_batch
         if batch == self.steps_per_pass:
@@ -221,12 +224,13 @@ class BatchPlan:
         start = batch * self.global_batch
         return np.concatenate((order[start:place], order[place + 1 : start + self.global_batch]))
 
-    def _is_near(self, crops: np.ndarray, rest: np.ndarray, gap: int) -> np.ndarray:
+    def _is_near(self, crops: Ints, rest: Ints, gap: int) -> Flags:
         """(C,) bool: whether each crop is nearer than ``gap`` to one of ``rest``."""
         groups = self.groups
         same = groups.video[crops][:, None] == groups.video[rest]
         distance = np.abs(groups.frame[crops].astype(np.int64)[:, None] - groups.frame[rest])
-        return (same & (distance < gap)).any(axis=1)
+        near: Flags = (same & (distance < gap)).any(axis=1)
+        return near
 
     def _room(self, gap: int) -> int:
         """Crops that fit a batch whichever come first: each keeps at most 2 gap - 1 frames of its video out."""

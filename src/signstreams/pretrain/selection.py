@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Ints
 from signstreams.config.pretrain import DatasetConfig, available_cores
 from signstreams.corpus.meta import scan_meta
 from signstreams.errors import UserError
@@ -29,7 +30,7 @@ SHARPNESS_CACHE = "sharpness.npz"
 _CHUNK = 2048
 
 
-def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache_dir: Path | None) -> np.ndarray:
+def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache_dir: Path | None) -> Flags:
     """(N,) bool: crops that pass the least confidence, the states allowed and the least sharpness.
 
     Args:
@@ -54,7 +55,7 @@ def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache
     return chosen
 
 
-def track_values(index: CropIndex, stream: str | None) -> tuple[np.ndarray, np.ndarray]:
+def track_values(index: CropIndex, stream: str | None) -> tuple[Floats, Ints]:
     """Confidence (N,) float32 and state (N,) uint8 of each crop's box, from `tracks/<video>.npz` beside its folder.
 
     Raises:
@@ -82,7 +83,7 @@ def track_values(index: CropIndex, stream: str | None) -> tuple[np.ndarray, np.n
     return confidence, state
 
 
-def sharpness(index: CropIndex, cache_dir: Path | None) -> np.ndarray:
+def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
     """(N,) float32 variance of the Laplacian of each grey crop at 112 px, measured once and kept in ``cache_dir``.
 
     Raises:
@@ -94,14 +95,15 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> np.ndarray:
         try:
             with np.load(path) as kept:
                 if str(kept["digest"]) == digest:
-                    return kept["sharpness"]
+                    measured: Floats = kept["sharpness"]
+                    return measured
         except (OSError, ValueError, KeyError):
             log.warning("%s: cannot be read, is measured anew", path)
     cv2.setNumThreads(1)
     spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
     with ThreadPoolExecutor(available_cores()) as threads:
         parts = list(threads.map(lambda span: _measure(index.take(np.arange(len(index))[span])), spans))
-    values = np.concatenate([*parts, np.empty(0, np.float32)])
+    values: Floats = np.concatenate([*parts, np.empty(0, np.float32)])
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def crop_sharpness(jpeg: bytes) -> float:
     return float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))[1][0, 0] ** 2)
 
 
-def signers(index: CropIndex) -> np.ndarray:
+def signers(index: CropIndex) -> Ints:
     """(N,) number of each crop's signer, by the corpus's meta.csv; a video that it does not name is its own signer."""
     known: dict[int, dict[str, str]] = {}
     for number, folder in enumerate(index.folders):
@@ -134,10 +136,10 @@ def signers(index: CropIndex) -> np.ndarray:
     numbers: dict[tuple[str, ...], int] = {}
     out = np.empty(len(index), np.int64)
     for video, at in by_video(index):
-        folder, video_id = index.video_folder[video], index.videos[video]
-        signer = known[folder].get(video_id)
-        corpus = str(index.folders[folder].resolve().parent)  # a signer's name means one person in one corpus
-        key = (corpus, signer) if signer is not None else (corpus, "", str(folder), video_id)
+        number, video_id = index.video_folder[video], index.videos[video]
+        signer = known[number].get(video_id)
+        corpus = str(index.folders[number].resolve().parent)  # a signer's name means one person in one corpus
+        key = (corpus, signer) if signer is not None else (corpus, "", str(number), video_id)
         out[at] = numbers.setdefault(key, len(numbers))
     return out
 
@@ -160,7 +162,7 @@ def _signers_of(meta: Path) -> dict[str, str]:
     return {video_id: counts.most_common(1)[0][0] for video_id, counts in found.items()}
 
 
-def _measure(crops: Sequence[Crop]) -> np.ndarray:
+def _measure(crops: Sequence[Crop]) -> Floats:
     reader, values = CropReader(), np.empty(len(crops), np.float32)
     try:
         for i, crop in enumerate(crops):

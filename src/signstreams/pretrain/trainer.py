@@ -131,7 +131,8 @@ class Trainer:
         self.student.train()
         patches, count = self.patches, self.config.optim.accumulate
         parts = list(zip(*(group.chunk(count, dim=1) for group in groups), strict=True))  # each (V_i, B / count, ...)
-        masked = None if patches is None else patches.draw(self.step, *groups[0].shape[:2], count)
+        num_views, batch = groups[0].shape[:2]
+        masked = None if patches is None else patches.draw(self.step, num_views, batch, count)
         # the teacher first, all parts: targets are centred or balanced over the whole step
         with torch.no_grad(), self._autocast():
             seen = [
@@ -158,6 +159,7 @@ class Trainer:
         if self.sinkhorn is None:
             self.centre.update(teacher_scores)
         if patches is not None:
+            assert teacher_patches is not None and patch_targets is not None and masked is not None
             patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
         self.meters.add(
             loss=loss,
@@ -182,14 +184,16 @@ class Trainer:
         from the part.
         """
         config, count = self.config, len(parts)
-        patch_parts = [None] * count
+        patch_parts: list[Tensor | None] = [None] * count
         if masked is not None and patch_targets is not None:
             patch_parts = list(patch_targets.split([len(part.rows) for part in masked]))
         values = []
         for i, (part, target) in enumerate(zip(parts, targets.chunk(count, dim=1), strict=True)):
             rows, masks = (None, None) if masked is None else (masked[i].rows, masked[i].masks)
             is_last = i + 1 == count
-            alone = contextlib.nullcontext() if is_last or self.replica is self.student else self.replica.no_sync()
+            alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if not is_last and isinstance(self.replica, nn.parallel.DistributedDataParallel):
+                alone = self.replica.no_sync()
             with alone:  # processes average their gradients once a step
                 with self._autocast():
                     tokens, scores, patch_scores = self.replica(
@@ -199,7 +203,9 @@ class Trainer:
                 koleo = self._koleo(tokens)
                 loss, patch = dino + config.koleo.weight * koleo, torch.zeros_like(dino)
                 if self.patches is not None:
-                    patch = self.patches.loss(patch_scores, patch_parts[i], masked[i])
+                    patch_target = patch_parts[i]
+                    assert patch_target is not None and masked is not None
+                    patch = self.patches.loss(patch_scores, patch_target, masked[i])
                     ibot = config.ibot
                     loss = ibot.cls_weight * dino + ibot.patch_weight * patch + config.koleo.weight * koleo
                 (loss / count).backward()
@@ -244,7 +250,8 @@ class Trainer:
 
     def state_bytes(self) -> int:
         """Of a checkpoint of a later step: both networks and AdamW's two moments."""
-        return 4 * sum(tensor.numel() * tensor.element_size() for tensor in self.student.state_dict().values())
+        tensors: dict[str, Tensor] = self.student.state_dict()
+        return 4 * sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of another process."""
@@ -276,8 +283,8 @@ class Trainer:
     def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
         set_rates(self.optimizer.param_groups, now)
         # the fused optimiser skips the update by itself: no wait for the device to ask whether the loss is finite
-        self.optimizer.grad_scale = None
-        self.optimizer.found_inf = is_bad.float()
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]  # where the fused one looks
+        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         teacher, student = zip(*self._pairs, strict=True)
         update_teacher(teacher, student, now["momentum"])

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.config.pretrain import AugmentationConfig
 from signstreams.pretrain.color import MAP_SIZE, MIN_BLUR_SIGMA_PX, apply_color, blur, color_maps, solarize
 
@@ -61,10 +62,10 @@ class Draws(NamedTuple):
         params: (V, PARAMS) float64.
     """
 
-    boxes: np.ndarray
-    is_flipped: np.ndarray
-    is_colored: np.ndarray
-    params: np.ndarray
+    boxes: Ints
+    is_flipped: Flags
+    is_colored: Flags
+    params: Floats
 
 
 class ViewMaker:
@@ -86,17 +87,17 @@ class ViewMaker:
         # pixels of the source side that the most demanding view needs, were it cut at its smallest
         self.needed_px = max(recipe.side_px / math.sqrt(recipe.scale[0]) for recipe in self.recipes)
 
-    def __call__(self, jpeg: bytes, rng: np.random.Generator) -> list[np.ndarray]:
+    def __call__(self, jpeg: bytes, rng: np.random.Generator) -> list[Pixels]:
         """Views as uint8 RGB (side, side, 3), in the order of `recipes`.
 
         Raises:
             ValueError: When the bytes are no image.
         """
-        views = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
+        views: list[Pixels] = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
         self.fill(jpeg, rng, views)
         return views
 
-    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[np.ndarray]) -> np.ndarray:
+    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels]) -> Floats:
         """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
 
         Raises:
@@ -144,7 +145,7 @@ class ViewMaker:
         return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params)
 
 
-def decode(jpeg: bytes, needed_px: float = math.inf) -> np.ndarray:
+def decode(jpeg: bytes, needed_px: float = math.inf) -> Pixels:
     """uint8 RGB (H, W, 3), at a quarter or half of the size where that leaves ``needed_px`` of the shorter side.
 
     Raises:
@@ -175,7 +176,7 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     raise ValueError("is no readable JPEG")
 
 
-def random_boxes(height: int, width: int, scales: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> Ints:
     """(V, 4) int: top, left, height, width of a random part for each view.
 
     Area share uniform in the view's scale, log-uniform aspect 3/4 to 4/3; the middle square where no try fits.
@@ -203,7 +204,7 @@ def random_boxes(height: int, width: int, scales: np.ndarray, uniform: np.ndarra
     return boxes.astype(np.intp)
 
 
-def cut(pyramid: list[np.ndarray], box: np.ndarray, view: np.ndarray) -> None:
+def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
     """Write a part of the crop into ``view`` (side, side, 3), resized.
 
     Enlarged bicubically, as the reference does. Shrunk by less than two bilinearly, which then leaves out no pixel; by
@@ -228,7 +229,7 @@ def cut(pyramid: list[np.ndarray], box: np.ndarray, view: np.ndarray) -> None:
     cv2.resize(part, (side_px, side_px), view, interpolation=cv2.INTER_CUBIC if is_enlarged else cv2.INTER_LINEAR)
 
 
-def whole_view(jpeg: bytes, side_px: int) -> np.ndarray:
+def whole_view(jpeg: bytes, side_px: int) -> Pixels:
     """The crop as it is, uint8 RGB (side, side, 3): what evaluation and the probe look at."""
     image = decode(jpeg, side_px)
     is_smaller = min(image.shape[:2]) < side_px
