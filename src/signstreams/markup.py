@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 MAX_ROWS = 1000
@@ -24,7 +25,8 @@ h3 { font-size: 15px; margin: 18px 0 6px; }
 .soft { color: var(--soft); } .error, .fail { color: var(--error); } .warning { color: var(--warning); }
 .info { color: var(--info); } .pass { color: var(--pass); }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
-.card, figure, details, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.card, figure, article, details, .scroll { background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; }
 pre { font: 12px/1.5 ui-monospace, monospace; margin: 8px 0; }
 .card { padding: 12px 18px; } .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
@@ -55,11 +57,14 @@ svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--s
 .crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
 .previews { display: grid; gap: 14px; } .previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
 .previews figure.bad { border-color: var(--error); }
-.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
+article { display: grid; grid-template-columns: minmax(0, 432px) minmax(0, 1fr); gap: 6px 20px; padding: 12px;
+  margin: 10px 0; align-items: start; }
+article img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
+.right { color: var(--pass); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 0; } dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-.clips figcaption { font-weight: 400; }
 @media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 70px; }
+  article { grid-template-columns: minmax(0, 1fr); }
   .wide { overflow-x: auto; } .wide img { width: auto; max-width: none; height: 420px; }
   .card { padding: 8px 12px; flex: 1 1 40%; } }
 """
@@ -82,6 +87,41 @@ def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> st
         return ""
     content = f'<p class="hint">{escape(hint)}</p>{body}' if body else f'<p class="soft">{escape(otherwise)}</p>'
     return f"<h2>{escape(title)}</h2>\n{content}"
+
+
+def cards(values: Iterable[tuple[str, str]]) -> str:
+    """Figures with their names, side by side."""
+    shown = (
+        f'<div class="card"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
+        for value, name in values
+    )
+    return f'<div class="cards">{"".join(shown)}</div>'
+
+
+def embedded(data: bytes, kind: str, alt: str, size_px: tuple[int, int]) -> str:
+    """A picture inside the page; ``kind`` is ``jpeg`` or ``webp``, ``size_px`` width and height."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img width="{size_px[0]}" height="{size_px[1]}" alt="{escape(alt)}" src="{source}">'
+
+
+def article(picture: str, title: str, said: Mapping[str, str]) -> str:
+    """A picture beside terms and what they say; both picture and what is said are HTML."""
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{words}</dd>" for term, words in said.items())
+    return f'<article>{picture}<div><div class="soft">{escape(title)}</div><dl>{terms}</dl></div></article>'
+
+
+def marked(hypothesis: str, reference: str) -> str:
+    """Words of a hypothesis; those that the reference has too are marked."""
+    known = {_bare(word) for word in reference.split()}
+    words = [
+        f'<span class="right">{escape(word)}</span>' if _bare(word) in known else escape(word)
+        for word in hypothesis.split()
+    ]
+    return " ".join(words) or "<i>nothing</i>"
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:!?¡¿").casefold()
 
 
 def table(header: Sequence[str], rows: Iterable[str], num_rows: int) -> str:

@@ -18,7 +18,7 @@ from signstreams.contract.pictures import (
 )
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
-from signstreams.markup import MAX_ROWS, code, document, number, row, section, table, text
+from signstreams.markup import MAX_ROWS, cards, code, document, number, row, section, table, text
 from signstreams.progress import duration
 from signstreams.streams import STREAMS
 
@@ -105,10 +105,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
     ]
     if summary.get("num_loose"):
         values.insert(2, (f"{summary['num_loose']:,}", "of loose crops"))
-    cards = (
-        f'<div class="card"><b>{escape(value)}</b><span class="soft">{name}</span></div>' for value, name in values
-    )
-    return f'<div class="cards">{"".join(cards)}</div>'
+    return cards(values)
 
 
 def _findings(report: Mapping[str, Any]) -> str:

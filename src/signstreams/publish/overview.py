@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import platform
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.files import write_text
+from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.markup import code, document, number, row, section, table, text
+from signstreams.formats.strip import HEIGHT_PX, WIDTH_PX, clip_strip
+from signstreams.markup import article, cards, code, document, embedded, marked, number, row, section, table, text
 from signstreams.progress import duration
 from signstreams.publish.figures import contract_figures, pretraining_figures, translation_figures
 from signstreams.publish.runtimes import Runtime, read_runtimes
@@ -30,7 +31,10 @@ _PRETRAINING_HINT = (
     "crop's target lies below that of the batch, RankMe rises, and k-NN beats random weights. Bad: both entropies at "
     "ln K (nothing learned) or both near 0 (collapse)."
 )
-_CURVES_HINT = "Loss and health over the steps of each stream."
+_CURVES_HINT = (
+    "Loss, entropies, prototypes, k-NN where the truth is known, RankMe and learning rate over the steps of each stream; "
+    "below each picture stands what good and bad look like."
+)
 _NEIGHBOURS_HINT = (
     "Left: a crop; beside it those of other videos that the backbone takes for the most alike. Good: the same "
     "handshape or mouth from other people. Bad: the same light, sleeve or background with any handshape."
@@ -38,11 +42,20 @@ _NEIGHBOURS_HINT = (
 _ATTENTION_HINT = (
     "Where the class token looks. Good: fingers, mouth, eyes, heads that differ. Bad: the border, or everything evenly."
 )
+_PATCHES_HINT = (
+    "Patches by their three main directions, one colour scale for all crops. Good: a finger has its colour wherever it "
+    "is, the background another. Bad: colours that follow the place in the crop or the light alone."
+)
 _TRANSLATION_HINT = (
     "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was "
-    "recognised. Blank video is what the text model alone can say: a model that sees must be far above it."
+    "recognised. Blank video is what the text model alone can say: a model that sees must be far above it. Curves: good is "
+    "val that falls with train; bad is val that rises while train falls."
 )
-_CLIPS_HINT = "The first clips of the split. The page translations.html shows them with their frames, worst first."
+_CLIPS_HINT = (
+    "The first clips of the split, with frames of right hand, face and left hand; words that were said are green. Good: "
+    "a wrong word in a sentence about the same thing. Bad: the same fluent sentence under different clips. The page "
+    "translations.html has more of them, the worst first."
+)
 _RUNTIMES_HINT = (
     "Wall time and memory of the jobs, the longest first; where time went, and what a larger corpus will ask."
 )
@@ -78,8 +91,9 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
         section("Curves", _pictures(work_dir, backbones, "curves.png"), hint=_CURVES_HINT),
         section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png"), hint=_NEIGHBOURS_HINT),
         section("Attention", _pictures(work_dir, backbones, "attention.png"), hint=_ATTENTION_HINT),
+        section("Patches", _pictures(work_dir, backbones, "patches_pca.png"), hint=_PATCHES_HINT),
         section("Translation", _scores(scores, folder), hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
-        section("Translations", _translations(folder / "predictions.csv"), hint=_CLIPS_HINT),
+        section("Translations", _translations(folder / "predictions.csv", CorpusLayout(root)), hint=_CLIPS_HINT),
         section("Runtimes", _runtimes(runtimes), hint=_RUNTIMES_HINT),
         section("Versions and settings", _settings(settings, backbones, folder), hint=_SETTINGS_HINT),
     ]
@@ -89,24 +103,20 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
 def _cards(
     corpus: Mapping[str, Any] | None, backbones: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any] | None
 ) -> str:
-    cards = []
+    shown = []
     if corpus is not None:
-        cards += [
+        shown += [
             (f"{corpus['num_videos']:,}", "videos"),
             (duration(corpus["duration_s"]), "of video"),
             (f"{corpus['num_clips']:,}", "clips"),
             (corpus["verdict"], "data contract"),
         ]
-    cards.append((f"{len(backbones)} of {len(STREAMS)}", "backbones"))
+    shown.append((f"{len(backbones)} of {len(STREAMS)}", "backbones"))
     if scores is not None:
-        cards.append((f"{scores['bleu_4']:.1f}", f"BLEU-4 ({scores['split']})"))
+        shown.append((f"{scores['bleu_4']:.1f}", f"BLEU-4 ({scores['split']})"))
         if "gloss" in scores:
-            cards.append((f"{scores['gloss']['wer']:.1f}", "gloss WER"))
-    shown = (
-        f'<div class="card"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
-        for value, name in cards
-    )
-    return f'<div class="cards">{"".join(shown)}</div>'
+            shown.append((f"{scores['gloss']['wer']:.1f}", "gloss WER"))
+    return cards(shown)
 
 
 def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> str:
@@ -173,11 +183,9 @@ def _figure(path: Path, caption: str) -> str:
     if width_px > PICTURE_PX:
         height_px, width_px = round(height_px * PICTURE_PX / width_px), PICTURE_PX
         image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()).decode()
-    return (
-        f'<figure class="wide"><figcaption>{escape(caption)}</figcaption><img width="{width_px}" height="{height_px}"'
-        f' alt="{escape(caption)}" src="data:image/webp;base64,{data}"></figure>'
-    )
+    data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
+    shown = embedded(data, "webp", caption, (width_px, height_px))
+    return f'<figure class="wide"><figcaption>{escape(caption)}</figcaption>{shown}</figure>'
 
 
 def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
@@ -198,21 +206,30 @@ def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
     return body + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model")}</div>'
 
 
-def _translations(path: Path) -> str:
+def _translations(path: Path, layout: CorpusLayout) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", newline="") as file:
         clips = list(csv.DictReader(file))
     clips = [clip for clip in clips if clip["split"] == "test"] or clips
-    return f'<div class="clips">{"".join(_clip(clip) for clip in clips[:MAX_TRANSLATIONS])}</div>'
+    reader = CropReader()
+    try:
+        return "\n".join(_clip(clip, layout, reader) for clip in clips[:MAX_TRANSLATIONS])
+    finally:
+        reader.close()
 
 
-def _clip(clip: Mapping[str, str]) -> str:
-    said, model = escape(clip["reference"]), escape(clip["hypothesis"] or "nothing")
-    return (
-        f'<figure><figcaption class="soft">{escape(clip["clip_id"])}</figcaption>'
-        f"<dl><dt>said</dt><dd>{said}</dd><dt>model</dt><dd>{model}</dd></dl></figure>"
-    )
+def _clip(clip: Mapping[str, str], layout: CorpusLayout, reader: CropReader) -> str:
+    said = {"said": escape(clip["reference"]), "model": marked(clip["hypothesis"], clip["reference"])}
+    if clip.get("gloss_reference"):
+        said["glosses"] = escape(clip["gloss_reference"])
+        said["recognised"] = marked(clip["gloss_hypothesis"], clip["gloss_reference"])
+    picture = ""
+    if clip.get("video_id"):  # an evaluation of before did not say where its clips lie
+        frames = range(int(clip["first_frame"]), int(clip["last_frame"]) + 1)
+        strip = clip_strip(layout, clip["video_id"], frames, reader)
+        picture = embedded(strip, "jpeg", "frames of the clip", (WIDTH_PX, HEIGHT_PX))
+    return article(picture, clip["clip_id"], said)
 
 
 def _runtimes(runtimes: list[Runtime]) -> str:
