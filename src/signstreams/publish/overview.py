@@ -32,8 +32,8 @@ _PRETRAINING_HINT = (
     "ln K (nothing learned) or both near 0 (collapse)."
 )
 _CURVES_HINT = (
-    "Loss, entropies, prototypes, k-NN where the truth is known, RankMe and learning rate over the steps of each stream; "
-    "below each picture stands what good and bad look like."
+    "Loss, entropies, prototypes, k-NN where the truth is known, RankMe and learning rate over the steps of each "
+    "stream; below each picture stands what good and bad look like."
 )
 _NEIGHBOURS_HINT = (
     "Left: a crop; beside it those of other videos that the backbone takes for the most alike. Good: the same "
@@ -43,18 +43,18 @@ _ATTENTION_HINT = (
     "Where the class token looks. Good: fingers, mouth, eyes, heads that differ. Bad: the border, or everything evenly."
 )
 _PATCHES_HINT = (
-    "Patches by their three main directions, one colour scale for all crops. Good: a finger has its colour wherever it "
-    "is, the background another. Bad: colours that follow the place in the crop or the light alone."
+    "Patches by their three main directions, one colour scale for all crops. Good: a finger has its colour wherever "
+    "it is, the background another. Bad: colours that follow the place in the crop or the light alone."
 )
 _TRANSLATION_HINT = (
-    "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was "
-    "recognised. Blank video is what the text model alone can say: a model that sees must be far above it. Curves: good is "
-    "val that falls with train; bad is val that rises while train falls."
+    "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was recognised. "
+    "Blank video is what the text model alone can say: a model that sees must be far above it. Curves: good is val "
+    "that falls with train; bad is val that rises while train falls."
 )
 _CLIPS_HINT = (
-    "The first clips of the split, with frames of right hand, face and left hand; words that were said are green. Good: "
-    "a wrong word in a sentence about the same thing. Bad: the same fluent sentence under different clips. The page "
-    "translations.html has more of them, the worst first."
+    "The first clips of the split, with frames of right hand, face and left hand; words that were said are green. "
+    "Good: a wrong word in a sentence about the same thing. Bad: the same fluent sentence under different clips. The "
+    "page translations.html has more of them, the worst first."
 )
 _RUNTIMES_HINT = (
     "Wall time and memory of the jobs, the longest first; where time went, and what a larger corpus will ask."
