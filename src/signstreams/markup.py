@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 MAX_ROWS = 1000
 """Rows of one table; report.json has all."""
+NARROW = 3
+"""Columns up to which a table is no wider than what it holds."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --card: #fff; --ground: #f6f7f9;
@@ -34,6 +37,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 8px 12px; border-top: 1px solid var(--line); }
 th { border-top: 0; font-weight: 600; color: var(--soft); white-space: nowrap; }
 td { overflow-wrap: anywhere; min-width: 64px; } td:first-child { min-width: 150px; }
+table.narrow { width: auto; } th.number { text-align: right; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 details { padding: 10px 16px; margin: 8px 0; } summary { cursor: pointer; } details p { margin: 6px 0; }
@@ -55,7 +59,9 @@ svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--s
 .crops span { font-size: 11px; color: var(--soft); padding: 6px; overflow: hidden; }
 .crops .detected { border-color: var(--detected); } .crops .tracked { border-color: var(--tracked); }
 .crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
-.previews { display: grid; gap: 14px; } .previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
+.previews { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); gap: 14px; }
+.previews .wide { grid-column: 1 / -1; }
+.previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
 .previews figure.bad { border-color: var(--error); }
 article { display: grid; grid-template-columns: minmax(0, 432px) minmax(0, 1fr); gap: 6px 20px; padding: 12px;
   margin: 10px 0; align-items: start; }
@@ -63,7 +69,7 @@ article img { max-width: 100%; height: auto; display: block; border-radius: 6px;
 .right { color: var(--pass); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 0; } dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 70px; }
+@media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 110px; }
   article { grid-template-columns: minmax(0, 1fr); }
   .wide { overflow-x: auto; } .wide img { width: auto; max-width: none; height: 420px; }
   .card { padding: 8px 12px; flex: 1 1 40%; } }
@@ -125,11 +131,14 @@ def _bare(word: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[str], num_rows: int) -> str:
-    """A table that scrolls sideways; ``num_rows`` counts also those that are not shown."""
+    """A table that scrolls sideways, its head set as the first row is; ``num_rows`` counts also those not shown."""
     if not num_rows:
         return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    text = f'<div class="scroll"><table>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
+    rows = list(rows)
+    classes = [f" {found}" if found else "" for found in re.findall(r'<td(?: (class="number"))?', rows[0])]
+    head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(header, classes, strict=True))
+    kind = ' class="narrow"' if len(header) <= NARROW else ""
+    text = f'<div class="scroll"><table{kind}>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
     if num_rows > MAX_ROWS:
         text += f'<p class="soft">The first {MAX_ROWS:,} of {num_rows:,}; report.json has all.</p>'
     return text

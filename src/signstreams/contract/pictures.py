@@ -18,6 +18,7 @@ from signstreams.formats.arrays import Tracks, read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops, parse_crop_name
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.strip import inner_places
 from signstreams.streams import STREAMS
 
 MAX_VIDEOS = 24
@@ -106,7 +107,7 @@ def _crops_of(
     num_shown = 0
     for video_id, crops in _listed(layout, stream, video_ids):
         known = tracks.get(video_id)
-        for place in np.linspace(0, len(crops) - 1, min(each, len(crops))).round().astype(int):
+        for place in inner_places(len(crops), min(each, len(crops))):
             if num_shown == NUM_CROPS:
                 return
             crop = crops[place]

@@ -29,12 +29,17 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
     """
     import cv2
 
-    shown = [frames[int(place)] for place in np.linspace(0, len(frames) - 1, NUM_FRAMES).round()]
+    shown = [frames[place] for place in inner_places(len(frames), NUM_FRAMES)]
     rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in ROWS]
     is_ok, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 80])
     assert is_ok
     jpeg: bytes = data.tobytes()
     return jpeg
+
+
+def inner_places(count: int, wanted: int) -> list[int]:
+    """Places spread over ``count``, each in the middle of its part: at both ends of a clip hands rest."""
+    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
 
 
 def _tiles(
