@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = ("google-chrome", "google-chrome-stable", "chrome", "chromium", "chromium-browser")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 FLAGS = (
     "--headless",
@@ -90,6 +90,7 @@ class Look:
         complaints: Errors and warnings of its console, exceptions, failed requests, broken pictures.
         requests: Addresses it asked for besides itself, data: left out.
         width_px: Of its content; more than the window's: the whole page scrolls sideways.
+        window_px: Width of the window.
         too_wide: What sticks out.
         unreadable: Words too small or too pale.
         picture: PNG.
@@ -98,6 +99,7 @@ class Look:
     complaints: list[str]
     requests: list[str]
     width_px: int
+    window_px: int
     too_wide: list[str]
     unreadable: list[str]
     picture: bytes
@@ -141,6 +143,14 @@ class Browser:
         os.close(self._in)
         os.close(self._out)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def version(self) -> str:
+        """Its name and version; the first thing to ask, since it may not start at all.
+
+        Raises:
+            RuntimeError: The browser does not answer; with what it said.
+        """
+        return str(self._call("Browser.getVersion")["product"])
 
     def look(
         self,
@@ -198,7 +208,7 @@ class Browser:
         ]
         requests = [url for url in requests if not url.startswith("data:") and url != address]
         self._call("Target.closeTarget", targetId=target)
-        return Look(complaints, requests, width, too_wide, unreadable, base64.b64decode(taken["data"]))
+        return Look(complaints, requests, width, width_px, too_wide, unreadable, base64.b64decode(taken["data"]))
 
     def _clip(self, session: str, whole: bool) -> dict[str, Any]:
         if not whole:
@@ -215,7 +225,10 @@ class Browser:
     def _call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params} | ({"sessionId": session} if session else {})
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self._out, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError:
+            raise RuntimeError(self._silence()) from None
         until_s = time.monotonic() + TIMEOUT_S
         while True:
             answer = self._next(until_s)
@@ -237,12 +250,15 @@ class Browser:
             ready, _, _ = select.select([self._in], [], [], max(0.0, until_s - time.monotonic()))
             data = os.read(self._in, 1 << 20) if ready else b""
             if not data:
-                said = Path(self._folder, "stderr").read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{self.path}: no answer in {TIMEOUT_S:.0f} s; it said: {said}")
+                raise RuntimeError(self._silence())
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         return message
+
+    def _silence(self) -> str:
+        said = Path(self._folder, "stderr").read_text(errors="replace")[-2000:]
+        return f"{self.path}: does not answer; it said: {said}"
 
 
 def _complaint(event: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Any)
     assert all(state == named for state, _, _, named in shown)
     assert {unescape(video) for _, video, _, _ in shown} == {path.stem for path in corpus.layout.videos.glob("*.mp4")}
     assert all(image.shape == (pictures.CROP_PX, pictures.CROP_PX, 3) for image in images(page))
+
+
+def test_the_page_is_whole_and_readable_in_a_browser(
+    corpus: Any, looks_well: Callable[[Path], None], tmp_path: Path
+) -> None:
+    write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
+    corpus.layout.pose("two").unlink()
+    page = page_of(corpus)
+    assert "The corpus breaks the contract" in page  # with findings to show
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    looks_well(path)
 
 
 def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: Any) -> None:

@@ -162,6 +162,16 @@ def test_the_page_escapes_what_people_wrote_and_needs_no_other_file(trained: Int
     assert '<span class="right">casa</span>' in page
 
 
+def test_the_page_is_whole_and_readable_in_a_browser(
+    trained: IntegrateConfig, looks_well: Callable[[Path], None], tmp_path: Path
+) -> None:
+    entries = load_clips(trained).entries["val"]
+    predictions = [Prediction(e, f"casa {'x' * 200} {e.text}", {"fuse": ["CASA"] * 40}) for e in entries]
+    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0, "gloss": {"wer": 100.0, "head": "fuse"}}
+    write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
+    looks_well(tmp_path / "page.html")
+
+
 def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:
     entry = load_clips(trained).entries["val"][0]
     content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
