@@ -9,6 +9,7 @@ from html import escape
 
 MAX_ROWS = 1000
 """Rows of one table; report.json has all."""
+_HEADING = re.compile(r'<h2 id="(?P<name>[^"]+)">(?P<title>.*?)</h2>')
 NARROW = 3
 """Columns up to which a table is no wider than what it holds."""
 
@@ -27,6 +28,7 @@ h3 { font-size: 15px; margin: 18px 0 6px; }
 .hint { color: var(--soft); margin: 0 0 12px; max-width: 80ch; }
 .soft { color: var(--soft); } .error, .fail { color: var(--error); } .warning { color: var(--warning); }
 .info { color: var(--info); } .pass { color: var(--pass); }
+nav { margin-top: 18px; display: flex; flex-wrap: wrap; gap: 4px 16px; } nav a { color: var(--info); }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
 .card, figure, article, details, .scroll { background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
@@ -61,7 +63,7 @@ svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--s
 .crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
 .previews { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); gap: 14px; }
 .previews .wide { grid-column: 1 / -1; }
-.previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
+.previews img { max-width: 100%; height: auto; border-radius: 6px; display: block; }
 .previews figure.bad { border-color: var(--error); }
 article { display: grid; grid-template-columns: minmax(0, 432px) minmax(0, 1fr); gap: 6px 20px; padding: 12px;
   margin: 10px 0; align-items: start; }
@@ -71,20 +73,29 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margi
 dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 110px; }
   article { grid-template-columns: minmax(0, 1fr); }
-  .wide { overflow-x: auto; } .wide img { width: auto; max-width: none; height: 420px; }
+  .drawn { overflow-x: auto; } .drawn img { width: 720px; max-width: none; }
   .card { padding: 8px 12px; flex: 1 1 40%; } }
 """
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page."""
+    """A whole page; links to its sections stand before the first one."""
+    parts = [part for part in parts if part]
+    first = next((place for place, part in enumerate(parts) if part.startswith("<h2")), len(parts))
+    parts.insert(first, _contents(parts[first:]))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
+        + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _contents(sections: Iterable[str]) -> str:
+    found = [match for part in sections if (match := _HEADING.match(part))]
+    links = "".join(f'<a href="#{match["name"]}">{match["title"]}</a>' for match in found)
+    return f"<nav>{links}</nav>" if len(found) > 1 else ""
 
 
 def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> str:
@@ -92,7 +103,8 @@ def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> st
     if not body and not otherwise:
         return ""
     content = f'<p class="hint">{escape(hint)}</p>{body}' if body else f'<p class="soft">{escape(otherwise)}</p>'
-    return f"<h2>{escape(title)}</h2>\n{content}"
+    name = re.sub(r"\W+", "-", title.lower())
+    return f'<h2 id="{name}">{escape(title)}</h2>\n{content}'
 
 
 def cards(values: Iterable[tuple[str, str]]) -> str:

@@ -57,7 +57,13 @@ def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:
     assert "script" not in page.tags
     assert "<script>alert('Ñandú')</script>" in page.words
     kinds = ("data:image/webp;base64,", "data:image/jpeg;base64,")
-    assert page.addresses and all(address.startswith(kinds) for address in page.addresses)
+    assert page.addresses and all(address.startswith((*kinds, "#")) for address in page.addresses)
+
+
+def test_the_contents_lead_to_every_section(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    links = re.findall('<a href="#([^"]+)">', page)
+    assert links == re.findall('<h2 id="([^"]+)">', page) and len(links) > 5
 
 
 def test_a_translation_stands_beside_its_frames_and_right_words_are_marked(finished: Any) -> None:

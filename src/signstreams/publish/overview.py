@@ -23,6 +23,7 @@ from signstreams.versions import commit, versions
 
 PICTURE_PX = 1100
 """Width that pictures are reduced to; the files beside the backbones are larger."""
+BROAD_PX = 900
 MAX_TRANSLATIONS = 12
 
 _PRETRAINING_HINT = (
@@ -173,7 +174,7 @@ def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
 
 
 def _figure(path: Path, caption: str) -> str:
-    """A picture inside the page, reduced; nothing where there is none."""
+    """A picture inside the page, reduced, and alone in its row where it is broad; nothing where there is none."""
     import cv2
 
     image = cv2.imread(str(path)) if path.is_file() else None  # (H, W, 3)
@@ -185,7 +186,8 @@ def _figure(path: Path, caption: str) -> str:
         image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
     shown = embedded(data, "webp", caption, (width_px, height_px))
-    return f'<figure class="wide"><figcaption>{escape(caption)}</figcaption>{shown}</figure>'
+    kind = "drawn wide" if width_px > BROAD_PX else "drawn"
+    return f'<figure class="{kind}"><figcaption>{escape(caption)}</figcaption>{shown}</figure>'
 
 
 def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
