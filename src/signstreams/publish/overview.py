@@ -16,7 +16,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.strip import HEIGHT_PX, WIDTH_PX, clip_strip
 from signstreams.markup import article, cards, code, document, embedded, marked, number, row, section, table, text
 from signstreams.progress import duration
-from signstreams.publish.figures import contract_figures, pretraining_figures, translation_figures
+from signstreams.publish.figures import contract_figures, percent, pretraining_figures, rounded, translation_figures
 from signstreams.publish.runtimes import Runtime, read_runtimes
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
@@ -144,24 +144,16 @@ def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
     knn = figures.get("knn", {}).get("accuracy", {})
     return row(
         code(stream),
-        *(number(_percent(knn.get(name))) for name in ("pretrained", "random_weights", "raw_pixels")),
-        number(_rounded(last.get("train/loss_dino"))),
-        number(_rounded(params["ln_num_prototypes"])),
-        number(_rounded(last.get("teacher/entropy_sample"))),
-        number(_rounded(last.get("teacher/entropy_batch"))),
-        number(_rounded(last.get("probe/rankme"), 1)),
+        *(number(percent(knn.get(name))) for name in ("pretrained", "random_weights", "raw_pixels")),
+        number(rounded(last.get("train/loss_dino"))),
+        number(rounded(params["ln_num_prototypes"])),
+        number(rounded(last.get("teacher/entropy_sample"))),
+        number(rounded(last.get("teacher/entropy_batch"))),
+        number(rounded(last.get("probe/rankme"), 1)),
         number(f"{last['step']:,}"),
         number(f"{params['data']['train_crops']:,}"),
         number(params["architecture"]),
     )
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def _rounded(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
@@ -198,8 +190,8 @@ def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
         row(
             text(name),
             number(found["num_clips"]),
-            *(number(_rounded(found.get(key), 1)) for key in ("bleu_1", "bleu_4", "chrf", "rouge_l")),
-            number(_rounded(found.get("gloss", {}).get("wer"), 1)),
+            *(number(rounded(found.get(key), 1)) for key in ("bleu_1", "bleu_4", "chrf", "rouge_l")),
+            number(rounded(found.get("gloss", {}).get("wer"), 1)),
         )
         for name, found in sets.items()
         if found

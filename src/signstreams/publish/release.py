@@ -12,7 +12,14 @@ from typing import Any
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
-from signstreams.publish.figures import contract_figures, pretraining_figures, thinned, translation_figures
+from signstreams.publish.figures import (
+    contract_figures,
+    percent,
+    pretraining_figures,
+    rounded,
+    thinned,
+    translation_figures,
+)
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
 
@@ -113,12 +120,19 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
             "",
         ]
     lines += [
-        "| stream | architecture | crops | steps | loss | ln K | RankMe |",
-        "| --- | --- | --: | --: | --: | --: | --: |",
+        "| stream | architecture | crops | steps | loss | ln K | RankMe | k-NN | random weights |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for stream in backbones:
         lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}") or {}))
-    scores = translation_figures(work_dir / "multistream_v9")
+    lines += [
+        "",
+        "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
+        " crops of other videos show the same handshape, where the truth is known; beside it the same network with"
+        " random weights.",
+    ]
+    model = work_dir / "multistream_v9"
+    scores = translation_figures(model)
     if scores is not None:
         shown = [
             f"{name} {scores[key]:.1f}"
@@ -147,11 +161,17 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
         "```",
         "",
-        "Translate a video (from a checkout of signstreams; this folder as `release`):",
-        "",
-        "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
-        + "".join(f" \\\n        {flag} file::release/backbones/{name}/backbone.pt" for name, flag in _FLAGS.items()),
-        "",
+    ]
+    if (model / "best.pt").is_file():
+        lines += [
+            "Translate a video (from a checkout of signstreams; this folder as `release`):",
+            "",
+            "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
+            + "".join(f" \\\n        {_FLAGS[name]} file::release/backbones/{name}/backbone.pt" for name in backbones),
+            "",
+        ]
+    lines += ["## Curves", "", *_curves(work_dir, backbones)]
+    lines += [
         "Pictures of people are left out on purpose. Weights may still tell something of the people they were trained"
         " on: read the model cards, and release only what the signers agreed to.",
         "",
@@ -159,18 +179,24 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
     return "\n".join(lines)
 
 
+def _curves(work_dir: Path, backbones: list[str]) -> list[str]:
+    """Pictures of the bundle, by their places in it."""
+    places = {f"backbones/{stream}": work_dir / f"dino_{stream}" for stream in backbones}
+    places["translation"] = work_dir / "multistream_v9"
+    shown = [place for place, folder in places.items() if (folder / "curves.png").is_file()]
+    return [line for place in shown for line in (f"![{place}]({place}/curves.png)", "")]
+
+
 def _backbone_line(stream: str, figures: Mapping[str, Any]) -> str:
     last, params = figures["last"], figures["params"]
+    knn = figures.get("knn", {}).get("accuracy", {})
     values = [
         params["architecture"],
         f"{params['data']['train_crops']:,}",
         f"{last['step']:,}",
-        _rounded(last.get("train/loss_dino")),
-        _rounded(params["ln_num_prototypes"]),
-        _rounded(last.get("probe/rankme")),
+        rounded(last.get("train/loss_dino")),
+        rounded(params["ln_num_prototypes"]),
+        rounded(last.get("probe/rankme")),
+        *(percent(knn.get(name)) for name in ("pretrained", "random_weights")),
     ]
     return f"| {stream} | {' | '.join(values)} |"
-
-
-def _rounded(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
