@@ -24,7 +24,15 @@ from signstreams.versions import commit, versions
 PICTURE_PX = 1100
 """Width that pictures are reduced to; the files beside the backbones are larger."""
 BROAD_PX = 900
+"""Width from which on a picture stands alone in its row."""
 MAX_TRANSLATIONS = 12
+
+_PICTURES = {
+    "curves.png": "loss and health",
+    "neighbours.png": "nearest crops",
+    "attention.png": "where the class token looks",
+    "patches_pca.png": "patches by their main directions",
+}
 
 _PRETRAINING_HINT = (
     "k-NN: how often the nearest crops show the same handshape, where the truth is known; beside it the same network "
@@ -134,7 +142,7 @@ def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> str:
         "RankMe",
         "steps",
         "crops",
-        "",
+        "architecture",
     )
     return table(header, rows, len(rows))
 
@@ -152,15 +160,12 @@ def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
         number(rounded(last.get("probe/rankme"), 1)),
         number(f"{last['step']:,}"),
         number(f"{params['data']['train_crops']:,}"),
-        number(params["architecture"]),
+        text(params["architecture"]),
     )
 
 
 def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
-    figures = (
-        _figure(work_dir / f"dino_{stream}" / name, f"{stream}: {name.removesuffix('.png').replace('_', ' ')}")
-        for stream in streams
-    )
+    figures = (_figure(work_dir / f"dino_{stream}" / name, f"{stream}: {_PICTURES[name]}") for stream in streams)
     body = "".join(figures)
     return f'<div class="previews">{body}</div>' if body else ""
 
