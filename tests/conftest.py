@@ -70,7 +70,10 @@ def browser() -> Iterator[Any]:
 def looks_well(browser: Any) -> Callable[[Path], None]:
     """Asserts that a page is whole and readable on a desktop and a phone, in a light and a dark room."""
 
+    from signstreams.markup import MAX_BYTES
+
     def look(page: Path) -> None:
+        assert page.stat().st_size <= MAX_BYTES
         for size, scheme in ((size, scheme) for size in ("desktop", "phone") for scheme in ("light", "dark")):
             seen = browser.look(page, size, scheme=scheme)
             assert (seen.complaints, seen.requests) == ([], []), (size, scheme)

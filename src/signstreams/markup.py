@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
-MAX_ROWS = 1000
+import numpy as np
+
+MAX_ROWS = 500
 """Rows of one table; report.json has all."""
+MAX_BYTES = 1_500_000
+"""Of a page: Snakemake's report holds it as an address, in base64, and Chromium opens none beyond 2 MiB."""
+QUALITIES = (72, 50, 30, 15)
+"""Of the pictures of a page, the best first."""
 _HEADING = re.compile(r'<h2 id="(?P<name>[^"]+)">(?P<title>.*?)</h2>')
 NARROW = 3
 """Columns up to which a table is no wider than what it holds."""
@@ -78,6 +84,16 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
+def fitting(render: Callable[[int], str]) -> str:
+    """The page with the best pictures that fits `MAX_BYTES`; ``render`` takes their quality, 0 to 100."""
+    page = ""
+    for quality in QUALITIES:
+        page = render(quality)
+        if len(page.encode()) <= MAX_BYTES:
+            break
+    return page
+
+
 def document(title: str, parts: Iterable[str]) -> str:
     """A whole page; links to its sections stand before the first one."""
     parts = [part for part in parts if part]
@@ -116,10 +132,19 @@ def cards(values: Iterable[tuple[str, str]]) -> str:
     return f'<div class="cards">{"".join(shown)}</div>'
 
 
-def embedded(data: bytes, kind: str, alt: str, size_px: tuple[int, int]) -> str:
-    """A picture inside the page; ``kind`` is ``jpeg`` or ``webp``, ``size_px`` width and height."""
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<img width="{size_px[0]}" height="{size_px[1]}" alt="{escape(alt)}" src="{source}">'
+def webp(image: np.ndarray, quality: int) -> str:
+    """Address that holds a picture (H, W, 3)."""
+    import cv2
+
+    is_ok, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    assert is_ok
+    return f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def embedded(image: np.ndarray, quality: int, alt: str) -> str:
+    """A picture (H, W, 3) inside the page."""
+    height, width = image.shape[:2]
+    return f'<img width="{width}" height="{height}" alt="{escape(alt)}" src="{webp(image, quality)}">'
 
 
 def article(picture: str, title: str, said: Mapping[str, str]) -> str:

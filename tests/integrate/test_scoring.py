@@ -158,7 +158,7 @@ def test_the_page_escapes_what_people_wrote_and_needs_no_other_file(trained: Int
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page
     assert page.count("<article>") == MAX_CLIPS and f"{MAX_CLIPS} of 70 clips" in page
-    assert page.count("data:image/jpeg;base64,") == MAX_CLIPS and 'src="http' not in page
+    assert page.count("data:image/webp;base64,") == MAX_CLIPS and 'src="http' not in page
     assert '<span class="right">casa</span>' in page
 
 

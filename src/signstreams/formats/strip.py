@@ -18,23 +18,21 @@ WIDTH_PX, HEIGHT_PX = NUM_FRAMES * TILE_PX, len(ROWS) * TILE_PX
 _ABSENT = 230  # light grey
 
 
-def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reader: CropReader) -> bytes:
-    """JPEG of `NUM_FRAMES` frames of a clip, evenly spread; what has no crop stays grey.
+def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reader: CropReader) -> np.ndarray:
+    """`NUM_FRAMES` frames of a clip, evenly spread; what has no crop stays grey.
 
     Args:
         layout: Of the corpus.
         video_id: Video that the clip lies in.
         frames: Of the video, one at least.
         reader: Of crops; the caller closes it.
-    """
-    import cv2
 
+    Returns:
+        (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
+    """
     shown = [frames[place] for place in inner_places(len(frames), NUM_FRAMES)]
     rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in ROWS]
-    is_ok, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    assert is_ok
-    jpeg: bytes = data.tobytes()
-    return jpeg
+    return np.vstack(rows)
 
 
 def inner_places(count: int, wanted: int) -> list[int]:

@@ -13,9 +13,9 @@ from sacrebleu.metrics import CHRF
 from signstreams.files import write_text
 from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.strip import HEIGHT_PX, WIDTH_PX, clip_strip
+from signstreams.formats.strip import clip_strip
 from signstreams.integrate.evaluate import Prediction
-from signstreams.markup import article, cards, document, embedded, marked, section
+from signstreams.markup import article, cards, document, embedded, fitting, marked, section
 
 PAGE = "translations.html"
 MAX_CLIPS = 60
@@ -48,16 +48,21 @@ def write_page(
         chosen = [rated[i] for i in np.linspace(0, len(rated) - 1, MAX_CLIPS).round().astype(int)]
     reader = CropReader()
     try:
-        articles = [_article(score, prediction, layout, reader, head) for score, prediction in chosen]
+        strips = [clip_strip(layout, p.entry.video.video_id, p.entry.frames, reader) for _, p in chosen]
     finally:
         reader.close()
     shown = f"{len(chosen)} of {len(rated)}" if len(chosen) < len(rated) else f"All {len(rated)}"
-    parts = [
-        f"<h1>Translations of the {escape(str(content['split']))} split</h1>",
-        cards(_scores(content)),
-        section(f"{shown} clips", "\n".join(articles), hint=_HINT),
-    ]
-    write_text(path, document("Translations", parts))
+
+    def render(quality: int) -> str:
+        articles = [_article(*one, strip, quality, head) for one, strip in zip(chosen, strips, strict=True)]
+        parts = [
+            f"<h1>Translations of the {escape(str(content['split']))} split</h1>",
+            cards(_scores(content)),
+            section(f"{shown} clips", "\n".join(articles), hint=_HINT),
+        ]
+        return document("Translations", parts)
+
+    write_text(path, fitting(render))
 
 
 def _scores(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -71,13 +76,11 @@ def _scores(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     return shown
 
 
-def _article(score: float, prediction: Prediction, layout: CorpusLayout, reader: CropReader, head: str | None) -> str:
+def _article(score: float, prediction: Prediction, strip: np.ndarray, quality: int, head: str | None) -> str:
     entry = prediction.entry
     said = {"said": escape(entry.text), "model": marked(prediction.text, entry.text)}
     if entry.gloss is not None:
         said["glosses"] = escape(" ".join(entry.gloss))
     if head is not None and head in prediction.glosses:
         said["recognised"] = marked(" ".join(prediction.glosses[head]), " ".join(entry.gloss or ()))
-    strip = clip_strip(layout, entry.video.video_id, entry.frames, reader)
-    picture = embedded(strip, "jpeg", "frames of the clip", (WIDTH_PX, HEIGHT_PX))
-    return article(picture, f"{entry.clip_id}, chrF {score:.0f}", said)
+    return article(embedded(strip, quality, "frames of the clip"), f"{entry.clip_id}, chrF {score:.0f}", said)

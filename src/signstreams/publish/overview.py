@@ -13,8 +13,21 @@ from typing import Any
 from signstreams.files import write_text
 from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.strip import HEIGHT_PX, WIDTH_PX, clip_strip
-from signstreams.markup import article, cards, code, document, embedded, marked, number, row, section, table, text
+from signstreams.formats.strip import clip_strip
+from signstreams.markup import (
+    article,
+    cards,
+    code,
+    document,
+    embedded,
+    fitting,
+    marked,
+    number,
+    row,
+    section,
+    table,
+    text,
+)
 from signstreams.progress import duration
 from signstreams.publish.figures import contract_figures, percent, pretraining_figures, rounded, translation_figures
 from signstreams.publish.runtimes import Runtime, read_runtimes
@@ -86,23 +99,29 @@ def write_overview(path: Path, root: Path, work_dir: Path, logs: Path, settings:
 
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
     """HTML of the page, pictures inside; no scripts, no network, every text escaped."""
+    return fitting(lambda quality: _render(root, work_dir, logs, settings, quality))
+
+
+def _render(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], quality: int) -> str:
     corpus = contract_figures(CorpusLayout(root))
     backbones = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
     backbones = {stream: figures for stream, figures in backbones.items() if figures is not None}
     folder = work_dir / "multistream_v9"
     scores = translation_figures(folder)
     runtimes = read_runtimes(logs) if logs.is_dir() else []
+    scored = _scores(scores, folder, quality)
+    said = _translations(folder / "predictions.csv", CorpusLayout(root), quality)
     parts = [
         "<h1>What the run made</h1>",
         f'<div class="soft">{escape(str(root))} → {escape(str(work_dir))}</div>',
         _cards(corpus, backbones, scores),
         section("Backbones", _backbones(backbones), hint=_PRETRAINING_HINT, otherwise="None was pretrained yet."),
-        section("Curves", _pictures(work_dir, backbones, "curves.png"), hint=_CURVES_HINT),
-        section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png"), hint=_NEIGHBOURS_HINT),
-        section("Attention", _pictures(work_dir, backbones, "attention.png"), hint=_ATTENTION_HINT),
-        section("Patches", _pictures(work_dir, backbones, "patches_pca.png"), hint=_PATCHES_HINT),
-        section("Translation", _scores(scores, folder), hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
-        section("Translations", _translations(folder / "predictions.csv", CorpusLayout(root)), hint=_CLIPS_HINT),
+        section("Curves", _pictures(work_dir, backbones, "curves.png", quality), hint=_CURVES_HINT),
+        section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png", quality), hint=_NEIGHBOURS_HINT),
+        section("Attention", _pictures(work_dir, backbones, "attention.png", quality), hint=_ATTENTION_HINT),
+        section("Patches", _pictures(work_dir, backbones, "patches_pca.png", quality), hint=_PATCHES_HINT),
+        section("Translation", scored, hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
+        section("Translations", said, hint=_CLIPS_HINT),
         section("Runtimes", _runtimes(runtimes), hint=_RUNTIMES_HINT),
         section("Versions and settings", _settings(settings, backbones, folder), hint=_SETTINGS_HINT),
     ]
@@ -164,13 +183,15 @@ def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
     )
 
 
-def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
-    figures = (_figure(work_dir / f"dino_{stream}" / name, f"{stream}: {_PICTURES[name]}") for stream in streams)
+def _pictures(work_dir: Path, streams: Iterable[str], name: str, quality: int) -> str:
+    figures = (
+        _figure(work_dir / f"dino_{stream}" / name, f"{stream}: {_PICTURES[name]}", quality) for stream in streams
+    )
     body = "".join(figures)
     return f'<div class="previews">{body}</div>' if body else ""
 
 
-def _figure(path: Path, caption: str) -> str:
+def _figure(path: Path, caption: str, quality: int) -> str:
     """A picture inside the page, reduced, and alone in its row where it is broad; nothing where there is none."""
     import cv2
 
@@ -181,13 +202,12 @@ def _figure(path: Path, caption: str) -> str:
     if width_px > PICTURE_PX:
         height_px, width_px = round(height_px * PICTURE_PX / width_px), PICTURE_PX
         image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
-    shown = embedded(data, "webp", caption, (width_px, height_px))
+    shown = embedded(image, quality, caption)
     kind = "drawn wide" if width_px > BROAD_PX else "drawn"
     return f'<figure class="{kind}"><figcaption>{escape(caption)}</figcaption>{shown}</figure>'
 
 
-def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
+def _scores(scores: Mapping[str, Any] | None, folder: Path, quality: int) -> str:
     if scores is None:
         return ""
     sets = {f"{scores['split']} split": scores, "blank video": scores.get("baselines", {}).get("blank_video")}
@@ -202,10 +222,13 @@ def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
         if found
     ]
     body = table(("", "clips", "BLEU-1", "BLEU-4", "chrF", "ROUGE-L", "gloss WER"), rows, len(rows))
-    return body + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model")}</div>'
+    return (
+        body
+        + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model", quality)}</div>'
+    )
 
 
-def _translations(path: Path, layout: CorpusLayout) -> str:
+def _translations(path: Path, layout: CorpusLayout, quality: int) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", newline="") as file:
@@ -213,12 +236,12 @@ def _translations(path: Path, layout: CorpusLayout) -> str:
     clips = [clip for clip in clips if clip["split"] == "test"] or clips
     reader = CropReader()
     try:
-        return "\n".join(_clip(clip, layout, reader) for clip in clips[:MAX_TRANSLATIONS])
+        return "\n".join(_clip(clip, layout, reader, quality) for clip in clips[:MAX_TRANSLATIONS])
     finally:
         reader.close()
 
 
-def _clip(clip: Mapping[str, str], layout: CorpusLayout, reader: CropReader) -> str:
+def _clip(clip: Mapping[str, str], layout: CorpusLayout, reader: CropReader, quality: int) -> str:
     said = {"said": escape(clip["reference"]), "model": marked(clip["hypothesis"], clip["reference"])}
     if clip.get("gloss_reference"):
         said["glosses"] = escape(clip["gloss_reference"])
@@ -226,8 +249,7 @@ def _clip(clip: Mapping[str, str], layout: CorpusLayout, reader: CropReader) -> 
     picture = ""
     if clip.get("video_id"):  # an evaluation of before did not say where its clips lie
         frames = range(int(clip["first_frame"]), int(clip["last_frame"]) + 1)
-        strip = clip_strip(layout, clip["video_id"], frames, reader)
-        picture = embedded(strip, "jpeg", "frames of the clip", (WIDTH_PX, HEIGHT_PX))
+        picture = embedded(clip_strip(layout, clip["video_id"], frames, reader), quality, "frames of the clip")
     return article(picture, clip["clip_id"], said)
 
 
