@@ -20,9 +20,9 @@ PANELS = (
     Panel("Data wait (share of a step)", ("train/data_wait_share",)),
 )
 _CAPTION = (
-    "Good: translation, CTC and distillation fall on val as on train, BLEU-4 and chrF rise, the gloss WER falls far "
-    "below 100. Bad: val rises while train falls (too little text: a smaller model, more dropout), a WER that stays "
-    "at 100 (every head says blank), a data wait near 1 (the disk is the limit)."
+    "Good: translation and CTC fall on val as on train, distillation levels off, BLEU-4 and chrF rise, the gloss WER "
+    "falls far below 100. Bad: val rises while train falls (too little text: a smaller model, more dropout), a WER "
+    "that stays at 100 (every head says blank), a data wait near 1 (the disk is the limit)."
 )
 
 
