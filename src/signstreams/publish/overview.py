@@ -179,7 +179,7 @@ def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
         number(rounded(last.get("probe/rankme"), 1)),
         number(f"{last['step']:,}"),
         number(f"{params['data']['train_crops']:,}"),
-        text(params["architecture"]),
+        text(params["architecture"].partition(" (")[0]),  # its sizes stand with the settings
     )
 
 

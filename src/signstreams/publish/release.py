@@ -12,6 +12,7 @@ from typing import Any
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
+from signstreams.progress import duration
 from signstreams.publish.figures import (
     contract_figures,
     percent,
@@ -115,7 +116,7 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
     lines = ["# A run of signstreams", ""]
     if corpus is not None:
         lines += [
-            f"Trained on {corpus['num_videos']:,} videos, {corpus['duration_s'] / 3600:.2f} h,"
+            f"Trained on {corpus['num_videos']:,} videos, {duration(corpus['duration_s'])},"
             f" {corpus['num_frames']:,} frames, {corpus['num_clips']:,} clips with text.",
             "",
         ]
