@@ -50,7 +50,7 @@ def _tiles(
         crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
     except (OSError, ValueError):
         crops = {}
-    tiles = []
+    tiles: list[np.ndarray] = []
     for frame in frames:
         image = None
         if (crop := crops.get(frame)) is not None:

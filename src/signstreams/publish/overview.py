@@ -104,8 +104,8 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
 
 def _render(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], quality: int) -> str:
     corpus = contract_figures(CorpusLayout(root))
-    backbones = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
-    backbones = {stream: figures for stream, figures in backbones.items() if figures is not None}
+    found = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
+    backbones = {stream: figures for stream, figures in found.items() if figures is not None}
     folder = work_dir / "multistream_v9"
     scores = translation_figures(folder)
     runtimes = read_runtimes(logs) if logs.is_dir() else []
