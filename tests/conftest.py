@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,40 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real input is absent: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium: a `Browser` of docs/img/browser.py."""
+    sys.path.insert(0, str(PROJECT / "docs" / "img"))
+    from browser import Browser, find_browser
+
+    path = find_browser()
+    if path is None:
+        pytest.skip("no Chromium or Chrome on PATH")
+    with Browser(path) as found:
+        try:
+            found.version()
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def looks_well(browser: Any) -> Callable[[Path], None]:
+    """Asserts that a page is whole and readable on a desktop and a phone, in a light and a dark room."""
+
+    from signstreams.markup import MAX_BYTES
+
+    def look(page: Path) -> None:
+        assert page.stat().st_size <= MAX_BYTES
+        for size, scheme in ((size, scheme) for size in ("desktop", "phone") for scheme in ("light", "dark")):
+            seen = browser.look(page, size, scheme=scheme)
+            assert (seen.complaints, seen.requests) == ([], []), (size, scheme)
+            assert (seen.width_px <= seen.window_px, seen.too_wide) == (True, []), (size, scheme)
+            assert seen.unreadable == [], (size, scheme)
+
+    return look
 
 
 @pytest.fixture

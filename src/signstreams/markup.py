@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
-MAX_ROWS = 1000
+from signstreams.array_types import Pixels
+
+MAX_ROWS = 500
 """Rows of one table; report.json has all."""
+MAX_BYTES = 1_500_000
+"""Of a page: Snakemake's report holds it as an address, in base64, and Chromium opens none beyond 2 MiB."""
+QUALITIES = (72, 50, 30, 15)
+"""Of the pictures of a page, the best first."""
+_HEADING = re.compile(r'<h2 id="(?P<name>[^"]+)">(?P<title>.*?)</h2>')
+NARROW = 3
+"""Columns up to which a table is no wider than what it holds."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #667085; --line: #e4e7ec; --card: #fff; --ground: #f6f7f9;
@@ -23,8 +34,10 @@ h3 { font-size: 15px; margin: 18px 0 6px; }
 .hint { color: var(--soft); margin: 0 0 12px; max-width: 80ch; }
 .soft { color: var(--soft); } .error, .fail { color: var(--error); } .warning { color: var(--warning); }
 .info { color: var(--info); } .pass { color: var(--pass); }
+nav { margin-top: 18px; display: flex; flex-wrap: wrap; gap: 4px 16px; } nav a { color: var(--info); }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 20px; }
-.card, figure, details, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.card, figure, article, details, .scroll { background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; }
 pre { font: 12px/1.5 ui-monospace, monospace; margin: 8px 0; }
 .card { padding: 12px 18px; } .card b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
@@ -32,6 +45,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 8px 12px; border-top: 1px solid var(--line); }
 th { border-top: 0; font-weight: 600; color: var(--soft); white-space: nowrap; }
 td { overflow-wrap: anywhere; min-width: 64px; } td:first-child { min-width: 150px; }
+table.narrow { width: auto; } th.number { text-align: right; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 details { padding: 10px 16px; margin: 8px 0; } summary { cursor: pointer; } details p { margin: 6px 0; }
@@ -53,27 +67,51 @@ svg line { stroke: var(--ink); stroke-dasharray: 3 3; } svg text { fill: var(--s
 .crops span { font-size: 11px; color: var(--soft); padding: 6px; overflow: hidden; }
 .crops .detected { border-color: var(--detected); } .crops .tracked { border-color: var(--tracked); }
 .crops .filled { border-color: var(--filled); } .crops .missing { border-color: var(--missing); }
-.previews { display: grid; gap: 14px; } .previews img { width: 100%; height: auto; border-radius: 6px; display: block; }
+.previews { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 500px), 1fr)); gap: 14px; }
+.previews .wide { grid-column: 1 / -1; }
+.previews img { max-width: 100%; height: auto; border-radius: 6px; display: block; }
 .previews figure.bad { border-color: var(--error); }
-.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
+article { display: grid; grid-template-columns: minmax(0, 432px) minmax(0, 1fr); gap: 6px 20px; padding: 12px;
+  margin: 10px 0; align-items: start; }
+article img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
+.right { color: var(--pass); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 0; } dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-.clips figcaption { font-weight: 400; }
-@media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 70px; }
-  .wide { overflow-x: auto; } .wide img { width: auto; max-width: none; height: 420px; }
+@media (max-width: 600px) { main { padding: 20px 14px 48px; } td:first-child { min-width: 110px; }
+  article { grid-template-columns: minmax(0, 1fr); }
+  .drawn { overflow-x: auto; } .drawn img { width: 720px; max-width: none; }
   .card { padding: 8px 12px; flex: 1 1 40%; } }
 """
 
 
+def fitting(render: Callable[[int], str]) -> str:
+    """The page with the best pictures that fits `MAX_BYTES`; ``render`` takes their quality, 0 to 100."""
+    page = ""
+    for quality in QUALITIES:
+        page = render(quality)
+        if len(page.encode()) <= MAX_BYTES:
+            break
+    return page
+
+
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page."""
+    """A whole page; links to its sections stand before the first one."""
+    parts = [part for part in parts if part]
+    first = next((place for place, part in enumerate(parts) if part.startswith("<h2")), len(parts))
+    parts.insert(first, _contents(parts[first:]))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
+        + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _contents(sections: Iterable[str]) -> str:
+    found = [match for part in sections if (match := _HEADING.match(part))]
+    links = "".join(f'<a href="#{match["name"]}">{match["title"]}</a>' for match in found)
+    return f"<nav>{links}</nav>" if len(found) > 1 else ""
 
 
 def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> str:
@@ -81,15 +119,63 @@ def section(title: str, body: str, *, hint: str = "", otherwise: str = "") -> st
     if not body and not otherwise:
         return ""
     content = f'<p class="hint">{escape(hint)}</p>{body}' if body else f'<p class="soft">{escape(otherwise)}</p>'
-    return f"<h2>{escape(title)}</h2>\n{content}"
+    name = re.sub(r"\W+", "-", title.lower())
+    return f'<h2 id="{name}">{escape(title)}</h2>\n{content}'
+
+
+def cards(values: Iterable[tuple[str, str]]) -> str:
+    """Figures with their names, side by side."""
+    shown = (
+        f'<div class="card"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
+        for value, name in values
+    )
+    return f'<div class="cards">{"".join(shown)}</div>'
+
+
+def webp(image: Pixels, quality: int) -> str:
+    """Address that holds a picture (H, W, 3)."""
+    import cv2
+
+    is_ok, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    assert is_ok
+    return f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def embedded(image: Pixels, quality: int, alt: str) -> str:
+    """A picture (H, W, 3) inside the page."""
+    height, width = image.shape[:2]
+    return f'<img width="{width}" height="{height}" alt="{escape(alt)}" src="{webp(image, quality)}">'
+
+
+def article(picture: str, title: str, said: Mapping[str, str]) -> str:
+    """A picture beside terms and what they say; both picture and what is said are HTML."""
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{words}</dd>" for term, words in said.items())
+    return f'<article>{picture}<div><div class="soft">{escape(title)}</div><dl>{terms}</dl></div></article>'
+
+
+def marked(hypothesis: str, reference: str) -> str:
+    """Words of a hypothesis; those that the reference has too are marked."""
+    known = {_bare(word) for word in reference.split()}
+    words = [
+        f'<span class="right">{escape(word)}</span>' if _bare(word) in known else escape(word)
+        for word in hypothesis.split()
+    ]
+    return " ".join(words) or "<i>nothing</i>"
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:!?¡¿").casefold()
 
 
 def table(header: Sequence[str], rows: Iterable[str], num_rows: int) -> str:
-    """A table that scrolls sideways; ``num_rows`` counts also those that are not shown."""
+    """A table that scrolls sideways, its head set as the first row is; ``num_rows`` counts also those not shown."""
     if not num_rows:
         return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    text = f'<div class="scroll"><table>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
+    rows = list(rows)
+    classes = [f" {found}" if found else "" for found in re.findall(r'<td(?: (class="number"))?', rows[0])]
+    head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(header, classes, strict=True))
+    kind = ' class="narrow"' if len(header) <= NARROW else ""
+    text = f'<div class="scroll"><table{kind}>\n<tr>{head}</tr>\n' + "\n".join(rows) + "\n</table></div>"
     if num_rows > MAX_ROWS:
         text += f'<p class="soft">The first {MAX_ROWS:,} of {num_rows:,}; report.json has all.</p>'
     return text

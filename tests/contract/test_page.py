@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from signstreams.contract.validate import validate
 from signstreams.files import write_bytes
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
+from signstreams.markup import MAX_BYTES
 from signstreams.streams import STREAMS
 
 
@@ -35,7 +37,7 @@ def page_of(corpus: Any) -> str:
 
 
 def images(page: str) -> list[np.ndarray]:
-    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    found = [base64.b64decode(data) for data in re.findall(r'src="data:image/webp;base64,([^"]+)"', page)]
     decoded = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in found]
     assert all(image is not None for image in decoded)
     return decoded
@@ -50,6 +52,18 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Any)
     assert all(state == named for state, _, _, named in shown)
     assert {unescape(video) for _, video, _, _ in shown} == {path.stem for path in corpus.layout.videos.glob("*.mp4")}
     assert all(image.shape == (pictures.CROP_PX, pictures.CROP_PX, 3) for image in images(page))
+
+
+def test_the_page_is_whole_and_readable_in_a_browser(
+    corpus: Any, looks_well: Callable[[Path], None], tmp_path: Path
+) -> None:
+    write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
+    corpus.layout.pose("two").unlink()
+    page = page_of(corpus)
+    assert "The corpus breaks the contract" in page  # with findings to show
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    looks_well(path)
 
 
 def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: Any) -> None:
@@ -118,7 +132,7 @@ def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: Any) -> N
     began_s = time.perf_counter()
     page = render_page(report, corpus.layout)
     assert time.perf_counter() - began_s < 30  # seconds where it takes one or two: something quadratic would show
-    assert len(page) < 6_000_000
+    assert len(page.encode()) <= MAX_BYTES
     assert "10,000 times" in page and page.count("<li>") <= MAX_PLACES + 1
     assert "<v1>" not in page and "f<x>" not in page
 

@@ -158,8 +158,18 @@ def test_the_page_escapes_what_people_wrote_and_needs_no_other_file(trained: Int
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page
     assert page.count("<article>") == MAX_CLIPS and f"{MAX_CLIPS} of 70 clips" in page
-    assert page.count("data:image/jpeg;base64,") == MAX_CLIPS and 'src="http' not in page
-    assert "<span class=right>casa</span>" in page
+    assert page.count("data:image/webp;base64,") == MAX_CLIPS and 'src="http' not in page
+    assert '<span class="right">casa</span>' in page
+
+
+def test_the_page_is_whole_and_readable_in_a_browser(
+    trained: IntegrateConfig, looks_well: Callable[[Path], None], tmp_path: Path
+) -> None:
+    entries = load_clips(trained).entries["val"]
+    predictions = [Prediction(e, f"casa {'x' * 200} {e.text}", {"fuse": ["CASA"] * 40}) for e in entries]
+    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0, "gloss": {"wer": 100.0, "head": "fuse"}}
+    write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
+    looks_well(tmp_path / "page.html")
 
 
 def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from signstreams.formats.crops import CropWriter
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import STREAMS
 
+PLACE = ("video_id", "first_frame", "last_frame")
 EVIL = "<script>alert('Ñandú')</script>"
 
 
@@ -55,6 +57,7 @@ def write_backbone(folder: Path, stream: str) -> None:
     write(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     picture(folder / "curves.png")
     picture(folder / "neighbours.png")
+    picture(folder / "patches_pca.png")
     if stream != "face":
         write(folder / "knn.json", {"accuracy": {"pretrained": 0.92, "random_weights": 0.88, "raw_pixels": 0.5}})
 
@@ -68,9 +71,18 @@ def write_model(folder: Path) -> None:
     write(folder / "metrics.jsonl", '{"step": 1, "val/bleu_4": 5.9}\n')
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["clip_id", "split", "reference", "hypothesis"])
-        rows.writerow(["one", "val", "de val", ""])
-        rows.writerow(["two", "test", EVIL, "Mañana querré un libro."])
+        rows.writerow(["clip_id", "split", "reference", "hypothesis", "gloss_reference", "gloss_hypothesis", *PLACE])
+        rows.writerow(["one", "val", "de val", "", "", "", "video", 0, 9])
+        said = [EVIL, "Mañana querré un libro.", "MAÑANA LIBRO", "MAÑANA"]
+        rows.writerow(["two", "test", *said, "video", 10, 33])
+
+
+def write_crops(layout: CorpusLayout, video_id: str) -> None:
+    """Of each frame a face as bright as the frame's number is high, and no hands."""
+    with CropWriter(layout.crops("face", video_id), video_id) as crops:
+        for frame in range(40):
+            image = np.full((16, 16, 3), 5 * frame, np.uint8)
+            crops.add(frame, cv2.imencode(".jpg", image)[1].tobytes())
 
 
 @pytest.fixture
@@ -82,6 +94,7 @@ def finished(tmp_path: Path) -> Run:
     for stream in STREAMS:
         write_backbone(run.work_dir / f"dino_{stream}", stream)
     write_model(run.work_dir / "multistream_v9")
+    write_crops(CorpusLayout(run.root), "video")
     head = "s\th:m:s\tmax_rss\tcpu_time\n"
     for name, seconds in (("extract/a", 10), ("extract/b", 30), ("pretrain/face", 65), ("train", 5)):
         write(run.logs / f"{name}.benchmark.tsv", f"{head}{seconds}\t-\t{seconds * 10}\t{seconds / 2}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -10,8 +11,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
+from signstreams.formats.strip import HEIGHT_PX, TILE_PX, WIDTH_PX
 from signstreams.publish.overview import render_overview
 
 
@@ -45,14 +49,39 @@ def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
     assert "Mañana querré un libro." in text and "data/año" in text and "de val" not in text
     assert "pretrain face" in page.words and "1 min 05 s" in page.words
     assert re.search(r"python\s+3\.1[12]\.", text)
-    assert page.tags.count("img") == 6
+    assert page.tags.count("img") == 10  # three pictures a stream, and the frames of the one clip of test
 
 
 def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:
     page = render(finished, evil="<script>alert(1)</script>")
     assert "script" not in page.tags
     assert "<script>alert('Ñandú')</script>" in page.words
-    assert page.addresses and all(address.startswith("data:image/webp;base64,") for address in page.addresses)
+    assert page.addresses and all(address.startswith(("data:image/webp;base64,", "#")) for address in page.addresses)
+
+
+def test_the_contents_lead_to_every_section(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    links = re.findall('<a href="#([^"]+)">', page)
+    assert links == re.findall('<h2 id="([^"]+)">', page) and len(links) > 5
+
+
+def test_a_translation_stands_beside_its_frames_and_right_words_are_marked(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    (strip,) = re.findall('alt="frames of the clip" src="data:image/webp;base64,([^"]+)"', page)
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(strip), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (HEIGHT_PX, WIDTH_PX, 3)
+    half = TILE_PX // 2
+    shown = image[3 * half, half::TILE_PX, 0] / 5  # the frames' numbers, from the brightness of the faces
+    assert shown == pytest.approx([12, 16, 20, 24, 28, 32], abs=1)  # of 10 to 33
+    assert (image[half] > 200).all()  # no right hand was found: grey
+    assert '<span class="right">MAÑANA</span>' in page
+
+
+def test_predictions_of_before_tell_no_frames(finished: Any) -> None:
+    path = finished.work_dir / "multistream_v9" / "predictions.csv"
+    path.write_text("clip_id,split,reference,hypothesis\ntwo,test,hola a todos,hola\n", encoding="utf-8")
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    assert "hola a todos" in page and '<span class="right">hola</span>' in page and "frames of the clip" not in page
 
 
 def test_pictures_are_reduced(finished: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,20 @@ def test_the_bundle_holds_what_another_group_needs(finished: Any, project: Path,
     assert expected <= set(files)
     assert json.loads((tmp_path / "release/environment/versions.json").read_text())["signstreams"]
     text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
-    assert "| face | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 |" in text
+    assert "| face | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 | – | – |" in text
+    assert "| hand_l | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 | 92 % | 88 % |" in text
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert picture in files
+    assert "backbones/face/curves.png" in text and "translate_video.py" in text
     assert "BLEU-4 5.9" in text and "20 videos" in text
+
+
+def test_without_a_model_nothing_is_said_of_translating(finished: Any, project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(finished.work_dir / "multistream_v9")
+    shutil.rmtree(finished.work_dir / "dino_face")
+    release(finished, tmp_path / "release", project)
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "translate_video" not in text and "file::backbones/hand_l/backbone.pt" in text
 
 
 def test_people_and_texts_stay_out(finished: Any, project: Path, tmp_path: Path) -> None:

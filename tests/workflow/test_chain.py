@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,19 @@ def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, che
         assert caption in report
     assert (checkout / "work dirs" / "release" / "SHA256SUMS").read_text().count("backbone.safetensors") == 3
     assert "Nothing to be done" in (again := snakemake("report", "release", "all", *chain)).stderr + again.stdout
+
+
+def test_the_report_opens_on_a_desktop_and_a_phone(
+    chain: list[str], snakemake: Snakemake, checkout: Path, browser: Any
+) -> None:
+    snakemake("report", *chain)
+    covered = """const of = name => document.querySelector(`#app ${name}`).getBoundingClientRect();
+        const nav = of('nav'), text = of('.document');
+        if (nav.bottom > text.top && nav.right > text.left) console.error('covered')"""
+    for size in ("desktop", "phone"):
+        seen = browser.look(checkout / "work dirs" / "report.html", size, settle_s=1.5, script=covered)
+        faults = [text for text in seen.complaints if "warning" not in text]  # Snakemake's own libraries warn
+        assert (faults, seen.requests, seen.width_px <= seen.window_px) == ([], [], True), size
 
 
 def test_one_target_again_is_one_job_and_touches_nothing_else(

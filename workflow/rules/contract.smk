@@ -10,7 +10,12 @@ rule contract:
         annotations=ANNOTATIONS,
     output:
         report=CORPUS.report,
-        page=report(CORPUS.report_page, caption="../report/contract.rst", category="Corpus"),
+        page=report(
+            CORPUS.report_page,
+            caption="../report/contract.rst",
+            category="Corpus",
+            labels={"page": "data contract"},
+        ),
         manifest=CORPUS.manifest,
     log:
         "logs/contract.log",

@@ -18,7 +18,12 @@ rule overview:
         MADE,
         curves=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["curves"] for stream in CONFIG.streams],
     output:
-        report(WORK_DIR / "overview.html", caption="../report/overview.rst", category="Overview"),
+        report(
+            WORK_DIR / "overview.html",
+            caption="../report/overview.rst",
+            category="Overview",
+            labels={"page": "the whole run"},
+        ),
     log:
         "logs/overview.log",
     localrule: True
@@ -73,4 +78,4 @@ rule report:
         "exec 1> {log:q} 2>&1; settings=$(mktemp); trap 'rm -f \"$settings\"' EXIT;"
         ' printf %s {params.settings:q} > "$settings";'
         ' "$PYTHON" -m snakemake all --snakefile "$SCRIPTS"/../Snakefile --workflow-profile none --nolock --quiet all'
-        ' --configfile "$settings" --report {output:q}'
+        ' --configfile "$settings" --report {output:q} --report-stylesheet "$SCRIPTS"/../workflow/report/style.css'

@@ -18,7 +18,7 @@ from signstreams.contract.pictures import (
 )
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
-from signstreams.markup import MAX_ROWS, code, document, number, row, section, table, text
+from signstreams.markup import MAX_ROWS, cards, code, document, fitting, number, row, section, table, text
 from signstreams.progress import duration
 from signstreams.streams import STREAMS
 
@@ -62,6 +62,10 @@ def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
         report: Content of ``contract/report.json``.
         layout: Where pictures are read from; what is absent or damaged is left out.
     """
+    return fitting(lambda quality: _render(report, layout, quality))
+
+
+def _render(report: Mapping[str, Any], layout: CorpusLayout, quality: int) -> str:
     summary = report["summary"]
     passed = report["verdict"] == "pass"
     verdict = "The corpus keeps the contract" if passed else "The corpus breaks the contract"
@@ -75,8 +79,8 @@ def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
         _cards(summary),
         section("Findings", _findings(report), hint=_FINDINGS_HINT, otherwise="Nothing was found."),
         section("Quarantined videos", _quarantined(report["quarantined"]), hint=_QUARANTINED_HINT),
-        section("Videos at a glance", _previews(show_videos(layout, shown), len(ordered)), hint=_GLANCE_HINT),
-        section("Crops", _crops(show_crops(layout, video_ids)), hint=_CROPS_HINT),
+        section("Videos at a glance", _previews(show_videos(layout, shown, quality), len(ordered)), hint=_GLANCE_HINT),
+        section("Crops", _crops(show_crops(layout, video_ids, quality)), hint=_CROPS_HINT),
         section("Coverage", _streams(report["streams"]), hint=_COVERAGE_HINT),
         section("Lengths, rates, sizes", _charts(report, box_sides(layout, video_ids)), hint=_SIZES_HINT),
         section("Videos, the worst first", _videos(ordered), hint=_VIDEOS_HINT, otherwise="There are no videos."),
@@ -105,10 +109,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
     ]
     if summary.get("num_loose"):
         values.insert(2, (f"{summary['num_loose']:,}", "of loose crops"))
-    cards = (
-        f'<div class="card"><b>{escape(value)}</b><span class="soft">{name}</span></div>' for value, name in values
-    )
-    return f'<div class="cards">{"".join(cards)}</div>'
+    return cards(values)
 
 
 def _findings(report: Mapping[str, Any]) -> str:
@@ -260,6 +261,7 @@ def _bar(states: Mapping[str, float], total: float) -> str:
     parts = "".join(
         f'<i class="{state}" style="width:{100 * states.get(state, 0) / max(1, total):.1f}%"></i>'
         for state in _STATES[:3]
+        if states.get(state)
     )
     return f'<div class="bar">{parts}</div>'
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,15 +18,16 @@ from signstreams.formats.arrays import Tracks, read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops, parse_crop_name
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.strip import inner_places
+from signstreams.markup import QUALITIES, webp
 from signstreams.streams import STREAMS
 
 MAX_VIDEOS = 24
 """Videos shown with pictures: all of a small corpus; of a large one half the worst, half spread over the others."""
 NUM_CROPS, CROP_PX = 48, 88
-PREVIEW_PX = 1000
+PREVIEW_PX = 800
 MAX_LOOSE = 20_000
 """Files of a folder of loose crops that are looked at for some to show."""
-_QUALITY = 72
 
 
 class ShownCrop(NamedTuple):
@@ -68,14 +68,16 @@ def choose_videos(ordered: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
     return [*worst, *(others[place] for place in spread)]
 
 
-def show_videos(layout: CorpusLayout, rows: Sequence[Mapping[str, Any]]) -> list[ShownVideo]:
+def show_videos(
+    layout: CorpusLayout, rows: Sequence[Mapping[str, Any]], quality: int = QUALITIES[0]
+) -> list[ShownVideo]:
     """Metadata and preview of each."""
     shown = []
     for row in rows:
         metadata = None
         with suppress(OSError, ValueError):
             metadata = read_metadata(layout.metadata(row["video_id"]))
-        shown.append(ShownVideo(row, metadata, _preview(layout.preview(row["video_id"]))))
+        shown.append(ShownVideo(row, metadata, _preview(layout.preview(row["video_id"]), quality)))
     return shown
 
 
@@ -90,31 +92,38 @@ def box_sides(layout: CorpusLayout, video_ids: Sequence[str]) -> dict[str, list[
     return sides
 
 
-def show_crops(layout: CorpusLayout, video_ids: Sequence[str]) -> dict[str, list[ShownCrop]]:
+def show_crops(
+    layout: CorpusLayout, video_ids: Sequence[str], quality: int = QUALITIES[0]
+) -> dict[str, list[ShownCrop]]:
     """Stream to crops spread over the videos and over time."""
     tracks = {video_id: _tracks(layout, video_id) for video_id in video_ids}
     reader = CropReader()
     try:
-        return {stream: list(_crops_of(layout, stream, video_ids, tracks, reader)) for stream in STREAMS}
+        return {stream: list(_crops_of(layout, stream, video_ids, tracks, reader, quality)) for stream in STREAMS}
     finally:
         reader.close()
 
 
 def _crops_of(
-    layout: CorpusLayout, stream: str, video_ids: Sequence[str], tracks: Mapping[str, Tracks | None], reader: CropReader
+    layout: CorpusLayout,
+    stream: str,
+    video_ids: Sequence[str],
+    tracks: Mapping[str, Tracks | None],
+    reader: CropReader,
+    quality: int,
 ) -> Iterator[ShownCrop]:
     each = max(2, NUM_CROPS // max(1, len(video_ids)))
     num_shown = 0
     for video_id, crops in _listed(layout, stream, video_ids):
         known = tracks.get(video_id)
-        for place in np.linspace(0, len(crops) - 1, min(each, len(crops))).round().astype(int):
+        for place in inner_places(len(crops), min(each, len(crops))):
             if num_shown == NUM_CROPS:
                 return
             crop = crops[place]
             state = ""
             if known is not None and crop.frame < len(known.times_s):
                 state = STATE_NAMES.get(int(known.streams[stream].state[crop.frame]), "")
-            yield ShownCrop(video_id, crop.frame, state, _small(crop, reader))
+            yield ShownCrop(video_id, crop.frame, state, _small(crop, reader, quality))
             num_shown += 1
 
 
@@ -138,21 +147,21 @@ def _listed(layout: CorpusLayout, stream: str, video_ids: Sequence[str]) -> Iter
         yield video_id, sorted(loose[video_id], key=lambda crop: crop.frame)
 
 
-def _small(crop: Crop, reader: CropReader) -> str:
+def _small(crop: Crop, reader: CropReader, quality: int) -> str:
     with suppress(OSError, ValueError):
         image = _decoded(reader.read(crop))
         if image is not None:
-            return _uri(cv2.resize(image, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA))
+            return webp(cv2.resize(image, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA), quality)
     return ""
 
 
-def _preview(path: Path) -> str:
+def _preview(path: Path, quality: int) -> str:
     with suppress(OSError):
         image = _decoded(path.read_bytes())
         if image is not None:
             scale = min(1.0, PREVIEW_PX / image.shape[1])
             size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-            return _uri(cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image)
+            return webp(cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image, quality)
     return ""
 
 
@@ -161,12 +170,6 @@ def _decoded(data: bytes) -> Pixels | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # a size that no picture has
         return None
-
-
-def _uri(image: Pixels) -> str:
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    assert done
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def _tracks(layout: CorpusLayout, video_id: str) -> Tracks | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from signstreams.engine.overlay import COLORS
 from signstreams.files import replacing
 
 COLUMNS = 3
+FEW_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -27,28 +29,44 @@ class Panel:
     level: tuple[float, str] | None = None
 
 
-def plot_curves(records: list[dict[str, Any]], path: Path, panels: Sequence[Panel], *, title: str) -> None:
-    """Draw metrics over steps; panels of which nothing was measured are left out."""
+def plot_curves(
+    records: list[dict[str, Any]], path: Path, panels: Sequence[Panel], *, title: str, caption: str
+) -> None:
+    """Draw metrics over steps; panels of which nothing was measured are left out.
+
+    Args:
+        records: Lines of metrics.jsonl.
+        path: PNG to write.
+        panels: In the order of drawing.
+        title: Above all.
+        caption: Below all: what good and bad look like.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = {key: _points(records, key) for panel in panels for key in panel.keys}
     panels = [panel for panel in panels if any(lines[key] for key in panel.keys)]
     rows = max(1, -(-len(panels) // COLUMNS))
-    figure = Figure(figsize=(11, 3 * rows), layout="constrained")
+    figure = Figure(figsize=(11, 2.8 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium", fontweight="bold", parse_math=False)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize="small", wrap=True, parse_math=False)
     places = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axes, panel in zip(places, panels, strict=False):
-        for key in panel.keys:
-            if lines[key]:
-                axes.plot(*zip(*lines[key], strict=True), label=key, marker="." if len(lines[key]) < 20 else None)
+    for number, (axes, panel) in enumerate(zip(places, panels, strict=False)):
+        drawn = [key for key in panel.keys if lines[key]]
+        for key, color in zip(drawn, COLORS, strict=False):
+            axes.plot(*zip(*lines[key], strict=True), label=key, color=color, marker=_marker(lines[key]))
         if panel.level is not None:
-            axes.axhline(panel.level[0], linestyle="--", color="0.6", label=panel.level[1])
+            axes.axhline(panel.level[0], linestyle="--", color="0.5", linewidth=1, label=panel.level[1])
         if len(axes.get_lines()) > 1:
-            axes.legend(fontsize="x-small")
-        axes.set_title(panel.title, fontsize="medium")
-        axes.set_xlabel("step")
+            axes.legend(fontsize="x-small", framealpha=0.6)
+        axes.set_title(panel.title, loc="left", fontsize="medium")
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize="small")
+        if number + COLUMNS >= len(panels):  # nothing below it
+            axes.set_xlabel("step", fontsize="small")
     for axes in list(figure.axes)[len(panels) :]:
         axes.remove()
     with replacing(path) as part:
@@ -57,3 +75,7 @@ def plot_curves(records: list[dict[str, Any]], path: Path, panels: Sequence[Pane
 
 def _points(records: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
     return [(record["step"], record[key]) for record in records if record.get(key) is not None]
+
+
+def _marker(points: list[tuple[int, float]]) -> str | None:
+    return "." if len(points) < FEW_POINTS else None

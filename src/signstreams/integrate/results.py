@@ -19,7 +19,17 @@ CURVES = "curves.png"
 FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS]
 """Of a training run; predictions and scores are the evaluation's."""
 SELECTION = "best.pt: highest BLEU-4 on val, of equals the lowest translation loss; gloss head: lowest WER on val"
-PREDICTION_COLUMNS = ("clip_id", "split", "reference", "hypothesis", "gloss_reference", "gloss_hypothesis")
+PREDICTION_COLUMNS = (
+    "clip_id",
+    "split",
+    "reference",
+    "hypothesis",
+    "gloss_reference",
+    "gloss_hypothesis",
+    "video_id",
+    "first_frame",
+    "last_frame",
+)
 
 
 def write_training(experiment: Experiment) -> None:
@@ -74,6 +84,9 @@ def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
                     prediction.text,
                     " ".join(entry.gloss or ()),
                     " ".join(prediction.glosses.get(head, [])) if head else "",
+                    entry.video.video_id,
+                    entry.frames[0],
+                    entry.frames[-1],
                 ]
             )
     return buffer.getvalue()

@@ -58,3 +58,8 @@ def thinned(path: Path, most: int) -> list[str]:
         if place % stride == 0 or place == len(records) - 1 or any(key.startswith(("val/", "probe/")) for key in record)
     ]
     return [json.dumps(record, ensure_ascii=False) for record in kept]
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 as people read it; a dash for None."""
+    return "–" if value is None else f"{100 * value:.0f} %"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import platform
@@ -12,17 +11,41 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.files import write_text
+from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.markup import code, document, number, row, section, table, text
+from signstreams.formats.strip import clip_strip
+from signstreams.markup import (
+    article,
+    cards,
+    code,
+    document,
+    embedded,
+    fitting,
+    marked,
+    number,
+    row,
+    section,
+    table,
+    text,
+)
 from signstreams.progress import duration
-from signstreams.publish.figures import contract_figures, pretraining_figures, translation_figures
+from signstreams.publish.figures import contract_figures, percent, pretraining_figures, rounded, translation_figures
 from signstreams.publish.runtimes import Runtime, read_runtimes
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
 
 PICTURE_PX = 1100
 """Width that pictures are reduced to; the files beside the backbones are larger."""
+BROAD_PX = 900
+"""Width from which on a picture stands alone in its row."""
 MAX_TRANSLATIONS = 12
+
+_PICTURES = {
+    "curves.png": "loss and health",
+    "neighbours.png": "nearest crops",
+    "attention.png": "where the class token looks",
+    "patches_pca.png": "patches by their main directions",
+}
 
 _PRETRAINING_HINT = (
     "k-NN: how often the nearest crops show the same handshape, where the truth is known; beside it the same network "
@@ -30,7 +53,10 @@ _PRETRAINING_HINT = (
     "crop's target lies below that of the batch, RankMe rises, and k-NN beats random weights. Bad: both entropies at "
     "ln K (nothing learned) or both near 0 (collapse)."
 )
-_CURVES_HINT = "Loss and health over the steps of each stream."
+_CURVES_HINT = (
+    "Loss, entropies, prototypes, k-NN where the truth is known, RankMe and learning rate over the steps of each "
+    "stream; below each picture stands what good and bad look like."
+)
 _NEIGHBOURS_HINT = (
     "Left: a crop; beside it those of other videos that the backbone takes for the most alike. Good: the same "
     "handshape or mouth from other people. Bad: the same light, sleeve or background with any handshape."
@@ -38,11 +64,20 @@ _NEIGHBOURS_HINT = (
 _ATTENTION_HINT = (
     "Where the class token looks. Good: fingers, mouth, eyes, heads that differ. Bad: the border, or everything evenly."
 )
-_TRANSLATION_HINT = (
-    "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was "
-    "recognised. Blank video is what the text model alone can say: a model that sees must be far above it."
+_PATCHES_HINT = (
+    "Patches by their three main directions, one colour scale for all crops. Good: a finger has its colour wherever "
+    "it is, the background another. Bad: colours that follow the place in the crop or the light alone."
 )
-_CLIPS_HINT = "The first clips of the split. The page translations.html shows them with their frames, worst first."
+_TRANSLATION_HINT = (
+    "BLEU-4, chrF and ROUGE-L: the higher the better; WER of glosses: the lower, and 100 says nothing was recognised. "
+    "Blank video is what the text model alone can say: a model that sees must be far above it. Curves: good is val "
+    "that falls with train; bad is val that rises while train falls."
+)
+_CLIPS_HINT = (
+    "The first clips of the split, with frames of right hand, face and left hand; words that were said are green. "
+    "Good: a wrong word in a sentence about the same thing. Bad: the same fluent sentence under different clips. The "
+    "page translations.html has more of them, the worst first."
+)
 _RUNTIMES_HINT = (
     "Wall time and memory of the jobs, the longest first; where time went, and what a larger corpus will ask."
 )
@@ -64,22 +99,29 @@ def write_overview(path: Path, root: Path, work_dir: Path, logs: Path, settings:
 
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
     """HTML of the page, pictures inside; no scripts, no network, every text escaped."""
+    return fitting(lambda quality: _render(root, work_dir, logs, settings, quality))
+
+
+def _render(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], quality: int) -> str:
     corpus = contract_figures(CorpusLayout(root))
     found = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
     folder = work_dir / "multistream_v9"
     scores = translation_figures(folder)
     runtimes = read_runtimes(logs) if logs.is_dir() else []
+    scored = _scores(scores, folder, quality)
+    said = _translations(folder / "predictions.csv", CorpusLayout(root), quality)
     parts = [
         "<h1>What the run made</h1>",
         f'<div class="soft">{escape(str(root))} → {escape(str(work_dir))}</div>',
         _cards(corpus, backbones, scores),
         section("Backbones", _backbones(backbones), hint=_PRETRAINING_HINT, otherwise="None was pretrained yet."),
-        section("Curves", _pictures(work_dir, backbones, "curves.png"), hint=_CURVES_HINT),
-        section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png"), hint=_NEIGHBOURS_HINT),
-        section("Attention", _pictures(work_dir, backbones, "attention.png"), hint=_ATTENTION_HINT),
-        section("Translation", _scores(scores, folder), hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
-        section("Translations", _translations(folder / "predictions.csv"), hint=_CLIPS_HINT),
+        section("Curves", _pictures(work_dir, backbones, "curves.png", quality), hint=_CURVES_HINT),
+        section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png", quality), hint=_NEIGHBOURS_HINT),
+        section("Attention", _pictures(work_dir, backbones, "attention.png", quality), hint=_ATTENTION_HINT),
+        section("Patches", _pictures(work_dir, backbones, "patches_pca.png", quality), hint=_PATCHES_HINT),
+        section("Translation", scored, hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
+        section("Translations", said, hint=_CLIPS_HINT),
         section("Runtimes", _runtimes(runtimes), hint=_RUNTIMES_HINT),
         section("Versions and settings", _settings(settings, backbones, folder), hint=_SETTINGS_HINT),
     ]
@@ -89,24 +131,20 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
 def _cards(
     corpus: Mapping[str, Any] | None, backbones: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Any] | None
 ) -> str:
-    cards = []
+    shown = []
     if corpus is not None:
-        cards += [
+        shown += [
             (f"{corpus['num_videos']:,}", "videos"),
             (duration(corpus["duration_s"]), "of video"),
             (f"{corpus['num_clips']:,}", "clips"),
             (corpus["verdict"], "data contract"),
         ]
-    cards.append((f"{len(backbones)} of {len(STREAMS)}", "backbones"))
+    shown.append((f"{len(backbones)} of {len(STREAMS)}", "backbones"))
     if scores is not None:
-        cards.append((f"{scores['bleu_4']:.1f}", f"BLEU-4 ({scores['split']})"))
+        shown.append((f"{scores['bleu_4']:.1f}", f"BLEU-4 ({scores['split']})"))
         if "gloss" in scores:
-            cards.append((f"{scores['gloss']['wer']:.1f}", "gloss WER"))
-    shown = (
-        f'<div class="card"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
-        for value, name in cards
-    )
-    return f'<div class="cards">{"".join(shown)}</div>'
+            shown.append((f"{scores['gloss']['wer']:.1f}", "gloss WER"))
+    return cards(shown)
 
 
 def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> str:
@@ -123,7 +161,7 @@ def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> str:
         "RankMe",
         "steps",
         "crops",
-        "",
+        "architecture",
     )
     return table(header, rows, len(rows))
 
@@ -133,37 +171,28 @@ def _backbone_row(stream: str, figures: Mapping[str, Any]) -> str:
     knn = figures.get("knn", {}).get("accuracy", {})
     return row(
         code(stream),
-        *(number(_percent(knn.get(name))) for name in ("pretrained", "random_weights", "raw_pixels")),
-        number(_rounded(last.get("train/loss_dino"))),
-        number(_rounded(params["ln_num_prototypes"])),
-        number(_rounded(last.get("teacher/entropy_sample"))),
-        number(_rounded(last.get("teacher/entropy_batch"))),
-        number(_rounded(last.get("probe/rankme"), 1)),
+        *(number(percent(knn.get(name))) for name in ("pretrained", "random_weights", "raw_pixels")),
+        number(rounded(last.get("train/loss_dino"))),
+        number(rounded(params["ln_num_prototypes"])),
+        number(rounded(last.get("teacher/entropy_sample"))),
+        number(rounded(last.get("teacher/entropy_batch"))),
+        number(rounded(last.get("probe/rankme"), 1)),
         number(f"{last['step']:,}"),
         number(f"{params['data']['train_crops']:,}"),
-        number(params["architecture"]),
+        text(params["architecture"].partition(" (")[0]),  # its sizes stand with the settings
     )
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-def _rounded(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _pictures(work_dir: Path, streams: Iterable[str], name: str) -> str:
+def _pictures(work_dir: Path, streams: Iterable[str], name: str, quality: int) -> str:
     figures = (
-        _figure(work_dir / f"dino_{stream}" / name, f"{stream}: {name.removesuffix('.png').replace('_', ' ')}")
-        for stream in streams
+        _figure(work_dir / f"dino_{stream}" / name, f"{stream}: {_PICTURES[name]}", quality) for stream in streams
     )
     body = "".join(figures)
     return f'<div class="previews">{body}</div>' if body else ""
 
 
-def _figure(path: Path, caption: str) -> str:
-    """A picture inside the page, reduced; nothing where there is none."""
+def _figure(path: Path, caption: str, quality: int) -> str:
+    """A picture inside the page, reduced, and alone in its row where it is broad; nothing where there is none."""
     import cv2
 
     image = cv2.imread(str(path)) if path.is_file() else None  # (H, W, 3)
@@ -173,14 +202,12 @@ def _figure(path: Path, caption: str) -> str:
     if width_px > PICTURE_PX:
         height_px, width_px = round(height_px * PICTURE_PX / width_px), PICTURE_PX
         image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    data = base64.b64encode(cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()).decode()
-    return (
-        f'<figure class="wide"><figcaption>{escape(caption)}</figcaption><img width="{width_px}" height="{height_px}"'
-        f' alt="{escape(caption)}" src="data:image/webp;base64,{data}"></figure>'
-    )
+    shown = embedded(image, quality, caption)
+    kind = "drawn wide" if width_px > BROAD_PX else "drawn"
+    return f'<figure class="{kind}"><figcaption>{escape(caption)}</figcaption>{shown}</figure>'
 
 
-def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
+def _scores(scores: Mapping[str, Any] | None, folder: Path, quality: int) -> str:
     if scores is None:
         return ""
     sets = {f"{scores['split']} split": scores, "blank video": scores.get("baselines", {}).get("blank_video")}
@@ -188,31 +215,42 @@ def _scores(scores: Mapping[str, Any] | None, folder: Path) -> str:
         row(
             text(name),
             number(found["num_clips"]),
-            *(number(_rounded(found.get(key), 1)) for key in ("bleu_1", "bleu_4", "chrf", "rouge_l")),
-            number(_rounded(found.get("gloss", {}).get("wer"), 1)),
+            *(number(rounded(found.get(key), 1)) for key in ("bleu_1", "bleu_4", "chrf", "rouge_l")),
+            number(rounded(found.get("gloss", {}).get("wer"), 1)),
         )
         for name, found in sets.items()
         if found
     ]
     body = table(("", "clips", "BLEU-1", "BLEU-4", "chrF", "ROUGE-L", "gloss WER"), rows, len(rows))
-    return body + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model")}</div>'
+    return (
+        body
+        + f'<div class="previews">{_figure(folder / "curves.png", "training of the translation model", quality)}</div>'
+    )
 
 
-def _translations(path: Path) -> str:
+def _translations(path: Path, layout: CorpusLayout, quality: int) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", newline="") as file:
         clips = list(csv.DictReader(file))
     clips = [clip for clip in clips if clip["split"] == "test"] or clips
-    return f'<div class="clips">{"".join(_clip(clip) for clip in clips[:MAX_TRANSLATIONS])}</div>'
+    reader = CropReader()
+    try:
+        return "\n".join(_clip(clip, layout, reader, quality) for clip in clips[:MAX_TRANSLATIONS])
+    finally:
+        reader.close()
 
 
-def _clip(clip: Mapping[str, str]) -> str:
-    said, model = escape(clip["reference"]), escape(clip["hypothesis"] or "nothing")
-    return (
-        f'<figure><figcaption class="soft">{escape(clip["clip_id"])}</figcaption>'
-        f"<dl><dt>said</dt><dd>{said}</dd><dt>model</dt><dd>{model}</dd></dl></figure>"
-    )
+def _clip(clip: Mapping[str, str], layout: CorpusLayout, reader: CropReader, quality: int) -> str:
+    said = {"said": escape(clip["reference"]), "model": marked(clip["hypothesis"], clip["reference"])}
+    if clip.get("gloss_reference"):
+        said["glosses"] = escape(clip["gloss_reference"])
+        said["recognised"] = marked(clip["gloss_hypothesis"], clip["gloss_reference"])
+    picture = ""
+    if clip.get("video_id"):  # an evaluation of before did not say where its clips lie
+        frames = range(int(clip["first_frame"]), int(clip["last_frame"]) + 1)
+        picture = embedded(clip_strip(layout, clip["video_id"], frames, reader), quality, "frames of the clip")
+    return article(picture, clip["clip_id"], said)
 
 
 def _runtimes(runtimes: list[Runtime]) -> str:

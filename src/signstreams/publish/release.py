@@ -13,7 +13,15 @@ from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
-from signstreams.publish.figures import contract_figures, pretraining_figures, rounded, thinned, translation_figures
+from signstreams.progress import duration
+from signstreams.publish.figures import (
+    contract_figures,
+    percent,
+    pretraining_figures,
+    rounded,
+    thinned,
+    translation_figures,
+)
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
 
@@ -122,16 +130,22 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
     lines = ["# A run of signstreams", ""]
     if corpus is not None:
         lines += [
-            f"Trained on {corpus['num_videos']:,} videos, {corpus['duration_s'] / 3600:.2f} h,"
+            f"Trained on {corpus['num_videos']:,} videos, {duration(corpus['duration_s'])},"
             f" {corpus['num_frames']:,} frames, {corpus['num_clips']:,} clips with text.",
             "",
         ]
     lines += [
-        "| stream | architecture | crops | steps | loss | ln K | RankMe |",
-        "| --- | --- | --: | --: | --: | --: | --: |",
+        "| stream | architecture | crops | steps | loss | ln K | RankMe | k-NN | random weights |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for stream in backbones:
         lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}")))
+    lines += [
+        "",
+        "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
+        " crops of other videos show the same handshape, where the truth is known; beside it the same network with"
+        " random weights.",
+    ]
     scores = translation_figures(work_dir / "multistream_v9") if has_model else None
     if scores is not None:
         shown = [
@@ -162,6 +176,9 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         "```",
         "",
         *(_how_to_translate(backbones) if has_model else []),
+        "## Curves",
+        "",
+        *_curves(work_dir, backbones),
         "Pictures of people are left out on purpose. Weights may still tell something of the people they were trained"
         " on: read the model cards, and release only what the signers agreed to.",
         "",
@@ -181,10 +198,19 @@ def _how_to_translate(backbones: list[str]) -> list[str]:
     ]
 
 
+def _curves(work_dir: Path, backbones: list[str]) -> list[str]:
+    """Pictures of the bundle, by their places in it."""
+    places = {f"backbones/{stream}": work_dir / f"dino_{stream}" for stream in backbones}
+    places["translation"] = work_dir / "multistream_v9"
+    shown = [place for place, folder in places.items() if (folder / "curves.png").is_file()]
+    return [line for place in shown for line in (f"![{place}]({place}/curves.png)", "")]
+
+
 def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
     if figures is None:  # weights alone, as of another's run
-        return f"| {stream} |{' – |' * 6}"
+        return f"| {stream} |{' – |' * 8}"
     last, params = figures["last"], figures["params"]
+    knn = figures.get("knn", {}).get("accuracy", {})
     values = [
         params["architecture"],
         f"{params['data']['train_crops']:,}",
@@ -192,5 +218,6 @@ def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
         rounded(last.get("train/loss_dino")),
         rounded(params["ln_num_prototypes"]),
         rounded(last.get("probe/rankme")),
+        *(percent(knn.get(name)) for name in ("pretrained", "random_weights")),
     ]
     return f"| {stream} | {' | '.join(values)} |"

@@ -1,0 +1,58 @@
+"""Screenshots of a finished run's pages for the docs: python docs/img/make_screenshots.py
+
+Run it in the checkout after `make demo` and `snakemake --cores 1 report`; it needs Chromium or Chrome.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from browser import SIZES, Browser, find_browser
+
+MOST_BYTES = 300_000
+SCALES = {"desktop": 1.25, "phone": 2.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="corpus")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args()
+    pages = {
+        "contract": given.root / "contract" / "report.html",
+        "overview": given.work_dir / "overview.html",
+        "translations": given.work_dir / "multistream_v9" / "translations.html",
+        "report": given.work_dir / "report.html",
+    }
+    if absent := [str(page) for page in pages.values() if not page.is_file()]:
+        sys.exit(f"error: {', '.join(absent)}: not there; run `make demo` and `snakemake --cores 1 report` first")
+    path = find_browser()
+    if path is None:
+        sys.exit("error: found no Chromium or Chrome on PATH; install one")
+    with Browser(path) as browser:
+        for name, page in pages.items():
+            for size in SIZES:
+                settle_s = 3.0 if name == "report" else 0.0  # Snakemake's page builds itself
+                seen = browser.look(page, size, scale=SCALES[size], settle_s=settle_s)
+                target = given.output / f"{name}_{size}.jpg"
+                target.write_bytes(_small(seen.picture))
+                print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
+
+
+def _small(png: bytes) -> bytes:
+    """JPEG of at most `MOST_BYTES`, as good as that allows."""
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    for quality in range(88, 20, -6):
+        data: bytes = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(data) <= MOST_BYTES:
+            break
+    return data
+
+
+if __name__ == "__main__":
+    main()

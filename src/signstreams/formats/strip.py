@@ -1,0 +1,61 @@
+"""A clip as one small picture: crops of some of its frames, a row a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from signstreams.array_types import Pixels
+from signstreams.formats.crops import CropReader, list_crops
+from signstreams.formats.layout import CorpusLayout
+from signstreams.streams import STREAMS
+
+ROWS = (STREAMS[2], STREAMS[0], STREAMS[1])
+"""Streams from the top: right hand, face, left hand."""
+NUM_FRAMES = 6
+TILE_PX = 72
+WIDTH_PX, HEIGHT_PX = NUM_FRAMES * TILE_PX, len(ROWS) * TILE_PX
+_ABSENT = 230  # light grey
+
+
+def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reader: CropReader) -> Pixels:
+    """`NUM_FRAMES` frames of a clip, evenly spread; what has no crop stays grey.
+
+    Args:
+        layout: Of the corpus.
+        video_id: Video that the clip lies in.
+        frames: Of the video, one at least.
+        reader: Of crops; the caller closes it.
+
+    Returns:
+        (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
+    """
+    shown = [frames[place] for place in inner_places(len(frames), NUM_FRAMES)]
+    rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in ROWS]
+    return np.vstack(rows)
+
+
+def inner_places(count: int, wanted: int) -> list[int]:
+    """Places spread over ``count``, each in the middle of its part: at both ends of a clip hands rest."""
+    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
+
+
+def _tiles(layout: CorpusLayout, stream: str, video_id: str, frames: Sequence[int], reader: CropReader) -> list[Pixels]:
+    """A square (TILE_PX, TILE_PX, 3) a frame."""
+    import cv2
+
+    try:
+        crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
+    except (OSError, ValueError):
+        crops = {}
+    tiles: list[Pixels] = []
+    for frame in frames:
+        image = None
+        if (crop := crops.get(frame)) is not None:
+            image = cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            tiles.append(np.full((TILE_PX, TILE_PX, 3), _ABSENT, np.uint8))
+        else:
+            tiles.append(cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA))
+    return tiles

@@ -1,0 +1,67 @@
+"""Pages in a real browser: the overview is whole and readable everywhere, and what is broken is seen.
+
+The contract's page and the translations are looked at where they are tested.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signstreams.markup import MAX_BYTES, document, fitting
+from signstreams.publish.overview import write_overview
+
+
+def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
+    page = tmp_path / "overview.html"
+    write_overview(page, finished.root, finished.work_dir, finished.logs, {"a long setting": "x" * 400})
+    looks_well(page)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("<script>console.error('oh')</script>", "console error: oh"),
+        ("<script>missing()</script>", "ReferenceError: missing is not defined"),
+        ('<img src="gone.png" alt="gone">', "gone.png"),
+        ('<link rel="stylesheet" href="gone.css">', "gone.css"),
+        ('<div style="width: 1400px">wide</div>', "wide"),
+        ('<p style="color: #aaa">pale</p>', "contrast"),
+        ('<p style="font-size: 8px">small</p>', "8 px high"),
+    ],
+)
+def test_a_broken_page_is_seen(part: str, said: str, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(document("A page", ["<h1>Well</h1>"]), encoding="utf-8")
+    looks_well(page)
+    page.write_text(document("A page", ["<h1>Well</h1>", part]), encoding="utf-8")
+    with pytest.raises(AssertionError, match=said):
+        looks_well(page)
+
+
+def test_a_page_of_the_greatest_size_opens_where_the_report_of_snakemake_puts_it(browser: Any, tmp_path: Path) -> None:
+    """In a frame whose address holds it: Chromium opens none beyond 2 MiB, and says nothing."""
+    frame = (
+        "<script>onmessage = () => { shown = true; };"
+        " onload = () => setTimeout(() => { if (!self.shown) console.error('blank'); }, 100);</script>"
+        "<iframe src='%s'></iframe>"
+    )
+    for size, expected in ((MAX_BYTES, []), (MAX_BYTES + 100_000, ["console error: blank"])):
+        inner = "<script>parent.postMessage('', '*')</script>".ljust(size)
+        address = "data:text/html;charset=utf8;filename=overview.html;base64," + b64encode(inner.encode()).decode()
+        (tmp_path / "page.html").write_text(frame % address, encoding="utf-8")
+        assert browser.look(tmp_path / "page.html", "desktop", settle_s=0.5).complaints == expected
+
+
+def test_pictures_get_poorer_until_the_page_fits() -> None:
+    tried = []
+
+    def render(quality: int) -> str:
+        tried.append(quality)
+        return "x" * (30_000 * quality)
+
+    assert len(fitting(render)) <= MAX_BYTES and tried == [72, 50]
