@@ -18,7 +18,7 @@ def main() -> None:
     args = words.parse_args()
     if min(args.gpus, args.nodes - 1, args.cpu_processes - 1) < 0:
         words.error("--gpus is at least 0, --nodes and --cpu-processes at least 1")
-    with exit_on_user_error():
+    with exit_on_user_error("nothing was started; run again"):
         from signstreams.engine.launch import launch  # after parsing: --help answers without torch
 
         code = launch(

@@ -6,6 +6,7 @@ Every key has a flag: ``dataset.num_workers`` is ``--dataset-num-workers``; a fi
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import typing
 from pathlib import Path
@@ -44,6 +45,13 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
         print(config.model_dump_json(indent=2))
         parser.exit()
     return config
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Show what our own modules log from ``level`` on; of libraries, what is wrong."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger("signstreams").setLevel(level)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture ever waits for a cache
 
 
 def leading_words_as(flag: str, words: list[str]) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 
 USER_ERROR_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
 
 # What a disk or its owner refuses; nobody finds a bug in a traceback of these.
 REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -31,10 +33,13 @@ def print_problems(problems: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
+def exit_on_user_error(after_stop: str = "run again to go on: finished files are kept") -> Iterator[None]:
     """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them.
 
-    So does a full disk, or a file that may not be read or written.
+    So does a full disk, or a file that may not be read or written. Ctrl-C ends it with code 130 and one line.
+
+    Args:
+        after_stop: What that line says of how to go on.
     """
     try:
         yield
@@ -42,6 +47,11 @@ def exit_on_user_error() -> Iterator[None]:
         if os.environ.get("RANK", "0") == "0":  # every rank meets the same error; one of them says it
             print_problems(error.problems)
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: whatever still runs ends at once
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stopped; {after_stop}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED_EXIT_CODE) from None
     except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

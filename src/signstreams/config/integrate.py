@@ -13,6 +13,7 @@ from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.integrate_data import AugmentationConfig, DataConfig
 from signstreams.config.integrate_model import BACKBONE_KEYS, ModelConfig, MskaConfig
 from signstreams.config.integrate_train import OptimConfig, TrainConfig
+from signstreams.config.tracking import TrackingConfig
 
 
 class IntegrateConfig(Section):
@@ -42,6 +43,7 @@ class IntegrateConfig(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +93,7 @@ class IntegrateConfig(Section):
                 "device": True,
                 "distributed": True,
                 "experiment": True,
+                "tracking": True,
                 "model": set(BACKBONE_KEYS.values()),
                 "optim": {"checkpoint_activations"},
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},

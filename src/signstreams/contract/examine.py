@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.progress import Progress
+from signstreams.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ def _examine_each(
         for video in videos:
             yield _examine_or_recall(layout, video, config)
         return
-    # Fresh processes: OpenCV's threads do not survive a fork.
-    with ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(num_jobs) as pool:
         try:
             chunk = min(16, max(1, len(videos) // (4 * num_jobs)))
             yield from pool.map(_Examiner(layout, config), videos, chunksize=chunk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from signstreams.config.demo import DemoConfig
@@ -12,6 +10,7 @@ from signstreams.demo.plan import plan
 from signstreams.demo.video import render_video
 from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import Progress
+from signstreams.workers import WorkerPool
 
 
 def run(config: DemoConfig) -> str:
@@ -54,8 +53,7 @@ def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> N
             for video in demo.videos:
                 render_video(layout, video, seed, progress)
             return
-        # Spawned, not forked: cv2 and PyAV may have threads that a fork would not carry over.
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
+        with WorkerPool(jobs, _use_one_thread) as pool:
             tasks = [pool.submit(render_video, layout, video, seed) for video in demo.videos]
             for task, video in zip(tasks, demo.videos, strict=True):
                 task.result()

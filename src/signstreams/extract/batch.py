@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
+from signstreams.workers import WorkerPool
 
 _REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame a second, and goes unsaid
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
@@ -200,22 +200,19 @@ def _results(
         for video_id, path in videos.items():
             yield _extract_one(path, video_id, annotations[video_id], config, detector, on_result, on_frame)
         return
-    # Fresh processes: MediaPipe's threads do not survive a fork.
-    pool = ProcessPoolExecutor(num_jobs, mp_context=multiprocessing.get_context("spawn"))
     try:
-        futures = [
-            pool.submit(_extract_one, path, video_id, annotations[video_id], config, detector, on_result)
-            for video_id, path in videos.items()
-        ]
-        for future in as_completed(futures):
-            yield future.result()
+        with WorkerPool(num_jobs) as pool:
+            futures = [
+                pool.submit(_extract_one, path, video_id, annotations[video_id], config, detector, on_result)
+                for video_id, path in videos.items()
+            ]
+            for future in as_completed(futures):
+                yield future.result()
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, perhaps for want of memory; run again with fewer --jobs: "
             "videos that are done stay as they are"
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _extract_one(

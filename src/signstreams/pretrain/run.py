@@ -19,6 +19,7 @@ from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
+from signstreams.engine.sinks import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
@@ -125,6 +126,7 @@ def artifact_names(config: PretrainConfig) -> list[str]:
         "artifacts.json",
         "curves.png",
         *PICTURES,
+        *FOLDERS,
     ]
 
 
