@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import NoReturn
 
 USER_ERROR_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
@@ -41,6 +43,16 @@ def exit_on_user_error(after_stop: str = "run again to go on: finished files are
     Args:
         after_stop: What that line says of how to go on.
     """
+    is_interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        raise KeyboardInterrupt
+
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a job in the background ignores it
+    if is_ours:
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     except UserError as error:
@@ -48,16 +60,29 @@ def exit_on_user_error(after_stop: str = "run again to go on: finished files are
             print_problems(error.problems)
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: whatever still runs ends at once
-        if os.environ.get("RANK", "0") == "0":
-            print(f"stopped; {after_stop}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+        _stop(after_stop)
     except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
+        if is_interrupted:
+            _stop(after_stop)
         if error.errno not in REFUSED:
             raise
         place = f"{error.filename}: " if error.filename else ""
         print_problems([f"{place}{error.strerror}; mend that and run again: finished files are kept"])
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
+    except Exception:
+        if is_interrupted:  # in the middle of an import that swallowed it, and did half its work
+            _stop(after_stop)
+        raise
+    finally:
+        if is_ours and signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stop(after_stop: str) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: whatever still runs ends at once
+    if os.environ.get("RANK", "0") == "0":
+        print(f"stopped; {after_stop}", file=sys.stderr)
+    raise SystemExit(INTERRUPTED_EXIT_CODE) from None

@@ -62,7 +62,8 @@ _is_busy = False
 
 
 def _start(initializer: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, _note)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _note)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if initializer is not None:
         initializer()

@@ -45,7 +45,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
                 os.write(2, b"\nstopping as soon as this step is saved; Ctrl-C once more ends at once\n")
         request.signal = number
 
-    earlier = {number: signal.signal(number, note) for number in SIGNALS}
+    # a job in the background of a shell ignores Ctrl-C
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, note) for number in heeded}
     try:
         yield request
     finally:

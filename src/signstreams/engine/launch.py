@@ -134,8 +134,10 @@ def _torchrun(words: list[str]) -> int:
                 print(f"error: process {rank} was ended by {name}{hint}", file=sys.stderr)
         return exit_code(failure.exitcode for failure in failures.values())
     except SignalException as error:  # the processes have saved and ended
+        if error.sigval == signal.SIGINT:
+            return INTERRUPTED_EXIT_CODE  # they have said how to go on
         print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE if error.sigval == signal.SIGINT else TRY_AGAIN_EXIT_CODE
+        return TRY_AGAIN_EXIT_CODE
     return 0
 
 
