@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from signstreams.completion import answer_if_asked
 from signstreams.config.base import Flag, Section
 from signstreams.config.load import build, flag_name, leaves, split_setting, suggest, union_options
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
@@ -31,6 +32,7 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
     """
     fields = dict(leaves(model))
     parser = _Parser(fields, doc or model.__doc__ or "")
+    answer_if_asked(parser, fields)
     args = vars(parser.parse_args(argv))
     show = args.pop("print_config")
     files: list[Path] = args.pop("config")
