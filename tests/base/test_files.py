@@ -133,16 +133,46 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
     assert "\r" not in log.getvalue()
 
 
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
     terminal = Terminal()
     with Progress(2, "frames", "extract", stream=terminal) as progress:
         progress.advance(2)
     assert terminal.getvalue().startswith("\r\x1b[K█")
     assert terminal.getvalue().endswith("\n")
+
+
+def test_a_bar_never_wraps_and_a_terminal_without_codes_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    with Progress(2, "frames", "a rather long label", stream=terminal) as progress:
+        progress._last_s = 0.0
+        progress.advance(1)
+    first, last = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert len(first) == 39 and "frames" in last
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Terminal()
+    with Progress(2, "frames", "extract", stream=dumb) as progress:
+        progress.advance(2)
+    assert dumb.getvalue().startswith("extract: 2/2 frames")
+
+
+def test_work_of_hours_prints_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    log = io.StringIO()
+    progress = Progress(None, "steps", "train", stream=log)
+    counts = []
+    for _ in range(3):
+        for _ in range(3600):
+            now[0] += 1
+            progress.advance()
+        counts.append(log.getvalue().count("\n") - sum(counts))
+    assert counts[1:] == [60, 60] and 90 < counts[0] < 360
 
 
 def test_durations_read_naturally() -> None:

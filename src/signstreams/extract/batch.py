@@ -84,6 +84,7 @@ def extract_videos(
     if problems := missing_points(config, videos):
         raise UserError(problems)
     is_single = len(videos) == 1
+    num_frames = num_pose_frames = 0
     with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
 
         def on_frame(expected: int | None) -> None:
@@ -98,8 +99,11 @@ def extract_videos(
             if result.is_unchanged:
                 progress.skip(0 if is_single else 1)
             elif not is_single:
-                frames = result.metadata.num_frames if result.metadata else 0
-                progress.advance(last=result.video_id, frames=frames)
+                if result.metadata:
+                    num_frames += result.metadata.num_frames
+                    num_pose_frames += result.metadata.num_pose_frames
+                seen = f"{num_pose_frames / max(num_frames, 1):.0%}"
+                progress.advance(frames=num_frames, **{"with a person": seen, "last": result.video_id})
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
     _warn_of_repeats(outcome, config)

@@ -260,10 +260,16 @@ class Loop:
 
 def _shown(record: dict[str, float]) -> dict[str, float | str]:
     """The few numbers worth watching, of a record that has them."""
-    if "train/loss" not in record:
-        return {}
-    waited_s, worked_s = record["time/data_s"], record["time/step_s"]
-    return {"loss": record["train/loss"], "data wait": f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"}
+    shown: dict[str, float | str] = {}
+    if "train/loss" in record:
+        waited_s, worked_s = record["time/data_s"], record["time/step_s"]
+        shown["loss"] = record["train/loss"]
+        shown["data wait"] = f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"
+    for key, name in ((KNN, "k-NN"), ("probe/rankme", "RankMe")):
+        if key in record:
+            shown[name] = record[key]
+            break
+    return shown
 
 
 class _Nothing:
