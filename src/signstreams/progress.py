@@ -39,6 +39,7 @@ class Progress:
         self._started_s = time.monotonic()
         self._resumed_at = 0
         self._last_s = self._started_s
+        self._is_end_said = False
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +82,9 @@ class Progress:
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
         if not self._is_terminal:
-            print(self.line(), file=self._stream, flush=True)
+            if not (last and self._is_end_said):
+                print(self.line(), file=self._stream, flush=True)
+            self._is_end_said = self.done == self.total
             return
         share = min(1.0, self.done / self.total) if self.total else 0.0
         filled = round(share * BAR_WIDTH)

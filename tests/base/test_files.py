@@ -130,6 +130,7 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
     assert "left" in lines[0]
     assert lines[0].endswith("loss 1.235, stage a")
     assert lines[-1].startswith("extract: 10/10 frames")
+    assert len(lines) == 2  # the end is said once
     assert "\r" not in log.getvalue()
 
 
