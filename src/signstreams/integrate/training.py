@@ -160,8 +160,8 @@ class Trainer:
                 num_bad = 0 if math.isfinite(loss) else num_bad + 1
                 if num_bad >= MAX_BAD_STEPS:
                     raise UserError(
-                        f"training: the loss was not finite in {num_bad} steps in a row (step {self.state.step});"
-                        " lower optim.lr"
+                        f"{self.config.output_dir}: the loss was not finite in {num_bad} steps in a row, by step"
+                        f" {self.state.step}; lower optim.lr, or use --optim-precision fp32, in a new --output-dir"
                     )
                 self._show(progress, loss)
                 self._after_step(metrics, stop)

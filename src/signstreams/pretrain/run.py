@@ -294,7 +294,7 @@ def _check_writable(folder: Path) -> None:
 
 def _threads() -> int:
     """Threads of this process: as the environment says, unless torchrun squeezed it to 1 for want of knowing better."""
-    set_by_user = os.environ.get("OMP_NUM_THREADS")
-    if set_by_user and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
-        return int(set_by_user)
+    set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops as well
+    if set_by_user.isdigit() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return max(1, int(set_by_user))
     return available_cores()
