@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,25 @@ def test_only_the_first_rank_prints_a_user_error(
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         _ = 1 / 0
+
+
+def test_ctrl_c_is_one_line_also_where_an_import_swallowed_it(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for swallows in (False, True):
+            with pytest.raises(SystemExit) as left, exit_on_user_error("run again"):
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                except KeyboardInterrupt:
+                    if not swallows:
+                        raise
+                raise AttributeError("module 'numpy' has no attribute 'ma'")
+            assert left.value.code == 130
+            assert capsys.readouterr().err == "stopped; run again\n"
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
