@@ -260,16 +260,18 @@ class _Memory:
     def __init__(self, run: RunInfo, service: str, place: str) -> None:
         self._path, self._service = run.state / STATE_FILE, service
         known = self._read().get(service, {})
-        self._entry = known if known.get("place") == place else {"place": place, "run": None, "step": 0}
+        new: dict[str, Any] = {"place": place, "run": None, "step": 0}
+        self._entry: dict[str, Any] = known if known.get("place") == place else new
 
     @property
     def run_id(self) -> str | None:
         """None for a run that the service has never heard of."""
-        return self._entry["run"]
+        run_id: str | None = self._entry["run"]
+        return run_id
 
     def is_new(self, step: int) -> bool:
         """Whether the service lacks this step."""
-        return step > self._entry["step"]
+        return step > int(self._entry["step"])
 
     def remember_run(self, run_id: str) -> None:
         """Note what the service calls the run."""
