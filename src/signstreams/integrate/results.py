@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.engine.experiment import Experiment
-from signstreams.engine.sinks import FOLDERS
 from signstreams.integrate.curves import draw
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.training import BEST, LAST, METRICS
@@ -17,7 +16,7 @@ from signstreams.integrate.training import BEST, LAST, METRICS
 TOKENIZER, GLOSSES, CONFIG = "tokenizer.json", "gloss_vocabulary.json", "config.json"
 PREDICTIONS, SCORES, ARTIFACTS = "predictions.csv", "scores.json", "artifacts.json"
 CURVES = "curves.png"
-FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS, *FOLDERS]
+FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS]
 """Of a training run; predictions and scores are the evaluation's."""
 SELECTION = "best.pt: highest BLEU-4 on val, of equals the lowest translation loss; gloss head: lowest WER on val"
 PREDICTION_COLUMNS = ("clip_id", "split", "reference", "hypothesis", "gloss_reference", "gloss_hypothesis")

@@ -126,7 +126,6 @@ def artifact_names(config: PretrainConfig) -> list[str]:
         "artifacts.json",
         "curves.png",
         *PICTURES,
-        *FOLDERS,
     ]
 
 
@@ -233,7 +232,7 @@ def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> 
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
-        files=artifact_names(config),
+        files=[*artifact_names(config), *FOLDERS],
         on_conflict=config.on_conflict,
         restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
