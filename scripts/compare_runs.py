@@ -5,14 +5,15 @@ One picture with a panel a metric and a line a run; on stdout the last and best 
 
 import sys
 
-from signstreams.cli import leading_words_as, parse
+from signstreams.cli import leading_words_as, parse, start_logging
 from signstreams.config.compare import CompareConfig
 from signstreams.errors import exit_on_user_error
 
 
 def main() -> None:
     config = parse(CompareConfig, leading_words_as("--runs", sys.argv[1:]), doc=__doc__)
-    with exit_on_user_error():
+    start_logging()
+    with exit_on_user_error("run again"):
         from signstreams.engine.compare import compare  # after parsing: --help answers without matplotlib
 
         print("\n".join(compare(config)))

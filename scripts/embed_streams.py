@@ -1,8 +1,6 @@
 """Run a frozen backbone over all crops of a stream, or gather the points of all videos, once for every training."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.embed import EmbedConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -10,7 +8,7 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(EmbedConfig, doc=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
     with exit_on_user_error():
         from signstreams.integrate.embedding import embed  # after parsing: --help and typos answer without torch

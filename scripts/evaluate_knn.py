@@ -1,8 +1,6 @@
 """Weighted k-NN on true handshape: a pretrained hand backbone, the same with random weights, raw pixels."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.knn import KnnConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -10,9 +8,9 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(KnnConfig, doc=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
-    with exit_on_user_error():
+    with exit_on_user_error("run again"):
         from signstreams.pretrain.knn import evaluate_knn, table  # after parsing: --help answers without torch
 
         print(table(evaluate_knn(config)))

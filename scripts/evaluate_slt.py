@@ -1,8 +1,6 @@
 """Score a trained translation model: predictions.csv and scores.json."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -10,7 +8,7 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(EvaluateSltConfig)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
     with exit_on_user_error():
         from signstreams.integrate.scoring import score  # after parsing: --help and typos answer without torch

@@ -7,10 +7,10 @@ from signstreams.errors import exit_on_user_error
 
 def main() -> None:
     config = parse(ExtractConfig)
-    from signstreams.contract.examine import CheckBeside  # after parsing: --help needs no MediaPipe
-    from signstreams.extract.batch import extract_videos, summary
-
     with exit_on_user_error():
+        from signstreams.contract.examine import CheckBeside  # after parsing: --help needs no MediaPipe
+        from signstreams.extract.batch import extract_videos, summary
+
         print(summary(extract_videos(config, on_result=CheckBeside()), config.root))
 
 

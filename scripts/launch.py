@@ -5,6 +5,7 @@ python scripts/launch.py --gpus 2 -- scripts/pretrain_dino_hands.py --distribute
 
 import argparse
 
+from signstreams.completion import answer_if_asked
 from signstreams.errors import exit_on_user_error
 
 
@@ -15,10 +16,11 @@ def main() -> None:
     words.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes when there is no GPU")
     words.add_argument("--requeue", action="store_true", help="a run that asks for another try: requeue its Slurm job")
     words.add_argument("command", nargs="+", metavar="SCRIPT ...", help="after --: a script and its arguments")
+    answer_if_asked(words)
     args = words.parse_args()
     if min(args.gpus, args.nodes - 1, args.cpu_processes - 1) < 0:
         words.error("--gpus is at least 0, --nodes and --cpu-processes at least 1")
-    with exit_on_user_error():
+    with exit_on_user_error("nothing was started; run again"):
         from signstreams.engine.launch import launch  # after parsing: --help answers without torch
 
         code = launch(

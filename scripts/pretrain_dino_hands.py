@@ -1,8 +1,6 @@
 """Pretrain the backbone of one hand, left or right, on its crops, self-supervised."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -11,9 +9,9 @@ from signstreams.streams import HAND_STREAMS
 
 def main() -> None:
     config = parse(PretrainConfig, doc=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
-    with exit_on_user_error():
+    with exit_on_user_error("run again to go on from the last checkpoint"):
         stream = config.named_stream(HAND_STREAMS)
         from signstreams.pretrain.run import pretrain  # after parsing: --help and typos answer without torch
 

@@ -12,7 +12,7 @@ from signstreams.errors import exit_on_user_error
 def main() -> None:
     """Parse, then write."""
     config = parse(ReleaseConfig, doc=__doc__)
-    with exit_on_user_error():
+    with exit_on_user_error("run again"):
         from signstreams.publish.release import write_release
 
         files = write_release(

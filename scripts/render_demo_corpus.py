@@ -7,9 +7,9 @@ from signstreams.errors import exit_on_user_error
 
 def main() -> None:
     config = parse(DemoConfig)
-    from signstreams.demo.corpus import run  # after parsing: --help needs neither cv2 nor PyAV
-
     with exit_on_user_error():
+        from signstreams.demo.corpus import run  # after parsing: --help needs neither cv2 nor PyAV
+
         print(run(config))
 
 

@@ -1,8 +1,6 @@
 """Pictures of what a backbone sees in crops: attention of the class token, patches by PCA, nearest crops."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.show import ShowConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -10,9 +8,9 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(ShowConfig, doc=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
-    with exit_on_user_error():
+    with exit_on_user_error("run again"):
         from signstreams.pretrain.pictures import show_backbone  # after parsing: --help answers without torch
 
         for path in show_backbone(config).values():

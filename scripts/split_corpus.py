@@ -11,9 +11,9 @@ from signstreams.errors import exit_on_user_error
 
 def main() -> None:
     config = parse(SplitCorpusConfig)
-    from signstreams.corpus import load_corpus, write_splits
-
     with exit_on_user_error():
+        from signstreams.corpus import load_corpus, write_splits
+
         corpus = load_corpus(config.root, config.videos_dir, allow_absent_videos=config.allow_absent_videos)
         split = write_splits(corpus.layout, corpus.clips, config)
     for note in split.notes:

@@ -19,5 +19,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_user_error("run again"):
         main()

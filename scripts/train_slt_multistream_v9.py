@@ -1,8 +1,6 @@
 """Train the multistream v9 translation model: choose by val, score on test."""
 
-import logging
-
-from signstreams.cli import parse
+from signstreams.cli import parse, start_logging
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -10,9 +8,9 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(IntegrateConfig, doc=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    start_logging()
     prepare_processor()
-    with exit_on_user_error():
+    with exit_on_user_error("run again to go on from the last checkpoint"):
         from signstreams.integrate.run import run  # after parsing: --help and typos answer without torch
 
         run(config)

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 
-from signstreams.cli import leading_words_as, parse
+from signstreams.cli import leading_words_as, parse, start_logging
 from signstreams.config.translate import TranslateConfig
 from signstreams.errors import exit_on_user_error
 from signstreams.processor import prepare_processor
@@ -13,9 +13,9 @@ from signstreams.processor import prepare_processor
 
 def main() -> None:
     config = parse(TranslateConfig, leading_words_as("--videos", sys.argv[1:]), doc=__doc__)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    start_logging(logging.WARNING)
     prepare_processor()
-    with exit_on_user_error():
+    with exit_on_user_error("nothing is left behind; videos translated so far need no second run"):
         from signstreams.translate import translate  # after parsing: --help and typos answer without torch
 
         for translation in translate(config):

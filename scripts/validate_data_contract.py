@@ -11,10 +11,10 @@ from signstreams.errors import USER_ERROR_EXIT_CODE, exit_on_user_error
 
 def main() -> None:
     config = parse(ContractConfig)
-    from signstreams.contract.validate import print_outcome, validate, write_validation
-    from signstreams.formats.layout import CorpusLayout
-
     with exit_on_user_error():
+        from signstreams.contract.validate import print_outcome, validate, write_validation
+        from signstreams.formats.layout import CorpusLayout
+
         validation = validate(config)
         layout = CorpusLayout(config.root)
         copies = write_validation(layout, validation)

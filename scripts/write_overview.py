@@ -10,7 +10,7 @@ from signstreams.errors import exit_on_user_error
 def main() -> None:
     """Parse, then write."""
     config = parse(OverviewConfig, doc=__doc__)
-    with exit_on_user_error():
+    with exit_on_user_error("run again"):
         from signstreams.publish.overview import write_overview
 
         write_overview(config.output, config.root, config.work_dir, config.logs, config.shown_settings())

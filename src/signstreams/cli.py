@@ -6,12 +6,14 @@ Every key has a flag: ``dataset.num_workers`` is ``--dataset-num-workers``; a fi
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from signstreams.completion import answer_if_asked
 from signstreams.config.base import Section
 from signstreams.config.describe import allows, flag_names, shown_default, type_name
 from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
@@ -30,6 +32,7 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
     """
     fields = dict(leaves(model))
     parser = _Parser(fields, doc or model.__doc__ or "")
+    answer_if_asked(parser, fields)
     args = vars(parser.parse_args(argv))
     show = args.pop("print_config")
     files: list[Path] = args.pop("config")
@@ -44,6 +47,13 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
         print(config.model_dump_json(indent=2))
         parser.exit()
     return config
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Show what our own modules log from ``level`` on; of libraries, what is wrong."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger("signstreams").setLevel(level)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture ever waits for a cache
 
 
 def leading_words_as(flag: str, words: list[str]) -> list[str]:

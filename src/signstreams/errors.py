@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import NoReturn
 
 USER_ERROR_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
 
 # What a disk or its owner refuses; nobody finds a bug in a traceback of these.
 REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -31,23 +35,54 @@ def print_problems(problems: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
+def exit_on_user_error(after_stop: str = "run again to go on: finished files are kept") -> Iterator[None]:
     """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them.
 
-    So does a full disk, or a file that may not be read or written.
+    So does a full disk, or a file that may not be read or written. Ctrl-C ends it with code 130 and one line.
+
+    Args:
+        after_stop: What that line says of how to go on.
     """
+    is_interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        raise KeyboardInterrupt
+
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a job in the background ignores it
+    if is_ours:
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # every rank meets the same error; one of them says it
             print_problems(error.problems)
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
+    except KeyboardInterrupt:
+        _stop(after_stop)
     except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
+        if is_interrupted:
+            _stop(after_stop)
         if error.errno not in REFUSED:
             raise
         place = f"{error.filename}: " if error.filename else ""
         print_problems([f"{place}{error.strerror}; mend that and run again: finished files are kept"])
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
+    except Exception:
+        if is_interrupted:  # in the middle of an import that swallowed it, and did half its work
+            _stop(after_stop)
+        raise
+    finally:
+        if is_ours and signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stop(after_stop: str) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: whatever still runs ends at once
+    if os.environ.get("RANK", "0") == "0":
+        print(f"stopped; {after_stop}", file=sys.stderr)
+    raise SystemExit(INTERRUPTED_EXIT_CODE) from None

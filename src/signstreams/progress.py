@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from types import TracebackType
 from typing import Self, TextIO
 
 BAR_WIDTH = 24
+MAX_EVERY_S = 60.0
+LINES_BEFORE_SLOWER = 60
 
 
 class Progress:
@@ -17,7 +21,8 @@ class Progress:
         total: Units in all; None when unknown.
         unit: Plural noun, such as ``"frames"``.
         label: What is being done, such as ``"extract"``.
-        every_s: Seconds between two lines of a log; a terminal is refreshed ten times a second.
+        every_s: Seconds between two lines of a log, growing to a minute in work of hours; a terminal is refreshed ten
+            times a second.
     """
 
     def __init__(
@@ -29,11 +34,12 @@ class Progress:
         self.done = 0
         self._shown: dict[str, float | int | str] = {}
         self._stream = sys.stderr if stream is None else stream
-        self._is_terminal = self._stream.isatty()
+        self._is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._every_s = 0.1 if self._is_terminal else every_s
         self._started_s = time.monotonic()
         self._resumed_at = 0
         self._last_s = self._started_s
+        self._is_end_said = False
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +56,11 @@ class Progress:
         """Count ``units`` more; ``shown`` are the few numbers worth watching."""
         self.done += units
         self._shown.update(shown)
-        if time.monotonic() - self._last_s >= self._every_s:
+        now_s = time.monotonic()
+        every_s = self._every_s
+        if not self._is_terminal:
+            every_s = max(every_s, min(MAX_EVERY_S, (now_s - self._started_s) / LINES_BEFORE_SLOWER))
+        if now_s - self._last_s >= every_s:
             self._print(last=False)
 
     def line(self) -> str:
@@ -72,12 +82,17 @@ class Progress:
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
         if not self._is_terminal:
-            print(self.line(), file=self._stream, flush=True)
+            if not (last and self._is_end_said):
+                print(self.line(), file=self._stream, flush=True)
+            self._is_end_said = self.done == self.total
             return
         share = min(1.0, self.done / self.total) if self.total else 0.0
         filled = round(share * BAR_WIDTH)
         bar = "█" * filled + "·" * (BAR_WIDTH - filled)
-        print(f"\r\x1b[K{bar} {self.line()}", end="\n" if last else "", file=self._stream, flush=True)
+        text = f"{bar} {self.line()}"
+        if not last:  # a line that wraps could not be replaced
+            text = text[: shutil.get_terminal_size().columns - 1]
+        print(f"\r\x1b[K{text}", end="\n" if last else "", file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -1,32 +1,99 @@
-"""Processes that work side by side; one that is killed is a line for the user, not a traceback."""
+"""Processes that work side by side: how Ctrl-C ends them (soon, no file half written), what is said of a killed one."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from signstreams.errors import UserError
 
+ResultT = TypeVar("ResultT")
+
 
 @contextlib.contextmanager
-def worker_processes(count: int, *, initializer: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of ``count`` processes; what has not begun is dropped when the block is left early.
-
-    They are spawned: the threads of OpenCV, PyAV and MediaPipe do not survive a fork.
-
-    Raises:
-        UserError: When the system killed one.
-    """
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=initializer)
+def ctrl_c_held_back() -> Iterator[None]:
+    """A Ctrl-C in here comes at the end; processes that are started in here get none unless they ask for it."""
+    resource_tracker.ensure_running()  # its start, inside, would let Ctrl-C through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield pool
-    except BrokenProcessPool:
-        raise UserError(
-            f"a worker process was killed, perhaps for want of memory ({count} at once); run again with fewer --jobs:"
-            " what is done stays as it is"
-        ) from None
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """Fresh processes, not forked ones: threads of MediaPipe, OpenCV and PyAV do not survive a fork.
+
+    Left by Ctrl-C, it ends the tasks under way, which clean up after themselves, and starts no other. Where the system
+    kills a process, a `UserError` says so.
+
+    Args:
+        num_processes: How many.
+        initializer: Called once in each; can be pickled.
+    """
+
+    def __init__(self, num_processes: int, initializer: Callable[[], None] | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.num_processes = num_processes
+        super().__init__(num_processes, mp_context=context, initializer=_start, initargs=(initializer,))
+
+    def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
+        """As of the base class; a process that is started here gets no Ctrl-C until it knows what to do with it."""
+        with ctrl_c_held_back():
+            return super().submit(_run, fn, *args, **kwargs)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            for process in multiprocessing.active_children():  # a terminal has told them; `kill -INT` told one alone
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGINT)
+        if kind is not None:
+            self.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                f"a worker process was killed, perhaps for want of memory ({self.num_processes} at once); run again"
+                " with fewer --jobs: what is done stays as it is"
+            ) from None
+        return super().__exit__(kind, error, tb)
+
+
+_is_stopped = False
+_is_busy = False
+
+
+def _start(initializer: Callable[[], None] | None) -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _note)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if initializer is not None:
+        initializer()
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    """End the task once; an idle process waits to be dismissed, and a second signal does not disturb the cleaning."""
+    global _is_stopped
+    if not _is_stopped:
+        _is_stopped = True
+        if _is_busy:
+            raise KeyboardInterrupt
+
+
+def _run(fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> ResultT:
+    global _is_busy
+    if _is_stopped:  # handed over before the pool was left
+        raise KeyboardInterrupt
+    _is_busy = True
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        _is_busy = False

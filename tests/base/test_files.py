@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,25 @@ def test_a_bug_keeps_its_traceback() -> None:
         _ = 1 / 0
 
 
+def test_ctrl_c_is_one_line_also_where_an_import_swallowed_it(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for swallows in (False, True):
+            with pytest.raises(SystemExit) as left, exit_on_user_error("run again"):
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                except KeyboardInterrupt:
+                    if not swallows:
+                        raise
+                raise AttributeError("module 'numpy' has no attribute 'ma'")
+            assert left.value.code == 130
+            assert capsys.readouterr().err == "stopped; run again\n"
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = (
         "from signstreams.errors import exit_on_user_error\n"
@@ -145,19 +165,50 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
     assert "left" in lines[0]
     assert lines[0].endswith("loss 1.235, stage a")
     assert lines[-1].startswith("extract: 10/10 frames")
+    assert len(lines) == 2  # the end is said once
     assert "\r" not in log.getvalue()
 
 
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
     terminal = Terminal()
     with Progress(2, "frames", "extract", stream=terminal) as progress:
         progress.advance(2)
     assert terminal.getvalue().startswith("\r\x1b[K█")
     assert terminal.getvalue().endswith("\n")
+
+
+def test_a_bar_never_wraps_and_a_terminal_without_codes_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    with Progress(2, "frames", "a rather long label", stream=terminal) as progress:
+        progress._last_s = 0.0
+        progress.advance(1)
+    first, last = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert len(first) == 39 and "frames" in last
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Terminal()
+    with Progress(2, "frames", "extract", stream=dumb) as progress:
+        progress.advance(2)
+    assert dumb.getvalue().startswith("extract: 2/2 frames")
+
+
+def test_work_of_hours_prints_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    log = io.StringIO()
+    progress = Progress(None, "steps", "train", stream=log)
+    counts = []
+    for _ in range(3):
+        for _ in range(3600):
+            now[0] += 1
+            progress.advance()
+        counts.append(log.getvalue().count("\n") - sum(counts))
+    assert counts[1:] == [60, 60] and 90 < counts[0] < 360
 
 
 def test_durations_read_naturally() -> None:

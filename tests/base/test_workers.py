@@ -1,24 +1,88 @@
-"""Processes side by side, and one that the system kills."""
+"""Ctrl-C over several processes: each cleans up, none says a word, none of them lives on. One that the system kills."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from signstreams.errors import UserError
-from signstreams.workers import worker_processes
+from signstreams.workers import WorkerPool
+
+PARENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from task import work
+from signstreams.errors import exit_on_user_error
+from signstreams.workers import WorkerPool
+if __name__ == "__main__":
+    with exit_on_user_error(), WorkerPool(2) as pool:
+        for future in [pool.submit(work, sys.argv[1], number) for number in range(8)]:
+            future.result()
+"""
+TASK = """
+import os, time
+from pathlib import Path
+from signstreams.files import replacing
+def work(folder, number):
+    with replacing(Path(folder) / f"{number}.bin") as part:
+        Path(folder, f"{number}.pid").write_text(str(os.getpid()))
+        time.sleep(60)
+"""
 
 
-def test_work_is_done_in_other_processes() -> None:
-    with worker_processes(1) as pool:
-        assert pool.submit(os.getpid).result() != os.getpid()
+def start(tmp_path: Path) -> subprocess.Popen[str]:
+    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "parent.py").write_text(PARENT)
+    return subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py"), str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["as a terminal sends it", "as kill sends it"])
+def test_ctrl_c_ends_the_tasks_and_leaves_nothing_behind(tmp_path: Path, to_all: bool) -> None:
+    run = start(tmp_path)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    (os.killpg if to_all else os.kill)(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=30)[1]
+    assert (run.returncode, said) == (130, "stopped; run again to go on: finished files are kept\n")
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob("*.bin"))
+    pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    assert len(pids) == 2  # no further task began
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_ctrl_c_while_the_processes_start_is_one_line(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    until = time.monotonic() + 60
+    while not Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[1:]:  # beside the resource tracker
+        assert run.poll() is None and time.monotonic() < until
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=60)[1]
+    assert (run.returncode, said) == (130, "stopped; run again to go on: finished files are kept\n")
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_pool_gives_results_and_errors_as_ever() -> None:
+    with WorkerPool(1) as pool:
+        assert list(pool.map(abs, [-1, 2])) == [1, 2]
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(divmod, 1, 0).result()
 
 
 def test_a_killed_process_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"2 at once.*fewer --jobs"), worker_processes(2) as pool:
+    with pytest.raises(UserError, match=r"2 at once.*fewer --jobs"), WorkerPool(2) as pool:
         pid = pool.submit(os.getpid).result()
         waiting = pool.submit(time.sleep, 60)
         os.kill(pid, signal.SIGKILL)
@@ -27,7 +91,7 @@ def test_a_killed_process_is_one_line() -> None:
 
 def test_what_has_not_begun_is_dropped() -> None:
     started_s = time.monotonic()
-    with pytest.raises(KeyError), worker_processes(1) as pool:
+    with pytest.raises(KeyError), WorkerPool(1) as pool:
         for _ in range(100):
             pool.submit(time.sleep, 1)
         raise KeyError

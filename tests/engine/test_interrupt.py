@@ -24,6 +24,18 @@ def test_a_signal_is_noted_and_the_earlier_handler_comes_back(number: signal.Sig
     assert signal.getsignal(number) is before
 
 
+def test_ctrl_c_is_noted_once_and_does_not_ask_for_another_try(capfd: pytest.CaptureFixture[str]) -> None:
+    with stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.exit_code == 75
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.exit_code == 130
+        assert capfd.readouterr().err.count("\n") == 2  # the first ends the line that ^C stands in
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     world = distributed.start(device="cpu")

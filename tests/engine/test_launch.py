@@ -26,6 +26,7 @@ def leave(number, frame):
     (folder / f"stopped_{rank}").touch()
     raise SystemExit(75)
 signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGINT, leave)
 (folder / f"began_{rank}").write_text(f"{os.environ['WORLD_SIZE']} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
 while len(list(folder.glob("began_*"))) < int(os.environ["WORLD_SIZE"]):  # torchrun ends the others with the first
     time.sleep(0.05)
@@ -84,13 +85,17 @@ def test_several_nodes_without_slurm_is_one_line(
     assert "found no Slurm job" in done.stderr
 
 
-def test_sigterm_reaches_the_processes_and_asks_for_another_try(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_the_processes(number: int, code: int, words: list[str], tmp_path: Path) -> None:
+    """SIGTERM asks for another try, Ctrl-C does not."""
     command = [*words, "--cpu-processes", "2", "--", str(tmp_path / "worker.py"), str(tmp_path), "0,0", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
         wait_for(tmp_path / "began_1")
         wait_for(tmp_path / "began_0")
-        job.terminate()
-        assert job.wait(timeout=60) == 75, job.stderr.read()
+        job.send_signal(number)
+        said = job.communicate(timeout=60)[1]
+    # on Ctrl-C the processes themselves say how to go on
+    assert (job.returncode, said) == (code, "" if code == 130 else "stopped by SIGTERM; run again to go on\n")
     assert (tmp_path / "stopped_0").exists()
     assert (tmp_path / "stopped_1").exists()
 
@@ -115,7 +120,10 @@ def test_a_process_that_was_killed_is_named(words: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("codes", "answer"),
-    [([2, 2], 2), ([75], 75), ([75, -15], 75), ([2, 75], 1), ([1, 2], 1), ([-9], 1), ([-15], 1), ([], 1)],
+    [
+        *[([2, 2], 2), ([75], 75), ([75, -15], 75), ([2, 75], 1), ([130, 75], 130), ([130, 2], 1)],
+        *[([1, 2], 1), ([-9], 1), ([-15], 1), ([], 1)],
+    ],
 )
 def test_codes_of_several_processes_become_one(codes: list[int], answer: int) -> None:
     assert exit_code(codes) == answer

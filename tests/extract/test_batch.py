@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from signstreams import workers
 from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract import batch
@@ -20,6 +19,7 @@ from signstreams.extract.batch import extract_videos, find_all_videos, summary
 from signstreams.extract.detectors import DetectorKind
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
+from signstreams.workers import WorkerPool
 
 
 @pytest.fixture
@@ -226,18 +226,12 @@ def test_two_jobs_do_what_one_does_and_keep_quiet(project: Path, folder: Path, t
 def test_a_killed_worker_is_explained(
     folder: Path, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed:
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            pass
-
+    class Killed(WorkerPool):
         def submit(self, *args: object) -> Future:
             future: Future = Future()
             future.set_exception(BrokenProcessPool())
             return future
 
-        def shutdown(self, **kwargs: object) -> None:
-            pass
-
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Killed)
+    monkeypatch.setattr(batch, "WorkerPool", Killed)
     with pytest.raises(UserError, match=r"a worker process was killed.*fewer --jobs"):
         extract_videos(config_for(folder, tmp_path / "c", num_jobs=2), detector=discs)

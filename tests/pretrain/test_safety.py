@@ -86,6 +86,24 @@ def test_a_signal_to_the_whole_process_group_ends_with_75_and_a_checkpoint(
     assert f"asked to stop at step {step} of" in said
 
 
+def test_ctrl_c_saves_and_ends_with_130(make: Make, project: Path) -> None:
+    """As a terminal sends it, to all processes; the loader's say nothing, and nobody is asked to try again."""
+    config = make(dataset={"num_workers": 2}, **LONG)
+    run = subprocess.Popen(
+        _command(project, config), env=_environment(), stderr=subprocess.PIPE, start_new_session=True
+    )
+    state = config.output_dir / "state" / "checkpoint_last.pt"
+    _wait_for(state, run)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=60)[1].decode()
+    assert run.returncode == 130, said[-800:]
+    assert "Ctrl-C once more ends at once" in said
+    step = checkpoint.load(state)["trainer"]["step"]
+    assert f"asked to stop at step {step} of" in said and "run again to go on" in said
+    assert not any(word in said for word in ("Traceback", "KeyboardInterrupt", "Error"))
+    assert not list(config.output_dir.rglob("*.part"))
+
+
 def test_two_processes_leave_together(make: Make, project: Path, tmp_path: Path) -> None:
     """The signal reaches one of them alone; torchrun itself answers 1, whatever its processes answer."""
     config = make(distributed=True, dataset={"batch_size": 4}, **LONG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,6 +135,21 @@ def test_every_job_left_a_log_and_a_benchmark(chain: list[str], checkout: Path) 
     ):
         assert Path(f"{name}.log") in logs
         assert Path(f"{name}.benchmark.tsv") in logs
+
+
+# What libraries say of themselves: Python's warnings, glog (MediaPipe, TFLite: W0000 00:00:00 ...), torchrun, loggers.
+CHATTER = re.compile(r"Warning\b|^[WEI]\d{4} \d\d:|absl|TensorFlow|libprotobuf|fontManager|torch/|site-packages", re.M)
+
+
+def test_no_library_speaks_to_the_user_and_nothing_is_said_twice(chain: list[str], checkout: Path) -> None:
+    logs = list((checkout / "logs").rglob("*.log"))
+    assert len(logs) > 10
+    for path in logs:
+        text = path.read_text(encoding="utf-8")
+        assert not CHATTER.search(text), f"{path.name}: {text}"
+        assert "\x1b" not in text, path.name  # neither colours nor bars
+        lines = text.splitlines()
+        assert len(lines) == len(set(lines)), f"{path.name}: {text}"
 
 
 def test_the_summary_says_where_to_look(chain: list[str], checkout: Path, project: Path) -> None:

@@ -100,7 +100,9 @@ def load_dinov2_backbone(spec: str) -> Backbone:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: does not fit {arch.described()}: {reason}") from None
+        raise UserError(
+            f"{path}: does not fit {arch.described()} ({reason}); export the backbone again, or name another file"
+        ) from None
     return Backbone(
         model.eval(),
         embed_dim=arch.embed_dim,
@@ -132,7 +134,9 @@ def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], 
         state = to_hub_layout(state)
         found = infer({key: tuple(value.shape) for key, value in state.items()}, str(metadata.get("architecture", "")))
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(
+            f"{path}: {error}; name a backbone.pt of a pretraining, or weights in DINOv2's layout"
+        ) from None
     if named is not None:
         _agreed(path, found, named)
     return state, metadata, found

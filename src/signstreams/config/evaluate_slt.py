@@ -49,5 +49,5 @@ class EvaluateSltConfig(TrainedModelSection):
     @model_validator(mode="after")
     def _splits_are_named_once(self) -> Self:
         if len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"splits names one twice: {' '.join(self.splits)}")
+            raise ValueError(f"splits names one twice: {' '.join(self.splits)}; name each once")
         return self

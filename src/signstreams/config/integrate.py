@@ -13,6 +13,7 @@ from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.integrate_data import AugmentationConfig, DataConfig
 from signstreams.config.integrate_model import BACKBONE_KEYS, ModelConfig, MskaConfig
 from signstreams.config.integrate_train import OptimConfig, TrainConfig
+from signstreams.config.tracking import TrackingConfig
 
 
 class IntegrateConfig(Section):
@@ -42,6 +43,7 @@ class IntegrateConfig(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -52,7 +54,8 @@ class IntegrateConfig(Section):
     def _fits(self) -> Self:
         if self.decoder.model is None and self.model.d_model % self.decoder.num_heads:
             raise ValueError(
-                f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads})"
+                f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads});"
+                " change one of them"
             )
         if not self.model.use_mska:
             needing = {"ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"}
@@ -60,7 +63,9 @@ class IntegrateConfig(Section):
             if found := sorted(name for name in needing if getattr(self.mska, name) != defaults[name].default):
                 raise ValueError(f"mska.{found[0]} has no effect: model.use_mska is false; leave one of them out")
             if not self.mska.translation_weight:
-                raise ValueError("mska.translation_weight is 0 and model.use_mska is false: no loss is left")
+                raise ValueError(
+                    "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
+                )
             if "optim" in self.model_fields_set and self.optim.lr_mska is not None:
                 raise ValueError("optim.lr_mska has no effect: model.use_mska is false; leave one of them out")
         is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
@@ -91,6 +96,7 @@ class IntegrateConfig(Section):
                 "device": True,
                 "distributed": True,
                 "experiment": True,
+                "tracking": True,
                 "model": set(BACKBONE_KEYS.values()),
                 "optim": {"checkpoint_activations"},
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},

@@ -14,6 +14,7 @@ from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.ibot import IbotConfig
 from signstreams.config.kinds import Count, Positive, Prob, Range
 from signstreams.config.pretrain_run import CheckpointingConfig, InitConfig, MonitorConfig, OptimConfig
+from signstreams.config.tracking import TrackingConfig
 from signstreams.errors import UserError
 from signstreams.streams import HAND_STREAMS, STREAMS
 
@@ -243,6 +244,7 @@ class PretrainConfig(Section):
     checkpointing: CheckpointingConfig = CheckpointingConfig()
     monitor: MonitorConfig = MonitorConfig()
     experiment: ExperimentConfig = ExperimentConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -277,7 +279,7 @@ class PretrainConfig(Section):
             )
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
         fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
-        fixed += ["attention.png", "patches_pca.png", "neighbours.png", "state", "previous"]
+        fixed += ["attention.png", "patches_pca.png", "neighbours.png", "state", "previous", "tensorboard", "wandb"]
         if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
             raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
         return self
@@ -329,6 +331,7 @@ class PretrainConfig(Section):
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures", *_LIMITS},
                 "experiment": True,
+                "tracking": True,
             },
         )
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)

@@ -30,5 +30,7 @@ class TranslateConfig(TrainedModelSection):
     @model_validator(mode="after")
     def _span_is_not_empty(self) -> Self:
         if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError(f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g})")
+            raise ValueError(
+                f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g}); give the later one as the end"
+            )
         return self

@@ -164,5 +164,5 @@ class WorkflowConfig(Section):
     @model_validator(mode="after")
     def _streams_are_named_once(self) -> WorkflowConfig:
         if len(set(self.streams)) < len(self.streams):
-            raise ValueError(f"streams names one twice: {', '.join(self.streams)}")
+            raise ValueError(f"streams names one twice: {', '.join(self.streams)}; name each once")
         return self

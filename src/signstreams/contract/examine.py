@@ -15,7 +15,7 @@ from signstreams.contract.video import check_video, extract_command
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.progress import Progress
-from signstreams.workers import worker_processes
+from signstreams.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _examine_each(
         for video in videos:
             yield _examine_or_recall(layout, video, config)
         return
-    with worker_processes(num_jobs) as pool:
+    with WorkerPool(num_jobs) as pool:
         chunk = min(16, max(1, len(videos) // (4 * num_jobs)))
         yield from pool.map(_Examiner(layout, config), videos, chunksize=chunk)
 

@@ -10,7 +10,7 @@ from signstreams.demo.plan import plan
 from signstreams.demo.video import render_video
 from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import Progress
-from signstreams.workers import worker_processes
+from signstreams.workers import WorkerPool
 
 
 def run(config: DemoConfig) -> str:
@@ -53,7 +53,7 @@ def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> N
             for video in demo.videos:
                 render_video(layout, video, seed, progress)
             return
-        with worker_processes(jobs, initializer=_use_one_thread) as pool:
+        with WorkerPool(jobs, _use_one_thread) as pool:
             tasks = [pool.submit(render_video, layout, video, seed) for video in demo.videos]
             for task, video in zip(tasks, demo.videos, strict=True):
                 task.result()

@@ -40,7 +40,15 @@ SHOWN = {
 """What is shown of each kind of run unless metrics are named."""
 LOWER_IS_BETTER = ("*loss*", "*/kl*", "*wer*", "time/*", "mem/*", "*/data_wait_share", "*/ctc_skipped")
 HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*information", "*prototypes_used*", "*_per_s")
-NOT_COMPARED = ("output_dir", "export_backbone", "experiment.name", "experiment.tags")
+NOT_COMPARED = (
+    "output_dir",
+    "export_backbone",
+    "experiment.name",
+    "experiment.tags",
+    "tracking.tensorboard",
+    "tracking.wandb",
+    "tracking.mlflow",
+)
 TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
 MAX_VALUE = 48
 

@@ -1,13 +1,17 @@
-"""Preemption: SIGTERM and SIGUSR1 ask a run to write a checkpoint and leave with a code that asks for another try."""
+"""Signals that ask a run to write a checkpoint and leave: preemption, to be tried again, and Ctrl-C, which is final."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from signstreams.errors import INTERRUPTED_EXIT_CODE
+
 TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
@@ -19,16 +23,31 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    @property
+    def exit_code(self) -> int:
+        """What the run answers: whoever pressed Ctrl-C does not want it to be started again."""
+        return INTERRUPTED_EXIT_CODE if self.signal == signal.SIGINT else TRY_AGAIN_EXIT_CODE
+
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGUSR1 in place of dying; the earlier handlers come back at the end."""
+    """Note SIGTERM, SIGUSR1 and Ctrl-C in place of dying; the earlier handlers come back at the end.
+
+    A second Ctrl-C is a `KeyboardInterrupt`, as without this.
+    """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if request.signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            if os.environ.get("RANK", "0") == "0":  # not print: the signal may have come in the middle of one
+                os.write(2, b"\nstopping as soon as this step is saved; Ctrl-C once more ends at once\n")
         request.signal = number
 
-    earlier = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    # a job in the background of a shell ignores Ctrl-C
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, note) for number in heeded}
     try:
         yield request
     finally:

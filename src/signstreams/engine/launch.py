@@ -1,7 +1,7 @@
 """Start a training script under torchrun on leased GPUs, and answer with what its processes answered.
 
 torchrun itself answers 1 whatever its processes answer. Here a user's error stays 2 and a run that asks for another
-try stays 75, also through several processes and several nodes.
+try stays 75, also through several processes and several nodes; Ctrl-C is passed on and stays 130.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from signstreams.config.pretrain import available_cores
 from signstreams.engine.gpu_lease import leased
 from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE
-from signstreams.errors import USER_ERROR_EXIT_CODE, UserError
+from signstreams.errors import INTERRUPTED_EXIT_CODE, USER_ERROR_EXIT_CODE, UserError
 
 SHUTDOWN_S = 3600
 """torchrun would kill its processes 30 s after its own SIGTERM; whoever sent that decides how long they have."""
@@ -134,13 +134,15 @@ def _torchrun(words: list[str]) -> int:
                 print(f"error: process {rank} was ended by {name}{hint}", file=sys.stderr)
         return exit_code(failure.exitcode for failure in failures.values())
     except SignalException as error:  # the processes have saved and ended
-        print(f"stopped by signal {error.sigval}; start again to go on", file=sys.stderr)
+        if error.sigval == signal.SIGINT:
+            return INTERRUPTED_EXIT_CODE  # they have said how to go on
+        print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
         return TRY_AGAIN_EXIT_CODE
     return 0
 
 
 def exit_code(codes: Iterable[int]) -> int:
-    """One answer of several failed processes: a bug before a user's error before another try.
+    """One answer of several failed processes: a bug before a user's error before Ctrl-C before another try.
 
     A process that torchrun itself ended (by a signal, since another one had failed) says nothing.
     """
@@ -148,4 +150,6 @@ def exit_code(codes: Iterable[int]) -> int:
     for meaning in (USER_ERROR_EXIT_CODE, TRY_AGAIN_EXIT_CODE):
         if told and all(code == meaning for code in told):
             return meaning
+    if told and all(code in (INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE) for code in told):
+        return INTERRUPTED_EXIT_CODE  # one process was told, the others left with it
     return 1

@@ -23,7 +23,7 @@ from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
-from signstreams.workers import worker_processes
+from signstreams.workers import WorkerPool
 
 _REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame a second, and goes unsaid
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
@@ -83,6 +83,7 @@ def extract_videos(
     if problems := missing_points(config, videos):
         raise UserError(problems)
     is_single = len(videos) == 1
+    num_frames = num_pose_frames = 0
     with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
 
         def on_frame(expected: int | None) -> None:
@@ -97,8 +98,12 @@ def extract_videos(
             if result.is_unchanged:
                 progress.skip(0 if is_single else 1)
             elif not is_single:
-                frames = result.metadata.num_frames if result.metadata else 0
-                progress.advance(last=result.video_id, frames=frames)
+                if result.metadata:
+                    num_frames += result.metadata.num_frames
+                    num_pose_frames += result.metadata.num_pose_frames
+                told: dict[str, int | str] = {"frames": num_frames}
+                told |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.video_id}
+                progress.advance(1, **told)
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
     _warn_of_repeats(outcome, config)
@@ -199,7 +204,7 @@ def _results(
         for video_id, path in videos.items():
             yield _extract_one(path, video_id, annotations[video_id], config, detector, on_result, on_frame)
         return
-    with worker_processes(num_jobs) as pool:
+    with WorkerPool(num_jobs) as pool:
         futures = [
             pool.submit(_extract_one, path, video_id, annotations[video_id], config, detector, on_result)
             for video_id, path in videos.items()

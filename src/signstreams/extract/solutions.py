@@ -49,7 +49,7 @@ class QuietStderr:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         os.dup2(self._kept, 2)
         os.close(self._kept)
-        if kind is not None:
+        if kind is not None and issubclass(kind, Exception):  # Ctrl-C is no failure
             self._held.seek(0)
             os.write(2, self._held.read())
 

@@ -12,6 +12,7 @@ from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.sinks import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.integrate.build import FORMAT, build_model, take_weights
@@ -56,7 +57,7 @@ def _claim(config: IntegrateConfig, fingerprint: Fingerprint) -> Experiment:
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
-        files=FILES,
+        files=[*FILES, *FOLDERS],
         on_conflict=config.on_conflict,
         restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )

@@ -60,15 +60,19 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         read_images=ImageReader(bundle.backbones.sides_px),
     )
     results: dict[str, Evaluation] = {}
+    blind: Evaluation | None = None
     last = given.splits[-1]
-    with Progress(sum(map(len, splits.values())), "clips", "evaluate") as progress:
+    num_clips = sum(map(len, splits.values())) + (len(splits[last]) if given.blank_video else 0)
+    with Progress(num_clips, "clips", "evaluate") as progress:
         for split in given.splits:
             results[split] = judge(splits[split], progress=progress)
+        if given.blank_video:
+            source.is_blank = True
+            blind = judge(splits[last], progress=progress)
     content: dict[str, Any] = {"split": last, **split_scores(results[last], bundle.head)}
     content |= {split: split_scores(results[split], bundle.head) for split in given.splits[:-1]}
-    if given.blank_video:
-        source.is_blank = True
-        blank = split_scores(judge(splits[last]), bundle.head)
+    if blind is not None:
+        blank = split_scores(blind, bundle.head)
         content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
     content |= {
         "decoding": given.decoding.model_dump(mode="json"),

@@ -21,9 +21,10 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint, distributed, schedules
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment
-from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest, stop_on_signal
+from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.metrics import MetricsLog
 from signstreams.engine.seeding import numpy_rng, seed_global
+from signstreams.engine.sinks import TrackedLog
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch, ReadImages, augment, collate
 from signstreams.integrate.clips import Clips
@@ -142,8 +143,8 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             metrics = None
             if self.experiment is not None:
-                after = self.state.step if self.state.step else None
-                metrics = stack.enter_context(MetricsLog(self.experiment.state / METRICS, after_step=after))
+                settings = self.config.model_dump(mode="json")
+                metrics = stack.enter_context(TrackedLog(self.experiment, METRICS, settings, self.state.step))
                 self.experiment.publish(METRICS)
             progress = None
             if self.world.is_main:
@@ -159,8 +160,8 @@ class Trainer:
                 num_bad = 0 if math.isfinite(loss) else num_bad + 1
                 if num_bad >= MAX_BAD_STEPS:
                     raise UserError(
-                        f"training: the loss was not finite in {num_bad} steps in a row (step {self.state.step});"
-                        " lower optim.lr"
+                        f"{self.config.output_dir}: the loss was not finite in {num_bad} steps in a row, by step"
+                        f" {self.state.step}; lower optim.lr, or use --optim-precision fp32, in a new --output-dir"
                     )
                 self._show(progress, loss)
                 self._after_step(metrics, stop)
@@ -261,8 +262,8 @@ class Trainer:
         if is_evaluated or is_asked or step % self.config.train.checkpoint_steps == 0:
             self._save_last()
         if is_asked and not self._is_last():
-            log.warning("asked to stop: step %d is saved; start again to go on", step)
-            raise SystemExit(TRY_AGAIN_EXIT_CODE)
+            log.warning("asked to stop: step %d is saved; run again to go on", step)
+            raise SystemExit(stop.exit_code)
 
     def _agree(self, is_asked: bool) -> bool:
         """Whether any process was asked to stop: all leave at the same step."""

@@ -23,6 +23,7 @@ from signstreams.pretrain.device_views import DeviceViews
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
+from signstreams.workers import ctrl_c_held_back
 
 MIN_TRAIN_CROPS_PER_PROBE = 7
 """Held-out crops are at most one in eight."""
@@ -194,7 +195,8 @@ class ViewLoader:
     def steps(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of these steps."""
         self._batches.span = (first_step, last_step)
-        return map(self._finished, self._loader)
+        with ctrl_c_held_back():  # the run itself ends its loader processes
+            return map(self._finished, self._loader)
 
     def _finished(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
         global_views, local_views, params = batch

@@ -14,8 +14,9 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE, StopRequest
+from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import MetricsLog
+from signstreams.engine.sinks import TrackedLog
 from signstreams.errors import UserError
 from signstreams.pretrain.data import CropSet, ViewLoader, load_whole, spread
 from signstreams.pretrain.health import CollapseWatch
@@ -100,14 +101,14 @@ class Loop:
 
         Raises:
             UserError: Some losses in a row were not finite, or the teacher collapsed.
-            SystemExit: With `TRY_AGAIN_EXIT_CODE`, when asked to stop by signal; the checkpoint is written.
+            SystemExit: With the exit code of ``stop``, when asked to stop by signal; the checkpoint is written.
         """
         trainer = self.trainer
         if trainer.step >= self.total_steps:
             log.info("%s: all %d steps are done already", self.config.output_dir, self.total_steps)
             return
         if stop and self.world.size == 1:
-            self._leave()
+            self._leave(stop)
         loader = ViewLoader(self.config, self.crops.train, self.plan, self.world)
         side_px = self.config.augmentation.global_px
         probe = load_whole(self.crops.probe, side_px) if self.crops.probe else None
@@ -212,7 +213,7 @@ class Loop:
             is_asked, slowest_s = distributed.all_reduce_max(said).tolist()
             self._next_stop_check = self.trainer.step + max(1, min(STOP_CHECK_STEPS, int(STOP_CHECK_S / slowest_s)))
         if is_asked and self.trainer.step < self.total_steps:
-            self._leave()
+            self._leave(stop)
 
     def _unless_stopped(self, batches: Iterator[Views], stop: StopRequest) -> Iterator[Views]:
         """The batches; a signal to the whole process group also ends the loader's processes, which is no error then."""
@@ -226,25 +227,25 @@ class Loop:
                     raise
                 time.sleep(SIGNAL_LAG_S)  # the loader's end may be seen before the signal is
                 if stop:
-                    self._leave()
+                    self._leave(stop)
                 raise UserError(
                     f"{self.config.output_dir}: a loader process was ended from outside, most likely for want of memory"
                     f" ({' '.join(str(error).split())[:160]}); lower --dataset-num-workers and run again to go on"
                 ) from error
             yield views
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, stop: StopRequest) -> NoReturn:
         trainer = self.trainer
         if trainer.step:  # nothing is lost before the first
             self._save(self.config.checkpointing.last_name)
         log.warning("asked to stop at step %d of %d; run again to go on", trainer.step, self.total_steps)
-        raise SystemExit(TRY_AGAIN_EXIT_CODE)
+        raise SystemExit(stop.exit_code)
 
     def _history(self) -> MetricsLog | _Nothing:
         if self.experiment is None:
             return _Nothing()
         name = self.config.checkpointing.history_file
-        history = MetricsLog(self.experiment.state / name, after_step=self.trainer.step or None)
+        history = TrackedLog(self.experiment, name, self.config.model_dump(mode="json"), self.trainer.step)
         self.experiment.publish(name)
         return history
 
@@ -258,10 +259,16 @@ class Loop:
 
 def _shown(record: dict[str, float]) -> dict[str, float | str]:
     """The few numbers worth watching, of a record that has them."""
-    if "train/loss" not in record:
-        return {}
-    waited_s, worked_s = record["time/data_s"], record["time/step_s"]
-    return {"loss": record["train/loss"], "data wait": f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"}
+    shown: dict[str, float | str] = {}
+    if "train/loss" in record:
+        waited_s, worked_s = record["time/data_s"], record["time/step_s"]
+        shown["loss"] = record["train/loss"]
+        shown["data wait"] = f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"
+    for key, name in ((KNN, "k-NN"), ("probe/rankme", "RankMe")):
+        if key in record:
+            shown[name] = record[key]
+            break
+    return shown
 
 
 class _Nothing:

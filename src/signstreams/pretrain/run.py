@@ -19,6 +19,7 @@ from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
+from signstreams.engine.sinks import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 from signstreams.pretrain.choices import Choices, choose
@@ -231,7 +232,7 @@ def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> 
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
-        files=artifact_names(config),
+        files=[*artifact_names(config), *FOLDERS],
         on_conflict=config.on_conflict,
         restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
@@ -292,7 +293,7 @@ def _check_writable(folder: Path) -> None:
 
 def _threads() -> int:
     """Threads of this process: as the environment says, unless torchrun squeezed it to 1 for want of knowing better."""
-    set_by_user = os.environ.get("OMP_NUM_THREADS")
-    if set_by_user and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
-        return int(set_by_user)
+    set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops as well
+    if set_by_user.isdigit() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return max(1, int(set_by_user))
     return available_cores()
