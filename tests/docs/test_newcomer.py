@@ -61,7 +61,7 @@ RECIPES = [
 SHORTER = [
     ("--epochs 100 --batch-size 64", "--epochs 1 --batch-size 4 --dataset-epoch-steps 2 --augmentation-num-local 2"),
     ("--nproc_per_node=4", "--nproc_per_node=2"),
-    ("--signal=INT 60", "--signal=INT 8"),  # in the middle of a training, there as here
+    ("--signal=TERM 60", "--signal=TERM 8"),  # in the middle of a training, there as here
     ("demo_010", "demo_003"),  # of the test split, there as here
 ]
 
@@ -69,7 +69,7 @@ SHORTER = [
 PROMISED = [
     (r"make demo$", r"translation BLEU-4 .*\nall of it   work_dirs/overview.html"),
     (r"snakemake --cores 8 all$", "Nothing to be done"),
-    (r"python scripts/translate_video.py", r"\w+"),
+    (r"python scripts/translate_video.py .*--json", r'(?m)^\{"video": "data/demo/.*"glosses": \['),
     (r"python scripts/compare_runs.py", r"train/loss"),
     (r"python scripts/validate_data_contract.py", r"0 errors"),
 ]
