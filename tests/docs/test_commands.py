@@ -17,7 +17,7 @@ from .pages import OTHERS, PAGES, PROJECT, RUN, TRANSLATED, Command, command_blo
 # At least so many commands in blocks of these pages; a page that loses them to a change of form would go untested.
 AT_LEAST = {
     "README.md": 17,
-    "docs/tutorial.md": 15,
+    "docs/tutorial.md": 17,
     "docs/cluster.md": 2,
     "docs/data_contract.md": 1,
     "docs/demo_corpus.md": 4,
@@ -165,6 +165,14 @@ def test_the_own_videos_config_in_the_readme_is_the_file_that_is_shipped(page: s
     text = (PROJECT / page).read_text(encoding="utf-8")
     (block,) = ["\n".join(body) + "\n" for language, _, body in fences(text) if language == "yaml"]
     assert block == (PROJECT / "config" / "own_videos.yaml").read_text(encoding="utf-8")
+
+
+def test_python_on_the_pages_is_python() -> None:
+    """That of README and tutorial is run, by test_newcomer.py."""
+    for page in PAGES:
+        for language, start, body in fences(page.read_text(encoding="utf-8")):
+            if language == "python":
+                compile("\n" * (start - 1) + "\n".join(body), str(page), "exec")
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint"])

@@ -27,7 +27,6 @@ WALK = [command for page in RUN for command in command_blocks(PROJECT / page)[0]
 NOT_RUN = {
     "make test": "is what runs this",
     "source .venv/bin/activate": "PATH is set for all commands at once",
-    "conda env create -f environment.yml": "needs the network",
 }
 
 # What the config of the demo says here besides; lines of recipes whose trainings take minutes or a GPU, and what they
