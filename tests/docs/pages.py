@@ -1,0 +1,186 @@
+"""The pages that people read, and what stands in them to be typed: each command with its page and line.
+
+What counts as a command line: each line of a block fenced as ``bash``; each line of an indented block (or of one fenced
+without a language) whose first line begins with a program we know. Such a block that begins with anything else must be
+among NOT_COMMANDS, so that no new program slips by. In running text: code that calls one of our scripts, make or
+snakemake with words behind it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "README.es.md", "config/README.md", "benchmarks/README.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
+RUN = ("README.md", "docs/tutorial.md")  # by tests/docs/test_newcomer.py, command by command
+TRANSLATED = [("README.md", "README.es.md"), ("docs/tutorial.md", "docs/tutorial.es.md")]
+
+# Programs that are not ours, which no test starts from a page unless tests/docs/test_newcomer.py does, and why.
+OTHERS = {
+    "aws": "needs somebody's storage",
+    "cat": "only shows a file",
+    "cd": "changes nothing",
+    "conda": "makes an environment from the network",
+    "cp": "copies a file",
+    "git": "needs a remote",
+    "grep": "only looks into a file",
+    "head": "only shows the beginning of a file",
+    "mkdir": "makes a folder",
+    "pip": "installs from the network",
+    "sacctmgr": "needs a Slurm cluster",
+    "scontrol": "needs a Slurm cluster",
+    "sinfo": "needs a Slurm cluster",
+    "snakedeploy": "is not among our packages and clones from the network",
+    "source": "changes a shell",
+    "squeue": "needs a Slurm cluster",
+    "tail": "only shows the end of a file",
+    "tensorboard": "is optional, and a server that does not end",
+    "touch": "changes the time of a file",
+}
+OURS = {"python", "torchrun", "snakemake", "make"}
+
+# How blocks begin that show files, layouts, formulas or messages.
+NOT_COMMANDS = re.compile(
+    r"error: |errors files ids|engine, backbones|extract, integrate|processed/|points/|Snakefile →|<stream>/| *\S+ ─|"
+    r"videos ──|face, hand_l|work_dirs/|id;|one .* is "
+)
+PLAIN = {"snakemake", "text", "yaml", "python", "toml", "json", "csv", "html", "mermaid", "diff"}
+PLACEHOLDER = re.compile(r"…|\.\.\.|\[|<|\b(FILE|FOLDER|TARGET|VIDEO|DIR|NAME|PATH|RULE|JOB|N)\b|[{}]\w*[{}]?$")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line that somebody may copy."""
+
+    page: str
+    line: int
+    text: str
+    inline: bool = False
+
+    @property
+    def is_synopsis(self) -> bool:
+        """It shows a form, not something to type as it is."""
+        return PLACEHOLDER.search(self.text) is not None
+
+    @property
+    def bare(self) -> str:
+        """Without a comment behind it."""
+        return re.sub(r"\s+#.*", "", self.text)
+
+    @property
+    def words(self) -> list[str]:
+        """As the shell splits it, without variables before it, ``timeout``, and what follows a pipe."""
+        words = shlex.split(self.text, comments=True)
+        for index, word in enumerate(words):
+            if word in ("|", "&&", ">", ">>", "2>"):
+                words = words[:index]
+                break
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words[0] == "timeout":
+            del words[0]
+            while words[0].startswith("-"):
+                del words[0]
+            del words[0]
+        return words
+
+    @property
+    def script(self) -> list[str] | None:
+        """The call of one of our scripts: its path and the words behind it."""
+        words = self.words
+        if words[0] in ("python", "torchrun") or words[0].startswith("scripts/"):
+            for index, word in enumerate(words):
+                if re.fullmatch(r"(scripts|benchmarks)/\w+\.py", word):
+                    return words[index:]
+        return None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line} {self.text}"
+
+
+def fences(text: str) -> Iterator[tuple[str, int, list[str]]]:
+    """Language, number of the first line and lines of each fenced block, unindented."""
+    language, start, indent, body = None, 0, 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        fence = re.match(r"( *)```(\w*)\s*$", line)
+        if fence and language is None:
+            language, start, indent, body = fence[2], number + 1, len(fence[1]), []
+        elif fence:
+            yield str(language), start, body
+            language = None
+        elif language is not None:
+            body.append(line[indent:])
+    if language is not None:
+        raise ValueError(f"line {start - 1}: a fenced block does not end")
+
+
+def indented(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line and lines of each block that is code because of its indentation."""
+    inside, in_list, after_blank, start = False, False, True, 0
+    body: list[str] = []
+    for number, line in enumerate([*text.splitlines(), "end"], 1):
+        if re.match(r" *```", line):
+            inside = not inside
+        is_code = not inside and line.startswith("    ") and line.strip() and not in_list and (after_blank or body)
+        if is_code:
+            start = start if body else number
+            body.append(line[4:])
+        elif body and line.strip():
+            yield start, body
+            body = []
+        if not line.startswith(" ") and line.strip():
+            in_list = re.match(r"[-*] |\d+\. ", line) is not None
+        after_blank = not line.strip()
+
+
+def joined(start: int, lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Lines with those joined that a backslash continues."""
+    held, first = "", start
+    for number, line in enumerate(lines, start):
+        first = first if held else number
+        if line.rstrip().endswith("\\"):
+            held += line.rstrip()[:-1].strip() + " "
+            continue
+        yield first, held + line.strip()
+        held = ""
+
+
+def command_blocks(page: Path) -> tuple[list[Command], list[Command]]:
+    """Commands of a page's blocks, and first lines of blocks of which nobody knows what they are."""
+    text = page.read_text(encoding="utf-8")
+    name = str(page.relative_to(PROJECT))
+    blocks = [(start, body, language) for language, start, body in fences(text)]
+    blocks += [(start, body, "") for start, body in indented(text)]
+    found, unknown = [], []
+    for start, body, language in sorted(blocks):
+        commands = [Command(name, number, line) for number, line in joined(start, body) if line]
+        commands = [command for command in commands if not command.text.startswith("#")]
+        if language in PLAIN or not commands:
+            continue
+        if language not in ("bash", ""):
+            unknown.append(Command(name, start, f"```{language}"))
+        elif language == "bash" or commands[0].text.split()[0] in OURS | OTHERS.keys():
+            found += commands
+        elif not NOT_COMMANDS.match(body[0]):
+            unknown.append(commands[0])
+    return found, unknown
+
+
+def inline_commands(page: Path) -> list[Command]:
+    """Calls of ours in running text."""
+    text = re.sub(
+        r"(?ms)^ *```.*?^ *```\s*$", lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8")
+    )
+    found = []
+    for match in re.finditer(r"`((?:python |torchrun )?scripts/\w+\.py [^`]+|(?:make|snakemake) [^`]+)`", text):
+        number = text.count("\n", 0, match.start()) + 1
+        words = re.sub(r"\s+", " ", match[1])
+        found.append(Command(str(page.relative_to(PROJECT)), number, words, inline=True))
+    return found

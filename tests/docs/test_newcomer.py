@@ -1,0 +1,220 @@
+"""README and tutorial as a newcomer follows them: every command, in order, in a fresh checkout, and what it promises.
+
+Only the size differs: a corpus of four videos, trainings of some steps. SMALLER, RECIPES and SHORTER say where.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .pages import PROJECT, RUN, Command, command_blocks, fences
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("mediapipe")
+
+WALK = [command for page in RUN for command in command_blocks(PROJECT / page)[0]]
+
+NOT_RUN = {
+    "make test": "is what runs this",
+    "source .venv/bin/activate": "PATH is set for all commands at once",
+}
+
+# What the config of the demo says here besides; lines of recipes whose trainings take minutes or a GPU, and what they
+# say here; parts of commands, and what is typed in their place.
+SMALLER = {
+    "corpus": {"demo_size": "tiny"},
+    "pretrain": {
+        "set": {
+            "epochs": 2,
+            "dataset.batch_size": 16,
+            "dataset.epoch_steps": 4,
+            "model.depth": 1,
+            "monitor.log_every_steps": 2,
+            "monitor.probe_every_steps": 4,
+            "checkpointing.every_steps": 2,
+        }
+    },
+    "integrate": {"set": {"train.epochs": 2, "train.eval_every_epochs": 1, "data.frame_stride": 4}},
+}
+RECIPES = [
+    ("config/pretrain/small.toml", "epochs = 40", "epochs = 1"),
+    ("config/pretrain/small.toml", "epoch_steps = 20", "epoch_steps = 2"),
+    ("config/pretrain/small.toml", "batch_size = 64", "batch_size = 16"),
+    ("config/pretrain/hand_r.toml", "epochs = 100", "epochs = 1"),
+    ("config/pretrain/hand_r.toml", "batch_size = 128", "batch_size = 4\nepoch_steps = 2"),
+    ("config/pretrain/hand_r.toml", "num_local = 8", "num_local = 2"),
+    ("config/integrate/demo.yml", "epochs: 60", "epochs: 2"),
+    ("config/integrate/demo.yml", "eval_every_epochs: 5", "eval_every_epochs: 1"),
+    ("config/single_signer.yml", "model:\n", "train: {epochs: 1, eval_every_epochs: 1}\nmodel:\n"),
+]
+SHORTER = [
+    ("--epochs 100 --batch-size 64", "--epochs 1 --batch-size 4 --dataset-epoch-steps 2 --augmentation-num-local 2"),
+    ("--nproc_per_node=4", "--nproc_per_node=2"),
+    ("--signal=TERM 60", "--signal=TERM 8"),  # in the middle of a training, there as here
+    ("demo_010", "demo_003"),  # of the test split, there as here
+]
+
+# Words that the page promises, and the exit code where it is not 0.
+PROMISED = [
+    (r"make demo$", r"translation BLEU-4 .*\nall of it   work_dirs/overview.html"),
+    (r"snakemake --cores 8 all$", "Nothing to be done"),
+    (r"python scripts/translate_video.py .*--json", r'(?m)^\{"video": "data/demo/.*"glosses": \['),
+    (r"python scripts/compare_runs.py", r"train/loss"),
+    (r"python scripts/validate_data_contract.py", r"0 errors"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with small settings and an environment that is already there."""
+    folder = copy_checkout(tmp_path_factory.mktemp("newcomer") / "signstreams")
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(PROJECT / name, folder)
+    config = yaml.safe_load((folder / "config/config.yaml").read_text(encoding="utf-8"))
+    for section, values in SMALLER.items():
+        config[section] |= values
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for name, old, new in RECIPES:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1, (name, old)
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+    binaries = folder / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for name, call in (("python", ""), ("snakemake", "-m snakemake"), ("torchrun", "-m torch.distributed.run")):
+        (binaries / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call} "$@"\n', encoding="utf-8")
+        (binaries / name).chmod(0o755 | stat.S_IXUSR)
+    (folder / ".venv/installed").touch()
+    return folder
+
+
+def bring_own_videos(checkout: Path) -> None:
+    """Three videos of two seconds, as if a reader had put them there."""
+    folder = checkout / "data/mine/videos"
+    folder.mkdir(parents=True)
+    for index in range(3):
+        source = cv2.VideoCapture(str(checkout / f"data/demo/videos/demo_00{index}.mp4"))
+        video = cv2.VideoWriter(str(folder / f"news_{index}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (640, 480))
+        for _ in range(50):
+            video.write(source.read()[1])
+        video.release()
+    shutil.copy(folder / "news_0.mp4", checkout / "new_video.mp4")
+
+
+def bring_own_texts(checkout: Path) -> None:
+    """Their meta.csv with the columns that the README shows."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    (header,) = [body[0] for language, _, body in fences(readme) if language == "csv"]
+    assert header == "id;video;text;start;end"
+    texts = ("El agua está bien.", "Hoy tú compras café.", "Mañana mamá comprará pan.")
+    rows = [f"clip_{index};news_{index};{text};0.12;1.8" for index, text in enumerate(texts)]
+    (checkout / "data/mine/meta.csv").write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+
+
+# What a reader does between two commands, because the page says so.
+BEFORE = [
+    ("snakemake --cores 8 pretrain_all --configfile config/own_videos.yaml", bring_own_videos),
+    ("snakemake --cores 8 all --configfile config/own_videos.yaml", bring_own_texts),
+]
+
+
+@pytest.fixture(scope="module")
+def failed() -> list[str]:
+    """Commands that failed: those after them would only say so again."""
+    return []
+
+
+@pytest.mark.parametrize("command", WALK, ids=str)
+def test_a_newcomers_command_does_what_the_page_says(command: Command, checkout: Path, failed: list[str]) -> None:
+    if any(command.text.startswith(words) for words in NOT_RUN):
+        return
+    if failed:
+        pytest.skip(f"an earlier command failed: {failed[0]}")
+    for words, prepare in BEFORE:
+        if command.text.startswith(words):
+            prepare(checkout)
+    text = command.text
+    for long, short in SHORTER:
+        text = text.replace(long, short)
+    environment = os.environ | {
+        "PATH": f"{checkout / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout / "src"),
+    }
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", text],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    output = done.stdout + done.stderr
+    if "timeout " in command.text:  # the page interrupts it on purpose
+        assert done.returncode != 0, output
+        return
+    if done.returncode:
+        failed.append(command.text)
+    assert done.returncode == 0, output[-6000:]
+    assert "Traceback" not in output
+    for words, promise in PROMISED:
+        if re.match(words, command.bare):
+            assert re.search(promise, output), output[-3000:]
+
+
+def test_the_tables_above_are_in_use() -> None:
+    for words in [*NOT_RUN, *(long for long, _ in SHORTER), *(words for words, _ in BEFORE)]:
+        assert any(words in command.text for command in WALK), words
+    for words, _ in PROMISED:
+        assert any(re.match(words, command.bare) for command in WALK), words
+
+
+def listed() -> list[str]:
+    """The files that the README says come out."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    (body,) = [body for language, _, body in fences(readme) if language == "text" and "overview.html  " in body[0]]
+    return [re.split(r"\s{2,}", line)[0] for line in body if not line.startswith(" ")]
+
+
+def test_every_file_that_the_readme_names_is_there(checkout: Path, failed: list[str]) -> None:
+    assert not failed
+    assert len(listed()) >= 10
+    for pattern in listed():
+        found = subprocess.run(
+            ["bash", "-O", "failglob", "-c", f"ls -d {pattern}"], cwd=checkout, capture_output=True, text=True
+        )
+        assert found.returncode == 0 and found.stdout.strip(), found.stderr
+
+
+SNIPPETS = [
+    (page, start, "\n".join(body))
+    for page in RUN
+    for language, start, body in fences((PROJECT / page).read_text(encoding="utf-8"))
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize(("page", "line", "code"), SNIPPETS)
+def test_python_on_the_page_runs(page: str, line: int, code: str, checkout: Path, failed: list[str]) -> None:
+    assert not failed
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{page}:{line} {done.stderr}"
+    assert done.stdout.strip()
+
+
+def test_there_is_python_on_the_page() -> None:
+    assert SNIPPETS
