@@ -35,7 +35,7 @@ headless:
 	@$(BIN)/python -c "import cv2, mediapipe"
 
 demo: $(VENV)/installed
-	@echo "about ten minutes on two cores; what a job is doing now: tail -f logs/<rule>/*.log"
+	@echo "about ten minutes on two cores; what a job is doing now: tail -f work_dirs/logs/<rule>/*.log"
 	$(BIN)/snakemake --cores $(CORES) --quiet host reason -- all
 	@$(BIN)/python scripts/summarize_run.py
 
@@ -71,5 +71,5 @@ lock: $(VENV)/installed
 
 # What `make demo` made, and nothing else: models of your own videos lie in other folders of work_dirs (config/own_videos.yaml).
 clean-demo:
-	rm -rf data/demo logs
-	rm -rf $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r features multistream_v9 release overview.html report.html)
+	rm -rf data/demo
+	rm -rf $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r features multistream_v9 logs release overview.html report.html)

@@ -33,7 +33,15 @@ integrate:
 """
 WORDS = ["--cores", "2", "--configfile", "config/config.yaml", "tiny.yaml", "--rerun-incomplete"]
 # times are in them, and the figures of one machine's clock
-CLOCKED = {"metrics.jsonl", "params.json", "artifacts.json", "report.json", "report.html", "curves.png"}
+CLOCKED = {
+    "metrics.jsonl",
+    "params.json",
+    "artifacts.json",
+    "report.json",
+    "report.html",
+    "overview.html",
+    "curves.png",
+}
 
 
 @pytest.fixture
@@ -107,7 +115,7 @@ def artifacts(folder: Path) -> dict[str, str]:
         path
         for path in files
         if path.name not in CLOCKED
-        and not {"metadata", "state", "contract"} & set(path.relative_to(folder).parts)
+        and not {"metadata", "state", "contract", "logs"} & set(path.relative_to(folder).parts)
         and path.name[0] != "."
     )
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in kept}

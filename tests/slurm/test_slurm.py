@@ -120,7 +120,7 @@ def training(
     configure(checkout, name, 20, **(settings or {}))
     target = f"work_dirs/{name}/dino_hand_r/backbone.pt"
     first = next_id()
-    log = checkout / "logs/pretrain/hand_r.log"
+    log = checkout / f"work_dirs/{name}/logs/pretrain/hand_r.log"
     log.unlink(missing_ok=True)
     run = subprocess.Popen(
         command(target),
@@ -204,7 +204,8 @@ def test_a_training_goes_on_when_its_node_vanishes(cluster_checkout: Path) -> No
         assert run.returncode == 0, output[-4000:]
         assert detail(job, "Restarts") == "1" and detail(job, "JobState") == "COMPLETED"
         assert detail(job, "NodeList") != node
-        assert "going on from step" in (cluster_checkout / "logs/pretrain/hand_r.log").read_text(encoding="utf-8")
+        log = cluster_checkout / "work_dirs/vanish/logs/pretrain/hand_r.log"
+        assert "going on from step" in log.read_text(encoding="utf-8")
         assert (cluster_checkout / target).is_file()
     finally:
         subprocess.run(["slurmd", "-N", node], check=True)

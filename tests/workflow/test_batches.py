@@ -70,7 +70,7 @@ def test_batches_are_jobs_and_new_videos_disturb_none(snakemake: Snakemake, chec
     (root / "processed" / "metadata" / "d ñ$(touch pwned).json").unlink()
     kept = (root / "processed" / "face" / "b.zip").stat().st_mtime_ns
     run("extract_all")
-    log = (checkout / "logs" / "extract" / "b00000.log").read_text(encoding="utf-8")
+    log = (checkout / "work_dirs" / "logs" / "extract" / "b00000.log").read_text(encoding="utf-8")
     assert "1 extracted, 1 unchanged" in log
     assert (root / "processed" / "face" / "b.zip").stat().st_mtime_ns == kept
 

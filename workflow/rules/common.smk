@@ -220,6 +220,7 @@ with exit_on_user_error():
 
 BATCHES = planned_batches()
 WORK_DIR = CONFIG.work_dir
+LOGS = WORK_DIR / "logs"  # of this run alone: another corpus in the same checkout has a folder of its own
 BACKBONE_FLAGS = {stream: f"--{key.replace('_', '-')}" for stream, key in BACKBONE_KEYS.items()}
 
 

@@ -18,9 +18,9 @@ rule contract:
         ),
         manifest=CORPUS.manifest,
     log:
-        "logs/contract.log",
+        LOGS / "contract.log",
     benchmark:
-        "logs/contract.benchmark.tsv"
+        LOGS / "contract.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.contract.threads

@@ -9,9 +9,9 @@ if IS_DEMO:
             gloss=CORPUS.gloss,
             index=[CORPUS.index(split) for split in SPLITS],
         log:
-            "logs/demo/annotations.log",
+            LOGS / "demo/annotations.log",
         benchmark:
-            "logs/demo/annotations.benchmark.tsv"
+            LOGS / "demo/annotations.benchmark.tsv"
         conda:
             ENVIRONMENT
         params:
@@ -28,9 +28,9 @@ if IS_DEMO:
             video=CORPUS.videos / "{video}.mp4",
             ground_truth=CORPUS.ground_truth("{video}"),
         log:
-            "logs/demo/{video}.log",
+            LOGS / "demo/{video}.log",
         benchmark:
-            "logs/demo/{video}.benchmark.tsv"
+            LOGS / "demo/{video}.benchmark.tsv"
         conda:
             ENVIRONMENT
         params:
@@ -59,9 +59,9 @@ if HAS_TEXTS and not IS_DEMO and not OWN_INDEX:
             index=[CORPUS.index(split) for split in SPLITS],
             record=CORPUS.root / "index" / "split.json",
         log:
-            "logs/split_corpus.log",
+            LOGS / "split_corpus.log",
         benchmark:
-            "logs/split_corpus.benchmark.tsv"
+            LOGS / "split_corpus.benchmark.tsv"
         conda:
             ENVIRONMENT
         params:

@@ -17,9 +17,9 @@ rule embed:
     output:
         FEATURES / "{stream}.json",
     log:
-        "logs/embed/{stream}.log",
+        LOGS / "embed/{stream}.log",
     benchmark:
-        "logs/embed/{stream}.benchmark.tsv"
+        LOGS / "embed/{stream}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.embed.threads
@@ -50,9 +50,9 @@ rule gather_points:
     output:
         FEATURES / "points.json",
     log:
-        "logs/embed/points.log",
+        LOGS / "embed/points.log",
     benchmark:
-        "logs/embed/points.benchmark.tsv"
+        LOGS / "embed/points.benchmark.tsv"
     conda:
         ENVIRONMENT
     params:

@@ -31,9 +31,9 @@ if BATCHES is None:
         output:
             **ARTIFACTS,
         log:
-            "logs/extract/{video}.log",
+            LOGS / "extract/{video}.log",
         benchmark:
-            "logs/extract/{video}.benchmark.tsv"
+            LOGS / "extract/{video}.benchmark.tsv"
         conda:
             ENVIRONMENT
         threads: CONFIG.extract.threads
@@ -62,9 +62,9 @@ else:
         output:
             CORPUS.batch("{batch}"),
         log:
-            "logs/extract/{batch}.log",
+            LOGS / "extract/{batch}.log",
         benchmark:
-            "logs/extract/{batch}.benchmark.tsv"
+            LOGS / "extract/{batch}.benchmark.tsv"
         conda:
             ENVIRONMENT
         threads: CONFIG.extract.threads

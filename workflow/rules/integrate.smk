@@ -28,9 +28,9 @@ rule train:
     output:
         **{name: train_output(name, MODEL_DIR / file) for name, file in TRAIN_FILES.items()},
     log:
-        "logs/train.log",
+        LOGS / "train.log",
     benchmark:
-        "logs/train.benchmark.tsv"
+        LOGS / "train.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.integrate.threads
@@ -74,9 +74,9 @@ rule evaluate:
             labels={"picture": "translations"},
         ),
     log:
-        "logs/evaluate.log",
+        LOGS / "evaluate.log",
     benchmark:
-        "logs/evaluate.benchmark.tsv"
+        LOGS / "evaluate.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.integrate.threads

@@ -32,9 +32,9 @@ rule pretrain:
     output:
         **{name: pretrain_output(name, WORK_DIR / "dino_{stream}" / file) for name, file in PRETRAIN_FILES.items()},
     log:
-        "logs/pretrain/{stream}.log",
+        LOGS / "pretrain/{stream}.log",
     benchmark:
-        "logs/pretrain/{stream}.benchmark.tsv"
+        LOGS / "pretrain/{stream}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: CONFIG.pretrain.threads
@@ -83,9 +83,9 @@ if IS_DEMO:
         output:
             WORK_DIR / "dino_{stream}" / "knn.json",
         log:
-            "logs/knn/{stream}.log",
+            LOGS / "knn/{stream}.log",
         benchmark:
-            "logs/knn/{stream}.benchmark.tsv"
+            LOGS / "knn/{stream}.benchmark.tsv"
         conda:
             ENVIRONMENT
         threads: CONFIG.pretrain.threads

@@ -25,17 +25,18 @@ rule overview:
             labels={"page": "the whole run"},
         ),
     log:
-        "logs/overview.log",
+        LOGS / "overview.log",
     localrule: True
     conda:
         ENVIRONMENT
     params:
         root=CORPUS.root,
         work_dir=WORK_DIR,
+        logs=LOGS,
         settings=lambda wildcards: SETTINGS_JSON,
     shell:
         '"$PYTHON" "$SCRIPTS"/write_overview.py --root {params.root:q} --work-dir {params.work_dir:q} --output {output:q}'
-        " --logs logs --settings {params.settings:q} > {log:q} 2>&1"
+        " --logs {params.logs:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule release:
@@ -46,7 +47,7 @@ rule release:
     output:
         WORK_DIR / "release" / "SHA256SUMS",
     log:
-        "logs/release.log",
+        LOGS / "release.log",
     localrule: True
     conda:
         ENVIRONMENT
@@ -68,7 +69,7 @@ rule report:
     output:
         WORK_DIR / "report.html",
     log:
-        "logs/report.log",
+        LOGS / "report.log",
     localrule: True
     conda:
         ENVIRONMENT

@@ -40,7 +40,7 @@ class OverviewConfig(PublishConfig):
 
     output: Path = Path("work_dirs/overview.html")
     """File to write."""
-    logs: Path = Path("logs")
+    logs: Path = Path("work_dirs/logs")
     """Folder of the workflow's logs, with the benchmark files beside them."""
 
 
