@@ -171,7 +171,9 @@ def test_the_same_run_in_bfloat16_on_two_processes(make: Make, project: Path, tm
     assert len(ours) == len(theirs) > 1
     for a, b in zip(ours, theirs, strict=True):
         for key in ("train/loss", "train/grad_norm", "teacher/entropy_sample", "teacher/entropy_batch"):
-            assert a[key] == pytest.approx(b[key], rel=0.02), key
+            # 0.02 nats: the rounding of logits moves an entropy by what it is, also where the entropy is near 0
+            near = 0.02 if "entropy" in key else 0.0
+            assert a[key] == pytest.approx(b[key], rel=0.02, abs=near), key
 
 
 def test_a_second_run_in_the_same_folder_is_refused_in_one_line(make: Make, project: Path) -> None:
