@@ -108,7 +108,7 @@ def _translate(
             (ids,) = ctc_greedy(encoded.gloss_logits[bundle.head], encoded.num_steps)
             glosses = bundle.vocabulary.decode(ids)
     forget(layout, video_id)
-    return Translation(str(path), text, glosses, sample.num_frames, metadata.duration_s)
+    return Translation(str(path), text, glosses, sample.num_frames, round(metadata.duration_s, 3))
 
 
 def forget(layout: CorpusLayout, video_id: str) -> None:
