@@ -109,7 +109,7 @@ def fences(text: str) -> Iterator[tuple[str, int, list[str]]]:
     """Language, number of the first line and lines of each fenced block, unindented."""
     language, start, indent, body = None, 0, 0, []
     for number, line in enumerate(text.splitlines(), 1):
-        fence = re.match(r"( *)```(\w*)\s*$", line)
+        fence = re.match(r"( *)```(\w*)(?: .*)?$", line)
         if fence and language is None:
             language, start, indent, body = fence[2], number + 1, len(fence[1]), []
         elif fence:
