@@ -14,7 +14,7 @@ import pytest
 
 # Two processes on two cores: busy waiting of OpenMP threads would slow both down (docs/experiments.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Where Slurm is installed and does not answer, each start of Snakemake would wait for it, 9 s; tests/slurm takes this back.
+# An installed Slurm that does not answer would hold up each start of Snakemake for 9 s; tests/slurm takes this back.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 
 PROJECT = Path(__file__).parents[1]
