@@ -18,6 +18,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("SLURM_CONF", os.devnull)
 
 PROJECT = Path(__file__).parents[1]
+# Files of minutes, the longest first: pytest-xdist hands out whole files, and a long one at the end would run alone.
+LONG = ("test_newcomer.py", "test_chain.py", "test_kills.py", "test_safety.py", "test_disk.py", "test_batches.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
