@@ -2,6 +2,7 @@
 
 The shell calls the script itself with the line so far in an environment variable. The script answers from its typed
 config, before anything heavy is loaded: flags, choices, keys of ``--set``. No answer leaves files to the shell.
+A script that would not answer but begin its work, of ours or anybody's, is not called.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _signstreams() {
     esac
     script="${script/#\\~/$HOME}"
     COMPREPLY=()
-    grep -qs signstreams "$script" || return 0
+    grep -qsE '^from signstreams[.](cli|completion) import' "$script" || return 0
     COMPREPLY=($(SIGNSTREAMS_COMPLETE="${COMP_LINE:0:$COMP_POINT}" SIGNSTREAMS_WORDBREAKS="${COMP_WORDBREAKS:-}" \\
         "${python/#\\~/$HOME}" "$script" 2>/dev/null))
     case "${COMPREPLY[0]:-}" in

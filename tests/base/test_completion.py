@@ -50,8 +50,9 @@ def test_bash_gets_flags_choices_and_keys(words: str, expected: str, project: Pa
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_foreign_scripts_are_left_to_the_shell(tmp_path: Path) -> None:
-    (tmp_path / "other.py").write_text("import pathlib; pathlib.Path('was_run').touch()")
+@pytest.mark.parametrize("first", ["", "import signstreams  # as a user's training does"])
+def test_scripts_that_would_not_answer_are_not_called(first: str, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text(f"{first}\nimport pathlib; pathlib.Path('was_run').touch()")
     words = f"python {tmp_path}/other.py --"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
