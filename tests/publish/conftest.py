@@ -42,7 +42,13 @@ def write_backbone(folder: Path, stream: str) -> None:
     write(folder / "backbone.pt", f"weights of {stream}")
     write(folder / "backbone.safetensors", "the same")
     write(folder / "README.md", "card")
-    params = {"architecture": "vit_tiny", "ln_num_prototypes": 5.545, "data": {"train_crops": 3162}, "config": {}}
+    params = {
+        "architecture": "vit_tiny",
+        "ln_num_prototypes": 5.545,
+        "data": {"train_crops": 3162},
+        "config": {},
+        "host": "gpu7",
+    }
     write(folder / "params.json", params)
     records = [
         {

@@ -46,8 +46,10 @@ def test_without_a_model_nothing_is_said_of_translating(finished: Any, project: 
     assert "translate_video" not in text and "file::backbones/hand_l/backbone.pt" in text
 
 
-def test_people_and_texts_stay_out(finished: Any, project: Path, tmp_path: Path) -> None:
+def test_people_texts_and_machines_stay_out(finished: Any, project: Path, tmp_path: Path) -> None:
     files = release(finished, tmp_path / "release", project)
+    params = json.loads((tmp_path / "release/backbones/face/params.json").read_text())
+    assert params["architecture"] == "vit_tiny" and params["host"] is None
     assert not [name for name in files if "neighbours" in name or "attention" in name or name.endswith(".html")]
     assert "translation/predictions.csv" not in files
     assert "translation/predictions.csv" in release(finished, tmp_path / "release", project, predictions=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.errors import UserError
-from signstreams.files import sha256_file, write_json, write_text
+from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import duration
 from signstreams.publish.figures import (
@@ -97,6 +97,8 @@ def _copy(source: Path, target: Path, names: tuple[str, ...], metrics_lines: int
     for name in names:
         with contextlib.suppress(FileNotFoundError):  # a corpus without glosses, a stream without known truth
             _put(source / name, target / name)
+    if (target / "params.json").is_file():  # the name of a machine is nobody's business
+        write_json(target / "params.json", {**read_json(target / "params.json"), "host": None})
     if (source / "metrics.jsonl").is_file():
         write_text(
             target / "metrics.jsonl", "".join(f"{line}\n" for line in thinned(source / "metrics.jsonl", metrics_lines))
