@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real input is absent: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretend_cuda() -> Callable[[], AbstractContextManager[Any]]:
+    """Pretends a GPU inside a `with`: see tests/pretend_cuda.py."""
+    sys.path.insert(0, str(PROJECT / "tests"))
+    from pretend_cuda import pretend_cuda as pretend
+
+    return pretend
 
 
 @pytest.fixture(scope="session")

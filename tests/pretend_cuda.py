@@ -1,0 +1,221 @@
+"""A GPU that is not there: tensors of the CPU that say they are on ``cuda``, and are held to its rules.
+
+Inside `pretend_cuda`, code that asks for ``cuda`` runs whole, with true values, and what a real device would refuse is an
+error here too: an operation over tensors of both places, a CPU's generator, ``numpy()``. `PretendCuda.waits` counts
+where the CPU would wait for the device: ``item``, ``tolist``, ``cpu``, ``nonzero``, a mask as an index. So the choice of
+device, the branches for CUDA and the rhythm of the hot path are tested on any machine; kernels, memory, streams and speed
+are not.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils import _foreach_utils
+from torch.utils._pytree import tree_flatten, tree_map
+
+CUDA = torch.device("cuda", 0)
+SOURCE = str(Path(__file__).parents[1] / "src")
+
+# What brings values from the device to the CPU, or asks the device for the size of a result.
+READS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu", "nonzero", "argwhere", "unique"}
+READS |= {"masked_select", "bincount", "equal", "allclose", "isin"}
+# Take tensors of both places by their nature.
+MIXES = {"copy_", "to", "tensor", "backward", "grad", "__set__", "_has_compatible_shallow_copy_type"}
+
+
+class PretendCuda(TorchFunctionMode):
+    """Follows tensors through every function of torch, by their storage: views and saved tensors share it.
+
+    Attributes:
+        waits: ``file.py:function operation`` of ours to how often the CPU would have waited there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: collections.Counter[str] = collections.Counter()
+        self._there: dict[int, StorageWeakRef] = {}  # a weak reference keeps the address from being used again
+        self._in_backward = 0
+
+    def is_there(self, value: Any) -> bool:
+        """Whether a tensor pretends to be on the device."""
+        if not isinstance(value, Tensor):
+            return False
+        with torch._C.DisableTorchFunction():
+            found = self._there.get(value.untyped_storage()._cdata)
+        return found is not None and not found.expired()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", str(func))
+        if name in ("device", "_parse_to"):  # name a place, and move nothing there
+            return func(*args, **kwargs)
+        if name == "__get__":
+            return self._attribute(func, args, kwargs)
+        tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        goal = _goal(name, args, kwargs)
+        self._check(name, args, kwargs, tensors, goal)
+        self._count(name, args, kwargs, tensors, goal)
+        result = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
+        if goal is None and name != "cpu" and any(map(self.is_there, tensors)):
+            goal = CUDA
+        return tree_map(lambda value: self._placed(value, goal, tensors), result)
+
+    def _placed(self, value: Any, goal: torch.device | None, inputs: list[Tensor]) -> Any:
+        """A result where it belongs; what torch did not copy, since it knows one place only, is copied."""
+        if not isinstance(value, Tensor):
+            return value
+        wants, is_there = goal is not None and goal.type == "cuda", self.is_there(value)
+        if wants == is_there:
+            return value
+        storage = value.untyped_storage()._cdata
+        if any(tensor.untyped_storage()._cdata == storage for tensor in inputs):
+            value = value.clone()
+        if wants:
+            self._mark(value)
+        return value
+
+    def _mark(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        self._there[storage._cdata] = StorageWeakRef(storage)
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """In any thread: the others do not know this mode."""
+        if self.is_there(tensor):
+            raise RuntimeError("cannot pin 'torch.cuda.FloatTensor': only dense CPU tensors can be pinned")
+        return tensor
+
+    def run_backward(self, engine: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """With eyes open: activations may be computed again on the way."""
+        self._in_backward += 1
+        try:
+            with self:
+                return engine(*args, **kwargs)
+        finally:
+            self._in_backward -= 1
+
+    def _attribute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        tensor, attribute = args[0], getattr(func.__self__, "__name__", "")
+        is_there = self.is_there(tensor)
+        if is_there and attribute in ("device", "is_cuda", "is_cpu"):
+            return {"device": CUDA, "is_cuda": True, "is_cpu": False}[attribute]
+        result = func(*args, **kwargs)
+        if is_there and isinstance(result, Tensor) and not self.is_there(result):  # a gradient, which the engine made
+            self._mark(result)
+        return result
+
+    def _check(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], goal: torch.device | None) -> None:
+        there = list(map(self.is_there, tensors))
+        if name == "numpy" and there[0]:
+            raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
+        if isinstance(kwargs.get("generator"), torch.Generator) and (any(there) or (goal and goal.type == "cuda")):
+            raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
+        if self._in_backward or name in MIXES:  # gradients are the engine's and not marked
+            return
+        if name in ("__getitem__", "__setitem__", "index_put_"):
+            base, index = there[0], there[1:]
+            if name != "__getitem__" and isinstance(args[-1], Tensor):
+                index = there[1:-1]
+                if args[-1].ndim and there[-1] != base:
+                    raise RuntimeError(f"{name}: the value is on another device than the tensor")
+            is_mixed = any(index) and not base  # a tensor of the device may be indexed by one of the CPU
+        else:
+            is_mixed = len({mark for mark, tensor in zip(there, tensors, strict=True) if mark or tensor.ndim}) > 1
+        if is_mixed:
+            raise RuntimeError(f"{name}: expected all tensors to be on the same device, found cuda:0 and cpu")
+
+    def _count(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], goal: torch.device | None) -> None:
+        if goal is not None and goal.type == "cuda" and not any(map(self.is_there, tensors)):
+            if name in ("tensor", "as_tensor", "new_tensor") or (name == "to" and not kwargs.get("non_blocking")):
+                self.waits[f"{_place()} {name}"] += 1  # a copy from memory that is not page-locked
+        if not any(map(self.is_there, tensors)):
+            return
+        waits = name in READS or (name == "to" and goal is not None and goal.type == "cpu")
+        waits |= name == "new_tensor"
+        waits |= name == "copy_" and not self.is_there(tensors[0])
+        waits |= name == "where" and len(tensors) == 1
+        waits |= name == "repeat_interleave" and len(tensors) > 1
+        if name in ("__getitem__", "__setitem__"):
+            keys = args[1] if isinstance(args[1], tuple) else (args[1],)
+            waits |= any(isinstance(key, list) for key in keys)
+            waits |= any(isinstance(key, Tensor) and (key.dtype == torch.bool or not self.is_there(key)) for key in keys)
+        if waits:
+            self.waits[f"{_place()} {name}"] += 1
+
+
+@contextlib.contextmanager
+def pretend_cuda() -> Iterator[PretendCuda]:
+    """One GPU, as far as torch's own answers and tensors go."""
+    patch = pytest.MonkeyPatch()
+    autocast, group = torch.autocast, _foreach_utils._group_tensors_by_device_and_dtype
+    answers: dict[str, Any] = {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "set_device": None,
+        "synchronize": None,
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 2**30,
+        "mem_get_info": (60 * 2**30, 80 * 2**30),
+        "get_device_name": "pretended GPU",
+    }
+    for name, answer in answers.items():
+        patch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
+        patch.setattr(torch.optim.Optimizer, name, lambda _: None, raising=False)
+    patch.setattr(torch, "autocast", lambda kind, **options: autocast("cpu" if kind == "cuda" else kind, **options))
+    precision = torch.get_float32_matmul_precision()
+    mode = PretendCuda()
+
+    def grouped(*args: Any, **kwargs: Any) -> Any:  # torch asks the tensors below Python
+        groups = group(*args, **kwargs)
+        first = next(iter(args[0][0]), None)
+        return {(CUDA, key[1]): value for key, value in groups.items()} if mode.is_there(first) else groups
+
+    patch.setattr(Tensor, "pin_memory", lambda tensor, device=None: mode.pin(tensor))
+    patch.setattr(torch.autograd, "_engine_run_backward", partial(mode.run_backward, torch.autograd._engine_run_backward))
+    shape_and_type = {"default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}}  # some asked inside torch
+    patch.setattr(torch.utils.checkpoint, "_allowed_determinism_checks_to_fns", shape_and_type)
+    for place in (_foreach_utils, torch.optim.Optimizer, torch.nn.utils.clip_grad):
+        patch.setattr(place, "_group_tensors_by_device_and_dtype", grouped, raising=False)
+    try:
+        with mode:
+            yield mode
+    finally:
+        patch.undo()
+        torch.set_float32_matmul_precision(precision)
+
+
+def _goal(name: str, args: Any, kwargs: Any) -> torch.device | None:
+    """The device that a call moves to, or makes its result on."""
+    named = kwargs.get("device")
+    if name in ("to", "cuda"):
+        named = next((value for value in args[1:] if isinstance(value, torch.device | str)), named)
+        named = CUDA if name == "cuda" else named
+    return None if named is None else torch.device(named)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A device that an argument names, as torch will see it."""
+    is_cuda = isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] == "cuda")
+    return torch.device("cpu") if is_cuda else value
+
+
+def _place() -> str:
+    """The innermost line of ours on the stack."""
+    for frame in reversed(traceback.extract_stack()):
+        if frame.filename.startswith(SOURCE):
+            return f"{Path(frame.filename).name}:{frame.name}"
+    return "elsewhere"

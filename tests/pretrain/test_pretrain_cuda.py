@@ -1,0 +1,94 @@
+"""Pretraining on a pretended GPU: every tensor in its place, and no step waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import torch
+
+from signstreams.backbones.archs import resolve
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import distributed
+from signstreams.engine.metrics import read_metrics
+from signstreams.pretrain.choices import choose
+from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.trainer import Trainer
+
+Make = Callable[..., PretrainConfig]
+Pretend = Callable[[], AbstractContextManager[Any]]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "dino": {"monitor": {"pictures": True}},
+    "small": {"sinkhorn": {"use": True}, "dino": {"batch_norm": True}, "koleo": {"weight": 0.1}},
+    "ibot": {"algorithm": "ibot", "optim": {"accumulate": 2, "checkpoint_activations": True}},
+    "own head": {
+        "algorithm": "ibot",
+        "ibot": {"shared_head": False, "num_prototypes": 8},
+        "model": {"num_registers": 2, "layer_scale_init": 0.1},
+        "optim": {"precision": "bf16"},
+    },
+}
+
+
+def on_cuda(make: Make, name: str, **changes: Any) -> PretrainConfig:
+    """A recipe without torch.compile, which would want the real thing."""
+    recipe = RECIPES[name]
+    return make(**{**recipe, "optim": {**recipe.get("optim", {}), "compile": False}, "device": "cuda", **changes})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_on_cuda_is_the_run_on_the_cpu(make: Make, name: str, tmp_path: Any, pretend_cuda: Pretend) -> None:
+    on_cpu, there = make(**RECIPES[name]), on_cuda(make, name, output_dir=str(tmp_path / "cuda"))
+    pretrain(on_cpu, "hand_r")
+    with pretend_cuda():
+        pretrain(there, "hand_r")
+    ours, theirs = (read_metrics(config.output_dir / "metrics.jsonl") for config in (there, on_cpu))
+    assert len(ours) == len(theirs) == 5
+    for record, other in zip(ours, theirs, strict=True):
+        assert record["mem/peak_gib"] > 0
+        for key in {"train/loss", "teacher/entropy_batch", "probe/rankme", "train/loss_patch"} & set(other):
+            # views are finished on the device, to within two of 255 grey levels
+            assert record[key] == pytest.approx(other[key], rel=0.02), key
+    state = torch.load(there.output_dir / "checkpoint_last.pt", weights_only=True)["trainer"]
+    assert all(tensor.device.type == "cpu" for tensor in state["student"].values())
+
+
+def test_a_run_on_cuda_goes_on_where_it_stopped(make: Make, pretend_cuda: Pretend) -> None:
+    config = on_cuda(make, "ibot", epochs=1)
+    longer = on_cuda(make, "ibot", epochs=1, resume=str(config.output_dir / "checkpoint_last.pt"))
+    with pretend_cuda():
+        pretrain(config, "hand_r")
+        before = (config.output_dir / "backbone.pt").read_bytes()
+        pretrain(longer, "hand_r")
+    assert (config.output_dir / "backbone.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_waits_for_the_device(make: Make, name: str, pretend_cuda: Pretend) -> None:
+    config = on_cuda(make, name)
+    rng = torch.Generator().manual_seed(0)
+    with pretend_cuda() as gpu:
+        world = distributed.start(device="cuda")
+        model = config.model
+        arch = resolve(
+            model.arch,
+            image_px=16,
+            patch_px=model.patch_px,
+            depth=model.depth,
+            layer_scale_init=model.layer_scale_init,
+            num_registers=model.num_registers,
+        )
+        trainer = Trainer(config, choose(config, num_crops=80, global_batch=8), arch, world)
+        gpu.waits.clear()
+        for _ in range(3):
+            views = [
+                torch.randint(0, 256, (2, 8, side, side, 3), dtype=torch.uint8, generator=rng).pin_memory()
+                for side in (16, 8)
+            ]
+            trainer.train_step(*views)
+        assert dict(gpu.waits) == {}
+        trainer.meters.read()
+        assert gpu.waits  # so it would have been seen
