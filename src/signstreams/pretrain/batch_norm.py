@@ -30,7 +30,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, dim) to (N, dim) in float32; N may differ between processes."""
         x = x.float()
-        count = distributed.all_reduce_sum(torch.tensor(float(len(x)), device=x.device)).clamp_min(1)
+        count = distributed.all_reduce_sum(x.new_full((), float(len(x)))).clamp_min(1)
         x = x - distributed.joint_sum(x.sum(dim=0)) / count  # (N, dim)
         variance = distributed.joint_sum(x.square().sum(dim=0)) / count  # (dim,)
         x = x * (variance + EPS).rsqrt()
