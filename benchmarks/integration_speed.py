@@ -234,14 +234,17 @@ def peak_gib(length: int, settings: dict) -> float:
     tokenizer = TextTokenizer.train(["el perro come", "la casa es roja"], 300)
     model = build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=1000)
     batch = Batch(
-        [str(n) for n in range(4)],
-        torch.full((4,), length),
-        torch.rand(4, length, 79, 3),
-        {"pose": torch.rand(4, length, POSE_DIM)},
-        {"pose": torch.ones(4, length, dtype=torch.bool)},
-        {},
-        torch.randint(3, 200, (4, 30)),
-        [[1, 2, 3, 4, 5, 6]] * 4,
+        clip_ids=[str(n) for n in range(4)],
+        num_frames=[length] * 4,
+        lengths=torch.full((4,), length),
+        nodes=torch.rand(4, length, 79, 3),
+        features={"pose": torch.rand(4, length, POSE_DIM)},
+        present={"pose": torch.ones(4, length, dtype=torch.bool)},
+        images={},
+        image_rows={},
+        num_tokens=4 * 30,
+        tokens=torch.randint(3, 200, (4, 30)),
+        gloss_ids=[[1, 2, 3, 4, 5, 6]] * 4,
     )
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.get("precision") == "bf16"):

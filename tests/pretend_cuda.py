@@ -150,7 +150,9 @@ class PretendCuda(TorchFunctionMode):
         if name in ("__getitem__", "__setitem__"):
             keys = args[1] if isinstance(args[1], tuple) else (args[1],)
             waits |= any(isinstance(key, list) for key in keys)
-            waits |= any(isinstance(key, Tensor) and (key.dtype == torch.bool or not self.is_there(key)) for key in keys)
+            waits |= any(
+                isinstance(key, Tensor) and (key.dtype == torch.bool or not self.is_there(key)) for key in keys
+            )
         if waits:
             self.waits[f"{_place()} {name}"] += 1
 
@@ -185,8 +187,12 @@ def pretend_cuda() -> Iterator[PretendCuda]:
         return {(CUDA, key[1]): value for key, value in groups.items()} if mode.is_there(first) else groups
 
     patch.setattr(Tensor, "pin_memory", lambda tensor, device=None: mode.pin(tensor))
-    patch.setattr(torch.autograd, "_engine_run_backward", partial(mode.run_backward, torch.autograd._engine_run_backward))
-    shape_and_type = {"default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}}  # some asked inside torch
+    patch.setattr(
+        torch.autograd, "_engine_run_backward", partial(mode.run_backward, torch.autograd._engine_run_backward)
+    )
+    shape_and_type = {
+        "default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}
+    }  # some asked inside torch
     patch.setattr(torch.utils.checkpoint, "_allowed_determinism_checks_to_fns", shape_and_type)
     for place in (_foreach_utils, torch.optim.Optimizer, torch.nn.utils.clip_grad):
         patch.setattr(place, "_group_tensors_by_device_and_dtype", grouped, raising=False)

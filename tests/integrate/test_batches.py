@@ -53,7 +53,8 @@ def test_buckets_save_padding() -> None:
 
 def test_padding_is_absent_and_zero() -> None:
     batch = collate([sample(4), sample(10)])
-    assert batch.lengths.tolist() == [4, 10]
+    assert batch.lengths.tolist() == batch.num_frames == [4, 10]
+    assert (batch.num_steps, batch.num_tokens) == ([1, 3], 4)
     assert batch.nodes.shape == (2, 10, NUM_NODES, 3)
     assert not batch.nodes[0, 4:].any() and not batch.features["face"][0, 4:].any()
     assert not batch.present["face"][0, 4:].any() and not batch.present["pose"][0, 4:].any()

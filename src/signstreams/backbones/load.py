@@ -34,6 +34,9 @@ class Backbone(nn.Module):
         metadata: What the file says about itself.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -52,6 +55,9 @@ class Backbone(nn.Module):
         self.image_px = image_px
         self.mean, self.std = tuple(mean), tuple(std)
         self.metadata = metadata or {}
+        # beside the weights, where the images are: a copy to a GPU at each call would wait for it
+        self.register_buffer("_mean", torch.tensor(self.mean), persistent=False)
+        self.register_buffer("_std", torch.tensor(self.std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to class tokens (B, D)."""
@@ -72,9 +78,7 @@ class Backbone(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
-        mean = torch.tensor(self.mean, device=images.device)
-        std = torch.tensor(self.std, device=images.device)
-        return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+        return ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
 
 
 def load_dinov2_backbone(spec: str) -> Backbone:

@@ -16,6 +16,7 @@ from torch import Tensor
 from signstreams.array_types import Array, Flags, Floats, Ints, Pixels
 from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.formats.crops import Crop
+from signstreams.integrate.mska import num_steps
 
 NO_TOKEN = -100
 """Pads text tokens: no tokenizer has it."""
@@ -78,38 +79,56 @@ class Batch:
 
     Attributes:
         clip_ids: Id of each clip.
-        lengths: (B,) frames of each clip; what lies after is padding.
+        num_frames: Of each clip, on the CPU whatever the device.
+        lengths: (B,) the same as a tensor; what lies after is padding.
         nodes: (B, T, 79, 3) float32.
         features: Stream to (B, T, D) or (B, T, L, D), float32 or float16; ``pose`` among them.
         present: Stream to (B, T) bool, False in padding.
         images: Stream with a trained backbone to uint8 (N, px, px, 3) of its N present frames, clip by clip.
+        image_rows: Stream with a trained backbone to (N,) int64, the rows of its images among B * T frames.
+        num_tokens: Text tokens of all clips.
         tokens: (B, L) text tokens padded with `NO_TOKEN`.
         gloss_ids: Of each clip.
     """
 
     clip_ids: list[str]
+    num_frames: list[int]
     lengths: Tensor
     nodes: Tensor
     features: dict[str, Tensor]
     present: dict[str, Tensor]
     images: dict[str, Tensor]
+    image_rows: dict[str, Tensor]
+    num_tokens: int
     tokens: Tensor
     gloss_ids: list[list[int] | None]
 
-    def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
+    @property
+    def num_steps(self) -> list[int]:
+        """Encoder steps of each clip, as `signstreams.integrate.mska.num_steps` has them."""
+        return [num_steps(frames) for frames in self.num_frames]
 
-        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {stream: tensor.to(device) for stream, tensor in tensors.items()}
+    def pinned(self) -> Batch:
+        """The batch in page-locked memory, from which a GPU takes copies while the CPU goes on."""
+        return self._mapped(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device, without waiting for it where it is `pinned`."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def changed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {stream: change(tensor) for stream, tensor in tensors.items()}
 
         return replace(
             self,
-            lengths=self.lengths.to(device),
-            nodes=self.nodes.to(device),
-            tokens=self.tokens.to(device),
-            features=moved(self.features),
-            present=moved(self.present),
-            images=moved(self.images),
+            lengths=change(self.lengths),
+            nodes=change(self.nodes),
+            tokens=change(self.tokens),
+            features=changed(self.features),
+            present=changed(self.present),
+            images=changed(self.images),
+            image_rows=changed(self.image_rows),
         )
 
 
@@ -125,18 +144,27 @@ def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_imag
     size = max(lengths)
     frozen = list(samples[0].features)
     pose = {"pose": _pad([sample.pose for sample in samples], size)} if "pose" in samples[0].present else {}
-    images = {}
+    images, image_rows = {}, {}
     for stream in trained:
         assert read_images is not None
-        crops = [crop for sample in samples for crop in sample.crops[stream] if crop is not None]
-        images[stream] = torch.from_numpy(read_images(stream, crops))
+        places = [
+            (i * size + frame, crop)
+            for i, sample in enumerate(samples)
+            for frame, crop in enumerate(sample.crops[stream])
+            if crop is not None
+        ]
+        images[stream] = torch.from_numpy(read_images(stream, [crop for _, crop in places]))
+        image_rows[stream] = torch.tensor([row for row, _ in places], dtype=torch.int64)
     return Batch(
         clip_ids=[sample.clip_id for sample in samples],
+        num_frames=lengths,
         lengths=torch.tensor(lengths),
         nodes=_pad([sample.nodes for sample in samples], size),
         features={**{s: _pad([sample.features[s] for sample in samples], size) for s in frozen}, **pose},
         present={s: _pad([sample.present[s] for sample in samples], size) for s in samples[0].present},
         images=images,
+        image_rows=image_rows,
+        num_tokens=sum(len(sample.tokens) for sample in samples),
         tokens=_pad(
             [np.array(sample.tokens, dtype=np.int64) for sample in samples],
             max(len(s.tokens) for s in samples),

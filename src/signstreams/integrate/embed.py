@@ -141,14 +141,13 @@ def _encode(
             finish(i)
     with Progress(len(places), "crops", f"embed {frozen.stream}") as progress:
         for batch, images in _ahead(reader, frozen.stream, places, size):
-            values = frozen.encode(torch.from_numpy(images).to(device)).half()  # (N, D) or (N, L, D)
-            if not torch.isfinite(values).all():
+            rows = frozen.encode(torch.from_numpy(images).to(device)).half().cpu().numpy()  # (N, D) or (N, L, D)
+            if not np.isfinite(rows).all():
                 crop = batch[0][1]
                 raise UserError(
                     f"backbone of {frozen.stream}: features are not finite (near frame {crop.frame} of {crop.path});"
                     " pretrain the stream again"
                 )
-            rows = values.cpu().numpy()
             for (i, crop), row in zip(batch, rows, strict=True):
                 if i not in arrays:
                     arrays[i] = np.full((work[i][1], *frozen.shape), np.nan, np.float16)

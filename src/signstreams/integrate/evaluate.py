@@ -25,6 +25,7 @@ from signstreams.integrate.losses import (
     ctc_loss,
     ctc_usable,
     distillation_loss,
+    term_counts,
     translation_loss,
 )
 from signstreams.integrate.model import Encoded, MultistreamModel
@@ -61,30 +62,33 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
 def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
     """Every term of a batch; the same in training and in validation."""
     logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
-    terms = {TRANSLATION: translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)}
+    counts = term_counts(batch)
+    sums = {TRANSLATION: translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)}
     num_skipped = 0
     if encoded.gloss_logits:
-        rows, num_skipped = ctc_usable(batch.gloss_ids, encoded.num_steps.tolist())
+        steps = batch.num_steps
+        rows, num_skipped = ctc_usable(batch.gloss_ids, steps)
         heads = {
-            name: ctc_loss(scores, encoded.num_steps, batch.gloss_ids, rows)
+            f"{CTC}_{name}": ctc_loss(scores, steps, batch.gloss_ids, rows)
             for name, scores in encoded.gloss_logits.items()
         }
-        terms[CTC] = Term(torch.stack([term.total for term in heads.values()]).sum(), len(rows))
-        terms[DISTILLATION] = distillation_loss(encoded.gloss_logits, encoded.mask)
-        terms |= {f"{CTC}_{name}": term for name, term in heads.items()}
-    return Losses(terms, num_skipped)
+        sums[CTC] = torch.stack(list(heads.values())).sum()
+        sums[DISTILLATION] = distillation_loss(encoded.gloss_logits, steps)
+        sums |= heads
+        counts |= dict.fromkeys(heads, len(rows))
+    return Losses({name: Term(total, counts[name]) for name, total in sums.items()}, num_skipped)
 
 
-def ctc_greedy(logits: Tensor, num_steps: Tensor) -> list[list[int]]:
+def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
     """Best label of each step, repeats merged, blanks dropped; only a clip's own steps count.
 
     Args:
         logits: (B, S, G).
-        num_steps: (B,).
+        num_steps: Of each clip.
     """
     best = logits.argmax(dim=-1).tolist()  # (B, S)
     sequences = []
-    for labels, length in zip(best, num_steps.tolist(), strict=True):
+    for labels, length in zip(best, num_steps, strict=True):
         own = labels[:length]
         sequences.append([a for a, b in zip(own, [BLANK_ID, *own], strict=False) if a not in (b, BLANK_ID)])
     return sequences
@@ -160,11 +164,12 @@ def evaluate(
             losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
             texts = model.translate(encoded, decoding)
         num_skipped += losses.num_ctc_skipped
-        for name, term in losses.terms.items():
+        totals = torch.stack([term.total for term in losses.terms.values()]).tolist()
+        for (name, term), value in zip(losses.terms.items(), totals, strict=True):
             total = sums.setdefault(name, [0.0, 0])
-            total[0] += float(term.total)
+            total[0] += value
             total[1] += term.count
-        glosses = {head: ctc_greedy(scores, encoded.num_steps) for head, scores in encoded.gloss_logits.items()}
+        glosses = {head: ctc_greedy(scores, batch.num_steps) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
             found.append((row, tokenizer.decode(texts[place]), decoded))

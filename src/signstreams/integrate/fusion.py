@@ -112,6 +112,6 @@ class FusionEncoder(nn.Module):
             parts = [part * kept for part, kept in zip(parts, keep, strict=True)]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
-        x = self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x))
+        x = self.dropout(x + sinusoid(x.shape[1], x.shape[2], x.device).to(x.dtype))
         x = self.encoder(x, src_key_padding_mask=~mask)
         return x * mask[..., None], mask

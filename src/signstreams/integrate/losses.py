@@ -1,10 +1,13 @@
 """Translation, CTC and self-distillation losses; each as a sum with its count, so that any batching gives one mean.
 
+What depends on lengths alone is worked out on the CPU, from `Batch.num_frames`: nothing here waits for a GPU.
+
 Letters: B clips, S steps, G glosses with the blank, L text tokens.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +17,6 @@ from torch import Tensor
 
 from signstreams.engine import distributed
 from signstreams.integrate.batches import NO_TOKEN, Batch
-from signstreams.integrate.mska import num_steps
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
@@ -33,22 +35,21 @@ class Term:
         return self.total / max(1, self.count)
 
 
-def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) -> Term:
-    """Cross-entropy of each token, padding left out.
+def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) -> Tensor:
+    """Cross-entropy, summed over the tokens, padding left out.
 
     Args:
         logits: (B, L, vocabulary).
         tokens: (B, L), padded with `NO_TOKEN`.
         label_smoothing: Share of the target spread over the vocabulary.
     """
-    total = F.cross_entropy(
+    return F.cross_entropy(
         logits.float().flatten(0, 1),
         tokens.flatten(),
         ignore_index=NO_TOKEN,
         label_smoothing=label_smoothing,
         reduction="sum",
     )
-    return Term(total, int((tokens != NO_TOKEN).sum()))
 
 
 def ctc_steps_needed(labels: list[int]) -> int:
@@ -63,60 +64,77 @@ def ctc_usable(glosses: list[list[int] | None], num_steps: list[int]) -> tuple[l
     return rows, len(labelled) - len(rows)
 
 
-def ctc_loss(logits: Tensor, num_steps: Tensor, glosses: list[list[int] | None], rows: list[int]) -> Term:
-    """CTC (Graves et al. 2006), blank 0, of the clips in ``rows``: negative log-likelihood summed over time.
+def ctc_loss(logits: Tensor, num_steps: list[int], glosses: list[list[int] | None], rows: list[int]) -> Tensor:
+    """CTC (Graves et al. 2006), blank 0: negative log-likelihood, summed over time and over the clips in ``rows``.
 
     Args:
         logits: (B, S, G).
-        num_steps: (B,) each clip's own steps: the input length, whatever the padding.
+        num_steps: Each clip's own steps: the input length, whatever the padding.
         glosses: Label ids of each clip; None without annotation.
         rows: From `ctc_usable`.
     """
     if not rows:
-        return Term(logits.sum() * 0.0, 0)
+        return logits.sum() * 0.0
     targets = [glosses[row] or [] for row in rows]
-    losses = F.ctc_loss(
-        F.log_softmax(logits[rows].float(), dim=-1).transpose(0, 1),  # (S, B', G)
-        torch.tensor([label for labels in targets for label in labels], device=logits.device),
-        num_steps[rows],
-        torch.tensor([len(labels) for labels in targets], device=logits.device),
+    chosen = logits if len(rows) == len(logits) else logits.index_select(0, on_device(rows, logits.device))
+    losses = torch.ctc_loss(  # F.ctc_loss wants the lengths as tensors, and would bring those of a GPU back
+        F.log_softmax(chosen.float(), dim=-1).transpose(0, 1),  # (S, B', G)
+        on_device([label for labels in targets for label in labels], logits.device),
+        [num_steps[row] for row in rows],
+        [len(labels) for labels in targets],
         blank=BLANK_ID,
-        reduction="none",
+        reduction=0,  # none
         zero_infinity=True,
     )
-    return Term(losses.sum(), len(rows))
+    return losses.sum()
 
 
-def distillation_loss(logits: dict[str, Tensor], mask: Tensor) -> Term:
-    """KL divergence of each head from the mean of all heads' probabilities, per step, summed over heads.
+def distillation_loss(logits: dict[str, Tensor], num_steps: list[int]) -> Tensor:
+    """KL divergence of each head from the mean of all heads' probabilities, summed over the clips' own steps and heads.
 
-    The mean is the teacher and gets no gradient (MSKA, section 3.4); padding does not count.
+    The mean is the teacher and gets no gradient (MSKA, section 3.4).
 
     Args:
         logits: Head to (B, S, G).
-        mask: (B, S) bool, True on a clip's own steps.
+        num_steps: Each clip's own steps; what lies after is padding and does not count.
     """
-    log_probs = torch.stack([F.log_softmax(scores[mask].float(), dim=-1) for scores in logits.values()])  # (H, N, G)
+    first = next(iter(logits.values()))
+    own = [row * first.shape[1] + step for row, count in enumerate(num_steps) for step in range(count)]
+    rows = on_device(own, first.device)  # (N,)
+    own_logits = [scores.flatten(0, 1).index_select(0, rows).float() for scores in logits.values()]  # each (N, G)
+    log_probs = torch.stack([F.log_softmax(scores, dim=-1) for scores in own_logits])  # (H, N, G)
     teacher = log_probs.detach().exp().mean(dim=0)  # (N, G)
     log_teacher = teacher.clamp_min(1e-12).log()
-    total = (teacher * (log_teacher - log_probs)).sum()
-    return Term(total, int(mask.sum()))
+    return (teacher * (log_teacher - log_probs)).sum()
+
+
+def term_counts(batch: Batch) -> dict[str, int]:
+    """Items of each term: text tokens, clips with usable glosses, steps."""
+    steps = batch.num_steps
+    usable, _ = ctc_usable(batch.gloss_ids, steps)
+    return {TRANSLATION: batch.num_tokens, CTC: len(usable), DISTILLATION: sum(steps)}
 
 
 def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
-    """By how many items each term of a joint batch is divided: tokens, clips with usable glosses, steps.
+    """By how many items each term of a joint batch is divided.
 
     Args:
         batches: This process's parts of the joint batch.
         device: Where processes exchange numbers.
     """
-    counts = torch.zeros(3, dtype=torch.int64)
+    own = Counter({TRANSLATION: 0, CTC: 0, DISTILLATION: 0})
     for batch in batches:
-        steps = num_steps(batch.lengths)
-        usable, _ = ctc_usable(batch.gloss_ids, steps.tolist())
-        counts += torch.tensor([int((batch.tokens != NO_TOKEN).sum()), len(usable), int(steps.sum())])
-    joint = distributed.all_reduce_sum(counts.to(device)).tolist()
-    return dict(zip((TRANSLATION, CTC, DISTILLATION), joint, strict=True))
+        own.update(term_counts(batch))
+    if not distributed.is_distributed():
+        return dict(own)
+    joint = distributed.all_reduce_sum(torch.tensor(list(own.values()), device=device)).tolist()
+    return dict(zip(own, joint, strict=True))
+
+
+def on_device(numbers: list[int], device: torch.device) -> Tensor:
+    """int64 (N,) on a device, without waiting for it."""
+    there = torch.tensor(numbers, dtype=torch.int64)
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there
 
 
 def total_loss(terms: dict[str, Term], weights: dict[str, float], counts: dict[str, int]) -> Tensor:

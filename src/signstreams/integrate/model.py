@@ -16,7 +16,7 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.decoder import TextDecoder
 from signstreams.integrate.fusion import FusionEncoder
-from signstreams.integrate.mska import Mska, num_steps
+from signstreams.integrate.mska import Mska
 
 POSE_STREAM = "pose"
 IMAGES_PER_CALL = 512  # crops that a trained backbone sees at once
@@ -29,13 +29,11 @@ class Encoded:
     Attributes:
         memory: (B, S, M), zero where masked.
         mask: (B, S) bool, True on the clip's own steps.
-        num_steps: (B,) the clip's own steps.
         gloss_logits: Head to (B, S, G); empty without glosses.
     """
 
     memory: Tensor
     mask: Tensor
-    num_steps: Tensor
     gloss_logits: dict[str, Tensor]
 
 
@@ -98,7 +96,7 @@ class MultistreamModel(nn.Module):
                 memory = memory + gloss
             else:
                 memory = self.gloss_join(torch.cat((memory, gloss), dim=-1)) * mask[..., None]
-        return Encoded(memory, mask, num_steps(batch.lengths), logits)
+        return Encoded(memory, mask, logits)
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
         """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
@@ -126,9 +124,10 @@ class MultistreamModel(nn.Module):
         assert isinstance(backbone, Backbone)
         is_layered = self.fusion.projectors[stream].layer_weights is not None
         shape = (backbone.num_layers, backbone.embed_dim) if is_layered else (backbone.embed_dim,)
-        features = torch.zeros(*present.shape, *shape, device=present.device)  # (B, T, D) or (B, T, L, D)
+        features = torch.zeros(present.numel(), *shape, device=present.device)  # (B * T, D) or (B * T, L, D)
         encode = backbone.layer_tokens if is_layered else backbone
-        parts = [encode(backbone.normalize(images)) for images in batch.images[stream].split(IMAGES_PER_CALL)]
-        if parts:
-            features[present] = torch.cat(parts).float()  # crops come in the order of the mask's own frames
-        return features, present
+        images = batch.images[stream]  # (N, px, px, 3); none where the stream is missing throughout
+        if len(images):
+            parts = [encode(backbone.normalize(some)) for some in images.split(IMAGES_PER_CALL)]
+            features = features.index_copy(0, batch.image_rows[stream], torch.cat(parts).float())
+        return features.view(*present.shape, *shape), present

@@ -10,7 +10,7 @@ Letters: B clips, T frames, V joints, C channels, H heads.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,16 @@ from torch.utils.checkpoint import checkpoint
 from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
 
+FramesT = TypeVar("FramesT", int, Tensor)
+
 TIME_STRIDE = 4
 HEADS = ("fuse", "left", "right", "body")
 HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
 NEGATIVE_SLOPE = 0.1
 
 
-def num_steps(num_frames: Tensor) -> Tensor:
-    """Encoder steps of clips of so many frames: ceil(T / 4), as two halvings with padding give."""
+def num_steps(num_frames: FramesT) -> FramesT:
+    """Encoder steps of a clip, or of clips (B,), of so many frames: ceil(T / 4), as two halvings with padding give."""
     return (num_frames + TIME_STRIDE - 1) // TIME_STRIDE
 
 
@@ -36,11 +38,11 @@ def time_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def sinusoid(length: int, dim: int) -> Tensor:
-    """(length, dim) sine and cosine of positions (Vaswani et al. 2017); ``dim`` is even."""
-    position = torch.arange(length, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
-    table = torch.zeros(length, dim)
+def sinusoid(length: int, dim: int, device: torch.device | None = None) -> Tensor:
+    """(length, dim) sine and cosine of positions (Vaswani et al. 2017), float32; ``dim`` is even."""
+    position = torch.arange(length, dtype=torch.float32, device=device)[:, None]
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-math.log(10000.0) / dim))
+    table = torch.zeros(length, dim, device=device)
     table[:, 0::2] = torch.sin(position * rate)
     table[:, 1::2] = torch.cos(position * rate)
     return table
@@ -213,7 +215,7 @@ class GlossHead(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, S, C) and (B, S) bool to features (B, S, D), zero where masked, and logits (B, S, G)."""
         x = self.embed(x)
-        x = self.dropout(x + sinusoid(x.shape[1], self.dim).to(x))  # (B, S, D)
+        x = self.dropout(x + sinusoid(x.shape[1], self.dim, x.device).to(x.dtype))  # (B, S, D)
         keep = mask[:, None, :]  # (B, 1, S)
         y = self.norm(x).transpose(1, 2) * keep  # (B, D, S)
         y = self.dropout(F.relu(self.conv_in(y))) * keep

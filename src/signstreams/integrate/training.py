@@ -28,7 +28,7 @@ from signstreams.engine.sinks import TrackedLog
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch, ReadImages, augment, collate
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.evaluate import Evaluation, compute_losses, loss_weights
+from signstreams.integrate.evaluate import Evaluation, Losses, compute_losses, loss_weights
 from signstreams.integrate.loader import BatchPlan, Loader
 from signstreams.integrate.losses import joint_counts, total_loss
 from signstreams.integrate.model import MultistreamModel
@@ -188,7 +188,9 @@ class Trainer:
                 for row in rows
             ]
             trained = list(self.model.backbones)
-            batches.append(collate(samples, trained=trained, read_images=self.read_images) if samples else None)
+            batch = collate(samples, trained=trained, read_images=self.read_images) if samples else None
+            # in the loader's thread, so that the copy to the device waits for nothing
+            batches.append(batch.pinned() if batch is not None and self.world.device.type == "cuda" else batch)
         return batches
 
     def _step(self, batches: list[Batch | None]) -> float:
@@ -203,26 +205,33 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         value = torch.zeros((), device=self.world.device)
+        seen: list[tuple[str, Tensor, int]] = []
         for part, batch in zip(self.parts, batches, strict=True):
             if batch is not None:
                 seed_global(self.config.seed, "step", step, part)  # dropout: the same in a resumed run
-                value += self._backward(batch.to(self.world.device), weights, counts)
+                share, losses = self._backward(batch.to(self.world.device), weights, counts)
+                value += share
+                seen += [(f"loss_{name}", term.total.detach(), term.count) for name, term in losses.terms.items()]
+                self._note("ctc_skipped", losses.num_ctc_skipped, 0)
         distributed.all_reduce_sum(value)
-        loss = value.item()
+        distributed.sum_gradients(self.parameters)
+        norm = self._clip()
+        # the one wait for the device in a step
+        loss, grad_norm, *totals = torch.stack([value, norm, *(total for _, total, _ in seen)]).tolist()
         if math.isfinite(loss):
-            distributed.sum_gradients(self.parameters)
-            norm = self._clip()
-            if math.isfinite(norm):
+            if math.isfinite(grad_norm):
                 self.optimizer.step()
                 if self.average is not None:
                     self.average.update()
-            self._note("grad_norm", norm, 1)
+            self._note("grad_norm", grad_norm, 1)
+        for (name, _, count), total in zip(seen, totals, strict=True):
+            self._note(name, total, count)
         self._note("loss", loss, 1)
         self._note("clips", sum(len(batch.clip_ids) for batch in batches if batch is not None), 0)
         self.state.step += 1
         return loss
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """Clip each part's gradients by their own norm; the norm of all together.
 
         CTC's gradients, which end in MSKA, are many times those of the translation loss: under one common norm they
@@ -234,10 +243,10 @@ class Trainer:
             parts.setdefault(group["name"], []).extend(group["params"])
         bound = math.inf if limit is None else limit
         norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
-        return float(torch.stack(norms).square().sum().sqrt())
+        return torch.stack(norms).square().sum().sqrt()
 
-    def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> Tensor:
-        """Gradients of one part, added to those that are there; its share of the joint loss."""
+    def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> tuple[Tensor, Losses]:
+        """Gradients of one part, added to those that are there; its share of the joint loss, and the terms of it."""
         with torch.autocast(
             self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
         ):
@@ -245,10 +254,7 @@ class Trainer:
             losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
             loss = total_loss(losses.terms, weights, counts)
         loss.backward()
-        for name, term in losses.terms.items():
-            self._note(f"loss_{name}", float(term.total.detach()), term.count)
-        self._note("ctc_skipped", float(losses.num_ctc_skipped), 0)
-        return loss.detach()
+        return loss.detach(), losses
 
     def _after_step(self, metrics: MetricsLog | None, stop: StopRequest) -> None:
         """Metrics, evaluation, checkpoint, and leaving when asked to."""

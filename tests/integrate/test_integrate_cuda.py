@@ -1,0 +1,68 @@
+"""Training, embedding and evaluation on a pretended GPU: tensors in their places, and the CPU hardly ever waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signstreams.config.decoder import DecodingConfig
+from signstreams.config.evaluate_slt import EvaluateSltConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.engine.metrics import read_metrics
+from signstreams.integrate.run import run
+from signstreams.integrate.scoring import score
+
+Build = Callable[..., IntegrateConfig]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "frozen": {"train": {"ema_decay": 0.9}},
+    "trained": {
+        "model": {"freeze_face_backbone": False, "freeze_hand_left_backbone": False},
+        "optim": {"accumulate_steps": 2, "checkpoint_activations": True},
+    },
+    "bf16": {
+        "optim": {"precision": "bf16"},
+        "mska": {"gloss_fusion": "concat"},
+        "model": {"stream_dropout": 0.2},
+        "data": {"blank_video": True},
+    },
+    "images": {"model": {"use_mska": False, "use_pose": False, "freeze_face_backbone": False}},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_on_cuda_is_the_run_on_the_cpu(
+    name: str, tiny_config: Build, tmp_path: Path, pretend_cuda: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    changes: dict[str, Any] = {"decoder": {"max_tokens": 12}, **RECIPES[name]}
+    configs = {d: tiny_config(output_dir=tmp_path / d, device=d, **changes) for d in ("cpu", "cuda")}
+    results = {}
+    for device, config in configs.items():
+        scoring = EvaluateSltConfig(
+            checkpoint=config.output_dir / "best.pt", device=device, decoding=DecodingConfig(num_beams=2)
+        )
+        if device == "cpu":
+            run(config)
+            scores = score(scoring)
+        else:
+            with pretend_cuda() as gpu:
+                run(config)
+                trained = dict(gpu.waits)
+                scores = score(scoring)
+        records = read_metrics(config.output_dir / "metrics.jsonl")
+        losses = [{k: v for k, v in record.items() if "loss" in k} for record in records]
+        results[device] = losses, scores["losses"]["total"]
+    assert len(results["cpu"][0]) >= 2
+    for ours, theirs in zip(*(losses for losses, _ in results.values()), strict=True):
+        # attention in bfloat16 is another one on a CPU
+        assert ours == pytest.approx(theirs, rel=1e-2 if name == "bf16" else 1e-6)
+    assert results["cuda"][1] == pytest.approx(results["cpu"][1], rel=1e-2 if name == "bf16" else 1e-6)
+    steps = read_metrics(configs["cuda"].output_dir / "metrics.jsonl")[-1]["step"]
+    assert trained.pop("training.py:_step tolist") == steps  # one look a step, at loss and norms together
+    # transformers looks whether a mask may be left out; the rest comes once a run, a video or an evaluation
+    rest = ("decoder.py", "embed.py", "run.py", "evaluate.py:evaluate", "evaluate.py:ctc_greedy", "checkpoint.py")
+    assert [place for place in trained if not place.startswith(rest)] == []
