@@ -10,9 +10,9 @@ from typing import Any
 
 from signstreams.config.compare import CompareConfig
 from signstreams.config.load import suggest
-from signstreams.engine.overlay import Panel, plot_overlay
-from signstreams.engine.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 from signstreams.errors import UserError
+from signstreams.publish.overlay import MetricPanel, plot_overlay
+from signstreams.publish.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 
 SHOWN = {
     "pretraining": (
@@ -120,7 +120,9 @@ def _nearest(pattern: str, known: list[str]) -> str:
     return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
 
 
-def _panels(runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str) -> tuple[list[Panel], str]:
+def _panels(
+    runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str
+) -> tuple[list[MetricPanel], str]:
     """What is drawn, and the name of the horizontal axis."""
     lines = {}
     for metric in metrics:
@@ -136,7 +138,7 @@ def _panels(runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], a
     panels = []
     for metric in metrics:
         of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
-        panels.append(Panel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
+        panels.append(MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
     return panels, xlabel
 
 
