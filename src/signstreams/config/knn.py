@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from signstreams.config.base import Section
+from signstreams.config.kinds import Count, Positive
 
 
 class KnnConfig(Section):
@@ -25,11 +24,11 @@ class KnnConfig(Section):
     """Folder of train.csv, val.csv and test.csv; None: index beside the ground truth."""
     stream: Literal["hand_l", "hand_r"] | None = None
     """Which hand; None: the name of the crops' folder."""
-    k: Annotated[int, Field(ge=1)] = 20
+    k: Count = 20
     """Neighbours."""
-    temperature: Annotated[float, Field(gt=0)] = 0.07
+    temperature: Positive = 0.07
     """Neighbours vote with exp(cosine / temperature)."""
     seed: int = 0
     """Of the random weights."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""
