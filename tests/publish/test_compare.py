@@ -291,7 +291,7 @@ def test_the_script_writes_the_picture_and_prints_the_tables(make_run: MakeRun, 
     done = subprocess.run([*script, "one", "two", "--against", "time"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[1].startswith("?[2J_$ñ (one)")
+    assert done.stdout.splitlines()[1].startswith(r"\x1b[2J_$ñ (one)")
     assert done.stdout.splitlines()[-1] == "compare.png"
     assert _picture(tmp_path / "compare.png").std() > 0.02
     (tmp_path / "file").touch()

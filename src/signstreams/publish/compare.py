@@ -11,6 +11,7 @@ from typing import Any
 from signstreams.config.compare import CompareConfig
 from signstreams.config.load import suggest
 from signstreams.errors import UserError
+from signstreams.ids import printable
 from signstreams.publish.overlay import MetricPanel, plot_overlay
 from signstreams.publish.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 
@@ -70,7 +71,7 @@ def compare(config: CompareConfig) -> list[str]:
     panels, xlabel = _panels(runs, metrics, axes, config.against)
     plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
     tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
-    return [line for table in tables for line in (*table, "")] + [str(config.output)]
+    return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
 
 
 def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:
