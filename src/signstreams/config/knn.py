@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from signstreams.config.base import Section
+from pydantic import model_validator
+
+from signstreams.config.base import Flag, Section
 from signstreams.config.kinds import Count, Positive
 
 
@@ -13,7 +15,9 @@ class KnnConfig(Section):
     """Weighted k-NN on true handshape: a pretrained backbone, the same with random weights, raw pixels."""
 
     backbone: str
-    """file::PATH[:ARCHITECTURE] or a plain path."""
+    """file::PATH[:ARCHITECTURE], timm::NAME or a plain path."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` fetch weights that are not in the local cache."""
     crops: Path
     """Folder of one hand stream's crops."""
     ground_truth: Path
@@ -32,3 +36,9 @@ class KnnConfig(Section):
     """Of the random weights."""
     threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.download and not self.backbone.startswith("timm::"):
+            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
+        return self

@@ -44,6 +44,8 @@ HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*inform
 NOT_COMPARED = (
     "output_dir",
     "export_backbone",
+    "init.download",
+    "model.download",
     "experiment.name",
     "experiment.tags",
     "tracking.tensorboard",
