@@ -95,7 +95,7 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     from signstreams.pretrain.choices import choose
     from signstreams.pretrain.data import ViewLoader, find_crops
     from signstreams.pretrain.run import architecture
-    from signstreams.pretrain.sampler import BatchPlan, group_by_video
+    from signstreams.pretrain.sampler import BatchPlan, CropGroups
     from signstreams.pretrain.trainer import Trainer
 
     world = start(device=config.device)
@@ -103,7 +103,7 @@ def measure(config: PretrainConfig, folder: Path) -> None:
         torch.set_num_threads(config.threads)
     crops = find_crops([folder], max_crops=None, probe_crops=8).train
     batch = config.dataset.batch_size
-    plan = BatchPlan(group_by_video([c.video_id for c in crops]), batch_size=batch, world_size=1, seed=0)
+    plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=batch, world_size=1, seed=0)
     loader = ViewLoader(config, crops, plan, world)
     trainer = Trainer(config, choose(config, num_crops=len(crops), global_batch=batch), architecture(config), world)
     print(f"{trainer.arch.described()}, batch {batch}, {config.optim.precision}, {torch.get_num_threads()} threads,")

@@ -14,7 +14,7 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.pretrain.choices import choose
 from signstreams.pretrain.data import ViewLoader, find_crops
 from signstreams.pretrain.run import architecture
-from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def report_batch(config: PretrainConfig, crops_dir: Path, world: World, rate: fl
     crops = find_crops([crops_dir], max_crops=None, probe_crops=8).train
     choices = choose(config, num_crops=len(crops), global_batch=batch)
     arch = architecture(config)
-    plan = BatchPlan(group_by_video([crop.video_id for crop in crops]), batch_size=batch, world_size=1, seed=0)
+    plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=batch, world_size=1, seed=0)
     loader = ViewLoader(config, crops, plan, world)
     trainer = Trainer(config, choices, arch, world)
     views = next(iter(loader.steps(0, 1)))

@@ -14,7 +14,7 @@ def main() -> None:
     config = parse(CompareConfig, leading_words_as("--runs", sys.argv[1:]), doc=__doc__)
     start_logging()
     with exit_on_user_error("run again"):
-        from signstreams.engine.compare import compare  # after parsing: --help answers without matplotlib
+        from signstreams.publish.compare import compare  # after parsing: --help answers without matplotlib
 
         print("\n".join(compare(config)))
 

@@ -18,6 +18,7 @@ from signstreams.config.base import Section
 from signstreams.config.describe import allows, flag_names, shown_default, type_name
 from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
+from signstreams.ids import printable
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -51,9 +52,18 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
 
 def start_logging(level: int = logging.INFO) -> None:
     """Show what our own modules log from ``level`` on; of libraries, what is wrong."""
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("signstreams").setLevel(level)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture ever waits for a cache
+
+
+class _OneLine(logging.Formatter):
+    """Escapes control characters of a message, which names files of others; a traceback below it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
 
 def leading_words_as(flag: str, words: list[str]) -> list[str]:

@@ -9,7 +9,9 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Literal, NoReturn
+
+from signstreams.ids import printable
 
 USER_ERROR_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
@@ -28,10 +30,10 @@ class UserError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def print_problems(problems: Iterable[str]) -> None:
-    """One ``error: ...`` line per problem on stderr; a line break inside one (a file name may hold it) is shown."""
+def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning"] = "error") -> None:
+    """One ``error: ...`` line per problem on stderr; control characters (a file name may hold them) are escaped."""
     for problem in problems:
-        print("error: " + problem.replace("\r", "\\r").replace("\n", "\\n"), file=sys.stderr)
+        print(f"{kind}: {printable(problem)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

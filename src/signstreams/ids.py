@@ -1,4 +1,4 @@
-"""Ids become file names: what a video or clip id may be, so that none leaves its folder."""
+"""Ids become file names: what a video or clip id may be, so that none leaves its folder; how odd names are shown."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def check_id(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """``text`` with escapes for what steers a terminal or is not seen: line ends, ESC, marks that turn the writing.
+
+    Letters of any script, signs and blanks stay as they are.
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def shown(text: str) -> str:
     """``text`` quoted for a one-line message, control characters escaped."""
-    return ascii(text) if any(unicodedata.category(char).startswith("C") for char in text) else f"'{text}'"
+    return f"'{printable(text)}'"

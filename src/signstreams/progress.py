@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from signstreams.ids import printable
+
 BAR_WIDTH = 24
 MAX_EVERY_S = 60.0
 LINES_BEFORE_SLOWER = 60
@@ -77,7 +79,7 @@ class Progress:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self._shown.items()
         ]
-        return ", ".join(parts)
+        return printable(", ".join(parts))
 
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.errors import UserError, exit_on_user_error
+from signstreams.errors import UserError, exit_on_user_error, print_problems
 from signstreams.files import digest, read_json, replacing, sha256_file, write_json, write_text
-from signstreams.ids import check_id, shown
+from signstreams.ids import check_id, printable, shown
 from signstreams.progress import Progress, duration
 
 
@@ -99,7 +99,32 @@ def test_an_id_that_could_leave_its_folder_is_refused(bad: str) -> None:
 def test_an_id_with_spaces_quotes_and_accents_is_fine() -> None:
     text = 'señas d\'ayer "1" $(x)'
     assert check_id(text) == text
-    assert shown("a\nb") == r"'a\nb'"
+    assert shown("a\nñ") == r"'a\nñ'"
+
+
+def test_what_steers_a_terminal_is_escaped_and_letters_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable("señas·años 年 'x'") == "señas·años 年 'x'"
+    odd = "\x1b[2J\r\n\t\x9b1m\u202e\u2028\udcff"
+    assert printable(odd) == r"\x1b[2J\r\n\t\x9b1m\u202e\u2028\udcff"
+    print_problems([odd], kind="warning")
+    assert capsys.readouterr().err == f"warning: {printable(odd)}\n"
+    progress = Progress(2, "videos", "extract")
+    progress.advance(1, last=odd)
+    assert progress.line().endswith(f"last {printable(odd)}")
+
+
+def test_a_log_line_is_one_line_and_a_traceback_keeps_its_own() -> None:
+    code = (
+        "import logging; from signstreams.cli import start_logging; start_logging()\n"
+        "log = logging.getLogger('signstreams.x')\n"
+        "log.info('%s: cannot be read', 'ñ\\x1b[2J\\n.json')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: log.exception('a bug')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second, *rest = done.stderr.splitlines()
+    assert (first, second) == (r"INFO ñ\x1b[2J\n.json: cannot be read", "ERROR a bug")
+    assert rest[0].startswith("Traceback") and rest[-1].startswith("ZeroDivisionError")
 
 
 def test_a_user_error_is_one_line_a_problem_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:

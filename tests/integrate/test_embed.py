@@ -201,6 +201,9 @@ def test_a_corpus_without_videos_and_settings_without_effect_are_refused(tmp_pat
         embed(EmbedConfig(root=tmp_path, features_dir=tmp_path / "f", stream="points"))
     with pytest.raises(ValueError, match="points need no backbone"):
         EmbedConfig(root=tmp_path, features_dir=tmp_path, stream="points", backbone="timm::vit_tiny")
+    for place in ({"stream": "face", "backbone": "file::b.pt"}, {"stream": "points"}):
+        with pytest.raises(ValueError, match="download has no effect"):
+            EmbedConfig.model_validate({"root": tmp_path, "features_dir": tmp_path, "download": True, **place})
     with pytest.raises(ValueError, match="stream face needs a backbone"):
         EmbedConfig(root=tmp_path, features_dir=tmp_path, stream="face")
 

@@ -62,6 +62,7 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
         (["--no-use-mska", "--mska-translation-weight", "0"], "no loss is left"),
         (["--freeze-face-backbone", "false"], "freeze_face_backbone has no effect"),
         (["--face-backbone", "file::a", "--lr-backbone", "1e-5"], "lr_backbone has no effect"),
+        (["--face-backbone", "file::a", "--model-download"], "download has no effect: no backbone is a timm::"),
         (["--no-use-mska", "--no-use-pose"], "no stream is left"),
         (["--set", "model.d_model=66"], "d_model (66) is no even multiple"),
         (["--set", "decoder.num_heads=3"], "no multiple of decoder.num_heads (3)"),
@@ -92,3 +93,14 @@ def test_paths_and_rhythm_of_writing_are_no_part_of_the_experiment() -> None:
     assert same.identity({"face": "0a"}) == other.identity({"face": "0a"})
     assert same.identity({"face": "0a"}) != same.identity({"face": "0b"})
     assert same.identity({}) != parsed("--root", "a b", "--lr-mska", "1").identity({})
+
+
+def test_leave_to_fetch_weights_is_no_part_of_the_experiment() -> None:
+    words = ("--face-backbone", "timm::a")
+    asked, silent = parsed(*words, "--model-download"), parsed(*words)
+    assert asked.model.download and not silent.model.download
+    assert asked.identity({"face": "timm::a"}) == silent.identity({"face": "timm::a"})
+    assert "download" not in silent.identity({})["model"]  # runs of before go on
+    tree = silent.model_dump(mode="json")
+    del tree["model"]["download"]  # of a checkpoint of before
+    assert IntegrateConfig.model_validate(tree) == silent

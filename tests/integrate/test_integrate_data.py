@@ -22,7 +22,7 @@ from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
 from signstreams.integrate.images import ImageReader, fitting_px
-from signstreams.integrate.nodes import to_nodes
+from signstreams.integrate.nodes import gather_nodes, place_nodes
 from signstreams.streams import STREAMS, BoxState
 
 Build = Callable[..., IntegrateConfig]
@@ -47,7 +47,8 @@ def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config
     tracks = read_tracks(layout.tracks(sample.clip_id))
     frames = np.arange(len(tracks.times_s))[::3]
     assert sample.num_frames == len(frames)
-    expected = to_nodes(read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames], 320, 240)
+    points = read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames]
+    expected = place_nodes(gather_nodes(points), 320, 240)
     np.testing.assert_array_equal(sample.nodes, expected)
     for stream in STREAMS:
         there = tracks.streams[stream].state[frames] != BoxState.MISSING

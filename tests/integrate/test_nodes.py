@@ -22,11 +22,15 @@ from signstreams.integrate.nodes import (
     STREAM_INDICES,
     STREAM_NODES,
     gather_nodes,
+    place_nodes,
     stream_nodes_manifest,
-    to_nodes,
 )
 
 LEFT_SHOULDER, RIGHT_SHOULDER = (KEYPOINT_NAMES.index(f"pose.{side}_shoulder") for side in ("left", "right"))
+
+
+def to_nodes(points: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    return place_nodes(gather_nodes(points), width_px, height_px)
 
 
 def keypoints(num_frames: int = 6, seed: int = 0) -> np.ndarray:

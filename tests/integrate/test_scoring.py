@@ -132,6 +132,24 @@ def test_a_stream_the_model_was_trained_without_is_named(tiny_config: Build, tmp
         load_bundle(given(config, tmp_path, face_backbone="timm::vit_tiny_patch16_224"))
 
 
+def test_leave_to_fetch_weights_is_the_evaluations_own(
+    trained: IntegrateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signstreams.backbones.timm_weights.cached_file", lambda _: None)
+    content = checkpoint.load(trained.output_dir / "best.pt")
+    file = content["config"]["model"]["face_backbone"]
+    content["config"]["model"] |= {"face_backbone": "timm::test_vit.r160_in1k", "download": True}
+    shutil.copytree(trained.output_dir, tmp_path / "run")
+    torch.save(content, tmp_path / "run" / "best.pt")
+    path = tmp_path / "run" / "best.pt"
+    with pytest.raises(UserError, match=r"not in the local cache; add --model-download"):
+        load_bundle(given(trained, tmp_path, checkpoint=path))
+    bundle = load_bundle(given(trained, tmp_path, checkpoint=path, face_backbone=file))
+    assert not bundle.config.model.download
+    with pytest.raises(UserError, match=r"download has no effect: no backbone of .*best\.pt is a timm:: model"):
+        load_bundle(given(trained, tmp_path, checkpoint=path, face_backbone=file, download=True))
+
+
 def test_a_setting_that_no_version_knows_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
     content = checkpoint.load(trained.output_dir / "best.pt")
     content["config"]["model"]["fusion_kind"] = "sum"

@@ -16,12 +16,12 @@ from signstreams.errors import UserError
 from signstreams.formats.crops import CropReader, CropWriter, list_crops
 from signstreams.pretrain.crop_index import build_index, read_directory
 from signstreams.pretrain.data import ViewLoader, find_crops, load_whole, normalize
-from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.sampler import BatchPlan, CropGroups
 
 
 def test_workers_do_not_change_the_views(crops_dir: Path, make: Callable[..., Any]) -> None:
     crops = find_crops([crops_dir], max_crops=None, probe_crops=8).train
-    plan = BatchPlan(group_by_video([crop.video_id for crop in crops]), batch_size=8, world_size=1, seed=0)
+    plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=8, world_size=1, seed=0)
     world = World(0, 1, torch.device("cpu"))
     batches = []
     for workers in (0, 2):

@@ -17,7 +17,7 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.pretrain.color import gaussian_taps as numpy_taps
 from signstreams.pretrain.data import ViewLoader, find_crops, normalize
 from signstreams.pretrain.device_views import DeviceViews, gaussian_taps
-from signstreams.pretrain.sampler import BatchPlan, group_by_video
+from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.views import NUM_GLOBAL, ViewMaker
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_the_kernels_are_those_of_the_loader() -> None:
 @pytest.mark.parametrize("num_local", [0, 2])
 def test_the_loader_gives_finished_views(crops_dir: Path, make: Callable[..., Any], num_local: int) -> None:
     crops = find_crops([crops_dir], max_crops=None, probe_crops=8).train
-    plan = BatchPlan(group_by_video([crop.video_id for crop in crops]), batch_size=8, world_size=1, seed=0)
+    plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=8, world_size=1, seed=0)
     sizes = {"num_local": num_local} if num_local else {"num_local": 0, "local_px": 48}
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     made = []

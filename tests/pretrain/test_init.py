@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from signstreams.backbones import timm_weights
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.backbones.export import export_backbone
 from signstreams.backbones.resample import resize_patch_embed
@@ -21,7 +22,6 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
-from signstreams.pretrain import init as init_module
 from signstreams.pretrain.choices import choose
 from signstreams.pretrain.groups import rate_factor
 from signstreams.pretrain.init import first_weights, start_from
@@ -144,13 +144,13 @@ def test_timms_weights_come_from_the_cache_and_from_nowhere_else(
         model={"arch": arch, "patch_px": None, "depth": None},
         augmentation={"global_px": side_px, "num_local": 0, "local_px": 48},
     )
-    monkeypatch.setattr(init_module, "cached_file", lambda _: None)
+    monkeypatch.setattr(timm_weights, "cached_file", lambda _: None)
     with pytest.raises(UserError, match="not in the local cache; add --init-download"):
         first_weights(config, architecture(config))
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=0).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    monkeypatch.setattr(init_module, "cached_file", lambda _: tmp_path / "model.safetensors")
+    monkeypatch.setattr(timm_weights, "cached_file", lambda _: tmp_path / "model.safetensors")
     weights = first_weights(config, architecture(config))
     assert weights is not None
     ours = VisionTransformer(architecture(config)).eval()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from timm import create_model
 
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.export import export_backbone
@@ -97,6 +98,18 @@ def test_the_script_prints_the_table(corpus: KnnConfig, project: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     assert "random weights" in answer.stdout
     assert corpus.output.exists()
+
+
+def test_a_network_of_timm_is_fetched_only_with_leave(corpus: KnnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signstreams.backbones.timm_weights.cached_file", lambda _: None)
+    monkeypatch.setattr("timm.create_model", lambda name, pretrained, **_: create_model(name, num_classes=0))
+    tree = corpus.model_dump() | {"backbone": "timm::test_vit.r160_in1k"}
+    with pytest.raises(UserError, match="not in the local cache; add --model-download"):
+        evaluate_knn(KnnConfig.model_validate(tree))
+    report = evaluate_knn(KnnConfig.model_validate(tree | {"download": True}))
+    assert set(report["accuracy"]) == {"pretrained", "raw_pixels"}
+    with pytest.raises(ValueError, match="download has no effect"):
+        KnnConfig.model_validate(corpus.model_dump() | {"download": True})
 
 
 def test_what_is_missing_is_named(corpus: KnnConfig, tmp_path: Path) -> None:

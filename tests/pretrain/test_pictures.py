@@ -17,10 +17,12 @@ from torch import Tensor
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.pretrain import PretrainConfig
+from signstreams.config.show import ShowConfig
+from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.data import find_crops
 from signstreams.pretrain.looking import class_attention, nearest_crops, patch_colors
-from signstreams.pretrain.pictures import FAR_FRAMES, NAMES, _strangers
+from signstreams.pretrain.pictures import FAR_FRAMES, NAMES, _strangers, show_backbone
 from signstreams.pretrain.run import pretrain
 
 Make = Callable[..., PretrainConfig]
@@ -138,6 +140,13 @@ def test_a_run_draws_them_and_the_script_draws_the_same(make: Make, project: Pat
     assert [Path(line).name for line in done.stdout.split("\n") if line] == list(NAMES)
     ours, theirs = (cv2.imread(str(at / "patches_pca.png")) for at in (folder, tmp_path / "seen"))
     assert ours.shape == theirs.shape
+
+
+def test_a_network_of_timm_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("it was read"))
+    config = ShowConfig(backbone="timm::test_vit.r160_in1k", crops=tmp_path, output=tmp_path / "out")
+    with pytest.raises(UserError, match="is a network of timm, expected a file::"):
+        show_backbone(config)
 
 
 def test_the_script_names_what_it_cannot_show(project: Path, tmp_path: Path) -> None:

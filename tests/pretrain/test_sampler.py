@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from signstreams.pretrain.sampler import BatchPlan, CropGroups, group_by_video, pass_order, too_close
+from signstreams.pretrain.sampler import BatchPlan, CropGroups, pass_order, too_close
 
 
 def _groups(*counts: int, signers: list[int] | None = None) -> CropGroups:
@@ -101,7 +101,7 @@ def test_balance_gives_rare_signers_their_share() -> None:
 
 
 def test_two_ranks_see_the_batch_of_one() -> None:
-    groups = group_by_video(["b", "a", "b", "a", "c", "c", "a", "b"] * 4)
+    groups = CropGroups.of(np.array([1, 0, 1, 0, 2, 2, 0, 1] * 4), np.arange(32))
     joint = BatchPlan(groups, batch_size=8, world_size=1, seed=0)
     split = BatchPlan(groups, batch_size=4, world_size=2, seed=0)
     parts = zip(split.batches(0, 0, 9), split.batches(1, 0, 9), strict=True)

@@ -119,6 +119,20 @@ def test_the_library_imports_where_the_extras_are_absent(
     assert done.returncode == 0, done.stderr
 
 
+def test_a_kind_of_setting_has_one_name_and_one_meaning(project: Path) -> None:
+    folder = project / "src" / "signstreams" / "config"
+    trees = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in folder.glob("*.py")}
+    kinds = {
+        ast.unparse(n.targets[0]): ast.unparse(n.value) for n in trees.pop("kinds.py").body if isinstance(n, ast.Assign)
+    }
+    assert {"Prob", "Ratio", "Share", "Count"} <= set(kinds)
+    for name, tree in trees.items():
+        spelled_out = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
+        assert not spelled_out & set(kinds.values()), f"{name}: use the kind of config/kinds.py"
+        assigned = {ast.unparse(target) for n in tree.body if isinstance(n, ast.Assign) for target in n.targets}
+        assert not assigned & set(kinds), f"{name}: a kind of config/kinds.py is named alike"
+
+
 def scripts() -> list[str]:
     return sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
 

@@ -33,6 +33,15 @@ def test_a_wrong_type_is_one_line(snakemake: Snakemake, checkout: Path) -> None:
     assert line.startswith("error: pretrain.threads = 'many' (workflow config): ")
 
 
+def test_leave_to_fetch_a_network_is_refused_since_the_workflow_trains_its_own(
+    snakemake: Snakemake, checkout: Path
+) -> None:
+    (line,) = refused(
+        snakemake, checkout, "integrate:\n  set:\n    model.face_backbone: timm::a\n    model.download: true\n"
+    )
+    assert "download has no effect: no backbone is a timm:: model" in line
+
+
 def test_a_missing_or_empty_folder_of_videos_is_named(snakemake: Snakemake, checkout: Path) -> None:
     (line,) = refused(snakemake, checkout, "corpus:\n  root: data/mine\n  videos: absent\n")
     assert line.startswith("error: corpus.videos: there is no folder 'absent'")

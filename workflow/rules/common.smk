@@ -180,7 +180,7 @@ def integrate_config(section, work_dir):
     backbones = [
         (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in STREAMS
     ]
-    return build(IntegrateConfig, [section.config], backbones + setting_pairs(section.set))
+    return build(IntegrateConfig, [section.config], setting_pairs(section.set) + backbones)  # flags of the rule go last
 
 
 with exit_on_user_error():

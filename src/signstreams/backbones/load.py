@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from signstreams.backbones.archs import ARCHS, ViTArch, infer, mismatches
 from signstreams.backbones.spec import parse_spec
+from signstreams.backbones.timm_weights import load_timm
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
@@ -81,17 +82,20 @@ class Backbone(nn.Module):
         return ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
 
 
-def load_dinov2_backbone(spec: str) -> Backbone:
+def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     """Backbone of ``file::path[:architecture]`` or ``timm::name``, in evaluation mode, on the CPU.
 
     A position table of another size is resized to the architecture's, and the log says so.
 
+    Args:
+        download: Let ``timm::`` fetch weights that are not in the local cache.
+
     Raises:
-        UserError: File absent, not a checkpoint, or of another architecture than named.
+        UserError: File absent, not a checkpoint, or of another architecture than named; no such weights of timm here.
     """
     parsed = parse_spec(spec)
     if parsed.kind == "timm":
-        return _from_timm(parsed.location)
+        return _from_timm(parsed.location, download=download)
     path = Path(parsed.location)
     state, metadata, found = read_file(path)
     arch = _agreed(path, found, parsed.arch)
@@ -221,19 +225,8 @@ def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
     return expected
 
 
-def _from_timm(name: str) -> Backbone:
-    import timm
-
-    try:
-        model: Any = timm.create_model(name, pretrained=True, num_classes=0)  # with more than an nn.Module declares
-    except RuntimeError as error:
-        raise UserError(
-            f"backbone 'timm::{name}': {' '.join(str(error).split())[:200]}; see timm.list_models()"
-        ) from None
-    except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
-        raise UserError(
-            f"backbone 'timm::{name}': cannot be fetched ({type(error).__name__}); download it first"
-        ) from None
+def _from_timm(name: str, *, download: bool) -> Backbone:
+    model = load_timm(name, download=download)
     config = model.pretrained_cfg
     patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))[0]
     return Backbone(

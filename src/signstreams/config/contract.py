@@ -8,18 +8,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from signstreams.config.base import Flag, Section
-
-Ratio = Annotated[float, Field(ge=0, le=1)]
+from signstreams.config.kinds import NotNegative, Prob
 
 
 class CoverageConfig(Section):
     """Least share of a video's frames in which something is found; below it the video gets a warning."""
 
-    min_pose_ratio: Ratio = 0.9
+    min_pose_ratio: Prob = 0.9
     """Frames with body points."""
-    min_face_ratio: Ratio = 0.9
+    min_face_ratio: Prob = 0.9
     """Frames with a face crop."""
-    min_hand_ratio: Ratio = 0.3
+    min_hand_ratio: Prob = 0.3
     """Frames with a crop of the hand; hands rest, leave the frame and hide each other."""
 
 
@@ -39,11 +38,11 @@ class ContractConfig(Section):
     """Videos checked at once, each in a process of its own."""
     decode: Literal["all", "sample", "none"] = "all"
     """Crops that are decoded: all, 100 evenly spread ones of each archive, or none."""
-    max_failed_fraction: Ratio = 0.1
+    max_failed_fraction: Prob = 0.1
     """Share of the videos that may be quarantined."""
-    max_untimed_fraction: Ratio = 0.05
+    max_untimed_fraction: Prob = 0.05
     """Share of the rows of meta.csv whose times may be unknowable (their clips are left out)."""
-    max_unknown_gloss_fraction: Ratio = 0.1
+    max_unknown_gloss_fraction: Prob = 0.1
     """Share of the glosses of val and test that train may lack."""
     recheck: bool = False
     """Read and check every file again, also where contract/videos/ has a record of it."""
@@ -51,8 +50,8 @@ class ContractConfig(Section):
     """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
     required_streams: list[Literal["face", "hand_l", "hand_r"]] = ["face"]
     """Streams of which a corpus without any crop is an error; of the others it is a warning."""
-    clip_tolerance_s: Annotated[float, Field(ge=0)] = 0.25
+    clip_tolerance_s: NotNegative = 0.25
     """How far a clip may reach past the end of its video."""
-    fps_tolerance: Ratio = 0.01
+    fps_tolerance: Prob = 0.01
     """Relative difference allowed between the declared fps and the video's own."""
     coverage: CoverageConfig = CoverageConfig()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from signstreams.config.base import Section
+from signstreams.config.kinds import Share
 
 
 class SplitConfig(Section):
@@ -15,9 +16,9 @@ class SplitConfig(Section):
 
     seed: int = 0
     """Another seed gives another split."""
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    val_fraction: Share = 0.1
     """Share of the clips for validation; 0 for none."""
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test_fraction: Share = 0.1
     """Share of the clips for the test; 0 for none."""
     group_by: Literal["auto", "signer", "video"] = "auto"
     """What is kept together besides the clips of a video: auto takes signers unless there are too few to fill the

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Section
+from signstreams.config.kinds import Count
 
 
 class DemoConfig(Section):
@@ -19,7 +20,7 @@ class DemoConfig(Section):
     """How much: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed gives other sentences, motion, clothes and cameras."""
-    jobs: Annotated[int, Field(ge=1)] = 1
+    jobs: Count = 1
     """Processes that render side by side."""
     video: str | None = None
     """Render only this video and its ground truth."""

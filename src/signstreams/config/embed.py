@@ -22,6 +22,8 @@ class EmbedConfig(Section):
     """Crops of a stream; or points: times, pose and the nodes of MSKA, which need no backbone."""
     backbone: Annotated[str | None, Flag("--backbone")] = None
     """file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` fetch weights that are not in the local cache."""
     backbone_layers: Literal["last", "weighted"] = "last"
     """As model.backbone_layers of the training: weighted keeps the class token of every block."""
     crop_px: Count | None = None
@@ -34,10 +36,12 @@ class EmbedConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.stream == "points":
-            for name in ("backbone", "crop_px", "prune"):
+            for name in ("backbone", "download", "crop_px", "prune"):
                 if name in self.model_fields_set and getattr(self, name):
                     raise ValueError(f"{name} has no effect: points need no backbone; leave it out")
         elif self.backbone is None:
             example = f"file::work_dirs/dino_{self.stream}/backbone.pt"
             raise ValueError(f"stream {self.stream} needs a backbone; name it, such as {example}")
+        elif self.download and not self.backbone.startswith("timm::"):
+            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
         return self

@@ -25,6 +25,8 @@ class TrainedModelSection(Section):
     """As face_backbone."""
     hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
     """As face_backbone."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` backbones of the model fetch weights that are not in the local cache."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     decoding: DecodingConfig = DecodingConfig()

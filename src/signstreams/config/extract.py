@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from signstreams.config.base import Flag, Section
-
-Ratio = Annotated[float, Field(ge=0, le=1)]
-
+from signstreams.config.kinds import Prob
 
 FacePrivacy = Literal["none", "eyes-mouth", "blur"]
 
@@ -18,9 +16,9 @@ FacePrivacy = Literal["none", "eyes-mouth", "blur"]
 class HolisticConfig(Section):
     """MediaPipe Holistic, model complexity 1: the only one whose weights its wheel carries (0 and 2 download)."""
 
-    min_detection_confidence: Ratio = 0.5
+    min_detection_confidence: Prob = 0.5
     """Least score of a person detection."""
-    min_tracking_confidence: Ratio = 0.5
+    min_tracking_confidence: Prob = 0.5
     """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
     stride: Annotated[int, Field(ge=1, le=10)] = 1
     """Look at every k-th frame only and interpolate the points between: faster, less exact (docs/extraction.md)."""
@@ -35,7 +33,7 @@ class PrecomputedConfig(Section):
     """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
     units: Literal["auto", "fraction", "px"] = "auto"
     """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose has px."""
-    min_confidence: Ratio = 0.3
+    min_confidence: Prob = 0.3
     """Of 133 points, those below it count as missing: top-down models guess every point. MediaPipe's 543 count as
     missing where their file says so."""
 
@@ -54,7 +52,7 @@ class BoxConfig(Section):
     """Side of the face box over the extent of the face points, which end at chin and mid-forehead."""
     hand_scale: Annotated[float, Field(ge=1, le=4)] = 1.5
     """Side of a hand box over the extent of the 21 joints, which lie inside the skin."""
-    min_visibility: Ratio = 0.5
+    min_visibility: Prob = 0.5
     """Least visibility of the body points that stand in for a detector which found nothing."""
     max_gap_s: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Longest time between two known boxes over which the boxes between are interpolated."""
@@ -87,7 +85,7 @@ class ExtractConfig(Section):
     """Side of the square crops."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Quality of the crops' JPEG encoding."""
-    max_failed_fraction: Ratio = 0.1
+    max_failed_fraction: Prob = 0.1
     """Of several videos, the share that may be unreadable before the run counts as failed."""
     num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
     """Videos worked on at once, each in a process of its own; one keeps about 1.4 cores busy."""

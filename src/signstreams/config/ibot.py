@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from signstreams.config.base import Section
-from signstreams.config.kinds import Count, Positive, Range, Ratio
+from signstreams.config.kinds import Count, NotNegative, Positive, Prob, Range, Ratio
 
 
 class IbotConfig(Section):
     """Masked patches (iBOT, Zhou et al. 2022), beside all of ``dino``; needs algorithm = "ibot"."""
 
-    cls_weight: Annotated[float, Field(ge=0)] = 1.0
+    cls_weight: NotNegative = 1.0
     """Weight of the class token's loss."""
     patch_weight: Positive = 1.0
     """Weight of the patch loss."""
@@ -37,7 +37,7 @@ class IbotConfig(Section):
     """Softmax temperature of the teacher's patches at the start; None: the class token's."""
     teacher_temp: Positive | None = None
     """Softmax temperature of the teacher's patches after the warm-up; None: the class token's."""
-    teacher_temp_warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    teacher_temp_warmup_ratio: Prob | None = None
     """Share of the run over which the temperature of the patches moves; None: the class token's."""
 
     @model_validator(mode="after")

@@ -97,7 +97,7 @@ class IntegrateConfig(Section):
                 "distributed": True,
                 "experiment": True,
                 "tracking": True,
-                "model": set(BACKBONE_KEYS.values()),
+                "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
             },

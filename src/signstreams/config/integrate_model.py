@@ -22,6 +22,8 @@ class ModelConfig(Section):
     """Backbone of the crops of the signer's left hand. None: the stream is left out."""
     hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
     """Backbone of the crops of the signer's right hand. None: the stream is left out."""
+    download: bool = False
+    """Let `timm::` backbones fetch weights that are not in the local cache."""
     freeze_face_backbone: Annotated[bool, Flag("--freeze-face-backbone")] = True
     """Keep its weights: the crops are encoded once, at the start. false: train it inside the model."""
     freeze_hand_left_backbone: Annotated[bool, Flag("--freeze-hand-left-backbone")] = True
@@ -57,6 +59,8 @@ class ModelConfig(Section):
             raise ValueError(f"d_model ({self.d_model}) is no even multiple of num_heads ({self.num_heads})")
         if not self.backbones and not self.use_pose and not self.use_mska:
             raise ValueError("no stream is left: set a backbone, use_pose or use_mska")
+        if self.download and not any(spec.startswith("timm::") for spec in self.backbones.values()):
+            raise ValueError("download has no effect: no backbone is a timm:: model; leave it out")
         if self.trainable_blocks is not None and all(map(self.is_frozen, self.backbones)):
             raise ValueError(
                 "trainable_blocks has no effect: every backbone is frozen; set freeze_..._backbone to false"

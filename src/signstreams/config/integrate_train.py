@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from signstreams.config.base import Flag, Section
-from signstreams.config.kinds import Count, NotNegative, Positive, Share
+from signstreams.config.kinds import Count, NotNegative, Positive, Prob, Share
 
 
 class OptimConfig(Section):
@@ -24,7 +24,7 @@ class OptimConfig(Section):
     """Of the text decoder. None: lr."""
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
     """Of backbones that are trained. None: a tenth of lr."""
-    final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    final_lr_ratio: Prob = 0.01
     """Learning rate at the end, as a share of the peak."""
     warmup_ratio: Share = 0.05
     """Share of the run with linear warm-up."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
-from signstreams.config.base import Section
+from signstreams.config.base import Flag, Section
+from signstreams.config.kinds import Count, Positive
 
 
 class KnnConfig(Section):
     """Weighted k-NN on true handshape: a pretrained backbone, the same with random weights, raw pixels."""
 
     backbone: str
-    """file::PATH[:ARCHITECTURE] or a plain path."""
+    """file::PATH[:ARCHITECTURE], timm::NAME or a plain path."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` fetch weights that are not in the local cache."""
     crops: Path
     """Folder of one hand stream's crops."""
     ground_truth: Path
@@ -25,11 +28,17 @@ class KnnConfig(Section):
     """Folder of train.csv, val.csv and test.csv; None: index beside the ground truth."""
     stream: Literal["hand_l", "hand_r"] | None = None
     """Which hand; None: the name of the crops' folder."""
-    k: Annotated[int, Field(ge=1)] = 20
+    k: Count = 20
     """Neighbours."""
-    temperature: Annotated[float, Field(gt=0)] = 0.07
+    temperature: Positive = 0.07
     """Neighbours vote with exp(cosine / temperature)."""
     seed: int = 0
     """Of the random weights."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.download and not self.backbone.startswith("timm::"):
+            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
+        return self

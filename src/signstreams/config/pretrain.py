@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from signstreams.config.base import Flag, Section
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.ibot import IbotConfig
-from signstreams.config.kinds import Count, Positive, Prob, Range
+from signstreams.config.kinds import Count, NotNegative, Positive, Prob, Range, Ratio, Share
 from signstreams.config.pretrain_run import CheckpointingConfig, InitConfig, MonitorConfig, OptimConfig
 from signstreams.config.tracking import TrackingConfig
 from signstreams.errors import UserError
@@ -45,7 +45,7 @@ class DatasetConfig(Section):
         "filled",
     ]
     """Where a crop's box may come from: the stream's own detector, the body's pose, interpolation over a short gap."""
-    min_sharpness: Annotated[float, Field(ge=0)] = 0.0
+    min_sharpness: NotNegative = 0.0
     """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
     signer_balance: Prob = 0.0
     """0: every crop once a pass; 1: every signer of meta.csv (else every video) equally often; between: in between."""
@@ -91,11 +91,11 @@ class AugmentationConfig(Section):
     """Left-right flip. Refused for hand streams: it makes a left hand out of a right one."""
     jitter_prob: Prob = 0.8
     """Whether a view's colours are jittered at all."""
-    brightness: Annotated[float, Field(ge=0)] = 0.4
+    brightness: NotNegative = 0.4
     """Greatest relative change of brightness."""
-    contrast: Annotated[float, Field(ge=0)] = 0.4
+    contrast: NotNegative = 0.4
     """Greatest relative change of contrast."""
-    saturation: Annotated[float, Field(ge=0)] = 0.2
+    saturation: NotNegative = 0.2
     """Greatest relative change of saturation."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Greatest turn of hue, as a share of the full circle."""
@@ -167,13 +167,13 @@ class DinoConfig(Section):
     """Softmax temperature of the teacher at the start."""
     teacher_temp: Positive | None = None
     """Softmax temperature of the teacher after its warm-up."""
-    teacher_temp_warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
+    teacher_temp_warmup_ratio: Prob = 0.3
     """Share of the run over which the teacher's temperature moves."""
-    momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+    momentum: Ratio | None = None
     """Of the teacher's moving average at the start; a cosine takes it to 1."""
     center_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Of the centre's moving average."""
-    freeze_prototypes_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    freeze_prototypes_ratio: Share = 0.01
     """Share of the run in which the prototypes stay as they began (DINO: the first of 100 epochs)."""
     standardize_head: bool = True
     """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start); a head
@@ -185,7 +185,7 @@ class DinoConfig(Section):
 class KoleoConfig(Section):
     """KoLeo regulariser (Sablayrolles et al. 2019): pushes a batch's embeddings apart, per global view."""
 
-    weight: Annotated[float, Field(ge=0)] = 0.0
+    weight: NotNegative = 0.0
     """Weight in the loss; 0 leaves it out."""
     epsilon: Positive = 1e-4
     """Added to distances inside the logarithm, in float32."""

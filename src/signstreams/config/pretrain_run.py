@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag, Section
-from signstreams.config.kinds import Count, FileName, Positive, Prob, Ratio
+from signstreams.config.kinds import Count, FileName, NotNegative, Positive, Prob, Ratio, Share
 
 
 class InitConfig(Section):
@@ -41,17 +41,17 @@ class OptimConfig(Section):
     """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
     learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    final_learning_rate: NotNegative = 1e-6
     """Learning rate at the end of the cosine."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup_ratio: Share = 0.1
     """Share of the run with linear warm-up."""
     layer_decay: Annotated[Ratio | None, Flag("--layer-decay")] = None
     """Learning rate of each block as a share of the next one's. None: 0.9 with --init, 1 without."""
     patch_embed_factor: Ratio | None = None
     """Further factor of the patch embedding's learning rate. None: 0.2 with --init, 1 without."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.04
+    weight_decay: NotNegative = 0.04
     """At the start; norms, biases and tokens have none."""
-    final_weight_decay: Annotated[float, Field(ge=0)] = 0.4
+    final_weight_decay: NotNegative = 0.4
     """At the end of the cosine."""
     clip_grad_norm: Positive | None = 3.0
     """Greatest norm of all gradients together; None: no clipping."""
@@ -86,7 +86,7 @@ class CheckpointingConfig(Section):
     """Seconds after which a checkpoint is due, however few steps were done."""
     export: Literal["last", "best"] = "last"
     """Which checkpoint's teacher becomes backbone.pt."""
-    min_free_gb: Annotated[float, Field(ge=0)] | None = None
+    min_free_gb: NotNegative | None = None
     """Free disk (10^9 bytes) the run asks for before it starts. None: 5, or ten times its files where that is less."""
 
 

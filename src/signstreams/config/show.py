@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from signstreams.config.base import Section
+from signstreams.config.kinds import Count
 
 
 class ShowConfig(Section):
@@ -21,5 +19,5 @@ class ShowConfig(Section):
     """Folder to write into."""
     title: str | None = None
     """Above each picture; None: the name of the crops' folder."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from signstreams.config.base import Flag
 from signstreams.config.evaluate_slt import TrainedModelSection
-
-Seconds = Annotated[float, Field(ge=0)]
+from signstreams.config.kinds import NotNegative
 
 
 class TranslateConfig(TrainedModelSection):
@@ -18,9 +17,9 @@ class TranslateConfig(TrainedModelSection):
 
     videos: list[Path] = Field(min_length=1)
     """Videos, or folders of them: files, and folders of frames."""
-    start_s: Annotated[Seconds | None, Flag("--start")] = None
+    start_s: Annotated[NotNegative | None, Flag("--start")] = None
     """Translate only from this second on."""
-    end_s: Annotated[Seconds | None, Flag("--end")] = None
+    end_s: Annotated[NotNegative | None, Flag("--end")] = None
     """Translate only up to this second."""
     points: Path | None = None
     """Folder of points that another tool found, for a model whose corpus was extracted from such."""

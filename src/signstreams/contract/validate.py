@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -141,8 +140,7 @@ def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
 def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Path]) -> None:
     """Errors and warnings on stderr, one line each; on stdout one line of summary, and where to look."""
     print_problems(_cut(errors(validation.findings)))
-    for line in _cut([finding for finding in validation.findings if finding.severity == "warning"]):
-        print(f"warning: {line}", file=sys.stderr)
+    print_problems(_cut([finding for finding in validation.findings if finding.severity == "warning"]), kind="warning")
     summary = validation.report["summary"]
     print(
         f"contract: {validation.report['verdict']}: {summary['num_errors']:,} errors, {summary['num_warnings']:,} "

@@ -31,10 +31,6 @@ FINGER_RADII = np.array(
 """(4, 4): half the thickness at knuckle, middle joint, last joint and tip."""
 THUMB_RADII = np.array([0.085, 0.064, 0.058, 0.045])
 
-NUM_ANGLES = 20
-"""Per finger (thumb first) four numbers in rad. Finger: bend at the three joints, spread to the thumb side. Thumb:
-angle of its root away from the fingers, angle towards the palm, bend of its two further joints."""
-
 
 @dataclass(frozen=True)
 class HandPoints:
@@ -112,4 +108,6 @@ _ANGLES: dict[str, Floats] = {
     "claw": _shape((0.95, 0.55, 0.25, 0.5), *((0.35, 0.95, 0.6, s) for s in (0.3, 0.08, -0.16, -0.4))),
 }
 ANGLES = np.stack([_ANGLES[name] for name in HANDSHAPES])
-"""(S, 20): joint angles of every handshape."""
+"""(S, 20): joint angles of every handshape, per finger (thumb first) four numbers in rad. Finger: bend at the three
+joints, spread to the thumb side. Thumb: angle of its root away from the fingers, angle towards the palm, bend of its
+two further joints."""

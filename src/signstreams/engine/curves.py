@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from signstreams.engine.overlay import COLORS
 from signstreams.files import replacing
 
+# Okabe and Ito's colours, told apart by colour-blind people, less yellow, which white paper swallows.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 COLUMNS = 3
 FEW_POINTS = 20
 

@@ -21,6 +21,7 @@ from signstreams.config.pretrain import available_cores
 from signstreams.engine.gpu_lease import leased
 from signstreams.engine.interrupt import TRY_AGAIN_EXIT_CODE
 from signstreams.errors import INTERRUPTED_EXIT_CODE, USER_ERROR_EXIT_CODE, UserError
+from signstreams.ids import printable
 
 SHUTDOWN_S = 3600
 """torchrun would kill its processes 30 s after its own SIGTERM; whoever sent that decides how long they have."""
@@ -79,7 +80,9 @@ def _requeue() -> None:
     print(f"saved; Slurm job {job} goes back into the queue", file=sys.stderr, flush=True)
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode:
-        print(f"the job cannot be requeued ({done.stderr.strip()}); it ends to be tried again", file=sys.stderr)
+        print(
+            f"the job cannot be requeued ({printable(done.stderr.strip())}); it ends to be tried again", file=sys.stderr
+        )
         return
     time.sleep(REQUEUE_S)  # Slurm ends this process; leaving first would look like a failure of the job
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.config.extract import ExtractConfig
-from signstreams.errors import UserError
+from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
@@ -272,7 +271,7 @@ def _warn_of_repeats(outcome: Outcome, config: ExtractConfig) -> None:
 
 
 def _warn(text: str) -> None:
-    print("warning: " + text.replace("\r", "\\r").replace("\n", "\\n"), file=sys.stderr)
+    print_problems([text], kind="warning")
 
 
 def _videos_in(folder: Path) -> list[Path]:

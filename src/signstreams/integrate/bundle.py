@@ -100,6 +100,9 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
             raise UserError(f"{key}: {path} was trained without this stream; leave --{key.replace('_', '-')} out")
         if spec is not None:
             tree["model"][key] = spec
+    if given.download and not any(str(tree["model"].get(key)).startswith("timm::") for key in BACKBONE_KEYS.values()):
+        raise UserError(f"download has no effect: no backbone of {path} is a timm:: model; leave --model-download out")
+    tree["model"]["download"] = given.download  # what the training was allowed counts for the training alone
     try:
         return IntegrateConfig.model_validate(tree)
     except ValidationError as error:

@@ -69,7 +69,11 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
         {
             "root": config.root,
             "data": {"crop_px": config.crop_px},
-            "model": {BACKBONE_KEYS[config.stream]: config.backbone, "backbone_layers": config.backbone_layers},
+            "model": {
+                BACKBONE_KEYS[config.stream]: config.backbone,
+                "download": config.download,
+                "backbone_layers": config.backbone_layers,
+            },
         }
     )
     frozen = load_backbones(training).frozen[config.stream]

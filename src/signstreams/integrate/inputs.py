@@ -70,7 +70,7 @@ def load_backbones(config: IntegrateConfig, streams: Iterable[str] | None = None
         if streams is not None and stream not in streams:
             continue
         try:
-            net = load_dinov2_backbone(spec)
+            net = load_dinov2_backbone(spec, download=config.model.download)
             side_px = fitting_px(net, config.data.crop_px, stream)
             files = backbone_files({stream: spec})
             identity = sha256_file(files[stream]) if files else spec

@@ -61,11 +61,6 @@ UNITS = 3.0
 MIN_UNIT_PX = 1.0
 
 
-def to_nodes(keypoints: Floats, width_px: int, height_px: int) -> Floats:
-    """Keypoints of a clip (T, 543, 3) to nodes (T, 79, 3): `gather_nodes`, then `place_nodes`."""
-    return place_nodes(gather_nodes(keypoints), width_px, height_px)
-
-
 def gather_nodes(keypoints: Floats) -> Floats:
     """The 79 nodes among the points, where they are in the frame.
 

@@ -15,6 +15,7 @@ from signstreams.backbones.archs import ViTArch, infer, mismatches
 from signstreams.backbones.load import read_file, to_hub_layout
 from signstreams.backbones.resample import resize_patch_embed
 from signstreams.backbones.spec import parse_spec
+from signstreams.backbones.timm_weights import load_timm
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import UserError
@@ -140,49 +141,13 @@ def _check_statistics(name: str, metadata: dict[str, Any], config: PretrainConfi
 
 
 def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
-    import timm
-
-    try:
-        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:
-        config = None
-    if config is None or not config.has_weights:
-        raise UserError(f"init.weights 'timm::{name}': timm has no such model with weights; see timm.list_pretrained()")
-    local = cached_file(config)
-    if local is None and not download:
-        raise UserError(
-            f"init.weights 'timm::{name}': is not in the local cache; add --init-download to fetch it, or give a file::"
-        )
-    try:
-        overlay = {} if local is None else {"file": str(local)}
-        model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"init.weights 'timm::{name}': cannot be loaded ({type(error).__name__}: {reason}); give a file::"
-        ) from None
+    model = load_timm(name, download=download, setting="init.weights", flag="--init-download")
     state = to_hub_layout(model.state_dict())
     try:
         found = infer({key: tuple(value.shape) for key, value in state.items()})
     except ValueError as error:
         raise UserError(f"init.weights 'timm::{name}': {error}; give a plain vision transformer") from None
-    return state, {"mean": config.mean, "std": config.std}, found
-
-
-def cached_file(config: Any) -> Path | None:
-    """Weights of a timm model that lie in the cache of the hub client or of torch.hub; asks no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if config.hf_hub_id:
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str):
-                return Path(found)
-    if config.url and config.url.endswith((".pth", ".pt")):
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
-        if path.is_file():
-            return path
-    return None
+    return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found
 
 
 def start_from(weights: FirstWeights, backbones: list[VisionTransformer]) -> None:

@@ -62,7 +62,7 @@ def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
     if stream not in HAND_STREAMS:
         raise UserError(f"{config.crops}: the folder's name is no hand stream; add --stream hand_l or hand_r")
     spec = config.backbone if "::" in config.backbone else f"file::{config.backbone}"
-    backbone = load_dinov2_backbone(spec)
+    backbone = load_dinov2_backbone(spec, download=config.download)
     data = read_labels(config, stream)
     images = load_whole(data.crops, backbone.image_px)  # (N, side, side, 3) uint8
     features = {"pretrained": embed(backbone, images, backbone.normalize)}

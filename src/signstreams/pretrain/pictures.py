@@ -14,6 +14,7 @@ from torch import Tensor
 
 from signstreams.array_types import Floats, Pixels
 from signstreams.backbones.load import load_dinov2_backbone
+from signstreams.backbones.spec import parse_spec
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.show import ShowConfig
 from signstreams.errors import UserError
@@ -46,11 +47,12 @@ def show_backbone(config: ShowConfig) -> dict[str, Path]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     spec = config.backbone if "::" in config.backbone else f"file::{config.backbone}"
-    backbone = load_dinov2_backbone(spec)
-    if not isinstance(backbone.model, VisionTransformer):
+    if parse_spec(spec).kind == "timm":
         raise UserError(
             f"{spec}: is a network of timm, expected a file:: backbone; attention is read from our own code"
         )
+    backbone = load_dinov2_backbone(spec)
+    assert isinstance(backbone.model, VisionTransformer)
     crops = find_crops([config.crops], probe_crops=NUM_SHOWN)
     config.output.mkdir(parents=True, exist_ok=True)
     return draw_pictures(

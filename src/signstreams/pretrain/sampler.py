@@ -7,7 +7,7 @@ least gap, one of them changes places with a crop of another batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,12 +57,6 @@ class CropGroups:
     @property
     def num_videos(self) -> int:
         return len(self.counts)
-
-
-def group_by_video(video_ids: Sequence[str]) -> CropGroups:
-    """Groups of crops that stand in order of time within their video."""
-    _, video = np.unique(np.asarray(video_ids, dtype=object).astype(str), return_inverse=True)
-    return CropGroups.of(video, np.arange(len(video)))
 
 
 def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> Ints:

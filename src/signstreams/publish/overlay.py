@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from signstreams.engine.curves import COLORS
 from signstreams.errors import UserError
 from signstreams.files import replacing
 
-# Okabe and Ito's colours, told apart by colour-blind people, less yellow, which white paper swallows.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v")
 MANY_POINTS = 25
@@ -23,7 +22,7 @@ MAX_LABEL = 70
 
 
 @dataclass(frozen=True)
-class Panel:
+class MetricPanel:
     """One metric of all runs that have it.
 
     Attributes:
@@ -37,7 +36,7 @@ class Panel:
     lines: dict[int, tuple[list[float], list[float]]]
 
 
-def plot_overlay(panels: Sequence[Panel], labels: Sequence[str], path: Path, *, xlabel: str) -> None:
+def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Path, *, xlabel: str) -> None:
     """Draw the panels under one legend; a run looks the same in each.
 
     Args:

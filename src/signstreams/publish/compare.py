@@ -10,9 +10,10 @@ from typing import Any
 
 from signstreams.config.compare import CompareConfig
 from signstreams.config.load import suggest
-from signstreams.engine.overlay import Panel, plot_overlay
-from signstreams.engine.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 from signstreams.errors import UserError
+from signstreams.ids import printable
+from signstreams.publish.overlay import MetricPanel, plot_overlay
+from signstreams.publish.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 
 SHOWN = {
     "pretraining": (
@@ -43,6 +44,8 @@ HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*inform
 NOT_COMPARED = (
     "output_dir",
     "export_backbone",
+    "init.download",
+    "model.download",
     "experiment.name",
     "experiment.tags",
     "tracking.tensorboard",
@@ -70,7 +73,7 @@ def compare(config: CompareConfig) -> list[str]:
     panels, xlabel = _panels(runs, metrics, axes, config.against)
     plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
     tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
-    return [line for table in tables for line in (*table, "")] + [str(config.output)]
+    return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
 
 
 def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:
@@ -120,7 +123,9 @@ def _nearest(pattern: str, known: list[str]) -> str:
     return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
 
 
-def _panels(runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str) -> tuple[list[Panel], str]:
+def _panels(
+    runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str
+) -> tuple[list[MetricPanel], str]:
     """What is drawn, and the name of the horizontal axis."""
     lines = {}
     for metric in metrics:
@@ -136,7 +141,7 @@ def _panels(runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], a
     panels = []
     for metric in metrics:
         of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
-        panels.append(Panel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
+        panels.append(MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
     return panels, xlabel
 
 

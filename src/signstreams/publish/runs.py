@@ -16,6 +16,7 @@ from signstreams.engine.experiment import FINGERPRINT, PREVIOUS, STATE
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import read_json
+from signstreams.ids import printable
 
 HISTORY = "metrics.jsonl"
 MAX_FOLDERS_NAMED = 4
@@ -86,8 +87,8 @@ def read_run(path: Path) -> Run:
     return Run(
         path=place,
         history=history,
-        name=_one_line(experiment.get("name") or _place_name(place)),
-        tags=tuple(_one_line(tag) for tag in experiment.get("tags") or ()),
+        name=printable(str(experiment.get("name") or _place_name(place))),
+        tags=tuple(printable(str(tag)) for tag in experiment.get("tags") or ()),
         settings=_settings(config, params, fingerprint),
         curves=curves,
     )
@@ -201,7 +202,7 @@ def _place_marks(group: list[Run]) -> list[str]:
     ends = [place[-length:] for place in places]
     while min(map(len, ends)) > 1 and len({end[-1] for end in ends}) == 1:
         ends = [end[:-1] for end in ends]
-    return [_one_line("/".join(end)) for end in ends]
+    return [printable("/".join(end)) for end in ends]
 
 
 def _place_name(place: Path) -> str:
@@ -224,8 +225,3 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _section(tree: dict[str, Any], key: str) -> dict[str, Any]:
     value = tree.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _one_line(text: Any) -> str:
-    """A name of any kind, fit for a line of a table."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))

@@ -17,11 +17,12 @@ from matplotlib.image import imread
 from signstreams.config.compare import CompareConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.load import leaves
-from signstreams.engine.compare import compare
+from signstreams.engine.curves import COLORS
 from signstreams.engine.metrics import MetricsLog
-from signstreams.engine.overlay import COLORS, Panel, plot_overlay
-from signstreams.engine.runs import axis_of, labelled, read_curves, read_run
 from signstreams.errors import UserError
+from signstreams.publish.compare import compare
+from signstreams.publish.overlay import MetricPanel, plot_overlay
+from signstreams.publish.runs import axis_of, labelled, read_curves, read_run
 
 Records = list[tuple[int, dict[str, Any]]]
 MakeRun = Callable[..., Path]
@@ -262,9 +263,9 @@ def test_a_run_has_one_colour_in_the_panels_that_it_is_in(tmp_path: Path) -> Non
     path = tmp_path / "out.png"
     line = ([0.0, 1.0], [1.0, 2.0])
     labels = [f"run {number}" for number in range(9)]
-    plot_overlay([Panel("a", "lower", dict.fromkeys(range(9), line))], labels, path, xlabel="step")
+    plot_overlay([MetricPanel("a", "lower", dict.fromkeys(range(9), line))], labels, path, xlabel="step")
     assert _colors_in(_picture(path)) == set(COLORS)
-    plot_overlay([Panel("a", "", {0: line}), Panel("b", "", {1: line})], labels[:2], path, xlabel="step")
+    plot_overlay([MetricPanel("a", "", {0: line}), MetricPanel("b", "", {1: line})], labels[:2], path, xlabel="step")
     panels = _picture(path)[40:]  # below the legend
     middle = panels.shape[1] // 2
     assert _colors_in(panels[:, :middle]) - {"#000000"} == {COLORS[0]}  # letters are black
@@ -276,7 +277,7 @@ def test_the_legend_gets_the_room_that_it_needs_and_names_are_drawn_as_they_are(
     heights = []
     for labels in (["_a", "$b", "年"], [f"{number} " + "long " * 30 for number in range(30)]):
         lines = {number: ([1.0], [float(number)]) for number in range(len(labels))}
-        plot_overlay([Panel("$loss_{", "", lines)], labels, path, xlabel="step")
+        plot_overlay([MetricPanel("$loss_{", "", lines)], labels, path, xlabel="step")
         image = _picture(path)
         heights.append(image.shape[0])
         assert (image[:3] == 1).all() and (image[:, -3:] == 1).all()  # nothing is cut off
@@ -290,7 +291,7 @@ def test_the_script_writes_the_picture_and_prints_the_tables(make_run: MakeRun, 
     done = subprocess.run([*script, "one", "two", "--against", "time"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[1].startswith("?[2J_$ñ (one)")
+    assert done.stdout.splitlines()[1].startswith(r"\x1b[2J_$ñ (one)")
     assert done.stdout.splitlines()[-1] == "compare.png"
     assert _picture(tmp_path / "compare.png").std() > 0.02
     (tmp_path / "file").touch()
