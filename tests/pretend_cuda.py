@@ -1,16 +1,22 @@
 """A GPU that is not there: tensors of the CPU that say they are on ``cuda``, and are held to its rules.
 
-Inside `pretend_cuda`, code that asks for ``cuda`` runs whole, with true values, and what a real device would refuse is an
-error here too: an operation over tensors of both places, a CPU's generator, ``numpy()``. `PretendCuda.waits` counts
-where the CPU would wait for the device: ``item``, ``tolist``, ``cpu``, ``nonzero``, a mask as an index. So the choice of
-device, the branches for CUDA and the rhythm of the hot path are tested on any machine; kernels, memory, streams and speed
-are not.
+Inside `pretend_cuda`, code that asks for ``cuda`` runs whole, with true values, and what a real device would refuse is
+an error here too: an operation over tensors of both places, a CPU's generator, ``numpy()``. `PretendCuda.waits` counts
+where the CPU would wait for the device: ``item``, ``tolist``, ``cpu``, ``nonzero``, a mask as an index, a copy from
+memory that is not page-locked. So the choice of device, the branches for CUDA and the rhythm of the hot path are tested
+on any machine; kernels, memory, streams and speed are not.
+
+As a program it runs a script on pretended GPUs, one a process: ``torchrun ... tests/pretend_cuda.py SCRIPT ...``.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
+import os
+import runpy
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +25,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.utils.checkpoint
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -26,12 +33,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 from torch.utils._pytree import tree_flatten, tree_map
 
-CUDA = torch.device("cuda", 0)
+CUDA = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 SOURCE = str(Path(__file__).parents[1] / "src")
 
 # What brings values from the device to the CPU, or asks the device for the size of a result.
 READS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu", "nonzero", "argwhere", "unique"}
-READS |= {"masked_select", "bincount", "equal", "allclose", "isin"}
+READS |= {"masked_select", "bincount", "equal", "allclose", "isin", "new_tensor"}
 # Take tensors of both places by their nature.
 MIXES = {"copy_", "to", "tensor", "backward", "grad", "__set__", "_has_compatible_shallow_copy_type"}
 
@@ -65,13 +72,23 @@ class PretendCuda(TorchFunctionMode):
         if name == "__get__":
             return self._attribute(func, args, kwargs)
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-        goal = _goal(name, args, kwargs)
+        goal = self._goal(name, args, kwargs)
         self._check(name, args, kwargs, tensors, goal)
         self._count(name, args, kwargs, tensors, goal)
         result = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
         if goal is None and name != "cpu" and any(map(self.is_there, tensors)):
             goal = CUDA
         return tree_map(lambda value: self._placed(value, goal, tensors), result)
+
+    def _goal(self, name: str, args: Any, kwargs: Any) -> torch.device | None:
+        """The device that a call moves to, or makes its result on."""
+        named = kwargs.get("device")
+        if name == "to" and args[1:] and isinstance(args[1], Tensor):
+            return CUDA if self.is_there(args[1]) else torch.device("cpu")
+        if name in ("to", "cuda"):
+            named = next((value for value in args[1:] if isinstance(value, torch.device | str)), named)
+            named = CUDA if name == "cuda" else named
+        return None if named is None else torch.device(named)
 
     def _placed(self, value: Any, goal: torch.device | None, inputs: list[Tensor]) -> Any:
         """A result where it belongs; what torch did not copy, since it knows one place only, is copied."""
@@ -96,6 +113,12 @@ class PretendCuda(TorchFunctionMode):
         if self.is_there(tensor):
             raise RuntimeError("cannot pin 'torch.cuda.FloatTensor': only dense CPU tensors can be pinned")
         return tensor
+
+    def collective(self, run: Callable[..., Any], tensor: Tensor, **options: Any) -> Any:
+        """As nccl, which knows no tensor of the CPU."""
+        if not self.is_there(tensor) and not self._in_backward:
+            raise RuntimeError("No backend type associated with device type cpu")
+        return run(tensor, **options)
 
     def run_backward(self, engine: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """With eyes open: activations may be computed again on the way."""
@@ -132,18 +155,26 @@ class PretendCuda(TorchFunctionMode):
                     raise RuntimeError(f"{name}: the value is on another device than the tensor")
             is_mixed = any(index) and not base  # a tensor of the device may be indexed by one of the CPU
         else:
-            is_mixed = len({mark for mark, tensor in zip(there, tensors, strict=True) if mark or tensor.ndim}) > 1
+            # a single number of the CPU may meet any tensor, but not be joined to it
+            counts = (
+                mark or tensor.ndim or name in ("stack", "cat") for mark, tensor in zip(there, tensors, strict=True)
+            )
+            is_mixed = len(set(itertools.compress(there, counts))) > 1
         if is_mixed:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, found cuda:0 and cpu")
 
     def _count(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], goal: torch.device | None) -> None:
-        if goal is not None and goal.type == "cuda" and not any(map(self.is_there, tensors)):
-            if name in ("tensor", "as_tensor", "new_tensor") or (name == "to" and not kwargs.get("non_blocking")):
-                self.waits[f"{_place()} {name}"] += 1  # a copy from memory that is not page-locked
-        if not any(map(self.is_there, tensors)):
-            return
+        if any(map(self.is_there, tensors)):
+            waits = self._reads(name, args, tensors, goal)
+        else:  # a copy there; where it does not say non_blocking, torch waits for its end
+            waits = name in ("tensor", "as_tensor") or (name == "to" and not kwargs.get("non_blocking"))
+            waits &= goal is not None and goal.type == "cuda"
+        if waits:
+            self.waits[f"{_place()} {name}"] += 1
+
+    def _reads(self, name: str, args: Any, tensors: list[Tensor], goal: torch.device | None) -> bool:
+        """Whether an operation on tensors of the device needs their values, or copies some there."""
         waits = name in READS or (name == "to" and goal is not None and goal.type == "cpu")
-        waits |= name == "new_tensor"
         waits |= name == "copy_" and not self.is_there(tensors[0])
         waits |= name == "where" and len(tensors) == 1
         waits |= name == "repeat_interleave" and len(tensors) > 1
@@ -153,19 +184,19 @@ class PretendCuda(TorchFunctionMode):
             waits |= any(
                 isinstance(key, Tensor) and (key.dtype == torch.bool or not self.is_there(key)) for key in keys
             )
-        if waits:
-            self.waits[f"{_place()} {name}"] += 1
+        return waits
 
 
 @contextlib.contextmanager
 def pretend_cuda() -> Iterator[PretendCuda]:
-    """One GPU, as far as torch's own answers and tensors go."""
+    """A GPU for each process of this machine, as far as torch's own answers and tensors go; gloo in place of nccl."""
     patch = pytest.MonkeyPatch()
     autocast, group = torch.autocast, _foreach_utils._group_tensors_by_device_and_dtype
+    join = dist.init_process_group
     answers: dict[str, Any] = {
         "is_available": True,
-        "device_count": 1,
-        "current_device": 0,
+        "device_count": int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        "current_device": CUDA.index,
         "set_device": None,
         "synchronize": None,
         "reset_peak_memory_stats": None,
@@ -194,6 +225,9 @@ def pretend_cuda() -> Iterator[PretendCuda]:
         "default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}
     }  # some asked inside torch
     patch.setattr(torch.utils.checkpoint, "_allowed_determinism_checks_to_fns", shape_and_type)
+    patch.setattr(dist, "init_process_group", lambda backend, **options: join({"nccl": "gloo"}[backend], **options))
+    for name in ("all_reduce", "broadcast"):
+        patch.setattr(dist, name, partial(mode.collective, getattr(dist, name)))
     for place in (_foreach_utils, torch.optim.Optimizer, torch.nn.utils.clip_grad):
         patch.setattr(place, "_group_tensors_by_device_and_dtype", grouped, raising=False)
     try:
@@ -202,15 +236,6 @@ def pretend_cuda() -> Iterator[PretendCuda]:
     finally:
         patch.undo()
         torch.set_float32_matmul_precision(precision)
-
-
-def _goal(name: str, args: Any, kwargs: Any) -> torch.device | None:
-    """The device that a call moves to, or makes its result on."""
-    named = kwargs.get("device")
-    if name in ("to", "cuda"):
-        named = next((value for value in args[1:] if isinstance(value, torch.device | str)), named)
-        named = CUDA if name == "cuda" else named
-    return None if named is None else torch.device(named)
 
 
 def _on_cpu(value: Any) -> Any:
@@ -225,3 +250,9 @@ def _place() -> str:
         if frame.filename.startswith(SOURCE):
             return f"{Path(frame.filename).name}:{frame.name}"
     return "elsewhere"
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    with pretend_cuda():
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -105,7 +105,7 @@ def _translate(
         text = bundle.tokenizer.decode(bundle.model.translate(encoded, given.decoding)[0])
         glosses = None
         if bundle.vocabulary is not None and bundle.head is not None:
-            (ids,) = ctc_greedy(encoded.gloss_logits[bundle.head], encoded.num_steps)
+            (ids,) = ctc_greedy(encoded.gloss_logits[bundle.head], batch.num_steps)
             glosses = bundle.vocabulary.decode(ids)
     forget(layout, video_id)
     return Translation(str(path), text, glosses, sample.num_frames, round(metadata.duration_s, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -66,3 +68,29 @@ def test_a_run_on_cuda_is_the_run_on_the_cpu(
     # transformers looks whether a mask may be left out; the rest comes once a run, a video or an evaluation
     rest = ("decoder.py", "embed.py", "run.py", "evaluate.py:evaluate", "evaluate.py:ctc_greedy", "checkpoint.py")
     assert [place for place in trained if not place.startswith(rest)] == []
+
+
+def test_two_gpus_give_what_one_gives_with_the_joint_batch(
+    tiny_config: Build, tmp_path: Path, project: Path, pretend_cuda: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    calm = {
+        "device": "cuda",
+        "model": {"dropout": 0.0, "freeze_face_backbone": False},
+        "mska": {"dropout": 0.0},
+        "decoder": {"dropout": 0.0, "max_tokens": 12},
+        "augmentation": {"scale": 0, "rotate_deg": 0, "translate": 0, "time_scale": [1, 1]},
+    }
+    one = tiny_config(output_dir=tmp_path / "one", data={"batch_size": 4}, **calm)
+    two = tiny_config(output_dir=tmp_path / "two", data={"batch_size": 2}, distributed=True, **calm)
+    with pretend_cuda():
+        run(one)
+    settings = tmp_path / "two.json"
+    settings.write_text(two.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(project / "tests" / "pretend_cuda.py"), str(project / "scripts" / "train_slt_multistream_v9.py")]
+    done = subprocess.run([*command, "--config", str(settings)], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = (read_metrics(config.output_dir / "metrics.jsonl")[-1] for config in (two, one))
+    losses = [key for key in theirs if "loss" in key]
+    assert "val/loss_ctc" in losses
+    assert {key: ours[key] for key in losses} == pytest.approx({key: theirs[key] for key in losses}, rel=1e-3)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +43,7 @@ def on_cuda(make: Make, name: str, **changes: Any) -> PretrainConfig:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_on_cuda_is_the_run_on_the_cpu(make: Make, name: str, tmp_path: Any, pretend_cuda: Pretend) -> None:
+def test_a_run_on_cuda_is_the_run_on_the_cpu(make: Make, name: str, tmp_path: Path, pretend_cuda: Pretend) -> None:
     on_cpu, there = make(**RECIPES[name]), on_cuda(make, name, output_dir=str(tmp_path / "cuda"))
     pretrain(on_cpu, "hand_r")
     with pretend_cuda():
@@ -64,6 +67,29 @@ def test_a_run_on_cuda_goes_on_where_it_stopped(make: Make, pretend_cuda: Preten
         before = (config.output_dir / "backbone.pt").read_bytes()
         pretrain(longer, "hand_r")
     assert (config.output_dir / "backbone.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["small", "ibot"])
+def test_two_gpus_equal_one_with_the_joint_batch(
+    make: Make, name: str, tmp_path: Path, project: Path, pretend_cuda: Pretend
+) -> None:
+    # parts of a joint batch hold other crops, and KoLeo looks for neighbours inside its part
+    apart = {"optim": {"compile": False, "checkpoint_activations": True}, "koleo": {"weight": 0.0}, "epochs": 1}
+    one = on_cuda(make, name, output_dir=str(tmp_path / "one"), **apart)
+    two = on_cuda(make, name, output_dir=str(tmp_path / "two"), distributed=True, dataset={"batch_size": 4}, **apart)
+    with pretend_cuda():
+        pretrain(one, "hand_r")
+    settings = tmp_path / "two.json"
+    settings.write_text(two.model_dump_json(exclude_defaults=True))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(project / "tests" / "pretend_cuda.py"), str(project / "scripts" / "pretrain_dino_hands.py")]
+    done = subprocess.run([*command, "--config", str(settings)], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = (read_metrics(config.output_dir / "metrics.jsonl") for config in (two, one))
+    assert len(ours) == len(theirs) > 1
+    for record, other in zip(ours, theirs, strict=True):
+        for key in ("train/loss", "train/grad_norm", "teacher/entropy_batch"):
+            assert record[key] == pytest.approx(other[key], rel=1e-3), key
 
 
 @pytest.mark.parametrize("name", RECIPES)

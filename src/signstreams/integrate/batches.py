@@ -36,7 +36,7 @@ class Sample:
         split: train, val or test.
         text: As in meta.csv, untouched.
         gloss: Its glosses; None without annotation.
-        nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.to_nodes`.
+        nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.place_nodes`.
         pose: (T, P) float32, zeros where missing.
         present: Stream (crops, pose) to (T,) bool.
         crops: Stream with a trained backbone to the crop of each frame, None where missing.

@@ -217,7 +217,8 @@ class Trainer:
         distributed.sum_gradients(self.parameters)
         norm = self._clip()
         # the one wait for the device in a step
-        loss, grad_norm, *totals = torch.stack([value, norm, *(total for _, total, _ in seen)]).tolist()
+        numbers: list[float] = torch.stack([value, norm, *(total for _, total, _ in seen)]).tolist()
+        loss, grad_norm, *totals = numbers
         if math.isfinite(loss):
             if math.isfinite(grad_norm):
                 self.optimizer.step()
@@ -243,7 +244,8 @@ class Trainer:
             parts.setdefault(group["name"], []).extend(group["params"])
         bound = math.inf if limit is None else limit
         norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
-        return torch.stack(norms).square().sum().sqrt()
+        # that of a part without gradient (no crop of its stream in the batch) is on the CPU
+        return torch.stack([norm.to(self.world.device) for norm in norms]).square().sum().sqrt()
 
     def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> tuple[Tensor, Losses]:
         """Gradients of one part, added to those that are there; its share of the joint loss, and the terms of it."""
