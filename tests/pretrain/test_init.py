@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.backbones.export import export_backbone
-from signstreams.backbones.resample import resize_patch_embed
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
@@ -76,7 +74,7 @@ def test_equal_shapes_give_equal_features_in_student_and_teacher(
 
 
 def test_another_image_size_and_another_patch_are_resampled(make: Make, tmp_path: Path) -> None:
-    spec, model = _exported(tmp_path / "b.pt", image_px=16, patch_px=4)
+    spec, _ = _exported(tmp_path / "b.pt", image_px=16, patch_px=4)
     config = make(init={"weights": spec})
     weights = first_weights(config, architecture(config))
     assert weights is not None
@@ -84,13 +82,6 @@ def test_another_image_size_and_another_patch_are_resampled(make: Make, tmp_path
     assert "position table from 4x4 to 2x2" in weights.report
     assert weights.state["patch_embed.proj.weight"].shape == (192, 3, 8, 8)
     assert weights.state["pos_embed"].shape == (1, 5, 192)
-    # an enlarged picture means under the large patch what the picture meant under the small one
-    images = torch.rand(3, 3, 4, 4)
-    large = F.interpolate(images, size=(8, 8), mode="bicubic", antialias=True)
-    kernel, bias = model.patch_embed.proj.weight, model.patch_embed.proj.bias
-    torch.testing.assert_close(
-        F.conv2d(large, resize_patch_embed(kernel, 8), bias), F.conv2d(images, kernel, bias), rtol=0, atol=1e-5
-    )
 
 
 @pytest.mark.parametrize(
