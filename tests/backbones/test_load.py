@@ -130,6 +130,7 @@ def test_a_model_of_timm_brings_what_its_user_must_know(monkeypatch: pytest.Monk
     backbone = load_dinov2_backbone("timm::vit_tiny_patch16_224")
     assert (backbone.embed_dim, backbone.patch_size, backbone.image_px) == (192, 16, 224)
     assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert not any(module.training for module in backbone.modules())
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         tokens = backbone(images)
