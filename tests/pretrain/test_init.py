@@ -21,7 +21,6 @@ from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.pretrain import init as init_module
 from signstreams.pretrain.choices import choose
-from signstreams.pretrain.groups import rate_factor
 from signstreams.pretrain.init import first_weights, start_from
 from signstreams.pretrain.run import architecture, pretrain
 from signstreams.pretrain.trainer import Trainer
@@ -198,24 +197,6 @@ def test_the_backbone_warms_up_after_the_head(make: Make, tmp_path: Path) -> Non
     trainer = _trainer(config, architecture(config))
     shares = [trainer.scheduled(step)["lr_backbone"] / trainer.scheduled(step)["lr"] for step in range(8)]
     assert shares == pytest.approx([0, 0, 0, 0, 0.5, 1, 1, 1])
-
-
-def test_choices_know_whether_there_are_weights(make: Make) -> None:
-    scratch, trained = (
-        choose(make(**changes), num_crops=800_000, global_batch=8) for changes in ({}, {"init": {"weights": "timm::x"}})
-    )
-    assert (scratch.head_only_steps, scratch.layer_decay, scratch.patch_embed_factor) == (0, 1.0, 1.0)
-    assert (trained.head_only_steps, trained.layer_decay, trained.patch_embed_factor) == (2000, 0.9, 0.2)
-    short = choose(make(init={"weights": "timm::x"}), num_crops=80, global_batch=8)
-    assert short.head_only_steps == 1
-
-
-def test_rates_are_those_of_dinov2() -> None:
-    """Twelve blocks, decay .9: embeddings .254, patch embedding .051, heads 1 (ssl_pretraining.md)."""
-    known = {"depth": 12, "layer_decay": 0.9, "patch_embed_factor": 0.2}
-    assert rate_factor("backbone.pos_embed", **known) == pytest.approx(0.254, abs=1e-3)
-    assert rate_factor("backbone.patch_embed.proj.weight", **known) == pytest.approx(0.051, abs=1e-3)
-    assert rate_factor("head.mlp.0.weight", **known) == rate_factor("backbone.norm.weight", **known) == 1.0
 
 
 def test_other_weights_are_another_experiment(make: Make, tmp_path: Path) -> None:
