@@ -14,7 +14,7 @@ import torch
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import UserError
-from signstreams.formats.arrays import StreamTrack, Tracks, read_keypoints, read_tracks, write_tracks
+from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
@@ -22,8 +22,7 @@ from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
 from signstreams.integrate.images import ImageReader, fitting_px
-from signstreams.integrate.nodes import to_nodes
-from signstreams.streams import STREAMS, BoxState
+from signstreams.streams import BoxState
 
 Build = Callable[..., IntegrateConfig]
 Open = Callable[[IntegrateConfig], dict[str, Clips]]
@@ -33,30 +32,6 @@ def problems_of(config: IntegrateConfig) -> list[str]:
     with pytest.raises(UserError) as error:
         load_clips(config)
     return error.value.problems
-
-
-def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build, open_splits: Open) -> None:
-    thawed = {f"freeze_{key}_backbone": False for key in ("face", "hand_left", "hand_right")}
-    config = tiny_config(data={"frame_stride": 3}, model=thawed)
-    layout = CorpusLayout(config.root)
-    clips = open_splits(config)
-    assert {split: len(samples) for split, samples in clips.items()} == {"train": 10, "val": 3, "test": 3}
-    assert clips["train"].lengths == [sample.num_frames for sample in clips["train"]]
-    sample = clips["train"][1]
-    frozen = open_splits(tiny_config(data={"frame_stride": 3}))["train"][1]
-    tracks = read_tracks(layout.tracks(sample.clip_id))
-    frames = np.arange(len(tracks.times_s))[::3]
-    assert sample.num_frames == len(frames)
-    expected = to_nodes(read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames], 320, 240)
-    np.testing.assert_array_equal(sample.nodes, expected)
-    for stream in STREAMS:
-        there = tracks.streams[stream].state[frames] != BoxState.MISSING
-        np.testing.assert_array_equal(sample.present[stream], there)
-        np.testing.assert_array_equal(frozen.present[stream], there)
-        np.testing.assert_array_equal(frozen.features[stream].any(axis=1), there)
-        assert [crop.frame for crop in sample.crops[stream] if crop is not None] == frames[there].tolist()
-    assert not sample.present["hand_l"].all() and sample.present["face"].all()
-    assert sample.text.endswith(".") and sample.gloss is not None
 
 
 def test_a_clip_covers_its_span_and_the_subset_is_drawn_by_the_seed(own_corpus: Path, tiny_config: Build) -> None:
@@ -159,17 +134,6 @@ def test_a_long_clip_is_taken_with_the_smallest_stride_that_fits(tiny_config: Bu
         assert after.num_frames <= limit and step == (1 if before.num_frames <= limit else 2)
         assert (after.frames.start, after.frames[-1]) == (before.frames.start, before.frames[::step][-1])  # not cut
     assert {entry.frames.step for entry in strided} == {1, 2}  # some fit as they are
-
-
-def test_blank_video_hides_every_stream(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
-    seen, hidden = (
-        open_splits(tiny_config(root=own_corpus, data={"blank_video": blank}))["val"][0] for blank in (False, True)
-    )
-    assert all(there.any() for there in seen.present.values()) and seen.nodes.any() and seen.pose.any()
-    assert not any(there.any() for there in hidden.present.values())
-    assert not hidden.nodes.any() and not hidden.pose.any()
-    assert not any(values.any() for values in hidden.features.values())
-    assert hidden.nodes.shape == seen.nodes.shape and hidden.text == seen.text
 
 
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:
