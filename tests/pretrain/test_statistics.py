@@ -26,6 +26,7 @@ def _pixels(crops: Sequence[Crop]) -> np.ndarray:
     """RGB in 0..1 of all of them, (N * side * side, 3)."""
     reader = CropReader()
     images = [cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), cv2.IMREAD_COLOR) for crop in crops]
+    reader.close()
     return np.stack(images)[..., ::-1].reshape(-1, 3) / 255
 
 
