@@ -42,6 +42,7 @@ def test_seeds_spread_over_63_bits_however_near_their_parts() -> None:
 
 def test_parts_are_not_run_together() -> None:
     assert len({derive("ab", "c"), derive("a", "bc"), derive("abc"), derive("ab", "c", ""), derive("", "ab", "c")}) == 5
+    assert derive("a", "b") != derive("astr:b")  # the kind of a part stands before it
 
 
 @pytest.mark.parametrize("parts", [(0,), (0, "step", 5), ("a",)])

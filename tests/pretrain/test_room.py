@@ -127,11 +127,19 @@ def test_what_lies_there_already_is_not_asked_for_again(
     [
         ({"/proc/meminfo": "MemTotal: 99 kB\nMemAvailable:   50 kB\n"}, 50 * 1024),
         ({"/proc/meminfo": "MemAvailable: 50 kB\n", "max": "40960\n", "current": "10240\n"}, 30 * 1024),
+        ({"/proc/meminfo": "MemAvailable: 20 kB\n", "max": "40960\n", "current": "10240\n"}, 20 * 1024),
         ({"/proc/meminfo": "MemAvailable: 50 kB\n", "max": "max\n", "current": "10240\n"}, 50 * 1024),
         ({"/proc/meminfo": "MemTotal: 99 kB\n"}, None),
         ({}, None),
     ],
-    ids=["machine", "container", "container without a limit", "another kernel", "no such file"],
+    ids=[
+        "machine",
+        "container",
+        "full machine",
+        "container without a limit",
+        "another kernel",
+        "no such file",
+    ],
 )
 def test_free_memory_is_that_of_the_machine_or_of_the_container(
     files: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
