@@ -246,8 +246,10 @@ class Browser:
             self._events.append(self._next(until_s))
 
     def _next(self, until_s: float) -> dict[str, Any]:
+        waiting = select.poll()  # select() knows no file beyond the process's 1,024th
+        waiting.register(self._in, select.POLLIN)
         while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._in], [], [], max(0.0, until_s - time.monotonic()))
+            ready = waiting.poll(1000 * max(0.0, until_s - time.monotonic()))
             data = os.read(self._in, 1 << 20) if ready else b""
             if not data:
                 raise RuntimeError(self._silence())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -160,3 +162,17 @@ def test_help_lists_flags_with_defaults(capsys: pytest.CaptureFixture[str]) -> N
     assert "--dataset-batch-size" in text
     assert "--batch-size" in text
     assert "Crops in a batch." in text
+
+
+def test_a_log_line_is_one_line_and_a_traceback_keeps_its_own() -> None:
+    code = (
+        "import logging; from signstreams.cli import start_logging; start_logging()\n"
+        "log = logging.getLogger('signstreams.x')\n"
+        "log.info('%s: cannot be read', 'ñ\\x1b[2J\\n.json')\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: log.exception('a bug')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second, *rest = done.stderr.splitlines()
+    assert (first, second) == (r"INFO ñ\x1b[2J\n.json: cannot be read", "ERROR a bug")
+    assert rest[0].startswith("Traceback") and rest[-1].startswith("ZeroDivisionError")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from signstreams.contract.rules import RULES
 
-Corpus = Any  # BrokenCorpus of conftest.py, which no test module can import
+from .corpora import BrokenCorpus
 
 
-def test_the_good_corpus_passes_without_a_word(corpus: Corpus) -> None:
+def test_the_good_corpus_passes_without_a_word(corpus: BrokenCorpus) -> None:
     validation = corpus.validate()
     assert [finding.line() for finding in validation.findings] == []
     assert validation.report["verdict"] == "pass"

@@ -5,64 +5,41 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-ONE = "processed/{}/one"
-VIDEO = "one"
-NUM_FRAMES = 10
-Corpus = Any  # BrokenCorpus of conftest.py, which no test module can import
+from .breaches import ONE, VIDEO, Breaches, BreakIt, crops, image
+from .corpora import NUM_FRAMES, BrokenCorpus
 
-CASES: list[tuple[str, str, str, Callable[[Corpus], Any]]] = []
-
-
-def breaks(rule: str, file: str, fix: str) -> Callable[[Callable[[Corpus], Any]], Callable[[Corpus], Any]]:
-    """Register a way to break the corpus, with the rule, file and fix (a part of it) that must be reported."""
-
-    def register(function: Callable[[Corpus], Any]) -> Callable[[Corpus], Any]:
-        CASES.append((rule, file, fix, function))
-        return function
-
-    return register
-
-
-def image(width: int, height: int) -> bytes:
-    return cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
-
-
-def crops(bad: bytes, frame: int = 2) -> dict[int, bytes]:
-    return {number: image(16, 16) for number in range(NUM_FRAMES)} | {frame: bad}
+breaks = Breaches()
 
 
 @breaks("crops.readable", ONE.format("face") + ".zip", "extract_rois_v2.py")
-def truncated_archive(corpus: Corpus) -> None:
+def truncated_archive(corpus: BrokenCorpus) -> None:
     path = corpus.layout.crops("face", VIDEO)
     path.write_bytes(path.read_bytes()[:-40])
     corpus.seal(VIDEO)
 
 
 @breaks("crops.name", ONE.format("face") + ".zip", "--force")
-def foreign_member(corpus: Corpus) -> None:
+def foreign_member(corpus: BrokenCorpus) -> None:
     with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "a") as archive:
         archive.writestr("Thumbs.db", b"x")
     corpus.seal(VIDEO)
 
 
 @breaks("crops.name", ONE.format("hand_l") + ".zip", "--force")
-def crops_of_another_video(corpus: Corpus) -> None:
+def crops_of_another_video(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "hand_l", name="two")
 
 
 @breaks("crops.index_range", ONE.format("face") + ".zip", "--force")
-def frame_beyond_the_end(corpus: Corpus) -> None:
+def frame_beyond_the_end(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(image(16, 16), NUM_FRAMES + 3))
 
 
 @breaks("crops.stored", ONE.format("face") + ".zip", "--force")
-def compressed_member(corpus: Corpus) -> None:
+def compressed_member(corpus: BrokenCorpus) -> None:
     with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "w", zipfile.ZIP_DEFLATED) as archive:
         for frame in range(NUM_FRAMES):
             archive.writestr(f"{VIDEO}_f{frame:06d}.jpg", image(16, 16))
@@ -70,29 +47,29 @@ def compressed_member(corpus: Corpus) -> None:
 
 
 @breaks("crops.order", ONE.format("face") + ".zip", "--force")
-def frame_twice(corpus: Corpus) -> None:
+def frame_twice(corpus: BrokenCorpus) -> None:
     with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "a") as archive:
         archive.writestr(f"{VIDEO}_f{NUM_FRAMES - 1:06d}.jpg", image(16, 16))
     corpus.seal(VIDEO)
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def no_jpeg(corpus: Corpus) -> None:
+def no_jpeg(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(b"GIF89a"))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def cut_off_jpeg(corpus: Corpus) -> None:
+def cut_off_jpeg(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(image(16, 16)[:-20]))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def jpeg_of_nothing(corpus: Corpus) -> None:
+def jpeg_of_nothing(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(b"\xff\xd8" + b"\x00" * 30 + b"\xff\xd9"))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def flipped_bit(corpus: Corpus) -> None:
+def flipped_bit(corpus: BrokenCorpus) -> None:
     path = corpus.layout.crops("face", VIDEO)
     data = bytearray(path.read_bytes())
     data[200] ^= 1
@@ -101,33 +78,33 @@ def flipped_bit(corpus: Corpus) -> None:
 
 
 @breaks("crops.size", ONE.format("face") + ".zip", "--force")
-def crop_of_another_size(corpus: Corpus) -> None:
+def crop_of_another_size(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(image(24, 24)))
 
 
 @breaks("crops.size", ONE.format("face") + ".zip", "--force")
-def oblong_crop(corpus: Corpus) -> None:
+def oblong_crop(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", crops(image(16, 15)))
 
 
 @breaks("tracks.agree", ONE.format("face") + ".zip", "--force")
-def crop_that_is_not_there(corpus: Corpus) -> None:
+def crop_that_is_not_there(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "face", {number: image(16, 16) for number in range(NUM_FRAMES - 1)})
 
 
 @breaks("tracks.agree", ONE.format("hand_l") + ".zip", "--force")
-def made_up_crop(corpus: Corpus) -> None:
+def made_up_crop(corpus: BrokenCorpus) -> None:
     corpus.write_crops(VIDEO, "hand_l", crops(image(16, 16)))
 
 
 @breaks("streams.empty", "processed/face", "without crops it cannot be pretrained")
-def stream_without_a_crop(corpus: Corpus) -> None:
+def stream_without_a_crop(corpus: BrokenCorpus) -> None:
     for path in (corpus.layout.processed / "face").iterdir():
         with zipfile.ZipFile(path, "w"):
             pass
 
 
-def rewrite(corpus: Corpus, change: Callable[[bytes], bytes], stream: str = "face") -> None:
+def rewrite(corpus: BrokenCorpus, change: Callable[[bytes], bytes], stream: str = "face") -> None:
     path = corpus.layout.crops(stream, VIDEO)
     path.write_bytes(change(path.read_bytes()))
     corpus.seal(VIDEO)
@@ -141,39 +118,39 @@ def claim(data: bytes, num_bytes: int) -> bytes:
 
 
 @breaks("crops.layout", ONE.format("face") + ".zip", "--force")
-def bytes_after_the_archive(corpus: Corpus) -> None:
+def bytes_after_the_archive(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: data + b"\0" * 5)
 
 
 @breaks("crops.layout", ONE.format("face") + ".zip", "--force")
-def program_before_the_archive(corpus: Corpus) -> None:
+def program_before_the_archive(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: b"#!/bin/sh\n" + data)
 
 
 @breaks("crops.layout", ONE.format("face") + ".zip", "--force")
-def archive_with_a_comment(corpus: Corpus) -> None:
+def archive_with_a_comment(corpus: BrokenCorpus) -> None:
     with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "a") as archive:
         archive.comment = b"mine"
     corpus.seal(VIDEO)
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def member_that_claims_four_gigabytes(corpus: Corpus) -> None:
+def member_that_claims_four_gigabytes(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: claim(data, 2**32 - 2))
 
 
 @breaks("crops.layout", ONE.format("face") + ".zip", "--force")
-def member_that_reaches_into_the_next(corpus: Corpus) -> None:
+def member_that_reaches_into_the_next(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: claim(data, 5000))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def directory_that_names_another_member(corpus: Corpus) -> None:
+def directory_that_names_another_member(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: data.replace(b"one_f000002.jpg", b"one_f000020.jpg", 1))
 
 
 @breaks("crops.order", ONE.format("face") + ".zip", "--force")
-def names_in_another_order(corpus: Corpus) -> None:
+def names_in_another_order(corpus: BrokenCorpus) -> None:
     with zipfile.ZipFile(corpus.layout.crops("face", VIDEO), "w") as archive:
         for frame in reversed(range(NUM_FRAMES)):
             archive.writestr(f"{VIDEO}_f{frame:06d}.jpg", image(16, 16))
@@ -181,31 +158,31 @@ def names_in_another_order(corpus: Corpus) -> None:
 
 
 @breaks("crops.name", ONE.format("face") + ".zip", "--force")
-def member_that_climbs_out(corpus: Corpus) -> None:
+def member_that_climbs_out(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: data.replace(b"one_f000002.jpg", b"../f000002.jpg."))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def jpeg_of_a_billion_pixels(corpus: Corpus) -> None:
+def jpeg_of_a_billion_pixels(corpus: BrokenCorpus) -> None:
     jpeg = image(16, 16)
     place = jpeg.index(b"\xff\xc0") + 5
     corpus.write_crops(VIDEO, "face", crops(jpeg[:place] + b"\xff\xff\xff\xff" + jpeg[place + 4 :]))
 
 
 @breaks("crops.decodes", ONE.format("face") + ".zip", "--force")
-def jpeg_without_a_scan(corpus: Corpus) -> None:
+def jpeg_without_a_scan(corpus: BrokenCorpus) -> None:
     jpeg = image(16, 16)
     corpus.write_crops(VIDEO, "face", crops(jpeg[: jpeg.index(b"\xff\xda")] + b"\xff\xd9"))
 
 
 @breaks("crops.readable", ONE.format("face") + ".zip", "--force")
-def empty_file_in_place_of_an_archive(corpus: Corpus) -> None:
+def empty_file_in_place_of_an_archive(corpus: BrokenCorpus) -> None:
     rewrite(corpus, lambda data: b"")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("rule", "file", "fix", "break_it"), CASES, ids=[case[3].__name__ for case in CASES])
+@breaks.each
 def test_it_is_reported_by_file_rule_and_fix(
-    corpus: Corpus, rule: str, file: str, fix: str, break_it: Callable[[Corpus], Any]
+    corpus: BrokenCorpus, rule: str, file: str, fix: str, break_it: BreakIt
 ) -> None:
     corpus.must_report(rule, file, fix, break_it)

@@ -2,181 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from .breaches import Breaches, BreakIt
+from .corpora import BrokenCorpus
 
-import pytest
-
-Corpus = Any  # BrokenCorpus of conftest.py, which no test module can import
-
-CASES: list[tuple[str, str, str, Callable[[Corpus], Any]]] = []
-
-
-def breaks(rule: str, file: str, fix: str) -> Callable[[Callable[[Corpus], Any]], Callable[[Corpus], Any]]:
-    """Register a way to break the corpus, with the rule, file and fix (a part of it) that must be reported."""
-
-    def register(function: Callable[[Corpus], Any]) -> Callable[[Corpus], Any]:
-        CASES.append((rule, file, fix, function))
-        return function
-
-    return register
+breaks = Breaches()
 
 
 @breaks("clip.inside_video", "meta.csv", "correct the times")
-def clip_past_the_end(corpus: Corpus) -> None:
+def clip_past_the_end(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;1.0;0.5", "0.5;1.9;1.4")
 
 
 @breaks("clip.frames", "meta.csv", "correct start and end")
-def clip_between_two_frames(corpus: Corpus) -> None:
+def clip_between_two_frames(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;1.0;0.5;10;5", "0.51;0.52;;;")
 
 
 @breaks("fps.declared", "meta.csv", "remove it")
-def declared_fps_is_wrong(corpus: Corpus) -> None:
+def declared_fps_is_wrong(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;10;5;ana", "0.5;25;5;ana")
 
 
 @breaks("meta.span", "meta.csv", "correct the times")
-def clip_ends_before_it_starts(corpus: Corpus) -> None:
+def clip_ends_before_it_starts(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;1.0;0.5", "0.5;0.4;0.1")
 
 
 @breaks("clip.times", "meta.csv", "--max-untimed-fraction")
-def mangled_times(corpus: Corpus) -> None:
+def mangled_times(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;1.0;0.5", "4.999.999.999.999.990;1.0;0.5")
 
 
 @breaks("meta.unique_id", "meta.csv", "an id of its own")
-def id_twice(corpus: Corpus) -> None:
+def id_twice(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "c2;", "c1;")
 
 
 @breaks("meta.id", "meta.csv", "another id")
-def id_that_leaves_its_folder(corpus: Corpus) -> None:
+def id_that_leaves_its_folder(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "c2;", "../c2;")
 
 
 @breaks("clip.video_known", "meta.csv", "add the videos")
-def clip_of_an_absent_video(corpus: Corpus) -> None:
+def clip_of_an_absent_video(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "c3;two", "c3;too")
 
 
 @breaks("meta.id_column", "meta.csv", "rename the column")
-def no_id_column(corpus: Corpus) -> None:
+def no_id_column(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "id;video", "name;video")
 
 
 @breaks("table.columns", "meta.csv", "rename or remove")
-def column_twice(corpus: Corpus) -> None:
+def column_twice(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, ";signer\n", ";text\n")
 
 
 @breaks("table.encoding", "meta.csv", "UTF-8")
-def latin_1_table(corpus: Corpus) -> None:
+def latin_1_table(corpus: BrokenCorpus) -> None:
     corpus.layout.meta.write_bytes(corpus.layout.meta.read_text(encoding="utf-8").encode("latin-1"))
 
 
 @breaks("table.ragged", "meta.csv", "double quotes")
-def text_with_the_delimiter(corpus: Corpus) -> None:
+def text_with_the_delimiter(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, '"adiós; adiós"', "adiós; adiós")
 
 
 @breaks("meta.split", "meta.csv", "one of these names")
-def unknown_split(corpus: Corpus) -> None:
+def unknown_split(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, ";signer\n", ";split\n")
 
 
 @breaks("split.disjoint", "index/val.csv", "in one of them")
-def id_in_two_splits(corpus: Corpus) -> None:
+def id_in_two_splits(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.index("val"), "c3", "c3\nc1")
 
 
 @breaks("split.video_disjoint", "index/test.csv", "in one of them")
-def video_in_two_splits(corpus: Corpus) -> None:
+def video_in_two_splits(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.index("train"), "c2\n", "")
     corpus.edit(corpus.layout.index("test"), "c4", "c4\nc2")
 
 
 @breaks("split.known", "index/val.csv", "remove these lines")
-def unknown_id_in_a_split(corpus: Corpus) -> None:
+def unknown_id_in_a_split(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.index("val"), "c3", "clip_id\nc3")
 
 
 @breaks("split.once", "index/val.csv", "remove the further lines")
-def id_twice_in_a_split(corpus: Corpus) -> None:
+def id_twice_in_a_split(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.index("val"), "c3", "c3\nc3")
 
 
 @breaks("split.present", "index/test.csv", "split_corpus.py")
-def absent_split(corpus: Corpus) -> None:
+def absent_split(corpus: BrokenCorpus) -> None:
     corpus.layout.index("test").unlink()
 
 
 @breaks("split.train", "index/train.csv", "divide the corpus anew")
-def nothing_to_train_on(corpus: Corpus) -> None:
+def nothing_to_train_on(corpus: BrokenCorpus) -> None:
     corpus.layout.index("train").write_text("")
 
 
 @breaks("gloss.vocabulary", "annotations/gloss.csv", "misspelt")
-def gloss_that_train_lacks(corpus: Corpus) -> None:
+def gloss_that_train_lacks(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c4;ADIÓS;2", "c4;ADIOS;3")
 
 
 @breaks("gloss.clip_known", "annotations/gloss.csv", "correct the ids")
-def gloss_of_an_unknown_clip(corpus: Corpus) -> None:
+def gloss_of_an_unknown_clip(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c5;", "c9;")
 
 
 @breaks("gloss.unique_id", "annotations/gloss.csv", "keep one of them")
-def gloss_twice(corpus: Corpus) -> None:
+def gloss_twice(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c5;", "c4;")
 
 
 @breaks("gloss.labels", "annotations/gloss.csv", "one number")
-def number_of_two_glosses(corpus: Corpus) -> None:
+def number_of_two_glosses(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c4;ADIÓS;2", "c4;ADIÓS;1")
 
 
 @breaks("gloss.columns", "annotations/gloss.csv", "rename the columns")
-def gloss_table_without_ids(corpus: Corpus) -> None:
+def gloss_table_without_ids(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "video_id;", "name;")
 
 
 @breaks("gloss.ctc_length", "annotations/gloss.csv", "gloss or the span")
-def more_glosses_than_frames(corpus: Corpus) -> None:
+def more_glosses_than_frames(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c2;ADIÓS ADIÓS;2 2", "c2;ADIÓS ADIÓS ADIÓS ADIÓS;2 2 2 2")
 
 
 @breaks("videos.unique", "videos", "rename or remove")
-def two_files_of_one_id(corpus: Corpus) -> None:
+def two_files_of_one_id(corpus: BrokenCorpus) -> None:
     (corpus.layout.videos / "one.webm").write_bytes(b"x")
 
 
 @breaks("videos.name", "videos", "rename the file")
-def video_name_that_is_no_id(corpus: Corpus) -> None:
+def video_name_that_is_no_id(corpus: BrokenCorpus) -> None:
     (corpus.layout.videos / "a\nb.mp4").write_bytes(b"x")
 
 
 @breaks("videos.file", "videos", "remove it")
-def folder_named_like_a_video(corpus: Corpus) -> None:
+def folder_named_like_a_video(corpus: BrokenCorpus) -> None:
     (corpus.layout.videos / "folder.mp4").mkdir()
 
 
 @breaks("videos.file", "videos", "remove it")
-def link_to_nothing(corpus: Corpus) -> None:
+def link_to_nothing(corpus: BrokenCorpus) -> None:
     (corpus.layout.videos / "link.mp4").symlink_to("gone.mp4")
 
 
 @breaks("videos.folder", "videos", "--videos-dir")
-def no_videos(corpus: Corpus) -> None:
+def no_videos(corpus: BrokenCorpus) -> None:
     for path in corpus.layout.videos.iterdir():
         path.unlink()
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("rule", "file", "fix", "break_it"), CASES, ids=[case[3].__name__ for case in CASES])
+@breaks.each
 def test_it_is_reported_by_file_rule_and_fix(
-    corpus: Corpus, rule: str, file: str, fix: str, break_it: Callable[[Corpus], Any]
+    corpus: BrokenCorpus, rule: str, file: str, fix: str, break_it: BreakIt
 ) -> None:
     corpus.must_report(rule, file, fix, break_it)

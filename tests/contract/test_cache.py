@@ -21,8 +21,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
 from signstreams.streams import STREAMS
 
-Corpus = Any
-VIDEOS = ("four", "one", "two", "Ñandú d'ayer")
+from .corpora import VIDEOS, BrokenCorpus
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def multiply(corpus: Corpus, num_videos: int) -> None:
+def multiply(corpus: BrokenCorpus, num_videos: int) -> None:
     """Make a corpus of videos alone, all like ``two``."""
     layout = corpus.layout
     for path in (layout.meta, layout.gloss, *(layout.index(split) for split in ("train", "val", "test"))):
@@ -70,7 +69,7 @@ def multiply(corpus: Corpus, num_videos: int) -> None:
 
 
 def test_of_fifty_videos_only_the_changed_one_is_checked_again(
-    corpus: Corpus, checked: list[str], read_paths: list[Path]
+    corpus: BrokenCorpus, checked: list[str], read_paths: list[Path]
 ) -> None:
     multiply(corpus, 50)
     first = corpus.validate()
@@ -97,7 +96,7 @@ def corpus_pose() -> Any:
 
 
 def test_other_times_of_change_are_settled_by_checksums_once(
-    corpus: Corpus, tmp_path: Path, checked: list[str], read_paths: list[Path]
+    corpus: BrokenCorpus, tmp_path: Path, checked: list[str], read_paths: list[Path]
 ) -> None:
     """As after a copy to another machine, or when Snakemake has touched the outputs of its job."""
     first = corpus.validate()
@@ -114,7 +113,7 @@ def test_other_times_of_change_are_settled_by_checksums_once(
     assert [path for path in read_paths if path.suffix in (".zip", ".npz")] == []
 
 
-def test_a_copied_corpus_advises_its_own_paths(corpus: Corpus, tmp_path: Path, checked: list[str]) -> None:
+def test_a_copied_corpus_advises_its_own_paths(corpus: BrokenCorpus, tmp_path: Path, checked: list[str]) -> None:
     corpus.write_pose("one", corpus_pose() * 2)
     (finding,) = corpus.validate().findings
     assert str(corpus.root / "videos") in finding.fix.replace("'\"'\"'", "'")
@@ -156,7 +155,7 @@ def edit_record(path: Path, change: Callable[[dict[str, Any]], Any], *, seal: bo
     ids=["cut", "bytes", "list", "nested", "null", "edited", "type", "rules", "stamps", "swapped", "absent"],
 )
 def test_a_record_that_is_damaged_or_of_something_else_is_not_believed(
-    corpus: Corpus, checked: list[str], spoil: Callable[[Path], Any]
+    corpus: BrokenCorpus, checked: list[str], spoil: Callable[[Path], Any]
 ) -> None:
     corpus.write_pose("one", corpus_pose() * 2)
     report = corpus.validate().report
@@ -171,7 +170,7 @@ def test_a_record_that_is_damaged_or_of_something_else_is_not_believed(
 
 
 def test_another_decode_setting_or_revision_checks_anew(
-    corpus: Corpus, checked: list[str], monkeypatch: pytest.MonkeyPatch
+    corpus: BrokenCorpus, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write_crops("one", "hand_r", dict.fromkeys(range(10), b"no jpeg"))
     assert not corpus.validate(decode="none").has_errors
@@ -186,7 +185,7 @@ def test_another_decode_setting_or_revision_checks_anew(
     assert sorted(checked) == sorted(VIDEOS)
 
 
-def test_a_tolerance_needs_no_new_check(corpus: Corpus, checked: list[str]) -> None:
+def test_a_tolerance_needs_no_new_check(corpus: BrokenCorpus, checked: list[str]) -> None:
     corpus.validate()
     checked.clear()
     validation = corpus.validate(coverage={"min_hand_ratio": 0.95}, clip_tolerance_s=0)
@@ -194,7 +193,7 @@ def test_a_tolerance_needs_no_new_check(corpus: Corpus, checked: list[str]) -> N
     assert {finding.rule for finding in validation.findings} == {"coverage.low"}
 
 
-def test_a_file_that_came_or_went_is_seen(corpus: Corpus, checked: list[str]) -> None:
+def test_a_file_that_came_or_went_is_seen(corpus: BrokenCorpus, checked: list[str]) -> None:
     data = corpus.layout.pose("one").read_bytes()
     corpus.layout.pose("one").unlink()
     assert corpus.validate().has_errors
@@ -204,7 +203,7 @@ def test_a_file_that_came_or_went_is_seen(corpus: Corpus, checked: list[str]) ->
     assert corpus.validate().has_errors
 
 
-def test_a_change_within_the_size_is_seen_by_its_time_and_without_it_by_recheck(corpus: Corpus) -> None:
+def test_a_change_within_the_size_is_seen_by_its_time_and_without_it_by_recheck(corpus: BrokenCorpus) -> None:
     corpus.validate()
     path = corpus.layout.crops("face", "one")
     before, data = path.stat(), bytearray(path.read_bytes())
@@ -216,7 +215,7 @@ def test_a_change_within_the_size_is_seen_by_its_time_and_without_it_by_recheck(
     assert corpus.validate().has_errors
 
 
-def test_a_link_is_never_vouched_for(corpus: Corpus, checked: list[str]) -> None:
+def test_a_link_is_never_vouched_for(corpus: BrokenCorpus, checked: list[str]) -> None:
     path = corpus.layout.pose("one")
     path.symlink_to(path.rename(corpus.root / "pose_of_one.npz"))
     assert not corpus.validate().has_errors  # it stays below the root
@@ -227,7 +226,7 @@ def test_a_link_is_never_vouched_for(corpus: Corpus, checked: list[str]) -> None
 
 
 def test_a_video_checked_beside_its_extraction_is_not_checked_again(
-    corpus: Corpus, checked: list[str], read_paths: list[Path]
+    corpus: BrokenCorpus, checked: list[str], read_paths: list[Path]
 ) -> None:
     beside = pickle.loads(pickle.dumps(CheckBeside()))  # noqa: S301  it goes to worker processes
     for video_id in VIDEOS:
@@ -243,7 +242,7 @@ def test_a_video_checked_beside_its_extraction_is_not_checked_again(
     assert checked == []
 
 
-def test_several_processes_recall_and_check_alike(corpus: Corpus) -> None:
+def test_several_processes_recall_and_check_alike(corpus: BrokenCorpus) -> None:
     corpus.validate()
     for path in corpus.layout.processed.glob("*/*"):
         os.utime(path, (1, 1))
@@ -253,13 +252,13 @@ def test_several_processes_recall_and_check_alike(corpus: Corpus) -> None:
     assert together.report == corpus.validate(recheck=True).report
 
 
-def test_the_outcome_says_how_many_were_checked(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_outcome_says_how_many_were_checked(corpus: BrokenCorpus, capsys: pytest.CaptureFixture[str]) -> None:
     corpus.validate()
     corpus.write_pose("one", corpus_pose())
     print_outcome(corpus.validate(), corpus.layout, [])
     assert "checked 1 videos, took 3 from their records" in capsys.readouterr().out
 
 
-def test_a_record_that_cannot_be_written_is_no_error(corpus: Corpus) -> None:
+def test_a_record_that_cannot_be_written_is_no_error(corpus: BrokenCorpus) -> None:
     (corpus.root / "contract").write_text("in the way")
     assert corpus.validate().findings == []

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 import numpy as np
 import pytest
 
 from signstreams.formats.crops import list_crops
 
-Corpus = Any
-VIDEOS = ("four", "one", "two", "Ñandú d'ayer")
+from .corpora import VIDEOS, BrokenCorpus, rules_of
 
 
-def rules_of(validation: Any, severity: str) -> set[str]:
-    return {finding.rule for finding in validation.findings if finding.severity == severity}
-
-
-def drop_tables(corpus: Corpus) -> None:
+def drop_tables(corpus: BrokenCorpus) -> None:
     for path in (corpus.layout.meta, corpus.layout.gloss):
         path.unlink()
     shutil.rmtree(corpus.layout.index("train").parent)
 
 
-def test_loose_crops_pass_and_the_report_says_what_is_missing(corpus: Corpus) -> None:
+def test_loose_crops_pass_and_the_report_says_what_is_missing(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     validation = corpus.validate()
     assert not validation.has_errors, [finding.line() for finding in validation.findings]
@@ -40,7 +34,7 @@ def test_loose_crops_pass_and_the_report_says_what_is_missing(corpus: Corpus) ->
     assert len(list_crops(corpus.layout.processed / "face")) == 40  # what --train-dir reads
 
 
-def test_nothing_but_crops_and_fewer_keypoints_without_videos_or_tables(corpus: Corpus) -> None:
+def test_nothing_but_crops_and_fewer_keypoints_without_videos_or_tables(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     drop_tables(corpus)
     shutil.rmtree(corpus.layout.videos)
@@ -60,7 +54,7 @@ def test_nothing_but_crops_and_fewer_keypoints_without_videos_or_tables(corpus: 
     assert validation.report["summary"]["num_clips"] == 4
 
 
-def test_more_points_in_another_layout_are_accepted(corpus: Corpus) -> None:
+def test_more_points_in_another_layout_are_accepted(corpus: BrokenCorpus) -> None:
     corpus.loosen("one")
     np.savez(corpus.layout.keypoints("one"), keypoints=np.full((10, 553, 3), 0.5, np.float16))
     corpus.layout.pose("one").unlink()
@@ -68,7 +62,7 @@ def test_more_points_in_another_layout_are_accepted(corpus: Corpus) -> None:
     assert not corpus.validate().has_errors
 
 
-def test_the_manifest_holds_a_stream_of_loose_crops_in_one_row(corpus: Corpus) -> None:
+def test_the_manifest_holds_a_stream_of_loose_crops_in_one_row(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     manifest = corpus.validate().manifest
     rows = {row["path"]: row for row in manifest["files"]}
@@ -80,7 +74,7 @@ def test_the_manifest_holds_a_stream_of_loose_crops_in_one_row(corpus: Corpus) -
     assert corpus.validate().manifest["digest"] != manifest["digest"]
 
 
-def test_a_mixed_corpus_is_named_as_such(corpus: Corpus) -> None:
+def test_a_mixed_corpus_is_named_as_such(corpus: BrokenCorpus) -> None:
     corpus.loosen("two")
     validation = corpus.validate()
     assert not validation.has_errors, [finding.line() for finding in validation.findings]
@@ -88,7 +82,7 @@ def test_a_mixed_corpus_is_named_as_such(corpus: Corpus) -> None:
     assert finding.found == "1 videos as loose crops, 3 as archives; loose are 'two'"
 
 
-def test_loose_crops_beside_the_archive_of_the_same_video_stay_an_error(corpus: Corpus) -> None:
+def test_loose_crops_beside_the_archive_of_the_same_video_stay_an_error(corpus: BrokenCorpus) -> None:
     corpus.loosen("two")
     crop = next(corpus.layout.processed.glob("face/two_f*.jpg"))
     (crop.parent / crop.name.replace("two", "one")).write_bytes(crop.read_bytes())
@@ -97,7 +91,7 @@ def test_loose_crops_beside_the_archive_of_the_same_video_stay_an_error(corpus: 
     assert "one_f" in finding.found
 
 
-def test_loose_videos_are_recalled_until_a_crop_changes(corpus: Corpus) -> None:
+def test_loose_videos_are_recalled_until_a_crop_changes(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     first = corpus.validate()
     again = corpus.validate()
@@ -108,7 +102,7 @@ def test_loose_videos_are_recalled_until_a_crop_changes(corpus: Corpus) -> None:
     assert (changed.num_recalled, rules_of(changed, "error")) == (3, {"crops.decodes"})
 
 
-def test_sampling_reads_few_crops(corpus: Corpus) -> None:
+def test_sampling_reads_few_crops(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     next(corpus.layout.processed.glob("face/one_f*.jpg")).write_bytes(b"no jpeg")
     assert corpus.validate(decode="sample").has_errors
@@ -116,7 +110,7 @@ def test_sampling_reads_few_crops(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "processed/metadata.jsonl"])
-def test_lines_of_metadata_are_read(corpus: Corpus, name: str) -> None:
+def test_lines_of_metadata_are_read(corpus: BrokenCorpus, name: str) -> None:
     corpus.loosen()
     path = corpus.root / name
     path.write_text('{"video_id": "one", "frames": 10}\n\n{"note": "mine"}\n')

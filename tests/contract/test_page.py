@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,13 +25,15 @@ from signstreams.formats.metadata import SignerInfo
 from signstreams.markup import MAX_BYTES
 from signstreams.streams import STREAMS
 
+from .corpora import BrokenCorpus
+
 
 def jpeg(width: int = 400, height: int = 200) -> bytes:
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
 
-def page_of(corpus: Any) -> str:
+def page_of(corpus: BrokenCorpus) -> str:
     return render_page(validate(ContractConfig(root=corpus.root)).report, corpus.layout)
 
 
@@ -43,7 +44,7 @@ def images(page: str) -> list[np.ndarray]:
     return decoded
 
 
-def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Any) -> None:
+def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: BrokenCorpus) -> None:
     page = page_of(corpus)
     for stream in STREAMS:
         assert f"<h3>{stream}</h3>" in page
@@ -55,7 +56,7 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Any)
 
 
 def test_the_page_is_whole_and_readable_in_a_browser(
-    corpus: Any, looks_well: Callable[[Path], None], tmp_path: Path
+    corpus: BrokenCorpus, looks_well: Callable[[Path], None], tmp_path: Path
 ) -> None:
     write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
     corpus.layout.pose("two").unlink()
@@ -66,7 +67,7 @@ def test_the_page_is_whole_and_readable_in_a_browser(
     looks_well(path)
 
 
-def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: Any) -> None:
+def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: BrokenCorpus) -> None:
     write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
     corpus.change_metadata(
         "one",
@@ -82,7 +83,7 @@ def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: Any) -> None
 
 @pytest.mark.parametrize("content", [b"", b"no picture", jpeg()[:300]])
 def test_damaged_pictures_archives_and_tracks_do_not_keep_the_page_from_being_written(
-    corpus: Any, content: bytes
+    corpus: BrokenCorpus, content: bytes
 ) -> None:
     write_bytes(corpus.layout.preview("one"), content)
     for path in (corpus.layout.crops("face", "one"), corpus.layout.tracks("one"), corpus.layout.metadata("one")):
@@ -93,14 +94,14 @@ def test_damaged_pictures_archives_and_tracks_do_not_keep_the_page_from_being_wr
     assert images(page)
 
 
-def test_a_crop_that_does_not_decode_leaves_a_place(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crop_that_does_not_decode_leaves_a_place(corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures.CropReader, "read", lambda *args: b"\xff\xd8 no picture \xff\xd9")
     page = page_of(corpus)
     assert not images(page)
     assert page.count(">damaged</span>") > 3
 
 
-def test_the_same_corpus_gives_the_same_page(corpus: Any) -> None:
+def test_the_same_corpus_gives_the_same_page(corpus: BrokenCorpus) -> None:
     write_bytes(corpus.layout.preview("one"), jpeg())
     assert page_of(corpus) == page_of(corpus)
 
@@ -114,7 +115,7 @@ def test_of_a_large_corpus_the_worst_and_some_of_the_others_are_shown() -> None:
     assert choose_videos(rows[:5]) == rows[:5]
 
 
-def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: Any) -> None:
+def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: BrokenCorpus) -> None:
     report = validate(ContractConfig(root=corpus.root)).report
     finding = {
         "severity": "warning",
@@ -137,7 +138,7 @@ def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: Any) -> N
     assert "<v1>" not in page and "f<x>" not in page
 
 
-def test_few_videos_share_the_places_for_crops(corpus: Any) -> None:
+def test_few_videos_share_the_places_for_crops(corpus: BrokenCorpus) -> None:
     shown = pictures.show_crops(corpus.layout, [path.stem for path in corpus.layout.videos.glob("*.mp4")])
     assert all(2 <= len(crops) <= NUM_CROPS for crops in shown.values())
 

@@ -23,14 +23,10 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.markup import MAX_ROWS
 
-Corpus = Any
+from .corpora import BrokenCorpus, rules_of
 
 
-def rules_of(validation: Any, severity: str) -> set[str]:
-    return {finding.rule for finding in validation.findings if finding.severity == severity}
-
-
-def test_the_manifest_names_every_file_with_its_checksum_frames_and_coverage(corpus: Corpus) -> None:
+def test_the_manifest_names_every_file_with_its_checksum_frames_and_coverage(corpus: BrokenCorpus) -> None:
     manifest = corpus.validate().manifest
     files = {row["path"]: row for row in manifest["files"]}
     there = {p.relative_to(corpus.root).as_posix() for p in corpus.root.rglob("*") if p.is_file()}
@@ -43,7 +39,7 @@ def test_the_manifest_names_every_file_with_its_checksum_frames_and_coverage(cor
         assert row["num_bytes"] == (corpus.root / path).stat().st_size
 
 
-def test_the_manifest_digest_changes_with_any_file_and_with_nothing_else(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_manifest_digest_changes_with_any_file_and_with_nothing_else(corpus: BrokenCorpus, tmp_path: Path) -> None:
     first = corpus.validate().manifest["digest"]
     moved = tmp_path / "elsewhere"
     shutil.copytree(corpus.root, moved)
@@ -52,7 +48,7 @@ def test_the_manifest_digest_changes_with_any_file_and_with_nothing_else(corpus:
     assert corpus.validate().manifest["digest"] != first
 
 
-def test_the_report_sums_up_streams_videos_and_splits(corpus: Corpus) -> None:
+def test_the_report_sums_up_streams_videos_and_splits(corpus: BrokenCorpus) -> None:
     report = corpus.validate().report
     assert report["summary"] == {
         "num_errors": 0,
@@ -75,14 +71,14 @@ def test_the_report_sums_up_streams_videos_and_splits(corpus: Corpus) -> None:
     assert video["num_clips"] == 2
 
 
-def test_several_processes_find_the_same(corpus: Corpus) -> None:
+def test_several_processes_find_the_same(corpus: BrokenCorpus) -> None:
     corpus.layout.pose("two").unlink()
     alone, together = corpus.validate(), corpus.validate(num_jobs=2)
     assert together.report == alone.report
     assert together.manifest == alone.manifest
 
 
-def test_all_faults_come_at_once_errors_first(corpus: Corpus) -> None:
+def test_all_faults_come_at_once_errors_first(corpus: BrokenCorpus) -> None:
     corpus.layout.pose("two").unlink()
     corpus.layout.crops("face", "one").write_bytes(b"junk")
     corpus.edit(corpus.layout.meta, "c4;", "c 3/4;")
@@ -96,7 +92,7 @@ def test_all_faults_come_at_once_errors_first(corpus: Corpus) -> None:
     assert counted == len(validation.findings)
 
 
-def test_a_corpus_of_videos_alone_needs_no_tables(corpus: Corpus) -> None:
+def test_a_corpus_of_videos_alone_needs_no_tables(corpus: BrokenCorpus) -> None:
     for name in ("meta.csv", "annotations/gloss.csv", "index/train.csv", "index/val.csv", "index/test.csv"):
         (corpus.root / name).unlink()
     validation = corpus.validate()
@@ -104,12 +100,12 @@ def test_a_corpus_of_videos_alone_needs_no_tables(corpus: Corpus) -> None:
     assert validation.report["summary"]["num_clips"] == 4
 
 
-def test_videos_may_lie_elsewhere(corpus: Corpus, tmp_path: Path) -> None:
+def test_videos_may_lie_elsewhere(corpus: BrokenCorpus, tmp_path: Path) -> None:
     corpus.layout.videos.rename(tmp_path / "footage")
     assert corpus.validate(videos_dir=tmp_path / "footage").findings == []
 
 
-def test_a_few_quarantined_videos_are_warned_of_with_their_clips(corpus: Corpus) -> None:
+def test_a_few_quarantined_videos_are_warned_of_with_their_clips(corpus: BrokenCorpus) -> None:
     corpus.quarantine("one")
     validation = corpus.validate(max_failed_fraction=0.25)
     assert not validation.has_errors
@@ -117,12 +113,12 @@ def test_a_few_quarantined_videos_are_warned_of_with_their_clips(corpus: Corpus)
     assert validation.report["quarantined"] == [{"video_id": "one", "reason": "is <cut> off"}]
 
 
-def test_a_video_read_in_part_is_warned_of(corpus: Corpus) -> None:
+def test_a_video_read_in_part_is_warned_of(corpus: BrokenCorpus) -> None:
     corpus.change_metadata("one", note="ends early")
     assert rules_of(corpus.validate(), "warning") == {"video.partial"}
 
 
-def test_low_coverage_is_warned_of_by_stream(corpus: Corpus) -> None:
+def test_low_coverage_is_warned_of_by_stream(corpus: BrokenCorpus) -> None:
     validation = corpus.validate(coverage={"min_hand_ratio": 0.95})
     assert {finding.file for finding in validation.findings} == {
         f"processed/hand_l/{video_id}.zip" for video_id in ("one", "two", "Ñandú d'ayer", "four")
@@ -130,7 +126,7 @@ def test_low_coverage_is_warned_of_by_stream(corpus: Corpus) -> None:
     assert rules_of(validation, "warning") == {"coverage.low"}
 
 
-def test_a_hand_that_is_never_seen_is_a_warning_unless_required(corpus: Corpus) -> None:
+def test_a_hand_that_is_never_seen_is_a_warning_unless_required(corpus: BrokenCorpus) -> None:
     for video_id in ("one", "two", "Ñandú d'ayer", "four"):
         corpus.layout.crops("hand_r", video_id).write_bytes(b"PK\x05\x06" + b"\0" * 18)
         corpus.seal(video_id)
@@ -138,12 +134,12 @@ def test_a_hand_that_is_never_seen_is_a_warning_unless_required(corpus: Corpus) 
     assert "streams.empty" in rules_of(corpus.validate(required_streams=["hand_r"]), "error")
 
 
-def test_few_unknown_glosses_are_a_warning(corpus: Corpus) -> None:
+def test_few_unknown_glosses_are_a_warning(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.gloss, "c4;ADIÓS;2", "c4;ADIOS;3")
     assert "gloss.vocabulary" in rules_of(corpus.validate(max_unknown_gloss_fraction=0.5), "warning")
 
 
-def test_lesser_faults_are_told_and_pass(corpus: Corpus) -> None:
+def test_lesser_faults_are_told_and_pass(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "gato", " ")
     corpus.edit(corpus.layout.meta, "0.8;10;8;ana", "0.8;10;80;ana")
     corpus.edit(corpus.layout.meta, "c3;two;casa;0.0;1.0;1.0;10;10;bea\n", "")
@@ -166,14 +162,14 @@ def test_lesser_faults_are_told_and_pass(corpus: Corpus) -> None:
     assert rules_of(validation, "info") == {"video.no_clip"}
 
 
-def test_nothing_is_said_of_clips_where_the_times_of_the_frames_cannot_be_believed(corpus: Corpus) -> None:
+def test_nothing_is_said_of_clips_where_the_times_of_the_frames_cannot_be_believed(corpus: BrokenCorpus) -> None:
     corpus.change_tracks("one", lambda tracks: tracks.times_s.__imul__(-1))
     validation = corpus.validate()
     assert "tracks.times" in rules_of(validation, "error")
     assert not [finding for finding in validation.findings if finding.rule == "clip.frames"]
 
 
-def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Corpus) -> None:
+def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "c2;one", "c2;fetched later")
     assert rules_of(corpus.validate(), "error") == {"clip.video_known"}
     allowed = {"allow_absent_videos": True, "max_unknown_gloss_fraction": 1}  # only the clip left out has one gloss
@@ -188,7 +184,7 @@ def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Corpu
     assert rules_of(corpus.validate(**allowed), "error") == {"split.known"}
 
 
-def test_rows_without_times_pass_while_they_are_few(corpus: Corpus) -> None:
+def test_rows_without_times_pass_while_they_are_few(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.meta, "0.5;1.0;0.5", "4.999.999.999.999.990;1.0;0.5")
     corpus.edit(corpus.layout.index("train"), "c2\n", "")
     corpus.edit(corpus.layout.gloss, "c2;ADIÓS ADIÓS;2 2\n", "")
@@ -198,18 +194,18 @@ def test_rows_without_times_pass_while_they_are_few(corpus: Corpus) -> None:
     assert validation.report["summary"]["num_rows_without_times"] == 1
 
 
-def test_a_table_without_any_clip_is_an_error(corpus: Corpus) -> None:
+def test_a_table_without_any_clip_is_an_error(corpus: BrokenCorpus) -> None:
     corpus.layout.meta.write_text("id;text\n")
     assert "clip.any" in rules_of(corpus.validate(), "error")
 
 
 @pytest.mark.parametrize(("decode", "is_found"), [("all", True), ("sample", True), ("none", False)])
-def test_the_decode_setting_decides_which_crops_are_read(corpus: Corpus, decode: str, is_found: bool) -> None:
+def test_the_decode_setting_decides_which_crops_are_read(corpus: BrokenCorpus, decode: str, is_found: bool) -> None:
     corpus.write_crops("one", "hand_r", dict.fromkeys(range(10), b"no jpeg"))
     assert ("crops.decodes" in rules_of(corpus.validate(decode=decode), "error")) is is_found
 
 
-def test_a_sample_spreads_over_a_long_archive(corpus: Corpus) -> None:
+def test_a_sample_spreads_over_a_long_archive(corpus: BrokenCorpus) -> None:
     from signstreams.contract.crops import NUM_SAMPLED, check_archive
 
     frames = dict.fromkeys(range(3 * NUM_SAMPLED), b"no jpeg")
@@ -224,7 +220,7 @@ def test_ctc_needs_a_blank_between_equal_glosses() -> None:
     assert [ctc_frames(labels) for labels in ([], ["a"], ["a", "b"], ["a", "a", "a"])] == [0, 1, 2, 5]
 
 
-def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_mended(corpus: Corpus) -> None:
+def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_mended(corpus: BrokenCorpus) -> None:
     broken = corpus.layout.pose("two").read_bytes()
     corpus.layout.pose("two").unlink()
     copies = write_validation(corpus.layout, corpus.validate())
@@ -238,7 +234,7 @@ def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_mended(corpu
     assert json.loads(corpus.layout.report.read_text())["verdict"] == "pass"
 
 
-def test_the_same_corpus_gives_the_same_bytes(corpus: Corpus) -> None:
+def test_the_same_corpus_gives_the_same_bytes(corpus: BrokenCorpus) -> None:
     paths = (corpus.layout.report, corpus.layout.report_page, corpus.layout.manifest)
     write_validation(corpus.layout, corpus.validate())
     first = [path.read_bytes() for path in paths]
@@ -268,7 +264,7 @@ class _Page(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_is_whole_self_contained_and_escapes_what_it_shows(corpus: Corpus) -> None:
+def test_the_page_is_whole_self_contained_and_escapes_what_it_shows(corpus: BrokenCorpus) -> None:
     corpus.quarantine("one")
     corpus.edit(corpus.layout.meta, "c5;four", "<script>alert(1)<b>;four")
     validation = corpus.validate()
@@ -283,7 +279,7 @@ def test_the_page_is_whole_self_contained_and_escapes_what_it_shows(corpus: Corp
     assert all(finding.found in text for finding in validation.findings)
 
 
-def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: Corpus) -> None:
+def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: BrokenCorpus) -> None:
     report = corpus.validate().report
     video = report["videos"][0]
     report["videos"] = [video | {"video_id": f"v{number}"} for number in range(MAX_ROWS)]
@@ -293,13 +289,13 @@ def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: Co
     assert f"The first {MAX_ROWS:,} of {MAX_ROWS + 1:,}" in page
 
 
-def test_an_unreadable_table_does_not_make_every_id_look_unknown(corpus: Corpus) -> None:
+def test_an_unreadable_table_does_not_make_every_id_look_unknown(corpus: BrokenCorpus) -> None:
     corpus.layout.meta.write_bytes("id;text\nc1;mañana\n".encode("latin-1"))
     assert rules_of(corpus.validate(), "error") == {"table.encoding", "clip.any"}
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from signstreams.contract import inventory
 
@@ -314,7 +310,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
     assert "Permission denied" in finding.found
 
 
-def test_a_report_that_cannot_be_written_is_one_line(corpus: Corpus) -> None:
+def test_a_report_that_cannot_be_written_is_one_line(corpus: BrokenCorpus) -> None:
     (corpus.root / "contract").write_text("in the way")
     with pytest.raises(UserError, match="expected to write the report"):
         write_validation(corpus.layout, corpus.validate())
@@ -342,7 +338,7 @@ def run_script(project: Path, *words: str | Path) -> subprocess.CompletedProcess
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
 
-def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: Corpus, project: Path) -> None:
+def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: BrokenCorpus, project: Path) -> None:
     good = run_script(project, "--root", corpus.root)
     assert good.returncode == 0, good.stderr
     assert good.stdout.startswith("contract: pass: 0 errors, 0 warnings in 4 videos")
@@ -355,7 +351,7 @@ def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: Corpus, 
     assert json.loads(corpus.layout.report.read_text())["verdict"] == "fail"
 
 
-def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: BrokenCorpus, capsys: pytest.CaptureFixture[str]) -> None:
     validation = corpus.validate()
     capsys.readouterr()
     rule = RULES["pose.finite"]
@@ -366,7 +362,7 @@ def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: Corpus, capsys: py
     assert lines[-1] == "error: 1,234 more findings of this rule in 1,234 files, see contract/report.json [pose.finite]"
 
 
-def test_warnings_are_printed_as_lines(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warnings_are_printed_as_lines(corpus: BrokenCorpus, capsys: pytest.CaptureFixture[str]) -> None:
     corpus.change_metadata("one", note="ends early")
     print_outcome(corpus.validate(), corpus.layout, [])
     captured = capsys.readouterr()

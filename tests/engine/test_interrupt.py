@@ -1,4 +1,4 @@
-"""Signals become a request, processes are told apart, and one rank's error reaches all."""
+"""Signals become a request to stop."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 import signal
 
 import pytest
-import torch
 
-from signstreams.engine import distributed
 from signstreams.engine.interrupt import stop_on_signal
-from signstreams.errors import UserError
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -34,35 +31,3 @@ def test_ctrl_c_is_noted_once_and_does_not_ask_for_another_try(capfd: pytest.Cap
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    world = distributed.start(device="cpu")
-    assert (world.rank, world.size, world.is_main, world.device.type) == (0, 1, True, "cpu")
-    tensor = torch.tensor([2.0])
-    assert distributed.all_reduce_sum(tensor) is tensor
-    assert distributed.all_reduce_sum(tensor).item() == distributed.all_reduce_max(tensor).item() == 2.0
-    assert distributed.from_main("x") == "x"
-    assert distributed.world_size() == 1
-    distributed.barrier()
-    distributed.close()
-
-
-def test_asking_for_several_processes_without_torchrun_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with pytest.raises(UserError, match="torchrun"):
-        distributed.start(distributed=True, device="cpu")
-
-
-def test_a_gpu_that_is_not_there_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--device auto or cpu"):
-        distributed.start(device="cuda")
-
-
-def test_a_user_error_of_the_main_rank_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    world = distributed.start(device="cpu")
-    with pytest.raises(UserError, match="folder"), distributed.main_first(world):
-        raise UserError("folder: in the way")

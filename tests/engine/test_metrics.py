@@ -1,15 +1,11 @@
-"""The metrics log, its cut on resume, and schedules."""
+"""The metrics log, and its cut on resume."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
-import pytest
-
 from signstreams.engine.metrics import MetricsLog, read_metrics
-from signstreams.engine.schedules import cosine, linear, warmup_cosine
 
 
 def _write(path: Path, steps: list[int]) -> None:
@@ -51,20 +47,3 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
     with MetricsLog(tmp_path / "m.jsonl") as log:
         log.log({"a": float("nan"), "b": float("inf"), "c": 1}, 1)
     assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "a": None, "b": None, "c": 1}]
-
-
-def test_warm_up_meets_the_cosine_at_the_peak() -> None:
-    values = [warmup_cosine(step, peak=1.0, final=0.1, warmup_steps=10, total_steps=110) for step in range(111)]
-    assert values[0] == pytest.approx(0.1)
-    assert values[9] == values[10] == 1.0
-    assert values[60] == pytest.approx(0.55)
-    assert values[110] == pytest.approx(0.1)
-    assert all(a < b for a, b in itertools.pairwise(values[:10]))
-    assert all(a > b for a, b in itertools.pairwise(values[10:]))
-
-
-def test_schedules_stay_at_their_ends() -> None:
-    assert cosine(0, 0.9, 1.0, 50) == pytest.approx(0.9)
-    assert cosine(99, 0.9, 1.0, 50) == 1.0
-    assert linear(5, 0.0, 1.0, 10) == 0.5
-    assert linear(3, 0.04, 0.07, 0) == 0.07

@@ -19,7 +19,7 @@ from signstreams.integrate import embed as embedding_module
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.embed import FrozenBackbone
 from signstreams.integrate.embedding import embed
-from signstreams.integrate.store import JOURNAL, ArrayStore
+from signstreams.integrate.store import JOURNAL
 from signstreams.streams import STREAMS
 
 Build = Callable[..., IntegrateConfig]
@@ -120,40 +120,6 @@ def test_what_a_killed_run_left_is_kept_and_torn_files_are_made_anew(
     again = embed(settings(own_corpus, features, backbone))
     assert 0 < sum(counted) < total / 2
     assert again == whole
-
-
-def test_an_array_that_was_swapped_is_one_line(tmp_path: Path) -> None:
-    store = ArrayStore(tmp_path / "s")
-    store.add("a", "source", np.zeros((4, 3), np.float16))
-    np.save(store.path("a"), np.zeros((5, 3), np.float32))
-    with pytest.raises(UserError, match=r"a\.npy: holds float32 \(5, 3\), expected <f2 \(4, 3\); remove the file"):
-        ArrayStore(tmp_path / "s")["a"]
-    store.path("a").write_bytes(b"no array")
-    with pytest.raises(UserError, match=r"a\.npy: .*; remove the file"):
-        ArrayStore(tmp_path / "s")["a"]
-    store.path("a").unlink()
-    assert not store.is_current("a", "source")
-    with pytest.raises(UserError, match=r"a\.npy: No such file or directory; remove"):
-        ArrayStore(tmp_path / "s")["a"]
-
-
-def test_few_maps_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signstreams.integrate.store.MAX_OPEN", 2)
-    store = ArrayStore(tmp_path)
-    for number in range(5):
-        store.add(str(number), "source", np.full((2, 2), number, np.float32))
-    for number in (0, 1, 2, 3, 4, 0):
-        assert store[str(number)][0, 0] == number
-    assert list(store._open) == ["4", "0"]
-
-
-def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
-    store = ArrayStore(tmp_path / "s")
-    (tmp_path / "s").write_bytes(b"a file stands there")
-    with pytest.raises(UserError, match=r"cannot be written .*; free space there, or name another --features"):
-        store.add("a", "source", np.zeros(3))
-    with pytest.raises(UserError, match=r"cannot be read .*; name another --features"):
-        ArrayStore(tmp_path / "s")
 
 
 def test_every_block_is_kept_where_their_weights_are_learned(

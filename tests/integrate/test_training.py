@@ -15,7 +15,6 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
-from signstreams.integrate.loader import BatchPlan
 from signstreams.integrate.run import run
 
 Build = Callable[..., IntegrateConfig]
@@ -122,25 +121,6 @@ def test_an_interrupted_run_of_everything_goes_on_to_the_same_bits(
     for name in ("last.pt", "best.pt"):
         ours, theirs = weights(broken.output_dir, name), weights(whole.output_dir, name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-
-
-def test_every_clip_is_in_one_part_of_one_step_of_an_epoch() -> None:
-    lengths = [5, 9, 30, 31, 8, 7, 6, 29, 28, 10, 4]
-    plan = BatchPlan(lengths, batch_size=2, num_parts=2, seed=0)
-    assert plan.steps_per_epoch == 3
-    for epoch in range(3):
-        steps = range(epoch * 3, epoch * 3 + 3)
-        parts = [plan.rows(step, part) for step in steps for part in range(2)]
-        assert sorted(row for rows in parts for row in rows) == list(range(11))
-        assert all(len(rows) <= 2 for rows in parts)
-    joint = [[*plan.rows(step, 0), *plan.rows(step, 1)] for step in range(3)]
-    spreads = [max(lengths[row] for row in rows) - min(lengths[row] for row in rows) for rows in joint]
-    assert sorted(spreads)[0] <= 3  # like lengths together
-
-
-def test_a_part_without_clips_counts_for_nothing() -> None:
-    plan = BatchPlan([5, 6, 7], batch_size=2, num_parts=4, seed=0)
-    assert sorted(len(plan.rows(0, part)) for part in range(4)) == [0, 1, 1, 1]
 
 
 def test_an_average_is_what_is_evaluated_and_kept(tiny_config: Build, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def tiny(crops_dir: Path, tmp_path: Path) -> dict[str, Any]:
         "dataset": {"batch_size": 8, "num_workers": 0},
         "model": {"arch": "vit_tiny", "patch_px": 8, "depth": 1},
         "augmentation": {"global_px": 16, "local_px": 8, "num_local": 2},
-        # as a large corpus would choose it; tests/pretrain/test_small.py has the rest
+        # as a large corpus would choose it; tests/pretrain/test_choices.py has the rest
         "dino": {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 16, "batch_norm": False},
         "sinkhorn": {"use": False},
         "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8, "pictures": False},

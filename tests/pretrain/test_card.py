@@ -14,7 +14,6 @@ from torch import nn
 
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.backbones.export import export_backbone
-from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.pretrain.card import Facts, model_card
@@ -102,36 +101,6 @@ def test_torch_hubs_code_gives_the_same_class_token(name: str, tmp_path: Path, m
     with torch.no_grad():
         expected = model(images)
     torch.testing.assert_close(_class_token(_run(hub), images), expected, rtol=0, atol=1e-5)
-
-
-def test_both_files_hold_the_same_tensors_and_metadata(tmp_path: Path) -> None:
-    model, _ = _written(ARCHS["vit with registers"], 32, tmp_path)
-    a, b = (load_dinov2_backbone(f"file::{tmp_path}/backbone.{kind}") for kind in ("pt", "safetensors"))
-    assert a.metadata == b.metadata
-    assert (b.image_px, b.mean, b.std) == (32, (0.5,) * 3, (0.25,) * 3)
-    tensors, same = a.model.state_dict(), b.model.state_dict()
-    assert set(tensors) == set(same)
-    assert all(torch.equal(tensors[name], same[name]) for name in tensors)
-    assert torch.equal(same["mask_token"], model.mask_token)
-
-
-def test_equal_models_give_equal_bytes_in_both_formats(tmp_path: Path) -> None:
-    """Of the metadata's two keys the safetensors library writes either one first, as it comes."""
-    found = set()
-    for number in range(8):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        _written(ARCHS["vit with registers"], 32, folder)
-        found.add(tuple((folder / f"backbone.{kind}").read_bytes() for kind in ("pt", "safetensors")))
-    assert len(found) == 1
-
-
-def test_a_broken_safetensors_file_is_named(tmp_path: Path) -> None:
-    from signstreams.errors import UserError
-
-    (tmp_path / "b.safetensors").write_bytes(b"\x10" + bytes(30))
-    with pytest.raises(UserError, match=r"b\.safetensors: is truncated or no safetensors file"):
-        load_dinov2_backbone(f"file::{tmp_path}/b.safetensors")
 
 
 def test_the_card_of_a_run_tells_what_it_is(make: Callable[..., PretrainConfig]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,9 @@ def test_loader_processes_leave_the_model_its_cores(monkeypatch: pytest.MonkeyPa
     alone = available_cores()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert available_cores() == max(1, alone // 2)
+
+
+def test_the_centre_cannot_be_set_where_there_may_be_none(make: Callable[..., PretrainConfig]) -> None:
+    make(sinkhorn={"use": False}, dino={"center_momentum": 0.5})
+    with pytest.raises(ValueError, match="center_momentum has no effect"):
+        make(sinkhorn={"use": None}, dino={"center_momentum": 0.5})

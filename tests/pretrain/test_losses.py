@@ -9,11 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.pretrain.head import DinoHead
-from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, sinkhorn_targets
-from signstreams.pretrain.meters import Meters
-from signstreams.pretrain.probe import assignment_information, feature_std, rank_me
 
 
 def _scores(*shape: int, seed: int = 0) -> Tensor:
@@ -138,81 +134,3 @@ def test_koleo_pushes_neighbours_apart() -> None:
     gradient = torch.autograd.grad(koleo_loss(tokens, epsilon=1e-4), tokens)[0]
     moved = tokens.detach() - 0.001 * gradient
     assert F.cosine_similarity(moved[0], moved[1], dim=0) < F.cosine_similarity(tokens[0], tokens[1], dim=0)
-
-
-def test_prototypes_have_length_one_until_they_may_learn_it() -> None:
-    fixed = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
-    free = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=False)
-    for head in (fixed, free):
-        head.init_weights(torch.Generator().manual_seed(0))
-    tokens = _scores(5, 4)
-    assert fixed(tokens).abs().max() <= 1.0 + 1e-6
-    assert torch.equal(fixed(tokens), free(tokens))
-    assert "prototypes.weight_g" not in dict(fixed.named_parameters())
-    with torch.no_grad():
-        free.prototypes.weight_g.fill_(2.0)
-        free.prototypes.weight_v.mul_(5.0)  # the direction alone counts
-    assert torch.allclose(free(tokens), 2 * fixed(tokens), atol=1e-6)
-
-
-def _read(targets: Tensor) -> dict[str, float]:
-    meters = Meters(targets.shape[-1], torch.device("cpu"))
-    one = torch.tensor(1.0)
-    meters.add(loss=one, dino=one * 2, koleo=one, targets=targets, grad_norm=one, is_bad=torch.tensor(False))
-    return meters.read()
-
-
-def test_entropies_tell_learning_from_both_collapses() -> None:
-    eye = torch.eye(8).reshape(2, 4, 8)
-    sharp_and_spread = _read(eye)
-    assert sharp_and_spread["teacher/entropy_sample"] == pytest.approx(0.0)
-    assert sharp_and_spread["teacher/entropy_batch"] == pytest.approx(math.log(8))
-    assert sharp_and_spread["teacher/prototypes_used_ratio"] == 1.0
-    one_wins = _read(eye[:1, :1].expand(2, 4, 8))
-    assert one_wins["teacher/entropy_batch"] == pytest.approx(0.0)
-    assert one_wins["teacher/prototypes_used_ratio"] == 1 / 8
-    flat = _read(torch.full((2, 4, 8), 1 / 8))
-    assert flat["teacher/entropy_sample"] == pytest.approx(math.log(8))
-    assert flat["train/kl"] == pytest.approx(2 - math.log(8), rel=1e-5)
-
-
-def test_losses_that_are_not_finite_are_counted_in_a_row() -> None:
-    meters = Meters(4, torch.device("cpu"))
-    for is_bad in (False, True, True, False, True):
-        value = torch.tensor(float("nan") if is_bad else 1.0)
-        meters.add(
-            loss=value,
-            dino=value,
-            koleo=value,
-            targets=torch.full((2, 3, 4), 0.25),
-            grad_norm=value,
-            is_bad=torch.tensor(is_bad),
-        )
-    assert meters.num_bad_in_a_row() == 2
-    assert meters.read()["train/loss"] == 1.0
-
-
-def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:
-    healthy = {"teacher/entropy_batch": 2.0, "teacher/entropy_sample": 1.0}
-    one_wins = {"teacher/entropy_batch": 0.01, "teacher/entropy_sample": 0.01}
-    flat = {"teacher/entropy_batch": math.log(16), "teacher/entropy_sample": math.log(16)}
-    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000)
-    assert [watch.judge(one_wins, 100)] * 5 == [None] * 5
-    assert [watch.judge(record, 300) for record in (one_wins, one_wins, healthy, one_wins, one_wins)] == [None] * 5
-    assert "one prototype" in (watch.judge(one_wins, 300) or "")
-    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000)
-    assert [watch.judge(flat, 5_000) for _ in range(5)] == [None] * 5
-    assert [watch.judge(flat, 10_000) for _ in range(2)] == [None] * 2
-    assert "no progress" in (watch.judge(flat, 10_000) or "")
-
-
-def test_rank_and_information_fall_when_features_collapse() -> None:
-    spread, line = _scores(64, 8), _scores(64, 1) @ _scores(1, 8, seed=1)
-    assert rank_me(spread) > 7
-    assert rank_me(line) == pytest.approx(1.0, abs=1e-6)
-    assert rank_me(spread + 100) == pytest.approx(rank_me(spread), rel=1e-3)  # a common mean says nothing
-    assert assignment_information(torch.eye(8) * 100, 0.1) == pytest.approx(math.log(8))
-    assert assignment_information(torch.ones(8, 8), 0.1) == pytest.approx(0.0, abs=1e-9)
-    assert assignment_information(torch.eye(8)[:1].expand(8, 8) * 100, 0.1) == pytest.approx(0.0, abs=1e-9)
-    assert feature_std(spread) > 0.9
-    assert feature_std(torch.ones(64, 8)) == 0.0

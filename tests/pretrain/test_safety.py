@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -17,18 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.backbones.archs import resolve
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
-from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.pretrain import room
-from signstreams.pretrain.choices import choose
-from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.losses import Centre
-from signstreams.pretrain.room import estimate_memory
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.trainer import Trainer
 
@@ -212,60 +206,6 @@ def test_the_lock_of_a_killed_run_is_free_though_its_loaders_live(make: Make, tm
         parent.stdout.close()
 
 
-def _watch(**limits: Any) -> CollapseWatch:
-    config = PretrainConfig.model_validate({"train_dir": ["a"], "output_dir": "b", "monitor": limits})
-    return CollapseWatch(16, 200, 20_000, monitor=config.monitor, rows=640)
-
-
-def _line(**values: float) -> dict[str, float]:
-    healthy = {"entropy_batch": 2.0, "entropy_sample": 1.0, "prototypes_used_ratio": 1.0}
-    return {f"teacher/{key}": value for key, value in (healthy | values).items()}
-
-
-@pytest.mark.parametrize(
-    ("line", "limits", "expected"),
-    [
-        (
-            _line(entropy_batch=0.1, entropy_sample=0.1),
-            {"collapse_min_batch_entropy": 0.02},
-            "one prototype takes every",
-        ),
-        (_line(prototypes_used_ratio=2 / 16), {"collapse_min_prototypes": 0.1}, "only 2 of 16 prototypes"),
-        (_line(entropy_sample=2.7725), {"collapse_max_sample_entropy": 1.0}, "same flat answer"),
-        ({"probe/feature_std": 0.01}, {"collapse_min_feature_std": 0.005}, "held-out crops are alike"),
-    ],
-)
-def test_each_collapse_has_its_limit_its_patience_and_its_diagnosis(
-    line: dict[str, float], limits: dict[str, float], expected: str
-) -> None:
-    (name,) = limits
-    looser = {"collapse_min_prototypes": 0.2}.get(name)
-    watch = _watch(**({} if looser is None else {name: looser}))
-    assert [watch.judge(line, 12_000) for _ in range(2)] == [None] * 2
-    diagnosis = watch.judge(line, 12_000)
-    assert diagnosis is not None
-    assert expected in diagnosis
-    assert any(knob in diagnosis for knob in ("dino.", "--koleo-weight", "--use-sinkhorn"))
-    tolerant = _watch(**limits)
-    assert [tolerant.judge(line, 12_000) for _ in range(5)] == [None] * 5
-    quick = _watch(collapse_patience=1, **({} if looser is None else {name: looser}))
-    assert quick.judge(line, 12_000) == diagnosis
-    early = _watch(**({} if looser is None else {name: looser}))
-    assert [early.judge(line, 150) for _ in range(5)] == [None] * 5
-
-
-def test_features_that_never_were_apart_get_time_and_fallen_ones_do_not() -> None:
-    alike, apart = {"probe/feature_std": 0.01}, {"probe/feature_std": 0.3}
-    slow, fallen = _watch(), _watch()
-    assert [slow.judge(alike, 1000) for _ in range(5)] == [None] * 5
-    assert fallen.judge(apart, 500) is None
-    resumed = _watch()
-    resumed.load_state_dict(fallen.state_dict())
-    for watch in (fallen, resumed):
-        assert [watch.judge(alike, 1000) for _ in range(2)] == [None] * 2
-        assert "alike" in (watch.judge(alike, 1000) or "")
-
-
 def test_a_run_that_collapses_stops_by_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Provoked: without the centre, and with the sharpest targets, one prototype takes all; no line is made up."""
     monkeypatch.setattr(Centre, "update", lambda self, scores: self.value[0].sub_(0.5))
@@ -310,24 +250,6 @@ def test_a_disk_without_room_is_refused_before_the_first_step(make: Make, monkey
         pretrain(make(checkpointing={"min_free_gb": 2}, seed=1, on_conflict="archive"), STREAM)
 
 
-@pytest.mark.parametrize(
-    ("checkpoint_bytes", "expected_gb"),
-    [(10**7, 0.4), (5 * 10**8, 5.0), (2 * 10**9, 12.0)],
-    ids=["small", "usual", "large"],
-)
-def test_a_run_asks_for_5_gb_less_when_small_more_when_large(
-    make: Make, tmp_path: Path, checkpoint_bytes: int, expected_gb: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "state").mkdir()
-    for free_gb, is_refused in ((expected_gb - 0.01, True), (expected_gb + 0.01, False)):
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda _, free=free_gb: SimpleNamespace(free=free * 1e9))
-        if is_refused:
-            with pytest.raises(UserError, match="GB are free"):
-                room.check_disk(make(), tmp_path, checkpoint_bytes)
-        else:
-            room.check_disk(make(), tmp_path, checkpoint_bytes)
-
-
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config, save = make(), checkpoint.save
 
@@ -365,39 +287,6 @@ def test_other_errors_stay_what_they_are(make: Make, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Trainer, "train_step", wrong)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         pretrain(make(), STREAM)
-
-
-def test_the_estimate_follows_what_is_kept(make: Make) -> None:
-    """Against the bytes autograd really keeps: within a third."""
-    config = make(
-        dataset={"batch_size": 16},
-        model={"depth": 4},
-        augmentation={"global_px": 48, "local_px": 24},
-        dino={"num_prototypes": 1024, "hidden_dim": 512},
-    )
-    arch = resolve("vit_tiny", image_px=48, patch_px=8, depth=4)
-    choices = choose(config, num_crops=160, global_batch=16)
-    trainer = Trainer(config, choices, arch, World(0, 1, torch.device("cpu")))
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    views = (torch.zeros(2, 16, 48, 48, 3, dtype=torch.uint8), torch.zeros(2, 16, 24, 24, 3, dtype=torch.uint8))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        trainer.train_step(*views)
-    weights = sum(4 * parameter.numel() for parameter in trainer.student.parameters())
-    found = sum(kept.values()) - weights
-    memory = estimate_memory(config, choices, arch, trainer.student)
-    assert memory.weights == 5 * weights
-    assert memory.activations + memory.scores == pytest.approx(found, rel=1 / 3)
-    halved = estimate_memory(make(**{**_tree(config), "optim": {"accumulate": 2}}), choices, arch, trainer.student)
-    assert halved.activations == pytest.approx(memory.activations / 2, rel=1e-6)
-
-
-def _tree(config: PretrainConfig) -> dict[str, Any]:
-    return json.loads(config.model_dump_json(exclude_defaults=True))
 
 
 def test_the_best_checkpoint_is_the_healthiest_not_the_one_with_the_lowest_loss(

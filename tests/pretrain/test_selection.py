@@ -18,7 +18,6 @@ from signstreams.pretrain import selection
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.data import find_crops, plan_batches
 from signstreams.pretrain.selection import crop_sharpness, sharpness, signers
-from signstreams.pretrain.statistics import channel_stats, with_measured_stats
 from signstreams.streams import STREAMS, BoxState
 
 FRAMES = 16
@@ -122,28 +121,6 @@ def test_balance_and_gap_reach_the_plan(corpus: Path, make: Callable[..., Any]) 
                 near = min([near, *np.diff(np.sort(crops.frame[batch][crops.video[batch] == video]))])
         gaps.append(near)
     assert gaps[0] < 7 <= gaps[1]
-
-
-def test_mean_and_deviation_are_those_of_the_pixels(corpus: Path, make: Callable[..., Any]) -> None:
-    crops = find_crops([corpus / "processed/hand_r"], probe_crops=0).train
-    images = []
-    for path in sorted((corpus / "processed/hand_r").glob("*.zip")):
-        index, _ = build_index([path])
-        reader = selection.CropReader()
-        images += [cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), 1)[..., ::-1] for crop in index]
-    pixels = np.stack(images).reshape(-1, 3) / 255
-    mean, std = channel_stats(crops)
-    assert mean == pytest.approx(pixels.mean(axis=0), abs=1e-4)
-    assert std == pytest.approx(pixels.std(axis=0), abs=1e-4)
-    given = make()
-    assert with_measured_stats(given, crops) is given
-    measured = with_measured_stats(make(dataset={"measure_stats": True}), crops)
-    assert (measured.augmentation.mean, measured.augmentation.std) == (mean, std)
-    assert measured.identity() != given.identity()
-    as_given = make(augmentation={"mean": mean, "std": std})
-    assert measured.identity() == as_given.identity()
-    with pytest.raises(ValueError, match=r"augmentation.mean has no effect: dataset.measure_stats"):
-        make(dataset={"measure_stats": True}, augmentation={"mean": mean})
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from signstreams.engine.compiling import can_compile, use_tensor_cores
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.pretrain.choices import choose
-from signstreams.pretrain.room import estimate_memory
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.trainer import Trainer
 
@@ -183,16 +182,6 @@ def test_checkpointed_activations_change_no_bit_and_keep_the_run(make: Make, alg
         weights.append(trainer.student.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert config.identity() == make(algorithm=algorithm, model=model).identity()
-
-
-def test_the_estimate_knows_checkpointing(make: Make) -> None:
-    estimates = []
-    for again in (False, True):
-        config = make(model={"depth": 12}, optim={"checkpoint_activations": again})
-        trainer = _trainer(config)
-        estimates.append(estimate_memory(config, trainer.choices, trainer.arch, trainer.student))
-    assert estimates[1].activations < estimates[0].activations / 5
-    assert estimates[1].weights == estimates[0].weights
 
 
 def test_the_benchmark_counts_the_operations_that_a_step_does(

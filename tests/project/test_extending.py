@@ -32,7 +32,9 @@ def extended(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     shutil.copy(project / "pyproject.toml", folder)
     shutil.copytree(project / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for path in (project / "tests").rglob("conftest.py"):
+    for path in (project / "tests").rglob("*.py"):
+        if path.name.startswith("test_"):
+            continue
         target = folder / path.relative_to(project)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)

@@ -112,14 +112,14 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
             f"{path}: does not fit {arch.described()} ({reason}); export the backbone again, or name another file"
         ) from None
     return Backbone(
-        model.eval(),
+        model,
         embed_dim=arch.embed_dim,
         patch_size=arch.patch_px,
         image_px=int(metadata.get("image_px", 224)),
         mean=metadata.get("mean", IMAGENET_MEAN),
         std=metadata.get("std", IMAGENET_STD),
         metadata=metadata,
-    )
+    ).eval()
 
 
 def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
@@ -230,11 +230,11 @@ def _from_timm(name: str, *, download: bool) -> Backbone:
     config = model.pretrained_cfg
     patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))[0]
     return Backbone(
-        model.eval(),
+        model,
         embed_dim=model.num_features,
         patch_size=patch_size,
         image_px=config["input_size"][-1],
         mean=config["mean"],
         std=config["std"],
         metadata={"architecture": name},
-    )
+    ).eval()

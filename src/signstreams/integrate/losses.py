@@ -20,6 +20,7 @@ from signstreams.integrate.batches import NO_TOKEN, Batch
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
+TERMS = (TRANSLATION, CTC, DISTILLATION)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
         batches: This process's parts of the joint batch.
         device: Where processes exchange numbers.
     """
-    own = Counter({TRANSLATION: 0, CTC: 0, DISTILLATION: 0})
+    own = Counter(dict.fromkeys(TERMS, 0))
     for batch in batches:
         own.update(term_counts(batch))
     if not distributed.is_distributed():

@@ -101,8 +101,10 @@ class ArrayStore:
         self._open.pop(video_id, None)
 
     def reload(self) -> None:
-        """See what other processes have added."""
-        self.records = _read_journal(self.folder / JOURNAL)
+        """See what other processes have added or made anew."""
+        with self._lock:
+            self.records = _read_journal(self.folder / JOURNAL)
+            self._open.clear()
 
     def __getitem__(self, video_id: str) -> Array:
         """The array, mapped: what is read is what is asked for.
@@ -143,7 +145,7 @@ class ArrayStore:
 
 
 def _read_journal(path: Path) -> dict[str, Record]:
-    """Video to its latest record; a line that a crash cut short is passed over."""
+    """Video to its latest record; one that a crash or a full disk cut short is passed over, wherever it ends."""
     records = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -153,7 +155,7 @@ def _read_journal(path: Path) -> dict[str, Record]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name another --features") from None
     for line in lines:
         try:
-            content = json.loads(line)
+            content = json.loads(line[max(0, line.rfind('{"video": ')) :])  # the next record follows a torn one at once
             record = Record(**{**content, "shape": tuple(content["shape"])})
         except (ValueError, TypeError, KeyError):
             continue

@@ -13,10 +13,13 @@ from signstreams.engine import distributed
 NUM_SUMS = 6  # loss, dino, koleo, entropy, gradient norm, steps
 
 
-def count_best(counts: Tensor, rows: Tensor) -> None:
-    """Add to counts (K,) how many rows (N, K) are greatest there; `bincount` would wait for a CUDA device."""
+def count_best(counts: Tensor, rows: Tensor, is_bad: Tensor) -> None:
+    """Add to counts (K,) how many rows (N, K) are greatest there, none of a bad step.
+
+    `bincount`, or leaving the call out, would wait for a CUDA device.
+    """
     best = rows.argmax(dim=-1)  # (N,)
-    counts.index_add_(0, best, torch.ones_like(best))
+    counts.index_add_(0, best, (~is_bad).to(counts.dtype).expand(len(best)))
 
 
 class Meters:
@@ -44,7 +47,7 @@ class Meters:
         step = torch.stack([value.double() for value in (loss, dino, koleo, entropy, grad_norm, torch.ones_like(loss))])
         self.sums += torch.where(is_bad, torch.zeros_like(step), step)
         self.target_sum += torch.where(is_bad, 0.0, rows.mean(dim=0).double())
-        count_best(self.assigned, rows)
+        count_best(self.assigned, rows, is_bad)
         self.bad_in_a_row = torch.where(is_bad, self.bad_in_a_row + 1, 0)
         self.worst_in_a_row = torch.maximum(self.worst_in_a_row, self.bad_in_a_row)
 

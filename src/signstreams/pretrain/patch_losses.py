@@ -90,7 +90,7 @@ class PatchMeters(Meters):
         step = torch.stack([value.double() for value in (loss * num_views, entropy, weights.sum(), *counts)])
         self.patch_sums += torch.where(is_bad, torch.zeros_like(step), step)
         self.patch_target_sum += torch.where(is_bad, 0.0, (weights @ targets).double())
-        count_best(self.patch_assigned, targets)
+        count_best(self.patch_assigned, targets, is_bad)
 
     def read(self) -> dict[str, float]:
         """As `Meters.read`, and of the masked patches the like; every mean is over masked views, each with weight 1.

@@ -14,16 +14,15 @@ import torch
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import UserError
-from signstreams.formats.arrays import StreamTrack, Tracks, read_keypoints, read_tracks, write_tracks
+from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
-from signstreams.integrate.images import ImageReader, fitting_px
-from signstreams.integrate.nodes import gather_nodes, place_nodes
-from signstreams.streams import STREAMS, BoxState
+from signstreams.integrate.images import ImageReader
+from signstreams.streams import BoxState
 
 Build = Callable[..., IntegrateConfig]
 Open = Callable[[IntegrateConfig], dict[str, Clips]]
@@ -33,31 +32,6 @@ def problems_of(config: IntegrateConfig) -> list[str]:
     with pytest.raises(UserError) as error:
         load_clips(config)
     return error.value.problems
-
-
-def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build, open_splits: Open) -> None:
-    thawed = {f"freeze_{key}_backbone": False for key in ("face", "hand_left", "hand_right")}
-    config = tiny_config(data={"frame_stride": 3}, model=thawed)
-    layout = CorpusLayout(config.root)
-    clips = open_splits(config)
-    assert {split: len(samples) for split, samples in clips.items()} == {"train": 10, "val": 3, "test": 3}
-    assert clips["train"].lengths == [sample.num_frames for sample in clips["train"]]
-    sample = clips["train"][1]
-    frozen = open_splits(tiny_config(data={"frame_stride": 3}))["train"][1]
-    tracks = read_tracks(layout.tracks(sample.clip_id))
-    frames = np.arange(len(tracks.times_s))[::3]
-    assert sample.num_frames == len(frames)
-    points = read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames]
-    expected = place_nodes(gather_nodes(points), 320, 240)
-    np.testing.assert_array_equal(sample.nodes, expected)
-    for stream in STREAMS:
-        there = tracks.streams[stream].state[frames] != BoxState.MISSING
-        np.testing.assert_array_equal(sample.present[stream], there)
-        np.testing.assert_array_equal(frozen.present[stream], there)
-        np.testing.assert_array_equal(frozen.features[stream].any(axis=1), there)
-        assert [crop.frame for crop in sample.crops[stream] if crop is not None] == frames[there].tolist()
-    assert not sample.present["hand_l"].all() and sample.present["face"].all()
-    assert sample.text.endswith(".") and sample.gloss is not None
 
 
 def test_a_clip_covers_its_span_and_the_subset_is_drawn_by_the_seed(own_corpus: Path, tiny_config: Build) -> None:
@@ -162,17 +136,6 @@ def test_a_long_clip_is_taken_with_the_smallest_stride_that_fits(tiny_config: Bu
     assert {entry.frames.step for entry in strided} == {1, 2}  # some fit as they are
 
 
-def test_blank_video_hides_every_stream(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
-    seen, hidden = (
-        open_splits(tiny_config(root=own_corpus, data={"blank_video": blank}))["val"][0] for blank in (False, True)
-    )
-    assert all(there.any() for there in seen.present.values()) and seen.nodes.any() and seen.pose.any()
-    assert not any(there.any() for there in hidden.present.values())
-    assert not hidden.nodes.any() and not hidden.pose.any()
-    assert not any(values.any() for values in hidden.features.values())
-    assert hidden.nodes.shape == seen.nodes.shape and hidden.text == seen.text
-
-
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:
     layout = CorpusLayout(own_corpus)
     for path in layout.processed.glob("*/train ñ5.*"):
@@ -257,13 +220,6 @@ def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, open_
         open_splits(tiny_config(root=own_corpus))
 
 
-def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dict[str, str]) -> None:
-    backbone = load_dinov2_backbone(backbone_specs["face_backbone"])
-    assert fitting_px(backbone, 24, "face") == 24
-    with pytest.raises(UserError, match=r"set data\.crop_px to 16 or 24"):
-        fitting_px(backbone, 20, "face")
-
-
 def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbone_specs: dict[str, str]) -> None:
     backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
     with torch.no_grad():
@@ -278,15 +234,3 @@ def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbo
             open_features(config.features, frozen),
             torch.device("cpu"),
         )
-
-
-def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build, open_splits: Open) -> None:
-    sample = open_splits(tiny_config(model={"freeze_face_backbone": False}))["val"][0]
-    crops = [crop for crop in sample.crops["face"] if crop is not None]
-    native = ImageReader({"face": 16})("face", crops)
-    assert native.shape == (len(crops), 16, 16, 3) and native.dtype == np.uint8
-    for side in (8, 32):
-        resized = ImageReader({"face": side})("face", crops)
-        assert resized.shape == (len(crops), side, side, 3)
-        # the same picture: the same mean of each colour, in the same order of channels
-        np.testing.assert_allclose(resized.mean(axis=(1, 2)), native.mean(axis=(1, 2)), atol=4)

@@ -12,48 +12,14 @@ import torch
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Batch, Sample, collate
-from signstreams.integrate.decoder import TextDecoder, own_config
 from signstreams.integrate.evaluate import GREEDY
 from signstreams.integrate.model import Encoded, MultistreamModel
-from signstreams.integrate.nodes import NUM_NODES
 from signstreams.integrate.optimizer import make_optimizer
-from signstreams.integrate.text import Roles
 from signstreams.streams import STREAMS
 
-DIM = 6
+from .models import DIM, decoder_of, model_of, sample
+
 Build = Callable[..., IntegrateConfig]
-
-
-def sample(num_frames: int, seed: int = 0, *, missing: str = "hand_l", tokens: int = 4) -> Sample:
-    rng = np.random.default_rng(seed)
-    present = {stream: np.ones(num_frames, dtype=bool) for stream in (*STREAMS, "pose")}
-    present[missing][num_frames // 2 :] = False
-    return Sample(
-        f"clip{seed}",
-        "train",
-        "texto",
-        ("A",),
-        rng.uniform(0.1, 1, (num_frames, NUM_NODES, 3)).astype(np.float32),
-        rng.uniform(0, 1, (num_frames, 21)).astype(np.float32),
-        present,
-        {},
-        {stream: rng.normal(size=(num_frames, DIM)).astype(np.float16) for stream in STREAMS},
-        tokens=[*rng.integers(3, 300, tokens - 1).tolist(), 1],
-        gloss_ids=[1],
-    )
-
-
-def decoder_of(config: IntegrateConfig) -> TextDecoder:
-    width = config.model.d_model
-    return TextDecoder(own_config(config.decoder, width, 300), width, Roles())
-
-
-def model_of(config: IntegrateConfig, num_glosses: int | None = 5) -> MultistreamModel:
-    torch.manual_seed(0)
-    dims = dict.fromkeys(STREAMS, DIM) | {"pose": 21}
-    return MultistreamModel(
-        config, feature_dims=dims, backbones={}, num_glosses=num_glosses, decoder=decoder_of(config)
-    ).eval()
 
 
 def outputs(model: MultistreamModel, batch: Batch) -> tuple[Encoded, torch.Tensor]:
@@ -117,21 +83,6 @@ def test_the_tail_of_a_short_clip_matters(tiny_config: Build) -> None:
     tail = changed(clip, "hand_r", slice(8, 9), 3.0)
     before, after = (outputs(model, collate([batch[0], other]))[1][1] for other in (clip, tail))
     assert not torch.allclose(before, after, atol=1e-5)
-
-
-def test_every_trainable_parameter_is_in_one_group_with_its_own_rate(tiny_config: Build) -> None:
-    config = tiny_config(optim={"lr": 1.0, "lr_mska": 2.0, "lr_decoder": 3.0, "weight_decay": 0.5})
-    model = model_of(config)
-    optimizer = make_optimizer(config, model)
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    rates = {group["name"]: group["peak_lr"] for group in optimizer.param_groups}
-    assert rates == {"encoder": 1.0, "mska": 2.0, "decoder": 3.0}
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        if name.endswith(("global_matrix", "alpha", "bias", "missing", "shared.weight")):
-            assert decay[id(parameter)] == 0, name
-    assert decay[id(model.fusion.fuse[1].weight)] == 0.5
 
 
 def test_every_trainable_parameter_gets_a_gradient(tiny_config: Build) -> None:

@@ -1,0 +1,95 @@
+"""Progress in a log and on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from signstreams.progress import Progress, duration
+
+
+def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
+    log = io.StringIO()
+    with Progress(10, "frames", "extract", every_s=0.0, stream=log) as progress:
+        progress.skip(4)
+        progress.advance(2, loss=1.23456, stage="a")
+        progress.advance(4)
+    lines = log.getvalue().splitlines()
+    assert lines[0].startswith("extract: 6/10 frames, ")
+    assert "left" in lines[0]
+    assert lines[0].endswith("loss 1.235, stage a")
+    assert lines[-1].startswith("extract: 10/10 frames")
+    assert len(lines) == 2  # the end is said once
+    assert "\r" not in log.getvalue()
+
+
+def test_a_name_in_a_line_cannot_steer_the_terminal() -> None:
+    progress = Progress(2, "videos", "extract")
+    progress.advance(1, last="\x1b[2J\n")
+    assert progress.line().endswith(r"last \x1b[2J\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    terminal = Terminal()
+    with Progress(2, "frames", "extract", stream=terminal) as progress:
+        progress.advance(2)
+    assert terminal.getvalue().startswith("\r\x1b[K█")
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_a_bar_never_wraps_and_a_terminal_without_codes_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    with Progress(2, "frames", "a rather long label", stream=terminal) as progress:
+        progress._last_s = 0.0
+        progress.advance(1)
+    first, last = terminal.getvalue().split("\r\x1b[K")[1:]
+    assert len(first) == 39 and "frames" in last
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Terminal()
+    with Progress(2, "frames", "extract", stream=dumb) as progress:
+        progress.advance(2)
+    assert dumb.getvalue().startswith("extract: 2/2 frames")
+
+
+def test_work_of_hours_prints_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    log = io.StringIO()
+    progress = Progress(None, "steps", "train", stream=log)
+    counts = []
+    for _ in range(3):
+        for _ in range(3600):
+            now[0] += 1
+            progress.advance()
+        counts.append(log.getvalue().count("\n") - sum(counts))
+    assert counts[1:] == [60, 60] and 90 < counts[0] < 360
+
+
+def test_durations_read_naturally() -> None:
+    assert [duration(s) for s in (8, 200, 18120)] == ["8 s", "3 min 20 s", "5 h 02 min"]
+
+
+def test_what_an_earlier_run_did_does_not_enter_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    progress = Progress(100, "frames", "extract", stream=io.StringIO())
+    progress.skip(50)
+    now[0] = 10.0
+    progress.advance(20)
+    assert progress.line() == "extract: 70/100 frames, 2/s, 15 s left"
+    now[0] = 25.0
+    progress.advance(30)
+    assert progress.line() == "extract: 100/100 frames, 2/s, took 25 s"
+
+
+def test_work_of_unknown_length_has_no_end_to_tell() -> None:
+    progress = Progress(None, "steps", "train", stream=io.StringIO())
+    progress.advance(3)
+    assert progress.line().startswith("train: 3 steps, ") and "left" not in progress.line()

@@ -1,0 +1,98 @@
+"""The projection head: prototypes, first weights, and what keeps rows apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signstreams.pretrain.head import DinoHead, Prototypes
+
+
+def test_prototypes_have_length_one_until_they_may_learn_it() -> None:
+    fixed = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
+    free = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=False)
+    for head in (fixed, free):
+        head.init_weights(torch.Generator().manual_seed(0))
+    tokens = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    assert fixed(tokens).abs().max() <= 1.0 + 1e-6
+    assert torch.equal(fixed(tokens), free(tokens))
+    assert "prototypes.weight_g" not in dict(fixed.named_parameters())
+    with torch.no_grad():
+        free.prototypes.weight_g.fill_(2.0)
+        free.prototypes.weight_v.mul_(5.0)  # the direction alone counts
+    assert torch.allclose(free(tokens), 2 * fixed(tokens), atol=1e-6)
+
+
+def _scores(tokens: Tensor, *, batch_norm: bool) -> Tensor:
+    head = DinoHead(12, 32, hidden_dim=24, bottleneck_dim=8, fix_prototype_norm=True, batch_norm=batch_norm)
+    head.init_weights(torch.Generator().manual_seed(0))
+    return head(tokens).detach()
+
+
+def test_rows_that_are_nearly_equal_score_apart_with_batch_norm_alone() -> None:
+    rng = torch.Generator().manual_seed(1)
+    tokens = torch.randn(1, 12, generator=rng) + 0.01 * torch.randn(64, 12, generator=rng)
+    apart = {norm: float(_scores(tokens, batch_norm=norm).std(dim=0).mean()) for norm in (True, False)}
+    assert apart[True] > 0.2
+    assert apart[False] < 0.01
+
+
+def test_the_first_scores_differ_from_crop_to_crop() -> None:
+    rng = torch.Generator().manual_seed(1)
+    tokens = torch.randn(64, 192, generator=rng) * 0.01 + torch.randn(192, generator=rng)  # as of random weights
+    head = DinoHead(192, 16, hidden_dim=32, bottleneck_dim=16, fix_prototype_norm=True)
+    head.init_weights(torch.Generator().manual_seed(0))
+    before = head(tokens).std(dim=0).mean()
+    prototypes = head.prototypes.weight_v.clone()
+    head.standardize(tokens)
+    assert head(tokens).std(dim=0).mean() > 20 * before
+    x = tokens
+    for layer in head.mlp:
+        x = layer(x)
+        if isinstance(layer, nn.Linear):
+            torch.testing.assert_close(x.mean(dim=0), torch.zeros(x.shape[1]), rtol=0, atol=1e-4)
+            torch.testing.assert_close(x.std(dim=0), torch.ones(x.shape[1]), rtol=0, atol=1e-3)
+    assert torch.equal(head.prototypes.weight_v, prototypes)
+
+
+def test_scores_are_cosines_with_the_prototypes() -> None:
+    head = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
+    head.init_weights(torch.Generator().manual_seed(0))
+    tokens = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    found, directions = head(tokens), head.mlp(tokens)
+    for n in range(5):
+        for k in range(6):
+            expected = F.cosine_similarity(directions[n], head.prototypes.weight_v[k], dim=0)
+            torch.testing.assert_close(found[n, k], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_first_weights_follow_the_generator_and_the_kind_of_head(batch_norm: bool) -> None:
+    states = []
+    for seed in (3, 3, 4):
+        head = DinoHead(256, 32, hidden_dim=256, bottleneck_dim=64, fix_prototype_norm=False, batch_norm=batch_norm)
+        head.init_weights(torch.Generator().manual_seed(seed))
+        states.append(head.state_dict())
+    first, again, other = states
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["prototypes.weight_v"], other["prototypes.weight_v"])
+    # 1 / sqrt(256) or .02; a normal cut off at three deviations is 1.3 % narrower
+    assert float(first["mlp.0.weight"].std()) == pytest.approx(1 / 16 if batch_norm else 0.02, rel=0.03)
+    assert torch.equal(first["prototypes.weight_g"], torch.ones(32, 1))
+    assert all(not first[name].any() for name in first if name.endswith("bias"))
+    # a bias before a norm, or a scale before the unit length, would have no effect
+    assert ("mlp.0.bias" in first) != batch_norm
+    norms = [name for name in first if name.startswith("mlp.") and first[name].ndim == 1 and "weight" in name]
+    assert norms == (["mlp.1.weight", "mlp.4.weight"] if batch_norm else [])
+
+
+def test_a_token_of_any_length_has_the_same_prototypes() -> None:
+    layer = Prototypes(3, 4, fix_norm=True)
+    torch.nn.init.normal_(layer.weight_v, generator=torch.Generator().manual_seed(0))
+    head = DinoHead(3, 4, hidden_dim=2, bottleneck_dim=3, fix_prototype_norm=True)
+    head.mlp, head.prototypes = nn.Sequential(nn.Identity()), layer
+    tokens = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(head(7 * tokens), head(tokens))
+    assert torch.isfinite(head(torch.zeros(1, 3))).all()
