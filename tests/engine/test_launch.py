@@ -121,8 +121,8 @@ def test_a_process_that_was_killed_is_named(words: list[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("codes", "answer"),
     [
-        *[([2, 2], 2), ([75], 75), ([75, -15], 75), ([2, 75], 1), ([130, 75], 130), ([130, 2], 1)],
-        *[([1, 2], 1), ([-9], 1), ([-15], 1), ([], 1)],
+        *[([2, 2], 2), ([75], 75), ([75, -15], 75), ([2, 75], 2), ([130, 75], 130), ([130, 2], 2)],
+        *[([1, 2], 1), ([1, 75], 1), ([-9], 1), ([-15], 1), ([], 1)],
     ],
 )
 def test_codes_of_several_processes_become_one(codes: list[int], answer: int) -> None:

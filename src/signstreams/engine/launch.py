@@ -147,12 +147,11 @@ def _torchrun(words: list[str]) -> int:
 def exit_code(codes: Iterable[int]) -> int:
     """One answer of several failed processes: a bug before a user's error before Ctrl-C before another try.
 
-    A process that torchrun itself ended (by a signal, since another one had failed) says nothing.
+    So what torchrun does to the others once one has failed says nothing: they are ended by SIGTERM, or save and ask for
+    another try.
     """
-    told = [code for code in codes if code not in (0, -signal.SIGTERM)]
-    for meaning in (USER_ERROR_EXIT_CODE, TRY_AGAIN_EXIT_CODE):
-        if told and all(code == meaning for code in told):
-            return meaning
-    if told and all(code in (INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE) for code in told):
-        return INTERRUPTED_EXIT_CODE  # one process was told, the others left with it
-    return 1
+    told = {code for code in codes if code not in (0, -signal.SIGTERM)}
+    meanings = (USER_ERROR_EXIT_CODE, INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE)
+    if not told or told - set(meanings):
+        return 1
+    return next(meaning for meaning in meanings if meaning in told)
