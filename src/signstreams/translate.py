@@ -120,6 +120,7 @@ def forget(layout: CorpusLayout, video_id: str) -> None:
 def _extraction(given: TranslateConfig, bundle: Bundle, path: Path, root: Path) -> ExtractConfig:
     settings = {**bundle.about["extraction"], "videos": [path], "root": root, "max_failed_fraction": 1, "force": True}
     settings["spans_only"] = False  # a new video has no annotated spans
+    settings.pop("span_padding_s", None)
     if settings.get("detector") == "precomputed":
         if given.points is None:
             raise UserError(

@@ -232,16 +232,6 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
     assert expected == [7] * 7
 
 
-def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
-    config = ExtractConfig(videos=[tmp_path], root=tmp_path)
-    assert set(config.settings()) == {
-        *("fps", "frames_fps", "crop_px", "jpeg_quality", "max_buffer_mib"),
-        *("face_privacy", "spans_only", "span_padding_s"),
-        *("detector", "holistic", "precomputed", "signer", "boxes"),
-    }
-    assert "folder" not in config.settings()["precomputed"]  # the points count, not where they lie
-
-
 def test_memory_does_not_grow_with_the_length_of_the_video(
     make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

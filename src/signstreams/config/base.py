@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -21,3 +23,21 @@ class Flag:
         if not names or not all(name.startswith("--") for name in names):
             raise ValueError(f"flags start with '--', got {names}")
         self.names = names
+
+
+def refuse_without_effect(
+    section: Section, names: Iterable[str], reason: str, *, prefix: str = "", next_step: str = "leave one of them out"
+) -> None:
+    """For validators: a field among ``names`` that was changed, and does nothing for the ``reason``, is an error.
+
+    Args:
+        prefix: Of the names in the message, where another section's validator looks.
+        next_step: What the user can do.
+
+    Raises:
+        ValueError: Names the first of them.
+    """
+    fields = type(section).model_fields
+    for name in names:
+        if getattr(section, name) != fields[name].get_default(call_default_factory=True):
+            raise ValueError(f"{prefix}{name} has no effect: {reason}; {next_step}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from signstreams.config.base import Flag, Section
+from signstreams.config.base import Flag, Section, refuse_without_effect
 from signstreams.config.kinds import Count, Share
 
 Preset = Literal["signmusketeers", "mska_paper_mbart"]
@@ -93,17 +93,12 @@ class DecoderConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        defaults = type(self).model_fields
         if self.model is None:
             named = ("weights", "tokenizer", "offline", "target_language")
-            changed = [name for name in named if getattr(self, name) != defaults[name].default]
-            if changed:
-                raise ValueError(f"{changed[0]} has no effect: no decoder.model is named; leave it out")
+            refuse_without_effect(self, named, "no decoder.model is named", next_step="leave it out")
             return self
         sizes = ["num_layers", "num_heads", "ff_dim", *([] if self.uses_own_tokenizer else ["vocab_size"])]
-        changed = [name for name in sizes if getattr(self, name) != defaults[name].default]
-        if changed:
-            raise ValueError(f"{changed[0]} has no effect: {self.model} has its own; leave one of them out")
+        refuse_without_effect(self, sizes, f"{self.model} has its own")
         return self
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from signstreams.config.base import Flag, Section
+from signstreams.config.base import Flag, Section, refuse_without_effect
 from signstreams.config.kinds import Prob
 
 FacePrivacy = Literal["none", "eyes-mouth", "blur"]
@@ -118,6 +118,14 @@ class ExtractConfig(Section):
     def _precomputed_has_a_folder(self) -> ExtractConfig:
         if self.detector == "precomputed" and self.precomputed.folder is None:
             raise ValueError("detector precomputed needs the folder of its points; set precomputed.folder")
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> ExtractConfig:
+        idle, key = (self.holistic, "holistic") if self.detector == "precomputed" else (self.precomputed, "precomputed")
+        refuse_without_effect(idle, type(idle).model_fields, f"detector is '{self.detector}'", prefix=f"{key}.")
+        if not self.spans_only:
+            refuse_without_effect(self, ("span_padding_s",), "spans_only is false")
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from signstreams.config.base import Section
+from signstreams.config.base import Section, refuse_without_effect
 from signstreams.config.kinds import Count, NotNegative, Positive, Prob, Range, Ratio
 
 
@@ -45,7 +45,6 @@ class IbotConfig(Section):
         low, high = self.mask_ratio
         if not 0 < low <= high < 1:
             raise ValueError(f"mask_ratio [{low:g}, {high:g}]: expected 0 < low <= high < 1")
-        for name in ("num_prototypes", "bottleneck_dim") if self.shared_head else ():
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} has no effect: shared_head is true; leave one of them out")
+        if self.shared_head:
+            refuse_without_effect(self, ("num_prototypes", "bottleneck_dim"), "shared_head is true")
         return self

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
-from signstreams.config.base import Flag, Section
+from signstreams.config.base import Flag, Section, refuse_without_effect
 from signstreams.config.decoder import DecoderConfig, with_preset
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.integrate_data import AugmentationConfig, DataConfig
@@ -58,10 +58,8 @@ class IntegrateConfig(Section):
                 " change one of them"
             )
         if not self.model.use_mska:
-            needing = {"ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"}
-            defaults = type(self.mska).model_fields
-            if found := sorted(name for name in needing if getattr(self.mska, name) != defaults[name].default):
-                raise ValueError(f"mska.{found[0]} has no effect: model.use_mska is false; leave one of them out")
+            needing = ("ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion")
+            refuse_without_effect(self.mska, needing, "model.use_mska is false", prefix="mska.")
             if not self.mska.translation_weight:
                 raise ValueError(
                     "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"

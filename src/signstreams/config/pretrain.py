@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from signstreams.config.base import Flag, Section
+from signstreams.config.base import Flag, Section, refuse_without_effect
 from signstreams.config.experiment import ExperimentConfig
 from signstreams.config.ibot import IbotConfig
 from signstreams.config.kinds import Count, NotNegative, Positive, Prob, Range, Ratio, Share
@@ -131,11 +131,11 @@ class AugmentationConfig(Section):
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std}: expected values above 0")
         if self.gaussian_blur_prob is not None:
-            _refuse_without_effect(
+            refuse_without_effect(
                 self, ("blur_view_1_prob", "blur_view_2_prob", "blur_local_prob"), "gaussian_blur_prob replaces it"
             )
         if self.num_local == 0:
-            _refuse_without_effect(self, ("local_px", "local_scale", "blur_local_prob"), "num_local is 0")
+            refuse_without_effect(self, ("local_px", "local_scale", "blur_local_prob"), "num_local is 0")
         return self
 
     @property
@@ -251,8 +251,8 @@ class PretrainConfig(Section):
         if self.koleo.weight > 0 and self.dataset.batch_size < 2:
             raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
         if self.dataset.measure_stats:
-            _refuse_without_effect(
-                self.augmentation, ("mean", "std"), "dataset.measure_stats replaces it", "augmentation."
+            refuse_without_effect(
+                self.augmentation, ("mean", "std"), "dataset.measure_stats replaces it", prefix="augmentation."
             )
         batch_size, parts = self.dataset.batch_size, self.optim.accumulate
         if batch_size % parts:
@@ -261,18 +261,23 @@ class PretrainConfig(Section):
         if self.koleo.weight > 0 and batch_size // parts < 2:
             raise ValueError("optim.accumulate: parts of one crop have no neighbour for koleo.weight; expected fewer")
         if not self.koleo.weight:
-            _refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", "koleo.")
+            refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", prefix="koleo.")
         if not self.sinkhorn.use:
-            _refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is not true", "sinkhorn.")
+            refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is not true", prefix="sinkhorn.")
         has_centre = self.sinkhorn.use is False
-        if not has_centre and self.dino.center_momentum != DinoConfig.model_fields["center_momentum"].default:
-            raise ValueError("dino.center_momentum has no effect: set sinkhorn.use to false, or leave it out")
+        if not has_centre:
+            step = "set it to false, or leave this out"
+            refuse_without_effect(
+                self.dino, ("center_momentum",), "sinkhorn.use is not false", prefix="dino.", next_step=step
+            )
         if self.sinkhorn.eps is not None:
-            _refuse_without_effect(self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", "dino.")
+            refuse_without_effect(
+                self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", prefix="dino."
+            )
             temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
-            _refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", "ibot.")
+            refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", prefix="ibot.")
         if self.algorithm == "dino":
-            _refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", "ibot.")
+            refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", prefix="ibot.")
         if self.export_backbone is not None and self.export_backbone.suffix == ".safetensors":
             raise ValueError(
                 f"export_backbone '{self.export_backbone}': give a .pt, the .safetensors is written beside it"
@@ -349,9 +354,3 @@ def available_cores() -> int:
     """Cores this process may use, shared among the processes that torchrun started on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(cores / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _refuse_without_effect(section: Section, names: tuple[str, ...], reason: str, prefix: str = "") -> None:
-    for name in names:
-        if getattr(section, name) != type(section).model_fields[name].default:
-            raise ValueError(f"{prefix}{name} has no effect: {reason}; leave one of them out")

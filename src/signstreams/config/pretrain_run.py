@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from signstreams.config.base import Flag, Section
+from signstreams.config.base import Flag, Section, refuse_without_effect
 from signstreams.config.kinds import Count, FileName, NotNegative, Positive, Prob, Ratio, Share
 
 
@@ -123,7 +123,6 @@ class MonitorConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.stop_on_collapse:
-            for name, field in type(self).model_fields.items():
-                if name.startswith("collapse_") and getattr(self, name) != field.default:
-                    raise ValueError(f"{name} has no effect: stop_on_collapse is false; leave one of them out")
+            limits = [name for name in type(self).model_fields if name.startswith("collapse_")]
+            refuse_without_effect(self, limits, "stop_on_collapse is false")
         return self
