@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+
+from signstreams.config.base import Flag, Section
+from signstreams.config.contract import ContractConfig
+from signstreams.config.evaluate_slt import EvaluateSltConfig
+from signstreams.config.extract import ExtractConfig
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.config.integrate_model import BACKBONE_KEYS
+from signstreams.config.load import flag_name, leaves
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.config.workflow import SET_BY_RULES
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,10 +47,53 @@ def test_a_wrong_type_is_one_line(snakemake: Snakemake, checkout: Path) -> None:
 def test_leave_to_fetch_a_network_is_refused_since_the_workflow_trains_its_own(
     snakemake: Snakemake, checkout: Path
 ) -> None:
-    (line,) = refused(
-        snakemake, checkout, "integrate:\n  set:\n    model.face_backbone: timm::a\n    model.download: true\n"
-    )
+    (line,) = refused(snakemake, checkout, "integrate:\n  set:\n    model.download: true\n")
     assert "download has no effect: no backbone is a timm:: model" in line
+
+
+def test_settings_of_every_stage_are_checked_before_the_first_job(snakemake: Snakemake, checkout: Path) -> None:
+    text = "pretrain: {set: {epoch: 3, augmentation.flip_prob: .5}}\ncontract: {set: {decod: all}}\n"
+    assert refused(snakemake, checkout, text + "evaluate: {set: {decoding.num_beams: 0}}\n") == [
+        "error: unknown key 'epoch' (pretrain.set epoch); did you mean 'epochs'?",
+        "error: unknown key 'decod' (contract.set decod); did you mean 'decode'?",
+        "error: decoding.num_beams = '0' (evaluate.set decoding.num_beams): input should be greater than or equal to 1",
+    ]
+    (left, right) = refused(snakemake, checkout, "pretrain: {set: {augmentation.flip_prob: .5}}\n")
+    assert "a flipped hand_l is the other hand" in left and "a flipped hand_r is the other hand" in right
+    (line,) = refused(snakemake, checkout, "pretrain: {config: 'config/no/{stream}.toml'}\nstreams: [face]\n")
+    assert line.startswith("error: config/no/face.toml: No such file or directory")
+
+
+def test_what_the_rules_set_is_refused_below_set(snakemake: Snakemake, checkout: Path) -> None:
+    (line,) = refused(snakemake, checkout, "integrate:\n  set: {model.face_backbone: 'timm::a', output_dir: x}\n")
+    assert "integrate.set: model.face_backbone has no effect: the workflow sets it" in line
+
+
+@pytest.mark.parametrize(
+    ("stage", "model"),
+    [
+        ("extract", ExtractConfig),
+        ("contract", ContractConfig),
+        ("pretrain", PretrainConfig),
+        ("integrate", IntegrateConfig),
+        ("evaluate", EvaluateSltConfig),
+    ],
+)
+def test_the_list_of_what_the_rules_set_is_that_of_their_flags(stage: str, model: type[Section], project: Path) -> None:
+    file = {"evaluate": "integrate"}.get(stage, stage)
+    text = (project / "workflow" / "rules" / f"{file}.smk").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", text, re.M | re.S))
+    if stage == "extract":
+        rules = {"extract": text}  # one rule in two versions
+    body = rules[{"integrate": "train"}.get(stage, stage)]
+    words = set(re.findall(r"--[a-z][a-z-]*", body))
+    if "{params.backbones}" in body:
+        words |= {f"--{key.replace('_', '-')}" for key in BACKBONE_KEYS.values()}
+    flags = {}
+    for key, field in leaves(model):
+        extra = [name for item in field.metadata if isinstance(item, Flag) for name in item.names]
+        flags |= dict.fromkeys([f"--{flag_name(key)}", *extra], key)
+    assert {flags[word] for word in words & set(flags)} == SET_BY_RULES[stage]
 
 
 def test_a_missing_or_empty_folder_of_videos_is_named(snakemake: Snakemake, checkout: Path) -> None:

@@ -70,7 +70,7 @@ def test_boxes_that_disagree_and_unknown_settings_are_named_before_any_job(
     (checkout / "data" / "boxes" / "meta.csv").write_text("id;video;box\n1;a;1 1 9 9\n2;a;1 1 8 8\n", encoding="utf-8")
     done = snakemake("--dry-run", "--configfile", "odd.yaml")
     assert done.returncode == 2
-    assert "error: unknown key 'box' (--set box.hand_scale); did you mean 'boxes'?" in done.stderr
+    assert "error: unknown key 'box' (extract.set box.hand_scale); did you mean 'boxes'?" in done.stderr
     (checkout / "odd.yaml").write_text("corpus: {root: data/boxes, videos: boxes}\n", encoding="utf-8")
     done = snakemake("--dry-run", "--configfile", "odd.yaml")
     assert done.returncode == 2

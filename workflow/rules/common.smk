@@ -17,10 +17,13 @@ if not (PROJECT / "scripts").is_dir():
     )
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
+from signstreams.config.contract import ContractConfig
+from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.extract import ExtractConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.config.load import build, check
+from signstreams.config.pretrain import PretrainConfig
 from signstreams.config.workflow import WorkflowConfig
 from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, exit_on_user_error
@@ -88,7 +91,8 @@ def setting_words(settings):
 def extract_config(section, root):
     """The config that extraction will use: wrong keys are named now, and ``spans_only`` decides which videos count."""
     given = [("videos", str(root / "videos")), ("root", str(root))]
-    return build(ExtractConfig, [section.config] if section.config else [], given + setting_pairs(section.set))
+    files = [section.config] if section.config else []
+    return build(ExtractConfig, files, given + setting_pairs(section.set), place="extract.set")
 
 
 def of_all_videos(pattern):
@@ -180,7 +184,33 @@ def integrate_config(section, work_dir):
     backbones = [
         (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in STREAMS
     ]
-    return build(IntegrateConfig, [section.config], setting_pairs(section.set) + backbones)  # flags of the rule go last
+    return build(IntegrateConfig, [section.config], backbones + setting_pairs(section.set), place="integrate.set")
+
+
+def check_later_stages(config, corpus):
+    """What the other jobs would refuse, hours later, of their own settings."""
+    problems = []
+    for stream in config.streams:
+        files = [Path(config.pretrain.config.replace("{stream}", stream))]
+        places = [
+            ("train_dir", str(corpus.processed / stream)),
+            ("output_dir", str(config.work_dir / f"dino_{stream}")),
+        ]
+        try:
+            pretrain = build(PretrainConfig, files, places + setting_pairs(config.pretrain.set), place="pretrain.set")
+            pretrain.named_stream((stream,))
+        except UserError as error:
+            problems += error.problems
+    for stage, model, settings, places in (
+        ("contract", ContractConfig, config.contract.set, [("root", str(corpus.root))]),
+        ("evaluate", EvaluateSltConfig, config.evaluate.set, []),
+    ):
+        try:
+            build(model, [], places + setting_pairs(settings), place=f"{stage}.set")
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)))
 
 
 with exit_on_user_error():
@@ -215,6 +245,7 @@ with exit_on_user_error():
     if not IS_DEMO and workflow.is_main_process:
         refuse_the_future([*VIDEOS.values(), CORPUS.meta, CORPUS.gloss, *(CORPUS.index(split) for split in SPLITS)])
     INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir)
+    check_later_stages(CONFIG, CORPUS)
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)
 

@@ -30,8 +30,17 @@ def build(
     files: list[Path],
     overrides: list[tuple[str, str]],
     flags: dict[str, tuple[Any, str]] | None = None,
+    *,
+    place: str = "--set",
 ) -> ConfigT:
     """Merge files, ``--set`` pairs and flag values (key to value and origin) into one checked config.
+
+    Args:
+        model: Its class.
+        files: TOML, YAML or JSON; a later one wins.
+        overrides: Dotted keys and texts, which win over files.
+        flags: Dotted keys to values and their place, which win over both.
+        place: Where the overrides come from, for messages.
 
     Raises:
         UserError: One line per problem, each with the place it came from.
@@ -55,7 +64,7 @@ def build(
             origin[key] = str(path)
     for key, text in overrides:
         put(tree, key, read_text(text, fields[key].annotation) if key in fields else text)
-        origin[key] = f"--set {key}"
+        origin[key] = f"{place} {key}"
     for key, (value, source) in (flags or {}).items():
         items = isinstance(value, list)
         put(tree, key, [item.strip() for item in value] if items else read_text(value, fields[key].annotation))

@@ -11,8 +11,21 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from signstreams.config.base import Section
+from signstreams.config.integrate_model import BACKBONE_KEYS
 
 DEMO_ROOT = Path("data/demo")
+
+# Keys of each stage's own config that the rules set by flags: under `set` they would have no effect, or a wrong one.
+# tests/workflow/test_config.py holds this against the rules.
+SET_BY_RULES = {
+    "extract": {"videos", "root", "only", "manifest", "num_jobs", "force", "max_failed_fraction"},
+    "contract": {"root", "videos_dir", "num_jobs"},
+    "pretrain": {"train_dir", "output_dir", "export_backbone", "distributed", "on_conflict", "monitor.pictures"}
+    | {f"checkpointing.{name}" for name in ("last_name", "best_name", "history_file")},
+    "integrate": {"root", "output_dir", "features_dir", "distributed", "on_conflict"}
+    | {f"model.{key}" for key in BACKBONE_KEYS.values()},
+    "evaluate": {"checkpoint", "root", "features_dir", "output_dir"},
+}
 
 Settings = dict[str, str | int | float | bool | None]
 Gpus = Annotated[int, Field(ge=0)] | Literal["auto"]
@@ -158,6 +171,16 @@ class WorkflowConfig(Section):
             if path is not None and {"{", "}"} & set(str(path)):
                 raise ValueError(
                     f"{key} = '{path}' holds a brace, which Snakemake reads as a wildcard; rename the folder"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_keep_what_they_set(self) -> WorkflowConfig:
+        for stage, keys in SET_BY_RULES.items():
+            if found := sorted(keys & set(getattr(self, stage).set)):
+                raise ValueError(
+                    f"{stage}.set: {found[0]} has no effect: the workflow sets it (see corpus, work_dir and threads in"
+                    " docs/configuration.md); leave it out"
                 )
         return self
 
