@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from signstreams.config.decoder import DecodingConfig
 from signstreams.config.evaluate_slt import EvaluateSltConfig
@@ -54,6 +55,7 @@ def test_a_run_on_cuda_is_the_run_on_the_cpu(
             with pretend_cuda() as gpu:
                 run(config)
                 trained = dict(gpu.waits)
+                assert torch.get_float32_matmul_precision() == "high"
                 scores = score(scoring)
         records = read_metrics(config.output_dir / "metrics.jsonl")
         losses = [{k: v for k, v in record.items() if "loss" in k} for record in records]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import UserError
+from signstreams.formats.crops import list_crops
+from signstreams.integrate import images as images_module
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.images import ImageReader, fitting_px
+from signstreams.integrate.images import ImageReader, decoding_threads, fitting_px
 
 Build = Callable[..., IntegrateConfig]
 Open = Callable[[IntegrateConfig], dict[str, Clips]]
@@ -34,3 +39,30 @@ def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build, open_sp
         assert resized.shape == (len(crops), side, side, 3)
         # the same picture: the same mean of each colour, in the same order of channels
         np.testing.assert_allclose(resized.mean(axis=(1, 2)), native.mean(axis=(1, 2)), atol=4)
+
+
+def test_threads_share_the_crops_of_a_call(
+    tiny_config: Build, open_splits: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = open_splits(tiny_config(model={"freeze_face_backbone": False}))["train"]
+    crops = [crop for sample in clips for crop in sample.crops["face"] if crop is not None]
+    alone, shared = ImageReader({"face": 16}), ImageReader({"face": 16}, num_threads=3)
+    for count in (0, 1, 2, 5, len(crops)):
+        np.testing.assert_array_equal(shared("face", crops[:count]), alone("face", crops[:count]))
+    monkeypatch.setattr(images_module, "MAX_OPEN", 1)  # archives come and go, each thread has its own
+    few = ImageReader({"face": 16}, num_threads=3)
+    with ThreadPoolExecutor(4) as callers:  # as a loader reads ahead while an evaluation reads
+        for found in callers.map(lambda _: few("face", crops), range(8)):
+            np.testing.assert_array_equal(found, alone("face", crops))
+
+
+def test_a_crop_that_a_thread_cannot_decode_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v_f000000.jpg").write_bytes(b"no jpeg")
+    crops = list_crops(tmp_path) * 4
+    with pytest.raises(UserError, match=r"v_f000000\.jpg: frame 0 is no readable JPEG"):
+        ImageReader({"face": 16}, num_threads=2)("face", crops)
+
+
+def test_only_a_gpu_has_crops_decoded_by_several_threads() -> None:
+    assert decoding_threads(torch.device("cpu")) == 1
+    assert decoding_threads(torch.device("cuda")) == torch.get_num_threads()

@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 def use_tensor_cores(device: torch.device) -> None:
     """Let products of float32 matrices round their inputs to TF32 on CUDA; sums stay in float32.
 
-    Losses, softmax, Sinkhorn-Knopp and centre hold no matrix product, so they stay exact.
+    Losses, softmax, Sinkhorn-Knopp and centre hold no matrix product, so they stay exact; features of frozen backbones
+    are kept in float16, which has as many bits.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")

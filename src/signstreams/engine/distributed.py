@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from signstreams.engine.compiling import use_tensor_cores
 from signstreams.engine.launch import die_with_launcher
 from signstreams.errors import UserError
 
@@ -72,6 +73,7 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
             )
         place = torch.device("cuda", local_rank)
         torch.cuda.set_device(place)
+    use_tensor_cores(place)
     if size > 1:
         _join("nccl" if use_gpu else "gloo")
     return World(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, place)

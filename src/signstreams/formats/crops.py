@@ -116,9 +116,14 @@ def crops_digest(crops: list[Crop]) -> str:
 
 
 class CropReader:
-    """Bytes of crops, by `Crop`; keeps its archives open. One for each process: file handles do not cross a fork."""
+    """Bytes of crops, by `Crop`; keeps archives open. One for each thread; file handles do not cross a fork.
 
-    def __init__(self) -> None:
+    Args:
+        max_open: Archives kept open; several readers share the process's usual limit of 1,024 files.
+    """
+
+    def __init__(self, max_open: int = 256) -> None:
+        self.max_open = max_open
         self._handles: dict[Path, int] = {}
         self._pid = os.getpid()
 
@@ -154,13 +159,13 @@ class CropReader:
         self._handles.clear()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_handles": {}, "_pid": -1}  # a worker process opens its own
+        return {"max_open": self.max_open, "_handles": {}, "_pid": -1}  # a worker process opens its own
 
     def _handle(self, path: Path) -> int:
         if self._pid != os.getpid():
             self._handles, self._pid = {}, os.getpid()
         if path not in self._handles:
-            if len(self._handles) >= 256:  # below the usual limit of 1,024 open files, also with several workers
+            if len(self._handles) >= self.max_open:
                 os.close(self._handles.pop(next(iter(self._handles))))
             self._handles[path] = os.open(path, os.O_RDONLY)
         return self._handles[path]

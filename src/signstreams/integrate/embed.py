@@ -19,7 +19,7 @@ from signstreams.files import digest, write_json
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.images import ImageReader
+from signstreams.integrate.images import ImageReader, decoding_threads
 from signstreams.integrate.store import ArrayStore
 from signstreams.integrate.videos import ProcessedVideo
 from signstreams.progress import Progress
@@ -122,7 +122,7 @@ def _encode(
     device: torch.device,
 ) -> None:
     frozen.net.to(device).eval()
-    reader = ImageReader({frozen.stream: frozen.side_px})
+    reader = ImageReader({frozen.stream: frozen.side_px}, num_threads=decoding_threads(device))
     size = BATCH * (8 if device.type == "cuda" else 1)
     # batches run across videos, so that short ones do not leave a GPU half empty
     places = [(i, crop) for i, (_, _, crops) in enumerate(work) for crop in crops]

@@ -19,7 +19,7 @@ from signstreams.integrate.build import FORMAT, build_model, take_weights
 from signstreams.integrate.data import ClipSet
 from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.evaluate import evaluate
-from signstreams.integrate.images import ImageReader
+from signstreams.integrate.images import ImageReader, decoding_threads
 from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
 from signstreams.integrate.nodes import stream_nodes_manifest
 from signstreams.integrate.results import CONFIG, FILES, GLOSSES, TOKENIZER, write_training
@@ -94,7 +94,7 @@ def _run(
     splits = by_split(entries, open_source(config, clips, backbones, world))
     num_glosses = len(vocabulary) if vocabulary else None
     model = build_model(config, backbones, tokenizer, num_glosses=num_glosses).to(world.device)
-    reader = ImageReader(backbones.sides_px)
+    reader = ImageReader(backbones.sides_px, num_threads=decoding_threads(world.device))
     trainer = Trainer(
         config,
         model,

@@ -15,7 +15,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.data import ClipEntry, load_clips
 from signstreams.integrate.evaluate import Evaluation, evaluate
-from signstreams.integrate.images import ImageReader
+from signstreams.integrate.images import ImageReader, decoding_threads
 from signstreams.integrate.inputs import by_split, open_source, tokenized
 from signstreams.integrate.page import PAGE, write_page
 from signstreams.integrate.results import (
@@ -57,7 +57,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         vocabulary=bundle.vocabulary,
         world=world,
         decoding=given.decoding,
-        read_images=ImageReader(bundle.backbones.sides_px),
+        read_images=ImageReader(bundle.backbones.sides_px, num_threads=decoding_threads(world.device)),
     )
     results: dict[str, Evaluation] = {}
     blind: Evaluation | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from signstreams.backbones.archs import ViTArch
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
-from signstreams.engine.compiling import can_compile, use_tensor_cores
+from signstreams.engine.compiling import can_compile
 from signstreams.engine.distributed import World
 from signstreams.engine.schedules import cosine, linear, warmup_cosine
 from signstreams.engine.seeding import seed_global
@@ -46,7 +46,6 @@ class Trainer:
     def __init__(self, config: PretrainConfig, choices: Choices, arch: ViTArch, world: World) -> None:
         self.config, self.choices, self.arch, self.world = config, choices, arch, world
         device = world.device
-        use_tensor_cores(device)
         self.student = build_network(config, arch, choices, is_student=True).to(device)
         self.teacher = build_network(config, arch, choices, is_student=False).to(device)
         if config.optim.is_compiled(device.type) and can_compile(device):
