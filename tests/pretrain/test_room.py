@@ -122,38 +122,6 @@ def test_what_lies_there_already_is_not_asked_for_again(
         room.check_disk(make(checkpointing={"min_free_gb": 2.5}), tmp_path, 10**7)
 
 
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"/proc/meminfo": "MemTotal: 99 kB\nMemAvailable:   50 kB\n"}, 50 * 1024),
-        ({"/proc/meminfo": "MemAvailable: 50 kB\n", "max": "40960\n", "current": "10240\n"}, 30 * 1024),
-        ({"/proc/meminfo": "MemAvailable: 20 kB\n", "max": "40960\n", "current": "10240\n"}, 20 * 1024),
-        ({"/proc/meminfo": "MemAvailable: 50 kB\n", "max": "max\n", "current": "10240\n"}, 50 * 1024),
-        ({"/proc/meminfo": "MemTotal: 99 kB\n"}, None),
-        ({}, None),
-    ],
-    ids=[
-        "machine",
-        "container",
-        "full machine",
-        "container without a limit",
-        "another kernel",
-        "no such file",
-    ],
-)
-def test_free_memory_is_that_of_the_machine_or_of_the_container(
-    files: dict[str, str], expected: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read(path: Path) -> str:
-        name = path.name.removeprefix("memory.") if path.parent == Path("/sys/fs/cgroup") else str(path)
-        if name not in files:
-            raise FileNotFoundError(path)
-        return files[name]
-
-    monkeypatch.setattr(Path, "read_text", read)
-    assert room.free_memory(torch.device("cpu")) == expected
-
-
 @pytest.mark.parametrize(("free", "level"), [(2 * GIB, "WARNING"), (4 * GIB, "INFO"), (None, "INFO")])
 def test_a_run_that_may_not_fit_is_warned_of(
     free: int | None, level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -15,6 +15,7 @@ from torch import nn
 
 from signstreams.backbones.archs import ViTArch
 from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine.memory import free_memory
 from signstreams.errors import UserError
 from signstreams.pretrain.choices import Choices
 from signstreams.pretrain.views import NUM_GLOBAL
@@ -70,21 +71,6 @@ def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, stu
         activations=round(batch * tokens * arch.embed_dim * kept),
         scores=round(4 * score_floats),
     )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process may still take on the device; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit; absent or "max" without one
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
-    return free
 
 
 def report_memory(memory: Memory, device: torch.device) -> None:

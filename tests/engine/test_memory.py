@@ -1,0 +1,70 @@
+"""Free memory: the least of what the machine has and what each group around the process allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from signstreams.engine import memory
+from signstreams.engine.memory import free_memory
+
+CPU = torch.device("cpu")
+KIB = 1024
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+@pytest.fixture(autouse=True)
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 100 KiB, without groups."""
+    monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  900 kB\nMemFree: 1 kB\nMemAvailable:   100 kB\n")
+    return tmp_path
+
+
+def group(folder: Path, names: tuple[str, str, str], limit: object, used: int, idle: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {idle}\ninactive_anon 7\n")
+
+
+def test_of_the_machine_without_groups(system: Path) -> None:
+    assert free_memory(CPU) == 100 * KIB
+    (system / "proc" / "meminfo").write_text("MemTotal: 900 kB\n")
+    assert free_memory(CPU) is None
+    (system / "proc" / "meminfo").unlink()
+    assert free_memory(CPU) is None
+
+
+def test_of_a_container_pages_of_idle_files_are_free(system: Path) -> None:
+    (system / "proc" / "self" / "cgroup").write_text("0::/\n")
+    group(system / "cgroup", V2, 50 * KIB, 30 * KIB, idle=10 * KIB)
+    assert free_memory(CPU) == 30 * KIB
+    group(system / "cgroup", V2, "max", 30 * KIB)
+    assert free_memory(CPU) == 100 * KIB
+    group(system / "cgroup", V2, 500 * KIB, 30 * KIB)
+    assert free_memory(CPU) == 100 * KIB  # a limit beyond what the machine has
+
+
+@pytest.mark.parametrize(("line", "top", "names"), [("0::", "", V2), ("4:cpu,memory:", "memory", V1)])
+def test_of_slurm_the_job_around_the_step_counts(
+    system: Path, line: str, top: str, names: tuple[str, str, str]
+) -> None:
+    (system / "proc" / "self" / "cgroup").write_text(f"9:pids:/x\n{line}/slurm/job_7/step_0\n")
+    step = system / "cgroup" / top / "slurm" / "job_7" / "step_0"
+    group(step, names, "max" if names is V2 else 2**63 - 4096, 20 * KIB)
+    group(step.parent, names, 40 * KIB, 25 * KIB)
+    assert free_memory(CPU) == 15 * KIB
+    group(step, names, 30 * KIB, 20 * KIB)
+    assert free_memory(CPU) == 10 * KIB
+
+
+def test_a_group_that_is_not_there_by_its_name_is_looked_for_at_the_top(system: Path) -> None:
+    (system / "proc" / "self" / "cgroup").write_text("4:memory:/docker/abc\n")
+    group(system / "cgroup" / "memory", V1, 40 * KIB, 10 * KIB)
+    assert free_memory(CPU) == 30 * KIB
