@@ -84,7 +84,9 @@ def test_attention_follows_the_papers_formulas() -> None:
     torch.testing.assert_close(fast, torch.stack([slow_attention(layer, clip) for clip in x]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("channels", "stride", "kernel", "frames"), [(8, 1, 3, 4), (12, 2, 7, 5)])
+@pytest.mark.parametrize(
+    ("channels", "stride", "kernel", "frames"), [(8, 1, 3, 4), (12, 2, 7, 5), (12, 2, 7, 2), (8, 2, 3, 1)]
+)
 def test_a_block_agrees_with_the_slow_version(channels: int, stride: int, kernel: int, frames: int) -> None:
     torch.manual_seed(1)
     block = MskaBlock(8, channels, stride=stride, kernel=kernel, num_heads=2, joints=4, drop=0.1).eval()
@@ -109,10 +111,11 @@ def test_heads_are_mixed_as_a_linear_layer_does_and_so_are_the_gradients(channel
 
 
 @pytest.mark.filterwarnings("ignore:.*autocast.*")
-def test_bf16_is_close_to_float32_forward_and_backward() -> None:
+@pytest.mark.parametrize("frames", [(16, 11), (4, 3), (2, 1), (1, 1)], ids=str)
+def test_bf16_is_close_to_float32_forward_and_backward(frames: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = Mska(SMALL.model_copy(update={"dropout": 0.0}), 5)
-    clips, lengths = nodes(2, 16), torch.tensor([16, 11])
+    clips, lengths = nodes(2, frames[0]), torch.tensor(frames)
     found = []
     for enabled in (False, True):
         model.zero_grad()
@@ -123,7 +126,7 @@ def test_bf16_is_close_to_float32_forward_and_backward() -> None:
         found.append((logits["fuse"].float(), gradient))
     (exact, exact_gradient), (rough, rough_gradient) = found
     assert (rough - exact).abs().max() < 0.05 * exact.abs().max()
-    assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.98
+    assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.96
 
 
 def test_weights_may_be_negative_and_do_not_sum_to_one() -> None:

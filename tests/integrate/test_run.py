@@ -269,6 +269,7 @@ def test_greedy_ctc_merges_repeats_drops_blanks_and_stops_at_the_clips_end() -> 
 
 
 def test_equal_bleu_is_decided_by_the_translation_loss() -> None:
+    assert not State().is_improved_by(0.0, math.nan) and not State().is_improved_by(1.0, math.inf)
     state = State(best_bleu=0.0, best_loss=2.0)
     assert State().is_improved_by(0.0, 9.0)
     assert state.is_improved_by(0.0, 1.9) and not state.is_improved_by(0.0, 2.0)

@@ -196,3 +196,14 @@ def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp
     write_page(tmp_path / "page.html", [Prediction(entry, "", {})], content, CorpusLayout(tmp_path), None)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<i>nothing</i>" in page and "All 1 clips" in page
+
+
+def test_a_model_that_went_astray_is_refused(trained: IntegrateConfig, tmp_path: Path) -> None:
+    shutil.copytree(trained.output_dir, tmp_path / "run")
+    path = tmp_path / "run" / "best.pt"
+    content = checkpoint.load(path)
+    content["model"]["fusion.fuse.1.weight"].fill_(torch.nan)
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"best\.pt: its losses are not finite.*lower optim\.lr"):
+        score(given(trained, tmp_path, checkpoint=path))
+    assert not (tmp_path / "out" / "scores.json").exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
+from signstreams.integrate import run as run_module
 from signstreams.integrate.run import run
 
 Build = Callable[..., IntegrateConfig]
@@ -247,3 +250,20 @@ def test_checkpointed_activations_change_memory_not_results(
 def test_an_option_without_effect_is_refused(tiny_config: Build, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_config(**changes)
+
+
+def test_a_run_whose_every_evaluation_is_astray_says_so(
+    tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(output_dir=tmp_path / "out", train={"epochs": 1}, model=KEYS_ONLY)
+    evaluate = run_module.evaluate
+
+    def astray(*args: Any, **kwargs: Any) -> Any:
+        found = evaluate(*args, **kwargs)
+        found.losses["translation"] = math.nan
+        return found
+
+    monkeypatch.setattr(run_module, "evaluate", astray)
+    with pytest.raises(UserError, match=r"no evaluation had a finite loss.*lower optim\.lr"):
+        run(config)
+    assert not (config.output_dir / "best.pt").exists()

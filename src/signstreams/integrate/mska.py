@@ -26,6 +26,8 @@ TIME_STRIDE = 4
 HEADS = ("fuse", "left", "right", "body")
 HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
 NEGATIVE_SLOPE = 0.1
+MIN_CONV_FRAMES = 3
+"""oneDNN's bfloat16 convolution with stride 2 writes garbage on AMX where one frame comes out (torch 2.15)."""
 
 
 def num_steps(num_frames: FramesT) -> FramesT:
@@ -150,7 +152,9 @@ class MskaBlock(nn.Module):
         y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, V, T, C')
         y = _activate(self.feed_residual(x) + self.feed(y))  # both residuals start from the block's input
         y = y * mask[:, None, :, None]  # as a convolution sees the end of a clip that has no padding
-        z = self.time(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, V, T', C')
+        num_missing = max(0, MIN_CONV_FRAMES - y.shape[2]) if self.stride > 1 else 0
+        z = self.time(F.pad(y, (0, 0, 0, num_missing)).permute(0, 3, 1, 2))  # zeros, as the convolution pads itself
+        z = z[..., : math.ceil(y.shape[2] / self.stride)].permute(0, 2, 3, 1)  # (B, V, T', C')
         z = _activate(self.time_residual(y[:, :, :: self.stride]) + self.time_norm(z))
         lengths = (lengths + self.stride - 1) // self.stride
         return z * time_mask(lengths, z.shape[2])[:, None, :, None], lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import distributed
+from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import Bundle, load_bundle
@@ -69,6 +71,13 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         if given.blank_video:
             source.is_blank = True
             blind = judge(splits[last], progress=progress)
+    if not all(
+        math.isfinite(value) for found in (*results.values(), blind) if found for value in found.losses.values()
+    ):
+        raise UserError(
+            f"{bundle.path}: its losses are not finite, the training went astray; train again with a lower optim.lr, or"
+            " with --optim-precision fp32"
+        )
     content: dict[str, Any] = {"split": last, **split_scores(results[last], bundle.head)}
     content |= {split: split_scores(results[split], bundle.head) for split in given.splits[:-1]}
     if blind is not None:

@@ -63,8 +63,8 @@ class State:
     window: dict[str, list[float]] = field(default_factory=dict)
 
     def is_improved_by(self, bleu: float, loss: float) -> bool:
-        """Higher BLEU-4; of equals (such as zero) the lower translation loss."""
-        return (bleu, -loss) > (self.best_bleu, -self.best_loss)
+        """Higher BLEU-4; of equals (such as zero) the lower translation loss. Never a loss that is not finite."""
+        return math.isfinite(loss) and (bleu, -loss) > (self.best_bleu, -self.best_loss)
 
 
 class Trainer:
@@ -136,7 +136,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            UserError: The loss was not finite for several steps in a row.
+            UserError: The loss was not finite for several steps in a row, or in every evaluation.
             SystemExit: The system asked the run to stop; a checkpoint was written.
         """
         num_bad = 0
@@ -165,6 +165,11 @@ class Trainer:
                     )
                 self._show(progress, loss)
                 self._after_step(metrics, stop)
+        if self.state.best_bleu < 0:
+            raise UserError(
+                f"{self.config.output_dir}: no evaluation had a finite loss, expected one to keep as best.pt; lower"
+                " optim.lr, or use --optim-precision fp32, in a new --output-dir"
+            )
 
     def learning_rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
