@@ -54,6 +54,17 @@ def test_a_first_timestamp_above_zero_is_the_start_of_a_film_without_sound(make_
     assert [frame.time_s for frame in found] == pytest.approx([0, 0.033, 0.067])
 
 
+def test_no_frame_is_before_the_start_whatever_the_file_says_of_its_sound(make_video: Callable) -> None:
+    """FFmpeg says of this file, whose sound begins at 64 ms, that its pictures begin there too."""
+    path = make_video("v.mkv", times_ms=[0, 33, 67], draw=grey, audio=True)
+    with av.open(str(path)) as container:
+        assert container.start_time == 64_000
+    reader, found = read(path)
+    assert [frame.time_s for frame in found] == pytest.approx([0, 0.033, 0.067])
+    _, part = read(path, spans_s=[(0.03, 0.05)])
+    assert [frame.time_s for frame in part] == pytest.approx([0.033])
+
+
 @pytest.mark.parametrize("bf", ["0", "3"])
 def test_an_avi_knows_no_times_of_display_and_its_frames_come_in_order_all_the_same(tmp_path: Path, bf: str) -> None:
     path = tmp_path / "v.avi"

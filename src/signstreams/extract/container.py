@@ -123,9 +123,11 @@ class ContainerSource:
             self._first = next(self._decoded)
         except StopIteration:
             raise UnreadableVideoError(f"no frame can be decoded{f' ({self.note})' if self.note else ''}") from None
-        # FFmpeg does not know it of some Matroska files.
-        start = self._container.start_time
-        self._start_s = (self._first.time or 0.0) if start is None else start / av.time_base
+        # FFmpeg does not know it of some Matroska files, and of some with sound says a time after the first frames.
+        start, first_s = self._container.start_time, self._first.time
+        self._start_s = (first_s or 0.0) if start is None else start / av.time_base
+        if first_s is not None and self._container.format.name != WITHOUT_PTS:
+            self._start_s = min(self._start_s, first_s)
         frame, ratio = self._first, self._stream.sample_aspect_ratio
         wide = 1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)  # of one pixel: old TV formats are not square
         self._stored_px = (max(1, round(frame.width * wide)), frame.height)
