@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -66,6 +67,15 @@ def pretend_cuda() -> Callable[[], AbstractContextManager[Any]]:
     from pretend_cuda import pretend_cuda as pretend
 
     return pretend
+
+
+@pytest.fixture(scope="session")
+def random_settings() -> ModuleType:
+    """tests/random_settings.py."""
+    sys.path.insert(0, str(PROJECT / "tests"))
+    import random_settings
+
+    return random_settings
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_no_frame_is_before_the_start_whatever_the_file_says_of_its_sound(make_v
     path = make_video("v.mkv", times_ms=[0, 33, 67], draw=grey, audio=True)
     with av.open(str(path)) as container:
         assert container.start_time == 64_000
-    reader, found = read(path)
+    _, found = read(path)
     assert [frame.time_s for frame in found] == pytest.approx([0, 0.033, 0.067])
     _, part = read(path, spans_s=[(0.03, 0.05)])
     assert [frame.time_s for frame in part] == pytest.approx([0.033])

@@ -167,6 +167,12 @@ def _make_backbone() -> Callable[..., Path]:
     return make_backbone
 
 
+@pytest.fixture(scope="session", name="make_corpus")
+def _make_corpus() -> Callable[..., Path]:
+    """`make_corpus`, for tests."""
+    return make_corpus
+
+
 @pytest.fixture(scope="session")
 def processed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a tiny processed corpus. Read only."""
