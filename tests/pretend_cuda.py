@@ -17,7 +17,6 @@ import itertools
 import os
 import runpy
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
-from torch.utils._pytree import tree_flatten, tree_map
 
 CUDA = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 SOURCE = str(Path(__file__).parents[1] / "src")
@@ -71,14 +69,19 @@ class PretendCuda(TorchFunctionMode):
             return func(*args, **kwargs)
         if name == "__get__":
             return self._attribute(func, args, kwargs)
-        tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        tensors = list(_tensors((*args, *kwargs.values())))
         goal = self._goal(name, args, kwargs)
         self._check(name, args, kwargs, tensors, goal)
         self._count(name, args, kwargs, tensors, goal)
-        result = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
+        result = func(*map(_on_cpu, args), **{key: _on_cpu(value) for key, value in kwargs.items()})
         if goal is None and name != "cpu" and any(map(self.is_there, tensors)):
             goal = CUDA
-        return tree_map(lambda value: self._placed(value, goal, tensors), result)
+        if isinstance(result, Tensor):
+            return self._placed(result, goal, tensors)
+        if goal is not None and goal.type == "cuda":  # parts of a tensor, or values with their places
+            for part in _tensors(result):
+                self._mark(part)
+        return result
 
     def _goal(self, name: str, args: Any, kwargs: Any) -> torch.device | None:
         """The device that a call moves to, or makes its result on."""
@@ -90,10 +93,8 @@ class PretendCuda(TorchFunctionMode):
             named = CUDA if name == "cuda" else named
         return None if named is None else torch.device(named)
 
-    def _placed(self, value: Any, goal: torch.device | None, inputs: list[Tensor]) -> Any:
+    def _placed(self, value: Tensor, goal: torch.device | None, inputs: list[Tensor]) -> Tensor:
         """A result where it belongs; what torch did not copy, since it knows one place only, is copied."""
-        if not isinstance(value, Tensor):
-            return value
         wants, is_there = goal is not None and goal.type == "cuda", self.is_there(value)
         if wants == is_there:
             return value
@@ -238,6 +239,17 @@ def pretend_cuda() -> Iterator[PretendCuda]:
         torch.set_float32_matmul_precision(precision)
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+
+
 def _on_cpu(value: Any) -> Any:
     """A device that an argument names, as torch will see it."""
     is_cuda = isinstance(value, torch.device) or (isinstance(value, str) and value.split(":")[0] == "cuda")
@@ -246,9 +258,11 @@ def _on_cpu(value: Any) -> Any:
 
 def _place() -> str:
     """The innermost line of ours on the stack."""
-    for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith(SOURCE):
-            return f"{Path(frame.filename).name}:{frame.name}"
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(SOURCE):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
+        frame = frame.f_back
     return "elsewhere"
 
 

@@ -41,7 +41,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 def test_a_run_on_cuda_is_the_run_on_the_cpu(
     name: str, tiny_config: Build, tmp_path: Path, pretend_cuda: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    changes: dict[str, Any] = {"decoder": {"max_tokens": 12}, **RECIPES[name]}
+    recipe = RECIPES[name]
+    changes = {"decoder": {"max_tokens": 12}, **recipe, "train": {**recipe.get("train", {}), "epochs": 1}}
     configs = {d: tiny_config(output_dir=tmp_path / d, device=d, **changes) for d in ("cpu", "cuda")}
     results = {}
     for device, config in configs.items():
@@ -80,6 +81,7 @@ def test_two_gpus_give_what_one_gives_with_the_joint_batch(
         "model": {"dropout": 0.0, "freeze_face_backbone": False},
         "mska": {"dropout": 0.0},
         "decoder": {"dropout": 0.0, "max_tokens": 12},
+        "train": {"epochs": 1},
         "augmentation": {"scale": 0, "rotate_deg": 0, "translate": 0, "time_scale": [1, 1]},
     }
     one = tiny_config(output_dir=tmp_path / "one", data={"batch_size": 4}, **calm)

@@ -15,7 +15,7 @@ from signstreams.errors import UserError
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 
-NUM_SEEDS = 12
+NUM_SEEDS = 8
 # Nothing that only costs time, and what would be another test.
 LEFT = {"device", "distributed", "resume", "on_conflict", "tracking", "experiment", "epochs", "subset_size"}
 LEFT |= {"vocab_size", "max_tokens", "head_ff_dim", "offline", "preset", "download", "lr", "max_frames"}

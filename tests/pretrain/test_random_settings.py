@@ -15,7 +15,7 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import UserError
 from signstreams.pretrain.run import pretrain
 
-NUM_SEEDS = 12
+NUM_SEEDS = 8
 # Nothing that only costs time or processes, and what would be another test.
 LEFT = {"device", "distributed", "resume", "on_conflict", "tracking", "experiment", "epochs", "stream", "threads"}
 LEFT |= {"num_workers", "depth", "compile", "min_free_gb", "labels", "download", "patch_px", "global_px", "local_px"}
