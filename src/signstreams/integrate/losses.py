@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.engine import distributed
+from signstreams.engine.transfer import sent
 from signstreams.integrate.batches import NO_TOKEN, Batch
 
 BLANK_ID = 0
@@ -134,8 +135,7 @@ def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
 
 def on_device(numbers: list[int], device: torch.device) -> Tensor:
     """int64 (N,) on a device, without waiting for it."""
-    there = torch.tensor(numbers, dtype=torch.int64)
-    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there
+    return sent(torch.tensor(numbers, dtype=torch.int64), device)
 
 
 def total_loss(terms: dict[str, Term], weights: dict[str, float], counts: dict[str, int]) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from signstreams.array_types import Flags, Ints
 from signstreams.config.ibot import IbotConfig
 from signstreams.engine.seeding import numpy_rng
+from signstreams.engine.transfer import sent
 
 DRAWS = 4  # area, aspect, top, left of one try
 
@@ -52,9 +53,7 @@ class Masked:
 
     def to(self, device: torch.device) -> Masked:
         """The same on a device, without waiting for it."""
-        if device.type != "cuda":
-            return self
-        return Masked(*(x.pin_memory().to(device, non_blocking=True) for x in (self.masks, self.rows, self.weights)))
+        return Masked(*(sent(x, device) for x in (self.masks, self.rows, self.weights)))
 
 
 class BlockMasker:
