@@ -189,24 +189,20 @@ def integrate_config(section, work_dir):
 
 def check_later_stages(config, corpus):
     """What the other jobs would refuse, hours later, of their own settings."""
-    problems = []
+    stages = []
     for stream in config.streams:
-        files = [Path(config.pretrain.config.replace("{stream}", stream))]
-        places = [
-            ("train_dir", str(corpus.processed / stream)),
-            ("output_dir", str(config.work_dir / f"dino_{stream}")),
-        ]
+        file = Path(config.pretrain.config.replace("{stream}", stream))
+        places = [("train_dir", str(corpus.processed / stream)), ("output_dir", str(config.work_dir))]
+        stages.append(("pretrain", stream, PretrainConfig, [file], places))
+    stages.append(("contract", None, ContractConfig, [], [("root", str(corpus.root))]))
+    stages.append(("evaluate", None, EvaluateSltConfig, [], []))
+    problems = []
+    for stage, stream, model, files, places in stages:
         try:
-            pretrain = build(PretrainConfig, files, places + setting_pairs(config.pretrain.set), place="pretrain.set")
-            pretrain.named_stream((stream,))
-        except UserError as error:
-            problems += error.problems
-    for stage, model, settings, places in (
-        ("contract", ContractConfig, config.contract.set, [("root", str(corpus.root))]),
-        ("evaluate", EvaluateSltConfig, config.evaluate.set, []),
-    ):
-        try:
-            build(model, [], places + setting_pairs(settings), place=f"{stage}.set")
+            pairs = places + setting_pairs(getattr(config, stage).set)
+            built = build(model, files, pairs, place=f"{stage}.set")
+            if stream is not None:
+                built.named_stream((stream,))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -245,7 +241,8 @@ with exit_on_user_error():
     if not IS_DEMO and workflow.is_main_process:
         refuse_the_future([*VIDEOS.values(), CORPUS.meta, CORPUS.gloss, *(CORPUS.index(split) for split in SPLITS)])
     INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir)
-    check_later_stages(CONFIG, CORPUS)
+    if workflow.is_main_process:  # what a job is given to do was checked by the process that started it
+        check_later_stages(CONFIG, CORPUS)
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)
 
