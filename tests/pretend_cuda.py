@@ -222,9 +222,8 @@ def pretend_cuda() -> Iterator[PretendCuda]:
     patch.setattr(
         torch.autograd, "_engine_run_backward", partial(mode.run_backward, torch.autograd._engine_run_backward)
     )
-    shape_and_type = {
-        "default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}
-    }  # some asked inside torch
+    # not by place: some tensors are asked inside torch, where this mode is off
+    shape_and_type = {"default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}}
     patch.setattr(torch.utils.checkpoint, "_allowed_determinism_checks_to_fns", shape_and_type)
     patch.setattr(dist, "init_process_group", lambda backend, **options: join({"nccl": "gloo"}[backend], **options))
     for name in ("all_reduce", "broadcast"):

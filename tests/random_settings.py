@@ -9,15 +9,12 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import annotated_types
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from signstreams.config.load import is_section
+from signstreams.config.load import is_section, union_options
 
 NUMBERS = (0, 1, 2, 3, 0.1, 0.3, 0.5, 0.9, 5.0, 16, 64)
-
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -55,35 +52,17 @@ def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def _values(field: FieldInfo) -> Iterator[Any]:
     """Some that the field may take; none for texts, paths and lists."""
-    options = [field.annotation]
-    limits = list(field.metadata)
-    while options:
-        option = options.pop()
-        origin, parts = typing.get_origin(option), typing.get_args(option)
-        if origin is typing.Literal:
-            yield from parts
-        elif origin in (typing.Union, types.UnionType):
-            options += parts
-        elif hasattr(option, "__metadata__"):
-            limits += [limit for item in option.__metadata__ for limit in getattr(item, "metadata", [item])]
-            options.append(option.__origin__)
+    declared: Any = TypeAdapter(field.rebuild_annotation())
+    for option in union_options(field.annotation):
+        candidates: tuple[Any, ...] = ()
+        if typing.get_origin(option) is typing.Literal:
+            candidates = typing.get_args(option)
         elif option is types.NoneType:
-            yield None
+            candidates = (None,)
         elif option is bool:
-            yield from (False, True)
+            candidates = (False, True)
         elif option in (int, float):
-            yield from (option(number) for number in NUMBERS if option(number) == number and _is_within(number, limits))
-
-
-def _is_within(number: float, limits: list[Any]) -> bool:
-    for limit in limits:
-        match limit:
-            case annotated_types.Ge(least) if number < least:
-                return False
-            case annotated_types.Gt(least) if number <= least:
-                return False
-            case annotated_types.Le(most) if number > most:
-                return False
-            case annotated_types.Lt(most) if number >= most:
-                return False
-    return True
+            candidates = tuple(option(number) for number in NUMBERS if option(number) == number)
+        for candidate in candidates:
+            with contextlib.suppress(ValidationError):
+                yield declared.validate_python(candidate)

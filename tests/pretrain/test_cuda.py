@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.backbones.archs import resolve
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
 from signstreams.engine.metrics import read_metrics
 from signstreams.pretrain.choices import choose
-from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.run import architecture, pretrain
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]
@@ -59,7 +58,7 @@ def test_a_run_on_cuda_is_the_run_on_the_cpu(make: Make, name: str, tmp_path: Pa
     assert all(tensor.device.type == "cpu" for tensor in state["student"].values())
 
 
-def test_a_run_on_cuda_goes_on_where_it_stopped(make: Make, pretend_cuda: Pretend) -> None:
+def test_a_finished_run_on_cuda_is_read_again_and_exported_alike(make: Make, pretend_cuda: Pretend) -> None:
     config = on_cuda(make, "ibot", epochs=1)
     longer = on_cuda(make, "ibot", epochs=1, resume=str(config.output_dir / "checkpoint_last.pt"))
     with pretend_cuda():
@@ -98,16 +97,7 @@ def test_no_step_waits_for_the_device(make: Make, name: str, pretend_cuda: Prete
     rng = torch.Generator().manual_seed(0)
     with pretend_cuda() as gpu:
         world = distributed.start(device="cuda")
-        model = config.model
-        arch = resolve(
-            model.arch,
-            image_px=16,
-            patch_px=model.patch_px,
-            depth=model.depth,
-            layer_scale_init=model.layer_scale_init,
-            num_registers=model.num_registers,
-        )
-        trainer = Trainer(config, choose(config, num_crops=80, global_batch=8), arch, world)
+        trainer = Trainer(config, choose(config, num_crops=80, global_batch=8), architecture(config), world)
         gpu.waits.clear()
         for _ in range(3):
             views = [

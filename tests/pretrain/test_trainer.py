@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.backbones.archs import resolve
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
 from signstreams.pretrain.choices import choose
+from signstreams.pretrain.run import architecture
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -22,16 +22,7 @@ Make = Callable[..., PretrainConfig]
 
 def _trainer(config: PretrainConfig, total_steps: int = 20) -> Trainer:
     choices = choose(config, num_crops=8 * total_steps // config.epochs, global_batch=8)
-    model = config.model
-    arch = resolve(
-        model.arch,
-        image_px=16,
-        patch_px=model.patch_px,
-        depth=model.depth,
-        layer_scale_init=model.layer_scale_init,
-        num_registers=model.num_registers,
-    )
-    return Trainer(config, choices, arch, ALONE)
+    return Trainer(config, choices, architecture(config), ALONE)
 
 
 def _views(seed: int, batch: int = 8) -> tuple[Tensor, Tensor]:
