@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,6 +28,14 @@ LONG = ("test_newcomer.py", "test_chain.py", "test_kills.py", "test_safety.py", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def _module(path: str) -> ModuleType:
+    """The module in a file of the checkout that is part of no package."""
+    folder, name = os.path.split(PROJECT / path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(name.removesuffix(".py"))
 
 
 @pytest.fixture(scope="session")
@@ -63,31 +72,23 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def pretend_cuda() -> Callable[[], AbstractContextManager[Any]]:
     """Pretends a GPU inside a `with`: see tests/pretend_cuda.py."""
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from pretend_cuda import pretend_cuda as pretend
-
-    return pretend
+    return cast(Callable[[], AbstractContextManager[Any]], _module("tests/pretend_cuda.py").pretend_cuda)
 
 
 @pytest.fixture(scope="session")
 def random_settings() -> ModuleType:
     """tests/random_settings.py."""
-    sys.path.insert(0, str(PROJECT / "tests"))
-    import random_settings
-
-    return random_settings
+    return _module("tests/random_settings.py")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium: a `Browser` of docs/img/browser.py."""
-    sys.path.insert(0, str(PROJECT / "docs" / "img"))
-    from browser import Browser, find_browser
-
-    path = find_browser()
+    module = _module("docs/img/browser.py")
+    path = module.find_browser()
     if path is None:
         pytest.skip("no Chromium or Chrome on PATH")
-    with Browser(path) as found:
+    with module.Browser(path) as found:
         try:
             found.version()
         except RuntimeError as error:
