@@ -52,15 +52,16 @@ class PretendCuda(TorchFunctionMode):
         super().__init__()
         self.waits: collections.Counter[str] = collections.Counter()
         self._there: dict[int, StorageWeakRef] = {}  # a weak reference keeps the address from being used again
+        self._pinned: dict[int, StorageWeakRef] = {}
         self._in_backward = 0
 
     def is_there(self, value: Any) -> bool:
         """Whether a tensor pretends to be on the device."""
-        if not isinstance(value, Tensor):
-            return False
-        with torch._C.DisableTorchFunction():
-            found = self._there.get(value.untyped_storage()._cdata)
-        return found is not None and not found.expired()
+        return _is_among(self._there, value)
+
+    def goes_by_itself(self, value: Any, kwargs: Any) -> bool:
+        """Whether a copy to the device needs nothing of the CPU; what has gaps torch gathers first."""
+        return bool(kwargs.get("non_blocking")) and value.is_contiguous() and _is_among(self._pinned, value)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -106,14 +107,18 @@ class PretendCuda(TorchFunctionMode):
         return value
 
     def _mark(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        self._there[storage._cdata] = StorageWeakRef(storage)
+        _remember(self._there, tensor)
 
     def pin(self, tensor: Tensor) -> Tensor:
         """In any thread: the others do not know this mode."""
         if self.is_there(tensor):
             raise RuntimeError("cannot pin 'torch.cuda.FloatTensor': only dense CPU tensors can be pinned")
-        return tensor
+        if _is_among(self._pinned, tensor):
+            return tensor
+        with torch._C.DisableTorchFunction():
+            pinned = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+        _remember(self._pinned, pinned)
+        return pinned
 
     def collective(self, run: Callable[..., Any], tensor: Tensor, **options: Any) -> Any:
         """As nccl, which knows no tensor of the CPU."""
@@ -166,17 +171,20 @@ class PretendCuda(TorchFunctionMode):
 
     def _count(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], goal: torch.device | None) -> None:
         if any(map(self.is_there, tensors)):
-            waits = self._reads(name, args, tensors, goal)
-        else:  # a copy there; where it does not say non_blocking, torch waits for its end
-            waits = name in ("tensor", "as_tensor") or (name == "to" and not kwargs.get("non_blocking"))
+            waits = self._reads(name, args, kwargs, tensors, goal)
+        else:  # a copy there; torch waits for its end, or for one to page-locked memory first
+            waits = name in ("tensor", "as_tensor") or (name == "to" and not self.goes_by_itself(tensors[0], kwargs))
             waits &= goal is not None and goal.type == "cuda"
         if waits:
             self.waits[f"{_place()} {name}"] += 1
 
-    def _reads(self, name: str, args: Any, tensors: list[Tensor], goal: torch.device | None) -> bool:
+    def _reads(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], goal: torch.device | None) -> bool:
         """Whether an operation on tensors of the device needs their values, or copies some there."""
         waits = name in READS or (name == "to" and goal is not None and goal.type == "cpu")
-        waits |= name == "copy_" and not self.is_there(tensors[0])
+        if name == "copy_":
+            target, source = tensors
+            comes = self.is_there(source) or self.goes_by_itself(source, kwargs)
+            waits |= not (self.is_there(target) and comes)
         waits |= name == "where" and len(tensors) == 1
         waits |= name == "repeat_interleave" and len(tensors) > 1
         if name in ("__getitem__", "__setitem__"):
@@ -236,6 +244,20 @@ def pretend_cuda() -> Iterator[PretendCuda]:
     finally:
         patch.undo()
         torch.set_float32_matmul_precision(precision)
+
+
+def _remember(storages: dict[int, StorageWeakRef], tensor: Tensor) -> None:
+    with torch._C.DisableTorchFunction():
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = StorageWeakRef(storage)
+
+
+def _is_among(storages: dict[int, StorageWeakRef], value: Any) -> bool:
+    if not isinstance(value, Tensor):
+        return False
+    with torch._C.DisableTorchFunction():
+        found = storages.get(value.untyped_storage()._cdata)
+    return found is not None and not found.expired()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

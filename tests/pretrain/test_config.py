@@ -84,6 +84,10 @@ def test_every_flag_of_the_requirement_works_under_its_own_name() -> None:
         ("--sinkhorn-iters 5", "sinkhorn.iters has no effect: sinkhorn.use is not true"),
         ("--use-sinkhorn --set dino.center_momentum=0.5", "dino.center_momentum has no effect"),
         ("--use-sinkhorn --sinkhorn-eps .05 --set dino.teacher_temp=.05", "dino.teacher_temp has no effect"),
+        (
+            "--use-sinkhorn --sinkhorn-eps .05 --dino-teacher-temp-warmup-ratio .5",
+            "dino.teacher_temp_warmup_ratio has no effect",
+        ),
         ("--set augmentation.num_local=0 --local-size 32", "local_px has no effect"),
         ("--koleo-weight 1 --batch-size 1", "a batch_size of 1 has no neighbour"),
         ("--set augmentation.global_scale=[0.9,0.4]", "expected 0 < low <= high <= 1"),
@@ -107,6 +111,10 @@ def test_the_stream_is_known_by_the_folders_name() -> None:
     assert config.named_stream(hands) == "hand_l"
     with pytest.raises(UserError, match="one stream a run"):
         parse(PretrainConfig, ["--train-dir", "x/hand_l", "y/hand_r", "--output-dir", "o"]).named_stream(hands)
+    for folders in (["x/hand_l"], ["x/hand_r", "x/hand_l"], ["x/face"]):
+        named = parse(PretrainConfig, ["--train-dir", *folders, "--output-dir", "o", "--stream", "hand_r"])
+        with pytest.raises(UserError, match=f"found a folder of {Path(folders[-1]).name}, and the stream is 'hand_r'"):
+            named.named_stream(hands)
     anywhere = parse(PretrainConfig, ["--train-dir", "x/crops", "--output-dir", "o"])
     assert anywhere.named_stream(("face",)) == "face"
     with pytest.raises(UserError, match="add --stream"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ def _grey_levels(images: torch.Tensor, config: AugmentationConfig) -> torch.Tens
     """Normalised (..., 3, H, W) back to 0..255."""
     mean, std = (torch.tensor(value)[:, None, None] for value in (config.mean, config.std))
     return (images.float() * std + mean) * 255
+
+
+def test_finishing_on_a_gpu_waits_for_nothing(
+    crops_dir: Path, pretend_cuda: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    config = AugmentationConfig(global_px=64, local_px=32, num_local=2, **STRONG)
+    maker, reader = ViewMaker(config, is_photometric=False), CropReader()
+    rows, params = [], []
+    for i, crop in enumerate(list_crops(crops_dir)):
+        rows.append([np.empty((side, side, 3), np.uint8) for side in maker.sides_px])
+        params.append(maker.fill(reader.read(crop), numpy_rng(7, i), rows[-1]))
+    views = torch.from_numpy(np.stack([np.stack(row[:NUM_GLOBAL]) for row in rows], axis=1))
+    shipped = torch.from_numpy(np.stack(params, axis=1)[:NUM_GLOBAL]).float()
+    expected = DeviceViews(config, CPU)(views, shipped)
+    with pretend_cuda() as gpu:
+        finish = DeviceViews(config, torch.device("cuda"))
+        gpu.waits.clear()
+        made = finish(views.pin_memory(), shipped)
+        assert dict(gpu.waits) == {}
+        assert torch.equal(made.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -56,6 +56,7 @@ def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path) -> None:
         ("video,label\nv0,A\n", "lacks the columns video_id, frame"),
         ("video_id,frame,label\nv0,x,A\n", "csv:2: frame is 'x'"),
         ("video_id,frame,label\nv0,,A\n", "found labels of 6 of the 18 held-out crops"),
+        ("video_id,frame,label\nv0,,A\nv0,1,B\nv0,2,B\n", r"\(2 different, 1 videos\)"),
         (None, "cannot be read"),
     ],
 )

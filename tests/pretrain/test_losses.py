@@ -129,6 +129,14 @@ def test_duplicates_leave_koleo_and_its_gradient_finite(dtype: torch.dtype) -> N
     assert torch.isfinite(torch.autograd.grad(loss, tokens)[0]).all()
 
 
+def test_koleo_finds_the_nearest_near_a_collapse() -> None:
+    tokens = torch.ones(128, 384) + 1e-3 * torch.randn(128, 384, generator=torch.Generator().manual_seed(0))
+    x = torch.nn.functional.normalize(tokens, dim=-1).double()
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(9).amin(dim=1)
+    expected = -(distance + 1e-4).log().mean()
+    assert float(koleo_loss(tokens, epsilon=1e-4)) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_koleo_pushes_neighbours_apart() -> None:
     tokens = torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]], requires_grad=True)
     gradient = torch.autograd.grad(koleo_loss(tokens, epsilon=1e-4), tokens)[0]

@@ -17,6 +17,7 @@ from signstreams.formats.crops import CropWriter
 from signstreams.pretrain import selection
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.data import find_crops, plan_batches
+from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.selection import crop_sharpness, sharpness, signers
 from signstreams.streams import STREAMS, BoxState
 
@@ -140,3 +141,23 @@ def test_every_choice_is_in_the_fingerprint(make: Callable[..., Any], settings: 
 
 def test_the_device_of_the_views_is_in_the_fingerprint(make: Callable[..., Any]) -> None:
     assert make(augmentation={"on_device": True}).identity() != make().identity()
+
+
+def test_a_corrected_signer_is_another_experiment_where_signers_are_balanced(
+    corpus: Path, make: Callable[..., Any], tmp_path: Path
+) -> None:
+    for folder, balance in (("even", 0.0), ("balanced", 1.0)):
+        config = make(
+            train_dir=[str(corpus / "processed/hand_r")],
+            output_dir=str(tmp_path / folder),
+            epochs=1,
+            dataset={"signer_balance": balance},
+        )
+        for names in ("ana ana ana", "ana ana eva"):
+            rows = [f"c{i};v{i};x;{signer}\n" for i, signer in enumerate(names.split())]
+            (corpus / "meta.csv").write_text("id;video;label;signer\n" + "".join(rows), encoding="utf-8")
+            if balance and "eva" in names:
+                with pytest.raises(UserError, match=r"dataset\.signers is"):
+                    pretrain(config, "hand_r")
+            else:
+                pretrain(config, "hand_r")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -133,6 +134,14 @@ def test_a_large_crop_is_decoded_small_when_the_views_need_no_more() -> None:
     assert decode(jpeg, 150.0).shape == (224, 224, 3)
     assert whole_view(jpeg, 48).shape == (48, 48, 3)
     assert abs(whole_view(jpeg, 48).astype(int) - cv2.resize(decode(jpeg), (48, 48), interpolation=3)).max() < 8
+
+
+def test_no_view_is_enlarged_because_its_crop_was_decoded_small() -> None:
+    maker = ViewMaker(AugmentationConfig())
+    side_px = math.ceil(maker.needed_px)  # of what may be left of a crop of twice the size
+    boxes = np.concatenate([maker.draw(side_px, side_px, numpy_rng(seed)).boxes for seed in range(500)])
+    sides_px = np.tile(maker.sides_px, 500)
+    assert (boxes[:, 2:].min(axis=1) >= sides_px - 1).all()  # boxes are whole pixels
 
 
 def test_a_png_is_an_image_too() -> None:

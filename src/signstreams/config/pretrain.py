@@ -271,10 +271,8 @@ class PretrainConfig(Section):
                 self.dino, ("center_momentum",), "sinkhorn.use is not false", prefix="dino.", next_step=step
             )
         if self.sinkhorn.eps is not None:
-            refuse_without_effect(
-                self.dino, ("warmup_teacher_temp", "teacher_temp"), "sinkhorn.eps is set", prefix="dino."
-            )
             temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
+            refuse_without_effect(self.dino, temps, "sinkhorn.eps is set", prefix="dino.")
             refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", prefix="ibot.")
         if self.algorithm == "dino":
             refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", prefix="ibot.")
@@ -293,7 +291,7 @@ class PretrainConfig(Section):
         """The stream of this run: as set, else by the name of the training folder.
 
         Raises:
-            UserError: Unknown, not one of ``allowed``, or a hand that is to be flipped.
+            UserError: Unknown, not one of ``allowed``, a hand that is to be flipped, or a folder of another stream.
         """
         named = {path.name for path in self.train_dir if path.name in STREAMS}
         if self.stream is None and len(named) > 1:
@@ -314,6 +312,11 @@ class PretrainConfig(Section):
             raise UserError(
                 f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {sides[0]} is the other hand,"
                 " and this backbone is of one side; expected 0"
+            )
+        if self.stream is not None and (others := sorted(named - {self.stream})):
+            raise UserError(
+                f"train_dir: found a folder of {others[0]}, and the stream is '{self.stream}': the backbone would be"
+                " called what it is not; leave --stream out, or give folders of that stream"
             )
         return stream
 

@@ -87,7 +87,8 @@ class CheckpointingConfig(Section):
     export: Literal["last", "best"] = "last"
     """Which checkpoint's teacher becomes backbone.pt."""
     min_free_gb: NotNegative | None = None
-    """Free disk (10^9 bytes) the run asks for before it starts. None: 5, or ten times its files where that is less."""
+    """Free disk (10^9 bytes) the run asks for before it starts. None: 5, or ten times its files where
+    that is less, or 1.5 times where that is more."""
 
 
 class MonitorConfig(Section):

@@ -97,8 +97,8 @@ def _attempt() -> int:
 
 
 def is_restart() -> bool:
-    """Whether torchrun (``--max-restarts``) started this process in place of one that failed."""
-    return _attempt() > 0
+    """Whether torchrun (``--max-restarts``) or Slurm (requeue) started this process in place of one that ended."""
+    return _attempt() > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def close() -> None:

@@ -7,4 +7,7 @@ import torch
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on the device; a GPU takes it from page-locked memory, and the CPU does not wait for that."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type != "cuda":
+        return tensor
+    # a tensor with gaps, such as some of a table's columns, torch would gather in common memory first
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)

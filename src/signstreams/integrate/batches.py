@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from signstreams.array_types import Array, Flags, Floats, Ints, Pixels
 from signstreams.config.integrate_data import AugmentationConfig
+from signstreams.engine.transfer import sent
 from signstreams.formats.crops import Crop
 from signstreams.integrate.mska import num_steps
 
@@ -113,8 +115,8 @@ class Batch:
         return self._mapped(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device, without waiting for it where it is `pinned`."""
-        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on another device, without waiting for it; what is `pinned` already costs no further copy."""
+        return self._mapped(partial(sent, device=device))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def changed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

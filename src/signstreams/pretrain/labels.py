@@ -53,10 +53,12 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
     labels = torch.tensor([names.index(name) if name else -1 for name in named])
     videos = sorted({crop.video_id for crop in crops})
     numbers = {video: number for number, video in enumerate(videos)}
-    if int((labels >= 0).sum()) < MIN_LABELLED or len(names) < 2 or len(videos) < 2:
+    num_labelled = int((labels >= 0).sum())
+    num_videos = len({crop.video_id for crop, name in zip(crops, named, strict=True) if name})
+    if num_labelled < MIN_LABELLED or len(names) < 2 or num_videos < 2:
         raise UserError(
-            f"monitor.labels '{setting}': found labels of {int((labels >= 0).sum())} of the {len(crops)} held-out crops"
-            f" ({len(names)} different, {len(videos)} videos), expected {MIN_LABELLED} of two at least; leave it out,"
+            f"monitor.labels '{setting}': found labels of {num_labelled} of the {len(crops)} held-out crops"
+            f" ({len(names)} different, {num_videos} videos), expected {MIN_LABELLED} of two at least; leave it out,"
             " or raise monitor.probe_crops"
         )
     return ProbeLabels(labels, torch.tensor([numbers[crop.video_id] for crop in crops]))

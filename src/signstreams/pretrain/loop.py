@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.experiment import STATE, Experiment, Fingerprint
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import MetricsLog
 from signstreams.engine.sinks import TrackedLog
@@ -91,9 +92,11 @@ class Loop:
             self.best = None  # scores of two kinds cannot be compared
         self._times_since = self.trainer.step
 
-    def adopt(self) -> None:
-        """Make a state from another folder this one's own; the best so far stays behind, its file lies there."""
-        self.best = None
+    def adopt(self, given: Path) -> None:
+        """Make the state of a given checkpoint this folder's own; the best so far of another folder stays there."""
+        folder = self.config.output_dir.resolve()
+        if given.resolve().parent not in (folder, folder / STATE):
+            self.best = None
         self._save(self.config.checkpointing.last_name)
 
     def run(self, stop: StopRequest) -> None:
@@ -192,7 +195,8 @@ class Loop:
         is_last = name == self.config.checkpointing.last_name
         checkpoint.save(self.experiment.state / name, self.state_dict(), keep_previous=is_last)
         self.experiment.publish(name)
-        self._last_save_s = time.monotonic()
+        if is_last:  # what a run goes on from
+            self._last_save_s = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; no generators, since seeds are derived from steps."""
@@ -238,7 +242,8 @@ class Loop:
         trainer = self.trainer
         if trainer.step:  # nothing is lost before the first
             self._save(self.config.checkpointing.last_name)
-        log.warning("asked to stop at step %d of %d; run again to go on", trainer.step, self.total_steps)
+        how = " with --resume auto" if self.config.resume == "never" else ""
+        log.warning("asked to stop at step %d of %d; run again%s to go on", trainer.step, self.total_steps, how)
         raise SystemExit(stop.exit_code)
 
     def _history(self) -> MetricsLog | _Nothing:

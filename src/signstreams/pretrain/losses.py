@@ -116,7 +116,9 @@ def koleo_loss(tokens: Tensor, *, epsilon: float) -> Tensor:
     with torch.autocast(tokens.device.type, enabled=False):
         x = F.normalize(tokens.float(), dim=-1)
         with torch.no_grad():
-            similarity = x @ x.T
+            # in float64, which no GPU rounds to TF32: near a collapse few bits do not tell who is nearest
+            exact = F.normalize(tokens.double(), dim=-1)
+            similarity = exact @ exact.T  # (B, B)
             similarity.fill_diagonal_(-1.0)
             nearest = similarity.argmax(dim=1)
         distance = F.pairwise_distance(x, x[nearest], eps=1e-8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -31,6 +32,7 @@ from signstreams.pretrain.pictures import NAMES as PICTURES
 from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.scratch import on_scratch
+from signstreams.pretrain.selection import signers
 from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
 from signstreams.versions import commit, versions
@@ -67,10 +69,11 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     identity = config.identity() | {"stream": stream, "world_size": world.size}
     if weights is not None:
         identity["init"]["weights"] = weights.digest
+    if config.dataset.signer_balance:  # meta.csv says who signs, and that alters the order of the crops
+        identity["dataset"]["signers"] = hashlib.sha256(signers(crops.train).tobytes()).hexdigest()[:12]
     fingerprint = Fingerprint(identity, crops.digest)
     given = _given_checkpoint(config)
-    if given is not None:
-        _load_state(given, fingerprint)  # before the folder is touched
+    given_state = None if given is None else _load_state(given, fingerprint)  # before the folder is touched
     experiment: Experiment | None = None
     with distributed.main_first(world):
         if world.is_main:
@@ -83,17 +86,18 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
                 own = experiment.state / config.checkpointing.last_name
                 own = own if own.exists() else None
         own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
-        source = own if own is not None and distributed.is_restart() else given or own
-        state = None if source is None else _load_state(source, fingerprint, is_own=source is own)
+        own_state = None if own is None else _load_state(own, fingerprint, is_own=True)
+        state = _furthest(own_state, given_state)
         with naming_what_ran_out(config):
             trainer = Trainer(config, choices, arch, world)
         if weights is not None:
             start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
         loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
         if state is not None:
-            loop.load_state_dict(state)
-            if source is not own:
-                loop.adopt()
+            with naming_what_ran_out(config):  # the optimiser's moments may lie on the GPU only now
+                loop.load_state_dict(state)
+            if state is not own_state and given is not None:
+                loop.adopt(given)
         memory = estimate_memory(config, choices, arch, trainer.student)
         if world.is_main and trainer.step < choices.total_steps:
             report_memory(memory, world.device)
@@ -104,7 +108,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             loop.run(stop)
         target = config.export_backbone or config.output_dir / "backbone.pt"
         if experiment is not None:
-            write_outputs(config, stream, trainer, loop, experiment, crops, target)
+            with naming_what_ran_out(config, memory):
+                write_outputs(config, stream, trainer, loop, experiment, crops, target)
         distributed.barrier()
         return target
     finally:
@@ -205,6 +210,14 @@ def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
 
 def _given_checkpoint(config: PretrainConfig) -> Path | None:
     return None if config.resume in RESUME_MODES else Path(config.resume)
+
+
+def _furthest(own: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Both are of one experiment, so what is further on holds the other's steps: a run that was given a checkpoint, was
+    stopped, and is started by the same command again, goes on from its own."""
+    if own is None or given is None:
+        return own or given
+    return own if own["trainer"]["step"] >= given["trainer"]["step"] else given
 
 
 def _load_state(path: Path, fingerprint: Fingerprint, *, is_own: bool = False) -> dict[str, Any]:

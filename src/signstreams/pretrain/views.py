@@ -84,8 +84,8 @@ class ViewMaker:
         self._scales = np.array([recipe.scale for recipe in self.recipes])
         self._blur_probs = np.array([recipe.blur_prob for recipe in self.recipes])
         self._solarize_probs = np.array([recipe.solarize_prob for recipe in self.recipes])
-        # pixels of the source side that the most demanding view needs, were it cut at its smallest
-        self.needed_px = max(recipe.side_px / math.sqrt(recipe.scale[0]) for recipe in self.recipes)
+        # pixels of the source side that the most demanding view needs, were it cut at its smallest and narrowest
+        self.needed_px = max(recipe.side_px / math.sqrt(recipe.scale[0] * ASPECT[0]) for recipe in self.recipes)
 
     def __call__(self, jpeg: bytes, rng: np.random.Generator) -> list[Pixels]:
         """Views as uint8 RGB (side, side, 3), in the order of `recipes`.
