@@ -73,6 +73,35 @@ def test_two_files_of_one_id_are_named(corpus_with: Make) -> None:
         load_corpus(corpus_with("a.mp4", "a.mov").root)
 
 
+def test_all_twins_are_named_and_the_other_videos_kept(corpus_with: Make) -> None:
+    layout = corpus_with("a.mp4", "a.mov", "b.mp4", "c.avi", "c.mkv", "c.mp4", meta="id\na\nb\nc\ngone\n")
+    with pytest.raises(UserError) as caught:
+        load_corpus(layout)
+    assert [line.rsplit(" ", 1)[1] for line in caught.value.problems] == [
+        "[videos.unique]",
+        "[videos.unique]",
+        "[clip.video_known]",
+    ]
+    assert "'c.avi' and 'c.mkv' and 'c.mp4' all give the video id 'c'" in caught.value.problems[1]
+    corpus = scan_corpus(layout)
+    assert {video_id: path.name for video_id, path in corpus.videos.items()} == {
+        "a": "a.mov",
+        "b": "b.mp4",
+        "c": "c.avi",
+    }
+    assert not corpus.is_sure_of_videos
+
+
+def test_videos_that_are_passed_over_are_no_error(corpus_with: Make) -> None:
+    layout = corpus_with("a.mp4", "b.wmv", "notes.txt")
+    (layout.videos / "more").mkdir()
+    (layout.videos / "more" / "c.mp4").touch()
+    corpus = load_corpus(layout)
+    assert list(corpus.videos) == ["a"]
+    assert [(issue.rule, issue.severity) for issue in corpus.issues] == [("videos.passed_over", "warning")] * 2
+    assert corpus.is_sure_of_videos
+
+
 def test_scanning_raises_nothing(tmp_path: Path) -> None:
     corpus = scan_corpus(tmp_path / "nowhere")
     assert [finding.rule for finding in corpus.issues] == ["videos.folder"]

@@ -120,6 +120,56 @@ def test_mangled_times_without_segments_give_no_clip(tmp_path: Path) -> None:
     assert rules(table).count("meta.numbers") == 2
 
 
+def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;start;end;duration;fps\na;0,08;1,234;1,154;25\nb;2;3,5;;29,97\n")
+    times = [(clip.start_s, clip.end_s, clip.duration_s, clip.fps) for clip in table.clips]
+    assert times == [(0.08, 1.234, 1.154, 25.0), (2.0, 3.5, None, 29.97)]
+    assert table.issues == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "fix"),
+    [
+        (
+            "a;00:00:05;00:00:06",
+            "'start' are times as hh:mm:ss, such as '00:00:05' in row 2",
+            "write seconds with a point",
+        ),
+        ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point in its place"),
+        ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point in its place"),
+        ("a;soon;5", "'start' are no numbers, such as 'soon' in row 2", "write plain numbers"),
+        ("a;1.001.233;5", "'start' lost their decimal mark", "export the table again without thousands separators"),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_named_by_its_form(tmp_path: Path, rows: str, said: str, fix: str) -> None:
+    table = read(tmp_path, f"id;start;end\n{rows}\n")
+    assert (table.clips, table.untimed_rows) == ([], [2])
+    (first, *_) = [issue for issue in table.issues if issue.rule == "meta.numbers"]
+    assert said in first.found
+    assert first.fix.startswith(fix)
+    (times,) = [issue for issue in table.issues if issue.rule == "meta.times"]
+    is_other_form = "colon" in said or "hh:mm" in said or "comma" in said
+    assert times.fix.startswith("write seconds with a point" if is_other_form else "fill them in")
+
+
+def test_forms_of_one_column_are_told_apart(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;start;end\na;1.001.233;1\nb;1.234;2\nc;00:00:05;6\nd;0,5;6\n")
+    found = [issue.found for issue in table.issues if issue.rule == "meta.numbers"]
+    assert [text.partition(",")[0] for text in found] == [
+        "2 values of the column 'start' lost their decimal mark to a spreadsheet",
+        "1 values of the column 'start' are times as hh:mm:ss",
+        "1 values of the column 'start' have a decimal comma",
+    ]
+
+
+def test_a_row_without_a_clip_keeps_its_video_and_its_box(tmp_path: Path) -> None:
+    rows = "a;v;00:00:01;2;;1 2 3 4\nb;w;5;4;;1 2 3 4\nc;x;0;1;trial;1 2 3 4\n../d;y.mp4;0;1;;1 2 3 4\n"
+    table = scan_meta(write(tmp_path, f"id;video;start;end;split;box\n{rows}"))
+    assert table.clips == []
+    assert [(row.video_id, row.box) for row in table.rows] == [(video, (1.0, 2.0, 3.0, 4.0)) for video in "vwxy"]
+    assert table.named_videos == set("vwxy")
+
+
 def test_segments_give_exact_times_whatever_the_columns_say(tmp_path: Path) -> None:
     segments = "\"[('uno', 1.0, 2.5), ('dos', 2.6, 4.25)]\""
     table = read(tmp_path, f"id;start;end;split\na;1.000.000.000;4.25;{segments}\nb;;;{segments}\nc;1;9;{segments}\n")

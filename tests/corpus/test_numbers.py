@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from signstreams.corpus.numbers import is_mangled, parse_number
+from signstreams.corpus.numbers import (
+    all_have_decimal_commas,
+    has_decimal_comma,
+    is_clock_time,
+    is_mangled,
+    parse_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +53,31 @@ def test_a_single_group_is_doubted_only_beside_mangled_numbers() -> None:
 def test_mangled_numbers_are_told_from_garbage() -> None:
     assert is_mangled("472.999.999.999.999")
     assert not any(map(is_mangled, ("1.234", "1.2.3", "1234.567.890", "a.bbb.ccc", "")))
+
+
+def test_clock_times_and_decimal_commas_are_told_from_garbage() -> None:
+    clocks = ("00:00:05", "1:05", "00:01:05.5", "0:00:05,32", "00:00:05:12")
+    commas = ("0,08", "1.234,5", "-2,5", ",5", "1,234")
+    assert all(map(is_clock_time, clocks)) and not any(map(is_clock_time, (*commas, "a:b", "5:", "1.5", "")))
+    assert all(map(has_decimal_comma, commas)) and not any(map(has_decimal_comma, (*clocks, "1,2,3", "1.5", "x,5", "")))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "are_all"),
+    [
+        (["0,08", "12", "", "1,234"], True),
+        (["1,234", "12,345"], False),  # may be thousands
+        (["0,08", "1.5"], False),
+        (["0,08", "16.532.999"], False),
+        (["0,5", "1,234,567"], False),
+        (["0,5", "00:00:05,5"], False),
+        (["5", ""], False),
+    ],
+)
+def test_decimal_commas_are_believed_beyond_doubt_only(numbers: list[str], are_all: bool) -> None:
+    assert all_have_decimal_commas(numbers) is are_all
+
+
+def test_a_decimal_comma_is_read_where_the_table_has_them() -> None:
+    assert [parse_number(text, comma=True) for text in ("0,08", "1,234", "12")] == [0.08, 1.234, 12.0]
+    assert parse_number("0,08") is None

@@ -137,6 +137,62 @@ def test_the_table_is_heeded_only_where_it_matters(corpus: Callable) -> None:
 
 
 @pytest.mark.parametrize(
+    "cells",
+    ["0;1;", "00:00:00;00:00:01;", "16.532.999;20;", "5;4;", "0;1;trial", "-1;1;", "1;;", ";;[damaged"],
+)
+def test_a_box_counts_whatever_else_is_wrong_in_its_row(corpus: Callable, cells: str) -> None:
+    rows = f"id;video;start;end;split;box\n1;a;{cells};10 10 100 100\n2;a;0;1;;\n../3;b.mp4;0;1;;1 1 9 9\n"
+    found = read(corpus(rows))
+    assert found["a"].box == (10, 10, 100, 100)
+    assert found["b"].box == (1, 1, 9, 9)
+    assert found["c"] == NOT_ANNOTATED
+
+
+def test_a_box_of_a_row_without_times_counts_for_its_spans(corpus: Callable) -> None:
+    found = read(corpus("id;video;start;end;box\n1;a;1;2;\n2;a;x;3;1 1 9 9\n3;b;x;3;1 1 9 9\n", spans_only=True))
+    assert found == {"a": ((pytest.approx((0.5, 2.5)),), (1, 1, 9, 9))}
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ("id;text;box\na;x; y;1 1 9 9\n", r"row 2: 4 fields under a header of 3, .*\[table\.ragged\]"),
+        ("name;box\na;1 1 9 9\n", r"\[meta\.id_column\]"),
+        ("id;text;box\na;mañana;1 1 9 9\n".encode("latin-1"), r"\[table\.encoding\]"),
+        ("id;text;box\na;x;1 1 9 9\n".encode("utf-16"), r"\[table\.encoding\]"),
+    ],
+)
+def test_a_box_that_cannot_be_read_is_an_error(corpus: Callable, meta: str | bytes, said: str) -> None:
+    config = corpus("")
+    (config.root / "meta.csv").write_bytes(meta if isinstance(meta, bytes) else meta.encode())
+    with pytest.raises(UserError, match=said):
+        read(config)
+
+
+def test_a_table_without_a_column_box_is_not_read(corpus: Callable) -> None:
+    assert read(corpus("id;mailbox;text\na;x; y;z\n")) == dict.fromkeys("abc", NOT_ANNOTATED)
+
+
+def test_rows_whose_times_cannot_be_read_are_warned_of(corpus: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "id;video;start;end\n1;a;0;1\n2;b;00:00:02;00:00:03\n3;elsewhere;00:00:02;00:00:03\n4;;;\n"
+    assert list(read(corpus(rows, spans_only=True))) == ["a"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert "meta.csv row 3: clip '2': start '00:00:02', end '00:00:03', expected exact start and end" in told[0]
+    assert all(line.startswith("warning: ") and "as hh:mm:ss" in line for line in told[1:])
+    assert read(corpus(rows)) == dict.fromkeys("abc", NOT_ANNOTATED)
+    assert capsys.readouterr().err == ""
+
+
+def test_where_no_time_can_be_read_the_ids_are_not_blamed(corpus: Callable) -> None:
+    with pytest.raises(UserError) as caught:
+        read(corpus("id;video;start;end\n1;a;00:00:00;00:00:01\n2;b;00:00:02;00:00:03\n", spans_only=True))
+    *findings, last = caught.value.problems
+    assert [line.rsplit(" ", 1)[1] for line in findings] == ["[meta.times]"] * 2 + ["[meta.numbers]"] * 2
+    assert last.endswith("expected some; mend their times or leave out spans_only")
+
+
+@pytest.mark.parametrize(
     ("meta", "spans_only", "said"),
     [
         (None, True, r"meta\.csv: no such file, expected the annotated spans"),
@@ -144,7 +200,7 @@ def test_the_table_is_heeded_only_where_it_matters(corpus: Callable) -> None:
         (
             "id;video;start;end\n1;x;1;2\n",
             True,
-            r"none of its 1 rows gives a span of one of the 3 videos",
+            r"none of its 1 rows gives a span of one of the 3 videos .* correct its ids",
         ),
         ("id;box\na;1 2 3\n", False, r"meta\.csv row 2: the box '1 2 3', expected x0 y0 x1 y1"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from signstreams.formats.arrays import (
     write_tracks,
 )
 from signstreams.formats.crops import CropReader, CropWriter, crop_name, crops_digest, list_crops, parse_crop_name
-from signstreams.formats.layout import find_videos
+from signstreams.formats.layout import find_videos, passed_over_videos
 from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.streams import STREAMS
 
@@ -62,6 +63,25 @@ def test_an_archive_is_stored_and_opens_with_any_tool(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.testzip() is None
         assert [(m.filename, m.compress_type) for m in archive.infolist()] == [("a_f000003.jpg", zipfile.ZIP_STORED)]
+
+
+def test_an_archive_has_the_bytes_that_zipfile_gives_it_and_keeps_no_member_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 500)  # from there on the directory is ZIP64
+    frames = range(0, 2000, 2)
+    plain = zipfile.ZipFile(tmp_path / "plain.zip", "w", zipfile.ZIP_STORED)
+    with CropWriter(tmp_path / "a.zip", VIDEO) as writer, plain:
+        tracemalloc.start()
+        for frame in frames:
+            writer.add(frame, b"%d" % frame)
+        num_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        for frame in frames:
+            plain.writestr(zipfile.ZipInfo(crop_name(VIDEO, frame), (1980, 1, 1, 0, 0, 0)), b"%d" % frame)
+    assert num_bytes < 60 * len(frames)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "plain.zip").read_bytes()
+    assert [crop.frame for crop in list_crops(tmp_path / "a.zip")] == list(frames)
 
 
 def test_an_archive_of_another_tool_with_extra_fields_is_read(tmp_path: Path) -> None:
@@ -216,6 +236,21 @@ def test_videos_are_found_by_ending_and_twins_are_refused(tmp_path: Path) -> Non
     (tmp_path / "a.mov").touch()
     with pytest.raises(ValueError, match=r"a\.gif.*a\.mov"):
         find_videos(tmp_path)
+
+
+def test_foreign_endings_and_sub_folders_of_videos_are_named_as_passed_over(tmp_path: Path) -> None:
+    files = (
+        *("a.mp4", "b.MTS", "c.wmv", "notes.txt", ".hidden.mts", "folder.mp4/x.mp4"),
+        *("converted.mts", "converted.mp4"),
+        *("session1/d.mp4", "session2/cam/e.vob", "texts/f.txt", ".trash/g.mp4", "frames/0001.png"),
+    )
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in passed_over_videos(tmp_path)] == ["b.MTS", "c.wmv", "session1", "session2"]
+    assert list(find_videos(tmp_path)) == ["a", "converted", "folder.mp4", "frames"]
+    with pytest.raises(FileNotFoundError):
+        passed_over_videos(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("num_frames", [0, 1, PIECE_FRAMES, 2 * PIECE_FRAMES + 3])

@@ -33,7 +33,8 @@ class _Record:
         rules: `rules_digest` it was made by.
         stamps: Kind of file to `Artifact.stamp` as of the check.
         sums: Kind of file to checksum.
-        check: What was found; the fix that names the video's place is left empty.
+        check: What was found; the fix that names the video's place is still to be put in (`EXTRACT_AGAIN`): records
+            hold no path of the machine, as the corpus may be copied to another one.
     """
 
     rules: str
@@ -78,7 +79,7 @@ def take_sums(artifacts: Mapping[str, Artifact]) -> tuple[dict[str, str], dict[s
 
 
 def recall(
-    layout: CorpusLayout, video_id: str, artifacts: Mapping[str, Artifact], decode: str, fix: str, *, may_read: bool
+    layout: CorpusLayout, video_id: str, artifacts: Mapping[str, Artifact], decode: str, *, may_read: bool
 ) -> VideoCheck | None:
     """What an earlier check found; None when it must be done again.
 
@@ -87,7 +88,6 @@ def recall(
         video_id: Id of the video.
         artifacts: Kind to file, of those that are there; `SOURCE` is the video.
         decode: Which crops are decoded now.
-        fix: What findings advise that are mended by extracting again.
         may_read: Read files whose time of change differs, to compare their checksums; otherwise they count as changed.
     """
     path = layout.check(video_id)
@@ -107,7 +107,7 @@ def recall(
         except OSError:
             return None
         _write(path, replace(record, stamps=stamps))
-    return _with_fix(record.check, "", fix)
+    return record.check
 
 
 def remember(
@@ -116,7 +116,6 @@ def remember(
     stamps: Mapping[str, str] | None,
     sums: Mapping[str, str],
     decode: str,
-    fix: str,
 ) -> None:
     """Write the record of a check; where a file could not be read or is a link, remove it.
 
@@ -126,20 +125,13 @@ def remember(
         stamps: Kind to stamp, taken before the check.
         sums: Kind to checksum.
         decode: Which crops were decoded.
-        fix: As in `recall`.
     """
     path = layout.check(check.video_id)
     if stamps is None or stamps.keys() != sums.keys():
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         return
-    _write(path, _Record(rules_digest(decode), dict(stamps), dict(sums), _with_fix(check, fix, "")))
-
-
-def _with_fix(check: VideoCheck, old: str, new: str) -> VideoCheck:
-    """Records hold no path of the machine: the corpus may be copied to another one."""
-    findings = [replace(finding, fix=new) if finding.fix == old else finding for finding in check.findings]
-    return replace(check, findings=findings)
+    _write(path, _Record(rules_digest(decode), dict(stamps), dict(sums), check))
 
 
 def _write(path: Path, record: _Record) -> None:

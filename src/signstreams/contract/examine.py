@@ -9,9 +9,9 @@ from pathlib import Path
 from signstreams.config.contract import ContractConfig
 from signstreams.contract.cache import recall, remember, take_stamps, take_sums
 from signstreams.contract.inventory import SOURCE, Artifact, artifacts_of
-from signstreams.contract.loose import LOOSE_FIX, check_loose_video
+from signstreams.contract.loose import check_loose_video
 from signstreams.contract.records import VideoCheck
-from signstreams.contract.video import check_video, extract_command
+from signstreams.contract.video import check_video
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.progress import Progress
@@ -38,10 +38,6 @@ class VideoFiles:
         """All files that a record vouches for."""
         return self.artifacts if self.source is None else {**self.artifacts, SOURCE: Artifact.of_source(self.source)}
 
-    def fix(self, layout: CorpusLayout) -> str:
-        """What mends most of what can be wrong."""
-        return LOOSE_FIX if self.is_loose else extract_command(layout, self.source)
-
 
 @dataclass(frozen=True)
 class CheckBeside:
@@ -52,7 +48,7 @@ class CheckBeside:
     def __call__(self, layout: CorpusLayout, video_id: str, source: Path, metadata: VideoMetadata) -> None:
         """Extraction has read every file a moment ago: its checksums are taken as they are."""
         files = VideoFiles(video_id, source, artifacts_of(layout, video_id))
-        if recall(layout, video_id, files.with_source(), self.decode, "", may_read=False) is None:
+        if recall(layout, video_id, files.with_source(), self.decode, may_read=False) is None:
             examine(layout, files, self.decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
 
 
@@ -78,7 +74,7 @@ def examine(
         assert video.source is not None
         check = check_video(layout, video.video_id, video.source, video.artifacts, decode, sums, unreadable)
     is_still = stamps is not None and stamps == take_stamps(files)  # nobody wrote while it was checked
-    remember(layout, check, stamps if is_still else None, sums, decode, video.fix(layout))
+    remember(layout, check, stamps if is_still else None, sums, decode)
     return check
 
 
@@ -100,7 +96,7 @@ def examine_all(
 
 
 def _recall(layout: CorpusLayout, video: VideoFiles, decode: str, *, may_read: bool) -> VideoCheck | None:
-    return recall(layout, video.video_id, video.with_source(), decode, video.fix(layout), may_read=may_read)
+    return recall(layout, video.video_id, video.with_source(), decode, may_read=may_read)
 
 
 def _examine_each(

@@ -20,13 +20,16 @@ from signstreams.streams import STREAMS
 GLOSS = "annotations/gloss.csv"
 
 
-def check_processed(inventory: Inventory, video_ids: Collection[str], loose_ids: Collection[str]) -> list[Finding]:
+def check_processed(
+    inventory: Inventory, video_ids: Collection[str], loose_ids: Collection[str], *, are_all_known: bool = True
+) -> list[Finding]:
     """Files below ``processed/`` that belong to no video: pretraining reads whole folders and would take them in.
 
     Args:
         inventory: What is there.
         video_ids: All videos of the corpus.
         loose_ids: Those of them that are loose crops.
+        are_all_known: Otherwise files of a video may look as if it were not there, and nothing is said of these.
     """
     findings = []
     for kind, ending in ENDINGS.items():
@@ -36,6 +39,7 @@ def check_processed(inventory: Inventory, video_ids: Collection[str], loose_ids:
             f"{name}{tail}" for name in crops if name in video_ids and name not in loose_ids for tail in crops[name]
         ]
         stray += [f"{name}{tail}" for name in crops if name not in video_ids for tail in crops[name]]
+        stray = stray if are_all_known else []
         foreign = list(inventory.others[kind])
         for name in inventory.plain.get(kind, ()):
             if name not in loose_ids or name in inventory.files[kind]:

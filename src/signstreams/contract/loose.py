@@ -6,9 +6,8 @@ Such a corpus serves pretraining. What is there keeps the same rules; what is mi
 from __future__ import annotations
 
 import json
-import shlex
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from signstreams.array_types import Array
 from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
 from signstreams.contract.crops import check_loose
-from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, Inventory
+from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
 from signstreams.corpus.findings import Finding, few
@@ -167,9 +166,21 @@ def _load(path: Path, kind: str) -> Array:
 
 
 def check_loose_corpus(
-    layout: CorpusLayout, inventory: Inventory, checks: Sequence[VideoCheck], videos_dir: Path, known: Collection[str]
+    layout: CorpusLayout,
+    checks: Sequence[VideoCheck],
+    command: Callable[[], str],
+    videos_dir: Path,
+    known: Collection[str],
 ) -> list[Finding]:
-    """What only all videos tell together: mixed layouts, crop sizes, what is missing in sum, metadata.jsonl."""
+    """What only all videos tell together: mixed layouts, crop sizes, what is missing in sum, metadata.jsonl.
+
+    Args:
+        layout: Where the corpus lies.
+        checks: Of all videos.
+        command: Gives what to run to have all videos extracted.
+        videos_dir: Where the videos lie.
+        known: Ids of all videos.
+    """
     loose = [check for check in checks if check.status == "loose"]
     findings = _check_lines(layout, known)
     if not loose:
@@ -189,8 +200,7 @@ def check_loose_corpus(
     for check in loose:
         for what in check.missing:
             lacking[what].append(check.video_id)
-    words = ["python", "scripts/extract_rois_v2.py", "--videos", str(videos_dir), "--root", str(layout.root)]
-    mend = f"to make them whole, run: {shlex.join(words)}, then remove the loose crops"
+    mend = f"to make them whole, {command()}, then remove the loose crops"
     if "video" in lacking:
         mend = f"put the videos into {videos_dir}; {mend}"
     for what, ids in sorted(lacking.items()):

@@ -8,6 +8,10 @@ from typing import Any
 from signstreams.corpus.findings import Finding
 from signstreams.streams import BoxState
 
+EXTRACT_AGAIN = ""
+"""Fix of what extracting the video again mends. The command names places of the machine: it is put in at the end, so
+that records of checks stay true where the corpus is copied to."""
+
 
 @dataclass(frozen=True)
 class FileRecord:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from signstreams.config.contract import ContractConfig
+from signstreams.contract.again import KeptSettings, extract_command, name_fixes
 from signstreams.contract.clips import check_clips, read_times
 from signstreams.contract.examine import VideoFiles, examine_all
 from signstreams.contract.inventory import Inventory, take_inventory
@@ -25,6 +27,7 @@ from signstreams.contract.page import render_page
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.report import build_manifest, build_report, report_order
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
+from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus
 from signstreams.corpus.findings import Finding, errors, lines
@@ -32,7 +35,8 @@ from signstreams.corpus.gloss import scan_gloss
 from signstreams.corpus.index import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import sha256_file, write_json, write_text
-from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
+from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id
+from signstreams.formats.metadata import read_metadata
 
 MAX_FILES = 20
 """Files of one rule whose findings are printed."""
@@ -73,14 +77,17 @@ def validate(config: ContractConfig) -> Validation:
     folder = config.videos_dir or layout.videos
     loose_ids = _loose_ids(_video_ids(folder), inventory, config)
     corpus = scan_corpus(layout, config.videos_dir, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
+    _prefer_extracted(corpus)
     results = list(examine_all(layout, _videos(corpus, inventory, loose_ids), config))
     checks = [check for check, _ in results]
+    settings = KeptSettings(layout, checks)
+    name_fixes(layout, corpus.videos, checks, settings)
     _clip_findings(corpus, checks, config)
     _excuse_unannotated(corpus, checks)
     findings = [*corpus.issues, *(finding for check in checks for finding in check.findings)]
     known = corpus.videos.keys() | loose_ids
-    findings += check_processed(inventory, known, loose_ids)
-    findings += check_loose_corpus(layout, inventory, checks, folder, known)
+    findings += check_processed(inventory, known, loose_ids, are_all_known=corpus.is_sure_of_videos)
+    findings += check_loose_corpus(layout, checks, partial(_extract_all, layout, folder, settings), folder, known)
     if checks:
         findings += check_videos(checks, config)
     findings += check_clip_table(corpus, checks, config)
@@ -98,10 +105,16 @@ def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
     """Of a corpus whose spans alone were extracted, videos that meta.csv does not name have no files, rightly."""
     if not corpus.has_meta or all(check.spans_s is None for check in checks):
         return
-    annotated = {clip.video_id for clip in corpus.clips}
+    with_clip = {clip.video_id for clip in corpus.clips}
     for check in checks:
-        if check.video_id not in annotated and [finding.rule for finding in check.findings] == [EXTRACTED.id]:
-            check.findings = [replace(check.findings[0], severity="info", fix="nothing need be done: it has no span")]
+        if check.video_id in with_clip or [finding.rule for finding in check.findings] != [EXTRACTED.id]:
+            continue
+        finding = check.findings[0]
+        if check.video_id in corpus.named_videos:
+            finding = replace(finding, fix="mend its rows in meta.csv, and extract it again")
+        else:
+            finding = replace(finding, severity="info", fix="nothing need be done: it has no span")
+        check.findings = [finding]
 
 
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
@@ -174,9 +187,24 @@ def _cut(findings: Sequence[Finding]) -> list[str]:
 
 def _video_ids(folder: Path) -> Collection[str]:
     try:
-        return find_videos(folder).keys()
-    except (OSError, ValueError):
+        return sources_by_id(folder).keys()
+    except OSError:
         return ()
+
+
+def _prefer_extracted(corpus: Corpus) -> None:
+    """Of several files of one id, take the one that was extracted."""
+    for video_id, paths in corpus.twins.items():
+        try:
+            name = read_metadata(corpus.layout.metadata(video_id)).source_name
+        except READ_ERRORS:
+            continue
+        corpus.videos[video_id] = next((path for path in paths if path.name == name), paths[0])
+
+
+def _extract_all(layout: CorpusLayout, folder: Path, settings: KeptSettings) -> str:
+    """What to run to have every video extracted as those that are."""
+    return extract_command(folder, layout.root, settings.shared() if settings.are_kept else {})
 
 
 def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: ContractConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import struct
 import zipfile
 import zlib
@@ -24,7 +23,7 @@ from signstreams.contract.arrays import (
 from signstreams.contract.crops import ArchiveCheck, check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
 from signstreams.contract.metadata import check_metadata, check_times
-from signstreams.contract.records import STATE_NAMES, FileRecord, VideoCheck
+from signstreams.contract.records import EXTRACT_AGAIN, STATE_NAMES, FileRecord, VideoCheck
 from signstreams.corpus.findings import Finding, Rule
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
@@ -44,14 +43,6 @@ CLAIM_RATIO, CLAIM_SPARE_BYTES, MAX_CLAIM_BYTES = 4, 2**16, 2**33
 Value = TypeVar("Value", PointSurvey, Pose, Tracks, VideoMetadata)
 
 
-def extract_command(layout: CorpusLayout, source: Path | None) -> str:
-    """What to run to have a video's files written again."""
-    if source is None:
-        return "bring the video back and extract it again"
-    words = ["python", "scripts/extract_rois_v2.py", "--videos", str(source), "--root", str(layout.root), "--force"]
-    return f"run: {shlex.join(words)}"
-
-
 def check_video(
     layout: CorpusLayout,
     video_id: str,
@@ -63,6 +54,8 @@ def check_video(
 ) -> VideoCheck:
     """Check everything that extraction wrote for one video; needs nothing of the others, nor of meta.csv.
 
+    The fix of most findings is `EXTRACT_AGAIN`, which `signstreams.contract.again.name_fixes` replaces.
+
     Args:
         layout: Where the files lie.
         video_id: Id of the video.
@@ -73,7 +66,7 @@ def check_video(
         unreadable: Kind to the reason, of the others.
     """
     check = VideoCheck(video_id)
-    fix = extract_command(layout, source)
+    fix = EXTRACT_AGAIN
     places = {kind: f"processed/{kind}/{video_id}{ending}" for kind, ending in ENDINGS.items()}
     if not artifacts:
         check.findings.append(

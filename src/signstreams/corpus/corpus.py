@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Finding, Rule, raise_errors
+from signstreams.corpus.findings import Finding, Rule, few, raise_errors
 from signstreams.corpus.meta import scan_meta
 from signstreams.formats.frame_folders import VIDEO_SUFFIXES, is_source
-from signstreams.formats.layout import CorpusLayout, find_videos
+from signstreams.formats.layout import CorpusLayout, passed_over_videos, sources_by_id, twins_text
 from signstreams.ids import check_id, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
 VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
 VIDEO_TWINS = Rule("videos.unique", "error", "one file for each video id")
 VIDEO_FILE = Rule("videos.file", "error", "a video file, or a folder of images")
-VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE)
+PASSED_OVER = Rule("videos.passed_over", "warning", "every video in the folder itself, with an ending that is read")
+VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE, PASSED_OVER)
 
 
 @dataclass
@@ -26,28 +27,38 @@ class Corpus:
 
     Attributes:
         layout: Where everything lies.
-        videos: Video id to its file, by id.
+        videos: Video id to its file, by id; of several files of one id the first.
+        twins: Id to its files, where there are several.
         clips: Rows of meta.csv, or one clip without text for each video when there is no meta.csv.
         has_meta: Whether there is a meta.csv.
         issues: What was found that is no error, and in `scan_corpus` also what is.
         num_rows: Rows of meta.csv.
         untimed_rows: Rows of meta.csv that gave no clip because their times cannot be known.
         absent_clips: Rows of meta.csv left out because their video is not there, where that is allowed.
+        named_videos: Ids of all videos that a row of meta.csv names, whether it gave a clip or not.
     """
 
     layout: CorpusLayout
     videos: dict[str, Path] = field(default_factory=dict)
+    twins: dict[str, list[Path]] = field(default_factory=dict)
     clips: list[Clip] = field(default_factory=list)
     has_meta: bool = False
     issues: list[Finding] = field(default_factory=list)
     num_rows: int = 0
     untimed_rows: list[int] = field(default_factory=list)
     absent_clips: list[Clip] = field(default_factory=list)
+    named_videos: set[str] = field(default_factory=set)
 
     @property
     def absent_ids(self) -> list[str]:
         """Ids of ``absent_clips``."""
         return [clip.clip_id for clip in self.absent_clips]
+
+    @property
+    def is_sure_of_videos(self) -> bool:
+        """Whether ``videos`` are all there are: nothing is wrong with the folder that may hide one."""
+        faults = {rule.id for rule in VIDEO_RULES if rule.severity == "error"}
+        return not any(issue.rule in faults for issue in self.issues)
 
 
 def load_corpus(
@@ -82,7 +93,9 @@ def scan_corpus(
     layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
     folder = layout.videos if videos_dir is None else Path(videos_dir)
     corpus = Corpus(layout)
-    corpus.videos = _videos(folder, corpus.issues)
+    sources = _sources(folder, corpus.issues)
+    corpus.videos = {video_id: paths[0] for video_id, paths in sources.items()}
+    corpus.twins = {video_id: paths for video_id, paths in sources.items() if len(paths) > 1}
     if other_ids and not corpus.videos:
         corpus.issues = [issue for issue in corpus.issues if issue.rule != VIDEOS.id]
     ids = {**dict.fromkeys(other_ids), **corpus.videos}
@@ -90,35 +103,59 @@ def scan_corpus(
     if corpus.has_meta:
         table = scan_meta(layout.meta, ids or None, name=layout.meta.name, allow_absent_videos=allow_absent_videos)
         corpus.clips, corpus.num_rows, corpus.untimed_rows = table.clips, table.num_rows, table.untimed_rows
-        corpus.absent_clips = table.absent
+        corpus.absent_clips, corpus.named_videos = table.absent, table.named_videos
         corpus.issues += table.issues
     else:
         corpus.clips = [Clip(clip_id=video_id, video_id=video_id) for video_id in sorted(ids)]
     return corpus
 
 
-def _videos(folder: Path, issues: list[Finding]) -> dict[str, Path]:
+def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
+    """Video id to its files or folders of images: one, unless the folder has twins."""
     place, fix = str(folder), "put the videos there, or name their folder with --videos-dir"
     try:
-        videos = find_videos(folder)
+        found = sources_by_id(folder)
     except FileNotFoundError:
         issues.append(VIDEOS.breach(place, "no such folder", fix))
         return {}
     except NotADirectoryError:
         issues.append(VIDEOS.breach(place, "a file", fix))
         return {}
-    except ValueError as error:
-        issues.append(VIDEO_TWINS.breach(place, str(error), "rename or remove one of them"))
-        return {}
-    if not videos:
+    if not found:
         issues.append(VIDEOS.breach(place, "no video", fix))
-    sources = {video_id: path for video_id, path in videos.items() if is_source(path)}
-    for video_id, path in videos.items():
+    sources = {}
+    for video_id, paths in found.items():
         try:
             check_id(video_id)
         except ValueError as error:
-            issues.append(VIDEO_NAME.breach(place, f"the name {shown(path.name)} {error}", "rename the file"))
-        if video_id not in sources:
-            kind = "a folder" if path.is_dir() else "a link to nothing"
-            issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
+            issues.append(VIDEO_NAME.breach(place, f"the name {shown(paths[0].name)} {error}", "rename the file"))
+        if len(paths) > 1:
+            issues.append(VIDEO_TWINS.breach(place, twins_text(video_id, paths), "rename or remove one of them"))
+        usable = [path for path in paths if is_source(path)]
+        for path in paths:
+            if path not in usable:
+                kind = "a folder" if path.is_dir() else "a link to nothing"
+                issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
+        if usable:
+            sources[video_id] = usable
+    issues += _passed_over(folder)
     return sources
+
+
+def _passed_over(folder: Path) -> list[Finding]:
+    passed = passed_over_videos(folder)
+    folders = [path for path in passed if path.is_dir()]
+    files = [path for path in passed if path not in folders]
+    found = (
+        (files, "files of other endings are passed over", "convert them (ffmpeg -i FILE NAME.mp4), or move them away"),
+        (
+            folders,
+            "sub-folders with videos are passed over",
+            "move their videos up into this folder, or move them away",
+        ),
+    )
+    return [
+        PASSED_OVER.breach(str(folder), f"{len(paths):,} {what}: {few([shown(path.name) for path in paths])}", fix)
+        for paths, what, fix in found
+        if paths
+    ]

@@ -11,7 +11,13 @@ from pathlib import Path
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.columns import KNOWN_COLUMNS, resolve_columns
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
-from signstreams.corpus.numbers import is_mangled, parse_number
+from signstreams.corpus.numbers import (
+    all_have_decimal_commas,
+    has_decimal_comma,
+    is_clock_time,
+    is_mangled,
+    parse_number,
+)
 from signstreams.corpus.rows import NUMBER_COLUMNS, Row, RowReader
 from signstreams.corpus.table import scan_table
 from signstreams.errors import UserError
@@ -22,6 +28,15 @@ NUMBERS = Rule("meta.numbers", "warning", "plain numbers such as 165.33")
 DURATION = Rule("meta.duration", "warning", "the length of the span")
 VIDEO_KNOWN = Rule("clip.video_known", "error", "a video of the corpus")
 META_RULES = (UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
+
+# What numbers that cannot be read look like, and what mends them.
+_MANGLED = (
+    "lost their decimal mark to a spreadsheet, or may have",
+    "export the table again without thousands separators",
+)
+_NO_NUMBERS = ("are no numbers", "write plain numbers, times in seconds")
+_CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5 for 00:01:05.5")
+_COMMA = ("have a decimal comma", "write a point in its place, and no thousands separator")
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class MetaTable:
         num_rows: Rows with anything in them, the header apart.
         untimed_rows: Rows left out of ``clips`` because their times cannot be known.
         absent: Clips left out of ``clips`` because their video is not there, where that is allowed.
+        rows: What each row gave, clip or none; ragged rows apart.
     """
 
     clips: list[Clip] = field(default_factory=list)
@@ -41,6 +57,12 @@ class MetaTable:
     num_rows: int = 0
     untimed_rows: list[int] = field(default_factory=list)
     absent: list[Clip] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def named_videos(self) -> set[str]:
+        """Ids of all videos that a row names, clip or none."""
+        return {row.video_id for row in self.rows if row.video_id}
 
 
 def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTable:
@@ -64,8 +86,10 @@ def scan_meta(
     """Read ``path``; what is wrong with its content is in ``issues`` and nothing is raised.
 
     Times come from LSA-T's segments where ``split`` holds them, else from plain ``start`` and ``end``. A mangled number
-    is never used. A row without times is a whole video when the table has no spans, or when no other row names its
-    video; otherwise it is reported and gives no clip.
+    is never used; decimal commas are read where they are beyond doubt.
+
+    A row without times is a whole video when the table has no spans, or when no other row names its video; otherwise it
+    is reported and gives no clip.
 
     Args:
         path: The table.
@@ -91,8 +115,9 @@ def scan_meta(
         return MetaTable(issues=issues, num_rows=len(table.rows))
     fields = [(row, {key: texts[column] for key, column in columns.items()}) for row, texts in table.rows]
     grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_COLUMNS if key in columns}
-    issues += _number_issues(fields, grouped, name)
-    reader = RowReader(name, grouped, _lone_videos(fields, columns), _names(videos))
+    comma = table.delimiter == ";" and all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
+    issues += _number_issues(fields, grouped, comma, name)
+    reader = RowReader(name, grouped, _lone_videos(fields, columns), _names(videos), comma)
     rows = [reader.read(row, texts) for row, texts in fields]
     for row in rows:
         issues += row.issues
@@ -107,7 +132,7 @@ def scan_meta(
         if allow_absent_videos:
             clips = [clip for clip in clips if clip.video_id in there]
     untimed = [row.row for row in rows if row.is_untimed]
-    return MetaTable(clips, issues, len(rows), untimed, absent if allow_absent_videos else [])
+    return MetaTable(clips, issues, len(rows), untimed, absent if allow_absent_videos else [], rows)
 
 
 def _lone_videos(fields: list[tuple[int, dict[str, str]]], columns: dict[str, str]) -> set[str] | None:
@@ -123,25 +148,31 @@ def _names(videos: Collection[str] | None) -> dict[str, str]:
     return {unicodedata.normalize("NFC", video): video for video in videos or ()}
 
 
-def _number_issues(fields: list[tuple[int, dict[str, str]]], grouped: dict[str, bool], name: str) -> list[Finding]:
+def _number_issues(
+    fields: list[tuple[int, dict[str, str]]], grouped: dict[str, bool], comma: bool, name: str
+) -> list[Finding]:
+    """One for each column and form of what cannot be read."""
     issues = []
     for column, has_mangled in grouped.items():
-        bad = [
-            (row, texts[column])
-            for row, texts in fields
-            if texts[column].strip() and parse_number(texts[column], grouped=has_mangled) is None
-        ]
-        if bad:
+        forms: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for row, texts in fields:
+            text = texts[column].strip()
+            if text and parse_number(text, grouped=has_mangled, comma=comma) is None:
+                forms.setdefault(_form(text, has_mangled), []).append((row, text))
+        for (what, fix), bad in forms.items():
             row, text = next((item for item in bad if is_mangled(item[1])), bad[0])
-            kind = "lost their decimal mark to a spreadsheet, or may have" if has_mangled else "are no numbers"
-            issues.append(
-                NUMBERS.breach(
-                    name,
-                    f"{len(bad):,} values of the column '{column}' {kind}, such as {shown(text[:60])} in row {row}",
-                    "export the table again without thousands separators; until then none of them is used",
-                )
-            )
+            found = f"{len(bad):,} values of the column '{column}' {what}, such as {shown(text[:60])} in row {row}"
+            issues.append(NUMBERS.breach(name, found, f"{fix}; until then none of them is used"))
     return issues
+
+
+def _form(text: str, has_mangled: bool) -> tuple[str, str]:
+    """Of a number that cannot be read."""
+    if is_clock_time(text):
+        return _CLOCK
+    if has_decimal_comma(text):
+        return _COMMA
+    return _MANGLED if has_mangled else _NO_NUMBERS
 
 
 def _twins(rows: list[Row], name: str) -> list[Finding]:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule
-from signstreams.corpus.numbers import parse_number
+from signstreams.corpus.numbers import has_decimal_comma, is_clock_time, parse_number
 from signstreams.formats.frame_folders import VIDEO_SUFFIXES
 from signstreams.formats.layout import SPLITS
 from signstreams.ids import check_id, shown
@@ -48,6 +48,8 @@ class Row:
     Attributes:
         row: Its number; the header is row 1.
         clip_id: As written, blanks around it taken off.
+        video_id: Of the video that it names, also when it gives no clip; empty when it names none.
+        box: Where it says that the signer is, also when it gives no clip.
         clip: None when the row is wrong or its times cannot be known.
         is_untimed: Whether the times are what is missing.
         disputed_duration: Declared duration in s that is not the span's length.
@@ -56,6 +58,8 @@ class Row:
 
     row: int
     clip_id: str
+    video_id: str = ""
+    box: tuple[float, float, float, float] | None = None
     clip: Clip | None = None
     is_untimed: bool = False
     disputed_duration: float | None = None
@@ -71,12 +75,14 @@ class RowReader:
         grouped: Number column to whether it holds mangled numbers.
         lone_videos: Video cells that one row alone holds; None when the table has no spans.
         videos: Composed form of each video id to the id; may be empty.
+        comma: Whether numbers have a decimal comma.
     """
 
     name: str
     grouped: Mapping[str, bool]
     lone_videos: set[str] | None
     videos: Mapping[str, str]
+    comma: bool = False
 
     def read(self, row: int, texts: Mapping[str, str]) -> Row:
         """Read the fields of row number ``row``, by meaning."""
@@ -84,8 +90,8 @@ class RowReader:
         self._check(result, ID, "clip", result.clip_id)
         segments, split = self._split(result, texts.get("split", ""))
         span = self._span(result, texts, segments)
-        video_id = self._video_id(result, texts, has_times=span is not None)
-        box = self._box(result, texts.get("box", ""))
+        result.video_id = self._video_id(result, texts, has_times=span is not None)
+        result.box = self._box(result, texts.get("box", ""))
         if result.is_untimed or any(issue.severity == "error" for issue in result.issues):
             return result
         start_s, end_s = span or (None, None)
@@ -95,13 +101,13 @@ class RowReader:
         frame_count = self._number(texts, "frame_count")
         result.clip = Clip(
             clip_id=result.clip_id,
-            video_id=video_id,
+            video_id=result.video_id,
             text=texts.get("text", ""),
             start_s=start_s,
             end_s=end_s,
             signer=texts.get("signer", "").strip() or None,
             split=split,
-            box=box,
+            box=result.box,
             duration_s=duration_s,
             fps=self._number(texts, "fps"),
             frame_count=None if frame_count is None else round(frame_count),
@@ -110,7 +116,7 @@ class RowReader:
         return result
 
     def _number(self, texts: Mapping[str, str], column: str) -> float | None:
-        return parse_number(texts.get(column, ""), grouped=self.grouped.get(column, False))
+        return parse_number(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
 
     def _check(self, result: Row, rule: Rule, what: str, text: str) -> None:
         try:
@@ -167,7 +173,8 @@ class RowReader:
         else:
             if any(cells.values()):
                 found = ", ".join(f"{column} {shown(cell) if cell else 'empty'}" for column, cell in cells.items())
-                self._no_times(result, found)
+                is_other_form = any(is_clock_time(cell) or has_decimal_comma(cell) for cell in cells.values())
+                self._no_times(result, found, "write seconds with a point" if is_other_form else "fill them in")
             elif self.lone_videos is not None and texts.get("video", texts["clip_id"]) not in self.lone_videos:
                 is_nameless = "video" in texts and not texts["video"].strip()
                 self._no_times(result, "start and end are empty" + (" and so is the video" if is_nameless else ""))
@@ -177,11 +184,11 @@ class RowReader:
             result.issues.append(SPAN.breach(self.name, found, "correct the times", row=result.row))
         return span
 
-    def _no_times(self, result: Row, found: str) -> None:
+    def _no_times(self, result: Row, found: str, fix: str = "fill them in") -> None:
         if not result.is_untimed:
             result.is_untimed = True
             found = f"clip {shown(result.clip_id)}: {found}"
-            result.issues.append(TIMES.breach(self.name, found, "fill them in; the clip is left out", row=result.row))
+            result.issues.append(TIMES.breach(self.name, found, f"{fix}; the clip is left out", row=result.row))
 
     def _box(self, result: Row, cell: str) -> tuple[float, float, float, float] | None:
         if not cell.strip():

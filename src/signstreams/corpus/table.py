@@ -26,11 +26,13 @@ class Table:
         columns: Header names, lower case, without blanks around them.
         rows: Row number (the header is 1) and fields by column; ragged rows are left out and reported.
         issues: What is wrong.
+        delimiter: What stands between fields.
     """
 
     columns: list[str] = field(default_factory=list)
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     issues: list[Finding] = field(default_factory=list)
+    delimiter: str = DELIMITERS[0]
 
 
 def scan_table(path: Path, known: Collection[str], name: str) -> Table:
@@ -48,7 +50,7 @@ def scan_table(path: Path, known: Collection[str], name: str) -> Table:
     text = _decode(path.read_bytes(), name, table.issues)
     if text is None:
         return table
-    delimiter = _delimiter(text, known)
+    table.delimiter = delimiter = _delimiter(text, known)
     records = _records(text, delimiter, name, table.issues)
     header = next(records, (1, []))[1]
     table.columns = [column.strip().lower() for column in header]

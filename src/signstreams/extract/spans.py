@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from signstreams.config.extract import ExtractConfig
-from signstreams.corpus.clips import Clip
+from signstreams.corpus.columns import ID_COLUMN
 from signstreams.corpus.findings import Finding, errors, few, lines
-from signstreams.corpus.meta import VIDEO_KNOWN, scan_meta
-from signstreams.corpus.rows import BOX
-from signstreams.errors import UserError
+from signstreams.corpus.meta import NUMBERS, VIDEO_KNOWN, MetaTable, scan_meta
+from signstreams.corpus.rows import BOX, TIMES, Row
+from signstreams.corpus.table import RAGGED, READABLE
+from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 
 _TOUCH_S = 1e-6  # 0.7 + 0.1 is a little less than 0.9 - 0.1
+_BOX_COLUMN = re.compile(rb'(^|[;,"\s]|\xef\xbb\xbf)box([;,"\s]|$)')
+_OF_BOXES = {rule.id for rule in (BOX, READABLE, RAGGED, ID_COLUMN)}
+"""What hides or spoils a box."""
 
 
 def read_annotations(
@@ -25,10 +30,13 @@ def read_annotations(
     """Of each video what meta.csv says; with ``spans_only`` a video that no row names is not among them.
 
     The table is read only when something in it matters: with ``spans_only``, or when it has boxes. Without
-    ``spans_only`` all that must be right of it are the boxes, so that videos can be extracted while texts are written.
+    ``spans_only`` all that must be right of it are the boxes, so that videos can be extracted while texts are written:
+    a box counts whatever else is wrong in its row. With ``spans_only``, rows of these videos whose times cannot be read
+    are warned of.
 
     Raises:
-        UserError: When spans are wanted and the table is absent or wrong, no row names a video, or a box is wrong.
+        UserError: When spans are wanted and the table is absent or wrong, no row gives a span of a video, or a box is
+            wrong or cannot be read.
     """
     if config.spans_only and not layout.meta.is_file():
         raise UserError(f"{layout.meta}: no such file, expected the annotated spans; write it or leave out spans_only")
@@ -38,41 +46,62 @@ def read_annotations(
     # A run may be given some videos of many: rows of the others are no error here.
     wrong = [issue for issue in errors(table.issues) if issue.rule != VIDEO_KNOWN.id]
     if not config.spans_only:
-        wrong = [issue for issue in wrong if issue.rule == BOX.id]
-    found, conflicts = annotations_of(table.clips, config, str(layout.meta))
+        wrong = [issue for issue in wrong if issue.rule in _OF_BOXES]
+    found, conflicts = annotations_of(table.rows, config, str(layout.meta))
     if wrong or conflicts:
         raise UserError(lines([*wrong, *conflicts]))
     if not config.spans_only:
         return {video_id: found.get(video_id, NOT_ANNOTATED) for video_id in video_ids}
+    untimed = _untimed(table, set(video_ids))
     named = {video_id: found[video_id] for video_id in video_ids if video_id in found}
     if not named:
-        raise UserError(
+        fix = "mend their times" if untimed else "correct its ids"
+        said = (
             f"{layout.meta}: none of its {table.num_rows:,} rows gives a span of one of the {len(video_ids):,} videos "
-            f"(such as {shown(next(iter(video_ids)))}), expected some; correct its ids or leave out spans_only"
+            f"(such as {shown(next(iter(video_ids)))}), expected some; {fix} or leave out spans_only"
         )
+        raise UserError([*lines(untimed), said])
+    print_problems(lines(untimed), kind="warning")
     return named
 
 
 def annotations_of(
-    clips: Iterable[Clip], config: ExtractConfig, name: str
+    rows: Iterable[Row], config: ExtractConfig, name: str
 ) -> tuple[dict[str, VideoAnnotations], list[Finding]]:
-    """Of each video that a clip names, its annotations; and the videos whose clips have different boxes."""
-    by_video: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        by_video[clip.video_id].append(clip)
+    """Of each video that a row names, its annotations; and the videos whose rows have different boxes.
+
+    With ``spans_only`` a video whose rows give no clip is not among them. A box counts where its row gives none too.
+    """
+    by_video: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.video_id:
+            by_video[row.video_id].append(row)
     found, conflicts = {}, []
     for video_id, own in by_video.items():
-        boxed = [clip for clip in own if clip.box is not None]
-        if len({clip.box for clip in boxed}) > 1:
-            rows = few(sorted(clip.row or 0 for clip in boxed))
-            text = f"different boxes of the video {shown(video_id)} in the rows {rows}"
+        boxed = [row for row in own if row.box is not None]
+        if len({row.box for row in boxed}) > 1:
+            numbers = few([row.row for row in boxed])
+            text = f"different boxes of the video {shown(video_id)} in the rows {numbers}"
             fix = "give all its rows the same box: one person is followed through a video"
             conflicts.append(BOX.breach(name, text, fix, row=boxed[0].row, expects="one box for each video"))
+        clips = [row.clip for row in own if row.clip is not None]
+        if config.spans_only and not clips:
+            continue
         spans = None
-        if config.spans_only and not any(clip.is_whole_video for clip in own):
-            spans = merged([(clip.start_s or 0.0, clip.end_s or 0.0) for clip in own], config.span_padding_s)
+        if config.spans_only and not any(clip.is_whole_video for clip in clips):
+            spans = merged([(clip.start_s or 0.0, clip.end_s or 0.0) for clip in clips], config.span_padding_s)
         found[video_id] = VideoAnnotations(spans, boxed[0].box if boxed else None)
     return found, conflicts
+
+
+def _untimed(table: MetaTable, video_ids: Collection[str]) -> list[Finding]:
+    """Of rows of these videos that give no span since their times cannot be read; and what is wrong with the numbers.
+
+    Rows of other videos are no matter of this run, which may be one job of many.
+    """
+    own = (row for row in table.rows if row.is_untimed and row.video_id in video_ids)
+    found = [issue for row in own for issue in row.issues if issue.rule == TIMES.id]
+    return found + [issue for issue in table.issues if issue.rule == NUMBERS.id] if found else []
 
 
 def merged(spans_s: Sequence[tuple[float, float]], padding_s: float) -> tuple[tuple[float, float], ...]:
@@ -87,9 +116,10 @@ def merged(spans_s: Sequence[tuple[float, float]], padding_s: float) -> tuple[tu
 
 
 def _names_boxes(path: Path) -> bool:
-    """Whether the header may have a column ``box``: of ten thousand jobs each would read the whole table otherwise."""
+    """Whether the header has a column ``box``: of ten thousand jobs each would read the whole table otherwise."""
     try:
         with path.open("rb") as file:
-            return b"box" in file.readline(100_000).lower()
+            header = file.readline(100_000).lower().replace(b"\0", b"")  # of UTF-16, which the reader then refuses
     except OSError:
         return False
+    return _BOX_COLUMN.search(header) is not None
