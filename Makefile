@@ -69,7 +69,12 @@ lock: $(VENV)/installed
 		--no-emit-index-url --extra extract --extra workflow --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/python scripts/export_environment.py
 
-# What `make demo` made, and nothing else: models of your own videos lie in other folders of work_dirs (config/own_videos.yaml).
+# What `make demo` made, and nothing else: a run that was trained on other videos says so in its settings, and stays.
 clean-demo:
 	rm -rf data/demo
-	rm -rf $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r features multistream_v9 logs release overview.html report.html)
+	@own=0; for run in $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r multistream_v9); do \
+		if [ ! -e "$$run" ]; then continue; fi; \
+		if grep -qs '"data/demo["/]' "$$run/params.json" "$$run/config.json"; then rm -rf "$$run"; echo "removed $$run"; \
+		else own=1; echo "kept $$run: not of the demo corpus"; fi; \
+	done; \
+	if [ $$own = 0 ]; then rm -rf $(addprefix work_dirs/,features logs release overview.html report.html); fi

@@ -16,7 +16,7 @@ def main() -> None:
         from signstreams.publish.release import write_release
 
         files = write_release(
-            config.output,
+            config.target(),
             config.root,
             config.work_dir,
             config.shown_settings(),
@@ -24,7 +24,7 @@ def main() -> None:
             predictions=config.predictions,
             metrics_lines=config.metrics_lines,
         )
-        print(f"{config.output}: {len(files)} files")
+        print(f"{config.target()}: {len(files)} files")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ def main() -> None:
     with exit_on_user_error("run again"):
         from signstreams.publish.overview import write_overview
 
-        write_overview(config.output, config.root, config.work_dir, config.logs, config.shown_settings())
-        print(config.output)
+        write_overview(config.target(), config.root, config.work_dir, config.logs_dir(), config.shown_settings())
+        print(config.target())
 
 
 if __name__ == "__main__":

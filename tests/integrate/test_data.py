@@ -145,7 +145,9 @@ def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: P
     assert [entry.clip_id for entry in clips.entries["train"]] == [f"train ñ{number}" for number in range(5)]
 
 
-def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: Build) -> None:
+def test_a_clip_without_text_is_left_out_and_one_without_frames_is_named(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     layout = CorpusLayout(own_corpus)
     lines = layout.meta.read_text(encoding="utf-8").splitlines()
     rows = ["id;video;texto;start;end"]
@@ -153,8 +155,13 @@ def test_a_clip_without_text_or_frames_is_named(own_corpus: Path, tiny_config: B
         clip_id, text = line.split(";")
         rows.append(f"{clip_id};{clip_id};{'' if number == 0 else text};{50 if number == 1 else 0};60")
     layout.meta.write_text("\n".join(rows), encoding="utf-8")
-    first, second = problems_of(tiny_config(root=own_corpus))
-    assert "has no text" in first and "covers none of the video's" in second
+    (problem,) = problems_of(tiny_config(root=own_corpus))
+    assert "covers none of the video's" in problem
+    assert "1 clips have no text and are left out" in caplog.text
+    rows[2] = rows[2].replace(";50;", ";0;")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert rows[1].split(";")[0] not in {entry.clip_id for entries in clips.entries.values() for entry in entries}
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -115,6 +115,11 @@ def test_the_stream_is_known_by_the_folders_name() -> None:
         named = parse(PretrainConfig, ["--train-dir", *folders, "--output-dir", "o", "--stream", "hand_r"])
         with pytest.raises(UserError, match=f"found a folder of {Path(folders[-1]).name}, and the stream is 'hand_r'"):
             named.named_stream(hands)
+    other = parse(PretrainConfig, ["--train-dir", "x/hand_l", "--output-dir", "work_dirs/dino_hand_r"])
+    with pytest.raises(
+        UserError, match="named after another stream than 'hand_l'; give --output-dir work_dirs/dino_hand_l"
+    ):
+        other.named_stream(hands)
     anywhere = parse(PretrainConfig, ["--train-dir", "x/crops", "--output-dir", "o"])
     assert anywhere.named_stream(("face",)) == "face"
     with pytest.raises(UserError, match="add --stream"):

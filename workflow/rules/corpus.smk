@@ -45,10 +45,11 @@ if IS_DEMO:
 ABSENT = CONFIG.corpus.allow_absent_videos
 
 # Splits that the user wrote are input and stay as they are; ours carry split.json beside them.
-HAS_TEXTS = IS_DEMO or CORPUS.meta.exists()
+HAS_META = IS_DEMO or CORPUS.meta.exists()
+HAS_TEXTS = IS_DEMO or has_texts(CORPUS.meta)  # a meta.csv may hold boxes or spans alone
 OWN_INDEX = CORPUS.index("train").exists() and not (CORPUS.root / "index" / "split.json").exists()
 
-if HAS_TEXTS and not IS_DEMO and not OWN_INDEX:
+if HAS_META and not IS_DEMO and not OWN_INDEX:
 
     rule split_corpus:
         """Seeded split that keeps signers and videos apart, where index/*.csv are absent."""
@@ -77,6 +78,6 @@ if HAS_TEXTS and not IS_DEMO and not OWN_INDEX:
             + " > {log:q} 2>&1"
 
 
-ANNOTATIONS = [CORPUS.meta, *(CORPUS.index(split) for split in SPLITS)] if HAS_TEXTS else []
+ANNOTATIONS = [CORPUS.meta, *(CORPUS.index(split) for split in SPLITS)] if HAS_META else []
 if IS_DEMO or CORPUS.gloss.exists():
     ANNOTATIONS.append(CORPUS.gloss)

@@ -11,6 +11,16 @@ from signstreams.config.base import Section
 from signstreams.config.kinds import Share
 
 
+def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
+    """For validators of a drawn split.
+
+    Raises:
+        ValueError: Nothing is left to train on.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise ValueError(f"val_fraction ({val_fraction}) and test_fraction ({test_fraction}) leave nothing for train")
+
+
 class SplitConfig(Section):
     """How clips are divided. A ``split`` column of meta.csv (train, val or dev, test) goes before all of this."""
 
@@ -26,10 +36,7 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _train_is_left(self) -> SplitConfig:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                f"val_fraction ({self.val_fraction}) and test_fraction ({self.test_fraction}) leave nothing for train"
-            )
+        refuse_no_train(self.val_fraction, self.test_fraction)
         return self
 
 

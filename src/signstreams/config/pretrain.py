@@ -291,7 +291,7 @@ class PretrainConfig(Section):
         """The stream of this run: as set, else by the name of the training folder.
 
         Raises:
-            UserError: Unknown, not one of ``allowed``, a hand that is to be flipped, or a folder of another stream.
+            UserError: Unknown, not one of ``allowed``, a hand that is to be flipped, or a folder named as another.
         """
         named = {path.name for path in self.train_dir if path.name in STREAMS}
         if self.stream is None and len(named) > 1:
@@ -312,6 +312,11 @@ class PretrainConfig(Section):
             raise UserError(
                 f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {sides[0]} is the other hand,"
                 " and this backbone is of one side; expected 0"
+            )
+        if self.output_dir.name in {f"dino_{name}" for name in STREAMS if name != stream}:
+            raise UserError(
+                f"output_dir '{self.output_dir}': is named after another stream than '{stream}'; give --output-dir"
+                f" {self.output_dir.with_name(f'dino_{stream}')}"
             )
         if self.stream is not None and (others := sorted(named - {self.stream})):
             raise UserError(

@@ -38,18 +38,30 @@ class PublishConfig(SummaryConfig):
 class OverviewConfig(PublishConfig):
     """The whole run on one page: corpus, backbones, translation, runtimes, versions, settings."""
 
-    output: Path = Path("work_dirs/overview.html")
-    """File to write."""
-    logs: Path = Path("work_dirs/logs")
-    """Folder of the workflow's logs, with the benchmark files beside them."""
+    output: Path | None = None
+    """File to write. None: overview.html in the work_dir."""
+    logs: Path | None = None
+    """Folder of the workflow's logs, with the benchmark files beside them. None: logs in the work_dir."""
+
+    def target(self) -> Path:
+        """File to write."""
+        return self.output or self.work_dir / "overview.html"
+
+    def logs_dir(self) -> Path:
+        """Folder of the logs."""
+        return self.logs or self.work_dir / "logs"
 
 
 class ReleaseConfig(PublishConfig):
     """One folder to attach to a paper or to push to a hub: weights, cards, configs, figures, versions, checksums."""
 
-    output: Path = Path("work_dirs/release")
-    """Folder to write; an older release there is replaced."""
+    output: Path | None = None
+    """Folder to write; an older release there is replaced. None: release in the work_dir."""
     predictions: bool = False
     """Also predictions.csv, which repeats texts of the corpus."""
     metrics_lines: Count = 500
     """Lines kept of each metrics.jsonl, evenly; evaluations and probes all stay."""
+
+    def target(self) -> Path:
+        """Folder to write."""
+        return self.output or self.work_dir / "release"

@@ -5,18 +5,23 @@ Snakemake asks for the video ids while it reads its rules, so this module import
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 from signstreams.demo.grammar import Sentence, sentences
 from signstreams.demo.lexicon import GLOSSES
 from signstreams.demo.signers import SIGNERS
 from signstreams.errors import UserError
+from signstreams.formats.layout import CorpusLayout
 
+ID_PREFIX = "demo_"
+"""Of its videos and clips."""
 FPS = 25
 WIDTH_PX, HEIGHT_PX = 640, 480
 
@@ -129,6 +134,28 @@ class DemoPlan:
         )
 
 
+def refuse_foreign(corpus: CorpusLayout) -> None:
+    """The demo corpus is rendered over nobody's videos and texts, as where ``corpus.videos`` was forgotten.
+
+    Raises:
+        UserError: The folder holds a meta.csv, or videos, of another corpus.
+    """
+    foreign = [path for path in _entries(corpus.videos) if not path.name.startswith(ID_PREFIX)]
+    if corpus.meta.is_file():
+        with corpus.meta.open(encoding="utf-8-sig", errors="replace") as file:
+            next(file, None)  # the columns
+            foreign += [corpus.meta for line in itertools.islice(file, 1) if not line.startswith(ID_PREFIX)]
+    if foreign:
+        raise UserError(
+            f"{foreign[-1]}: is not of the demo corpus, which would be rendered into {corpus.root}; name the folder of"
+            f" your videos (corpus.videos: {corpus.videos}), or another corpus.root"
+        )
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
 def video_ids(size: str, seed: int) -> list[str]:
     """Ids of the videos of a demo corpus, sorted.
 
@@ -160,7 +187,7 @@ def plan(size: str, seed: int) -> DemoPlan:
     splits: dict[str, list[str]] = {split: [] for split in spec.num_videos}
     for number, (split, count) in enumerate(zip(split_of_video, num_clips, strict=True)):
         video = _video(
-            rng, f"demo_{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)]
+            rng, f"{ID_PREFIX}{number:03d}", signers[number % len(signers)], [next(chosen[split]) for _ in range(count)]
         )
         videos.append(video)
         splits[split] += [clip.clip_id for clip in video.clips]

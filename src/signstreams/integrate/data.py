@@ -86,7 +86,7 @@ class ClipSet:
 def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:
     """Read clips and glosses; gather the points of videos that lack them.
 
-    Clips of quarantined videos are left out, and the log says how many.
+    Clips of quarantined videos and clips without a text are left out, and the log says how many.
 
     Args:
         config: Of the run.
@@ -101,10 +101,10 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     table = _read_clips(layout, config.data.allow_absent_videos)
     clips = {clip.clip_id: clip for clip in table.clips}
     absent = [clip.clip_id for clip in table.absent]
-    index = read_index(layout, table.clips, absent)
+    index = _with_text(read_index(layout, table.clips, absent), clips)
     glosses = _read_glosses(layout, [*clips, *absent])
     problems = [
-        f"index/{split}.csv: no clip, expected at least one; divide the corpus anew (scripts/split_corpus.py)"
+        f"index/{split}.csv: no clip with a text, expected at least one; divide the corpus anew (scripts/split_corpus.py)"
         for split in splits
         if not index[split]
     ]
@@ -159,6 +159,15 @@ def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
     if table.absent:
         log.warning("%d clips lie in videos that are not there and are left out", len(table.absent))
     return table
+
+
+def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str, list[str]]:
+    """The clips of each split that have something to translate into."""
+    mute = [clip_id for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()]
+    if mute:
+        log.warning("%d clips have no text and are left out (%s)", len(mute), few([shown(clip_id) for clip_id in mute]))
+    silent = set(mute)
+    return {split: [clip_id for clip_id in ids if clip_id not in silent] for split, ids in index.items()}
 
 
 def _read_glosses(layout: CorpusLayout, clips: Iterable[str]) -> dict[str, Gloss] | None:
@@ -235,10 +244,8 @@ def _frames(config: IntegrateConfig, clip: Clip, times_s: Floats) -> range:
     """Frames of a clip at its stride.
 
     Raises:
-        ValueError: When it has no text, no frame, or too many.
+        ValueError: When it has no frame, or too many.
     """
-    if not clip.text.strip():
-        raise ValueError("has no text, expected one to translate into; fill in meta.csv, or take it out of the index")
     if clip.start_s is None or clip.end_s is None:
         return clip_frames(config, times_s)
     return clip_frames(config, times_s, clip.start_s, clip.end_s)
