@@ -140,6 +140,28 @@ def test_every_bad_place_is_named_at_once(tmp_path: Path, make_video: Callable) 
     assert "the id 'bad ' is empty or has blanks around it; rename it" in unsafe
 
 
+def test_what_looks_like_videos_and_is_passed_over_is_named_in_one_line(
+    folder: Path, tmp_path: Path, discs: DetectorKind, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("d.MTS", "e.wmv", "session1/f.mp4", "session2/g.mts"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "a.mp4", folder / name)
+    (tmp_path / "ids.txt").write_text("a\n")
+    places = [folder, folder / "session1"]
+    for settings, is_said in (({}, True), ({"only": tmp_path / "ids.txt"}, False)):
+        extract_videos(config_for(places, tmp_path / "c", **settings), detector=discs)
+        warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == is_said
+        for warning in warnings:
+            assert warning.startswith(f"warning: {folder}: what looks like videos is passed over (3: d.MTS, e.wmv, ")
+            assert "session2/); convert files (ffmpeg -i FILE NAME.mp4)" in warning
+    for path in folder.glob("*.mp4"):
+        path.unlink()
+    found = r"found no video in this folder.*passed over \(4: d\.MTS, e\.wmv, session1/ and 1 more\)"
+    with pytest.raises(UserError, match=found):
+        extract_videos(config_for(folder, tmp_path / "c"), detector=discs)
+
+
 def test_the_same_file_named_twice_is_one_video(folder: Path) -> None:
     assert list(find_all_videos([folder, folder / "a.mp4"])) == ["a", "b", "c"]
 

@@ -15,6 +15,7 @@ from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.graph import OUTPUTS, HolisticGraph
 from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.sampling import Timed, sample_at_rate, within
 from signstreams.extract.solutions import QuietStderr, solution_class
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.formats.arrays import read_keypoints, read_tracks
@@ -61,6 +62,14 @@ class Conveyor(Clock):
         return self._ready.popleft()
 
 
+class Numbers(Conveyor):
+    """Gives every point the number of the frame in the source."""
+
+    def detect(self, frame: Frame) -> np.ndarray:
+        self.asked.append(frame.source_index)
+        return np.full((543, 3), (frame.source_index, 0.0, 1.0), np.float32)
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3, 10])
 @pytest.mark.parametrize("num_frames", [0, 1, 2, 7, 12])
@@ -84,6 +93,23 @@ def test_a_repeated_frame_is_not_looked_at_again(depth: int) -> None:
     assert detector.asked == [0, 3, 4, 6]
     assert [round(d.keypoints[0, 0] * 10) for d in found] == [0, 0, 0, 3, 4, 4, 6, 6]
     assert not any(d.is_interpolated for d in found)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("fps", [23, 24, 25, 30, 48, 50, 120])
+def test_a_repeat_has_the_points_of_what_it_shows(fps: int, stride: int, depth: int) -> None:
+    """Of a source of 24 Hz in spans, whose picture stands still from 4 to 20 s: across a gap between two of them."""
+    source = [Timed(start_s + index / 24, 1 / 24, (index, None)) for start_s in (0, 20) for index in range(97)]
+    sampled = within(sample_at_rate(source, fps, 24.0), [(0.5, 5.0), (6.0, 6.3), (20.5, 24.0)])
+    read = [Frame(item.time_s, IMAGE, item.is_repeat, item.payload[0]) for item in sampled]
+    detector = Numbers(depth)
+    found = list(detections(detector, read, stride))
+    assert [detection.frame for detection in found] == read
+    assert all(d.is_interpolated or d.keypoints[0, 0] == d.frame.source_index for d in found)
+    assert all(abs(d.keypoints[0, 0] - d.frame.source_index) <= 1.01 for d in found)
+    num_new = sum(not frame.is_repeat for frame in read)
+    assert num_new / stride <= len(detector.asked) <= num_new / stride + 4
 
 
 def test_a_part_that_is_there_on_one_side_only_is_not_made_up() -> None:

@@ -117,6 +117,23 @@ def test_a_declared_length_that_is_a_lie_changes_no_frame(make_video: Callable, 
         assert metadata.duration_s == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.parametrize(("codec", "mark"), [("mpeg2video", {"flags": "+ildct+ilme"}), ("libx264", {})])
+def test_an_interlaced_video_is_kept_and_says_so(
+    tmp_path: Path, extract: Callable, capsys: pytest.CaptureFixture, codec: str, mark: dict[str, str]
+) -> None:
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=mark or {"x264-params": "tff=1"})
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for index in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((128, 160, 3), 20 * index, np.uint8))))
+        container.mux(stream.encode(None))
+    _, metadata = extract(path)
+    assert (metadata.status, metadata.num_frames) == ("ok", 10)
+    assert metadata.note is not None and metadata.note.startswith("10 of 10 frames are marked as interlaced")
+    assert f"warning: {path}: {metadata.note}" in capsys.readouterr().err
+
+
 def test_one_frame_is_a_video(make_video: Callable, extract: Callable, tmp_path: Path) -> None:
     _, metadata = extract(make_video("v.mp4", 1))
     assert (metadata.status, metadata.num_frames, metadata.note) == ("ok", 1, None)

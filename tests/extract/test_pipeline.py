@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
+from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract import pipeline
 from signstreams.extract.annotations import NOT_ANNOTATED
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.results import current_metadata, settings_digest
+from signstreams.extract.results import REVISION, current_metadata, settings_digest
 from signstreams.extract.video import Frame, VideoReader
-from signstreams.files import sha256_file
+from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import HAND_L
@@ -152,6 +152,24 @@ def test_a_small_buffer_bounds_memory_and_keeps_the_frames(
     assert max(waiting) == 2
 
 
+def test_frames_in_flight_change_no_crop_where_the_buffer_is_small(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    def draw(index: int) -> np.ndarray:
+        image = np.full((120, 160, 3), 90, np.uint8)
+        for name, centre in centres(index**2 // 4).items():
+            cv2.circle(image, centre, RADIUS_PX, np.eye(3)[CHANNELS[name]] * 255, -1)
+        return cv2.resize(image, (1600, 1200), interpolation=cv2.INTER_NEAREST)
+
+    path, found = make_video("v.mp4", 12, draw=draw), []
+    for in_flight in (1, 2, 8):
+        root = tmp_path / str(in_flight)
+        config = ExtractConfig(videos=[path], root=root, max_buffer_mib=50, holistic={"in_flight": in_flight})
+        found.append(extract_video(path, CorpusLayout(root), "v", config, detector=discs))
+    assert found[0].checksums == found[1].checksums == found[2].checksums
+    assert found[0].settings_digest == found[1].settings_digest == found[2].settings_digest
+
+
 @pytest.mark.parametrize(("name", "content"), [("empty.mp4", b""), ("words.mkv", b"no video at all" * 99)])
 def test_an_unreadable_video_is_quarantined_with_every_file_in_place(
     tmp_path: Path, extract_discs: Callable, name: str, content: bytes
@@ -224,6 +242,16 @@ def test_results_are_current_only_for_this_video_and_these_settings(
     assert current_metadata(path, layout, "v", config, discs) is None
 
 
+def test_results_of_repeats_that_once_were_wrong_are_not_current(tmp_path: Path, discs: DetectorKind) -> None:
+    """Frames between those looked at, where a rate repeats them; all other settings keep what they have."""
+    plain = ExtractConfig(videos=[tmp_path], root=tmp_path)
+    for settings, is_same in (({"fps": 25}, True), ({"stride": 2}, True), ({"fps": 25, "stride": 2}, False)):
+        holistic = HolisticConfig(stride=settings.get("stride", 1))
+        config = plain.model_copy(update={"fps": settings.get("fps"), "holistic": holistic})
+        as_before = digest({"revision": REVISION, "settings": config.settings(), "detector": ["discs", "1"]})
+        assert (settings_digest(config, discs, "v") == as_before) == is_same
+
+
 def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
     path = make_video("v.mp4", 7)
     config = ExtractConfig(videos=[path], root=tmp_path / "c")
@@ -232,10 +260,10 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
     assert expected == [7] * 7
 
 
-def test_memory_does_not_grow_with_the_length_of_the_video(
+def test_memory_grows_by_half_a_kilobyte_a_frame(
     make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each frame, only times and boxes stay: its points lie on disk, its pixels are gone once cropped."""
+    """Of each frame, time, boxes and body points stay: its points lie on disk, its pixels are gone once cropped."""
 
     class Nobody(discs.start):
         def detect(self, frame: Frame) -> np.ndarray:
@@ -256,5 +284,5 @@ def test_memory_does_not_grow_with_the_length_of_the_video(
             run.extract(reader)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-        assert len(run.times_s) == num_frames
-    assert peaks[1] - peaks[0] < 600 * 2_000  # bytes; one frame's points alone are 6,516
+        assert len(run.collected.times_s) == num_frames
+    assert peaks[1] - peaks[0] < 600 * 900  # bytes; one frame's points alone are 6,516

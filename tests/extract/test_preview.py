@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.extract.detectors import missing_keypoints
+from signstreams.config.extract import ExtractConfig
+from signstreams.extract import redraw
+from signstreams.extract.batch import extract_videos
+from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.preview import FRAME_PX, NUM_COLUMNS, NUM_TILES, Preview
 from signstreams.extract.skeleton import LEFT, RIGHT, STATE_COLOURS, draw_skeleton
 from signstreams.extract.tracks import FrameBoxes
+from signstreams.extract.video import VideoReader
 from signstreams.formats.landmarks import HAND_L, HAND_R
+from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import BoxState
 
 
@@ -108,3 +114,38 @@ def test_a_hidden_face_is_hidden_in_the_picture(make_video: Callable, extract_di
         _, layout = extract_discs(path, face_privacy=mode)
         shown.append(read(layout.preview("v")).astype(int))
     assert np.abs(shown[0] - shown[1]).max() > 60
+
+
+@pytest.mark.parametrize("settings", [{}, {"fps": 50.0}, {"face_privacy": "blur"}])
+def test_a_deleted_picture_comes_back_without_extracting_again(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind, settings: dict[str, object]
+) -> None:
+    for name, num_frames in (("v.mp4", 90), ("one.mp4", 1)):
+        make_video(name, num_frames)
+    (tmp_path / "videos" / "empty.mp4").touch()
+    config = ExtractConfig(videos=[tmp_path / "videos"], root=tmp_path / "c", max_failed_fraction=1, **settings)
+    layout = CorpusLayout(config.root)
+    extract_videos(config, detector=discs)
+    first = {path.name: read(path).astype(int) for path in layout.preview("v").parent.iterdir()}
+    assert sorted(first) == ["empty.jpg", "one.jpg", "v.jpg"]
+    shutil.rmtree(layout.preview("v").parent)
+    again = extract_videos(config, detector=discs)
+    assert sorted(again.unchanged) == ["empty", "one", "v"] and not again.extracted
+    for name, picture in first.items():
+        restored = read(layout.preview("v").with_name(name)).astype(int)
+        assert restored.shape == picture.shape
+        if name != "v.jpg":  # which frames it shows may differ a little
+            assert np.abs(restored - picture).mean() < 3  # crops are stored as JPEG, boxes as float32
+
+
+def test_a_deleted_picture_whose_frames_do_not_come_again_is_extracted_again(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExtractConfig(videos=[make_video("v.mp4", 20)], root=tmp_path / "c")
+    layout = CorpusLayout(config.root)
+    extract_videos(config, detector=discs)
+    layout.preview("v").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(redraw, "VideoReader", lambda path, **how: VideoReader(path, spans_s=[(0, 0.1)]))
+        assert list(extract_videos(config, detector=discs).extracted) == ["v"]
+    assert layout.preview("v").is_file()

@@ -220,7 +220,7 @@ def test_a_box_of_the_annotations_goes_before_everything() -> None:
 
 def test_a_box_beside_the_frame_is_a_fault_of_the_annotations() -> None:
     choice = SignerChoice(kind(), config(), VideoAnnotations(box=(300, 0, 400, 100)))
-    with pytest.raises(UnreadableVideoError, match=r"box 300 0 400 100 of meta\.csv lies outside the frame of 200x100"):
+    with pytest.raises(UnreadableVideoError, match=r"box 300 0 400 100 lies outside the frame of 200x100"):
         choice.start(video((300, 0, 400, 100)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -113,3 +114,21 @@ def test_without_shoulders_or_face_everything_is_missing() -> None:
     pose[:, [11, 12]] = (-1, -1, 0)
     assert (signing_space(pose, WIDTH, HEIGHT).reshape(-1, 3) == (-1, -1, 0)).all()
     assert signing_space(np.empty((0, NUM_POSE, 3), np.float32), 1, 1).shape == (0, 99)
+
+
+def test_blocks_and_a_place_for_the_result_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pose = random_pose(1, 50)
+    whole = signing_space(pose, WIDTH, HEIGHT)
+    monkeypatch.setattr("signstreams.extract.signing_space._BLOCK_FRAMES", 7)
+    assert signing_space(pose, WIDTH, HEIGHT).tobytes() == whole.tobytes()
+    result = signing_space(pose, WIDTH, HEIGHT, out=pose)
+    assert np.shares_memory(result, pose) and result.tobytes() == whole.tobytes()
+
+
+def test_a_long_video_takes_little_memory_beyond_its_points() -> None:
+    pose = np.tile(random_pose(2, 100), (300, 1, 1))
+    tracemalloc.start()
+    signing_space(pose, WIDTH, HEIGHT, out=pose)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.9 * pose.nbytes

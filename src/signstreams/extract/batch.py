@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.config.extract import ExtractConfig
+from signstreams.corpus.findings import few
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.points_place import missing_points
+from signstreams.extract.redraw import restore_preview
 from signstreams.extract.results import current_metadata
 from signstreams.extract.spans import read_annotations
 from signstreams.files import sha256_file, write_json
 from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
-from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.layout import CorpusLayout, passed_over_videos
 from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.ids import check_id, shown
 from signstreams.progress import Progress
@@ -57,7 +59,11 @@ class _Result:
 
 
 def extract_videos(
-    config: ExtractConfig, *, detector: DetectorKind | None = None, on_result: OnResult | None = None
+    config: ExtractConfig,
+    *,
+    detector: DetectorKind | None = None,
+    on_result: OnResult | None = None,
+    annotations: dict[str, VideoAnnotations] | None = None,
 ) -> Outcome:
     """Extract all videos of the config; an unreadable one is quarantined, and the rest goes on.
 
@@ -65,6 +71,7 @@ def extract_videos(
         config: Settings.
         detector: In place of the one that the config names; can be pickled.
         on_result: Called after each video, in the process that worked on it; can be pickled.
+        annotations: Of each video, in place of what meta.csv says.
 
     Raises:
         UserError: When the videos or the output folder cannot be used; after all work, when a video could not be
@@ -74,9 +81,11 @@ def extract_videos(
     videos = find_all_videos(config.videos)
     if config.only is not None:
         videos = only_listed(videos, config.only)
+    else:
+        _warn_of_passed_over(config.videos)
     layout = CorpusLayout(config.root)
     _check_output(layout)
-    annotations = read_annotations(layout, videos, config)
+    annotations = read_annotations(layout, videos, config) if annotations is None else annotations
     outcome = Outcome(unannotated=[video_id for video_id in videos if video_id not in annotations])
     videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
     if problems := missing_points(config, videos):
@@ -151,9 +160,10 @@ def find_all_videos(places: list[Path]) -> dict[str, Path]:
             images = images_folder(place)
             found = [place] if images is not None and images != place else _videos_in(place) or [place] * bool(images)
             if not found:
+                passed_over = _passed_over(place, places)
                 problems.append(
                     f"{place}: found no video in this folder, expected files ending in {_ENDINGS}, "
-                    f"or folders of images ({', '.join(IMAGE_SUFFIXES)})"
+                    f"or folders of images ({', '.join(IMAGE_SUFFIXES)}){f'; {passed_over}' if passed_over else ''}"
                 )
         elif not place.exists():
             problems.append(f"{place}: no such file or folder; expected a video or a folder of videos")
@@ -224,6 +234,8 @@ def _extract_one(
     layout = CorpusLayout(config.root)
     try:
         current = None if config.force else current_metadata(path, layout, video_id, config, detector, annotations)
+        if current is not None and not restore_preview(path, layout, config, current):
+            current = None
         metadata = current or extract_video(
             path, layout, video_id, config, detector=detector, annotations=annotations, on_frame=on_frame
         )
@@ -268,6 +280,25 @@ def _warn_of_repeats(outcome: Outcome, config: ExtractConfig) -> None:
             f"{len(slow)} of {len(outcome.extracted)} videos have fewer than {config.fps:g} frames a second (the least "
             f"{slow[video_id]:.4g}, {shown(video_id)}): they repeat frames; a lower --fps, or none, would not"
         )
+
+
+def _warn_of_passed_over(places: list[Path]) -> None:
+    for place in places:
+        if place.is_dir() and (text := _passed_over(place, places)):
+            _warn(f"{place}: {text}")
+
+
+def _passed_over(folder: Path, places: list[Path]) -> str:
+    """Names what looks like videos and is passed over, and what to do; empty when there is none."""
+    named = {place.resolve() for place in places}
+    passed = [path for path in passed_over_videos(folder) if path.resolve() not in named]
+    if not passed:
+        return ""
+    names = few([f"{path.name}/" if path.is_dir() else path.name for path in passed], limit=3)
+    return (
+        f"what looks like videos is passed over ({len(passed):,}: {names}); convert files (ffmpeg -i FILE NAME.mp4), "
+        "and name sub-folders or move their videos up"
+    )
 
 
 def _warn(text: str) -> None:

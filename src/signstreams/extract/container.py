@@ -40,7 +40,8 @@ class ContainerSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.note: str | None = None
+        self._note: str | None = None
+        self._num_given = self._num_interlaced = 0
         self.end_s: float | None = None
         if path.stat().st_size == 0:
             raise UnreadableVideoError("the file is empty (0 bytes)")
@@ -50,6 +51,17 @@ class ContainerSource:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def note(self) -> str | None:
+        """What was lost so far, and whether the camera wrote half frames: two moments woven into each picture."""
+        if not self._num_interlaced:
+            return self._note
+        return add_note(
+            self._note,
+            f"{self._num_interlaced} of {self._num_given} frames are marked as interlaced: where hands move they show "
+            "combs; deinterlace the video first (docs/extraction.md)",
+        )
 
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
         """Frames with rising times; one that does not advance (a broken timestamp) is dropped.
@@ -68,18 +80,20 @@ class ContainerSource:
                 continue
             tick = frame.time_base
             duration_s = float(frame.duration * tick) if frame.duration and tick is not None else step_s
+            self._num_given += 1
+            self._num_interlaced += frame.interlaced_frame
             yield Timed(time_s, duration_s, (index, frame))
             last_s, end_s = time_s, time_s + duration_s
             if time_s > stop_s:
                 return
         self.end_s = end_s
         if num_dropped:
-            self.note = add_note(
-                self.note, f"{num_dropped} frames without a later timestamp than the one before were dropped"
+            self._note = add_note(
+                self._note, f"{num_dropped} frames without a later timestamp than the one before were dropped"
             )
         declared_s = self._declared_end_s()
         if declared_s is not None and end_s < declared_s - _EARLY_END_S:
-            self.note = add_note(self.note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
+            self._note = add_note(self._note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
     def image(self, frame: av.VideoFrame) -> Pixels:
         """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
@@ -122,7 +136,7 @@ class ContainerSource:
         try:
             self._first = next(self._decoded)
         except StopIteration:
-            raise UnreadableVideoError(f"no frame can be decoded{f' ({self.note})' if self.note else ''}") from None
+            raise UnreadableVideoError(f"no frame can be decoded{f' ({self._note})' if self._note else ''}") from None
         # FFmpeg does not know it of some Matroska files, and of some with sound says a time after the first frames.
         start, first_s = self._container.start_time, self._first.time
         self._start_s = (first_s or 0.0) if start is None else start / av.time_base
@@ -166,7 +180,7 @@ class ContainerSource:
             try:
                 packet = next(packets, None)
             except FFmpegError as error:
-                self.note = f"reading broke off: {_reason(error)}"
+                self._note = f"reading broke off: {_reason(error)}"
                 return
             if packet is None:
                 return
@@ -181,7 +195,7 @@ class ContainerSource:
                 frames = packet.decode()
             except FFmpegError as error:
                 num_bad, first_error = num_bad + 1, first_error or _reason(error)
-                self.note = f"{num_bad} packets could not be decoded, the first with: {first_error}"
+                self._note = f"{num_bad} packets could not be decoded, the first with: {first_error}"
                 continue
             yield from frames
 
@@ -256,7 +270,7 @@ class ContainerSource:
     def _restart(self) -> None:
         """Decode from the start again."""
         self.close()
-        self.note = None
+        self._note = None
         self._open()
         self._first = next(self._decoded)
 

@@ -67,7 +67,7 @@ def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> 
     Args:
         detector: Asked for every ``stride``-th new frame and the last one of each span.
         frames: In order of time.
-        stride: 1 asks for every frame; else points between two frames asked for are interpolated linearly in time.
+        stride: 1 asks for every new frame; else points between two frames asked for are interpolated linearly in time.
     """
     between: deque[Frame] = deque()  # of two frames that were asked for
     before: Detection | None = None
@@ -80,25 +80,33 @@ def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> 
 
 
 def _chosen(frames: Iterable[Frame], stride: int, between: deque[Frame]) -> Iterator[Frame]:
-    """Frames to ask for; the others are appended to ``between``. Repeats are chosen: they cost nothing."""
-    if stride == 1:
-        yield from frames
-        return
-    since, last_s = 0, 0.0
+    """Frames to ask for; the others are appended to ``between``. A repeat goes where the frame that it repeats went."""
+    since, last_s = 0, 0.0  # new frames from the last one asked for on; 0 at the start of a span
     for frame in frames:
         if frame.time_s - last_s > MAX_GAP_S:
             if since > 1:
-                yield between.pop()  # the last of a span: what comes next is somewhere else
+                yield from _last_shown(between)  # the last of a span: what comes next is somewhere else
             since = 0
         last_s = frame.time_s
-        if since % stride == 0:
+        if frame.is_repeat and since > 0:
+            is_chosen = since == 1
+        else:
+            is_chosen = since in (0, stride)
+            since = 1 if is_chosen else since + 1
+        if is_chosen:
             yield frame
-            since = 0
         else:
             between.append(frame)
-        since += 1
-    if between and since > 1:
-        yield between.pop()  # the last frame: nothing after it to interpolate towards
+    if since > 1:
+        yield from _last_shown(between)  # the last frame: nothing after it to interpolate towards
+
+
+def _last_shown(between: deque[Frame]) -> Iterator[Frame]:
+    """The last new frame and its repeats, taken out."""
+    shown = [between.pop()]
+    while shown[-1].is_repeat:
+        shown.append(between.pop())
+    return reversed(shown)
 
 
 def _asked(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection]:

@@ -1,7 +1,7 @@
 """Extraction of one video: decoded once, everything written aside, metadata last.
 
 Three threads pass frames on: one decodes ahead, this one detects and smooths boxes, one follows behind and cuts crops.
-A frame waits for its smoothed box; memory does not grow with the length of the video.
+A frame waits for its smoothed box, and is gone once cropped. Of each one half a KB stays until the video ends.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from signstreams.extract.ahead import ahead
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.behind import behind
 from signstreams.extract.boxes import NUM_STREAMS, Observation, observe
+from signstreams.extract.collected import CollectedTracks, KeypointSpool
 from signstreams.extract.cropping import BoxedFrame, Cropper
 from signstreams.extract.detections import Detection, detections
 from signstreams.extract.detectors import DetectorKind, VideoContext
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.precomputed import PRECOMPUTED
 from signstreams.extract.preview import Preview, write_notice
-from signstreams.extract.results import KeypointSpool, mean_rate_hz, write_arrays, write_record
+from signstreams.extract.results import mean_rate_hz, write_arrays, write_record
 from signstreams.extract.signer import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
@@ -38,6 +39,10 @@ from signstreams.streams import STREAMS
 
 KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}
 """Detectors by the name that config and metadata use."""
+
+_NUM_AT_WORK = 2
+"""Frames that the detector is thought to hold: a constant, as ``holistic.in_flight`` must not change how far boxes look
+ahead. More in flight take a frame each beyond ``max_buffer_mib``."""
 
 NOT_OBSERVED = Observation(np.full((NUM_STREAMS, 3), np.nan), np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS))
 
@@ -100,9 +105,8 @@ class _Run:
         self.config, self.detector, self.annotations, self.on_frame = config, detector, annotations, on_frame
         self.started_s = time.perf_counter()
         self.timings_s = dict.fromkeys(("start", "detect", "track", "crop", "write"), 0.0)
-        self.times_s: list[float] = []
+        self.collected = CollectedTracks()
         self.num_forgotten = 0  # frames of a pass that had to begin anew, for the progress
-        self.boxes: list[FrameBoxes] = []
         self.detector_note: str | None = None
         self.signer = SignerChoice(detector, config, annotations)
         self.stamp: str | None = None  # of the video, when it was opened
@@ -116,7 +120,7 @@ class _Run:
         num_frames = self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3)
         depth = max(1, min(4, num_frames // 8))  # decoded ahead, and left to the cropping: few, and of 4K one
         # With one in the hands of each thread, and those that the detector works on side by side.
-        max_waiting = max(1, num_frames - 2 * (depth + 1) - self.config.holistic.in_flight)
+        max_waiting = max(1, num_frames - 2 * (depth + 1) - _NUM_AT_WORK)
         with ExitStack() as stack:
             spool = stack.enter_context(KeypointSpool(self.layout.keypoints(self.video_id).parent))
             archives = [
@@ -149,15 +153,15 @@ class _Run:
             def pass_on(ready: list[FrameBoxes]) -> None:
                 for boxes in ready:
                     frame, points = waiting.popleft()
-                    put(BoxedFrame(len(self.boxes), frame.time_s, frame.image, points, boxes))
-                    self.boxes.append(boxes)
+                    put(BoxedFrame(self.collected.num_boxed, frame.time_s, frame.image, points, boxes))
+                    self.collected.append(boxes)
 
             stride = self.config.holistic.stride if self.config.detector == "holistic" else 1
             found = detections(detector, frames, stride)
             for frame, keypoints, is_interpolated in self._timed_each("detect", found):
                 with self._timed("track"):
                     spool.append(keypoints)
-                    self.times_s.append(frame.time_s)
+                    self.collected.times_s.append(frame.time_s)
                     waiting.append((frame, keypoints))
                     observation = (
                         NOT_OBSERVED  # its boxes are filled in, and their state says so
@@ -170,7 +174,7 @@ class _Run:
             pass_on(tracks.finish())
             with self._timed("write"):
                 size_px = (reader.width_px, reader.height_px)
-                self.counts = write_arrays(self.layout, self.video_id, spool, self.boxes, self.times_s, size_px)
+                self.counts = write_arrays(self.layout, self.video_id, spool, self.collected, size_px)
 
         with self._timed("write"):
             preview.write(self.layout.preview(self.video_id), self.signer.info.region_px)
@@ -178,12 +182,13 @@ class _Run:
 
     def begin_anew(self) -> None:
         """Forget what was extracted."""
-        self.num_forgotten = len(self.times_s)
-        self.times_s, self.boxes = [], []
+        self.num_forgotten = len(self.collected.times_s)
+        self.collected = CollectedTracks()
 
     def finish(self, reader: VideoReader) -> VideoMetadata:
         """Write the metadata of a video that was read."""
-        fps = self.config.fps or mean_rate_hz(self.times_s, self.annotations.spans_s) or reader.fps
+        times_s = self.collected.times_s
+        fps = self.config.fps or mean_rate_hz(times_s, self.annotations.spans_s) or reader.fps
         # A video that was read in part is kept, and says what is amiss.
         return self._write_metadata(
             status="ok",
@@ -192,7 +197,7 @@ class _Run:
             height_px=reader.height_px,
             source_fps=reader.fps,
             fps=fps,
-            duration_s=self._duration_s(reader, self.times_s[-1] + (1 / fps if fps else 0.0)),
+            duration_s=self._duration_s(reader, times_s[-1] + (1 / fps if fps else 0.0)),
         )
 
     def _duration_s(self, reader: VideoReader, end_s: float) -> float:
@@ -203,13 +208,13 @@ class _Run:
 
     def quarantine(self, reason: str) -> VideoMetadata:
         """Write every declared file, without any frame, and the reason."""
-        self.times_s, self.boxes = [], []
+        self.collected = CollectedTracks()
         for stream in STREAMS:
             with CropWriter(self.layout.crops(stream, self.video_id), self.video_id):
                 pass
         write_notice(self.layout.preview(self.video_id), "quarantined")
         with KeypointSpool(self.layout.keypoints(self.video_id).parent) as nothing:
-            self.counts = write_arrays(self.layout, self.video_id, nothing, [], [], (1, 1))
+            self.counts = write_arrays(self.layout, self.video_id, nothing, self.collected, (1, 1))
         return self._write_metadata(
             status="quarantined", reason=reason, width_px=0, height_px=0, source_fps=0.0, fps=0.0, duration_s=0.0
         )
@@ -224,7 +229,7 @@ class _Run:
             self.detector,
             self.annotations,
             self.stamp,
-            num_frames=len(self.times_s),
+            num_frames=len(self.collected.times_s),
             signer=self.signer.info,
             timings_s={name: round(value, 3) for name, value in self.timings_s.items()},
             **self.counts,

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import signstreams
-from signstreams.array_types import Floats
 from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
-from signstreams.extract.boxes import corners
+from signstreams.extract.collected import CollectedTracks, KeypointSpool
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.signing_space import signing_space
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.files import digest, sha256_file
-from signstreams.formats.arrays import (
-    PIECE_FRAMES,
-    Pose,
-    StreamTrack,
-    Tracks,
-    write_keypoint_pieces,
-    write_pose,
-    write_tracks,
-)
+from signstreams.formats.arrays import Pose, write_keypoint_pieces, write_pose, write_tracks
 from signstreams.formats.frame_folders import change_stamp, source_bytes, source_sha256
-from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
 from signstreams.streams import STREAMS, BoxState
@@ -44,7 +32,15 @@ def settings_digest(config: ExtractConfig, detector: DetectorKind, video_id: str
     What is a single video's own (spans, box, the file of its points) is not in it: a corpus made alike has one digest.
     """
     info = detector.info(config, video_id)
-    return digest({"revision": REVISION, "settings": config.settings(), "detector": [info.name, info.version]})
+    return digest({"revision": _revision(config), "settings": config.settings(), "detector": [info.name, info.version]})
+
+
+def _revision(config: ExtractConfig) -> int:
+    """Of the code that these settings use: up to revision 2, frames between had wrong points where a rate repeats them.
+
+    All other settings keep the results that they have.
+    """
+    return REVISION + (config.fps is not None and config.holistic.stride > 1)
 
 
 def current_metadata(
@@ -75,34 +71,33 @@ def write_arrays(
     layout: CorpusLayout,
     video_id: str,
     keypoints: KeypointSpool,
-    boxes: list[FrameBoxes],
-    times_s: list[float],
+    collected: CollectedTracks,
     size_px: tuple[int, int],
 ) -> dict[str, Any]:
-    """Write keypoints, pose and tracks.
+    """Write keypoints, pose and tracks. The body points of the spool are used up.
 
     Args:
         layout: Where they go.
         video_id: Of the video.
         keypoints: Of T frames.
-        boxes: T final boxes.
-        times_s: T times.
+        collected: Times and final boxes of the T frames.
         size_px: Width and height of the frame.
 
     Returns:
         What the metadata counts: ``states``, ``num_pose_frames``, ``num_face_frames``.
     """
-    pose = keypoints.pose()
-    write_pose(layout.pose(video_id), Pose(signing_space(pose, *size_px)))
+    pose = keypoints.take_pose()
+    num_pose_frames = int((pose[..., 2] > 0).any(axis=1).sum())
+    write_pose(layout.pose(video_id), Pose(signing_space(pose, *size_px, out=pose)))
     write_keypoint_pieces(layout.keypoints(video_id), len(keypoints), keypoints.pieces())
-    streams = {stream: _stream_track(boxes, index) for index, stream in enumerate(STREAMS)}
-    write_tracks(layout.tracks(video_id), Tracks(streams, np.array(times_s, np.float64)))
+    tracks = collected.tracks()
+    write_tracks(layout.tracks(video_id), tracks)
     return {
         "states": {
             stream: {state.name.lower(): int((track.state == state).sum()) for state in BoxState}
-            for stream, track in streams.items()
+            for stream, track in tracks.streams.items()
         },
-        "num_pose_frames": int((pose[..., 2] > 0).any(axis=1).sum()),
+        "num_pose_frames": num_pose_frames,
         "num_face_frames": keypoints.num_face_frames,
     }
 
@@ -160,7 +155,7 @@ def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
     return {name: sha256_file(path) for name, path in paths.items()}
 
 
-def mean_rate_hz(times_s: list[float], spans_s: Sequence[tuple[float, float]] | None = None) -> float:
+def mean_rate_hz(times_s: Sequence[float], spans_s: Sequence[tuple[float, float]] | None = None) -> float:
     """Frames a second over the video, or over its spans, rounded to what timestamps in milliseconds can tell; 0 when
     no two frames follow each other.
     """
@@ -176,53 +171,3 @@ def mean_rate_hz(times_s: list[float], spans_s: Sequence[tuple[float, float]] | 
 
 def _spans(annotations: VideoAnnotations) -> list[tuple[float, float]] | None:
     return None if annotations.spans_s is None else list(annotations.spans_s)
-
-
-class KeypointSpool:
-    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process.
-
-    Attributes:
-        num_face_frames: Frames with a face.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
-        self._poses: list[Floats] = []
-        self.num_face_frames = 0
-
-    def __enter__(self) -> KeypointSpool:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def append(self, keypoints: Floats) -> None:
-        """Add the (543, 3) points of the next frame."""
-        keypoints = np.ascontiguousarray(keypoints, np.float32)
-        self._file.write(keypoints.data)
-        self._poses.append(keypoints[POSE].copy())
-        self.num_face_frames += bool(keypoints[FACE.start, 2] > 0)
-
-    def __len__(self) -> int:
-        return len(self._poses)
-
-    def pose(self) -> Floats:
-        """(T, 33, 3) float32 body points."""
-        return np.stack(self._poses) if self._poses else np.empty((0, NUM_POSE, 3), np.float32)
-
-    def pieces(self) -> Iterator[Floats]:
-        """(N, 543, 3) float32 each, in order."""
-        self._file.seek(0)
-        for start in range(0, len(self), PIECE_FRAMES):
-            num_frames = min(PIECE_FRAMES, len(self) - start)
-            data = self._file.read(num_frames * NUM_KEYPOINTS * 3 * 4)
-            yield np.frombuffer(data, np.float32).reshape(num_frames, NUM_KEYPOINTS, 3)
-
-
-def _stream_track(boxes: list[FrameBoxes], stream: int) -> StreamTrack:
-    box = np.array([frame.box[stream] for frame in boxes]).reshape(-1, 3)  # also of no frames
-    state = np.array([frame.state[stream] for frame in boxes], np.uint8)
-    confidence = np.array([frame.confidence[stream] for frame in boxes], np.float32)
-    placed = np.where((state != BoxState.MISSING)[:, None], corners(box), MISSING[0])
-    return StreamTrack(placed.astype(np.float32), confidence, state)

@@ -49,7 +49,7 @@ class SignerChoice:
         """The detector for a pass over the video. When its `detect` raises `CompanyError`, the pass has to begin anew.
 
         Raises:
-            UnreadableVideoError: When the box of meta.csv lies outside the frame.
+            UnreadableVideoError: When the signer's box lies outside the frame.
         """
         if video.box is not None and self._kind.sees_pixels:
             region = _box_region(video)
@@ -155,7 +155,7 @@ def _box_region(video: VideoContext) -> Box:
     if min(x1, video.width_px) - max(x0, 0) < 1 or min(y1, video.height_px) - max(y0, 0) < 1:
         box = " ".join(f"{value:g}" for value in video.box)
         raise UnreadableVideoError(
-            f"box {box} of meta.csv lies outside the frame of {video.width_px}x{video.height_px} px"
+            f"the signer's box {box} lies outside the frame of {video.width_px}x{video.height_px} px"
         )
     margin_x, margin_y = BOX_MARGIN * (x1 - x0), BOX_MARGIN * (y1 - y0)
     return (

@@ -19,22 +19,34 @@ _NOSE = pose_index("nose")
 _EYES = [pose_index("left_eye"), pose_index("right_eye")]
 _SHOULDERS = [pose_index("left_shoulder"), pose_index("right_shoulder")]
 _MIN_VISIBILITY = 0.5
+_BLOCK_FRAMES = 1024
+"""Frames worked on at once: what they need in between is six times their points."""
 
 
-def signing_space(pose: Floats, width_px: int, height_px: int) -> Floats:
+def signing_space(pose: Floats, width_px: int, height_px: int, out: Floats | None = None) -> Floats:
     """Normalise the body points of a video.
 
     Args:
         pose: (T, 33, 3) x, y as fractions of the frame, visibility; missing is (-1, -1, 0).
         width_px: Frame width; distances are taken in pixels, so that the frame's shape does not matter.
         height_px: Frame height.
+        out: (T, 33, 3) float32 for the result; may be ``pose`` itself. None: a new array.
 
     Returns:
         (T, 99) float32: 33 times x, y clipped to 0..1, visibility; (-1, -1, 0) for a missing point, and for every point
         of a frame without nose or eyes, or of a video without shoulders.
     """
-    result = np.tile(np.array(MISSING, np.float32), (len(pose), NUM_POSE, 1))
+    result = np.empty((len(pose), NUM_POSE, 3), np.float32) if out is None else out
     unit_px = head_unit_px(pose, width_px, height_px)
+    for start in range(0, len(pose), _BLOCK_FRAMES):
+        block = slice(start, start + _BLOCK_FRAMES)
+        result[block] = _placed(pose[block], unit_px, width_px, height_px)
+    return result.reshape(len(pose), NUM_POSE * 3)
+
+
+def _placed(pose: Floats, unit_px: float, width_px: int, height_px: int) -> Floats:
+    """(T, 33, 3) float32 points of some frames, with the head unit of the video."""
+    result = np.tile(np.array(MISSING, np.float32), (len(pose), NUM_POSE, 1))
     found = pose[..., 2] > 0  # (T, 33)
     usable = found[:, _NOSE] & found[:, _EYES].all(axis=1)  # (T,)
     if unit_px > 0 and usable.any():
@@ -45,7 +57,7 @@ def signing_space(pose: Floats, width_px: int, height_px: int) -> Floats:
         y = (points[..., 1] - top[:, None]) / (HEIGHT_UNITS * unit_px)
         placed = np.stack([x.clip(0, 1), y.clip(0, 1), pose[usable, :, 2]], axis=-1)  # (T', 33, 3)
         result[usable] = np.where(found[usable][..., None], placed, np.array(MISSING))
-    return result.reshape(len(pose), NUM_POSE * 3)
+    return result
 
 
 def head_unit_px(pose: Floats, width_px: int, height_px: int) -> float:
@@ -53,9 +65,10 @@ def head_unit_px(pose: Floats, width_px: int, height_px: int) -> float:
 
     Frames in which both shoulders are visible count; where there is none, frames in which they are guessed.
     """
+    both = pose[:, _SHOULDERS]  # (T, 2, 3)
     for least in (_MIN_VISIBILITY, np.finfo(np.float32).tiny):
-        shown = (pose[:, _SHOULDERS, 2] >= least).all(axis=1)
+        shown = (both[..., 2] >= least).all(axis=1)
         if shown.any():
-            shoulders = pose[shown][:, _SHOULDERS, :2].astype(np.float64) * (width_px, height_px)  # (T', 2, 2)
+            shoulders = both[shown, :, :2].astype(np.float64) * (width_px, height_px)  # (T', 2, 2)
             return float(np.median(np.linalg.norm(shoulders[:, 0] - shoulders[:, 1], axis=-1)) / 2)
     return 0.0

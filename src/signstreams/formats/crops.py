@@ -10,6 +10,8 @@ import os
 import re
 import struct
 import zipfile
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +47,7 @@ class CropWriter:
     def __enter__(self) -> Self:
         self._replacing = replacing(self.path)
         self._archive = zipfile.ZipFile(self._replacing.__enter__(), "w", zipfile.ZIP_STORED)
+        self._archive.filelist = _Directory(self.video_id)  # type: ignore[assignment]  # used as a list of members
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -59,7 +62,40 @@ class CropWriter:
         """Append the JPEG of a frame."""
         assert frame > self._last_frame, f"frame {frame} after {self._last_frame}"
         self._last_frame = frame
-        self._archive.writestr(zipfile.ZipInfo(crop_name(self.video_id, frame), _EPOCH), jpeg)
+        self._archive.writestr(_member(self.video_id, frame), jpeg)
+        self._archive.NameToInfo.clear()  # frames rise: no name comes twice
+
+
+class _Directory:
+    """Members of an archive that is being written: 24 bytes each, where a list of `ZipInfo` takes half a KB."""
+
+    def __init__(self, video_id: str) -> None:
+        self._video_id = video_id
+        self._frames, self._offsets, self._sizes, self._crcs = array("q"), array("q"), array("q"), array("I")
+
+    def append(self, member: zipfile.ZipInfo) -> None:
+        """Called by `ZipFile` once a member is written."""
+        key = parse_crop_name(member.filename)
+        assert key is not None
+        self._frames.append(key[1])
+        self._offsets.append(member.header_offset)
+        self._sizes.append(member.file_size)
+        self._crcs.append(member.CRC)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[zipfile.ZipInfo]:
+        for frame, offset, size, crc in zip(self._frames, self._offsets, self._sizes, self._crcs, strict=True):
+            member = _member(self._video_id, frame)
+            member.header_offset, member.file_size, member.compress_size, member.CRC = offset, size, size, crc
+            yield member
+
+
+def _member(video_id: str, frame: int) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(crop_name(video_id, frame), _EPOCH)
+    member.external_attr = 0o600 << 16
+    return member
 
 
 @dataclass(frozen=True)
