@@ -197,7 +197,8 @@ class _VideoChecker:
             self._report(rules.QUARANTINED, "metadata", f"quarantined: {metadata.reason}", fix)
         else:
             if metadata.note:
-                self._report(rules.PARTIAL, "metadata", metadata.note, "replace the video if it should be longer")
+                fix = "replace the video if it should be longer, convert it if it is interlaced"
+                self._report(rules.PARTIAL, "metadata", metadata.note, fix)
             if metadata.num_frames == 0:
                 self._report(rules.FRAMES, "metadata", "no frame")
 
