@@ -1,4 +1,4 @@
-"""Train the multistream v9 translation model: choose by val, score on test."""
+"""Train the multistream v9 translation model; best.pt is chosen by val (scripts/evaluate_slt.py scores it on test)."""
 
 from signstreams.cli import parse, start_logging
 from signstreams.config.integrate import IntegrateConfig

@@ -6,6 +6,7 @@ import glob
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.translate import TranslateConfig
 from signstreams.engine import distributed
 from signstreams.errors import UserError
+from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.batch import extract_videos, find_all_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.frame_folders import source_id
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
@@ -26,9 +29,12 @@ from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.clips import ClipSource
 from signstreams.integrate.data import ClipEntry, clip_frames
 from signstreams.integrate.embed import embed_stream, open_features
-from signstreams.integrate.evaluate import ctc_greedy
+from signstreams.integrate.evaluate import autocast, ctc_greedy
 from signstreams.integrate.images import ImageReader
 from signstreams.integrate.videos import POINT_KINDS, embed_points, open_points, read_videos
+
+RATES_DIFFER = 1.05
+"""Rates further apart than this factor are different ones: 24 and 25 frames a second are not."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +94,20 @@ def _translate(
     device: torch.device,
 ) -> Translation:
     extraction = _extraction(given, bundle, path, config.root)
-    extract_videos(extraction, detector=detector)
     layout = CorpusLayout(config.root)
     video_id = source_id(path)
+    extract_videos(extraction, detector=detector, annotations={video_id: _annotations(given)})
     metadata = read_metadata(layout.metadata(video_id))
     if metadata.status == "quarantined":
-        raise UserError(f"{path}: {metadata.reason}; convert it with ffmpeg, or name another video")
+        other = "name another video" if given.box is None else "name another video or --box"
+        raise UserError(f"{path}: {metadata.reason}; convert it with ffmpeg, or {other}")
     if not metadata.num_pose_frames:
         raise UserError(f"{path}: no person is found in it, expected a signer; upper body and hands must be seen")
     source, entry = _open(given, bundle, config, layout, video_id, device)
     sample = source.load(entry)
     reader = ImageReader(bundle.backbones.sides_px)
     batch = collate([sample], trained=list(bundle.backbones.trained), read_images=reader).to(device)
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(config, device):
         encoded = bundle.model.encode(batch)
         text = bundle.tokenizer.decode(bundle.model.translate(encoded, given.decoding)[0])
         glosses = None
@@ -117,6 +124,13 @@ def forget(layout: CorpusLayout, video_id: str) -> None:
         file.unlink()
 
 
+def _annotations(given: TranslateConfig) -> VideoAnnotations:
+    if given.box is None:
+        return NOT_ANNOTATED
+    x0, y0, x1, y1 = given.box
+    return VideoAnnotations(box=(x0, y0, x1, y1))
+
+
 def _extraction(given: TranslateConfig, bundle: Bundle, path: Path, root: Path) -> ExtractConfig:
     settings = {**bundle.about["extraction"], "videos": [path], "root": root, "max_failed_fraction": 1, "force": True}
     settings["spans_only"] = False  # a new video has no annotated spans
@@ -128,7 +142,28 @@ def _extraction(given: TranslateConfig, bundle: Bundle, path: Path, root: Path) 
                 " name it with --points"
             )
         settings["precomputed"] = {**settings["precomputed"], "folder": given.points}
+    elif given.points is not None:
+        raise UserError(
+            f"points has no effect: {bundle.path} was trained on points that extraction finds itself; leave it out"
+        )
+    if settings.get("fps") is None and (known := bundle.about.get("fps_range")) is not None:
+        settings["fps"] = _fps(path, known, settings.get("frames_fps", 25.0))
     return ExtractConfig.model_validate(settings)
+
+
+def _fps(path: Path, known: list[float], frames_fps: float) -> float | None:
+    """Rate at which to extract a new video for a model whose videos were extracted each at its own rate.
+
+    None, its own too, where it is within those of the corpus or does not declare one; else the nearest of these: at
+    twice the rate the same signing would look half as fast.
+    """
+    low, high = known
+    fps = 0.0
+    with suppress(UnreadableVideoError, OSError), VideoReader(path, frames_fps=frames_fps) as reader:
+        fps = reader.fps
+    if not fps or low / RATES_DIFFER <= fps <= high * RATES_DIFFER:
+        return None
+    return low if fps < low else high
 
 
 def _open(

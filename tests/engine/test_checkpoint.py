@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -33,6 +35,24 @@ def test_a_failed_save_leaves_the_earlier_file(tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "a.pt", {"bad": lambda: None})
     assert (tmp_path / "a.pt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_full_disk_says_so_whatever_the_archive_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the end of the archive still finds room, PyTorch complains of what is missing before it."""
+
+    class AlmostFull:
+        def __init__(self, file: IO[bytes]) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> int:
+            if len(data) > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, AlmostFull(file)))
+    with pytest.raises(OSError, match=r"No space left on device.*a\.pt"):
+        checkpoint.save(tmp_path / "a.pt", {"weights": torch.zeros(10_000)})
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -10])

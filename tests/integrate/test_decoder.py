@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     GPT2Config,
     MBartConfig,
     MBartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -23,6 +28,7 @@ from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
+from signstreams.integrate.bundle import load_bundle
 from signstreams.integrate.decoder import TextDecoder, named_config, named_tokenizer, own_config, take_pretrained
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
@@ -80,6 +86,29 @@ def mbart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 _MBART_SIZES = {"layers": 2, "ffn_dim": 16, "attention_heads": 3}
+_T5_SIZES = {"d_model": WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 3}
+_APART = {"t5": (T5Config, T5ForConditionalGeneration), "mt5": (MT5Config, MT5ForConditionalGeneration)}
+
+
+@pytest.fixture(scope="module", params=_APART)
+def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 v1.1 or mT5, whose output layer is not its token embeddings, with the config.json of the real ones."""
+    folder = tmp_path_factory.mktemp("hugging face") / f"tiny {request.param}"
+    size = len(save_tokenizer(folder))
+    torch.manual_seed(3)
+    kind, model = _APART[request.param]
+    net = model(
+        kind(vocab_size=size + 4, decoder_start_token_id=0, feed_forward_proj="gated-gelu", **_T5_SIZES, **_UNTIED)
+    )
+    net.lm_head.weight = torch.nn.Parameter(torch.randn_like(net.lm_head.weight))
+    net.save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    written.pop("scale_decoder_outputs", None)
+    (folder / "config.json").write_text(json.dumps(written | _UNTIED))
+    return folder
+
+
+_UNTIED = {"tie_word_embeddings": False}
 
 
 def built(config: DecoderConfig, memory_dim: int = WIDTH) -> TextDecoder:
@@ -99,6 +128,72 @@ def test_a_decoder_from_a_folder_gives_what_the_model_gives(t5: Path) -> None:
         found = ours(memory, mask, labels)
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1, :2], expected[1, :2])
+
+
+def assert_gives_what_the_model_gives(ours: TextDecoder, folder: Path) -> None:
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    memory, mask, labels = (
+        torch.randn(2, 5, WIDTH),
+        torch.ones(2, 5, dtype=torch.bool),
+        torch.tensor([[7, 8, 9, 1]] * 2),
+    )
+    with torch.no_grad():
+        expected = theirs(encoder_outputs=(memory,), attention_mask=mask, labels=labels).logits
+        torch.testing.assert_close(ours(memory, mask, labels), expected)
+
+
+def test_an_output_layer_of_its_own_is_kept_apart(apart: Path) -> None:
+    decoder = built(DecoderConfig(model=str(apart)))
+    assert_gives_what_the_model_gives(decoder, apart)
+    assert not decoder.tied_to_output_layer()
+    trained = {name for name, p in decoder.named_parameters() if p.requires_grad}
+    assert {"net.shared.weight", "net.lm_head.weight"} <= trained
+    random = TextDecoder(named_config(DecoderConfig(model=str(apart), weights="random"), 300), WIDTH, Roles())
+    assert not random.tied_to_output_layer()
+
+
+def test_an_output_layer_of_its_own_survives_a_stop_a_bundle_and_a_warm_start(
+    apart: Path, tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(apart, folder)
+    settings = {
+        "model": {**dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...), "d_model": 24},
+        "decoder": {"model": str(folder), "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
+        "optim": {"lr": 1e-12},  # nothing moves
+        "train": {"epochs": 1, "checkpoint_steps": 1, "ema_decay": 0.5},
+    }
+    config = tiny_config(output_dir=tmp_path / "out", **settings)
+    save = checkpoint.save
+
+    def die_after_the_first_step(path: Path, state: dict, **options: bool) -> None:
+        save(path, state, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save", die_after_the_first_step)
+        run(config)
+    run(config)
+    warm = settings | {"train": {"epochs": 1, "init_checkpoint": tmp_path / "out" / "best.pt"}}
+    run(tiny_config(output_dir=tmp_path / "warm", **warm))
+    shutil.rmtree(folder)
+    for name in ("out", "warm"):
+        bundle = load_bundle(EvaluateSltConfig(checkpoint=tmp_path / name / "best.pt"))
+        assert_gives_what_the_model_gives(bundle.model.decoder, apart)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_are_in_float32_whatever_the_precision_of_the_file(
+    t5: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    shutil.copytree(t5, tmp_path / "half")
+    T5ForConditionalGeneration.from_pretrained(t5).to(dtype).save_pretrained(tmp_path / "half")
+    config = DecoderConfig(model=str(tmp_path / "half"))
+    decoder, whole = built(config, memory_dim=10), built(DecoderConfig(model=str(t5)))
+    assert {p.dtype for p in decoder.parameters()} == {torch.float32}
+    torch.testing.assert_close(decoder.net.shared.weight, whole.net.shared.weight.to(dtype).float())
+    logits = decoder(torch.randn(1, 4, 10), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[7, 1]]))
+    assert logits.dtype == torch.float32
 
 
 def test_the_encoder_is_gone_and_the_rest_is_trained(t5: Path, mbart: Path) -> None:
@@ -139,7 +234,8 @@ def test_more_beams_find_what_is_at_least_as_likely(t5: Path) -> None:
     memory, mask = torch.randn(4, 5, WIDTH), torch.ones(4, 5, dtype=torch.bool)
 
     def score_of(beams: int) -> float:
-        texts = decoder.generate(memory, mask, DecodingConfig(num_beams=beams, length_penalty=0.0), 3)
+        decoding = DecodingConfig(num_beams=beams, length_penalty=0.0) if beams > 1 else DecodingConfig(num_beams=1)
+        texts = decoder.generate(memory, mask, decoding, 3)
         total = 0.0
         for row, ids in enumerate(texts):
             tokens = torch.tensor([ids])
@@ -213,9 +309,9 @@ def test_random_weights_of_a_named_model_take_the_corpus_tokenizer(t5: Path) -> 
 
 @pytest.mark.parametrize(
     ("preset", "low_m", "high_m"),
-    # decoder with its embeddings, which transformers 5 shares with the output layer: of T5 v1.1 base 113 M + 25 M, of
-    # mBART-large 202 M + 256 M
-    [("signmusketeers", 137, 139), ("mska_paper_mbart", 450, 465)],
+    # decoder with its embeddings and output layer, which mBART-large shares: 202 M + 256 M, and T5 v1.1 base has apart:
+    # 113 M + 25 M + 25 M
+    [("signmusketeers", 162, 164), ("mska_paper_mbart", 450, 465)],
 )
 def test_presets_build_at_their_true_sizes(preset: str, low_m: float, high_m: float) -> None:
     config = IntegrateConfig.model_validate({"decoder": {"preset": preset, "weights": "random"}})
@@ -247,8 +343,6 @@ def test_a_preset_runs_forward_at_its_width() -> None:
 def test_a_run_with_a_named_model_trains_scores_and_needs_the_model_no_more(
     t5: Path, tiny_config: Build, tmp_path: Path
 ) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(t5, folder)
     keys = dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)
@@ -267,6 +361,25 @@ def test_a_run_with_a_named_model_trains_scores_and_needs_the_model_no_more(
     shutil.rmtree(folder)
     scores = score(EvaluateSltConfig(checkpoint=tmp_path / "out" / "best.pt"))
     assert scores["decoding"] == {"num_beams": 5, "length_penalty": 1.0}
+
+
+def test_a_random_mbart_trains_and_writes_with_the_tokenizer_of_the_corpus(
+    mbart: Path, tiny_config: Build, tmp_path: Path
+) -> None:
+    """Its config forces an end token that is another token of ours, or none of them."""
+    folder = tmp_path / "model"
+    shutil.copytree(mbart, folder)
+    written = json.loads((folder / "config.json").read_text())
+    assert written["forced_eos_token_id"] == 2
+    (folder / "config.json").write_text(json.dumps(written | {"forced_bos_token_id": 250004}))
+    config = tiny_config(
+        output_dir=tmp_path / "out",
+        model=dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...),
+        decoder={"model": str(folder), "weights": "random", "num_layers": 3, "ff_dim": 512, "max_tokens": 60},
+        train={"epochs": 1},
+    )
+    run(config)
+    assert score(EvaluateSltConfig(checkpoint=tmp_path / "out" / "best.pt"))["num_clips"] == 3
 
 
 def test_own_sizes_stay_the_default() -> None:

@@ -21,10 +21,11 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
+from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.evaluate import ctc_greedy
-from signstreams.integrate.results import FILES, PREDICTION_COLUMNS
+from signstreams.integrate.results import EVALUATION_FILES, FILES, PREDICTION_COLUMNS
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.training import State, Trainer
@@ -186,9 +187,23 @@ def test_another_experiment_in_the_folder_is_refused_or_archived(tiny_config: Bu
     with pytest.raises(UserError, match=r"optim\.lr is 0\.0005 there, 0\.0001 here"):
         run(other)
     run(other.model_copy(update={"on_conflict": "archive"}))
-    assert list((tmp_path / "out" / "previous").glob("*/best.pt"))
+    (before,) = (tmp_path / "out" / "previous").iterdir()
+    assert (before / "best.pt").is_file()
     with pytest.raises(UserError, match="no checkpoint to resume"):
         run(tiny_config(**{**settings, "output_dir": tmp_path / "new", "resume": "must"}, **small))
+
+
+def test_scores_go_with_the_model_that_they_are_of(tiny_config: Build, tmp_path: Path) -> None:
+    settings = {"output_dir": tmp_path / "out", "train": {"epochs": 1, "max_train_steps": 1}}
+    small = {"model": dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)}
+    run(tiny_config(**settings, **small))
+    score(greedy(tmp_path / "out"))
+    shown = {name: (tmp_path / "out" / name).read_bytes() for name in EVALUATION_FILES}
+    run(tiny_config(**settings, **small, optim={"lr": 1e-4}, on_conflict="archive"))
+    assert [name for name in EVALUATION_FILES if (tmp_path / "out" / name).exists()] == []
+    (before,) = (tmp_path / "out" / "previous").iterdir()
+    assert {name: (before / name).read_bytes() for name in EVALUATION_FILES} == shown
+    assert json.loads(shown["scores.json"])["checkpoint_sha256"] == sha256_file(before / "best.pt")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tiny_config: Build, tmp_path: Path) -> None:
@@ -243,6 +258,27 @@ def test_without_glosses_the_run_says_so_and_has_no_gloss_scores(
     assert not (tmp_path / "out" / "gloss_vocabulary.json").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_glosses_alone_need_some_to_learn_and_to_choose_by(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path, split: str
+) -> None:
+    path = CorpusLayout(own_corpus).gloss
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("".join(f"{line}\n" for line in lines if not line.startswith(split)), encoding="utf-8")
+    settings = {"mska": {"translation_weight": 0}, "data": {"unknown_gloss": "count"}}
+    with pytest.raises(UserError, match=rf"gloss\.csv: has no glosses for the clips of {split}, expected some"):
+        run(tiny_config(root=own_corpus, output_dir=tmp_path / "out", **settings))
+    assert not (tmp_path / "out" / "state").exists()
+
+
+def test_without_glosses_nothing_is_left_to_learn_but_the_text(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path
+) -> None:
+    CorpusLayout(own_corpus).gloss.unlink()
+    with pytest.raises(UserError, match="no loss is left; annotate them, or give the translation a weight"):
+        run(tiny_config(root=own_corpus, output_dir=tmp_path / "out", mska={"translation_weight": 0}))
+
+
 def test_images_alone_with_a_backbone_in_training(own_corpus: Path, tiny_config: Build, tmp_path: Path) -> None:
     config = tiny_config(
         root=own_corpus,
@@ -274,6 +310,14 @@ def test_equal_bleu_is_decided_by_the_translation_loss() -> None:
     assert State().is_improved_by(0.0, 9.0)
     assert state.is_improved_by(0.0, 1.9) and not state.is_improved_by(0.0, 2.0)
     assert state.is_improved_by(0.1, 9.0) and not state.is_improved_by(-1.0, 0.0)
+
+
+def test_without_translation_the_lower_wer_is_better_whatever_bleu_says() -> None:
+    state = State(best_bleu=9.0, best_loss=2.0, best_wer=50.0)
+    assert State().is_improved_by(0.0, 9.0, 100.0) and not State().is_improved_by(0.0, math.nan, 10.0)
+    assert state.is_improved_by(0.0, 9.0, 49.0) and not state.is_improved_by(99.0, 1.0, 51.0)
+    assert state.is_improved_by(0.0, 1.9, 50.0) and not state.is_improved_by(0.0, 2.0, 50.0)
+    assert State(step=3, best_bleu=9.0).best_wer == math.inf  # of a checkpoint of before
 
 
 def test_the_script_ends_with_code_2_and_lines_for_a_user(project: Path, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
+from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import load_bundle
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.evaluate import Prediction
+from signstreams.integrate.inputs import tokenized
 from signstreams.integrate.page import MAX_CLIPS, write_page
 from signstreams.integrate.run import run
 from signstreams.integrate.scores import translation_scores
@@ -93,6 +95,35 @@ def test_a_gloss_the_model_never_learnt_is_an_error_in_wer_and_no_ctc(
     assert content["losses"]["ctc"] == 0
 
 
+def test_gloss_ids_of_another_corpus_are_none_of_the_models(
+    trained: IntegrateConfig, own_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With train among the splits clips come with ids of their own corpus, here above those of the model's glosses."""
+    layout = CorpusLayout(own_corpus)
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    lines = [f"{line.split(';')[0]};{'NUEVA' if n == 1 else f'N{n}'};x" for n, line in enumerate(lines) if n]
+    layout.gloss.write_text("\n".join(["video_id;gloss;ctc_labels", *lines]) + "\n", encoding="utf-8")
+    seen: list[object] = []
+    monkeypatch.setattr(
+        "signstreams.integrate.scoring.tokenized",
+        lambda entries, *args: seen.extend(e.gloss_ids for e in entries["train"]) or tokenized(entries, *args),
+    )
+    content = score(given(trained, tmp_path, root=own_corpus, features_dir=tmp_path / "f", splits=["train"]))
+    assert seen == [None] * 6
+    assert content["losses"]["ctc"] == 0 and content["gloss"]["num_glosses"] == 6
+
+
+def test_scores_name_the_very_checkpoint(trained: IntegrateConfig, tmp_path: Path) -> None:
+    content = score(given(trained, tmp_path, splits=["val"], blank_video=False))
+    assert content["checkpoint_sha256"] == sha256_file(trained.output_dir / "best.pt")
+
+
+def test_a_length_penalty_without_beams_is_refused() -> None:
+    assert DecodingConfig(num_beams=2, length_penalty=2.0).length_penalty == 2.0
+    with pytest.raises(ValueError, match="length_penalty has no effect: num_beams is 1"):
+        DecodingConfig(num_beams=1, length_penalty=2.0)
+
+
 def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.pt: no such file, expected a trained model; train one"):
         load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "no.pt"))
@@ -102,6 +133,8 @@ def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_pat
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other\.pt: is no multistream v9 model"):
         load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
+    with pytest.raises(UserError, match=r"last\.pt: is where a training goes on from, .*; name the best\.pt beside it"):
+        load_bundle(given(trained, tmp_path, checkpoint=trained.output_dir / "last.pt"))
 
 
 def test_a_tokenizer_that_is_gone_or_another_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:

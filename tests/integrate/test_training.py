@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.integrate import run as run_module
 from signstreams.integrate.run import run
+from signstreams.integrate.scores import WordErrors
+from signstreams.integrate.scoring import score
 
 Build = Callable[..., IntegrateConfig]
 KEYS_ONLY = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
@@ -61,15 +64,16 @@ def assert_close(ours: Path, theirs: Path) -> None:
             assert one[key] == pytest.approx(other[key], rel=2e-3, abs=1e-4), key
 
 
-def torchrun(config: IntegrateConfig, project: Path, tmp_path: Path) -> None:
+def torchrun(config: IntegrateConfig, project: Path, tmp_path: Path, script: Path | None = None, code: int = 0) -> None:
     """Two processes over gloo."""
+    script = script or project / "scripts" / "train_slt_multistream_v9.py"
     settings = tmp_path / f"{config.output_dir.name}.json"
     settings.write_text(config.model_copy(update={"distributed": True}).model_dump_json())
     command = [sys.executable, str(project / "scripts" / "launch.py"), "--cpu-processes", "2", "--"]
-    command += [str(project / "scripts" / "train_slt_multistream_v9.py"), "--config", str(settings)]
+    command += [str(script), "--config", str(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +90,40 @@ def test_two_processes_give_what_one_gives_with_the_joint_batch(
     config = calm(tiny_config, tmp_path / "two", data={"batch_size": 2})
     torchrun(config, project, tmp_path)
     assert_close(config.output_dir, joint.output_dir)
+
+
+SLOW_TO_SAVE = """
+import os, signal, sys, time
+from pathlib import Path
+from signstreams.config.integrate import IntegrateConfig
+from signstreams.integrate.run import run
+from signstreams.integrate.training import Trainer
+config = IntegrateConfig.model_validate_json(Path(sys.argv[2]).read_text())
+rank, save, step = os.environ["RANK"], Trainer._save_last, Trainer._step
+def slow_save(self):
+    if rank == "0":
+        time.sleep(3)
+        save(self)
+        (config.output_dir / "saved").write_text(str(time.monotonic()))
+def asked(self, batches):
+    if rank == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batches)
+Trainer._save_last, Trainer._step = slow_save, asked
+try:
+    run(config)
+finally:
+    (config.output_dir / f"left_{rank}").write_text(str(time.monotonic()))
+"""
+
+
+def test_no_process_leaves_before_the_first_has_saved(tiny_config: Build, project: Path, tmp_path: Path) -> None:
+    """On two nodes srun would end the step, and the saving in it, with the first process that leaves."""
+    config = calm(tiny_config, tmp_path / "out", data={"batch_size": 2})
+    (tmp_path / "slow.py").write_text(SLOW_TO_SAVE)
+    torchrun(config, project, tmp_path, tmp_path / "slow.py", code=75)
+    saved_s, *left_s = (float((tmp_path / "out" / name).read_text()) for name in ("saved", "left_0", "left_1"))
+    assert min(left_s) >= saved_s
 
 
 def test_passes_before_a_step_give_what_one_pass_gives_with_the_joint_batch(
@@ -178,6 +216,31 @@ def test_a_start_that_is_no_start_is_refused(tiny_config: Build, tmp_path: Path,
         checkpoint.save(path, {"model": {"a": torch.zeros(3)}})
     with pytest.raises(UserError, match=r"train\.init_checkpoint: .*start\.pt"):
         run(calm(tiny_config, tmp_path / "out", train={"init_checkpoint": path}))
+
+
+def test_glosses_alone_are_chosen_by_wer_and_waited_for(
+    tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MSKA's own first stage. The decoder learns nothing: what it says, and its loss, are no sign of anything."""
+    evaluate, heard = run_module.evaluate, iter(range(9, 0, -1))
+
+    def better_glosses_and_worse_text(*args: Any, **kwargs: Any) -> Any:
+        found = evaluate(*args, **kwargs)
+        wrong = next(heard)
+        found.word_errors = {"left": WordErrors(10, num_words=10), "fuse": WordErrors(wrong, num_words=10)}
+        found.losses["translation"] += 10 - wrong
+        return found
+
+    monkeypatch.setattr(run_module, "evaluate", better_glosses_and_worse_text)
+    settings: dict = {"train": {"epochs": 4, "patience_evals": 2}, "mska": {"translation_weight": 0}}
+    config = tiny_config(output_dir=tmp_path / "out", model=KEYS_ONLY, **settings)
+    run(config)
+    best, last = (checkpoint.load(config.output_dir / name) for name in ("best.pt", "last.pt"))
+    assert best["step"] == last["state"]["step"] == 12 and not last["state"]["is_over"]
+    assert best["val"]["gloss_wer"] == 60.0 and best["gloss_head"] == "fuse"
+    monkeypatch.undo()
+    scores = score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=["val"], blank_video=False))
+    assert "lowest gloss WER" in scores["selection"] and scores["gloss"]["head"] == "fuse"
 
 
 def test_only_the_last_blocks_are_trained_where_that_is_asked(

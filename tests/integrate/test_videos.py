@@ -24,6 +24,7 @@ from signstreams.integrate.videos import (
     embed_points,
     extraction_settings,
     file_of,
+    fps_range,
     open_points,
     read_videos,
     say_left_out,
@@ -184,9 +185,17 @@ def test_arrays_of_other_lengths_than_their_times_are_named_by_their_file(tmp_pa
 
 def test_a_new_video_is_extracted_as_those_of_the_corpus_were(layout: CorpusLayout, ids: list[str]) -> None:
     _change(layout, ids[0], fps=29.97, settings={"fps": None, "crop_px": 112})
-    assert extraction_settings(layout.root, ids[0]) == {"fps": 29.97, "crop_px": 112}
+    assert extraction_settings(layout.root, ids[0]) == {"fps": None, "crop_px": 112}  # each at its own times
     _change(layout, ids[0], fps=12.5, settings={"fps": 25.0, "crop_px": 112})  # what was asked for
     assert extraction_settings(layout.root, ids[0]) == {"fps": 25.0, "crop_px": 112}
+
+
+def test_the_rates_of_a_corpus_are_those_that_its_videos_declare(layout: CorpusLayout, ids: list[str]) -> None:
+    _change(layout, ids[0], source_fps=29.97, fps=25.0)
+    _change(layout, ids[1], source_fps=0.0)
+    videos, _, _ = read_videos(layout, ids[:3], ["pose"])
+    assert fps_range(videos.values()) == [25.0, 29.97]
+    assert fps_range([videos[ids[1]]]) is None
 
 
 def test_clips_that_are_left_out_are_said_once(caplog: pytest.LogCaptureFixture) -> None:

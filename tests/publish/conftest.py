@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from signstreams.files import sha256_file
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import STREAMS
@@ -71,9 +72,11 @@ def write_backbone(folder: Path, stream: str) -> None:
 def write_model(folder: Path) -> None:
     scores = {"num_clips": 7, "bleu_1": 30.6, "bleu_4": 5.9, "chrf": 23.7, "rouge_l": 20.0}
     gloss = {"gloss": {"wer": 56.5}}
-    write(folder / "scores.json", {"split": "test", **scores, **gloss, "baselines": {"blank_video": scores}})
     write(folder / "best.pt", "model")
-    write(folder / "config.json", {"note": EVIL})
+    model = {"checkpoint_sha256": sha256_file(folder / "best.pt")}
+    write(folder / "scores.json", {"split": "test", **scores, **gloss, "baselines": {"blank_video": scores}, **model})
+    digests = {stream: sha256_file(folder.parent / f"dino_{stream}" / "backbone.pt") for stream in STREAMS}
+    write(folder / "config.json", {"note": EVIL, "backbone_sha256": digests})
     write(folder / "metrics.jsonl", '{"step": 1, "val/bleu_4": 5.9}\n')
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

@@ -105,6 +105,13 @@ def test_a_stage_that_has_not_run_is_left_out(gone: str, finished: Any) -> None:
         assert "0 of 3" in text and "None was pretrained yet." in text
 
 
+def test_scores_of_another_model_are_not_shown(finished: Any) -> None:
+    (finished.work_dir / "multistream_v9" / "best.pt").write_text("another model")
+    text = " ".join(render(finished).words)
+    assert "scores.json is of another best.pt" in text
+    assert "BLEU-4 (test)" not in text and "Mañana querré un libro." not in text
+
+
 def test_the_script_writes_the_page(finished: Any, project: Path, tmp_path: Path) -> None:
     command = [sys.executable, project / "scripts/write_overview.py", "--output", tmp_path / "page.html"]
     folders = ["--root", finished.root, "--work-dir", finished.work_dir, "--logs", finished.logs]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from signstreams.errors import UserError
+from signstreams.files import sha256_file
 from signstreams.publish.release import SUMS, write_release
 
 
@@ -67,6 +68,49 @@ def test_what_is_not_there_is_not_promised(finished: Any, project: Path, tmp_pat
     assert "backbones/hand_l/backbone.pt" in files and "| hand_l | – | – | – | – | – | – |" in text
     assert not any(name.startswith("translation") for name in files)
     assert "translat" not in text.lower()
+
+
+def change_config(run: Any, digests: dict[str, str]) -> None:
+    path = run.work_dir / "multistream_v9" / "config.json"
+    path.write_text(json.dumps({"backbone_sha256": digests}))
+
+
+def test_the_command_names_the_models_own_streams_and_what_it_needs_besides(
+    finished: Any, project: Path, tmp_path: Path
+) -> None:
+    face, hand_l = (sha256_file(finished.work_dir / f"dino_{stream}" / "backbone.pt") for stream in ("face", "hand_l"))
+    shutil.rmtree(finished.work_dir / "dino_hand_l")
+    change_config(finished, {"face": face, "hand_l": hand_l, "hand_r": "timm::vit_tiny"})
+    release(finished, tmp_path / "release", project)
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    command = text.split("translate_video.py")[1].split("\n\n")[0]
+    assert re.findall(r"--\S+", command) == ["--checkpoint", "--face-backbone", "--model-download"]
+    assert f"backbone of hand_l is not in this folder (SHA-256 {hand_l})" in text
+    assert "`--hand-left-backbone file::PATH`" in text
+    change_config(finished, {})  # of keypoints alone
+    release(finished, tmp_path / "release", project)
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "translation/best.pt\n\n" in text and "-backbone file::" not in text
+
+
+def test_what_does_not_belong_to_the_model_is_not_released(finished: Any, project: Path, tmp_path: Path) -> None:
+    (finished.work_dir / "dino_face" / "backbone.pt").write_text("pretrained anew")
+    (finished.work_dir / "multistream_v9" / "best.pt").write_text("trained anew")
+    with pytest.raises(UserError) as error:
+        release(finished, tmp_path / "release", project)
+    scores, face = error.value.problems
+    assert re.search(r"scores\.json: is of another model, .*; evaluate it \(scripts/evaluate_slt\.py\)", scores)
+    assert re.search(r"dino_face/backbone\.pt: its SHA-256 is \w{12}, but .*best\.pt was trained with \w{12}; ", face)
+    (finished.work_dir / "multistream_v9" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json: does not tell the backbones of best\.pt"):
+        release(finished, tmp_path / "release", project)
+    assert not (tmp_path / "release").exists()
+
+
+def test_scores_of_before_do_not_name_their_model(finished: Any, project: Path, tmp_path: Path) -> None:
+    path = finished.work_dir / "multistream_v9" / "scores.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "checkpoint_sha256"}))
+    assert "translation/scores.json" in release(finished, tmp_path / "release", project)
 
 
 def test_metrics_are_thinned_but_for_probes(finished: Any, project: Path, tmp_path: Path) -> None:

@@ -26,6 +26,15 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
     assert [("not there yet" in line) for line in summarize(finished.root, finished.work_dir)] == [True] * 5
 
 
+def test_scores_of_another_model_are_said_to_be_such(finished: Any) -> None:
+    folder = finished.work_dir / "multistream_v9"
+    (folder / "best.pt").write_text("another model")
+    line = summarize(finished.root, finished.work_dir)[-1]
+    assert line.startswith("translation not scored yet: ") and "is of another best.pt" in line
+    (folder / "best.pt").unlink()  # nothing to compare with
+    assert "BLEU-4 5.9" in summarize(finished.root, finished.work_dir)[-1]
+
+
 def test_weights_alone_and_figures_that_are_not_finite_are_no_crash(finished: Any) -> None:
     (finished.work_dir / "dino_face" / "params.json").unlink()
     log = finished.work_dir / "dino_hand_r" / "metrics.jsonl"

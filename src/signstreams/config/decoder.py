@@ -114,3 +114,9 @@ class DecodingConfig(Section):
     """Hypotheses kept in beam search; 1 is greedy. Evaluations during training are greedy."""
     length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
     """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts."""
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        if self.num_beams == 1:
+            refuse_without_effect(self, ("length_penalty",), "num_beams is 1")
+        return self

@@ -17,7 +17,7 @@ from signstreams.config.tracking import TrackingConfig
 
 
 class IntegrateConfig(Section):
-    """Train multistream v9: backbones, pose and keypoints into text; choose by val, score on test."""
+    """Train multistream v9: backbones, pose and keypoints into text; the best model is chosen by val."""
 
     root: Path = Path("data/single_signer")
     """Corpus: meta.csv, annotations/gloss.csv, index/ and processed/ below it."""

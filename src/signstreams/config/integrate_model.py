@@ -87,7 +87,7 @@ class MskaConfig(Section):
     """Multi-stream keypoint attention (arXiv 2405.05672), and the weights of the losses."""
 
     translation_weight: NotNegative = 1.0
-    """Weight of the translation loss."""
+    """Weight of the translation loss. 0: learn glosses alone; the best model is then chosen by their WER."""
     ctc_weight: NotNegative = 1.0
     """Weight of the CTC losses, summed over the heads; off by itself without annotations/gloss.csv."""
     distillation_weight: NotNegative = 1.0
@@ -113,6 +113,11 @@ class MskaConfig(Section):
     def _fits(self) -> Self:
         if odd := [width for width in [*self.channels, self.head_dim] if width % 4]:
             raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
-        if not (self.translation_weight or self.ctc_weight or self.distillation_weight):
-            raise ValueError("all loss weights are 0; expected one above 0")
+        if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
+            raise ValueError("translation_weight and ctc_weight are 0: no loss is left; expected one above 0")
         return self
+
+    @property
+    def learns_text(self) -> bool:
+        """Whether the translation loss counts; else glosses alone are learned."""
+        return self.translation_weight > 0

@@ -30,7 +30,12 @@ def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
     path = Path(path)
     with replacing(path) as part:
         with part.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # of the disk; the archive only says that it came short
+                    raise error.__context__ from None
+                raise
         if keep_previous and path.is_file():
             _keep(path, previous(path))
 

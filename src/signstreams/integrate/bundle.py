@@ -67,6 +67,11 @@ def load_bundle(given: TrainedModelSection) -> Bundle:
         raise UserError(
             f"{path}: is no multistream v9 model, expected the best.pt of a run; name one with --checkpoint"
         )
+    if "gloss_head" not in content:
+        raise UserError(
+            f"{path}: is where a training goes on from, expected a model chosen on val; name the best.pt beside it with"
+            " --checkpoint"
+        )
     config = _config(path, content, given)
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)

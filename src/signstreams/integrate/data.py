@@ -104,7 +104,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     index = _with_text(read_index(layout, table.clips, absent), clips)
     glosses = _read_glosses(layout, [*clips, *absent])
     problems = [
-        f"index/{split}.csv: no clip with a text, expected at least one; divide the corpus anew (scripts/split_corpus.py)"
+        f"index/{split}.csv: no clip with a text, expected one at least; divide the corpus anew (split_corpus.py)"
         for split in splits
         if not index[split]
     ]

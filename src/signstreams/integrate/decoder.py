@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 KINDS = ("t5", "mt5", "umt5", "mbart")
 _WORDS = "a T5, mT5 or mBART"
+OWN_OUTPUT_LAYER = "has_own_output_layer"
+"""Key in a decoder's config: its output layer is not its token embeddings, as in T5 v1.1 and mT5. Ours, since
+transformers 5 sets ``tie_word_embeddings`` of every T5 to true whatever its file says."""
 
 # Sizes of the presets' models, so that they can be built where nothing of them is on disk (their config.json).
 _T5_BASE = {
@@ -72,12 +75,30 @@ class TextDecoder(nn.Module):
         from transformers import AutoModelForSeq2SeqLM
 
         self.roles = roles
-        self.net = AutoModelForSeq2SeqLM.from_config(_without_encoder(config))
+        # weights stay in float32, whatever the precision of the file
+        self.net = AutoModelForSeq2SeqLM.from_config(_without_encoder(config), dtype=torch.float32)
+        if getattr(config, OWN_OUTPUT_LAYER, False):
+            self.separate_output_layer()
+        if self.net.generation_config.forced_eos_token_id is not None:  # mBART's, of its own tokenizer
+            self.net.generation_config.forced_eos_token_id = roles.eos
+        self.net.generation_config.forced_bos_token_id = roles.first
         width = config.d_model
         self.project = nn.Identity() if memory_dim == width else nn.Linear(memory_dim, width)
         used = {id(p) for p in self.net.get_decoder().parameters()} | {id(p) for p in self.net.lm_head.parameters()}
         for parameter in self.net.parameters():
             parameter.requires_grad_(id(parameter) in used)  # what is left of the encoder never runs
+
+    def separate_output_layer(self) -> None:
+        """Give the output layer weights of its own, which start as the token embeddings."""
+        head = self.net.lm_head
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        setattr(self.net.config, OWN_OUTPUT_LAYER, True)
+
+    def tied_to_output_layer(self) -> list[str]:
+        """Names in ``net`` of the token embeddings that are the output layer's too; none where it has its own."""
+        weight = self.net.lm_head.weight
+        names = [name for name, p in self.net.named_parameters(remove_duplicate=False) if p is weight]
+        return [name for name in names if name != "lm_head.weight"]
 
     def forward(self, memory: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
         """Memory (B, S, M) with its mask (B, S), and tokens (B, L), negative where padded, to logits (B, L, vocabulary)
@@ -139,16 +160,23 @@ def named_config(config: DecoderConfig, vocab_size: int | None) -> PretrainedCon
     """
     from transformers import AutoConfig
 
+    def load(source: str, **words: Any) -> tuple[PretrainedConfig, dict[str, Any]]:
+        return AutoConfig.from_pretrained(source, **words), PretrainedConfig.get_config_dict(source, **words)[0]
+
     assert config.model is not None
     if config.weights == "random" and config.model in KNOWN_SIZES and not Path(config.model).is_dir():
         kind, sizes = KNOWN_SIZES[config.model]
         found = kind(**sizes)
     else:
-        found = _fetched(config, config.model, "decoder.model", AutoConfig.from_pretrained)
+        found, sizes = _fetched(config, config.model, "decoder.model", load)
     if found.model_type not in KINDS:
         raise UserError(
             f"decoder.model: {config.model} is a {found.model_type} model, expected {_WORDS}; name one of these"
         )
+    # the second key is what transformers 5 leaves of the first when it saves a T5
+    is_apart = False in (sizes.get("tie_word_embeddings"), sizes.get("scale_decoder_outputs"))
+    if is_apart and config.weights == "random":  # of pretrained ones the weights themselves say it
+        setattr(found, OWN_OUTPUT_LAYER, True)
     found.dropout_rate = found.dropout = config.dropout
     if vocab_size is not None:
         found.vocab_size = vocab_size
@@ -211,6 +239,9 @@ def take_pretrained(decoder: TextDecoder, config: DecoderConfig) -> None:
 
     assert config.model is not None
     loaded = _fetched(config, config.model, "decoder.model", load)
+    embeddings = loaded.get_decoder().get_input_embeddings().weight
+    if decoder.tied_to_output_layer() and not torch.equal(loaded.lm_head.weight, embeddings):
+        decoder.separate_output_layer()
     decoder.net.load_state_dict(loaded.state_dict())
 
 

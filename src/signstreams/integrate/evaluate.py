@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,11 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
         CTC: config.mska.ctc_weight,
         DISTILLATION: config.mska.distillation_weight if distils else 0.0,
     }
+
+
+def autocast(config: IntegrateConfig, device: torch.device) -> torch.autocast:
+    """The precision that the model is trained in; evaluated and translated in another, it says other texts."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.optim.precision == "bf16")
 
 
 def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
@@ -136,6 +142,11 @@ class Evaluation:
         """Head with the lowest word error rate; of equals the first. None without glosses."""
         return min(self.word_errors, key=lambda head: self.word_errors[head].rate) if self.word_errors else None
 
+    def best_wer(self) -> float:
+        """Word error rate of that head, in percent; infinite without glosses."""
+        head = self.best_head()
+        return math.inf if head is None else self.word_errors[head].rate
+
 
 @torch.no_grad()
 def evaluate(
@@ -159,7 +170,7 @@ def evaluate(
     for rows in in_order(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
         chosen = [clips[row] for row in rows]
         batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(world.device)
-        with torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=config.optim.precision == "bf16"):
+        with autocast(config, world.device):
             encoded = model.encode(batch)
             losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
             texts = model.translate(encoded, decoding)

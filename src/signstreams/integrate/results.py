@@ -8,17 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine.experiment import Experiment
 from signstreams.integrate.curves import draw
 from signstreams.integrate.evaluate import Evaluation
+from signstreams.integrate.page import PAGE
 from signstreams.integrate.training import BEST, LAST, METRICS
 
 TOKENIZER, GLOSSES, CONFIG = "tokenizer.json", "gloss_vocabulary.json", "config.json"
 PREDICTIONS, SCORES, ARTIFACTS = "predictions.csv", "scores.json", "artifacts.json"
 CURVES = "curves.png"
 FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS]
-"""Of a training run; predictions and scores are the evaluation's."""
-SELECTION = "best.pt: highest BLEU-4 on val, of equals the lowest translation loss; gloss head: lowest WER on val"
+"""Of a training run."""
+EVALUATION_FILES = [SCORES, PREDICTIONS, PAGE]
+"""Of the evaluation beside it; an archived run takes them along, since they are of its model."""
+CHECKPOINT_SHA256 = "checkpoint_sha256"
+"""Key of scores.json: of which best.pt it tells."""
 PREDICTION_COLUMNS = (
     "clip_id",
     "split",
@@ -41,6 +46,14 @@ def write_training(experiment: Experiment) -> None:
         names["gloss_vocabulary"] = GLOSSES
     draw(experiment.state / METRICS, experiment.folder / CURVES, title=experiment.folder.name)
     experiment.write_artifacts({kind: experiment.folder / name for kind, name in names.items()}, ARTIFACTS)
+
+
+def selection(config: IntegrateConfig) -> str:
+    """How best.pt and the gloss head were chosen."""
+    best = "highest BLEU-4 on val, of equals the lowest translation loss"
+    if not config.mska.learns_text:
+        best = "lowest gloss WER of a head on val, of equals the lowest CTC loss"
+    return f"best.pt: {best}; gloss head: lowest WER on val"
 
 
 def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.sinks import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
+from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.build import FORMAT, build_model, take_weights
 from signstreams.integrate.data import ClipSet
 from signstreams.integrate.decoder import named_tokenizer
@@ -22,10 +23,10 @@ from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.images import ImageReader, decoding_threads
 from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
 from signstreams.integrate.nodes import stream_nodes_manifest
-from signstreams.integrate.results import CONFIG, FILES, GLOSSES, TOKENIZER, write_training
+from signstreams.integrate.results import CONFIG, EVALUATION_FILES, FILES, GLOSSES, TOKENIZER, write_training
 from signstreams.integrate.text import TextTokenizer
 from signstreams.integrate.training import LAST, Trainer
-from signstreams.integrate.videos import extraction_settings
+from signstreams.integrate.videos import extraction_settings, fps_range
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def run(config: IntegrateConfig) -> None:
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
         clips, backbones = read_inputs(config, world)
+        vocabulary = _vocabulary(config, clips)  # before the folder is claimed: it may leave nothing to learn
         identity = config.identity(backbones.digests, init_digest=_init_digest(config))
         fingerprint = Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
         with contextlib.ExitStack() as stack:
@@ -48,7 +50,7 @@ def run(config: IntegrateConfig) -> None:
                 if world.is_main:
                     experiment = stack.enter_context(_claim(config, fingerprint))
                     experiment.write_params(_params(config, backbones), CONFIG)
-            _run(config, clips, backbones, experiment, world)
+            _run(config, clips, vocabulary, backbones, experiment, world)
     finally:
         distributed.close()
 
@@ -57,7 +59,7 @@ def _claim(config: IntegrateConfig, fingerprint: Fingerprint) -> Experiment:
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
-        files=[*FILES, *FOLDERS],
+        files=[*FILES, *EVALUATION_FILES, *FOLDERS],
         on_conflict=config.on_conflict,
         restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
@@ -80,10 +82,14 @@ def _init_digest(config: IntegrateConfig) -> str | None:
 
 
 def _run(
-    config: IntegrateConfig, clips: ClipSet, backbones: Backbones, experiment: Experiment | None, world: World
+    config: IntegrateConfig,
+    clips: ClipSet,
+    vocabulary: GlossVocabulary | None,
+    backbones: Backbones,
+    experiment: Experiment | None,
+    world: World,
 ) -> None:
     tokenizer = _tokenizer(config, clips, experiment)
-    vocabulary = _vocabulary(config, clips)
     if vocabulary is not None and experiment is not None:
         vocabulary.save(experiment.state / GLOSSES)
         experiment.publish(GLOSSES)
@@ -108,6 +114,7 @@ def _run(
             "feature_dims": backbones.dims,
             "backbone_sha256": backbones.digests,
             "extraction": extraction_settings(config.root, clips.entries["train"][0].video.video_id),
+            "fps_range": fps_range(clips.videos),
             "num_train_clips": len(clips.entries["train"]),
             "decoder": model.decoder.net.config.to_json_string(use_diff=False),
             "token_roles": tokenizer.roles.as_dict(),
@@ -116,7 +123,7 @@ def _run(
         },
         read_images=reader,
     )
-    _start_from(config, trainer, experiment, world)
+    _start_from(config, trainer, experiment, world, tokenizer, vocabulary)
     if world.is_main:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         log.info("%s trainable parameters", f"{trainable:,}")
@@ -126,9 +133,15 @@ def _run(
 
 
 def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:
-    """Glosses of train, unless nothing learns them."""
+    """Glosses of train, unless nothing learns them.
+
+    Raises:
+        UserError: Glosses alone are to be learned, and train or val has none.
+    """
     if not config.model.use_mska:
         return None
+    if not config.mska.learns_text:
+        _check_glosses(config, clips)
     if clips.vocabulary is not None and config.mska.ctc_weight:
         return clips.vocabulary
     reason = "mska.ctc_weight is 0" if clips.vocabulary else f"{config.root} has no glosses for the clips of train"
@@ -136,7 +149,29 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
     return None
 
 
-def _start_from(config: IntegrateConfig, trainer: Trainer, experiment: Experiment | None, world: World) -> None:
+def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
+    """Without the translation loss clips of train must have glosses to learn, and those of val some to choose by."""
+    path = CorpusLayout(config.root).gloss
+    if not any(entry.gloss_ids for entry in clips.entries["train"]):
+        raise UserError(
+            f"{path}: has no glosses for the clips of train, expected some: mska.translation_weight is 0, and no loss"
+            " is left; annotate them, or give the translation a weight"
+        )
+    if not any(entry.gloss for entry in clips.entries["val"]):
+        raise UserError(
+            f"{path}: has no glosses for the clips of val, expected some: mska.translation_weight is 0, and best.pt is"
+            " chosen by their WER; annotate them, or give the translation a weight"
+        )
+
+
+def _start_from(
+    config: IntegrateConfig,
+    trainer: Trainer,
+    experiment: Experiment | None,
+    world: World,
+    tokenizer: TextTokenizer,
+    vocabulary: GlossVocabulary | None,
+) -> None:
     """The run's own last checkpoint; else another run's weights, when such are named."""
     content, path = None, None
     with distributed.main_first(world):
@@ -151,7 +186,7 @@ def _start_from(config: IntegrateConfig, trainer: Trainer, experiment: Experimen
         trainer.resume(content, path)
         log.info("going on from step %d of %d", trainer.state.step, trainer.total_steps)
     elif config.train.init_checkpoint is not None:
-        take_weights(trainer.model, config.train.init_checkpoint)
+        take_weights(trainer.model, config.train.init_checkpoint, tokenizer, vocabulary)
         trainer.start_average()
 
 

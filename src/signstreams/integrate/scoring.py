@@ -12,7 +12,7 @@ from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import distributed
 from signstreams.errors import UserError
-from signstreams.files import write_json, write_text
+from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.data import ClipEntry, load_clips
@@ -21,12 +21,13 @@ from signstreams.integrate.images import ImageReader, decoding_threads
 from signstreams.integrate.inputs import by_split, open_source, tokenized
 from signstreams.integrate.page import PAGE, write_page
 from signstreams.integrate.results import (
+    CHECKPOINT_SHA256,
     PREDICTIONS,
     SCORES,
-    SELECTION,
     beside,
     predictions_csv,
     scores_line,
+    selection,
     split_scores,
 )
 from signstreams.progress import Progress
@@ -42,6 +43,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     """
     world = distributed.start(device=given.device)
     bundle = load_bundle(given)
+    checkpoint_digest = sha256_file(bundle.path)  # now: a training that goes on may write a better one meanwhile
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)
     entries: dict[str, list[ClipEntry]] = {split: clips.entries[split] for split in given.splits}
@@ -85,8 +87,9 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
     content |= {
         "decoding": given.decoding.model_dump(mode="json"),
-        "selection": SELECTION,
+        "selection": selection(bundle.config),
         "checkpoint": str(bundle.path),
+        CHECKPOINT_SHA256: checkpoint_digest,
         "best_step": bundle.about["step"],
         "num_train_clips": bundle.about["num_train_clips"],
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
@@ -108,15 +111,12 @@ def _known(bundle: Bundle, entries: dict[str, list[ClipEntry]]) -> dict[str, lis
     vocabulary = bundle.vocabulary
     if vocabulary is None:
         return entries
-    return {
-        split: [
-            replace(e, gloss_ids=tuple(vocabulary.encode(e.gloss)))
-            if e.gloss is not None and not vocabulary.unknown(e.gloss)
-            else e
-            for e in chosen
-        ]
-        for split, chosen in entries.items()
-    }
+
+    def ids(gloss: tuple[str, ...] | None) -> tuple[int, ...] | None:
+        return None if gloss is None or vocabulary.unknown(gloss) else tuple(vocabulary.encode(gloss))
+
+    # those that are there may be of another corpus: with train among the splits, clips come with its own vocabulary
+    return {split: [replace(e, gloss_ids=ids(e.gloss)) for e in chosen] for split, chosen in entries.items()}
 
 
 def _config(bundle: Bundle, given: EvaluateSltConfig) -> IntegrateConfig:

@@ -93,6 +93,11 @@ class TextTokenizer:
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def ids(self) -> dict[str, int]:
+        """Token to its id."""
+        return self._tokenizer.get_vocab()
+
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, closed by the end token."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids

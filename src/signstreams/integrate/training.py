@@ -28,9 +28,9 @@ from signstreams.engine.sinks import TrackedLog
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch, ReadImages, augment, collate
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.evaluate import Evaluation, Losses, compute_losses, loss_weights
+from signstreams.integrate.evaluate import Evaluation, Losses, autocast, compute_losses, loss_weights
 from signstreams.integrate.loader import BatchPlan, Loader
-from signstreams.integrate.losses import joint_counts, total_loss
+from signstreams.integrate.losses import CTC, TRANSLATION, joint_counts, total_loss
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.optimizer import WeightAverage, make_optimizer
 from signstreams.progress import Progress
@@ -49,7 +49,8 @@ class State:
     Attributes:
         step: Optimiser steps done.
         best_bleu: BLEU-4 on val of best.pt; -1 before the first evaluation.
-        best_loss: Its translation loss on val.
+        best_loss: Its translation loss on val; where no translation is learned, its CTC loss.
+        best_wer: Its lowest gloss WER on val.
         num_worse: Evaluations since then.
         is_over: Whether the run ended before its last step, for want of anything better.
         window: Name to sum and count of what was seen since the last line of metrics.
@@ -58,12 +59,15 @@ class State:
     step: int = 0
     best_bleu: float = -1.0
     best_loss: float = math.inf
+    best_wer: float = math.inf
     num_worse: int = 0
     is_over: bool = False
     window: dict[str, list[float]] = field(default_factory=dict)
 
-    def is_improved_by(self, bleu: float, loss: float) -> bool:
-        """Higher BLEU-4; of equals (such as zero) the lower translation loss. Never a loss that is not finite."""
+    def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
+        """Higher BLEU-4, or where ``wer`` is given the lower WER; of equals the lower loss, which must be finite."""
+        if wer is not None:
+            return math.isfinite(loss) and (wer, loss) < (self.best_wer, self.best_loss)
         return math.isfinite(loss) and (bleu, -loss) > (self.best_bleu, -self.best_loss)
 
 
@@ -254,9 +258,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> tuple[Tensor, Losses]:
         """Gradients of one part, added to those that are there; its share of the joint loss, and the terms of it."""
-        with torch.autocast(
-            self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
-        ):
+        with autocast(self.config, self.world.device):
             encoded = self.model.encode(batch)
             losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
             loss = total_loss(losses.terms, weights, counts)
@@ -272,8 +274,12 @@ class Trainer:
         if is_evaluated:
             self._evaluate(metrics)
         is_asked = self._agree(bool(stop))
-        if is_evaluated or is_asked or step % self.config.train.checkpoint_steps == 0:
-            self._save_last()
+        try:
+            if is_evaluated or is_asked or step % self.config.train.checkpoint_steps == 0:
+                self._save_last()
+        finally:
+            if is_asked:  # the first that ended would end the others, and rank 0's saving (srun --kill-on-bad-exit)
+                distributed.barrier()
         if is_asked and not self._is_last():
             log.warning("asked to stop: step %d is saved; run again to go on", step)
             raise SystemExit(stop.exit_code)
@@ -299,7 +305,8 @@ class Trainer:
             wait = round(100 * self.state.window["wait_s"][0] / max(step_s, 1e-9))
             shown: dict[str, float | int | str] = {"loss": loss, "epoch": self.plan.epoch(self.state.step - 1) + 1}
             if self.state.best_bleu >= 0:
-                shown["best BLEU-4"] = self.state.best_bleu
+                is_text = self.config.mska.learns_text
+                shown |= {"best BLEU-4": self.state.best_bleu} if is_text else {"best WER": self.state.best_wer}
             shown["data wait"] = f"{wait}%"
             progress.advance(1, **shown)
 
@@ -336,11 +343,14 @@ class Trainer:
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             result = self.evaluate()
             scores = result.translation()
-            bleu, loss = scores["bleu_4"], result.losses["translation"]
-            is_best = self.state.is_improved_by(bleu, loss)
+            bleu, wer, is_text = scores["bleu_4"], result.best_wer(), self.config.mska.learns_text
+            loss = result.losses[TRANSLATION if is_text else CTC]
+            is_best = self.state.is_improved_by(bleu, loss, None if is_text else wer)
             if is_best:
-                self.state.best_bleu, self.state.best_loss, self.state.num_worse = bleu, loss, 0
-                self._save_best(result.best_head())
+                self.state.best_bleu, self.state.best_loss, self.state.best_wer = bleu, loss, wer
+                self.state.num_worse = 0
+                by = {"bleu_4": bleu, "loss_translation": loss} if is_text else {"gloss_wer": wer, "loss_ctc": loss}
+                self._save_best(result.best_head(), by)
             else:
                 self.state.num_worse += 1
         patience = self.config.train.patience_evals
@@ -356,14 +366,14 @@ class Trainer:
         record["val/ctc_skipped"] = result.num_ctc_skipped
         metrics.log({**record, "val/is_best": int(is_best)}, self.state.step)
 
-    def _save_best(self, head: str | None) -> None:
+    def _save_best(self, head: str | None, chosen_by: dict[str, float]) -> None:
         if self.experiment is None:
             return
         content = {
             **self.describe,
             "step": self.state.step,
             "gloss_head": head,
-            "val": {"bleu_4": self.state.best_bleu, "loss_translation": self.state.best_loss},
+            "val": chosen_by,
             "model": self.model.state_dict(),
         }
         checkpoint.save(self.experiment.state / BEST, content)

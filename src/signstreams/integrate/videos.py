@@ -51,11 +51,13 @@ class ProcessedVideo:
         video_id: Its id.
         size_px: Width and height of the frame.
         sources: Kind of file (tracks, pose, keypoints, or a stream of crops) to digest.
+        source_fps: Frames a second that the video declares; 0 when it does not.
     """
 
     video_id: str
     size_px: tuple[int, int]
     sources: dict[str, str]
+    source_fps: float = 0.0
 
 
 def read_videos(
@@ -86,7 +88,9 @@ def read_videos(
             except ValueError as error:
                 file = file_of(layout, kind, video_id)
                 problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
-        videos[video_id] = ProcessedVideo(video_id, (metadata.width_px, metadata.height_px), sources)
+        videos[video_id] = ProcessedVideo(
+            video_id, (metadata.width_px, metadata.height_px), sources, metadata.source_fps
+        )
     return videos, quarantined, problems
 
 
@@ -229,8 +233,10 @@ def say_left_out(num_clips: int, quarantined: list[str]) -> None:
 
 def extraction_settings(root: Path, video_id: str) -> dict[str, Any]:
     """How a video of the corpus was extracted: a new one must be, for the model to understand it."""
-    metadata = read_metadata(CorpusLayout(root).metadata(video_id))
-    return {
-        **metadata.settings,
-        "fps": metadata.fps if metadata.settings.get("fps") is None else metadata.settings["fps"],
-    }
+    return read_metadata(CorpusLayout(root).metadata(video_id)).settings
+
+
+def fps_range(videos: Iterable[ProcessedVideo]) -> list[float] | None:
+    """Lowest and highest frames a second that videos declare; None where none does."""
+    known = [video.source_fps for video in videos if video.source_fps > 0]
+    return [min(known), max(known)] if known else None

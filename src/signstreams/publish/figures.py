@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.engine.metrics import read_metrics
-from signstreams.files import read_json
+from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout
 
 PRETRAINED = ("backbone.pt", "params.json", "metrics.jsonl")
@@ -41,6 +41,15 @@ def pretraining_figures(folder: Path) -> dict[str, Any] | None:
 def translation_figures(folder: Path) -> dict[str, Any] | None:
     """Content of scores.json."""
     return read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
+
+
+def has_scores_of_another(folder: Path) -> bool:
+    """Whether scores.json is of another best.pt than the one beside it; also no where it does not tell."""
+    scores, model = folder / "scores.json", folder / "best.pt"
+    if not (scores.is_file() and model.is_file()):
+        return False
+    expected = read_json(scores).get("checkpoint_sha256")  # an evaluation of before did not say
+    return expected is not None and sha256_file(model) != expected
 
 
 def rounded(value: float | None, digits: int = 2) -> str:

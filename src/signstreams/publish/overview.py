@@ -29,7 +29,14 @@ from signstreams.markup import (
     text,
 )
 from signstreams.progress import duration
-from signstreams.publish.figures import contract_figures, percent, pretraining_figures, rounded, translation_figures
+from signstreams.publish.figures import (
+    contract_figures,
+    has_scores_of_another,
+    percent,
+    pretraining_figures,
+    rounded,
+    translation_figures,
+)
 from signstreams.publish.runtimes import Runtime, read_runtimes
 from signstreams.streams import STREAMS
 from signstreams.versions import commit, versions
@@ -99,18 +106,22 @@ def write_overview(path: Path, root: Path, work_dir: Path, logs: Path, settings:
 
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
     """HTML of the page, pictures inside; no scripts, no network, every text escaped."""
-    return fitting(lambda quality: _render(root, work_dir, logs, settings, quality))
+    is_outdated = has_scores_of_another(work_dir / "multistream_v9")
+    return fitting(lambda quality: _render(root, work_dir, logs, settings, quality, is_outdated))
 
 
-def _render(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], quality: int) -> str:
+def _render(
+    root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], quality: int, is_outdated: bool
+) -> str:
     corpus = contract_figures(CorpusLayout(root))
     found = {stream: pretraining_figures(work_dir / f"dino_{stream}") for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
     folder = work_dir / "multistream_v9"
-    scores = translation_figures(folder)
+    scores = None if is_outdated else translation_figures(folder)
     runtimes = read_runtimes(logs) if logs.is_dir() else []
+    unscored = "Not scored yet: scores.json is of another best.pt." if is_outdated else "No model was trained yet."
     scored = _scores(scores, folder, quality)
-    said = _translations(folder / "predictions.csv", CorpusLayout(root), quality)
+    said = "" if is_outdated else _translations(folder / "predictions.csv", CorpusLayout(root), quality)
     parts = [
         "<h1>What the run made</h1>",
         f'<div class="soft">{escape(str(root))} → {escape(str(work_dir))}</div>',
@@ -120,7 +131,7 @@ def _render(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any],
         section("Nearest crops", _pictures(work_dir, backbones, "neighbours.png", quality), hint=_NEIGHBOURS_HINT),
         section("Attention", _pictures(work_dir, backbones, "attention.png", quality), hint=_ATTENTION_HINT),
         section("Patches", _pictures(work_dir, backbones, "patches_pca.png", quality), hint=_PATCHES_HINT),
-        section("Translation", scored, hint=_TRANSLATION_HINT, otherwise="No model was trained yet."),
+        section("Translation", scored, hint=_TRANSLATION_HINT, otherwise=unscored),
         section("Translations", said, hint=_CLIPS_HINT),
         section("Runtimes", _runtimes(runtimes), hint=_RUNTIMES_HINT),
         section("Versions and settings", _settings(settings, backbones, folder), hint=_SETTINGS_HINT),

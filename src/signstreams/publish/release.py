@@ -16,6 +16,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import duration
 from signstreams.publish.figures import (
     contract_figures,
+    has_scores_of_another,
     percent,
     pretraining_figures,
     rounded,
@@ -29,6 +30,7 @@ SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
 _BACKBONE_FILES = ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "curves.png", "knn.json")
 _MODEL_FILES = ("best.pt", "tokenizer.json", "gloss_vocabulary.json", "config.json", "scores.json", "curves.png")
+_TIMM = "timm::"
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
@@ -59,13 +61,16 @@ def write_release(
         Its files, by name, relative to the folder.
 
     Raises:
-        UserError: When there is nothing to release, or the folder holds something else.
+        UserError: When there is nothing to release, the folder holds something else, or scores or backbones are not
+            those of the translation model.
     """
     backbones = [stream for stream in STREAMS if (work_dir / f"dino_{stream}" / "backbone.pt").is_file()]
     if not backbones:
         raise UserError(
             f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
         )
+    model = work_dir / "multistream_v9"
+    needed = _needed_backbones(model, work_dir) if (model / "best.pt").is_file() else None
     if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +78,7 @@ def write_release(
         new = Path(aside) / folder.name
         for stream in backbones:
             _copy(work_dir / f"dino_{stream}", new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
-        model = work_dir / "multistream_v9"
-        has_model = (model / "best.pt").is_file()
-        if has_model:
+        if needed is not None:
             more = ("predictions.csv",) if predictions else ()
             _copy(model, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
         for name in _ENVIRONMENT_FILES:
@@ -85,12 +88,43 @@ def write_release(
         write_json(new / "workflow.json", dict(settings))
         if (corpus := contract_figures(CorpusLayout(root))) is not None:
             write_json(new / "corpus.json", corpus)
-        write_text(new / "README.md", _readme(work_dir, backbones, corpus, has_model=has_model))
+        write_text(new / "README.md", _readme(work_dir, backbones, corpus, needed))
         files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         write_text(new / SUMS, "".join(f"{sha256_file(new / path)}  {path.as_posix()}\n" for path in files))
         new.chmod(0o755)
         _exchange(new, folder, Path(aside) / "old")
     return [*files, Path(SUMS)]
+
+
+def _needed_backbones(model: Path, work_dir: Path) -> dict[str, str]:
+    """Stream to the digest of its backbone file, or to its ``timm::`` spec, of the streams of the translation model.
+
+    Raises:
+        UserError: The run does not tell, its scores are of another model, or a backbone is not the one it used.
+    """
+    try:
+        needed: dict[str, str] = read_json(model / "config.json")["backbone_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{model / 'config.json'}: does not tell the backbones of best.pt, expected what its training wrote; train"
+            " it again, which ends at once where nothing changed"
+        ) from None
+    problems = []
+    if has_scores_of_another(model):
+        problems.append(
+            f"{model / 'scores.json'}: is of another model, expected scores of the best.pt beside it; evaluate it"
+            " (scripts/evaluate_slt.py)"
+        )
+    for stream, digest in needed.items():
+        path = work_dir / f"dino_{stream}" / "backbone.pt"
+        if path.is_file() and not digest.startswith(_TIMM) and (found := sha256_file(path)) != digest:
+            problems.append(
+                f"{path}: its SHA-256 is {found[:12]}, but {model / 'best.pt'} was trained with {digest[:12]}; train"
+                " the translation model anew, or put that backbone there"
+            )
+    if problems:
+        raise UserError(problems)
+    return needed
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...], metrics_lines: int) -> None:
@@ -128,7 +162,10 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None, *, has_model: bool) -> str:
+def _readme(
+    work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None, needed: Mapping[str, str] | None
+) -> str:
+    has_model = needed is not None
     lines = ["# A run of signstreams", ""]
     if corpus is not None:
         lines += [
@@ -177,7 +214,7 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
         f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
         "```",
         "",
-        *(_how_to_translate(backbones) if has_model else []),
+        *(_how_to_translate(backbones, needed) if needed is not None else []),
         "## Curves",
         "",
         *_curves(work_dir, backbones),
@@ -188,15 +225,29 @@ def _readme(work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | No
     return "\n".join(lines)
 
 
-def _how_to_translate(backbones: list[str]) -> list[str]:
-    flags = [f"--{BACKBONE_KEYS[stream].replace('_', '-')}" for stream in backbones]
-    given = zip(flags, backbones, strict=True)
+def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[str]:
+    """The command, with the backbones of the model's own streams; what of these is not in the bundle is said."""
+    flags = {stream: f"--{BACKBONE_KEYS[stream].replace('_', '-')}" for stream in needed}
+    words = [
+        f"{flags[stream]} file::release/backbones/{stream}/backbone.pt"
+        for stream, digest in needed.items()
+        if stream in backbones and not digest.startswith(_TIMM)
+    ]
+    if any(digest.startswith(_TIMM) for digest in needed.values()):
+        words.append("--model-download")
+    absent = [
+        f"Its backbone of {stream} is not in this folder (SHA-256 {digest}): say where it lies with"
+        f" `{flags[stream]} file::PATH`."
+        for stream, digest in needed.items()
+        if stream not in backbones and not digest.startswith(_TIMM)
+    ]
     return [
         "Translate a video (from a checkout of signstreams; this folder as `release`):",
         "",
         "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
-        + "".join(f" \\\n        {flag} file::release/backbones/{stream}/backbone.pt" for flag, stream in given),
+        + "".join(f" \\\n        {word}" for word in words),
         "",
+        *(line for sentence in absent for line in (sentence, "")),
     ]
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.formats.layout import CorpusLayout
-from signstreams.publish.figures import PRETRAINED, contract_figures, pretraining_figures, rounded, translation_figures
+from signstreams.publish.figures import (
+    PRETRAINED,
+    contract_figures,
+    has_scores_of_another,
+    pretraining_figures,
+    rounded,
+    translation_figures,
+)
 from signstreams.streams import STREAMS
 
 
@@ -60,6 +67,8 @@ def _translation(folder: Path) -> list[str]:
     scores = translation_figures(folder)
     if scores is None:
         return [f"translation not there yet: {path}"]
+    if has_scores_of_another(folder):
+        return [f"translation not scored yet: {path} is of another best.pt; run scripts/evaluate_slt.py"]
     shown = [f"BLEU-4 {scores['bleu_4']:.1f}", f"chrF {scores['chrf']:.1f}", f"ROUGE-L {scores['rouge_l']:.1f}"]
     if "gloss" in scores:
         shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
