@@ -9,11 +9,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.formats.crops import CropWriter
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Any:
+    """Runs set the number of threads of their process; other tests get theirs back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import torch
 
 from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.config.pretrain import PretrainConfig
-from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import read_metrics
@@ -26,7 +25,6 @@ from signstreams.errors import UserError
 from signstreams.pretrain import loop as loop_module
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.run import pretrain
-from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"
@@ -41,14 +39,6 @@ ARTIFACTS = [
     "metrics.jsonl",
     "params.json",
 ]
-
-
-@pytest.fixture(autouse=True)
-def keep_threads() -> Any:
-    """Runs set the number of threads of their process; other tests get theirs back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def _visible(folder: Path) -> list[str]:
@@ -139,87 +129,6 @@ def test_a_run_goes_on_from_a_given_checkpoint_in_another_folder(make: Make, tmp
         )
 
 
-def _stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Loop._leave_if_asked
-
-    def ask(self: Loop, stop: StopRequest, step_s: float) -> None:
-        if self.trainer.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stop, step_s)
-
-    monkeypatch.setattr(Loop, "_leave_if_asked", ask)
-
-
-def test_a_run_that_was_given_a_checkpoint_goes_on_from_its_own_when_it_is_further(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    straight = pretrain(make(), STREAM)
-    first = make(output_dir=str(tmp_path / "first"))
-    config = make(output_dir=str(tmp_path / "second"), resume=str(first.output_dir / "checkpoint_last.pt"))
-    for one, step in ((first, 3), (config, 6)):
-        with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            _stop_at(step, patch)
-            pretrain(one, STREAM)
-    with caplog.at_level("INFO"):
-        assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
-    assert "going on from step 6 of 10" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["checkpoint_last.pt", "state/checkpoint_last.pt"])
-def test_the_folders_own_checkpoint_by_its_path_keeps_the_best(
-    name: str, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = make(resume="auto")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
-        patch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: 10.0})
-        pretrain(config, STREAM)
-    monkeypatch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: 1.0})
-    pretrain(make(resume=str(config.output_dir / name)), STREAM)
-    assert checkpoint.load(config.output_dir / "checkpoint_best.pt")["best"]["step"] == 4
-
-
-def test_the_best_checkpoint_does_not_put_off_the_one_to_go_on_from(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter(range(100))
-    monkeypatch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: float(next(scores))})
-    clock = [0.0]
-    train_step = Trainer.train_step
-
-    def second_long(self: Trainer, *views: torch.Tensor) -> None:
-        clock[0] += 1
-        train_step(self, *views)
-
-    monkeypatch.setattr(Trainer, "train_step", second_long)
-    monkeypatch.setattr(loop_module.time, "monotonic", lambda: clock[0])
-    saved: list[tuple[str, int]] = []
-    original = Loop._save
-
-    def save(self: Loop, name: str) -> None:
-        saved.append((name, self.trainer.step))
-        original(self, name)
-
-    monkeypatch.setattr(Loop, "_save", save)
-    pretrain(make(checkpointing={"every_steps": 1000, "every_s": 3.0}, monitor={"probe_every_steps": 1}), STREAM)
-    assert [step for name, step in saved if name == "checkpoint_last.pt"][:2] == [3, 6]
-    assert [step for name, step in saved if name == "checkpoint_best.pt"] == list(range(1, 11))
-
-
-def test_a_job_that_slurm_puts_back_goes_on_though_it_was_not_to_resume(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = make(resume="never")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
-        pretrain(config, STREAM)
-    assert "asked to stop at step 5 of 10; run again with --resume auto to go on" in caplog.text
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with caplog.at_level("INFO"):
-        pretrain(config, STREAM)
-    assert "going on from step 5 of 10" in caplog.text
-
-
 def test_another_config_is_refused_or_archived(make: Make) -> None:
     first = pretrain(make(), STREAM)
     weights = first.read_bytes()
@@ -230,15 +139,6 @@ def test_another_config_is_refused_or_archived(make: Make) -> None:
     (archive,) = (first.parent / "previous").iterdir()
     assert (archive / "backbone.pt").read_bytes() == weights
     assert first.read_bytes() != weights
-
-
-def test_resume_never_and_must_mean_what_they_say(make: Make) -> None:
-    with pytest.raises(UserError, match="there is no checkpoint"):
-        pretrain(make(resume="must"), STREAM)
-    pretrain(make(), STREAM)
-    pretrain(make(resume="must"), STREAM)
-    with pytest.raises(UserError, match="not to be resumed"):
-        pretrain(make(resume="never"), STREAM)
 
 
 def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
