@@ -168,6 +168,7 @@ def test_the_first_setting_named_shrinks_what_is_largest(
             "out of memory on the CPU",
         ),
         (RuntimeError("CUDA error: out of memory"), "out of memory on the GPU"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "out of memory on the GPU"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), r"its disk is full \(Disk quota exceeded\)"),
         (OSError(errno.ENOENT, "No such file"), None),
         (RuntimeError("shapes do not match"), None),

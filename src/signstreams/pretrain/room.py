@@ -28,8 +28,13 @@ COPIES_ON_DISK = 4  # last, the one before it, best, and the one being written
 TOKEN_FLOATS = 16  # kept for the backward pass per block and width: norms 4, q k v 3, attention 1, MLP 8
 SCORE_COPIES = 4  # scores, log-softmax, targets' product, gradient
 HEAD_FLOATS = 5  # per hidden unit and row
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-_OUT_OF_MEMORY += ("alloc_failed",)  # as cuBLAS says it
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "alloc_failed",  # as cuBLAS says it
+)
 
 
 @dataclass(frozen=True)
