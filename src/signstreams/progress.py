@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -83,6 +84,13 @@ class Progress:
 
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
+        try:
+            self._write(last=last)
+        except OSError as error:
+            if error.errno != errno.EIO:  # that is: the terminal was closed, of which SIGHUP tells
+                raise
+
+    def _write(self, *, last: bool) -> None:
         if not self._is_terminal:
             if not (last and self._is_end_said):
                 print(self.line(), file=self._stream, flush=True)

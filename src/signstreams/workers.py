@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -72,11 +73,24 @@ _is_busy = False
 
 
 def _start(initializer: Callable[[], None] | None) -> None:
+    # before Ctrl-C is let through: it is for the main thread, which works
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _note)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if initializer is not None:
         initializer()
+
+
+def _end_with_parent() -> None:
+    """Or, of a parent that was killed, this process would do what is queued and then wait for more, unseen.
+
+    Not by PR_SET_PDEATHSIG, which comes when the thread that started this process ends.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # nobody reads it
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import time
 
 import pytest
 
@@ -22,6 +26,19 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
     assert lines[-1].startswith("extract: 10/10 frames")
     assert len(lines) == 2  # the end is said once
     assert "\r" not in log.getvalue()
+
+
+def test_a_terminal_that_was_closed_disturbs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    stream = os.fdopen(theirs, "w")
+    with Progress(2, "steps", "train", every_s=0.0, stream=stream) as progress:
+        os.close(ours)
+        time.sleep(0.2)
+        progress.advance(2)
+    assert progress.done == 2
+    with contextlib.suppress(OSError):  # of what it could not write
+        stream.close()
 
 
 def test_a_name_in_a_line_cannot_steer_the_terminal() -> None:

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,41 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Not gone, nor a zombie that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, number: int) -> None:
+    run = start(tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    os.kill(run.pid, number)
+    run.communicate(timeout=30)
+    pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    wait_for(lambda: not any(map(is_running, pids)), 30)
+    assert len(list(tmp_path.glob("*.pid"))) == 2  # no further task began
+
+
+def test_a_pool_outlives_the_thread_that_started_it() -> None:
+    with WorkerPool(1) as pool:
+        thread = threading.Thread(target=lambda: pool.submit(abs, -1).result())
+        thread.start()
+        thread.join()
+        time.sleep(0.5)
+        assert pool.submit(abs, -2).result() == 2
 
 
 @pytest.mark.parametrize("to_all", [True, False], ids=["as a terminal sends it", "as kill sends it"])

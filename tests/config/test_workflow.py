@@ -20,12 +20,38 @@ from signstreams.errors import UserError
             {"corpus": {"val_fraction": 0.5, "test_fraction": 0.5}},
             "corpus (config): val_fraction (0.5) and test_fraction (0.5) leave nothing for train",
         ),
+        (
+            {"pretrain": {"set": {"dataset.states": ["detected", "tracked"]}}},
+            "pretrain.set (config): dataset.states is a list, expected one text;"
+            " write dataset.states: 'detected,tracked'",
+        ),
+        (
+            {"extract": {"set": {"boxes": {"hand_scale": 1.8}}}},
+            "extract.set (config): boxes is a section, expected single keys; write boxes.hand_scale: ...",
+        ),
+        (
+            {"integrate": {"set": {"resume": "never"}}},
+            "config: integrate.set: resume = 'never' would begin anew each time a job is stopped; leave it out,"
+            " and remove state/ in the job's folder of work_dir to train again",
+        ),
     ],
 )
 def test_what_no_job_could_use_is_refused(tree: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError) as caught:
         check(WorkflowConfig, tree, "config")
     assert expected in caught.value.problems
+
+
+def test_the_demo_corpus_has_recipes_of_its_own_and_lends_them_to_nobody() -> None:
+    own = {"corpus": {"root": "data/mine", "videos": "videos"}}
+    demo, mine = check(WorkflowConfig, {}, "x"), check(WorkflowConfig, own, "x")
+    assert (demo.pretrain.config, demo.extract.set) == ("config/pretrain/demo_{stream}.toml", {"crop_px": 112})
+    assert (mine.pretrain.config, mine.extract.set) == ("config/pretrain/{stream}.toml", {})
+    said = {"extract": {"set": {"crop_px": 64, "fps": 25}}, "pretrain": {"config": "a.toml"}}
+    told = check(WorkflowConfig, said, "x")
+    assert (told.pretrain.config, told.extract.set) == ("a.toml", {"crop_px": 64, "fps": 25})
+    file = check(WorkflowConfig, {"extract": {"config": "mine.toml", "set": {"fps": 25}}}, "x")
+    assert file.extract.set == {"fps": 25}  # crop_px of the file holds
 
 
 def test_the_numbers_of_gpus_that_the_docs_name_are_taken() -> None:

@@ -29,6 +29,7 @@ OTHERS = {
     "cd": "changes nothing",
     "conda": "makes an environment from the network",
     "cp": "copies a file",
+    "ffmpeg": "is a program of the system",
     "git": "needs a remote",
     "grep": "only looks into a file",
     "head": "only shows the beginning of a file",

@@ -114,25 +114,65 @@ def test_visible_devices_are_read_as_cuda_reads_them(
     visible: str, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert allowed_gpus() == found
+    assert list(allowed_gpus()) == found
 
 
-def test_a_gpu_is_the_same_by_index_and_by_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, one of them with a part of its own."""
     monkeypatch.delenv("SIGNSTREAMS_GPUS")
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin" / "nvidia-smi"
     fake.write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-aa)'\n"
-        "echo 'GPU 1: NVIDIA H100 (UUID: GPU-bb)'\necho '  MIG 1g.10gb Device 0: (UUID: MIG-cc)'\n"
+        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-aa1)'\n"
+        "echo 'GPU 1: NVIDIA H100 (UUID: GPU-ab2)'\necho '  MIG 1g.10gb Device 0: (UUID: MIG-cc)'\n"
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    assert machine_gpus() == {"0": "GPU-aa", "1": "GPU-bb"}
+
+
+@pytest.mark.parametrize("name", ["0", "GPU-aa1", "GPU-aa"])
+def test_a_gpu_is_the_same_by_index_by_uuid_and_by_its_beginning(nvidia_smi: None, name: str) -> None:
+    assert machine_gpus() == {"0": "GPU-aa1", "1": "GPU-ab2"}
     with leased(1) as devices, pytest.MonkeyPatch.context() as other_job:
         assert devices == ["0"]
-        other_job.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa")
+        other_job.setenv("CUDA_VISIBLE_DEVICES", name)
         with pytest.raises(UserError, match="all but 0 of 1"):
             leased(1, wait_s=0).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        ("0,7", {"0": "GPU-aa1"}),
+        ("7,0", {}),
+        ("GPU-ab,GPU-cc,0", {"GPU-ab": "GPU-ab2"}),
+        ("GPU-a", {}),  # of two
+        ("1,GPU-ab", {"1": "GPU-ab2"}),
+        ("MIG-cc", {"MIG-cc": "MIG-cc"}),
+    ],
+)
+def test_what_the_machine_lacks_ends_the_list_as_for_cuda(
+    nvidia_smi: None, visible: str, found: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert allowed_gpus() == found
+
+
+def test_a_lease_folder_of_another_user_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by hand, so that nobody else may write into it; root may, and so it is pretended."""
+    plain = os.open
+
+    def refuse(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, flags, *mode)
+
+    (tmp_path / "leases").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_lease.os, "open", refuse)
+        with pytest.raises(UserError, match=r"cannot be written by you, .*chmod 1777.*SIGNSTREAMS_LEASE_FOLDER"):
+            leased(1).__enter__()
 
 
 def test_a_lease_folder_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from signstreams.engine.interrupt import stop_on_signal
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Also where the tests themselves run under `nohup`."""
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, earlier)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_is_noted_and_the_earlier_handler_comes_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_on_signal() as stop:
@@ -19,6 +28,19 @@ def test_a_signal_is_noted_and_the_earlier_handler_comes_back(number: signal.Sig
         assert stop
         assert stop.signal == number
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_stays_so(number: signal.Signals) -> None:
+    """As under `nohup`, and in the background of a shell."""
+    earlier = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), number)
+            assert not stop
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, earlier)
 
 
 def test_ctrl_c_is_noted_once_and_does_not_ask_for_another_try(capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,22 @@ def leave(number, frame):
     raise SystemExit(75)
 signal.signal(signal.SIGTERM, leave)
 signal.signal(signal.SIGINT, leave)
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, leave)
 (folder / f"began_{rank}").write_text(f"{os.environ['WORLD_SIZE']} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
 while len(list(folder.glob("began_*"))) < int(os.environ["WORLD_SIZE"]):  # torchrun ends the others with the first
     time.sleep(0.05)
 time.sleep(hold_s)
 sys.exit(int(codes[int(rank)]))
 """
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Also where the tests themselves run under `nohup`."""
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, earlier)
 
 
 @pytest.fixture
@@ -47,6 +58,14 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def run(words: list[str], flags: list[str], tmp_path: Path, *worker: str) -> subprocess.CompletedProcess:
     command = [*words, *flags, "--", str(tmp_path / "worker.py"), str(tmp_path), *worker]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
+    """A program of this name that the launcher finds first."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
 
 
 def wait_for(path: Path) -> None:
@@ -85,9 +104,59 @@ def test_several_nodes_without_slurm_is_one_line(
     assert "found no Slurm job" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_reaches_the_processes(number: int, code: int, words: list[str], tmp_path: Path) -> None:
-    """SIGTERM asks for another try, Ctrl-C does not."""
+@pytest.mark.parametrize(("cpus", "granted", "expected"), [(["--cpus", "32"], "", 32), ([], "8", 8)])
+def test_each_node_gets_the_cores_that_the_job_has_there(
+    cpus: list[str], granted: str, expected: int, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_path(tmp_path, monkeypatch, "srun", 'echo "$@"')
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", granted)
+    monkeypatch.delenv("SLURM_STEP_NUM_NODES", raising=False)
+    done = run(words, ["--nodes", "2", *cpus], tmp_path, "0", "0")
+    assert done.returncode == 0, done.stderr
+    assert f"--nodes=2 --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=1 --cpus-per-task={expected} " in done.stdout
+
+
+@pytest.mark.parametrize(("node", "requeues"), [("0", True), ("1", False)])
+def test_all_nodes_wait_until_slurm_ends_the_requeued_job(
+    node: str, requeues: bool, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first puts the job back; one that left earlier would end it as a failure (srun --kill-on-bad-exit)."""
+    asked = tmp_path / "asked"
+    on_path(tmp_path, monkeypatch, "scontrol", f"echo \"$@\" >> '{asked}'\necho JobState=RUNNING")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NODEID", node)
+    command = [*words, "--requeue", "--", str(tmp_path / "worker.py"), str(tmp_path), "75", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        wait_for(tmp_path / "began_0")
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(timeout=8)
+        job.send_signal(signal.SIGTERM)  # as Slurm does then
+        said = job.communicate(timeout=60)[1]
+    assert job.returncode == 75
+    assert asked.exists() is requeues
+    assert not requeues or asked.read_text().endswith("requeue 7\n")
+    assert said == ("saved; Slurm job 7 goes back into the queue\n" if requeues else "")
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT"])
+def test_a_signal_that_the_launcher_was_started_to_ignore_does_nothing(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    """HUP as under `nohup`, INT as in the background of a shell."""
+    ignoring = ["sh", "-c", f"trap '' {name}; exec \"$@\"", "sh"]
+    command = [*ignoring, *words, "--", str(tmp_path / "worker.py"), str(tmp_path), "0", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        wait_for(tmp_path / "began_0")
+        job.send_signal(signal.Signals[f"SIG{name}"])
+        said = job.communicate(timeout=60)[1]
+    assert (job.returncode, said) == (0, "")
+    assert not (tmp_path / "stopped_0").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_the_processes(number: signal.Signals, code: int, words: list[str], tmp_path: Path) -> None:
+    """SIGTERM and SIGHUP ask for another try, Ctrl-C does not."""
     command = [*words, "--cpu-processes", "2", "--", str(tmp_path / "worker.py"), str(tmp_path), "0,0", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
         wait_for(tmp_path / "began_1")
@@ -95,7 +164,7 @@ def test_a_signal_reaches_the_processes(number: int, code: int, words: list[str]
         job.send_signal(number)
         said = job.communicate(timeout=60)[1]
     # on Ctrl-C the processes themselves say how to go on
-    assert (job.returncode, said) == (code, "" if code == 130 else "stopped by SIGTERM; run again to go on\n")
+    assert (job.returncode, said) == (code, "" if code == 130 else f"stopped by {number.name}; run again to go on\n")
     assert (tmp_path / "stopped_0").exists()
     assert (tmp_path / "stopped_1").exists()
 

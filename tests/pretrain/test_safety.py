@@ -116,6 +116,44 @@ def test_two_processes_leave_together(make: Make, project: Path, tmp_path: Path)
     assert checkpoint.load(state)["trainer"]["step"] > 0
 
 
+SLOW_TO_SAVE = """
+import os, signal, sys, time
+from pathlib import Path
+from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import checkpoint
+from signstreams.pretrain.loop import Loop
+from signstreams.pretrain.run import pretrain
+rank, save, ask = os.environ["RANK"], checkpoint.save, Loop._leave_if_asked
+def slow_save(*args, **kwargs):
+    time.sleep(3)
+    save(*args, **kwargs)
+    Path(f"{sys.argv[1]}.saved").write_text(str(time.monotonic()))
+def asked(loop, *args):
+    if rank == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    ask(loop, *args)
+checkpoint.save, Loop._leave_if_asked = slow_save, asked
+try:
+    pretrain(PretrainConfig.model_validate_json(Path(sys.argv[1]).read_text()), "hand_r")
+finally:
+    Path(f"{sys.argv[1]}.left_{rank}").write_text(str(time.monotonic()))
+"""
+
+
+def test_no_process_leaves_before_the_first_has_saved(make: Make, project: Path, tmp_path: Path) -> None:
+    """On two nodes srun would end the step, and the saving in it, with the first process that leaves."""
+    config = make(distributed=True, dataset={"batch_size": 4}, epochs=4000, checkpointing={"every_steps": 9999})
+    (tmp_path / "slow.py").write_text(SLOW_TO_SAVE)
+    settings = tmp_path / "settings"
+    settings.write_text(config.model_dump_json(exclude_none=True, exclude_defaults=True))
+    launcher = [sys.executable, str(project / "scripts" / "launch.py"), "--cpu-processes", "2", "--"]
+    command = [*launcher, str(tmp_path / "slow.py"), str(settings)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 75, done.stderr[-3000:]
+    saved_s, *left_s = (float(Path(f"{settings}.{name}").read_text()) for name in ("saved", "left_0", "left_1"))
+    assert min(left_s) >= saved_s
+
+
 def test_torchrun_restarts_a_run_that_died_and_it_goes_on(make: Make, project: Path, tmp_path: Path) -> None:
     """Once each process dies at step 6; with --resume never as well: the restart is the same run."""
     straight = make(output_dir=str(tmp_path / "straight"), epochs=1, distributed=True, dataset={"batch_size": 4})

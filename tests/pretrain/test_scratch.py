@@ -81,6 +81,20 @@ def test_a_folder_that_cannot_be_is_one_line(folder: str, crops_dir: Path, tmp_p
     assert len(caught.value.problems) == 1
 
 
+def test_each_user_of_a_node_has_a_folder_of_their_own(
+    crops_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, _ = build_index([crops_dir])
+    on_scratch(index, str(tmp_path / "disk"))
+    (folder,) = (tmp_path / "disk").iterdir()
+    assert (folder.name, folder.stat().st_mode & 0o777) == (f"signstreams_{os.getuid()}", 0o700)
+    other = os.getuid() + 1
+    (tmp_path / "disk" / f"signstreams_{other}").mkdir()
+    monkeypatch.setattr(scratch.os, "getuid", lambda: other)
+    with pytest.raises(UserError, match=r"dataset\.scratch_dir .* is another user's"):
+        on_scratch(index, str(tmp_path / "disk"))
+
+
 def test_a_disk_that_is_too_small_is_refused_before_a_copy(
     crops_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

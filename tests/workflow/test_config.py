@@ -135,6 +135,38 @@ def test_points_of_another_tool_are_input_of_extraction(snakemake: Snakemake, ch
     assert "input: clips/a.mp4, points/a.npz" in done.stdout and "input: clips/b.mp4, points/b.pose" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["meta.csv", "videos/mine.mp4"])
+def test_the_demo_corpus_is_rendered_over_nobodys_videos_and_texts(
+    snakemake: Snakemake, checkout: Path, name: str
+) -> None:
+    path = checkout / "data" / f"forgot_{Path(name).stem}" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("id;video;text\na;mine;hola\n", encoding="utf-8")
+    root = path.relative_to(checkout).parents[len(Path(name).parts) - 1]
+    (line,) = refused(snakemake, checkout, f"corpus:\n  root: {root}\n")
+    assert line.startswith(f"error: {root / name}: is not of the demo corpus, which would be rendered into {root}")
+    assert f"(corpus.videos: {root}/videos)" in line
+
+
+def test_without_a_text_no_translation_is_planned(snakemake: Snakemake, checkout: Path) -> None:
+    root = checkout / "data" / "boxed"
+    (root / "videos").mkdir(parents=True)
+    (root / "videos" / "a.mp4").write_bytes(b"x")
+    (root / "meta.csv").write_text("video_id;box\na;0 0 50 50\n", encoding="utf-8")
+    (checkout / "boxed.yaml").write_text("corpus: {root: data/boxed, videos: data/boxed/videos}\n", encoding="utf-8")
+    shown = snakemake("-n", "all", "--configfile", "boxed.yaml").stdout
+    assert "rule contract:" in shown and "rule pretrain:" in shown
+    assert "rule train:" not in shown and "rule evaluate:" not in shown
+
+
+def test_the_translation_takes_the_streams_that_are_named(snakemake: Snakemake) -> None:
+    shown = snakemake("-n", "-p", "train_all", "--config", "streams=['hand_r']").stdout
+    assert shown.count("rule pretrain:") == shown.count("rule embed:") == 1
+    (command,) = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    assert "--hand-right-backbone file::" in command
+    assert "--hand-left-backbone" not in command and "--face-backbone" not in command
+
+
 def test_own_videos_do_not_mix_with_the_demo_corpus(snakemake: Snakemake, checkout: Path) -> None:
     (line,) = refused(snakemake, checkout, "corpus:\n  videos: somewhere\n")
     assert "name a root for your corpus" in line
@@ -149,24 +181,29 @@ def listing(snakemake: Snakemake, devices: str) -> str:
 def test_without_a_gpu_no_job_asks_for_one(snakemake: Snakemake) -> None:
     text = listing(snakemake, "")
     assert "gpu=" not in text
-    assert "launch.py --gpus 0 --nodes 1 --requeue --" in text
+    assert "launch.py --gpus 0 --nodes 1 --cpus 2 --requeue --" in text
 
 
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     text = listing(snakemake, "0,1")
     assert "gpu=2" in text
-    assert "launch.py --gpus 2 --nodes 1 --requeue --" in text
+    assert "launch.py --gpus 2 --nodes 1 --cpus 2 --requeue --" in text
 
 
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        (["pretrain:gpu=4"], "--gpus 4 --nodes 1"),
-        (["pretrain:nodes=2", "pretrain:gres=gpu:4"], "--gpus 4 --nodes 2"),
-        (["pretrain:nodes=2", "pretrain:gres=gpu:h100:8"], "--gpus 8 --nodes 2"),
+        (["pretrain:gpu=4"], "--gpus 4 --nodes 1 --cpus 2"),
+        (["pretrain:nodes=2", "pretrain:gres=gpu:4"], "--gpus 4 --nodes 2 --cpus 2"),
+        (
+            ["pretrain:nodes=2", "pretrain:gres=gpu:h100:8", "pretrain:cpus_per_task=32"],
+            "--gpus 8 --nodes 2 --cpus 32",
+        ),
     ],
 )
-def test_the_profile_decides_how_many_nodes_and_gpus(snakemake: Snakemake, resources: list[str], expected: str) -> None:
+def test_the_profile_decides_how_many_nodes_gpus_and_cores(
+    snakemake: Snakemake, resources: list[str], expected: str
+) -> None:
     done = snakemake("--dry-run", "-p", "pretrain_all", "--set-resources", *resources)
     assert done.returncode == 0, done.stderr
     assert f"launch.py {expected} --requeue --" in done.stdout
@@ -181,7 +218,19 @@ def test_a_profile_fits_the_rules(snakemake: Snakemake, checkout: Path, name: st
     words = ["--dry-run", "-p", "all", "--workflow-profile", f"workflow/profiles/{name}"]
     done = snakemake(*words, SIGNSTREAMS_GPUS="0,1,2,3")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("launch.py --gpus 1 --nodes 1 --requeue --") == 4  # three streams and the translation
+    launched = re.findall(r"launch\.py --gpus 1 --nodes 1 --cpus \d --requeue --", done.stdout)
+    assert len(launched) == 4  # three streams and the translation
+
+
+def test_a_number_of_gpus_that_the_profile_overrides_is_one_warning(snakemake: Snakemake, checkout: Path) -> None:
+    (checkout / "mine.yaml").write_text("pretrain: {gpus: 2}\nembed: {gpus: 1}\n", encoding="utf-8")
+    words = ["--dry-run", "pretrain_all", "--configfile", "mine.yaml"]
+    done = snakemake(*words, "--workflow-profile", "workflow/profiles/gpu")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("warning: ")] == [
+        "warning: pretrain.gpus = 2 has no effect: the profile (set-resources) gives pretrain another number;"
+        " change gpu there"
+    ]
 
 
 def test_a_path_with_a_brace_is_named(snakemake: Snakemake, checkout: Path) -> None:

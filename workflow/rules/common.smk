@@ -25,8 +25,9 @@ from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.config.load import build, check
 from signstreams.config.pretrain import PretrainConfig
 from signstreams.config.workflow import WorkflowConfig
+from signstreams.corpus.texts import has_texts
 from signstreams.engine.gpu_lease import count_gpus
-from signstreams.errors import UserError, exit_on_user_error
+from signstreams.errors import UserError, exit_on_user_error, print_problems
 from signstreams.extract.batch_plan import plan_batches, read_plan, write_plan
 from signstreams.extract.points_place import missing_points, points_path
 from signstreams.extract.spans import read_annotations
@@ -170,6 +171,21 @@ def granted_gpus(wildcards, resources):
     return int(count) if kind.split(":")[0] == "gpu" else resources.get("gpu", 0)
 
 
+def granted_cores(wildcards, threads, resources):
+    """Cores of each task of a job, as Snakemake's Slurm executor asks for them."""
+    return max(1, resources.get("cpus_per_task", threads))
+
+
+def warn_of_gpus_without_effect(config):
+    """A profile's ``gpu`` decides, whatever the config says."""
+    for stage, rule in {"pretrain": "pretrain", "embed": "embed", "integrate": "train"}.items():
+        wanted = getattr(config, stage).gpus
+        granted = workflow.resource_settings.overwrite_resources.get(rule, {})
+        if wanted != "auto" and "gpu" in granted and granted["gpu"] != wanted:
+            found = f"{stage}.gpus = {wanted} has no effect: the profile (set-resources) gives {rule} another number"
+            print_problems([f"{found}; change gpu there"], kind="warning")
+
+
 def refuse_the_future(paths):
     """Snakemake would fail each job that makes something older than its input, when it is done."""
     if ahead := from_the_future(paths):
@@ -179,10 +195,10 @@ def refuse_the_future(paths):
         )
 
 
-def integrate_config(section, work_dir):
+def integrate_config(section, work_dir, streams):
     """The config that the training will use: wrong keys are named now, and it says which backbones stay frozen."""
     backbones = [
-        (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in STREAMS
+        (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in streams
     ]
     return build(IntegrateConfig, [section.config], backbones + setting_pairs(section.set), place="integrate.set")
 
@@ -224,8 +240,10 @@ with exit_on_user_error():
         )
     IS_DEMO = CONFIG.corpus.videos is None
     if IS_DEMO:
-        from signstreams.demo.plan import video_ids
+        from signstreams.demo.plan import refuse_foreign, video_ids
 
+        if workflow.is_main_process:
+            refuse_foreign(CorpusLayout(CONFIG.corpus.root))
         VIDEOS = {
             video_id: CorpusLayout(CONFIG.corpus.root).videos / f"{video_id}.mp4"
             for video_id in video_ids(CONFIG.corpus.demo_size, CONFIG.corpus.demo_seed)
@@ -240,9 +258,10 @@ with exit_on_user_error():
         VIDEOS = {video_id: path for video_id, path in VIDEOS.items() if video_id in HEEDED}
     if not IS_DEMO and workflow.is_main_process:
         refuse_the_future([*VIDEOS.values(), CORPUS.meta, CORPUS.gloss, *(CORPUS.index(split) for split in SPLITS)])
-    INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir)
+    INTEGRATE = integrate_config(CONFIG.integrate, CONFIG.work_dir, CONFIG.streams)
     if workflow.is_main_process:  # what a job is given to do was checked by the process that started it
         check_later_stages(CONFIG, CORPUS)
+        warn_of_gpus_without_effect(CONFIG)
     if problems := missing_points(EXTRACT, VIDEOS):
         raise UserError(problems)
 

@@ -11,18 +11,18 @@ TRAIN_FILES = {
     "curves": "curves.png",
     "artifacts": "artifacts.json",
 }
-FROZEN = [stream for stream in STREAMS if INTEGRATE.model.is_frozen(stream)]
+FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(stream)]
 
 
 rule train:
     """Train, choose by the dev split."""
     input:
-        **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in STREAMS},
+        **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in CONFIG.streams},
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
         features=[FEATURES / f"{source}.json" for source in [*FROZEN, "points"]],
         crops=lambda wildcards: [
-            path for stream in STREAMS if stream not in FROZEN for path in of_all_videos(ARTIFACTS[stream])
+            path for stream in CONFIG.streams if stream not in FROZEN for path in of_all_videos(ARTIFACTS[stream])
         ],
         config=CONFIG.integrate.config,
     output:
@@ -43,15 +43,17 @@ rule train:
         features=FEATURES,
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
+        cpus=granted_cores,
         backbones=" ".join(
             f"{flag} file::{shlex.quote(str(WORK_DIR / f'dino_{stream}' / 'backbone.pt'))}"
             for stream, flag in BACKBONE_FLAGS.items()
+            if stream in CONFIG.streams
         ),
         settings=setting_words(CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --requeue --'
-        ' "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
+        ' --requeue -- "$SCRIPTS"/train_slt_multistream_v9.py --config {input.config:q} --root {params.root:q}'
         " --output-dir {params.output_dir:q} --features {params.features:q} {params.backbones} --distributed"
         " --on-conflict archive {params.settings} > {log:q} 2>&1"
 

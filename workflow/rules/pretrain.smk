@@ -48,14 +48,15 @@ rule pretrain:
         # of what the profile grants: another number of GPUs or nodes makes nothing stale
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
+        cpus=granted_cores,
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
         " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAIN_FILES),
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
-        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --requeue --'
-        ' "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
+        ' --requeue -- "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
 

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from signstreams.config.base import Section
+from signstreams.config.corpus import refuse_no_train
 from signstreams.config.integrate_model import BACKBONE_KEYS
 
 DEMO_ROOT = Path("data/demo")
+DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
 
 # Keys of each stage's own config that the rules set by flags: under `set` they would have no effect, or a wrong one.
 # tests/workflow/test_config.py holds this against the rules.
@@ -27,7 +29,19 @@ SET_BY_RULES = {
     "evaluate": {"checkpoint", "root", "features_dir", "output_dir"},
 }
 
-Settings = dict[str, str | int | float | bool | None]
+
+def _is_flat(settings: object) -> object:
+    """One text a key: it goes to the script as ``--set KEY=TEXT``."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(value, dict):
+            inner = next(iter(value), "key")
+            raise ValueError(f"{key} is a section, expected single keys; write {key}.{inner}: ...")
+        if isinstance(value, list | tuple):
+            raise ValueError(f"{key} is a list, expected one text; write {key}: '{','.join(map(str, value))}'")
+    return settings
+
+
+Settings = Annotated[dict[str, str | int | float | bool | None], BeforeValidator(_is_flat)]
 Gpus = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
@@ -61,10 +75,7 @@ class CorpusSection(Section):
 
     @model_validator(mode="after")
     def _train_is_left(self) -> CorpusSection:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError(
-                f"val_fraction ({self.val_fraction}) and test_fraction ({self.test_fraction}) leave nothing for train"
-            )
+        refuse_no_train(self.val_fraction, self.test_fraction)
         return self
 
 
@@ -99,11 +110,11 @@ class PretrainSection(Section):
     """Self-supervised pretraining: one job a stream."""
 
     config: str = "config/pretrain/{stream}.toml"
-    """Config file of a stream; ``{stream}`` stands for its name."""
+    """Config file of a stream; ``{stream}`` stands for its name. The demo corpus has its own: demo_{stream}.toml."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
     gpus: Gpus = "auto"
-    """GPUs of one job, each with a process of its own. ``auto``: all that this machine has; 0: train on the CPU."""
+    """GPUs of a job, a process on each. ``auto``: all there are; 0: the CPU. A profile's ``gpu`` decides."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(8000, ge=1)
@@ -114,7 +125,7 @@ class EmbedSection(Section):
     """Features of frozen backbones: one job a stream."""
 
     gpus: Literal[0, 1, "auto"] = "auto"
-    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one."""
+    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one. A profile's ``gpu`` decides."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(6000, ge=1)
@@ -129,7 +140,7 @@ class IntegrateSection(Section):
     set: Settings = {}
     """Single keys of that config; they win over the file."""
     gpus: Gpus = "auto"
-    """GPUs, each with a process of its own; 0: train on the CPU. ``auto``: 1 where this machine has one."""
+    """GPUs, a process on each; 0: the CPU. ``auto``: 1 where there is one. A profile's ``gpu`` decides."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""
     mem_mb: int = Field(8000, ge=1)
@@ -150,13 +161,30 @@ class WorkflowConfig(Section):
     work_dir: Path = Path("work_dirs")
     """Folder of the trained models."""
     streams: list[Literal["face", "hand_l", "hand_r"]] = Field(["face", "hand_l", "hand_r"], min_length=1)
-    """Streams whose backbones ``pretrain_all`` makes."""
+    """Streams whose backbones are pretrained, and that the translation sees beside the keypoints."""
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()
     pretrain: PretrainSection = PretrainSection()
     embed: EmbedSection = EmbedSection()
     integrate: IntegrateSection = IntegrateSection()
     evaluate: EvaluateSection = EvaluateSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_has_its_recipes(cls, tree: Any) -> Any:
+        """Where nothing else is said; a corpus of one's own shares none of them."""
+        if not isinstance(tree, dict):
+            return tree
+        corpus, extract, pretrain = (tree.get(name) for name in ("corpus", "extract", "pretrain"))
+        if isinstance(corpus, dict) and corpus.get("videos") is not None:
+            return tree
+        tree = dict(tree)
+        if pretrain is None or isinstance(pretrain, dict):
+            tree["pretrain"] = {"config": DEMO_RECIPE} | (pretrain or {})
+        extract = {} if extract is None else extract
+        if isinstance(extract, dict) and extract.get("config") is None and isinstance(extract.get("set", {}), dict):
+            tree["extract"] = extract | {"set": {"crop_px": DEMO_CROP_PX} | extract.get("set", {})}
+        return tree
 
     @model_validator(mode="after")
     def _no_path_holds_a_brace(self) -> WorkflowConfig:
@@ -181,6 +209,12 @@ class WorkflowConfig(Section):
                 raise ValueError(
                     f"{stage}.set: {found[0]} has no effect: the workflow sets it (see corpus, work_dir and threads in"
                     " docs/configuration.md); leave it out"
+                )
+        for stage in ("pretrain", "integrate"):
+            if getattr(self, stage).set.get("resume") == "never":
+                raise ValueError(
+                    f"{stage}.set: resume = 'never' would begin anew each time a job is stopped; leave it out, and"
+                    " remove state/ in the job's folder of work_dir to train again"
                 )
         return self
 

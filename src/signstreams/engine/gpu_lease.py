@@ -48,14 +48,34 @@ def machine_gpus() -> dict[str, str]:
     return {match[1]: match[2] for match in matches if match}
 
 
-def allowed_gpus() -> list[str]:
-    """Devices this process may use, as `CUDA_VISIBLE_DEVICES` spells them: those set from outside, or all."""
+def allowed_gpus() -> dict[str, str]:
+    """Devices this process may use, as `CUDA_VISIBLE_DEVICES` spells them, those set from outside or all; to UUIDs."""
     visible = os.environ.get(VISIBLE)
     if visible is None:
-        return list(machine_gpus())
+        return machine_gpus()
     names = _names(visible)
-    # CUDA stops reading at the first device it does not know, and -1 is the customary one
-    return names[: names.index("-1")] if "-1" in names else names
+    machine = machine_gpus() if names else {}
+    allowed: dict[str, str] = {}
+    for name in names:
+        uuid = _uuid(name, machine)
+        # CUDA stops reading at the first device it does not know, and -1 is the customary one
+        if uuid is None or uuid in allowed.values():
+            break
+        allowed[name] = uuid
+    return allowed
+
+
+def _uuid(name: str, machine: dict[str, str]) -> str | None:
+    """Of a device named by index, UUID or the beginning of one UUID alone; None when this machine has no such one."""
+    if name in machine:
+        return machine[name]
+    if name.startswith("GPU-"):
+        begun = [uuid for uuid in machine.values() if uuid.startswith(name)]
+        if len(begun) == 1:
+            return begun[0]
+    is_told = bool(machine) and GPU_LIST not in os.environ  # by nvidia-smi, whose list is of whole GPUs
+    is_absent = name == "-1" or (is_told and not name.startswith("MIG-"))
+    return None if is_absent else name
 
 
 def count_gpus() -> int:
@@ -100,19 +120,18 @@ def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
             os.close(lock)
 
 
-def _wait_for(count: int, allowed: list[str], wait_s: float | None) -> dict[str, int]:
+def _wait_for(count: int, allowed: dict[str, str], wait_s: float | None) -> dict[str, int]:
     """Device to its locked file descriptor."""
     folder = lease_folder()
-    uuids = machine_gpus()
     started_s = time.monotonic()
     said_s = None
     while True:
-        held = _try(count, allowed, uuids, folder)
+        held = _try(count, allowed, folder)
         if held is not None:
             return held
         now_s = time.monotonic()
         if wait_s is not None and now_s - started_s >= wait_s:
-            free = _num_free(allowed, uuids, folder)
+            free = _num_free(allowed, folder)
             raise UserError(
                 f"GPUs: after {wait_s:g} s other jobs still hold all but {free} of {len(allowed)}, expected {count}"
                 " free; wait for them, or limit concurrent jobs (snakemake --resources gpu=N)"
@@ -123,14 +142,14 @@ def _wait_for(count: int, allowed: list[str], wait_s: float | None) -> dict[str,
         time.sleep(_POLL_S)
 
 
-def _try(count: int, allowed: list[str], uuids: dict[str, str], folder: Path) -> dict[str, int] | None:
+def _try(count: int, allowed: dict[str, str], folder: Path) -> dict[str, int] | None:
     """All wanted locks or none; one job at a time looks, or two could each take a half."""
     door = _open(folder / "door.lock")
     try:
         fcntl.flock(door, fcntl.LOCK_EX)
         held: dict[str, int] = {}
-        for device in allowed:
-            lock = _open(folder / _file_name(uuids.get(device, device)))
+        for device, uuid in allowed.items():
+            lock = _open(folder / _file_name(uuid))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -146,9 +165,9 @@ def _try(count: int, allowed: list[str], uuids: dict[str, str], folder: Path) ->
         os.close(door)
 
 
-def _num_free(allowed: list[str], uuids: dict[str, str], folder: Path) -> int:
+def _num_free(allowed: dict[str, str], folder: Path) -> int:
     free = 0
-    while (held := _try(free + 1, allowed, uuids, folder)) is not None:
+    while (held := _try(free + 1, allowed, folder)) is not None:
         free += 1
         for lock in held.values():
             os.close(lock)
@@ -178,13 +197,24 @@ def _open(path: Path) -> int:
     """A lock file that any user's job may lock; never through a link that someone else laid there."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except PermissionError:  # made by another user under a strict umask: reading suffices to lock
-        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except PermissionError:
+        return _open_of_others(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; set {LEASE_FOLDER} to a folder on this machine's disk") from None
     with contextlib.suppress(OSError):
         os.fchmod(lock, 0o666)
     return lock
+
+
+def _open_of_others(path: Path) -> int:
+    """A file that another user made under a strict umask: reading suffices to lock."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        raise UserError(
+            f"{path.parent}: cannot be written by you, expected a folder for lock files of all users; its owner may"
+            f" `chmod 1777` it, or set {LEASE_FOLDER} to another on this machine's disk"
+        ) from None
 
 
 def _file_name(uuid: str) -> str:

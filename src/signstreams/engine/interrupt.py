@@ -1,4 +1,4 @@
-"""Signals that ask a run to write a checkpoint and leave: preemption, to be tried again, and Ctrl-C, which is final."""
+"""Signals that ask a run to save and leave: preemption and hang-up, to be tried again; Ctrl-C, which is final."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 from signstreams.errors import INTERRUPTED_EXIT_CODE
 
 TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class StopRequest:
@@ -31,9 +31,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGTERM, SIGUSR1 and Ctrl-C in place of dying; the earlier handlers come back at the end.
+    """Note SIGTERM, SIGUSR1, SIGHUP and Ctrl-C in place of dying; the earlier handlers come back at the end.
 
-    A second Ctrl-C is a `KeyboardInterrupt`, as without this.
+    One that was ignored at the start stays so. A second Ctrl-C is a `KeyboardInterrupt`, as without this.
     """
     request = StopRequest()
 
@@ -45,7 +45,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
                 os.write(2, b"\nstopping as soon as this step is saved; Ctrl-C once more ends at once\n")
         request.signal = number
 
-    # a job in the background of a shell ignores Ctrl-C
+    # a job in the background of a shell ignores Ctrl-C, one under `nohup` SIGHUP
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, note) for number in heeded}
     try:

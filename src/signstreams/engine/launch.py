@@ -6,6 +6,7 @@ try stays 75, also through several processes and several nodes; Ctrl-C is passed
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -29,21 +30,32 @@ REQUEUE_S = 300
 """Longest wait for Slurm to end a job that it has put back into the queue."""
 LAUNCHED = "SIGNSTREAMS_LAUNCHER"
 """Environment of the processes: pid of the launcher, whose death ends them too."""
+PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+"""Signals to the launcher that its processes get too, unless it was started with them ignored."""
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(command: list[str], *, gpus: int, nodes: int = 1, cpu_processes: int = 1, requeues: bool = False) -> int:
+def launch(
+    command: list[str],
+    *,
+    gpus: int,
+    nodes: int = 1,
+    cpus: int | None = None,
+    cpu_processes: int = 1,
+    requeues: bool = False,
+) -> int:
     """Run ``command`` (a Python script and its words) and return its exit code.
 
     Args:
         command: Script and arguments.
         gpus: GPUs on each node, a process each; 0: ``cpu_processes`` processes on the CPU.
         nodes: Machines. More than one needs a Slurm job that holds them.
+        cpus: Cores that this Slurm job has on each of several nodes; None: as its environment says.
         cpu_processes: Processes without GPUs.
         requeues: Where the run asks for another try inside a Slurm job, put that job back into the queue.
     """
     if nodes > 1 and "SLURM_STEP_NUM_NODES" not in os.environ:
-        return _srun(nodes)
+        return _srun(nodes, cpus)
     processes = gpus or cpu_processes
     if processes > 1:  # torchrun would give each a single thread, with a warning
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
@@ -68,26 +80,32 @@ def die_with_launcher() -> None:
 def _requeue() -> None:
     """Put this process' Slurm job back into the queue, under its own id: whoever waits for it goes on waiting.
 
-    A job that is no longer running was cancelled, or is being preempted, which puts it back by itself.
+    The first node does so. The others wait for it, since srun ends all nodes with the first that leaves.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or shutil.which("scontrol") is None or os.environ.get("SLURM_NODEID", "0") != "0":
+    if job is None or shutil.which("scontrol") is None:
         return
+    is_first = os.environ.get("SLURM_NODEID", "0") == "0"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN_EXIT_CODE))  # Slurm's, when the job is put back
+    if not is_first or _put_back(job):
+        time.sleep(REQUEUE_S)  # Slurm ends this process; leaving first would look like a failure of the job
+
+
+def _put_back(job: str) -> bool:
+    """Whether Slurm took it. A job no longer running was cancelled, or is being preempted, which puts it back too."""
     shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True)
     if "JobState=RUNNING" not in shown.stdout:
-        return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN_EXIT_CODE))  # Slurm's, when it has done so
+        return False
     print(f"saved; Slurm job {job} goes back into the queue", file=sys.stderr, flush=True)
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode:
         print(
             f"the job cannot be requeued ({printable(done.stderr.strip())}); it ends to be tried again", file=sys.stderr
         )
-        return
-    time.sleep(REQUEUE_S)  # Slurm ends this process; leaving first would look like a failure of the job
+    return done.returncode == 0
 
 
-def _srun(nodes: int) -> int:
+def _srun(nodes: int, cpus: int | None) -> int:
     """This very command once on every node of the Slurm job; replaces this process."""
     if shutil.which("srun") is None or "SLURM_JOB_ID" not in os.environ:
         raise UserError(
@@ -95,6 +113,9 @@ def _srun(nodes: int) -> int:
             " --workflow-profile workflow/profiles/slurm, or use --nodes 1"
         )
     words = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    # since Slurm 22.05 srun does not take it from the job, and with one core a task nothing loads fast enough
+    if cores := cpus or os.environ.get("SLURM_CPUS_PER_TASK"):
+        words.append(f"--cpus-per-task={cores}")
     sys.stdout.flush()
     os.execvp("srun", ["srun", *words, sys.executable, *sys.argv])
 
@@ -123,7 +144,7 @@ def _torchrun(words: list[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said below, once
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(_heeded()))
     os.environ[LAUNCHED] = str(os.getpid())
     signals = os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
     try:
@@ -139,9 +160,15 @@ def _torchrun(words: list[str]) -> int:
     except SignalException as error:  # the processes have saved and ended
         if error.sigval == signal.SIGINT:
             return INTERRUPTED_EXIT_CODE  # they have said how to go on
-        print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
+        with contextlib.suppress(OSError):  # SIGHUP: the terminal is gone
+            print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
         return TRY_AGAIN_EXIT_CODE
     return 0
+
+
+def _heeded() -> list[str]:
+    """Signals for torchrun's handlers, which would also heed those that `nohup`, or a shell's background, ignores."""
+    return [name for name in PASSED_ON if signal.getsignal(signal.Signals[name]) is not signal.SIG_IGN]
 
 
 def exit_code(codes: Iterable[int]) -> int:

@@ -217,7 +217,10 @@ class Loop:
             is_asked, slowest_s = distributed.all_reduce_max(said).tolist()
             self._next_stop_check = self.trainer.step + max(1, min(STOP_CHECK_STEPS, int(STOP_CHECK_S / slowest_s)))
         if is_asked and self.trainer.step < self.total_steps:
-            self._leave(stop)
+            try:
+                self._leave(stop)
+            finally:  # the first that ended would end the others, and rank 0's saving (srun --kill-on-bad-exit)
+                distributed.barrier()
 
     def _unless_stopped(self, batches: Iterator[Views], stop: StopRequest) -> Iterator[Views]:
         """The batches; a signal to the whole process group also ends the loader's processes, which is no error then."""

@@ -34,16 +34,20 @@ def on_scratch(index: CropIndex, folder: str) -> CropIndex:
         folder: On the node's own disk; ``$NAMES`` are those of the environment, such as ``$TMPDIR``.
 
     Raises:
-        UserError: A name that the environment lacks, no room, a folder that cannot be written.
+        UserError: A name that the environment lacks, no room, a folder that cannot be written or is another user's.
     """
     expanded = os.path.expandvars(folder)
     if "$" in expanded:
         raise UserError(f"dataset.scratch_dir '{folder}': the environment has no such name, expected one that is set")
-    root = Path(expanded).expanduser().absolute() / "signstreams"
+    root = Path(expanded).expanduser().absolute() / f"signstreams_{os.getuid()}"  # in a shared /tmp each user's own
     used = np.unique(index.file)
     pairs = [(source, root / source.relative_to("/")) for source in (Path(index.files[i]).absolute() for i in used)]
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if root.is_symlink() or root.stat().st_uid != os.getuid():
+            raise UserError(
+                f"dataset.scratch_dir '{folder}': {root} is another user's, expected yours; name another folder"
+            )
         with (root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _copy_all(pairs, root)
