@@ -178,11 +178,11 @@ def granted_cores(wildcards, threads, resources):
 
 def warn_of_gpus_without_effect(config):
     """A profile's ``gpu`` decides, whatever the config says."""
-    for stage, rule in {"pretrain": "pretrain", "embed": "embed", "integrate": "train"}.items():
+    for stage, name in {"pretrain": "pretrain", "embed": "embed", "integrate": "train"}.items():
         wanted = getattr(config, stage).gpus
-        granted = workflow.resource_settings.overwrite_resources.get(rule, {})
+        granted = workflow.resource_settings.overwrite_resources.get(name, {})
         if wanted != "auto" and "gpu" in granted and granted["gpu"] != wanted:
-            found = f"{stage}.gpus = {wanted} has no effect: the profile (set-resources) gives {rule} another number"
+            found = f"{stage}.gpus = {wanted} has no effect: the profile (set-resources) gives {name} another number"
             print_problems([f"{found}; change gpu there"], kind="warning")
 
 
