@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,8 +75,10 @@ PROMISED = [
 
 
 @pytest.fixture(scope="module")
-def checkout(copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with small settings and an environment that is already there."""
+def checkout(
+    copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Path]:
+    """A checkout with small settings and an environment that is already there; it grows to 3 GB."""
     folder = copy_checkout(tmp_path_factory.mktemp("newcomer") / "signstreams")
     for name in ("Makefile", "requirements.lock", "pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy(PROJECT / name, folder)
@@ -94,7 +96,9 @@ def checkout(copy_checkout: Callable[[Path], Path], tmp_path_factory: pytest.Tem
         (binaries / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call} "$@"\n', encoding="utf-8")
         (binaries / name).chmod(0o755 | stat.S_IXUSR)
     (folder / ".venv/installed").touch()
-    return folder
+    yield folder
+    if not request.session.testsfailed:
+        shutil.rmtree(folder)
 
 
 def bring_own_videos(checkout: Path) -> None:
