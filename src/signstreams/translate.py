@@ -16,6 +16,7 @@ from signstreams.config.extract import ExtractConfig
 from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.translate import TranslateConfig
 from signstreams.engine import distributed
+from signstreams.engine.precision import autocast
 from signstreams.errors import UserError
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.batch import extract_videos, find_all_videos
@@ -29,7 +30,7 @@ from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.clips import ClipSource
 from signstreams.integrate.data import ClipEntry, clip_frames
 from signstreams.integrate.embed import embed_stream, open_features
-from signstreams.integrate.evaluate import autocast, ctc_greedy
+from signstreams.integrate.evaluate import ctc_greedy
 from signstreams.integrate.images import ImageReader
 from signstreams.integrate.videos import POINT_KINDS, embed_points, open_points, read_videos
 
@@ -107,7 +108,7 @@ def _translate(
     sample = source.load(entry)
     reader = ImageReader(bundle.backbones.sides_px)
     batch = collate([sample], trained=list(bundle.backbones.trained), read_images=reader).to(device)
-    with torch.inference_mode(), autocast(config, device):
+    with torch.inference_mode(), autocast(config.optim.precision, device):
         encoded = bundle.model.encode(batch)
         text = bundle.tokenizer.decode(bundle.model.translate(encoded, given.decoding)[0])
         glosses = None

@@ -14,6 +14,7 @@ from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
+from signstreams.engine.precision import autocast
 from signstreams.integrate.batches import Batch, ReadImages, collate, in_order
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import ClipEntry
@@ -58,11 +59,6 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
         CTC: config.mska.ctc_weight,
         DISTILLATION: config.mska.distillation_weight if distils else 0.0,
     }
-
-
-def autocast(config: IntegrateConfig, device: torch.device) -> torch.autocast:
-    """The precision that the model is trained in; evaluated and translated in another, it says other texts."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.optim.precision == "bf16")
 
 
 def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
@@ -170,7 +166,7 @@ def evaluate(
     for rows in in_order(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
         chosen = [clips[row] for row in rows]
         batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(world.device)
-        with autocast(config, world.device):
+        with autocast(config.optim.precision, world.device):  # in another than it is trained in it says other texts
             encoded = model.encode(batch)
             losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
             texts = model.translate(encoded, decoding)

@@ -23,12 +23,13 @@ from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.metrics import MetricsLog
+from signstreams.engine.precision import autocast
 from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.engine.sinks import TrackedLog
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch, ReadImages, augment, collate
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.evaluate import Evaluation, Losses, autocast, compute_losses, loss_weights
+from signstreams.integrate.evaluate import Evaluation, Losses, compute_losses, loss_weights
 from signstreams.integrate.loader import BatchPlan, Loader
 from signstreams.integrate.losses import CTC, TRANSLATION, joint_counts, total_loss
 from signstreams.integrate.model import MultistreamModel
@@ -258,7 +259,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> tuple[Tensor, Losses]:
         """Gradients of one part, added to those that are there; its share of the joint loss, and the terms of it."""
-        with autocast(self.config, self.world.device):
+        with autocast(self.config.optim.precision, self.world.device):
             encoded = self.model.encode(batch)
             losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
             loss = total_loss(losses.terms, weights, counts)

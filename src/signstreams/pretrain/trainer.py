@@ -14,6 +14,7 @@ from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
 from signstreams.engine.compiling import can_compile
 from signstreams.engine.distributed import World
+from signstreams.engine.precision import autocast
 from signstreams.engine.schedules import cosine, linear, warmup_cosine
 from signstreams.engine.seeding import seed_global
 from signstreams.pretrain.choices import Choices
@@ -133,7 +134,7 @@ class Trainer:
         num_views, batch = groups[0].shape[:2]
         masked = None if patches is None else patches.draw(self.step, num_views, batch, count)
         # the teacher first, all parts: targets are centred or balanced over the whole step
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.config.optim.precision, self.world.device):
             seen = [
                 self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
             ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
@@ -194,7 +195,7 @@ class Trainer:
             if not is_last and isinstance(self.replica, nn.parallel.DistributedDataParallel):
                 alone = self.replica.no_sync()
             with alone:  # processes average their gradients once a step
-                with self._autocast():
+                with autocast(self.config.optim.precision, self.world.device):
                     tokens, scores, patch_scores = self.replica(
                         list(part), rows, masks
                     )  # (V, b, D), (V, b, K), (m, K')
@@ -262,11 +263,6 @@ class Trainer:
             self.patches.centre.load_state_dict(state["patch_centre"])
         self.meters.load_state_dict(state["meters"])
         self.step = int(state["step"])
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.world.device.type, dtype=torch.bfloat16, enabled=self.config.optim.precision == "bf16"
-        )
 
     def _koleo(self, tokens: Tensor) -> Tensor:
         if not self.config.koleo.weight:
