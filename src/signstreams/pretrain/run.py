@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.sinks import FOLDERS
 from signstreams.errors import UserError
-from signstreams.files import write_bytes
+from signstreams.files import digest, write_bytes
 from signstreams.pretrain.choices import Choices, choose
 from signstreams.pretrain.data import CropSet, find_crops, plan_batches
 from signstreams.pretrain.init import first_weights, start_from
@@ -32,7 +31,6 @@ from signstreams.pretrain.pictures import NAMES as PICTURES
 from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.scratch import on_scratch
-from signstreams.pretrain.selection import signers
 from signstreams.pretrain.statistics import with_measured_stats
 from signstreams.pretrain.trainer import Trainer
 from signstreams.versions import commit, versions
@@ -70,7 +68,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     if weights is not None:
         identity["init"]["weights"] = weights.digest
     if config.dataset.signer_balance:  # meta.csv says who signs, and that alters the order of the crops
-        identity["dataset"]["signers"] = hashlib.sha256(signers(crops.train).tobytes()).hexdigest()[:12]
+        identity["dataset"]["signers"] = digest(plan.groups.signer.tolist())
     fingerprint = Fingerprint(identity, crops.digest)
     given = _given_checkpoint(config)
     given_state = None if given is None else _load_state(given, fingerprint)  # before the folder is touched
@@ -98,6 +96,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
                 loop.load_state_dict(state)
             if state is not own_state and given is not None:
                 loop.adopt(given)
+        del state, own_state, given_state  # checkpoints on the CPU, whose room the training may want
         memory = estimate_memory(config, choices, arch, trainer.student)
         if world.is_main and trainer.step < choices.total_steps:
             report_memory(memory, world.device)
