@@ -135,6 +135,15 @@ def all_artifacts(wildcards):
     return list(dict.fromkeys(path for pattern in ARTIFACTS.values() for path in of_all_videos(pattern)))
 
 
+def made(wildcards):
+    """Of this corpus and its texts, as they are: the targets below ask for no more than can be made.
+
+    A function, as the jobs of other rules need not read meta.csv, which may hold boxes or spans alone.
+    """
+    translation = [*rules.train.output, *rules.evaluate.output] if IS_DEMO or has_texts(CORPUS.meta) else []
+    return [*rules.contract.output, *rules.pretrain_all.input, *translation, *KNN_REPORTS]
+
+
 def planned_batches():
     """Batches of videos. What a job is given to do was planned, and written, by the process that started it."""
     per_job = CONFIG.extract.videos_per_job

@@ -46,7 +46,6 @@ ABSENT = CONFIG.corpus.allow_absent_videos
 
 # Splits that the user wrote are input and stay as they are; ours carry split.json beside them.
 HAS_META = IS_DEMO or CORPUS.meta.exists()
-HAS_TEXTS = IS_DEMO or has_texts(CORPUS.meta)  # a meta.csv may hold boxes or spans alone
 OWN_INDEX = CORPUS.index("train").exists() and not (CORPUS.root / "index" / "split.json").exists()
 
 if HAS_META and not IS_DEMO and not OWN_INDEX:

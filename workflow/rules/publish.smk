@@ -2,20 +2,13 @@
 
 import json
 
-# Of this corpus and its texts, as they are: the targets below ask for no more than can be made.
-MADE = [
-    *rules.contract.output,
-    *rules.pretrain_all.input,
-    *([*rules.train.output, *rules.evaluate.output] if HAS_TEXTS else []),
-    *KNN_REPORTS,
-]
 SETTINGS_JSON = json.dumps(CONFIG.model_dump(mode="json"), ensure_ascii=False)
 
 
 rule overview:
     """The whole run on one page: figures, curves, translations, runtimes, versions, settings."""
     input:
-        MADE,
+        made,
         curves=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["curves"] for stream in CONFIG.streams],
     output:
         report(
@@ -42,7 +35,7 @@ rule overview:
 rule release:
     """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to hand on."""
     input:
-        MADE,
+        made,
         metrics=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["history"] for stream in CONFIG.streams],
     output:
         WORK_DIR / "release" / "SHA256SUMS",
@@ -64,7 +57,7 @@ rule release:
 rule report:
     """`snakemake --report` of all that was made, as a target."""
     input:
-        MADE,
+        made,
         rules.overview.output,
     output:
         WORK_DIR / "report.html",
