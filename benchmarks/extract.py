@@ -34,7 +34,7 @@ START_UP = """
 import sys, time
 start = time.perf_counter()
 from pathlib import Path
-from signstreams.config.extract import HolisticConfig
+from signstreams.extract.settings import HolisticConfig
 from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.video import VideoReader
@@ -67,10 +67,10 @@ def main() -> None:
 
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
-    from signstreams.config.extract import ExtractConfig
-    from signstreams.contract.examine import CheckBeside
+    from signstreams.contract.run_checks import CheckBeside
+    from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
     from signstreams.extract.pipeline import extract_video
-    from signstreams.extract.solutions import QuietStderr, solution_class
+    from signstreams.extract.settings import ExtractConfig
     from signstreams.formats.layout import CorpusLayout
 
     frames = _read(video)
@@ -148,8 +148,8 @@ def memory(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
 
 def stride(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Every k-th frame: time saved, and boxes against those of every frame."""
-    from signstreams.config.extract import ExtractConfig
     from signstreams.extract.pipeline import extract_video
+    from signstreams.extract.settings import ExtractConfig
     from signstreams.formats.arrays import Tracks, read_tracks
     from signstreams.formats.layout import CorpusLayout
 

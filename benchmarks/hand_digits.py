@@ -129,10 +129,10 @@ def run(name: str, folder: Path, words: list[str]) -> None:
     if done.returncode:
         print(f"{name:<16} ended with code {done.returncode} after {wall_s / 60:.1f} min", flush=True)
         return
-    from signstreams.backbones.load import load_dinov2_backbone
     from signstreams.backbones.vit import VisionTransformer
+    from signstreams.backbones.weights import load_dinov2_backbone
     from signstreams.engine.seeding import torch_generator
-    from signstreams.pretrain.probe import embed
+    from signstreams.pretrain.health import embed
 
     backbone = load_dinov2_backbone(f"file::{output / 'backbone.pt'}")
     params = json.loads((output / "params.json").read_text(encoding="utf-8"))

@@ -91,9 +91,8 @@ def first_weights(pretrained: Path, target: Path) -> None:
     """The very weights that a pretraining started from, exported alike."""
     if target.exists():
         return
-    from signstreams.backbones.export import export_backbone
-    from signstreams.backbones.load import load_dinov2_backbone
     from signstreams.backbones.vit import VisionTransformer
+    from signstreams.backbones.weights import export_backbone, load_dinov2_backbone
     from signstreams.engine.seeding import torch_generator
 
     backbone = load_dinov2_backbone(f"file::{pretrained}")

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.processor import prepare_processor
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.processes import prepare_processor
 from signstreams.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def make_backbones(folder: Path) -> dict[str, str]:
     import torch
 
     from signstreams.backbones.archs import resolve
-    from signstreams.backbones.export import export_backbone
     from signstreams.backbones.vit import VisionTransformer
+    from signstreams.backbones.weights import export_backbone
 
     specs = {}
     for seed, key in enumerate(KEYS):
@@ -145,8 +145,7 @@ def in_the_loop_s(root: Path, backbones: "Backbones", entry: "ClipEntry", side_p
     """Seconds that all backbones take for the crops of a clip, reading included."""
     import torch
 
-    from signstreams.integrate.embed import present_crops
-    from signstreams.integrate.images import ImageReader
+    from signstreams.integrate.features import ImageReader, present_crops
 
     reader = ImageReader(dict.fromkeys(STREAMS, side_px))
     started_s = time.perf_counter()
@@ -227,7 +226,7 @@ def peak_gib(length: int, settings: dict) -> float:
     from signstreams.integrate.build import build_model
     from signstreams.integrate.evaluate import compute_losses
     from signstreams.integrate.inputs import Backbones
-    from signstreams.integrate.text import TextTokenizer
+    from signstreams.integrate.tokenizer import TextTokenizer
     from signstreams.integrate.videos import POSE_DIM
 
     config = IntegrateConfig.model_validate({"optim": settings})

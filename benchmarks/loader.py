@@ -43,7 +43,7 @@ def compare() -> None:
     import cv2
     import torch
 
-    from signstreams.config.pretrain import AugmentationConfig
+    from signstreams.pretrain.settings import AugmentationConfig
     from signstreams.pretrain.views import ViewMaker
 
     cv2.setNumThreads(1)

@@ -79,7 +79,7 @@ class Side:
 
 def serve(args: argparse.Namespace) -> None:
     """Make steps as standard input asks for them."""
-    from signstreams.processor import prepare_processor
+    from signstreams.processes import prepare_processor
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if args.side != "theirs" or args.same_settings:
@@ -100,8 +100,8 @@ def ours() -> "Callable[[Tensor], list[Tensor]]":
     """Our encoders as a function of nodes (B, T, 79, 3)."""
     import torch
 
-    from signstreams.config.integrate_model import MskaConfig
     from signstreams.integrate.mska import Mska
+    from signstreams.integrate.settings import MskaConfig
 
     torch.manual_seed(0)
     model = Mska(MskaConfig(gloss_fusion="none"), None).train()

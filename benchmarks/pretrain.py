@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from signstreams.cli import parse
-from signstreams.config.pretrain import PretrainConfig
+from signstreams.pretrain.settings import PretrainConfig
 
 NUM_VIDEOS, NUM_FRAMES, SIDE_PX = 8, 64, 224
 WARMUP_STEPS, STEPS = 2, 5
@@ -92,8 +92,8 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     import torch
 
     from signstreams.engine.distributed import start
-    from signstreams.pretrain.choices import choose
     from signstreams.pretrain.data import ViewLoader, find_crops
+    from signstreams.pretrain.derived_settings import choose
     from signstreams.pretrain.run import architecture
     from signstreams.pretrain.sampler import BatchPlan, CropGroups
     from signstreams.pretrain.trainer import Trainer
@@ -127,7 +127,7 @@ def our_step(
 
     from signstreams.backbones.archs import resolve
     from signstreams.engine.distributed import start
-    from signstreams.pretrain.choices import choose
+    from signstreams.pretrain.derived_settings import choose
     from signstreams.pretrain.trainer import Trainer
 
     config = PretrainConfig.model_validate(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from signstreams.backbones.archs import ViTArch
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.pretrain.choices import choose
 from signstreams.pretrain.data import ViewLoader, find_crops
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.run import architecture
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 if TYPE_CHECKING:

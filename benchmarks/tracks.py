@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from signstreams.cli import parse
-from signstreams.config.extract import BoxConfig, ExtractConfig
-from signstreams.demo.boxes import true_boxes
 from signstreams.demo.corpus import render_corpus
+from signstreams.demo.video import true_boxes
 from signstreams.extract.batch import extract_videos
+from signstreams.extract.settings import BoxConfig, ExtractConfig
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import HAND_STREAMS, STREAMS, BoxState

@@ -6,8 +6,8 @@ One picture with a panel a metric and a line a run; on stdout the last and best 
 import sys
 
 from signstreams.cli import leading_words_as, parse, start_logging
-from signstreams.config.compare import CompareConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.publish.settings import CompareConfig
 
 
 def main() -> None:

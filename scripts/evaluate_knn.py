@@ -1,9 +1,9 @@
 """Weighted k-NN on true handshape: a pretrained hand backbone, the same with random weights, raw pixels."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.knn import KnnConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.pretrain.settings import KnnConfig
+from signstreams.processes import prepare_processor
 
 
 def main() -> None:

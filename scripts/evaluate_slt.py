@@ -1,9 +1,9 @@
 """Score a trained translation model: predictions.csv and scores.json."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.evaluate_slt import EvaluateSltConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.integrate.settings import EvaluateSltConfig
+from signstreams.processes import prepare_processor
 
 
 def main() -> None:

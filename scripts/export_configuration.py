@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from signstreams.config.generated import write_or_check
-from signstreams.config.reference import configuration_page
+from signstreams.generated import write_or_check
+from signstreams.reference import configuration_page
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 

@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from signstreams.config.generated import write_or_check
+from signstreams.generated import write_or_check
 
 PROJECT = Path(__file__).parents[1]
 EXTRAS = ("extract", "workflow", "dev")

@@ -10,15 +10,15 @@ import json
 import sys
 from pathlib import Path
 
-from signstreams.config.generated import write_or_check
+from signstreams.generated import write_or_check
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "schemas"
 CLASSES = {
-    "config": "signstreams.config.workflow:WorkflowConfig",
-    "extract": "signstreams.config.extract:ExtractConfig",
-    "contract": "signstreams.config.contract:ContractConfig",
-    "pretrain": "signstreams.config.pretrain:PretrainConfig",
-    "integrate": "signstreams.config.integrate:IntegrateConfig",
+    "config": "signstreams.workflow.settings:WorkflowConfig",
+    "extract": "signstreams.extract.settings:ExtractConfig",
+    "contract": "signstreams.contract.settings:ContractConfig",
+    "pretrain": "signstreams.pretrain.settings:PretrainConfig",
+    "integrate": "signstreams.integrate.settings:IntegrateConfig",
 }
 
 

@@ -1,9 +1,9 @@
 """Pretrain the face backbone on face crops, self-supervised."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.processes import prepare_processor
 from signstreams.streams import FACE
 
 

@@ -1,9 +1,9 @@
 """Pretrain the backbone of one hand, left or right, on its crops, self-supervised."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.processes import prepare_processor
 from signstreams.streams import HAND_STREAMS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from signstreams.cli import parse
-from signstreams.config.publish import ReleaseConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.publish.settings import ReleaseConfig
 
 
 def main() -> None:

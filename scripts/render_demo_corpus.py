@@ -1,7 +1,7 @@
 """Render the demo corpus: a signer with glosses, Spanish texts, splits and exact ground truth."""
 
 from signstreams.cli import parse
-from signstreams.config.demo import DemoConfig
+from signstreams.demo.settings import DemoConfig
 from signstreams.errors import exit_on_user_error
 
 

@@ -1,9 +1,9 @@
 """Pictures of what a backbone sees in crops: attention of the class token, patches by PCA, nearest crops."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.show import ShowConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.pretrain.settings import ShowConfig
+from signstreams.processes import prepare_processor
 
 
 def main() -> None:

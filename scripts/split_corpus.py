@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from signstreams.cli import parse
-from signstreams.config.corpus import SplitCorpusConfig
+from signstreams.corpus.settings import SplitCorpusConfig
 from signstreams.errors import exit_on_user_error
 
 

@@ -6,14 +6,14 @@ Reads what is there; a stage that has not run yet is said to be missing.
 from __future__ import annotations
 
 from signstreams.cli import parse
-from signstreams.config.summary import SummaryConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.publish.settings import SummaryConfig
 
 
 def main() -> None:
     """Parse, then print."""
     config = parse(SummaryConfig, doc=__doc__)
-    from signstreams.publish.summary import summarize
+    from signstreams.publish.figures import summarize
 
     print("\n".join(summarize(config.root, config.work_dir)))
 

@@ -1,9 +1,9 @@
 """Train the multistream v9 translation model; best.pt is chosen by val (scripts/evaluate_slt.py scores it on test)."""
 
 from signstreams.cli import parse, start_logging
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.processes import prepare_processor
 
 
 def main() -> None:

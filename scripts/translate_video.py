@@ -6,9 +6,9 @@ import logging
 import sys
 
 from signstreams.cli import leading_words_as, parse, start_logging
-from signstreams.config.translate import TranslateConfig
 from signstreams.errors import exit_on_user_error
-from signstreams.processor import prepare_processor
+from signstreams.integrate.settings import TranslateConfig
+from signstreams.processes import prepare_processor
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from signstreams.cli import parse
-from signstreams.config.contract import ContractConfig
+from signstreams.contract.settings import ContractConfig
 from signstreams.errors import USER_ERROR_EXIT_CODE, exit_on_user_error
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from signstreams.cli import parse
-from signstreams.config.publish import OverviewConfig
 from signstreams.errors import exit_on_user_error
+from signstreams.publish.settings import OverviewConfig
 
 
 def main() -> None:

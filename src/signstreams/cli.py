@@ -14,9 +14,9 @@ from typing import Any, NoReturn, TypeVar
 from pydantic.fields import FieldInfo
 
 from signstreams.completion import answer_if_asked
-from signstreams.config.base import Section
 from signstreams.config.describe import allows, flag_names, shown_default, type_name
 from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
+from signstreams.config.section import Section
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 from signstreams.ids import printable
 

@@ -11,6 +11,8 @@ HAND_STREAMS = (HAND_L, HAND_R)
 """Anatomical sides: ``hand_l`` is the signer's own left hand. Side-specific, so never flipped in augmentation."""
 STREAMS = (FACE, *HAND_STREAMS)
 
+BACKBONE_KEYS = {FACE: "face_backbone", HAND_L: "hand_left_backbone", HAND_R: "hand_right_backbone"}
+
 
 class BoxState(IntEnum):
     """Where the box of a stream in a frame comes from."""

@@ -12,26 +12,24 @@ from pathlib import Path
 
 import torch
 
-from signstreams.config.extract import ExtractConfig
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.translate import TranslateConfig
 from signstreams.engine import distributed
-from signstreams.engine.precision import autocast
+from signstreams.engine.device import autocast
 from signstreams.errors import UserError
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.batch import extract_videos, find_all_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
-from signstreams.formats.frame_folders import source_id
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_sources import source_id
 from signstreams.integrate.batches import collate
 from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.clips import ClipSource
 from signstreams.integrate.data import ClipEntry, clip_frames
-from signstreams.integrate.embed import embed_stream, open_features
 from signstreams.integrate.evaluate import ctc_greedy
-from signstreams.integrate.images import ImageReader
+from signstreams.integrate.features import ImageReader, embed_stream, open_features
+from signstreams.integrate.settings import IntegrateConfig, TranslateConfig
 from signstreams.integrate.videos import POINT_KINDS, embed_points, open_points, read_videos
 
 RATES_DIFFER = 1.05

@@ -11,9 +11,8 @@ from timm.models import load_checkpoint
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from signstreams.backbones.archs import resolve
-from signstreams.backbones.export import export_backbone
-from signstreams.backbones.load import load_dinov2_backbone
 from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.weights import export_backbone, load_dinov2_backbone
 
 from .models import make_model
 

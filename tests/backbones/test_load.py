@@ -10,9 +10,8 @@ import timm
 import torch
 
 from signstreams.backbones.archs import ARCHS
-from signstreams.backbones.export import export_backbone
-from signstreams.backbones.load import load_dinov2_backbone, read_file
 from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.weights import export_backbone, load_dinov2_backbone, read_file
 from signstreams.errors import UserError
 
 from .models import make_model

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from signstreams.backbones.archs import resolve
-from signstreams.backbones.positions import sine_positions
-from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.vit import VisionTransformer, sine_positions
 
 
 @pytest.mark.parametrize("grid", [2, 4, 14, 37])

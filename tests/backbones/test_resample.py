@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.backbones.resample import resize_patch_embed
+from signstreams.backbones.vit import resize_patch_embed
 
 
 def _kernel(side_px: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signstreams.backbones.spec import BackboneSpec, parse_spec
+from signstreams.backbones.archs import BackboneSpec, parse_spec
 from signstreams.errors import UserError
 
 

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.backbones.timm_weights import cached_file, load_timm
+from signstreams.backbones.weights import cached_file, load_dinov2_backbone, load_timm
 from signstreams.errors import UserError
 
 NAME = "test_vit.r160_in1k"

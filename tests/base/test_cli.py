@@ -12,7 +12,7 @@ import pytest
 from pydantic import model_validator
 
 from signstreams.cli import leading_words_as, parse
-from signstreams.config.base import Flag, Section
+from signstreams.config.section import Flag, Section
 
 
 class Dataset(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from signstreams.versions import commit, versions
+from signstreams.engine.experiment import commit, versions
 
 
 def git(folder: Path, *words: str) -> str:

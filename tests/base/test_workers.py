@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from signstreams.errors import UserError
-from signstreams.workers import WorkerPool
+from signstreams.processes import WorkerPool
 
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from task import work
 from signstreams.errors import exit_on_user_error
-from signstreams.workers import WorkerPool
+from signstreams.processes import WorkerPool
 if __name__ == "__main__":
     with exit_on_user_error(), WorkerPool(2) as pool:
         for future in [pool.submit(work, sys.argv[1], number) for number in range(8)]:

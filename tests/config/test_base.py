@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import Field, ValidationError
 
-from signstreams.config.base import Flag, Section, refuse_without_effect
+from signstreams.config.section import Flag, Section, refuse_without_effect
 
 
 class Warmup(Section):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from signstreams.config import kinds
+from signstreams.config import section as kinds
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from signstreams.config.base import Flag, Section
 from signstreams.config.load import (
     build,
     check,
@@ -23,6 +22,7 @@ from signstreams.config.load import (
     suggest,
     union_options,
 )
+from signstreams.config.section import Flag, Section
 from signstreams.errors import UserError
 
 

@@ -10,10 +10,10 @@ import pytest
 from pydantic import Field
 
 from signstreams.cli import parse
-from signstreams.config.base import Flag, Section
 from signstreams.config.describe import flag_names, takes
 from signstreams.config.load import leaves
-from signstreams.config.reference import CHAPTERS, Chapter, configuration_page, key_table
+from signstreams.config.section import Flag, Section
+from signstreams.reference import CHAPTERS, Chapter, configuration_page, key_table
 
 TITLES = [chapter.title for chapter in CHAPTERS]
 NEEDED = {  # the least that a script must be told

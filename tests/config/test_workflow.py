@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from signstreams.config.load import check
-from signstreams.config.workflow import WorkflowConfig
 from signstreams.errors import UserError
+from signstreams.workflow.settings import WorkflowConfig
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from signstreams.config.contract import ContractConfig
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import Validation, validate
 from signstreams.corpus.findings import Finding
 from signstreams.files import sha256_file

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from signstreams.cli import parse
-from signstreams.config.extract import ExtractConfig
-from signstreams.contract.again import POINTS_FOLDER, setting_flags
+from signstreams.contract.re_extraction import POINTS_FOLDER, setting_flags
 from signstreams.corpus.findings import Finding
+from signstreams.extract.settings import ExtractConfig
 
 from .corpora import VIDEOS, BrokenCorpus
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.contract import cache, examine, inventory
-from signstreams.contract.examine import CheckBeside
+from signstreams.contract import inventory
+from signstreams.contract import records as cache
+from signstreams.contract import run_checks as examine
+from signstreams.contract.run_checks import CheckBeside
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
 from signstreams.files import digest
 from signstreams.formats.layout import CorpusLayout

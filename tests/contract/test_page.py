@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.contract import pictures
-from signstreams.contract.charts import NUM_BARS, draw, histogram
-from signstreams.contract.page import MAX_PLACES, render_page
-from signstreams.contract.pictures import MAX_VIDEOS, NUM_CROPS, choose_videos
+from signstreams.contract import page as pictures
+from signstreams.contract.page import MAX_PLACES, MAX_VIDEOS, NUM_CROPS, choose_videos, render_page
+from signstreams.contract.report import NUM_BARS, draw, histogram
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.files import write_bytes
 from signstreams.formats.layout import CorpusLayout

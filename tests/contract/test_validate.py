@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.contract.join import ctc_frames
+from signstreams.contract.corpus_checks import ctc_frames
 from signstreams.contract.page import render_page
 from signstreams.contract.rules import RULES
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
 from signstreams.files import sha256_file

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.config.corpus import SplitConfig
 from signstreams.corpus import Clip, read_index, scan_index, write_splits
+from signstreams.corpus.settings import SplitConfig
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.corpus import Clip, MetaTable, read_meta, scan_meta
-from signstreams.corpus.rows import parse_segments
+from signstreams.corpus.clips import parse_segments
 from signstreams.errors import UserError
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signstreams.corpus.numbers import (
-    all_have_decimal_commas,
-    has_decimal_comma,
-    is_clock_time,
-    is_mangled,
-    parse_number,
-)
+from signstreams.corpus.table import all_have_decimal_commas, has_decimal_comma, is_clock_time, is_mangled, parse_number
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from signstreams.config.corpus import SplitConfig
 from signstreams.corpus import Clip
-from signstreams.corpus.split import Split, assign_groups, split_clips
+from signstreams.corpus.settings import SplitConfig
+from signstreams.corpus.splits import Split, assign_groups, split_clips
 from signstreams.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.corpus.texts import has_texts
+from signstreams.corpus.meta import has_texts
 
 
 @pytest.mark.parametrize(

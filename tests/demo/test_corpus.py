@@ -13,11 +13,9 @@ import pytest
 
 from signstreams.corpus import load_corpus
 from signstreams.corpus.gloss import read_gloss
-from signstreams.corpus.index import read_index
-from signstreams.demo.contact_sheet import write_contact_sheet
-from signstreams.demo.corpus import render_corpus
-from signstreams.demo.grammar import Sentence
-from signstreams.demo.lexicon import CTC_LABELS, HANDSHAPES, SIGNS
+from signstreams.corpus.splits import read_index
+from signstreams.demo.corpus import render_corpus, write_contact_sheet
+from signstreams.demo.language import CTC_LABELS, HANDSHAPES, SIGNS, Sentence
 from signstreams.demo.plan import FPS, HEIGHT_PX, WIDTH_PX, PlannedClip, PlannedSign, PlannedVideo, plan
 from signstreams.demo.signers import signer_named
 from signstreams.demo.video import render_video

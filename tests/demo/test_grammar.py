@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signstreams.demo.grammar import sentences
-from signstreams.demo.lexicon import GLOSSES
+from signstreams.demo.language import GLOSSES, sentences
 
 TEXTS = {sentence.glosses: sentence.text for sentence in sentences()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from signstreams.demo.hand import ANGLES, BONES, THUMB_BONES, hand_points
-from signstreams.demo.lexicon import HANDSHAPES
+from signstreams.demo.language import HANDSHAPES
 
 FRAME = np.eye(3)
 TIPS = {"thumb": 4, "index": 8, "middle": 12, "ring": 16, "pinky": 20}

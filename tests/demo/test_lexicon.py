@@ -6,16 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from signstreams.demo.lexicon import (
-    CTC_LABELS,
-    GLOSSES,
-    HANDSHAPES,
-    MOUTHS,
-    MOVEMENTS,
-    ORIENTATIONS,
-    PLACES,
-    SIGNS,
-)
+from signstreams.demo.language import CTC_LABELS, GLOSSES, HANDSHAPES, MOUTHS, MOVEMENTS, ORIENTATIONS, PLACES, SIGNS
 
 
 def differing(one: str, other: str) -> list[int]:

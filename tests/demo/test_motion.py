@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from signstreams.demo.body import FOREARM, LEFT, RIGHT, UPPER_ARM, Camera, limb
-from signstreams.demo.grammar import Sentence
-from signstreams.demo.lexicon import HANDSHAPES, SIGNS
+from signstreams.demo.figure import FOREARM, LEFT, RIGHT, UPPER_ARM, Camera, limb
+from signstreams.demo.language import HANDSHAPES, SIGNS, Sentence
 from signstreams.demo.motion import NO_HANDSHAPE, Motion, minimum_jerk, video_motion
 from signstreams.demo.plan import PlannedClip, PlannedSign, PlannedVideo
 from signstreams.demo.signers import SIGNERS, Signer, signer_named

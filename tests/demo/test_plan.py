@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from signstreams.demo.lexicon import GLOSSES
+from signstreams.demo.language import GLOSSES
 from signstreams.demo.plan import SIZES, DemoPlan, plan, video_ids
 from signstreams.errors import UserError
 from signstreams.ids import check_id

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from signstreams.config.demo import DemoConfig
 from signstreams.demo import corpus
 from signstreams.demo.corpus import run
 from signstreams.demo.plan import SIZES, plan
+from signstreams.demo.settings import DemoConfig
 from signstreams.errors import UserError
 
 
@@ -38,7 +38,7 @@ def test_every_size_can_be_asked_for() -> None:
 def test_run_does_what_was_asked_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered = []
     monkeypatch.setattr(corpus, "render_video", lambda layout, video, seed, progress: rendered.append(video.video_id))
-    monkeypatch.setattr("signstreams.demo.contact_sheet.write_contact_sheet", lambda path, seed: rendered.append(path))
+    monkeypatch.setattr("signstreams.demo.corpus.write_contact_sheet", lambda path, seed: rendered.append(path))
     base = {"root": tmp_path, "size": "tiny"}
     said = run(DemoConfig.model_validate(base | {"video": "demo_001"}))
     assert said.endswith(f"demo_001.mp4: {plan('tiny', 0).videos[1].num_frames} frames")

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from signstreams.engine.curves import Panel, plot_curves
+from signstreams.engine.metrics import Panel, plot_curves
 
 PANELS = [Panel(f"panel {n}", (f"key/{n}",), (1.0, "level") if n == 0 else None) for n in range(4)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.engine import memory
-from signstreams.engine.memory import free_memory
+from signstreams.engine import device as memory
+from signstreams.engine.device import free_memory
 
 CPU = torch.device("cpu")
 KIB = 1024

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.sinks import TrackedLog
+from signstreams.engine.trackers import TrackedLog
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.pretrain.settings import PretrainConfig
 
 ALL = {"tensorboard": True, "wandb": "señas", "mlflow": "señas"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from signstreams.engine.transfer import sent
+from signstreams.engine.device import sent
 
 
 def test_it_stays_on_a_cpu_and_a_gpu_is_not_waited_for(pretend_cuda: Callable[[], AbstractContextManager[Any]]) -> None:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout

@@ -10,10 +10,10 @@ from pose_format import Pose, PoseHeader
 from pose_format.numpy import NumPyPoseBody
 from pose_format.pose_header import PoseHeaderDimensions
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.wholebody import BODY_NAMES, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.extract.points_file import BODY_NAMES, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 

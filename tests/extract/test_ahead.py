@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from signstreams.extract.ahead import ahead
+from signstreams.prefetch import ahead
 
 
 def test_items_come_in_order_and_end() -> None:

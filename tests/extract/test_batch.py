@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract import batch
 from signstreams.extract.batch import extract_videos, find_all_videos, summary
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
-from signstreams.workers import WorkerPool
+from signstreams.processes import WorkerPool
 
 
 @pytest.fixture

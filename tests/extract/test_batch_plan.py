@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from signstreams.extract.batch_plan import plan_batches, read_plan, write_plan
 from signstreams.formats.layout import CorpusLayout
+from signstreams.workflow.batches import plan_batches, read_plan, write_plan
 
 
 def finish(layout: CorpusLayout, *batches: str) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from signstreams.extract.behind import behind
+from signstreams.prefetch import behind
 
 
 def test_all_is_done_in_order_when_the_block_ends() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.config.extract import ExtractConfig
-from signstreams.contract.examine import CheckBeside
+from signstreams.contract.run_checks import CheckBeside
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 
 
@@ -62,7 +62,7 @@ def test_a_full_disk_at_the_record_costs_no_video(
         "cut",
     ):  # forced files may come out the same to the byte: an old record would hold
         layout.check(video_id).unlink()
-    monkeypatch.setattr("signstreams.contract.cache._put", refuse)
+    monkeypatch.setattr("signstreams.contract.records._put", refuse)
     config = ExtractConfig(videos=[layout.videos], root=layout.root, force=True, max_failed_fraction=1)
     assert len(extract_videos(config, detector=discs, on_result=CheckBeside()).extracted) == 2
     monkeypatch.undo()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.config.extract import BoxConfig
 from signstreams.extract.boxes import HAND_CENTRE_ALONG, MIN_HAND_EXTENT_TO_UNIT, box_around, corners, observe
 from signstreams.extract.detectors import missing_keypoints
+from signstreams.extract.settings import BoxConfig
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 
 WIDTH, HEIGHT = 200, 100

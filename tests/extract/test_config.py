@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from signstreams.config.extract import ExtractConfig
+from signstreams.extract.settings import ExtractConfig
 
 
 def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:

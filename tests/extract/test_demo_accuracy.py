@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from signstreams.config.extract import BoxConfig, ExtractConfig
-from signstreams.demo.boxes import true_boxes
+from signstreams.demo.video import true_boxes
 from signstreams.extract.batch import extract_videos
+from signstreams.extract.settings import BoxConfig, ExtractConfig
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig, HolisticConfig
-from signstreams.extract.detections import detections
-from signstreams.extract.detectors import DetectorKind, missing_keypoints
-from signstreams.extract.graph import OUTPUTS, HolisticGraph
-from signstreams.extract.holistic import HolisticDetector
+from signstreams.extract.detectors import DetectorKind, detections, missing_keypoints
+from signstreams.extract.frame_source import Timed, sample_at_rate, within
+from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph
+from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.sampling import Timed, sample_at_rate, within
-from signstreams.extract.solutions import QuietStderr, solution_class
+from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
@@ -161,7 +159,7 @@ def test_frames_in_flight_change_nothing(shared_data: Path) -> None:
 
 
 def test_a_failing_graph_is_heard_of_and_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signstreams.extract.graph._CHECK_S", 0.01)
+    monkeypatch.setattr("signstreams.extract.holistic._CHECK_S", 0.01)
     with QuietStderr():
         graph = HolisticGraph(solution_class("holistic", "Holistic")(model_complexity=1))
         graph.submit(np.zeros((64, 64, 3), np.uint8))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import checksums
+from signstreams.extract.settings import ExtractConfig
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
@@ -30,7 +30,7 @@ EXTRACT = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from signstreams.config.extract import ExtractConfig
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import extract_video
 from signstreams.formats.layout import CorpusLayout

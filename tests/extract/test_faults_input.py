@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract.batch import Outcome, extract_videos
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout
@@ -152,7 +152,7 @@ def test_an_id_with_blanks_and_accents_names_all_its_files(make_video: Callable,
 PHONE = """
 import re, sys
 from pathlib import Path
-from signstreams.config.extract import ExtractConfig
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.batch import extract_videos
 extract_videos(ExtractConfig(videos=[Path(sys.argv[1])], root=Path(sys.argv[2])))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)

@@ -10,18 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.config.extract import ExtractConfig
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.corpus.corpus import load_corpus
 from signstreams.errors import UserError
 from signstreams.extract.batch import extract_videos, find_all_videos
 from signstreams.extract.detectors import DetectorKind
-from signstreams.extract.frame_folder import frame_places
+from signstreams.extract.frame_source import frame_places
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
-from signstreams.formats.frame_folders import images_folder, source_bytes, source_sha256, source_stamp
 from signstreams.formats.layout import CorpusLayout, find_videos
 from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_sources import images_folder, source_bytes, source_sha256, source_stamp
 
 FIRST = 1
 

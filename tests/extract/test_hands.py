@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.detectors import missing_keypoints
-from signstreams.extract.hands import WRISTS, assign_hands
+from signstreams.extract.detectors import WRISTS, assign_hands, missing_keypoints
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
 
 LEFT, RIGHT = (0.7, 0.6), (0.3, 0.6)  # the person's own wrists, as seen facing the camera

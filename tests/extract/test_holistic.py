@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.holistic import HolisticDetector, QuietStderr, holistic_info
+from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
@@ -136,7 +136,7 @@ def test_the_detector_is_quiet_and_torch_and_plotting_stay_out() -> None:
         "import sys, numpy as np\n"
         "import signstreams.extract.batch\n"
         "from signstreams.extract.holistic import HolisticDetector\n"
-        "from signstreams.config.extract import HolisticConfig\n"
+        "from signstreams.extract.settings import HolisticConfig\n"
         "from signstreams.extract.video import Frame\n"
         "with HolisticDetector(HolisticConfig()) as detector:\n"
         "    detector.detect(Frame(0.0, np.zeros((64, 64, 3), np.uint8), False, 0))\n"
@@ -163,7 +163,7 @@ def test_a_person_who_comes_late_brings_no_message(shared_data: Path) -> None:
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from signstreams.config.extract import HolisticConfig\n"
+        "from signstreams.extract.settings import HolisticConfig\n"
         "from signstreams.extract.holistic import HolisticDetector\n"
         "from signstreams.extract.video import Frame, VideoReader\n"
         "with VideoReader(Path(sys.argv[1])) as reader, HolisticDetector(HolisticConfig()) as detector:\n"

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract import pipeline
 from signstreams.extract.annotations import NOT_ANNOTATED
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import REVISION, current_metadata, settings_digest
+from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks

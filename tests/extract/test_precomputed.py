@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from pose_format.pose_header import PoseHeaderComponent
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.errors import UserError
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.batch import extract_videos
-from signstreams.extract.points_place import missing_points
 from signstreams.extract.precomputed import precomputed_info
+from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout

@@ -10,12 +10,20 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
-from signstreams.extract import redraw
+from signstreams.extract import preview as redraw
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
-from signstreams.extract.preview import FRAME_PX, NUM_COLUMNS, NUM_TILES, Preview
-from signstreams.extract.skeleton import LEFT, RIGHT, STATE_COLOURS, draw_skeleton
+from signstreams.extract.preview import (
+    FRAME_PX,
+    LEFT,
+    NUM_COLUMNS,
+    NUM_TILES,
+    RIGHT,
+    STATE_COLOURS,
+    Preview,
+    draw_skeleton,
+)
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
 from signstreams.formats.landmarks import HAND_L, HAND_R

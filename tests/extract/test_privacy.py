@@ -9,17 +9,30 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.boxes import observe
-from signstreams.extract.cropping import BoxedFrame, Cropper
-from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, IBUG_68, INNER_LIPS, LIPS, NOSE
+from signstreams.extract.crops import BoxedFrame, Cropper
 from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.preview import Preview
 from signstreams.extract.privacy import GREY, protect
+from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
-from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, pose_index
+from signstreams.formats.landmarks import (
+    BROW_L,
+    BROW_R,
+    EYE_L,
+    EYE_R,
+    FACE,
+    HAND_L,
+    HAND_R,
+    IBUG_68,
+    INNER_LIPS,
+    LIPS,
+    MISSING,
+    NOSE,
+    pose_index,
+)
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import STREAMS, BoxState
 

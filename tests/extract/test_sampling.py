@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from signstreams.extract.sampling import Timed, sample_at_rate, sample_every
+from signstreams.extract.frame_source import Timed, sample_at_rate, sample_every
 
 
 def constant(num_frames: int, fps: float) -> list[Timed]:

@@ -11,16 +11,21 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
-from signstreams.extract import audition as audition_module
+from signstreams.extract import signer_tracking as audition_module
 from signstreams.extract.annotations import VideoAnnotations
-from signstreams.extract.audition import Candidate, _moments, _runs, choose
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
-from signstreams.extract.following import BoxGuide, RegionDetector
-from signstreams.extract.people import Face, FaceFinder, Person, link
+from signstreams.extract.people import Face, FaceFinder, Person, blank_others, link, signing_box
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.region import blank_others, signing_box
-from signstreams.extract.signer import SignerChoice
+from signstreams.extract.settings import ExtractConfig
+from signstreams.extract.signer_tracking import (
+    BoxGuide,
+    Candidate,
+    RegionDetector,
+    SignerChoice,
+    _moments,
+    _runs,
+    choose,
+)
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE, pose_index

@@ -10,8 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from signstreams.extract.container import ContainerSource
-from signstreams.extract.packets import Keyframe
+from signstreams.extract.container import ContainerSource, Keyframe
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 
 SPANS = [(0.5, 0.7), (4.0, 4.5), (4.6, 4.61), (7.95, 99.0)]

@@ -12,16 +12,15 @@ import av
 import numpy as np
 import pytest
 
-from signstreams.config.contract import ContractConfig
-from signstreams.config.extract import BoxConfig, ExtractConfig
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.corpus.corpus import scan_corpus
 from signstreams.errors import UserError
-from signstreams.extract.annotations import NOT_ANNOTATED
+from signstreams.extract.annotations import NOT_ANNOTATED, merged, read_annotations
 from signstreams.extract.batch import extract_videos, summary
 from signstreams.extract.boxes import NUM_STREAMS, Observation
 from signstreams.extract.detectors import DetectorKind
-from signstreams.extract.spans import merged, read_annotations
+from signstreams.extract.settings import BoxConfig, ExtractConfig
 from signstreams.extract.tracks import TrackBuilder
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.config.extract import BoxConfig
 from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.settings import BoxConfig
 from signstreams.extract.tracks import BLOCK_FRAMES, FrameBoxes, TrackBuilder, Window, boxes_of, resolve, smooth_at
 from signstreams.streams import BoxState
 

@@ -7,20 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig, HolisticConfig
 from signstreams.extract.boxes import Observation, corners, observe
-from signstreams.extract.faces import EYE_L, EYE_R, IBUG_68, JAW, LIPS
 from signstreams.extract.holistic import HolisticDetector
+from signstreams.extract.points_file import SOURCE_ROWS, TARGET_ROWS, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import VideoReader
-from signstreams.extract.wholebody import (
-    SOURCE_ROWS,
-    TARGET_ROWS,
-    W_FACE,
-    W_HAND_L,
-    W_HAND_R,
-    from_wholebody,
+from signstreams.formats.landmarks import (
+    EYE_L,
+    EYE_R,
+    FACE,
+    HAND_L,
+    HAND_R,
+    IBUG_68,
+    JAW,
+    KEYPOINT_NAMES,
+    LIPS,
+    MISSING,
+    NUM_POSE,
+    pose_index,
 )
-from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, KEYPOINT_NAMES, MISSING, NUM_POSE, pose_index
 from signstreams.streams import STREAMS
 
 BOXES = ExtractConfig(videos=["v.mp4"], root="c").boxes

@@ -12,19 +12,10 @@ import pytest
 import torch
 
 from signstreams.backbones.archs import resolve
-from signstreams.backbones.export import export_backbone
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import export_backbone
 from signstreams.engine.distributed import World
-from signstreams.formats.arrays import (
-    Keypoints,
-    Pose,
-    StreamTrack,
-    Tracks,
-    write_keypoints,
-    write_pose,
-    write_tracks,
-)
+from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import HAND_L, HAND_R, NUM_KEYPOINTS, pose_index
 from signstreams.formats.layout import CorpusLayout
@@ -32,6 +23,7 @@ from signstreams.formats.metadata import DetectorInfo, VideoMetadata, write_meta
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.inputs import by_split, load_backbones, open_source
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.streams import STREAMS, BoxState
 
 GLOSSES = ("CASA", "NIÑO", "COMER", "AGUA", "MAÑANA", "PERRO")

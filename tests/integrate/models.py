@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.integrate.batches import Sample
 from signstreams.integrate.decoder import TextDecoder, own_config
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.nodes import NUM_NODES
-from signstreams.integrate.text import Roles
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import Roles
 from signstreams.streams import STREAMS
 
 DIM = 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.config.integrate_data import AugmentationConfig
 from signstreams.integrate.batches import Sample, augment, bucketed, collate, in_order
 from signstreams.integrate.nodes import NUM_NODES
+from signstreams.integrate.settings import AugmentationConfig
 
 STILL = AugmentationConfig(scale=0, rotate_deg=0, translate=0, noise=0, time_scale=[1, 1])
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.integrate.build import take_weights
 from signstreams.integrate.model import MultistreamModel
-from signstreams.integrate.text import TextTokenizer
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import TextTokenizer
 
 from .models import model_of
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.crops import Crop
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate import clips as clips_module
+from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.clips import Clips, ClipSource
 from signstreams.integrate.data import ClipEntry
 from signstreams.integrate.nodes import NUM_NODES, gather_nodes, place_nodes
-from signstreams.integrate.store import ArrayStore
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.videos import Points, ProcessedVideo
 from signstreams.streams import STREAMS, BoxState
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.cli import parse
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.integrate.settings import IntegrateConfig
 
 SPEC = "file::work_dirs/dino_face/backbone.pt:dinov2_vits14"
 

@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.config.decoder import DecodingConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine.metrics import read_metrics
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 
 Build = Callable[..., IntegrateConfig]
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
@@ -20,8 +19,8 @@ from signstreams.formats.metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.data import load_clips
-from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
-from signstreams.integrate.images import ImageReader
+from signstreams.integrate.features import FrozenBackbone, ImageReader, embed_stream, open_features
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.streams import BoxState
 
 Build = Callable[..., IntegrateConfig]

@@ -23,16 +23,14 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from signstreams.config.decoder import DecoderConfig, DecodingConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.integrate.bundle import load_bundle
 from signstreams.integrate.decoder import TextDecoder, named_config, named_tokenizer, own_config, take_pretrained
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
-from signstreams.integrate.text import Roles, TextTokenizer
+from signstreams.integrate.settings import DecoderConfig, DecodingConfig, EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.tokenizer import Roles, TextTokenizer
 
 Build = Callable[..., IntegrateConfig]
 TEXTS = ["Casa niño comer.", "Agua mañana perro.", "El perro come mañana."] * 3

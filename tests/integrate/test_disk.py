@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.config.embed import EmbedConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.files import sha256_file
-from signstreams.integrate.embedding import embed
+from signstreams.integrate.embed import embed
 from signstreams.integrate.run import run
+from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
 
 Disk = Callable[[int], Path]
 

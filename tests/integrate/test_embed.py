@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.embed import EmbedConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import UserError
 from signstreams.formats.crops import list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate import embed as embedding_module
+from signstreams.integrate import features as embedding_module
+from signstreams.integrate.array_store import JOURNAL
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.embed import FrozenBackbone
-from signstreams.integrate.embedding import embed
-from signstreams.integrate.store import JOURNAL
+from signstreams.integrate.embed import embed
+from signstreams.integrate.features import FrozenBackbone
+from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
 from signstreams.streams import STREAMS
 
 Build = Callable[..., IntegrateConfig]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from signstreams.config.integrate_model import ModelConfig
-from signstreams.integrate.fusion import FIRST_GATE, FusionEncoder, StreamProjector
+from signstreams.integrate.model import FIRST_GATE, FusionEncoder, StreamProjector
+from signstreams.integrate.settings import ModelConfig
 
 DIM, WIDTH = 6, 8
 

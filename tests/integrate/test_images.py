@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.crops import list_crops
-from signstreams.integrate import images as images_module
+from signstreams.integrate import features as images_module
 from signstreams.integrate.clips import Clips
-from signstreams.integrate.images import ImageReader, decoding_threads, fitting_px
+from signstreams.integrate.features import ImageReader, decoding_threads, fitting_px
+from signstreams.integrate.settings import IntegrateConfig
 
 Build = Callable[..., IntegrateConfig]
 Open = Callable[[IntegrateConfig], dict[str, Clips]]

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from signstreams.errors import UserError
-from signstreams.integrate.loader import BatchPlan, Loader
+from signstreams.integrate.batches import BatchPlan, Loader
 
 
 def test_every_clip_is_in_one_part_of_one_step_of_an_epoch() -> None:

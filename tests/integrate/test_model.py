@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.integrate.batches import Batch, Sample, collate
 from signstreams.integrate.evaluate import GREEDY
 from signstreams.integrate.model import Encoded, MultistreamModel
-from signstreams.integrate.optimizer import make_optimizer
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.training import make_optimizer
 from signstreams.streams import STREAMS
 
 from .models import DIM, decoder_of, model_of, sample

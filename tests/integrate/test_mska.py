@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.mska import (
     HEADS,
     GlossHead,
@@ -21,6 +20,7 @@ from signstreams.integrate.mska import (
     time_mask,
 )
 from signstreams.integrate.nodes import NUM_NODES, STREAM_NODES
+from signstreams.integrate.settings import MskaConfig
 
 SMALL = MskaConfig(channels=[8, 12, 16], num_heads=2, head_dim=16, head_ff_dim=24)
 

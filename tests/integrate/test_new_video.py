@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.extract import ExtractConfig
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.translate import TranslateConfig
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
+from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, TranslateConfig
 from signstreams.translate import translate
 
 Build = Callable[..., IntegrateConfig]

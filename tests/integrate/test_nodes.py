@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.wholebody import from_wholebody
+from signstreams.extract.points_file import from_wholebody
+from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, KEYPOINT_NAMES, MISSING, NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.integrate.model import MultistreamModel
-from signstreams.integrate.optimizer import WeightAverage, make_optimizer
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.training import WeightAverage, make_optimizer
 
 from .models import DIM, decoder_of, model_of
 

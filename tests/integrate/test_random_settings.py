@@ -9,11 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.errors import UserError
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 
 NUM_SEEDS = 8
 # Nothing that only costs time, and what would be another test.

@@ -15,9 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.config.decoder import DecodingConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
@@ -28,6 +25,7 @@ from signstreams.integrate.evaluate import ctc_greedy
 from signstreams.integrate.results import EVALUATION_FILES, FILES, PREDICTION_COLUMNS
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.training import State, Trainer
 
 Build = Callable[..., IntegrateConfig]

@@ -12,21 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.config.decoder import DecodingConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import load_bundle
 from signstreams.integrate.data import load_clips
-from signstreams.integrate.evaluate import Prediction
+from signstreams.integrate.evaluate import Prediction, translation_scores
 from signstreams.integrate.inputs import tokenized
-from signstreams.integrate.page import MAX_CLIPS, write_page
+from signstreams.integrate.results import MAX_CLIPS, write_page
 from signstreams.integrate.run import run
-from signstreams.integrate.scores import translation_scores
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 
 Build = Callable[..., IntegrateConfig]
 Make = Callable[..., Path]
@@ -168,7 +165,7 @@ def test_a_stream_the_model_was_trained_without_is_named(tiny_config: Build, tmp
 def test_leave_to_fetch_weights_is_the_evaluations_own(
     trained: IntegrateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signstreams.backbones.timm_weights.cached_file", lambda _: None)
+    monkeypatch.setattr("signstreams.backbones.weights.cached_file", lambda _: None)
     content = checkpoint.load(trained.output_dir / "best.pt")
     file = content["config"]["model"]["face_backbone"]
     content["config"]["model"] |= {"face_backbone": "timm::test_vit.r160_in1k", "download": True}

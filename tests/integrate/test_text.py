@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.errors import UserError
-from signstreams.integrate.text import EOS, TextTokenizer
+from signstreams.integrate.tokenizer import EOS, TextTokenizer
 
 TEXTS = ["El niño come pan.", "La niña come mañana.", "Mañana el niño no come."] * 3
 

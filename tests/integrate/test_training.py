@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.integrate import run as run_module
+from signstreams.integrate.evaluate import WordErrors
 from signstreams.integrate.run import run
-from signstreams.integrate.scores import WordErrors
 from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 
 Build = Callable[..., IntegrateConfig]
 KEYS_ONLY = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
@@ -95,7 +94,7 @@ def test_two_processes_give_what_one_gives_with_the_joint_batch(
 SLOW_TO_SAVE = """
 import os, signal, sys, time
 from pathlib import Path
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.run import run
 from signstreams.integrate.training import Trainer
 config = IntegrateConfig.model_validate_json(Path(sys.argv[2]).read_text())

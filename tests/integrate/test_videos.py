@@ -13,8 +13,8 @@ from signstreams.formats.arrays import Pose, read_keypoints, read_pose, read_tra
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata, write_metadata
+from signstreams.integrate.array_store import JOURNAL, ArrayStore
 from signstreams.integrate.nodes import gather_nodes
-from signstreams.integrate.store import JOURNAL, ArrayStore
 from signstreams.integrate.videos import (
     POINT_KINDS,
     POSE_POINTS,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.formats.crops import CropWriter
+from signstreams.pretrain.settings import PretrainConfig
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from signstreams.backbones.archs import resolve
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.losses import koleo_loss
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

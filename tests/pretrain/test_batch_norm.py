@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from signstreams.pretrain.batch_norm import EPS, BatchNorm
+from signstreams.pretrain.network import EPS, BatchNorm
 
 
 def test_batch_norm_is_pytorchs_and_so_is_its_gradient() -> None:
@@ -31,7 +31,7 @@ def test_batch_norm_of_processes_is_that_of_their_joint_rows(tmp_path: Path) -> 
     (tmp_path / "rank.py").write_text(
         "import sys, torch\n"
         "from signstreams.engine import distributed\n"
-        "from signstreams.pretrain.batch_norm import BatchNorm\n"
+        "from signstreams.pretrain.network import BatchNorm\n"
         "world = distributed.start(distributed=True, device='cpu')\n"
         "rng = torch.Generator().manual_seed(0)\n"
         "x, seen = (torch.randn(7, 5, generator=rng).split((2, 5))[world.rank] for _ in range(2))\n"

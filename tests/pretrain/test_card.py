@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from signstreams.backbones.archs import ViTArch, resolve
-from signstreams.backbones.export import export_backbone
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.pretrain.card import Facts, model_card
+from signstreams.backbones.weights import export_backbone
+from signstreams.pretrain.outputs import Facts, model_card
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 
 HUB = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
 NOT_CACHED = f"torch.hub's DINOv2 code is not in {HUB}, and fetching it needs the network"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.pretrain.choices import SMALL_CROPS, choose, momentum_for, prototypes_for, teacher_temp_for
+from signstreams.pretrain.derived_settings import SMALL_CROPS, choose, momentum_for, prototypes_for, teacher_temp_for
+from signstreams.pretrain.settings import PretrainConfig
 
 Make = Callable[..., PretrainConfig]
 OPEN = {"dino": {"batch_norm": None, "bottleneck_dim": None}, "sinkhorn": {"use": None}}

@@ -10,8 +10,9 @@ import pytest
 from signstreams.backbones.archs import resolve
 from signstreams.cli import parse
 from signstreams.config.load import build
-from signstreams.config.pretrain import PretrainConfig, auto_workers, available_cores
 from signstreams.errors import UserError
+from signstreams.pretrain.settings import PretrainConfig, auto_workers
+from signstreams.processes import available_cores
 
 REQUIREMENT = """
 train_dir = ["data/single_signer/processed/face"]

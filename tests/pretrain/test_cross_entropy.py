@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.pretrain import cross_entropy
-from signstreams.pretrain.cross_entropy import row_chunks, soft_cross_entropy
+from signstreams.pretrain import losses as cross_entropy
+from signstreams.pretrain.losses import row_chunks, soft_cross_entropy
 
 
 def _slow(scores: Tensor, targets: Tensor, temp: float) -> Tensor:

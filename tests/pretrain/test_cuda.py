@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import distributed
 from signstreams.engine.metrics import read_metrics
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.run import architecture, pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

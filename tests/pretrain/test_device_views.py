@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.pretrain import AugmentationConfig
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import CropReader, list_crops
-from signstreams.pretrain.color import gaussian_taps as numpy_taps
 from signstreams.pretrain.data import ViewLoader, find_crops, normalize
 from signstreams.pretrain.device_views import DeviceViews, gaussian_taps
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
+from signstreams.pretrain.settings import AugmentationConfig
 from signstreams.pretrain.views import NUM_GLOBAL, ViewMaker
+from signstreams.pretrain.views import gaussian_taps as numpy_taps
 
 CPU = torch.device("cpu")
 STRONG = {"jitter_prob": 1.0, "blur_view_2_prob": 1.0, "blur_local_prob": 1.0, "solarize_prob": 0.5}

@@ -8,9 +8,8 @@ import pytest
 
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.pretrain.groups import backbone_ramp, parameter_groups, rate_factor, set_rates
-from signstreams.pretrain.head import DinoHead
-from signstreams.pretrain.network import MultiCropNet
+from signstreams.pretrain.network import DinoHead, MultiCropNet
+from signstreams.pretrain.trainer import backbone_ramp, parameter_groups, rate_factor, set_rates
 
 
 def _network(depth: int = 3) -> MultiCropNet:

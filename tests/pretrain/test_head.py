@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from signstreams.pretrain.head import DinoHead, Prototypes
+from signstreams.pretrain.network import DinoHead, Prototypes
 
 
 def test_prototypes_have_length_one_until_they_may_learn_it() -> None:

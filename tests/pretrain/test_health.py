@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.pretrain.health import CollapseWatch
+from signstreams.pretrain.settings import PretrainConfig
 
 
 def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from signstreams.backbones.archs import resolve
 from signstreams.cli import parse
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.losses import Centre, sinkhorn_targets
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from signstreams.backbones import timm_weights
+from signstreams.backbones import weights as timm_weights
 from signstreams.backbones.archs import ViTArch, resolve
-from signstreams.backbones.export import export_backbone
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.pretrain import PretrainConfig
+from signstreams.backbones.weights import export_backbone
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
-from signstreams.pretrain.choices import choose
-from signstreams.pretrain.init import first_weights, start_from
+from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.initial_weights import first_weights, start_from
 from signstreams.pretrain.run import architecture, pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

@@ -15,12 +15,12 @@ import torch
 from timm import create_model
 
 from signstreams.backbones.archs import resolve
-from signstreams.backbones.export import export_backbone
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.knn import KnnConfig
+from signstreams.backbones.weights import export_backbone
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.knn import evaluate_knn, read_labels, table, weighted_knn
+from signstreams.pretrain.settings import KnnConfig
 
 NUM_VIDEOS, NUM_FRAMES = 4, 16
 
@@ -101,7 +101,7 @@ def test_the_script_prints_the_table(corpus: KnnConfig, project: Path) -> None:
 
 
 def test_a_network_of_timm_is_fetched_only_with_leave(corpus: KnnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signstreams.backbones.timm_weights.cached_file", lambda _: None)
+    monkeypatch.setattr("signstreams.backbones.weights.cached_file", lambda _: None)
     monkeypatch.setattr("timm.create_model", lambda name, pretrained, **_: create_model(name, num_classes=0))
     tree = corpus.model_dump() | {"backbone": "timm::test_vit.r160_in1k"}
     with pytest.raises(UserError, match="not in the local cache; add --model-download"):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
-from signstreams.pretrain.labels import ProbeLabels, knn_accuracy, read_probe_labels
+from signstreams.pretrain.knn import ProbeLabels, knn_accuracy, read_probe_labels
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 
 Make = Callable[..., PretrainConfig]
 CROPS = [Crop(f"v{video}", frame, Path("a"), None, 1, None) for video in range(3) for frame in range(6)]
@@ -90,7 +90,7 @@ def test_the_best_checkpoint_is_chosen_by_knn_and_training_stays_the_same(make: 
     )
     blind = blind.model_copy(update={"monitor": seeing.monitor.model_copy(update={"labels": None})})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("signstreams.pretrain.labels.MIN_LABELLED", 4)
+        patch.setattr("signstreams.pretrain.knn.MIN_LABELLED", 4)
         assert pretrain(seeing, "hand_r").read_bytes() == pretrain(blind, "hand_r").read_bytes()
     records = [line for line in read_metrics(seeing.output_dir / "metrics.jsonl") if "probe/knn" in line]
     best = checkpoint.load(seeing.output_dir / "checkpoint_best.pt")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.config.ibot import IbotConfig
 from signstreams.engine.seeding import numpy_rng
-from signstreams.pretrain.masking import DRAWS, BlockMasker, Masked
+from signstreams.pretrain.ibot import DRAWS, BlockMasker, Masked
+from signstreams.pretrain.settings import IbotConfig
 
 
 def _draw(grid: int, step: int = 0, views: int = 2, batch: int = 32, seed: int = 0, **changes: Any) -> Masked:

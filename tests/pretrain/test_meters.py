@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.pretrain.meters import Meters, count_best
+from signstreams.pretrain.health import Meters, count_best
 
 
 def _read(targets: Tensor) -> dict[str, float]:

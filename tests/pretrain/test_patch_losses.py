@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.pretrain.choices import choose
-from signstreams.pretrain.patch_losses import PatchChoices, PatchMeters, patch_loss
+from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.ibot import PatchChoices, PatchMeters, patch_loss
+from signstreams.pretrain.settings import PretrainConfig
 
 
 def _scores(*shape: int, seed: int = 0) -> Tensor:

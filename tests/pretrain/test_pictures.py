@@ -16,14 +16,20 @@ from torch import Tensor
 
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.config.show import ShowConfig
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.data import find_crops
-from signstreams.pretrain.looking import class_attention, nearest_crops, patch_colors
-from signstreams.pretrain.pictures import FAR_FRAMES, NAMES, _strangers, show_backbone
+from signstreams.pretrain.pictures import (
+    FAR_FRAMES,
+    NAMES,
+    _strangers,
+    class_attention,
+    nearest_crops,
+    patch_colors,
+    show_backbone,
+)
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig, ShowConfig
 
 Make = Callable[..., PretrainConfig]
 

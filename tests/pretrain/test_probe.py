@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.pretrain.probe import PROBE_BATCH, assignment_information, embed, feature_std, rank_me
+from signstreams.pretrain.health import PROBE_BATCH, assignment_information, embed, feature_std, rank_me
 
 
 def _draw(*shape: int, seed: int = 0) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.errors import UserError
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 
 NUM_SEEDS = 8
 # Nothing that only costs time or processes, and what would be another test.

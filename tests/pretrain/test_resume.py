@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.interrupt import StopRequest
 from signstreams.errors import UserError
 from signstreams.pretrain import loop as loop_module
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

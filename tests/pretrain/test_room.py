@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from signstreams.backbones.archs import resolve
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
-from signstreams.pretrain import room
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain import resource_estimates as room
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.network import build_network
-from signstreams.pretrain.room import GIB, Memory, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.resource_estimates import GIB, Memory, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.backbones.load import load_dinov2_backbone
-from signstreams.config.pretrain import PretrainConfig
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import read_metrics
@@ -25,6 +24,7 @@ from signstreams.errors import UserError
 from signstreams.pretrain import loop as loop_module
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"

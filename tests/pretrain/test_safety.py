@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
-from signstreams.pretrain import room
+from signstreams.pretrain import resource_estimates as room
 from signstreams.pretrain.losses import Centre
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]
@@ -119,7 +119,7 @@ def test_two_processes_leave_together(make: Make, project: Path, tmp_path: Path)
 SLOW_TO_SAVE = """
 import os, signal, sys, time
 from pathlib import Path
-from signstreams.config.pretrain import PretrainConfig
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.engine import checkpoint
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.run import pretrain

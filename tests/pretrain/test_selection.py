@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.pretrain import DatasetConfig
 from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, write_tracks
 from signstreams.formats.crops import CropWriter
@@ -19,6 +18,7 @@ from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.data import find_crops, plan_batches
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.selection import crop_sharpness, sharpness, signers
+from signstreams.pretrain.settings import DatasetConfig
 from signstreams.streams import STREAMS, BoxState
 
 FRAMES = 16

@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.engine.compiling import can_compile, use_tensor_cores
+from signstreams.engine.device import can_compile, use_tensor_cores
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
 Make = Callable[..., PretrainConfig]

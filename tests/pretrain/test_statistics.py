@@ -12,8 +12,8 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop, CropReader, CropWriter, list_crops
-from signstreams.pretrain import statistics
-from signstreams.pretrain.statistics import channel_stats, with_measured_stats
+from signstreams.pretrain import selection as statistics
+from signstreams.pretrain.selection import channel_stats, with_measured_stats
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.metrics import read_metrics
 from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.settings import PretrainConfig
 
 
 def test_a_sink_that_draws_numbers_and_then_fails_changes_no_bit(

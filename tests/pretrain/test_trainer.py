@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine.distributed import World
-from signstreams.pretrain.choices import choose
+from signstreams.pretrain.derived_settings import choose
 from signstreams.pretrain.run import architecture
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 
 ALONE = World(0, 1, torch.device("cpu"))

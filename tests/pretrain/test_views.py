@@ -9,11 +9,25 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.config.pretrain import AugmentationConfig, PretrainConfig
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
-from signstreams.pretrain.color import LUMA, MAP_SIZE, MIN_BLUR_SIGMA_PX, apply_color, blur, color_maps, solarize
-from signstreams.pretrain.views import ViewMaker, cut, decode, jpeg_size, random_boxes, recipes, whole_view
+from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
+from signstreams.pretrain.views import (
+    LUMA,
+    MAP_SIZE,
+    MIN_BLUR_SIGMA_PX,
+    ViewMaker,
+    apply_color,
+    blur,
+    color_maps,
+    cut,
+    decode,
+    jpeg_size,
+    random_boxes,
+    recipes,
+    solarize,
+    whole_view,
+)
 
 PLAIN = {
     "jitter_prob": 0.0,

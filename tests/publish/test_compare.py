@@ -14,15 +14,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from signstreams.config.compare import CompareConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.config.load import leaves
-from signstreams.engine.curves import COLORS
-from signstreams.engine.metrics import MetricsLog
+from signstreams.engine.metrics import COLORS, MetricsLog
 from signstreams.errors import UserError
-from signstreams.publish.compare import compare
-from signstreams.publish.overlay import MetricPanel, plot_overlay
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.publish.compare import MetricPanel, compare, plot_overlay
 from signstreams.publish.runs import axis_of, labelled, read_curves, read_run
+from signstreams.publish.settings import CompareConfig
 
 Records = list[tuple[int, dict[str, Any]]]
 MakeRun = Callable[..., Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from signstreams.cli import parse
-from signstreams.config.publish import OverviewConfig, ReleaseConfig
+from signstreams.publish.settings import OverviewConfig, ReleaseConfig
 
 
 def test_what_is_written_goes_with_the_work_dir() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from signstreams.publish.summary import summarize
+from signstreams.publish.figures import summarize
 
 
 def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> None:

@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from signstreams.config.base import Flag, Section
-from signstreams.config.contract import ContractConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.extract import ExtractConfig
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.config.load import flag_name, leaves
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.config.workflow import SET_BY_RULES
+from signstreams.config.section import Flag, Section
+from signstreams.contract.settings import ContractConfig
+from signstreams.extract.settings import ExtractConfig
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.streams import BACKBONE_KEYS
+from signstreams.workflow.settings import SET_BY_RULES
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -17,22 +17,22 @@ if not (PROJECT / "scripts").is_dir():
     )
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
-from signstreams.config.contract import ContractConfig
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.extract import ExtractConfig
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.integrate_model import BACKBONE_KEYS
+from signstreams.streams import BACKBONE_KEYS
+from signstreams.contract.settings import ContractConfig
+from signstreams.integrate.settings import EvaluateSltConfig
+from signstreams.extract.settings import ExtractConfig
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.config.load import build, check
-from signstreams.config.pretrain import PretrainConfig
-from signstreams.config.workflow import WorkflowConfig
-from signstreams.corpus.texts import has_texts
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.workflow.settings import WorkflowConfig
+from signstreams.corpus.meta import has_texts
 from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, exit_on_user_error, print_problems
-from signstreams.extract.batch_plan import plan_batches, read_plan, write_plan
-from signstreams.extract.points_place import missing_points, points_path
-from signstreams.extract.spans import read_annotations
+from signstreams.workflow.batches import plan_batches, read_plan, write_plan
+from signstreams.extract.settings import missing_points, points_path
+from signstreams.extract.annotations import read_annotations
 from signstreams.files import from_the_future
-from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
 from signstreams.ids import check_id, shown
 from signstreams.streams import HAND_STREAMS, STREAMS

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from signstreams.config.base import Flag
 from signstreams.config.load import flag_name, union_options
+from signstreams.config.section import Flag
 
 _KINDS = {"int": "whole number", "float": "number", "str": "text", "Path": "path", "bool": "true or false"}
 

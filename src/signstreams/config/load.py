@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from signstreams.config.base import Section
+from signstreams.config.section import Section
 from signstreams.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=Section)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from signstreams.files import sha256_file
 from signstreams.formats.crops import parse_crop_name
-from signstreams.formats.frame_folders import change_stamp, source_sha256
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_sources import change_stamp, source_sha256
 from signstreams.streams import STREAMS
 
 PROCESSED = "processed"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from signstreams.corpus.columns import COLUMN_RULES
+from signstreams.corpus.clips import ROW_RULES
 from signstreams.corpus.corpus import VIDEO_RULES
 from signstreams.corpus.findings import Rule
 from signstreams.corpus.gloss import GLOSS_RULES
-from signstreams.corpus.index import INDEX_RULES
 from signstreams.corpus.meta import META_RULES
-from signstreams.corpus.rows import ROW_RULES
-from signstreams.corpus.table import TABLE_RULES
+from signstreams.corpus.splits import INDEX_RULES
+from signstreams.corpus.table import COLUMN_RULES, TABLE_RULES
 
 EXTRACTED = Rule("video.extracted", "error", "every video extracted")
 FRAMES = Rule("video.frames", "error", "at least one frame")

@@ -9,30 +9,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from signstreams.config.contract import ContractConfig
-from signstreams.contract.again import KeptSettings, extract_command, name_fixes
-from signstreams.contract.clips import check_clips, read_times
-from signstreams.contract.examine import VideoFiles, examine_all
-from signstreams.contract.inventory import Inventory, take_inventory
-from signstreams.contract.join import (
+from signstreams.contract.corpus_checks import (
     GLOSS,
     check_clip_table,
+    check_clips,
     check_coverage,
     check_glosses,
     check_processed,
     check_videos,
+    read_times,
 )
-from signstreams.contract.loose import check_loose_corpus
+from signstreams.contract.inventory import Inventory, take_inventory
+from signstreams.contract.loose_crops import check_loose_corpus
 from signstreams.contract.page import render_page
+from signstreams.contract.re_extraction import KeptSettings, extract_command, name_fixes
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.report import build_manifest, build_report, report_order
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
+from signstreams.contract.run_checks import VideoFiles, examine_all
+from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus
 from signstreams.corpus.findings import Finding, errors, lines
 from signstreams.corpus.gloss import scan_gloss
-from signstreams.corpus.index import Index, scan_index
+from signstreams.corpus.splits import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id

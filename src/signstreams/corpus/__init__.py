@@ -7,8 +7,8 @@ wrong content and return it as findings, which the data contract reports.
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, load_corpus, scan_corpus
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss, scan_gloss
-from signstreams.corpus.index import read_index, scan_index, write_splits
 from signstreams.corpus.meta import MetaTable, read_meta, scan_meta
+from signstreams.corpus.splits import read_index, scan_index, write_splits
 
 __all__ = [
     "Clip",

@@ -1,8 +1,22 @@
-"""A clip: a span of a video, with its text."""
+"""A clip, and how one row of meta.csv becomes one: id, video, exact times, split, box."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ast
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from signstreams.corpus.findings import Finding, Rule
+from signstreams.corpus.table import has_decimal_comma, is_clock_time, parse_number
+from signstreams.formats.layout import SPLITS
+from signstreams.formats.video_sources import VIDEO_SUFFIXES
+from signstreams.ids import check_id, shown
+
+# A clip: a span of a video, with its text.
 
 
 @dataclass(frozen=True)
@@ -41,3 +55,207 @@ class Clip:
     def is_whole_video(self) -> bool:
         """Whether it has no span."""
         return self.start_s is None
+
+
+# One row of meta.csv to one clip: id, video, exact times, split, box.
+
+NUMBER_COLUMNS = ("start", "end", "duration", "fps", "frame_count")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "dev": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+AGREE_S = 0.01
+"""Start and end columns and segments name the same moment when they differ by no more: LSA-T writes two decimals."""
+DURATION_TOLERANCE_S = 0.05
+
+ID = Rule("meta.id", "error", "an id that can name a file")
+VIDEO_ID = Rule("meta.video_id", "error", "the id of a video that can name a file")
+TIMES = Rule("meta.times", "warning", "exact start and end, as plain numbers or as segments in 'split'")
+DISAGREE = Rule("meta.times_agree", "warning", "start and end as in the segments of 'split'")
+SPAN = Rule("meta.span", "error", "0 <= start < end")
+SPLIT = Rule("meta.split", "error", f"{', '.join(SPLITS)}, or a list of (text, start, end) segments")
+BOX = Rule("meta.box", "error", "x0 y0 x1 y1 in px, x0 < x1 and y0 < y1")
+ROW_RULES = (ID, VIDEO_ID, TIMES, DISAGREE, SPAN, SPLIT, BOX)
+
+
+@dataclass
+class Row:
+    """What one row gave.
+
+    Attributes:
+        row: Its number; the header is row 1.
+        clip_id: As written, blanks around it taken off.
+        video_id: Of the video that it names, also when it gives no clip; empty when it names none.
+        box: Where it says that the signer is, also when it gives no clip.
+        clip: None when the row is wrong or its times cannot be known.
+        is_untimed: Whether the times are what is missing.
+        disputed_duration: Declared duration in s that is not the span's length.
+        issues: What to tell.
+    """
+
+    row: int
+    clip_id: str
+    video_id: str = ""
+    box: tuple[float, float, float, float] | None = None
+    clip: Clip | None = None
+    is_untimed: bool = False
+    disputed_duration: float | None = None
+    issues: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads rows of one table.
+
+    Attributes:
+        name: What findings call the file.
+        grouped: Number column to whether it holds mangled numbers.
+        lone_videos: Video cells that one row alone holds; None when the table has no spans.
+        videos: Composed form of each video id to the id; may be empty.
+        comma: Whether numbers have a decimal comma.
+    """
+
+    name: str
+    grouped: Mapping[str, bool]
+    lone_videos: set[str] | None
+    videos: Mapping[str, str]
+    comma: bool = False
+
+    def read(self, row: int, texts: Mapping[str, str]) -> Row:
+        """Read the fields of row number ``row``, by meaning."""
+        result = Row(row, texts["clip_id"].strip())
+        self._check(result, ID, "clip", result.clip_id)
+        segments, split = self._split(result, texts.get("split", ""))
+        span = self._span(result, texts, segments)
+        result.video_id = self._video_id(result, texts, has_times=span is not None)
+        result.box = self._box(result, texts.get("box", ""))
+        if result.is_untimed or any(issue.severity == "error" for issue in result.issues):
+            return result
+        start_s, end_s = span or (None, None)
+        duration_s = self._number(texts, "duration")
+        if duration_s is not None and span is not None and abs(duration_s - (span[1] - span[0])) > DURATION_TOLERANCE_S:
+            result.disputed_duration, duration_s = duration_s, None
+        frame_count = self._number(texts, "frame_count")
+        result.clip = Clip(
+            clip_id=result.clip_id,
+            video_id=result.video_id,
+            text=texts.get("text", ""),
+            start_s=start_s,
+            end_s=end_s,
+            signer=texts.get("signer", "").strip() or None,
+            split=split,
+            box=result.box,
+            duration_s=duration_s,
+            fps=self._number(texts, "fps"),
+            frame_count=None if frame_count is None else round(frame_count),
+            row=row,
+        )
+        return result
+
+    def _number(self, texts: Mapping[str, str], column: str) -> float | None:
+        return parse_number(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
+
+    def _check(self, result: Row, rule: Rule, what: str, text: str) -> None:
+        try:
+            check_id(text)
+        except ValueError as error:
+            fix = f"give the {what} another id"
+            result.issues.append(rule.breach(self.name, f"the {what} id {shown(text)} {error}", fix, row=result.row))
+
+    def _video_id(self, result: Row, texts: Mapping[str, str], *, has_times: bool) -> str:
+        if "video" not in texts:
+            return self._known(result.clip_id)
+        cell = texts["video"].strip()
+        if PurePath(cell).suffix.lower() in VIDEO_SUFFIXES:
+            cell = cell[: -len(PurePath(cell).suffix)]
+        if cell or has_times:
+            self._check(result, VIDEO_ID, "video", cell)
+        elif not result.is_untimed:
+            self._no_times(result, "neither a video nor times")
+        return self._known(cell)
+
+    def _known(self, video_id: str) -> str:
+        return self.videos.get(unicodedata.normalize("NFC", video_id), video_id)
+
+    def _split(self, result: Row, cell: str) -> tuple[tuple[float, float] | None, str | None]:
+        """Start and end of LSA-T's segments, or the name of a data split."""
+        cell = cell.strip()
+        if cell.startswith("["):
+            segments = parse_segments(cell)
+            if segments is None:
+                self._no_times(result, f"the segments {shown(cell[:60])} are damaged")
+            return segments, None
+        if not cell or cell.lower() in SPLIT_NAMES:
+            return None, SPLIT_NAMES.get(cell.lower())
+        result.issues.append(
+            SPLIT.breach(self.name, f"the split {shown(cell[:60])}", "write one of these names", row=result.row)
+        )
+        return None, None
+
+    def _span(
+        self, result: Row, texts: Mapping[str, str], segments: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        cells = {column: texts.get(column, "").strip() for column in ("start", "end")}
+        plain = {column: self._number(texts, column) for column in cells}
+        if segments is not None:
+            span = segments
+            for column, moment in zip(cells, segments, strict=True):
+                value = plain[column]
+                if value is not None and abs(value - moment) > AGREE_S:
+                    found = f"{column} {value:g}, but {moment:g} in the segments"
+                    fix = "check which is right; the segments were used"
+                    result.issues.append(DISAGREE.breach(self.name, found, fix, row=result.row))
+        elif plain["start"] is not None and plain["end"] is not None:
+            span = (plain["start"], plain["end"])
+        else:
+            if any(cells.values()):
+                found = ", ".join(f"{column} {shown(cell) if cell else 'empty'}" for column, cell in cells.items())
+                is_other_form = any(is_clock_time(cell) or has_decimal_comma(cell) for cell in cells.values())
+                self._no_times(result, found, "write seconds with a point" if is_other_form else "fill them in")
+            elif self.lone_videos is not None and texts.get("video", texts["clip_id"]) not in self.lone_videos:
+                is_nameless = "video" in texts and not texts["video"].strip()
+                self._no_times(result, "start and end are empty" + (" and so is the video" if is_nameless else ""))
+            return None
+        if not 0 <= span[0] < span[1]:
+            found = f"start {span[0]:g} s and end {span[1]:g} s"
+            result.issues.append(SPAN.breach(self.name, found, "correct the times", row=result.row))
+        return span
+
+    def _no_times(self, result: Row, found: str, fix: str = "fill them in") -> None:
+        if not result.is_untimed:
+            result.is_untimed = True
+            found = f"clip {shown(result.clip_id)}: {found}"
+            result.issues.append(TIMES.breach(self.name, found, f"{fix}; the clip is left out", row=result.row))
+
+    def _box(self, result: Row, cell: str) -> tuple[float, float, float, float] | None:
+        if not cell.strip():
+            return None
+        values = [parse_number(part) for part in re.split(r"[\s,]+", cell.strip().strip("[]()").strip())]
+        numbers = [value for value in values if value is not None]
+        if len(values) == len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
+            return numbers[0], numbers[1], numbers[2], numbers[3]
+        result.issues.append(BOX.breach(self.name, f"the box {shown(cell[:60])}", "correct it", row=result.row))
+        return None
+
+
+def parse_segments(cell: str) -> tuple[float, float] | None:
+    """Start of the first and end of the last of LSA-T's ``[(text, start, end), ...]``; None when it is none."""
+    try:
+        segments = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+    if not isinstance(segments, list) or not segments:
+        return None
+    for segment in segments:
+        if not (isinstance(segment, tuple) and len(segment) == 3 and isinstance(segment[0], str)):
+            return None
+        if not all(type(moment) in (int, float) and abs(moment) <= sys.float_info.max for moment in segment[1:]):
+            return None  # NaN, infinite, or an integer that no float holds
+        if segment[2] <= segment[1]:
+            return None
+    return float(segments[0][1]), float(segments[-1][2])

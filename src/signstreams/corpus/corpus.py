@@ -9,8 +9,8 @@ from pathlib import Path
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
 from signstreams.corpus.meta import scan_meta
-from signstreams.formats.frame_folders import VIDEO_SUFFIXES, is_source
 from signstreams.formats.layout import CorpusLayout, passed_over_videos, sources_by_id, twins_text
+from signstreams.formats.video_sources import VIDEO_SUFFIXES, is_source
 from signstreams.ids import check_id, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")

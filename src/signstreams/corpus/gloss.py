@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from signstreams.corpus.columns import ID_COLUMNS
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
-from signstreams.corpus.table import scan_table
+from signstreams.corpus.table import ID_COLUMNS, scan_table
 from signstreams.errors import UserError
 from signstreams.files import read_json, write_json
 from signstreams.ids import shown

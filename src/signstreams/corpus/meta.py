@@ -8,20 +8,23 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from signstreams.corpus.clips import Clip
-from signstreams.corpus.columns import KNOWN_COLUMNS, resolve_columns
+from signstreams.corpus.clips import NUMBER_COLUMNS, Clip, Row, RowReader
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
-from signstreams.corpus.numbers import (
+from signstreams.corpus.table import (
+    KNOWN_COLUMNS,
+    TEXT_COLUMNS,
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
     is_mangled,
     parse_number,
+    resolve_columns,
+    scan_table,
 )
-from signstreams.corpus.rows import NUMBER_COLUMNS, Row, RowReader
-from signstreams.corpus.table import scan_table
 from signstreams.errors import UserError
 from signstreams.ids import shown
+
+# Read meta.csv: one clip a row, whatever its delimiter, column names, and what a spreadsheet did to its numbers.
 
 UNIQUE = Rule("meta.unique_id", "error", "each id once")
 NUMBERS = Rule("meta.numbers", "warning", "plain numbers such as 165.33")
@@ -213,3 +216,16 @@ def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Find
         return [VIDEO_KNOWN.breach(name, found, fix, severity="info")]
     fix = "add the videos to the videos folder, remove these rows, or leave them out with --allow-absent-videos"
     return [VIDEO_KNOWN.breach(name, found, fix)]
+
+
+# Whether there is anything to translate into. The workflow asks before it plans a training.
+
+
+def has_texts(meta: Path) -> bool:
+    """Whether a row of meta.csv has a text; False without a table that can be read, of which the contract says why."""
+    try:
+        table = scan_table(meta, KNOWN_COLUMNS, meta.name)
+    except OSError:
+        return False
+    columns = [column for column in TEXT_COLUMNS if column in table.columns]
+    return any(fields[column].strip() for _, fields in table.rows for column in columns)

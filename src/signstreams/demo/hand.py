@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.demo.lexicon import HANDSHAPES
+from signstreams.demo.language import HANDSHAPES
 
 KNUCKLES = np.array([[0.15, 0.47], [0.045, 0.5], [-0.065, 0.475], [-0.165, 0.42]])
 """(4, 2): thumb side and finger direction of the knuckles of index to pinky."""

@@ -1,7 +1,7 @@
 """From planned signs to movement: place, orientation and joint angles of both hands and the face, frame by frame.
 
 Signs are joined by minimum-jerk transitions (Flash and Hogan 1985), so each begins on the way from the one before.
-Coordinates as in ``signstreams.demo.lexicon``: those of the hand's own side of the body.
+Coordinates as in ``signstreams.demo.language``: those of the hand's own side of the body.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from signstreams.array_types import Floats, Ints
 from signstreams.demo.hand import ANGLES
-from signstreams.demo.lexicon import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Sign, Vector
+from signstreams.demo.language import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Sign, Vector
 from signstreams.demo.plan import FPS, PlannedVideo
 from signstreams.demo.signers import Signer
 

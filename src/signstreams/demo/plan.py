@@ -14,8 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from signstreams.demo.grammar import Sentence, sentences
-from signstreams.demo.lexicon import GLOSSES
+from signstreams.demo.language import GLOSSES, Sentence, sentences
 from signstreams.demo.signers import SIGNERS
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from signstreams.engine.compiling import use_tensor_cores
+from signstreams.engine.device import use_tensor_cores
 from signstreams.engine.launch import die_with_launcher
 from signstreams.errors import UserError
 

@@ -1,14 +1,13 @@
-"""The folder of one run: whose it is, whether to go on with it, and what it holds at the end.
-
-Snakemake deletes a job's declared outputs before it runs and when it fails. What a run needs to go on therefore lives
-in ``<folder>/state/``, which no rule declares; each artifact there is also a hard link in the folder itself.
-"""
+"""The folder of one run: whose it is, whether to resume it, what it ran on, and what it holds at the end."""
 
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
+import platform
 import shutil
+import subprocess
 import tempfile
 import weakref
 from dataclasses import dataclass
@@ -17,6 +16,44 @@ from typing import IO, Any, Literal
 
 from signstreams.errors import UserError
 from signstreams.files import digest, read_json, sha256_file, write_json
+
+# What a run ran on: versions of code and packages, commit, machine.
+
+PACKAGES = ("torch", "torchvision", "numpy", "mediapipe", "timm", "transformers", "sacrebleu", "snakemake")
+
+
+def versions() -> dict[str, str]:
+    """Package to version, signstreams and Python first; what is not installed is left out."""
+    found = {"signstreams": _version("signstreams"), "python": platform.python_version()}
+    found |= {name: _version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
+
+
+def commit(file: Path = Path(__file__)) -> str | None:
+    """Commit of the code, when it runs from a checkout; None where a package lies in somebody else's."""
+    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # fails where git has no such
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.split()[0] if answer.returncode == 0 else None
+
+
+def _version(name: str) -> str:
+    if name == "signstreams":  # the code that runs, also where another copy is installed
+        import signstreams
+
+        return signstreams.__version__
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+# The folder of one run: whose it is, whether to go on with it, and what it holds at the end.
+#
+# Snakemake deletes a job's declared outputs before it runs and when it fails. What a run needs to go on therefore lives
+# in ``<folder>/state/``, which no rule declares; each artifact there is also a hard link in the folder itself.
 
 OnConflict = Literal["refuse", "archive"]
 

@@ -7,24 +7,22 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from signstreams.config.extract import ExtractConfig
 from signstreams.corpus.findings import few
 from signstreams.errors import UserError, print_problems
-from signstreams.extract.annotations import VideoAnnotations
+from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
-from signstreams.extract.points_place import missing_points
-from signstreams.extract.redraw import restore_preview
+from signstreams.extract.preview import restore_preview
 from signstreams.extract.results import current_metadata
-from signstreams.extract.spans import read_annotations
+from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.files import sha256_file, write_json
-from signstreams.formats.frame_folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
 from signstreams.formats.layout import CorpusLayout, passed_over_videos
 from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
 from signstreams.ids import check_id, shown
+from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
-from signstreams.workers import WorkerPool
 
 _REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame a second, and goes unsaid
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from signstreams.array_types import Flags, Floats
-from signstreams.config.extract import BoxConfig
-from signstreams.extract.faces import outline
+from signstreams.extract.settings import BoxConfig
 from signstreams.formats import landmarks
-from signstreams.formats.landmarks import pose_index
+from signstreams.formats.landmarks import outline, pose_index
 from signstreams.streams import STREAMS
 
 NUM_STREAMS = len(STREAMS)

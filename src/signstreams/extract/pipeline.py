@@ -15,26 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.config.extract import ExtractConfig
-from signstreams.extract.ahead import ahead
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
-from signstreams.extract.behind import behind
 from signstreams.extract.boxes import NUM_STREAMS, Observation, observe
-from signstreams.extract.collected import CollectedTracks, KeypointSpool
-from signstreams.extract.cropping import BoxedFrame, Cropper
-from signstreams.extract.detections import Detection, detections
-from signstreams.extract.detectors import DetectorKind, VideoContext
+from signstreams.extract.crops import BoxedFrame, Cropper
+from signstreams.extract.detectors import Detection, DetectorKind, VideoContext, detections
+from signstreams.extract.frame_records import CollectedTracks, KeypointSpool
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.precomputed import PRECOMPUTED
 from signstreams.extract.preview import Preview, write_notice
 from signstreams.extract.results import mean_rate_hz, write_arrays, write_record
-from signstreams.extract.signer import CompanyError, SignerChoice
+from signstreams.extract.settings import ExtractConfig
+from signstreams.extract.signer_tracking import CompanyError, SignerChoice
 from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
-from signstreams.formats.frame_folders import change_stamp
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_sources import change_stamp
+from signstreams.prefetch import ahead, behind
 from signstreams.streams import STREAMS
 
 KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}

@@ -1,16 +1,75 @@
-"""Files of points that another tool found: NumPy arrays here, .pose files in `pose_file`."""
+"""Files of points found by another tool: NumPy arrays and .pose files, 543 or 133 points, matched to the video's frames."""
 
 from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pose_format import Pose
 
 from signstreams.array_types import Array, Flags, Floats, Ints
-from signstreams.extract.wholebody import NUM_WHOLEBODY
-from signstreams.formats.landmarks import NUM_KEYPOINTS
+from signstreams.extract.detectors import VideoContext
+from signstreams.extract.video import Frame
+from signstreams.formats.landmarks import (
+    FACE,
+    HAND_L,
+    HAND_NAMES,
+    HAND_R,
+    IBUG_68,
+    MISSING,
+    NUM_FACE,
+    NUM_KEYPOINTS,
+    POSE_NAMES,
+    pose_index,
+)
+
+# From the 133 points of COCO-WholeBody to the 543: every point goes to the row that means the same place.
+#
+# Order of the 133 (jin-s13/COCO-WholeBody): body 17, feet 6, face 68, left hand 21, right hand 21; sides are anatomical.
+# The hands' joints have MediaPipe's order: wrist, then thumb to little finger, each from palm to tip.
+
+BODY_NAMES = (
+    "nose",
+    *(f"{side}_{part}" for part in ("eye", "ear", "shoulder", "elbow", "wrist") for side in ("left", "right")),
+    *(f"{side}_{part}" for part in ("hip", "knee", "ankle") for side in ("left", "right")),
+)
+FOOT_NAMES = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel"))
+NUM_WHOLEBODY = 133
+
+W_BODY, W_FEET, W_FACE = slice(0, 17), slice(17, 23), slice(23, 91)
+W_HAND_L, W_HAND_R = slice(91, 112), slice(112, 133)
+
+_SAME_PLACE = {"big_toe": "foot_index", "heel": "heel"}  # the small toe has no row
+
+
+def _rows() -> tuple[Ints, Ints]:
+    """Of the 133 and of the 543: points that mean the same."""
+    pairs = [(index, pose_index(name)) for index, name in enumerate(BODY_NAMES)]
+    for index, name in enumerate(FOOT_NAMES, W_FEET.start):
+        side, part = name.split("_", 1)
+        if part in _SAME_PLACE:
+            pairs.append((index, pose_index(f"{side}_{_SAME_PLACE[part]}")))
+    pairs += zip(range(W_FACE.start, W_FACE.stop), (FACE.start + IBUG_68).tolist(), strict=True)
+    for source, target in ((W_HAND_L, HAND_L), (W_HAND_R, HAND_R)):
+        pairs += zip(range(source.start, source.stop), range(target.start, target.stop), strict=True)
+    return tuple(np.array(pairs).T)
+
+
+SOURCE_ROWS, TARGET_ROWS = _rows()
+
+
+def from_wholebody(points: Floats) -> Floats:
+    """(..., 133, 3) x, y, confidence to (..., 543, 3) float32; rows that 133 points say nothing of are missing."""
+    result = np.empty((*points.shape[:-2], NUM_KEYPOINTS, 3), np.float32)
+    result[...] = MISSING
+    result[..., TARGET_ROWS, :] = points[..., SOURCE_ROWS, :]
+    return result
+
+
+# Files of points that another tool found: NumPy arrays here, .pose files in `pose_file`.
 
 LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
 MAX_DEPTH_RATIO = 0.1
@@ -72,8 +131,6 @@ def read_points(path: Path) -> PointsFile:
         OSError: When it cannot be opened.
     """
     if path.suffix == ".pose":
-        from signstreams.extract.pose_file import read_pose_file  # and with it pose-format, for these files only
-
         return read_pose_file(path)
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # an npz is read, an npy left on the disk
@@ -180,3 +237,220 @@ def _number(path: Path, name: str, array: Array) -> float:
     if not (np.isfinite(value) and value > 0):
         raise PointsError(f"{path}: '{name}' is {str(array)[:40]}, expected one number above 0")
     return value
+
+
+# Read .pose files through sign-language-processing/pose (pose-format), whose import is light: NumPy and tqdm.
+
+MEDIAPIPE = ("POSE_LANDMARKS", "FACE_LANDMARKS", "LEFT_HAND_LANDMARKS", "RIGHT_HAND_LANDMARKS")
+COCO = ("BODY", "FACE", "LEFT_HAND", "RIGHT_HAND")  # AlphaPose appends _133
+OPENPOSE = ("pose_keypoints_2d", "face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d")
+FAMILIES = (MEDIAPIPE, COCO, OPENPOSE)
+
+
+def read_pose_file(path: Path) -> PointsFile:
+    """Points of all people; x and y in px of the header's frame, z dropped, confidence 0 where nothing was found.
+
+    Raises:
+        PointsError: When pose-format cannot read it, or it holds other components.
+        OSError: When it cannot be opened.
+    """
+    data = path.read_bytes()
+    try:
+        pose = Pose.read(data)
+    except Exception as error:  # struct, Unicode, Value, Zero: whatever random bytes bring about in its reader
+        reason = f"{type(error).__name__}: {error}"
+        raise PointsError(f"{path}: is no .pose file that pose-format can read ({reason})") from None
+    family, targets = _targets(path, pose.header.components)
+    num_frames, num_people = pose.body.confidence.shape[:2]
+    if 0 in (num_frames, num_people):
+        raise PointsError(f"{path}: holds {num_frames} frames of {num_people} people, expected some")
+    columns = np.full(NUM_KEYPOINTS if family is MEDIAPIPE else NUM_WHOLEBODY, -1)
+    for column, row in enumerate(targets):
+        if row is not None:
+            columns[row] = column
+    size = pose.header.dimensions
+    return PointsFile(
+        path,
+        pose.body.data.data,
+        pose.body.confidence,
+        columns,
+        is_px=True,
+        fps=float(pose.body.fps) if pose.body.fps and pose.body.fps > 0 else None,
+        size_px=(size.width, size.height) if size.width and size.height else None,
+    )
+
+
+def _targets(path: Path, components: list[Any]) -> tuple[tuple[str, ...], list[int | None]]:
+    """Family of the components, and for each point of the file its row among the 543 or 133; None for none."""
+    names = [component.name.removesuffix("_133") for component in components]
+    family = next((family for family in FAMILIES if family[0] in names), None)
+    if family is None:
+        known = " or ".join(known[0] for known in FAMILIES)
+        raise PointsError(
+            f"{path}: holds the components {names}, expected those of MediaPipe Holistic, COCO-WholeBody or OpenPose, "
+            f"with a body: {known}"
+        )
+    targets: list[int | None] = []
+    for name, component in zip(names, components, strict=True):
+        part = family.index(name) if name in family else None  # POSE_WORLD_LANDMARKS has no place in the frame
+        for index, point in enumerate(component.points):
+            targets.append(None if part is None else _ROW_OF[family][part](index, str(point)))
+    return family, targets
+
+
+def _holistic_body(index: int, point: str) -> int | None:
+    name = point.lower()
+    return POSE_NAMES.index(name) if name in POSE_NAMES else None
+
+
+def _holistic_face(index: int, point: str) -> int | None:
+    """Points are named by their number, so that a face reduced to some of them can be told; irises come after 467."""
+    return FACE.start + int(point) if point.isdigit() and int(point) < NUM_FACE else None
+
+
+def _holistic_hand(start: int) -> Any:
+    def row(index: int, point: str) -> int | None:
+        name = point.lower().replace("_finger_", "_")
+        return start + HAND_NAMES.index(name) if name in HAND_NAMES else None
+
+    return row
+
+
+_COCO_ROWS = {name: index for index, name in enumerate(BODY_NAMES)} | {
+    name: index for index, name in enumerate(FOOT_NAMES, W_FEET.start)
+}
+_OPENPOSE_PARTS = {"BigToe": "big_toe", "SmallToe": "small_toe"}
+
+
+def _coco_body(index: int, point: str) -> int | None:
+    return _COCO_ROWS.get(point)
+
+
+def _openpose_body(index: int, point: str) -> int | None:
+    """LShoulder and the like; neck and the middle of the hips have no row."""
+    side = {"L": "left_", "R": "right_"}.get(point[:1], "")
+    part = point[1:] if side else point
+    return _COCO_ROWS.get(side + _OPENPOSE_PARTS.get(part, part.lower()))
+
+
+def _in_order(part: slice) -> Any:
+    """The same points in the same order; what comes after them (OpenPose's pupils) has no row."""
+
+    def row(index: int, point: str) -> int | None:
+        return part.start + index if index < part.stop - part.start else None
+
+    return row
+
+
+_ROW_OF = {
+    MEDIAPIPE: (_holistic_body, _holistic_face, _holistic_hand(HAND_L.start), _holistic_hand(HAND_R.start)),
+    COCO: (_coco_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
+    OPENPOSE: (_openpose_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
+}
+
+
+# Which row of a file of points belongs to which frame, and whether file and video are of one length.
+
+MAX_RATE_ERROR = 0.005
+"""Up to which two rates are one: 29.97 and 30."""
+SAME_LENGTH_RATIO = 0.01
+"""Rows that number the frames of the video to this share belong to frames, whatever rate the file states: many tools
+write a default, or a rounded one."""
+MAX_LENGTH_RATIO, MIN_LENGTH_ROWS = 0.05, 2
+"""Most that rows and frames may differ in number."""
+_EPS = 1e-6  # timestamps are sums of rounded steps
+
+
+class RowFinder:
+    """Rows of one video's frames: by number, or by time where the file brings times or a rate of its own.
+
+    Args:
+        file: The points.
+        video: What the video declares.
+        is_whole: Whether all of the video is going to be read, so that rows that no frame asks for are too many.
+    """
+
+    def __init__(self, file: PointsFile, video: VideoContext, *, is_whole: bool) -> None:
+        self._file, self._video, self._is_whole = file, video, is_whole
+        self._num_rows = len(file.array)
+        self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
+        self._rate_hz = (file.fps if not self._by_number else None) or video.fps
+        self._max_away_s = (
+            0.75 * float(np.median(np.diff(file.times_s))) if file.times_s is not None and self._num_rows > 1 else 0.5
+        )
+        self._offset_s: float | None = None
+        self._num_asked = self._num_without = 0
+        self._last_asked = -1  # highest row that a frame belongs to, whether it exists or not
+        self._step = 0  # most rows between two frames that follow each other: frames are taken at a lower rate
+
+    @property
+    def _is_timed(self) -> bool:
+        return self._file.times_s is not None
+
+    def row(self, frame: Frame) -> int | None:
+        """Row of the frame; None when the file has none for it."""
+        if self._is_timed:
+            asked = self._nearest(frame.time_s)
+        elif self._by_number:
+            asked = frame.source_index
+        else:
+            asked = self._at_rate(frame)
+        self._num_asked += 1
+        if asked is not None and self._last_asked >= 0:
+            self._step = max(self._step, asked - self._last_asked)
+        self._last_asked = max(self._last_asked, -1 if asked is None else asked)
+        if asked is None or not 0 <= asked < self._num_rows:
+            self._num_without += 1
+            return None
+        return asked
+
+    def check(self) -> str | None:
+        """After the last frame: a note on frames without a row, None when there are none.
+
+        Raises:
+            PointsError: When rows and frames differ too much in number for the rows to be of these frames.
+        """
+        if not self._num_asked:
+            return None
+        path, without = self._file.path, self._num_without
+        note = f"{path.name} has no row for {without} of {self._num_asked} frames" if without else None
+        if self._is_timed:
+            if without == self._num_asked:
+                raise PointsError(f"{path}: no row is at the time of a frame; expected seconds of the video in times_s")
+            return note
+        slack = max(MIN_LENGTH_ROWS, self._step)
+        is_short = without > max(MIN_LENGTH_ROWS, MAX_LENGTH_RATIO * self._num_asked)
+        left_over = self._num_rows - 1 - self._last_asked
+        is_long = self._is_whole and left_over > max(slack, MAX_LENGTH_RATIO * self._num_rows)
+        if is_short or is_long:
+            frames = self._last_asked + 1
+            unit = "frames" if self._by_number else f"frames at the file's {self._rate_hz:g} a second"
+            raise PointsError(
+                f"{path}: found {self._num_rows} rows, expected about {frames} as the video has {unit}; "
+                "find the points in this very video, or store fps or times_s with them"
+            )
+        return note
+
+    def _rates_agree(self, fps: float) -> bool:
+        """Whether rows are frames: their rate is the video's, or at least their number is."""
+        video = self._video
+        if not video.fps or abs(fps - video.fps) <= MAX_RATE_ERROR * video.fps:
+            return True
+        declared = round(video.fps * video.duration_s) if video.duration_s else 0
+        return abs(self._num_rows - declared) <= max(1, SAME_LENGTH_RATIO * declared)
+
+    def _at_rate(self, frame: Frame) -> int:
+        """Row by time, counted from the first picture, which need not be at 0 s."""
+        if self._offset_s is None:  # the video's rate is known: it is not that of the file
+            self._offset_s = frame.time_s - frame.source_index / self._video.fps
+        place = (frame.time_s - self._offset_s) * self._rate_hz
+        nearest = int(np.ceil(place - 0.5 - _EPS))  # halfway between two, the earlier: it shows until the later comes
+        return min(nearest, self._num_rows - 1) if place < self._num_rows - _EPS else nearest  # the last shows on
+
+    def _nearest(self, time_s: float) -> int | None:
+        times_s = self._file.times_s
+        assert times_s is not None
+        after = int(np.searchsorted(times_s, time_s))
+        choices = [row for row in (after - 1, after) if 0 <= row < len(times_s)]
+        best = min(choices, key=lambda row: abs(times_s[row] - time_s))
+        return best if abs(times_s[best] - time_s) <= self._max_away_s else None

@@ -10,18 +10,26 @@ from typing import Self
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints
-from signstreams.config.extract import ExtractConfig, PrecomputedConfig
-from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, missing_keypoints
-from signstreams.extract.faces import NOSE_TIP
-from signstreams.extract.hands import assign_hands
-from signstreams.extract.points_file import PointsError, PointsFile, is_sentinel, read_points, spread_rows
-from signstreams.extract.points_place import points_path
-from signstreams.extract.rows import RowFinder
-from signstreams.extract.slots import Box, follow, signer_slots
+from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoContext, assign_hands, missing_keypoints
+from signstreams.extract.points_file import (
+    BODY_NAMES,
+    NUM_WHOLEBODY,
+    W_FACE,
+    W_HAND_L,
+    W_HAND_R,
+    PointsError,
+    PointsFile,
+    RowFinder,
+    from_wholebody,
+    is_sentinel,
+    read_points,
+    spread_rows,
+)
+from signstreams.extract.settings import ExtractConfig, PrecomputedConfig, points_path
+from signstreams.extract.signer_tracking import BoxPx, follow, signer_slots
 from signstreams.extract.video import Frame, UnreadableVideoError
-from signstreams.extract.wholebody import BODY_NAMES, NUM_WHOLEBODY, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
 from signstreams.files import sha256_file
-from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, POSE_NAMES
+from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NOSE_TIP, NUM_KEYPOINTS, POSE_NAMES
 from signstreams.formats.metadata import DetectorInfo, SignerInfo
 
 PX_FROM = 2.0
@@ -205,7 +213,7 @@ def _check_inside(file: PointsFile, fractions: Floats, video: VideoContext) -> N
         )
 
 
-def choose_signer(seen: Floats, box: Box | None) -> tuple[Ints, SignerInfo]:
+def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
     """Of several people.
 
     Args:

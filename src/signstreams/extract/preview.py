@@ -1,12 +1,9 @@
-"""One picture of a video: frames spread over it with what was found in them, and the crops that were cut.
-
-Made while extracting, from frames as they pass: how many there will be is not known, so every n-th is kept, and n
-doubles when too many are held.
-"""
+"""One picture per video: frames with the points found in them, and the crops below; drawn during extraction or again later."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +12,88 @@ import numpy as np
 
 from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.extract.boxes import corners
-from signstreams.extract.skeleton import STATE_COLOURS, draw_box, draw_skeleton
+from signstreams.extract.privacy import protect
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.tracks import FrameBoxes
+from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.files import write_bytes
+from signstreams.formats.arrays import Tracks, keypoint_pieces, read_tracks
+from signstreams.formats.crops import CropReader, list_crops
+from signstreams.formats.landmarks import BROW_L, BROW_R, EYE_L, EYE_R, FACE, HAND_L, HAND_R, JAW, LIPS, pose_index
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS, BoxState
+
+# Points and boxes drawn onto a picture, in colours that show at a glance which side is which.
+
+Colour = tuple[int, int, int]
+"""RGB."""
+LEFT, RIGHT, BODY, FACE_LINES = (0, 214, 180), (240, 70, 170), (245, 245, 245), (190, 225, 150)
+STATE_COLOURS: dict[int, Colour] = {
+    BoxState.MISSING: (112, 120, 134),
+    BoxState.DETECTED: (46, 144, 250),
+    BoxState.TRACKED: (247, 144, 9),
+    BoxState.FILLED: (155, 138, 251),
+}
+"""As in the page of the contract."""
+_SHIFT = 3  # fractional bits of cv2's coordinates
+
+_TRUNK = [
+    [pose_index(name) for name in names]
+    for names in (
+        ("left_shoulder", "right_shoulder"),
+        ("left_shoulder", "left_hip"),
+        ("right_shoulder", "right_hip"),
+        ("left_hip", "right_hip"),
+    )
+]
+_ARMS = [[pose_index(f"{side}_{joint}") for joint in ("shoulder", "elbow", "wrist")] for side in ("left", "right")]
+_FINGERS = [(0, 1, 2, 3, 4), (0, 5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (0, 17, 18, 19, 20), (5, 9, 13, 17)]
+_FACE_PARTS = (JAW, BROW_L, BROW_R, (*EYE_L, EYE_L[0]), (*EYE_R, EYE_R[0]), (*LIPS, LIPS[0]))
+
+
+def draw_skeleton(image: Pixels, keypoints: Floats) -> None:
+    """Draw the points that were found, in place.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        keypoints: (543, 3) x, y as fractions of the frame, confidence.
+    """
+    points = keypoints[:, :2] * (image.shape[1], image.shape[0])
+    present = keypoints[:, 2] > 0
+    for rows, colour, thickness in _lines():
+        for start, end in pairwise(rows):
+            if present[start] and present[end]:
+                first, last = (
+                    tuple(int(v) for v in np.clip(points[p] * 2**_SHIFT, -(2**20), 2**20)) for p in (start, end)
+                )
+                cv2.line(image, first, last, colour, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def draw_box(image: Pixels, corners: Sequence[float] | Floats, colour: Colour, thickness: int = 2) -> None:
+    """A rectangle x0, y0, x1, y1 px, in place; a dark line around it keeps it visible on any ground."""
+    x0, y0, x1, y1 = (round(float(np.clip(value, -(2**14), 2**14))) for value in corners)
+    cv2.rectangle(image, (x0, y0), (x1, y1), (20, 22, 28), thickness + 2)
+    cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness)
+
+
+def _lines() -> Iterator[tuple[Sequence[int], Colour, int]]:
+    """Rows that a line runs through, its colour and thickness; hands last, over everything."""
+    for part in _FACE_PARTS:
+        yield [FACE.start + row for row in part], FACE_LINES, 1
+    for rows in _TRUNK:
+        yield rows, BODY, 1
+    for rows, colour in zip(_ARMS, (LEFT, RIGHT), strict=True):
+        yield rows, colour, 2
+    for hand, colour in ((HAND_L, LEFT), (HAND_R, RIGHT)):
+        for finger in _FINGERS:
+            yield [hand.start + row for row in finger], colour, 1
+
+
+# One picture of a video: frames spread over it with what was found in them, and the crops that were cut.
+#
+# Made while extracting, from frames as they pass: how many there will be is not known, so every n-th is kept, and n
+# doubles when too many are held.
 
 NUM_TILES, NUM_COLUMNS = 8, 4
 FRAME_PX = (320, 240)
@@ -172,3 +247,78 @@ def _write(path: Path, picture: Pixels) -> None:
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     write_bytes(path, data.tobytes())
+
+
+# The preview of a video that is extracted already, drawn anew from its results: one that was deleted comes back.
+
+
+def restore_preview(video_path: Path, layout: CorpusLayout, config: ExtractConfig, metadata: VideoMetadata) -> bool:
+    """Draw the preview of current results where it is missing: of the video, only the frames shown are decoded.
+
+    Returns:
+        Whether it is there now. When frames do not come again as they came before, the video has to be extracted anew.
+
+    Raises:
+        OSError: When the video cannot be opened, or the preview not be written.
+    """
+    path = layout.preview(metadata.video_id)
+    if path.is_file():
+        return True
+    if metadata.status == "quarantined":
+        write_notice(path, "quarantined")
+        return True
+    try:
+        preview = _drawn(video_path, layout, config, metadata.video_id)
+    except (UnreadableVideoError, ValueError):
+        return False
+    preview.write(path, metadata.signer.region_px)
+    return True
+
+
+def _drawn(video_path: Path, layout: CorpusLayout, config: ExtractConfig, video_id: str) -> Preview:
+    tracks = read_tracks(layout.tracks(video_id))
+    num_frames = len(tracks.times_s)
+    rows = np.linspace(0, num_frames - 1, min(NUM_TILES, num_frames)).round().astype(int).tolist()
+    times_s = tracks.times_s[rows].tolist()
+    keypoints = _keypoints(layout.keypoints(video_id), rows)
+    crops = [_crops(layout.crops(stream, video_id), rows) for stream in STREAMS]
+    preview = Preview(None)
+    spans_s = [(time_s, float(np.nextafter(time_s, np.inf))) for time_s in times_s]  # of one frame each
+    with VideoReader(video_path, frames_fps=config.frames_fps, spans_s=spans_s) as reader:
+        for row, time_s, frame in zip(rows, times_s, reader.frames(config.fps), strict=True):
+            if frame.time_s != time_s:
+                raise ValueError(f"the frame at {time_s} s did not come again")
+            boxes = _boxes(tracks, row)
+            image = protect(frame.image, keypoints[row], boxes, config.face_privacy)
+            preview.offer(time_s, image, keypoints[row], boxes, [own.get(row) for own in crops])
+    return preview
+
+
+def _keypoints(path: Path, rows: list[int]) -> dict[int, Floats]:
+    """Row to its (543, 3) points."""
+    found: dict[int, Floats] = {}
+    start = 0
+    for piece in keypoint_pieces(path):
+        found |= {row: piece[row - start] for row in rows if start <= row < start + len(piece)}
+        start += len(piece)
+    return found
+
+
+def _crops(path: Path, rows: list[int]) -> dict[int, Pixels]:
+    """Row to its crop, RGB, of those that have one."""
+    reader = CropReader()
+    try:
+        data = {crop.frame: reader.read(crop) for crop in list_crops(path) if crop.frame in rows}
+    finally:
+        reader.close()
+    bgr = {row: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for row, jpeg in data.items()}
+    return {row: cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for row, crop in bgr.items()}
+
+
+def _boxes(tracks: Tracks, row: int) -> FrameBoxes:
+    own = [tracks.streams[stream] for stream in STREAMS]
+    corners = np.array([track.box[row] for track in own], np.float64)  # (S, 4)
+    state = np.array([track.state[row] for track in own], np.uint8)
+    boxes = np.column_stack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2] - corners[:, 0]])
+    boxes[state == BoxState.MISSING] = np.nan
+    return FrameBoxes(boxes, state, np.array([track.confidence[row] for track in own]))

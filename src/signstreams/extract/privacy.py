@@ -11,11 +11,23 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
-from signstreams.config.extract import FacePrivacy
 from signstreams.extract.boxes import head_from_body
-from signstreams.extract.faces import BROW_L, BROW_R, EYE_L, EYE_R, FOREHEAD, IBUG_68, INNER_LIPS, LIPS, forehead
 from signstreams.extract.tracks import FrameBoxes
-from signstreams.formats.landmarks import FACE, HAND_L, HAND_R
+from signstreams.formats.landmarks import (
+    BROW_L,
+    BROW_R,
+    EYE_L,
+    EYE_R,
+    FACE,
+    FOREHEAD,
+    HAND_L,
+    HAND_R,
+    IBUG_68,
+    INNER_LIPS,
+    LIPS,
+    forehead,
+)
+from signstreams.formats.metadata import FacePrivacy
 from signstreams.streams import STREAMS, BoxState
 
 GREY = 128

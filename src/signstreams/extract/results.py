@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 import signstreams
-from signstreams.config.extract import ExtractConfig
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
-from signstreams.extract.collected import CollectedTracks, KeypointSpool
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.frame_records import CollectedTracks, KeypointSpool
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.signing_space import signing_space
 from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import Pose, write_keypoint_pieces, write_pose, write_tracks
-from signstreams.formats.frame_folders import change_stamp, source_bytes, source_sha256
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.video_sources import change_stamp, source_bytes, source_sha256
 from signstreams.streams import STREAMS, BoxState
 
 REVISION = 2

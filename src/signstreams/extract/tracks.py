@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints
-from signstreams.config.extract import BoxConfig
 from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.settings import BoxConfig
 from signstreams.streams import BoxState
 
 KERNEL_RADIUS = 2.0

@@ -10,9 +10,14 @@ from typing import Self
 
 from signstreams.array_types import Pixels
 from signstreams.extract.container import ContainerSource
-from signstreams.extract.frame_folder import FolderSource
-from signstreams.extract.sampling import sample_at_rate, sample_every, within
-from signstreams.extract.source import Source, UnreadableVideoError
+from signstreams.extract.frame_source import (
+    FolderSource,
+    Source,
+    UnreadableVideoError,
+    sample_at_rate,
+    sample_every,
+    within,
+)
 
 __all__ = ["Frame", "UnreadableVideoError", "VideoReader"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from signstreams.formats.frame_folders import VIDEO_SUFFIXES, images_folder, source_id
+from signstreams.formats.video_sources import VIDEO_SUFFIXES, images_folder, source_id
 from signstreams.ids import shown
 
 SPLITS = ("train", "val", "test")

@@ -7,8 +7,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from signstreams.config.extract import FacePrivacy
 from signstreams.files import read_json, write_json
+
+FacePrivacy = Literal["none", "eyes-mouth", "blur"]
+"""What is hidden of the signer's face in crops and previews."""
 
 FORMAT_VERSION: Final = 2
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from signstreams.backbones.load import Backbone
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import Backbone
 from signstreams.corpus import GlossVocabulary
 from signstreams.corpus.findings import few
 from signstreams.engine import checkpoint
@@ -24,7 +23,8 @@ from signstreams.integrate.inputs import Backbones
 from signstreams.integrate.model import POSE_STREAM, MultistreamModel
 from signstreams.integrate.mska import MskaEncoder
 from signstreams.integrate.results import TOKENIZER, beside
-from signstreams.integrate.text import TextTokenizer
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import TextTokenizer
 from signstreams.integrate.videos import POSE_DIM
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from signstreams.config.evaluate_slt import TrainedModelSection
-from signstreams.config.integrate import IntegrateConfig
-from signstreams.config.integrate_model import BACKBONE_KEYS
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
@@ -19,7 +16,9 @@ from signstreams.integrate.decoder import decoder_config_from
 from signstreams.integrate.inputs import Backbones, load_backbones
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.results import TOKENIZER, beside
-from signstreams.integrate.text import Roles, TextTokenizer
+from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
+from signstreams.integrate.tokenizer import Roles, TextTokenizer
+from signstreams.streams import BACKBONE_KEYS
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 from signstreams.array_types import Array, Flags
 from signstreams.formats.crops import Crop
 from signstreams.formats.layout import CorpusLayout
+from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.batches import Sample
 from signstreams.integrate.data import ClipEntry
-from signstreams.integrate.embed import present_crops
+from signstreams.integrate.features import present_crops
 from signstreams.integrate.nodes import NUM_NODES, place_nodes
-from signstreams.integrate.store import ArrayStore
 from signstreams.integrate.videos import POSE_DIM, Points
 
 MAX_LISTED = 64

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
 from signstreams.corpus.findings import few, raise_errors
 from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
@@ -20,6 +19,7 @@ from signstreams.errors import UserError
 from signstreams.files import digest
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.ids import shown
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.videos import (
     Points,
     ProcessedVideo,
@@ -274,7 +274,7 @@ def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float = -math
 
 def backbone_files(specs: dict[str, str]) -> dict[str, Path]:
     """Stream to the checkpoint file of its spec, of those that name one."""
-    from signstreams.backbones.spec import parse_spec
+    from signstreams.backbones.archs import parse_spec
 
     parsed = {stream: parse_spec(spec) for stream, spec in specs.items()}
     return {stream: Path(spec.location) for stream, spec in parsed.items() if spec.kind == "file"}

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, MBartConfig, PretrainedConfig, T5Config
 from transformers.modeling_outputs import BaseModelOutput
 
-from signstreams.config.decoder import DecoderConfig, DecodingConfig
 from signstreams.errors import UserError
-from signstreams.integrate.text import Roles, TextTokenizer
+from signstreams.integrate.settings import DecoderConfig, DecodingConfig
+from signstreams.integrate.tokenizer import Roles, TextTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -1,190 +1,104 @@
-"""Frozen backbones over all crops of a stream, once a video and backbone: features that training maps into memory."""
+"""The embed stage: features of one stream, or points, of every extracted video of a corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from signstreams.array_types import Array, Pixels
-from signstreams.backbones.load import Backbone
+from signstreams.engine import distributed
 from signstreams.errors import UserError
-from signstreams.files import digest, write_json
-from signstreams.formats.arrays import read_tracks
-from signstreams.formats.crops import Crop, list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.images import ImageReader, decoding_threads
-from signstreams.integrate.store import ArrayStore
-from signstreams.integrate.videos import ProcessedVideo
-from signstreams.progress import Progress
-from signstreams.streams import BoxState
+from signstreams.integrate.data import raise_few
+from signstreams.integrate.features import embed_stream, open_features, write_manifest
+from signstreams.integrate.inputs import load_backbones
+from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
+from signstreams.integrate.videos import (
+    POINT_KINDS,
+    POINTS,
+    ProcessedVideo,
+    check_lengths,
+    embed_points,
+    open_points,
+    read_videos,
+)
+from signstreams.streams import BACKBONE_KEYS
 
-BATCH = 64
-"""Crops a backbone sees at once on a CPU; a GPU gets eight times as many."""
-
-
-@dataclass(frozen=True)
-class FrozenBackbone:
-    """A backbone whose weights stay, and what its features depend on.
-
-    Attributes:
-        stream: Its stream.
-        net: The network.
-        identity: SHA-256 of its file, or its spec.
-        side_px: Side of the images it gets.
-        all_layers: Features are the class tokens of every block, (L, D), in place of the last (D,).
-    """
-
-    stream: str
-    net: Backbone
-    identity: str
-    side_px: int
-    all_layers: bool = False
-
-    @property
-    def digest(self) -> str:
-        """Of everything that decides the features of a crop."""
-        return digest([self.identity, self.side_px, self.all_layers])[:16]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one frame's features."""
-        return (self.net.num_layers, self.net.embed_dim) if self.all_layers else (self.net.embed_dim,)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """uint8 RGB (N, H, W, 3) to features (N, D) or (N, L, D)."""
-        values = self.net.normalize(images)
-        return self.net.layer_tokens(values) if self.all_layers else self.net(values)
+log = logging.getLogger(__name__)
 
 
-def open_features(features: Path, frozen: FrozenBackbone) -> ArrayStore:
-    """``<features>/<stream>/<digest>``: (T, D) or (T, L, D) float16 of each video, NaN in frames without a crop."""
-    return ArrayStore(features / frozen.stream / frozen.digest)
-
-
-def present_crops(layout: CorpusLayout, stream: str, video_id: str) -> tuple[int, dict[int, Crop]]:
-    """Number of frames of a video, and frame to crop of those where the stream is there.
+def embed(config: EmbedConfig) -> dict[str, Any]:
+    """Make what is absent, write ``<features>/<stream>.json``; returns its content.
 
     Raises:
-        ValueError: A file cannot be read; names it.
+        UserError: With everything that is wrong with corpus or backbone.
     """
-    tracks = read_tracks(layout.tracks(video_id))
-    state = tracks.streams[stream].state
-    crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
-    there = {frame: crop for frame, crop in crops.items() if frame < len(state) and state[frame] != BoxState.MISSING}
-    return len(state), there
+    layout = CorpusLayout(config.root)
+    ids = sorted(path.stem for path in (layout.processed / "metadata").glob("*.json"))
+    if not ids:
+        raise UserError(
+            f"{layout.processed / 'metadata'}: holds no extracted video, expected some; run scripts/extract_rois_v2.py"
+        )
+    kinds = POINT_KINDS.values() if config.stream == POINTS else ("tracks", config.stream)
+    videos, quarantined, problems = read_videos(layout, ids, kinds)
+    if problems:
+        raise_few(problems)
+    if quarantined:
+        log.warning("%d quarantined videos are left out", len(quarantined))
+    found = list(videos.values())
+    return _points(config, layout, found) if config.stream == POINTS else _stream(config, layout, found)
 
 
-def embed_stream(
-    layout: CorpusLayout,
-    videos: Iterable[ProcessedVideo],
-    frozen: FrozenBackbone,
-    store: ArrayStore,
-    device: torch.device,
-) -> list[str]:
-    """Encode every video whose features are absent or of other crops; returns problems of files that cannot be read.
-
-    Raises:
-        UserError: A crop cannot be decoded, or features are not finite in float16.
-    """
-    due = [video for video in videos if not store.is_current(video.video_id, _source(video, frozen.stream))]
-    work: list[tuple[ProcessedVideo, int, list[Crop]]] = []
-    problems = []
-    for video in due:
-        try:
-            num_frames, crops = present_crops(layout, frozen.stream, video.video_id)
-        except (OSError, ValueError) as error:
-            file = layout.crops(frozen.stream, video.video_id)
-            problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
-            continue
-        work.append((video, num_frames, [crops[frame] for frame in sorted(crops)]))
-    if work and not problems:
-        _encode(work, frozen, store, device)
-    return problems
+def _points(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
+    points = open_points(config.features_dir, uses_nodes=True)
+    assert points.nodes is not None
+    problems = embed_points(layout, videos, points)
+    stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
+    problems += check_lengths(layout, videos, stores)
+    if problems:
+        raise_few(problems)
+    about = {"source": POINTS, "arrays": {name: store.folder.name for name, store in stores.items()}}
+    return write_manifest(_manifest(config), points.nodes, [video.video_id for video in videos], about)
 
 
-def _source(video: ProcessedVideo, stream: str) -> str:
-    """Crops and the states that say where they count."""
-    return digest([video.sources[stream], video.sources["tracks"]])
-
-
-@torch.inference_mode()
-def _encode(
-    work: list[tuple[ProcessedVideo, int, list[Crop]]],
-    frozen: FrozenBackbone,
-    store: ArrayStore,
-    device: torch.device,
-) -> None:
-    frozen.net.to(device).eval()
-    reader = ImageReader({frozen.stream: frozen.side_px}, num_threads=decoding_threads(device))
-    size = BATCH * (8 if device.type == "cuda" else 1)
-    # batches run across videos, so that short ones do not leave a GPU half empty
-    places = [(i, crop) for i, (_, _, crops) in enumerate(work) for crop in crops]
-    left = [len(crops) for _, _, crops in work]
-    arrays: dict[int, Array] = {}
-
-    def finish(i: int) -> None:
-        video, num_frames, _ = work[i]
-        array = arrays.pop(i, None)
-        if array is None:
-            array = np.full((num_frames, *frozen.shape), np.nan, np.float16)
-        store.add(video.video_id, _source(video, frozen.stream), array)
-
-    for i, count in enumerate(left):
-        if not count:
-            finish(i)
-    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress:
-        for batch, images in _ahead(reader, frozen.stream, places, size):
-            rows = frozen.encode(torch.from_numpy(images).to(device)).half().cpu().numpy()  # (N, D) or (N, L, D)
-            if not np.isfinite(rows).all():
-                crop = batch[0][1]
-                raise UserError(
-                    f"backbone of {frozen.stream}: features are not finite (near frame {crop.frame} of {crop.path});"
-                    " pretrain the stream again"
-                )
-            for (i, crop), row in zip(batch, rows, strict=True):
-                if i not in arrays:
-                    arrays[i] = np.full((work[i][1], *frozen.shape), np.nan, np.float16)
-                arrays[i][crop.frame] = row
-                left[i] -= 1
-                if not left[i]:
-                    finish(i)
-            progress.advance(len(batch))
-    frozen.net.to("cpu")
-
-
-def _ahead(
-    reader: ImageReader, stream: str, places: Sequence[tuple[int, Crop]], size: int
-) -> Iterator[tuple[Sequence[tuple[int, Crop]], Pixels]]:
-    """Batches with their images; the next one is decoded while the current one is in use."""
-    batches = [places[start : start + size] for start in range(0, len(places), size)]
-    with ThreadPoolExecutor(1) as pool:
-        jobs = [pool.submit(reader, stream, [crop for _, crop in batch]) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            images = jobs.pop().result()
-            if number + 1 < len(batches):
-                jobs.append(pool.submit(reader, stream, [crop for _, crop in batches[number + 1]]))
-            yield batch, images
-
-
-def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], about: dict[str, Any]) -> dict[str, Any]:
-    """``<features>/<source>.json``: what was embedded, for the workflow and for people; returns its content."""
-    records = {video_id: store.records[video_id] for video_id in sorted(video_ids) if video_id in store.records}
-    content = {
-        **about,
-        "folder": str(store.folder.relative_to(path.parent)),
-        "num_frames": sum(record.shape[0] for record in records.values()),
-        "bytes": sum(record.bytes for record in records.values()),
-        "videos": {
-            video_id: {"frames": record.shape[0], "bytes": record.bytes, "sha256": record.sha256}
-            for video_id, record in records.items()
-        },
+def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
+    world = distributed.start(device=config.device)
+    training = IntegrateConfig.model_validate(
+        {
+            "root": config.root,
+            "data": {"crop_px": config.crop_px},
+            "model": {
+                BACKBONE_KEYS[config.stream]: config.backbone,
+                "download": config.download,
+                "backbone_layers": config.backbone_layers,
+            },
+        }
+    )
+    frozen = load_backbones(training).frozen[config.stream]
+    store = open_features(config.features_dir, frozen)
+    problems = embed_stream(layout, videos, frozen, store, world.device)
+    if problems:
+        raise_few(problems)
+    if config.prune:
+        _prune(store.folder)
+    about = {
+        "source": config.stream,
+        "backbone": frozen.identity,
+        "architecture": str(frozen.net.metadata.get("architecture", "")),
+        "crop_px": frozen.side_px,
+        "layers": config.backbone_layers,
     }
-    write_json(path, content)
-    return content
+    return write_manifest(_manifest(config), store, [video.video_id for video in videos], about)
+
+
+def _manifest(config: EmbedConfig) -> Path:
+    return config.features_dir / f"{config.stream}.json"
+
+
+def _prune(kept: Path) -> None:
+    """Remove what other backbones of the stream made."""
+    for folder in kept.parent.iterdir():
+        if folder.is_dir() and folder != kept and (folder / "journal.jsonl").is_file():
+            log.info("removing %s", folder)
+            shutil.rmtree(folder)

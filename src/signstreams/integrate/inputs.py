@@ -6,20 +6,19 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from signstreams.backbones.load import Backbone, load_dinov2_backbone
-from signstreams.config.integrate import IntegrateConfig
+from signstreams.backbones.weights import Backbone, load_dinov2_backbone
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.ids import shown
+from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.clips import Clips, ClipSource
 from signstreams.integrate.data import ClipEntry, ClipSet, backbone_files, load_clips, raise_few
-from signstreams.integrate.embed import FrozenBackbone, embed_stream, open_features
-from signstreams.integrate.images import fitting_px
-from signstreams.integrate.store import ArrayStore
-from signstreams.integrate.text import TextTokenizer
+from signstreams.integrate.features import FrozenBackbone, embed_stream, fitting_px, open_features
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import TextTokenizer
 from signstreams.integrate.videos import check_lengths
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.engine import distributed
-from signstreams.engine.transfer import sent
+from signstreams.engine.device import sent
 from signstreams.integrate.batches import NO_TOKEN, Batch
 
 BLANK_ID = 0

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from signstreams.config.integrate_model import MskaConfig
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
+from signstreams.integrate.settings import MskaConfig
 
 FramesT = TypeVar("FramesT", int, Tensor)
 

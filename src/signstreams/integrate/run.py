@@ -7,12 +7,11 @@ import logging
 from functools import partial
 from typing import Any
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.sinks import FOLDERS
+from signstreams.engine.trackers import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
@@ -20,11 +19,12 @@ from signstreams.integrate.build import FORMAT, build_model, take_weights
 from signstreams.integrate.data import ClipSet
 from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.evaluate import evaluate
-from signstreams.integrate.images import ImageReader, decoding_threads
+from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
 from signstreams.integrate.nodes import stream_nodes_manifest
 from signstreams.integrate.results import CONFIG, EVALUATION_FILES, FILES, GLOSSES, TOKENIZER, write_training
-from signstreams.integrate.text import TextTokenizer
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import TextTokenizer
 from signstreams.integrate.training import LAST, Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 

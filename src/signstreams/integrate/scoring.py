@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from signstreams.config.evaluate_slt import EvaluateSltConfig
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
@@ -17,11 +15,11 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.bundle import Bundle, load_bundle
 from signstreams.integrate.data import ClipEntry, load_clips
 from signstreams.integrate.evaluate import Evaluation, evaluate
-from signstreams.integrate.images import ImageReader, decoding_threads
+from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.inputs import by_split, open_source, tokenized
-from signstreams.integrate.page import PAGE, write_page
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
+    PAGE,
     PREDICTIONS,
     SCORES,
     beside,
@@ -29,7 +27,9 @@ from signstreams.integrate.results import (
     scores_line,
     selection,
     split_scores,
+    write_page,
 )
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,4 @@
-"""The training loop: steps, evaluations on val, checkpoints from which a run goes on exactly where it stopped.
-
-Several processes share each batch; losses are divided by the counts of the joint batch and gradients are summed, so
-that any number of processes and of passes before a step gives the gradients of one process with the whole batch.
-"""
+"""Parameter groups of multistream v9, and the average of its weights."""
 
 from __future__ import annotations
 
@@ -10,31 +6,116 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from signstreams.config.integrate import IntegrateConfig
 from signstreams.engine import checkpoint, distributed, schedules
+from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.metrics import MetricsLog
-from signstreams.engine.precision import autocast
 from signstreams.engine.seeding import numpy_rng, seed_global
-from signstreams.engine.sinks import TrackedLog
+from signstreams.engine.trackers import TrackedLog
 from signstreams.errors import UserError
-from signstreams.integrate.batches import Batch, ReadImages, augment, collate
+from signstreams.integrate.batches import Batch, BatchPlan, Loader, ReadImages, augment, collate
 from signstreams.integrate.clips import Clips
 from signstreams.integrate.evaluate import Evaluation, Losses, compute_losses, loss_weights
-from signstreams.integrate.loader import BatchPlan, Loader
 from signstreams.integrate.losses import CTC, TRANSLATION, joint_counts, total_loss
 from signstreams.integrate.model import MultistreamModel
-from signstreams.integrate.optimizer import WeightAverage, make_optimizer
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.progress import Progress
+
+# Parameter groups of multistream v9, and the average of its weights.
+
+_NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing", "layer_weights")
+
+
+def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.AdamW:
+    """AdamW with the groups' own learning rates; norms, biases, embeddings and MSKA's matrices do not decay."""
+    optim = config.optim
+    peaks = {
+        "encoder": optim.lr_encoder or optim.lr,
+        "mska": optim.lr_mska or optim.lr,
+        "decoder": optim.lr_decoder or optim.lr,
+        "backbone": optim.lr_backbone or optim.lr / 10,
+    }
+    groups = []
+    for name, parameters in model.groups().items():
+        for decays in (True, False):
+            chosen = [p for key, p in parameters if _decays(key, p) == decays]
+            if chosen:
+                groups.append(
+                    {
+                        "params": chosen,
+                        "name": name,
+                        "peak_lr": peaks[name],
+                        "lr": peaks[name],
+                        "weight_decay": optim.weight_decay if decays else 0.0,
+                    }
+                )
+    return torch.optim.AdamW(groups)
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not name.endswith(_NO_DECAY)
+
+
+class WeightAverage:
+    """Exponential moving average of the trainable weights (Polyak and Juditsky 1992).
+
+    The first steps forget faster, (1 + n) / (10 + n), so that the average does not remember the random start.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._kept = {name: p.detach().clone() for name, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        torch._foreach_lerp_(list(self._kept.values()), [p.detach() for p in self._live.values()], 1 - decay)
+
+    @contextlib.contextmanager
+    @torch.no_grad()
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged weights inside the block."""
+        own = {name: p.detach().clone() for name, p in self._live.items()}
+        for name, p in self._live.items():
+            p.copy_(self._kept[name])
+        try:
+            yield
+        finally:
+            for name, p in self._live.items():
+                p.copy_(own[name])
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Average and number of updates."""
+        return {"num_updates": self.num_updates, **{f"average.{name}": t for name, t in self._kept.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Go on from `state_dict`.
+
+        Raises:
+            KeyError: It is of another model.
+        """
+        for name, kept in self._kept.items():
+            kept.copy_(state[f"average.{name}"])  # type: ignore[arg-type]
+        self.num_updates = int(state["num_updates"])
+
+
+# The training loop: steps, evaluations on val, checkpoints from which a run goes on exactly where it stopped.
+#
+# Several processes share each batch; losses are divided by the counts of the joint batch and gradients are summed, so
+# that any number of processes and of passes before a step gives the gradients of one process with the whole batch.
 
 log = logging.getLogger(__name__)
 

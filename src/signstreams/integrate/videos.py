@@ -19,8 +19,8 @@ from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
 from signstreams.ids import shown
+from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.nodes import gather_nodes
-from signstreams.integrate.store import ArrayStore
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from signstreams.config.pretrain import DatasetConfig, PretrainConfig, auto_workers, available_cores
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
@@ -22,8 +21,9 @@ from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.device_views import DeviceViews
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
+from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
-from signstreams.workers import ctrl_c_held_back
+from signstreams.processes import available_cores, ctrl_c_held_back
 
 MIN_TRAIN_CROPS_PER_PROBE = 7
 """Held-out crops are at most one in eight."""

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.config.pretrain import AugmentationConfig
-from signstreams.engine.transfer import sent
-from signstreams.pretrain.color import LUMA, MAP_SIZE
+from signstreams.engine.device import sent
+from signstreams.pretrain.settings import AugmentationConfig
+from signstreams.pretrain.views import LUMA, MAP_SIZE
 
 
 class DeviceViews:

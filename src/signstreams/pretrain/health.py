@@ -1,12 +1,149 @@
-"""Tells a run that has failed from one that starts slowly, and names the setting to change."""
+"""Health of a run: measures on held-out crops, meters of the steps, and the watch that tells a collapsed run from a slow one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from signstreams.config.pretrain_run import MonitorConfig
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from signstreams.engine import distributed
+from signstreams.pretrain.settings import MonitorConfig
+
+# Health of a backbone on held-out crops, without labels: what `checkpoint_best.pt` is chosen by.
+#
+# The training loss cannot choose: its target moves. The score is the information that a crop's prototype holds about the
+# crop: 0 when all crops look alike, and 0 when every assignment is flat, so no kind of collapse scores. RankMe (Garrido
+# et al. 2023) is logged beside it and falls when dimensions are lost; it does not see all features shrink together.
+
+PROBE_BATCH = 64
+
+
+@torch.no_grad()
+def embed(model: Callable[[Tensor], Tensor], images: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features of uint8 images (N, side, side, 3) in small batches: (N, D) float32, on the CPU."""
+    return torch.cat([model(normalize(batch)).float().cpu() for batch in images.split(PROBE_BATCH)])
+
+
+def rank_me(features: Tensor) -> float:
+    """Effective rank of centred features (N, D): exp of the entropy of their normalised singular values.
+
+    Centred, unlike the paper's: a class token's large mean says nothing about the crops. Between 1 and min(N, D).
+    """
+    if not torch.isfinite(features).all():
+        return math.nan  # the decomposition would not end
+    values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
+    shares = values / values.sum().clamp_min(1e-12)
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def assignment_information(scores: Tensor, temp: float) -> float:
+    """Nats that a crop's prototype tells about the crop: entropy of the mean assignment less the mean entropy.
+
+    Args:
+        scores: (N, K) of the head.
+        temp: Softmax temperature.
+    """
+    q = F.softmax(scores.double() / temp, dim=-1)
+    return float(torch.special.entr(q.mean(dim=0)).sum() - torch.special.entr(q).sum(dim=-1).mean())
+
+
+def feature_std(features: Tensor) -> float:
+    """Mean over dimensions of the deviation of unit-length features, times sqrt(D): near 1 spread out, 0 collapsed."""
+    x = F.normalize(features.double(), dim=-1)
+    return float(x.std(dim=0).mean() * x.shape[1] ** 0.5)
+
+
+# What shows whether training goes well, gathered on the device and read only on logging steps.
+
+NUM_SUMS = 6  # loss, dino, koleo, entropy, gradient norm, steps
+
+
+def count_best(counts: Tensor, rows: Tensor, is_bad: Tensor) -> None:
+    """Add to counts (K,) how many rows (N, K) are greatest there, none of a bad step.
+
+    `bincount`, or leaving the call out, would wait for a CUDA device.
+    """
+    best = rows.argmax(dim=-1)  # (N,)
+    counts.index_add_(0, best, (~is_bad).to(counts.dtype).expand(len(best)))
+
+
+class Meters:
+    """Sums since the last reading.
+
+    Args:
+        num_prototypes: K.
+        device: Where the sums live.
+    """
+
+    def __init__(self, num_prototypes: int, device: torch.device) -> None:
+        self.sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=device)
+        self.target_sum = torch.zeros(num_prototypes, dtype=torch.float64, device=device)
+        self.assigned = torch.zeros(num_prototypes, dtype=torch.int64, device=device)
+        self.bad_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.worst_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(
+        self, *, loss: Tensor, dino: Tensor, koleo: Tensor, targets: Tensor, grad_norm: Tensor, is_bad: Tensor
+    ) -> None:
+        """Take in one step; ``targets`` (T, B, K), the rest scalars. A bad step counts as bad and enters no sum."""
+        rows = targets.flatten(0, 1)  # (T * B, K)
+        entropy = torch.special.entr(rows).sum(dim=-1).mean()
+        step = torch.stack([value.double() for value in (loss, dino, koleo, entropy, grad_norm, torch.ones_like(loss))])
+        self.sums += torch.where(is_bad, torch.zeros_like(step), step)
+        self.target_sum += torch.where(is_bad, 0.0, rows.mean(dim=0).double())
+        count_best(self.assigned, rows, is_bad)
+        self.bad_in_a_row = torch.where(is_bad, self.bad_in_a_row + 1, 0)
+        self.worst_in_a_row = torch.maximum(self.worst_in_a_row, self.bad_in_a_row)
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading over all processes, and start again.
+
+        Entropies are in nats, of the teacher's targets: ``entropy_sample`` the mean of each crop's, ``entropy_batch``
+        of the mean target. Healthy: the first well below the second. Both near ln K: nothing learned yet; both near 0:
+        collapse onto one prototype. ``kl`` is cross-entropy less ``entropy_sample``.
+        """
+        sums = distributed.all_reduce_sum(self.sums.clone())
+        target_sum = distributed.all_reduce_sum(self.target_sum.clone())
+        assigned = distributed.all_reduce_sum(self.assigned.clone())
+        loss, dino, koleo, entropy, grad_norm, _ = (sums / sums[-1].clamp_min(1)).tolist()
+        mean_target = target_sum / target_sum.sum().clamp_min(1e-12)
+        record = {
+            "train/loss": loss,
+            "train/loss_dino": dino,
+            "train/loss_koleo": koleo,
+            "teacher/entropy_sample": entropy,
+            "teacher/entropy_batch": float(torch.special.entr(mean_target).sum()),
+            "teacher/prototypes_used_ratio": float((assigned > 0).double().mean()),
+            "train/kl": dino - entropy,
+            "train/grad_norm": grad_norm,
+        }
+        if not float(sums[-1]):  # every step was bad
+            record = dict.fromkeys(record, math.nan)
+        self.sums.zero_()
+        self.target_sum.zero_()
+        self.assigned.zero_()
+        return record
+
+    def num_bad_in_a_row(self) -> int:
+        """The longest run of losses that were not finite."""
+        return int(self.worst_in_a_row)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all sums."""
+        return {name: value.detach().cpu().clone() for name, value in vars(self).items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the sums back."""
+        for name, value in vars(self).items():
+            setattr(self, name, state[name].to(value.device))
+
+
+# Tells a run that has failed from one that starts slowly, and names the setting to change.
 
 MIN_STEPS = 100  # and the warm-up: nothing is judged before
 MIN_STEPS_FLAT = 5_000  # every run starts flat; a long one that still is has failed

@@ -1,17 +1,247 @@
-"""What iBOT (Zhou et al. 2022) adds to a DINO step: masks, the patches' targets and loss, their centre and meters."""
+"""iBOT (Zhou et al. 2022): block-wise masks, the patches' targets, loss and meters. Letters: M masked patches, K prototypes."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from signstreams.array_types import Flags, Ints
 from signstreams.backbones.archs import ViTArch
-from signstreams.config.pretrain import PretrainConfig
+from signstreams.engine import distributed
+from signstreams.engine.device import sent
 from signstreams.engine.distributed import World
-from signstreams.pretrain.choices import Choices
-from signstreams.pretrain.losses import Centre, teacher_targets
-from signstreams.pretrain.masking import BlockMasker, Masked
-from signstreams.pretrain.patch_losses import PatchChoices, PatchMeters, patch_loss
+from signstreams.engine.schedules import linear
+from signstreams.engine.seeding import numpy_rng
+from signstreams.pretrain.derived_settings import Choices
+from signstreams.pretrain.health import Meters, count_best
+from signstreams.pretrain.losses import Centre, row_chunks, soft_cross_entropy, teacher_targets
+from signstreams.pretrain.settings import IbotConfig, PretrainConfig
+
+# Block-wise masks for iBOT: rectangles as in BEiT (Bao et al. 2022), ratios stratified over the batch as in DINOv2.
+#
+# A view's mask is a pure function of seed, step and its place in the joint batch of all processes. So there is no state
+# to save, and several processes mask what one process with all of the batch would. Letters: V global views, B crops of
+# this process, P patches of a view, M masked patches of this process.
+
+DRAWS = 4  # area, aspect, top, left of one try
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What of a batch is masked.
+
+    Attributes:
+        masks: (V * B, P) bool.
+        rows: (M,) int64, the masked patches as rows of (V * B * P).
+        weights: (M,) float32, one over the number of masked patches of the row's view: each view weighs 1.
+    """
+
+    masks: Tensor
+    rows: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, masks: Tensor) -> Masked:
+        """From masks (V * B, P)."""
+        rows = masks.flatten().nonzero().squeeze(1)  # (M,)
+        weights = (1 / masks.sum(dim=1).clamp(min=1).double())[rows // masks.shape[1]].float()
+        return cls(masks, rows, weights)
+
+    def parts(self, num_views: int, count: int) -> list[Masked]:
+        """Of ``count`` equal parts of the crops, one after the other; before `to`."""
+        if count == 1:
+            return [self]
+        whole = self.masks.unflatten(0, (num_views, -1))  # (V, B, P)
+        return [Masked.of(masks.flatten(0, 1)) for masks in whole.chunk(count, dim=1)]
+
+    def to(self, device: torch.device) -> Masked:
+        """The same on a device, without waiting for it."""
+        return Masked(*(sent(x, device) for x in (self.masks, self.rows, self.weights)))
+
+
+class BlockMasker:
+    """Draws the masks of every step.
+
+    Args:
+        config: Shares and sizes.
+        grid: Patches along a side of a global view.
+        seed: Of the run.
+    """
+
+    def __init__(self, config: IbotConfig, grid: int, seed: int) -> None:
+        self.config, self.grid, self.seed = config, grid, seed
+        self.min_block = config.min_block_patches or max(1, (grid // 3) ** 2)  # iBOT's rule
+        self.log_aspect = -math.log(config.min_block_aspect)
+
+    def draw(self, step: int, *, num_views: int, batch: int, rank: int = 0, world_size: int = 1) -> Masked:
+        """The masks of this process's global views (V, B) at a step."""
+        rng = numpy_rng(self.seed, "masks", step)
+        joint = batch * world_size
+        targets = self._targets(num_views * joint, rng)  # (V * joint,)
+        places = np.arange(num_views * joint).reshape(num_views, joint)
+        own = places[:, rank * batch : (rank + 1) * batch].reshape(-1)  # (V * B,)
+        masks = self._blocks(targets, own, rng).reshape(len(own), -1)  # (V * B, P)
+        rows = np.flatnonzero(masks)
+        weights = (1 / masks.sum(axis=1).clip(min=1))[rows // masks.shape[1]]
+        return Masked(torch.from_numpy(masks), torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
+
+    def _targets(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Patches to mask in each of ``count`` views, (count,): 0 in those that stay whole, else at least 1.
+
+        One ratio from each of evenly spaced strata, so that the total hardly differs from step to step.
+        """
+        low, high = self.config.mask_ratio
+        num_masked = max(1, round(self.config.masked_views_ratio * count))
+        ratios = low + (high - low) * (np.arange(num_masked) + rng.random(num_masked)) / num_masked
+        targets = np.zeros(count, np.int64)
+        targets[rng.permutation(count)[:num_masked]] = np.maximum(1, ratios * self.grid**2)  # cut, as DINOv2 does
+        return targets
+
+    def _blocks(self, targets: NDArray[np.int64], own: Ints, rng: np.random.Generator) -> Flags:
+        """Masks (len(own), grid, grid) of the views ``own``, all of them at once.
+
+        Blocks are added until the target is met; a block that masks nothing new or too much is drawn again, and after
+        `max_block_tries` in a row the mask stays as it is, below its target. Every round draws for the views of all
+        processes, whoever is done, so that the n-th draw of a view is the same for any number of processes.
+        """
+        grid = self.grid
+        spare = rng.integers(grid**2, size=len(targets))
+        masks = np.zeros((len(own), grid, grid), bool)
+        missing = targets[own].copy()
+        tries = np.zeros(len(own), np.int64)
+        at = np.arange(grid)
+        while len(open_ := np.flatnonzero((missing > 0) & (tries < self.config.max_block_tries))):
+            draws = rng.random((DRAWS, len(targets)))[:, own[open_]]  # (DRAWS, A)
+            area = self.min_block + draws[0] * (missing[open_] - self.min_block)
+            aspect = np.exp((2 * draws[1] - 1) * self.log_aspect)
+            height, width = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+            top, left = (np.floor(u * (grid - side + 1)) for u, side in ((draws[2], height), (draws[3], width)))
+            in_rows = (at >= top[:, None]) & (at < (top + height)[:, None])  # (A, grid)
+            in_columns = (at >= left[:, None]) & (at < (left + width)[:, None])
+            new = in_rows[:, :, None] & in_columns[:, None, :] & ~masks[open_]  # (A, grid, grid)
+            gain = new.sum(axis=(1, 2))
+            is_good = (height < grid) & (width < grid) & (gain > 0) & (gain <= missing[open_])
+            masks[open_[is_good]] |= new[is_good]
+            missing[open_] -= np.where(is_good, gain, 0)
+            tries[open_] = np.where(is_good, 0, tries[open_] + 1)
+        bare = np.flatnonzero((targets[own] > 0) & ~masks.any(axis=(1, 2)))
+        masks.reshape(len(own), -1)[bare, spare[own[bare]]] = True  # a view that is to be masked is
+        return masks
+
+
+# iBOT's patch term (Zhou et al. 2022): its loss, schedule and meters. Letters: M masked patches, K prototypes.
+
+NUM_PATCH_SUMS = 5  # cross-entropy, entropy, masked views, masked patches, patches
+
+
+def patch_loss(student: Tensor, targets: Tensor, weights: Tensor, *, student_temp: float, num_views: int) -> Tensor:
+    """Cross-entropy of the student's masked patches against the teacher's same patches, which it sees unmasked.
+
+    Args:
+        student: (M, K) scores, with gradient; M may be 0.
+        targets: (M, K) probabilities, without gradient.
+        weights: (M,) one over the number of masked patches of the row's view.
+        student_temp: Softmax temperature of the student, > 0.
+        num_views: Global views of this process, masked or not.
+
+    Returns:
+        Mean over each view's masked patches, then over all global views; one without a mask counts as 0, as in iBOT and
+        DINOv2. So it is the mean over processes of what each returns, however their masked patches are distributed.
+    """
+    return soft_cross_entropy(student, targets, student_temp).mul(weights).sum() / num_views
+
+
+@dataclass(frozen=True)
+class PatchChoices:
+    """Numbers of the patch term, settled: the class token's, where the config leaves them open."""
+
+    num_prototypes: int
+    warmup_teacher_temp: float
+    teacher_temp: float
+    teacher_temp_warmup_steps: int
+
+    @classmethod
+    def of(cls, config: PretrainConfig, choices: Choices) -> PatchChoices:
+        """From the run's config and choices."""
+        ibot = config.ibot
+        ratio = ibot.teacher_temp_warmup_ratio
+        teacher_temp = ibot.teacher_temp or choices.teacher_temp
+        return cls(
+            num_prototypes=ibot.num_prototypes or choices.num_prototypes,
+            warmup_teacher_temp=ibot.warmup_teacher_temp or min(choices.warmup_teacher_temp, teacher_temp),
+            teacher_temp=teacher_temp,
+            teacher_temp_warmup_steps=(
+                choices.teacher_temp_warmup_steps if ratio is None else round(ratio * choices.total_steps)
+            ),
+        )
+
+    def teacher_temp_at(self, step: int) -> float:
+        """Softmax temperature of the teacher's patches."""
+        return linear(step, self.warmup_teacher_temp, self.teacher_temp, self.teacher_temp_warmup_steps)
+
+
+class PatchMeters(Meters):
+    """`Meters` with those of the patch term.
+
+    Args:
+        num_prototypes: K of the class token's scores.
+        num_patch_prototypes: K of the patches' scores.
+        device: Where the sums live.
+    """
+
+    def __init__(self, num_prototypes: int, num_patch_prototypes: int, device: torch.device) -> None:
+        super().__init__(num_prototypes, device)
+        self.patch_sums = torch.zeros(NUM_PATCH_SUMS, dtype=torch.float64, device=device)
+        self.patch_target_sum = torch.zeros(num_patch_prototypes, dtype=torch.float64, device=device)
+        self.patch_assigned = torch.zeros(num_patch_prototypes, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add_patches(
+        self, *, loss: Tensor, targets: Tensor, weights: Tensor, num_views: int, num_patches: int, is_bad: Tensor
+    ) -> None:
+        """Take in one step: loss and rows as of `patch_loss`, ``num_patches`` of all global views together."""
+        entropies = [torch.special.entr(rows).sum(dim=-1) for (rows,) in row_chunks(targets)]
+        entropy = torch.cat(entropies) @ weights
+        counts = (weights.new_full((), len(weights)), weights.new_full((), num_patches))
+        step = torch.stack([value.double() for value in (loss * num_views, entropy, weights.sum(), *counts)])
+        self.patch_sums += torch.where(is_bad, torch.zeros_like(step), step)
+        self.patch_target_sum += torch.where(is_bad, 0.0, (weights @ targets).double())
+        count_best(self.patch_assigned, targets, is_bad)
+
+    def read(self) -> dict[str, float]:
+        """As `Meters.read`, and of the masked patches the like; every mean is over masked views, each with weight 1.
+
+        So ``train/loss_patch`` and ln K compare, and ``train/kl_patch`` is never below 0. In ``train/loss`` the term
+        weighs ``ibot.patch_weight`` times the share of masked views.
+        """
+        record = super().read()
+        sums = distributed.all_reduce_sum(self.patch_sums.clone())
+        target_sum = distributed.all_reduce_sum(self.patch_target_sum.clone())
+        assigned = distributed.all_reduce_sum(self.patch_assigned.clone())
+        total, entropy, views, masked, patches = sums.tolist()
+        mean_target = target_sum / target_sum.sum().clamp_min(1e-12)
+        patch_record = {
+            "train/loss_patch": total / max(views, 1),
+            "train/kl_patch": (total - entropy) / max(views, 1),
+            "patch/entropy_sample": entropy / max(views, 1),
+            "patch/entropy_batch": float(torch.special.entr(mean_target).sum()),
+            "patch/prototypes_used_ratio": float((assigned > 0).double().mean()),
+            "patch/masked_ratio": masked / max(patches, 1),
+        }
+        if not views:  # every step was bad
+            patch_record = dict.fromkeys(patch_record, math.nan)
+        self.patch_sums.zero_()
+        self.patch_target_sum.zero_()
+        self.patch_assigned.zero_()
+        return record | patch_record
+
+
+# What iBOT (Zhou et al. 2022) adds to a DINO step: masks, the patches' targets and loss, their centre and meters.
 
 
 class PatchTerm:

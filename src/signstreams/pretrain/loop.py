@@ -11,18 +11,18 @@ from typing import Any, NoReturn
 
 import torch
 
-from signstreams.config.pretrain import PretrainConfig
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import STATE, Experiment, Fingerprint
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import MetricsLog
-from signstreams.engine.sinks import TrackedLog
+from signstreams.engine.trackers import TrackedLog
 from signstreams.errors import UserError
 from signstreams.pretrain.data import CropSet, ViewLoader, load_whole, spread
 from signstreams.pretrain.health import CollapseWatch
-from signstreams.pretrain.labels import read_probe_labels
+from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.sampler import BatchPlan
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 from signstreams.progress import Progress
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Views = tuple[torch.Tensor, torch.Tensor]
 
 HEALTH = "probe/assignment_information"
-"""Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.probe`."""
+"""Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
 KNN = "probe/knn"
 """In its place where labels are known."""
 HEAD_CROPS = 512

@@ -14,26 +14,26 @@ from typing import Any
 import torch
 
 from signstreams.backbones.archs import ViTArch, resolve
-from signstreams.config.pretrain import PretrainConfig, available_cores
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.experiment import Experiment, Fingerprint, commit, versions
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
-from signstreams.engine.sinks import FOLDERS
+from signstreams.engine.trackers import FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import digest, write_bytes
-from signstreams.pretrain.choices import Choices, choose
 from signstreams.pretrain.data import CropSet, find_crops, plan_batches
-from signstreams.pretrain.init import first_weights, start_from
+from signstreams.pretrain.derived_settings import Choices, choose
+from signstreams.pretrain.initial_weights import first_weights, start_from
 from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.outputs import write_outputs
 from signstreams.pretrain.pictures import NAMES as PICTURES
-from signstreams.pretrain.room import check_disk, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.resource_estimates import check_disk, estimate_memory, naming_what_ran_out, report_memory
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.scratch import on_scratch
-from signstreams.pretrain.statistics import with_measured_stats
+from signstreams.pretrain.selection import with_measured_stats
+from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.versions import commit, versions
+from signstreams.processes import available_cores
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from signstreams.config.integrate_model import BACKBONE_KEYS
+from signstreams.engine.experiment import commit, versions
 from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
@@ -23,8 +23,7 @@ from signstreams.publish.figures import (
     thinned,
     translation_figures,
 )
-from signstreams.streams import STREAMS
-from signstreams.versions import commit, versions
+from signstreams.streams import BACKBONE_KEYS, STREAMS
 
 SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
@@ -209,7 +208,7 @@ def _readme(
         f"Check it: `sha256sum -c {SUMS}`. Load a backbone:",
         "",
         "```python",
-        "from signstreams.backbones.load import load_dinov2_backbone",
+        "from signstreams.backbones.weights import load_dinov2_backbone",
         "",
         f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
         "```",

@@ -1,0 +1,63 @@
+"""Base class of every config section, extra flag names of a field, and the shared kinds of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Base class of every config section, and the extra flag names a field may carry.
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, values never change, docstrings under fields become their help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class Flag:
+    """Further flag names of a field: ``batch_size: Annotated[int, Flag("--batch-size")] = 64`` in section ``dataset``.
+
+    The regular flag ``--dataset-batch-size`` remains.
+    """
+
+    def __init__(self, *names: str) -> None:
+        if not names or not all(name.startswith("--") for name in names):
+            raise ValueError(f"flags start with '--', got {names}")
+        self.names = names
+
+
+def refuse_without_effect(
+    section: Section, names: Iterable[str], reason: str, *, prefix: str = "", next_step: str = "leave one of them out"
+) -> None:
+    """For validators: a field among ``names`` that was changed, and does nothing for the ``reason``, is an error.
+
+    Args:
+        prefix: Of the names in the message, where another section's validator looks.
+        next_step: What the user can do.
+
+    Raises:
+        ValueError: Names the first of them.
+    """
+    fields = type(section).model_fields
+    for name in names:
+        if getattr(section, name) != fields[name].get_default(call_default_factory=True):
+            raise ValueError(f"{prefix}{name} has no effect: {reason}; {next_step}")
+
+
+# Kinds of numbers and names that the sections of all configs share; a range has one name.
+
+Prob = Annotated[float, Field(ge=0, le=1)]
+"""0 to 1: a probability, a score, or a share that may be none or all."""
+Ratio = Annotated[float, Field(gt=0, le=1)]
+"""0 to 1, but not 0."""
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""0 to 1, but not 1."""
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""Low and high; the section checks their order."""
+Count = Annotated[int, Field(ge=1)]
+"""1, 2, 3, ..."""
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$")]

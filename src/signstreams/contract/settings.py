@@ -1,0 +1,56 @@
+"""Config of the data contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from signstreams.config.section import Flag, NotNegative, Prob, Section
+
+
+class CoverageConfig(Section):
+    """Least share of a video's frames in which something is found; below it the video gets a warning."""
+
+    min_pose_ratio: Prob = 0.9
+    """Frames with body points."""
+    min_face_ratio: Prob = 0.9
+    """Frames with a face crop."""
+    min_hand_ratio: Prob = 0.3
+    """Frames with a crop of the hand; hands rest, leave the frame and hide each other."""
+
+
+class ContractConfig(Section):
+    """Check everything that extraction wrote, meta.csv, glosses and splits; write contract/report.json, report.html and
+    manifest.json below the root.
+
+    Exit code 2 when there is an error, 0 when there are warnings at most. After an error the report also lies in
+    contract/failed_report.json and .html, where Snakemake does not remove it.
+    """
+
+    root: Path
+    """Root of the corpus."""
+    videos_dir: Path | None = None
+    """Folder of the videos, each of which must have been extracted; ROOT/videos without it."""
+    num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
+    """Videos checked at once, each in a process of its own."""
+    decode: Literal["all", "sample", "none"] = "all"
+    """Crops that are decoded: all, 100 evenly spread ones of each archive, or none."""
+    max_failed_fraction: Prob = 0.1
+    """Share of the videos that may be quarantined."""
+    max_untimed_fraction: Prob = 0.05
+    """Share of the rows of meta.csv whose times may be unknowable (their clips are left out)."""
+    max_unknown_gloss_fraction: Prob = 0.1
+    """Share of the glosses of val and test that train may lack."""
+    recheck: bool = False
+    """Read and check every file again, also where contract/videos/ has a record of it."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
+    required_streams: list[Literal["face", "hand_l", "hand_r"]] = ["face"]
+    """Streams of which a corpus without any crop is an error; of the others it is a warning."""
+    clip_tolerance_s: NotNegative = 0.25
+    """How far a clip may reach past the end of its video."""
+    fps_tolerance: Prob = 0.01
+    """Relative difference allowed between the declared fps and the video's own."""
+    coverage: CoverageConfig = CoverageConfig()

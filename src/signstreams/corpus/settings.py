@@ -1,0 +1,53 @@
+"""Config of dividing a corpus into train, val and test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from signstreams.config.section import Section, Share
+
+
+def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
+    """For validators of a drawn split.
+
+    Raises:
+        ValueError: Nothing is left to train on.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise ValueError(f"val_fraction ({val_fraction}) and test_fraction ({test_fraction}) leave nothing for train")
+
+
+class SplitConfig(Section):
+    """How clips are divided. A ``split`` column of meta.csv (train, val or dev, test) goes before all of this."""
+
+    seed: int = 0
+    """Another seed gives another split."""
+    val_fraction: Share = 0.1
+    """Share of the clips for validation; 0 for none."""
+    test_fraction: Share = 0.1
+    """Share of the clips for the test; 0 for none."""
+    group_by: Literal["auto", "signer", "video"] = "auto"
+    """What is kept together besides the clips of a video: auto takes signers unless there are too few to fill the
+    splits."""
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> SplitConfig:
+        refuse_no_train(self.val_fraction, self.test_fraction)
+        return self
+
+
+class SplitCorpusConfig(SplitConfig):
+    """Divide the clips of a corpus into train, val and test: writes index/{train,val,test}.csv and index/split.json.
+
+    Clips of one video stay together, and those of one signer where signers are known and enough.
+    """
+
+    root: Path
+    """Root of the corpus."""
+    videos_dir: Path | None = None
+    """Folder of the videos; ROOT/videos without it."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""

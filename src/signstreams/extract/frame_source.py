@@ -1,0 +1,268 @@
+"""Sources of frames with times: the interface, resampling to a constant rate, and folders of images."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from signstreams.array_types import Pixels
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, image_files
+
+# Frames by timestamp: a constant output rate from any source rate, variable ones included.
+
+
+class Timed(NamedTuple):
+    """Anything shown from ``time_s`` on for ``duration_s``."""
+
+    time_s: float
+    duration_s: float
+    payload: Any
+
+
+class Sampled(NamedTuple):
+    """An output frame: its time, what is shown, and whether the output frame before shows the same."""
+
+    time_s: float
+    payload: Any
+    is_repeat: bool
+
+
+def sample_at_rate(frames: Iterable[Timed], fps: float, source_fps: float) -> Iterator[Sampled]:
+    """Output frame k, at ``t0 + k / fps``, shows the last source frame at or before that time.
+
+    "Before" has a tolerance of half a source frame (at most half an output frame), so that at a constant source rate
+    the nearest frame is taken, and rounded timestamps (29.97 in milliseconds) never show a frame twice by accident. A
+    source slower than ``fps`` repeats frames; the last frame counts for its own duration: 60 frames at 30 Hz give 50
+    at 25 Hz.
+
+    Args:
+        frames: Source frames in rising time.
+        fps: Output rate, Hz.
+        source_fps: Mean rate of the source, Hz; 0 when unknown.
+    """
+    early_s = 0.5 / max(fps, source_fps)
+    shown: Timed | None = None
+    start_s, num_out, was_shown = 0.0, 0, False
+    for frame in frames:
+        if shown is None:
+            start_s = frame.time_s
+        else:
+            while start_s + num_out / fps + early_s < frame.time_s:
+                yield Sampled(start_s + num_out / fps, shown.payload, was_shown)
+                num_out, was_shown = num_out + 1, True
+        shown, was_shown = frame, False
+    if shown is None:
+        return
+    end_s = shown.time_s + shown.duration_s
+    # One output frame may lie before the last source frame's time within the tolerance; and one frame is always given.
+    while num_out == 0 or start_s + num_out / fps < end_s - 1e-3 / fps:
+        yield Sampled(start_s + num_out / fps, shown.payload, was_shown)
+        num_out, was_shown = num_out + 1, True
+
+
+def sample_every(frames: Iterable[Timed]) -> Iterator[Sampled]:
+    """Every source frame at its own time."""
+    for frame in frames:
+        yield Sampled(frame.time_s, frame.payload, False)
+
+
+def within(frames: Iterable[Sampled], spans_s: Sequence[tuple[float, float]]) -> Iterator[Sampled]:
+    """Those with start <= time < end of one of the spans, which rise and lie apart: what a pass over all would pick."""
+    spans = iter(spans_s)
+    start_s, end_s = next(spans, (0.0, 0.0))
+    last = None
+    for frame in frames:
+        while frame.time_s >= end_s:
+            if (span := next(spans, None)) is None:
+                return
+            start_s, end_s = span
+        if frame.time_s >= start_s:
+            yield frame._replace(is_repeat=frame.payload is last)
+            last = frame.payload
+
+
+# What a video is to its reader: frames with times, one after the other; and the error when there are none.
+
+MIN_SIDE_PX, MAX_SIDE_PX = 2, 16_384
+
+
+class UnreadableVideoError(Exception):
+    """The video holds nothing to extract; the message says why."""
+
+
+class Source(Protocol):
+    """A container or a folder of images.
+
+    Attributes:
+        width_px, height_px: Size of the upright frame with square pixels.
+        fps: Mean rate as declared, Hz; 0 when unknown.
+        duration_s: Length as declared; None when unknown.
+        end_s: Where the last frame ends; None until it was reached.
+        note: What was lost so far; None when nothing was.
+    """
+
+    width_px: int
+    height_px: int
+    fps: float
+    duration_s: float | None
+    end_s: float | None
+
+    @property
+    def note(self) -> str | None: ...
+
+    def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
+        """Frames in rising time; the payload is the index in the source and what `image` takes.
+
+        With ``ranges_s`` (rising, apart) those that no range needs may be left out. A range (a, b) needs the last frame
+        at or before a, all within, and the first after b. The first frame of the video is always given.
+        """
+        ...
+
+    def image(self, frame: Any) -> Pixels:
+        """(H, W, 3) uint8 RGB of a frame that `timed` gave."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+def check_size(width_px: int, height_px: int) -> None:
+    """Raise `UnreadableVideoError` for a size that is none."""
+    if not (MIN_SIDE_PX <= width_px <= MAX_SIDE_PX and MIN_SIDE_PX <= height_px <= MAX_SIDE_PX):
+        raise UnreadableVideoError(
+            f"frames are {width_px}x{height_px} px, expected sides of {MIN_SIDE_PX} to {MAX_SIDE_PX}"
+        )
+
+
+def add_note(note: str | None, text: str) -> str:
+    """Both, the earlier one first."""
+    return text if note is None else f"{note}; {text}"
+
+
+# A folder of images as a source of frames.
+
+_MAX_NAMED = 5
+
+
+class FolderSource:
+    """Images in natural order at a constant rate; see `source.Source`.
+
+    The numbers in their names tell the time: with 1, 2, 5 two frames are missing, and the third is at 4 / rate. One
+    that cannot be decoded is missing likewise. All are scaled to the size of the first.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._files = image_files(path)
+        if not self._files:
+            raise UnreadableVideoError(f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        places, self._numbering = frame_places([file.stem for file in self._files])
+        self._times_s = [place / fps for place in places]
+        self._bad: dict[int, str] = {}
+        self._scaled: set[int] = set()
+        self.fps = fps
+        self.duration_s: float | None = self._times_s[-1] + 1 / fps
+        self.end_s: float | None = None
+        first = next((image for index in range(len(self._files)) if (image := self._decode(index)) is not None), None)
+        if first is None:
+            raise UnreadableVideoError(f"none of the folder's {len(self._files)} images can be decoded")
+        self._first_index = len(self._bad)
+        self.height_px, self.width_px = first.shape[:2]
+        check_size(self.width_px, self.height_px)
+
+    @property
+    def note(self) -> str | None:
+        """What was lost so far."""
+        note = self._numbering
+        if self._bad:
+            names = [self._bad[index] for index in sorted(self._bad)]
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            note = add_note(note, f"cannot be decoded: {', '.join(names[:_MAX_NAMED])}{more}")
+        if self._scaled:
+            size = f"{self.width_px}x{self.height_px} px"
+            note = add_note(note, f"{len(self._scaled)} images are not of {size} as the first, and were scaled")
+        return note
+
+    def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
+        """Frames in rising time; images that no range needs are not opened."""
+        for index in range(len(self._files)) if ranges_s is None else self._needed(ranges_s):
+            if index == len(self._files) - 1:
+                self.end_s = self.duration_s
+            if (image := self._decode(index)) is None:
+                continue
+            if image.shape[:2] != (self.height_px, self.width_px):
+                self._scaled.add(index)
+                image = cv2.resize(image, (self.width_px, self.height_px), interpolation=cv2.INTER_AREA)
+            yield Timed(self._times_s[index], 1 / self.fps, (index, image))
+
+    def image(self, frame: Pixels) -> Pixels:
+        """It is decoded already."""
+        return frame
+
+    def close(self) -> None:
+        """No file is open."""
+
+    def _needed(self, ranges_s: Sequence[tuple[float, float]]) -> Iterator[int]:
+        yield self._first_index
+        done = self._first_index
+        for start_s, stop_s in ranges_s:
+            low = max(done, bisect_right(self._times_s, start_s) - 1)
+            while low > done and self._decode(low) is None:  # what is on screen is the image before
+                low -= 1
+            high = bisect_right(self._times_s, stop_s)
+            yield from range(max(low, done + 1), min(high + 1, len(self._files)))
+            done = max(done, high)
+
+    def _decode(self, index: int) -> Pixels | None:
+        """(H, W, 3) uint8 RGB, over black where it is transparent; None for a file that is no whole image."""
+        data = self._files[index].read_bytes()
+        flag = cv2.IMREAD_UNCHANGED if _has_alpha(data) else cv2.IMREAD_COLOR
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+        except cv2.error:  # a header that claims an absurd size
+            image = None
+        if image is None:
+            self._bad[index] = self._files[index].name
+            return None
+        if image.dtype == np.uint16:
+            image = np.right_shift(image, 8).astype(np.uint8)
+        if image.ndim == 3 and image.shape[2] == 4:
+            image = (image[..., :3] * (image[..., 3:] / 255.0)).astype(np.uint8)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB)
+
+
+def _has_alpha(data: bytes) -> bool:
+    """Whether a PNG or WebP says that it has transparent pixels; OpenCV would show the colours hidden under them."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[25:26] in (b"\4", b"\6") or b"tRNS" in data[33:2000]
+    return data[8:16] == b"WEBPVP8X" and bool(data[20] & 0x10)
+
+
+def frame_places(names: Sequence[str]) -> tuple[list[int], str | None]:
+    """Place of each frame on the grid of the rate, from the last number in each name; and what is amiss.
+
+    Their usual distance counts as one frame: of video that was thinned, 0, 5, 10 are neighbours. Names without numbers,
+    or with irregular ones (times in milliseconds), are taken one after the other.
+    """
+    in_order = list(range(len(names)))
+    found = [re.search(r"([0-9]+)[^0-9]*$", name) for name in names]
+    if len(names) < 3 or not all(found):
+        return in_order, None
+    numbers = [int(match[1]) for match in found if match]
+    steps = [after - before for before, after in pairwise(numbers)]
+    step = sorted(steps)[(len(steps) - 1) // 2]
+    if step <= 0 or any(s <= 0 or s % step for s in steps):
+        return in_order, None
+    places = [(number - numbers[0]) // step for number in numbers]
+    num_missing = places[-1] + 1 - len(places)
+    if not num_missing:
+        return places, None
+    first = next(numbers[i] + step for i, s in enumerate(steps) if s > step)
+    return places, f"{num_missing} of {places[-1] + 1} frames are missing by their numbers, the first is {first}"

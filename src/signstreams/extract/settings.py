@@ -1,0 +1,175 @@
+"""Config of extraction: from videos to crops, keypoints, pose and tracks."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from signstreams.config.section import Flag, Prob, Section, refuse_without_effect
+from signstreams.formats.metadata import FacePrivacy
+
+# Config of extraction: from videos to crops, keypoints, pose and tracks.
+
+
+class HolisticConfig(Section):
+    """MediaPipe Holistic, model complexity 1: the only one whose weights its wheel carries (0 and 2 download)."""
+
+    min_detection_confidence: Prob = 0.5
+    """Least score of a person detection."""
+    min_tracking_confidence: Prob = 0.5
+    """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
+    stride: Annotated[int, Field(ge=1, le=10)] = 1
+    """Look at every k-th frame only and interpolate the points between: faster, less exact (docs/extraction.md)."""
+    in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    """Frames worked on side by side within one video: the same results, sooner where a core is free."""
+
+
+class PrecomputedConfig(Section):
+    """Points that another tool found: 543 of MediaPipe or 133 of COCO-WholeBody (RTMPose, HRNet, ViTPose, DWPose)."""
+
+    folder: Path | None = None
+    """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
+    units: Literal["auto", "fraction", "px"] = "auto"
+    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose has px."""
+    min_confidence: Prob = 0.3
+    """Of 133 points, those below it count as missing: top-down models guess every point. MediaPipe's 543 count as
+    missing where their file says so."""
+
+
+class SignerConfig(Section):
+    """Which of several people is the signer; ``box`` in meta.csv goes before it."""
+
+    choose: Literal["motion", "none"] = "motion"
+    """motion: looks for people, and of several takes the one whose hands move most; none: the detector's own choice."""
+
+
+class BoxConfig(Section):
+    """From points to square boxes. Times rather than frames, so that a setting means the same at any frame rate."""
+
+    face_scale: Annotated[float, Field(ge=1, le=4)] = 1.3
+    """Side of the face box over the extent of the face points, which end at chin and mid-forehead."""
+    hand_scale: Annotated[float, Field(ge=1, le=4)] = 1.5
+    """Side of a hand box over the extent of the 21 joints, which lie inside the skin."""
+    min_visibility: Prob = 0.5
+    """Least visibility of the body points that stand in for a detector which found nothing."""
+    max_gap_s: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """Longest time between two known boxes over which the boxes between are interpolated."""
+    centre_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    """Standard deviation of the Gaussian (symmetric in time: no lag) over box centres; 0 switches it off."""
+    size_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """The same over box sizes, which change more slowly than hands move."""
+
+
+class ExtractConfig(Section):
+    """Cut face and hand crops from videos and write keypoints, pose, tracks and metadata.
+
+    One video, several, or a folder of them; existing results of the same video and settings are left as they are.
+    """
+
+    videos: list[Path]
+    """Videos, or folders of them: files, and folders of images. A file's id is its name without ending, a folder's
+    its name."""
+    root: Path
+    """Corpus folder: results go into its `processed/`."""
+    only: Path | None = None
+    """Of the videos, only those whose ids this text file lists, one a line."""
+    manifest: Path | None = None
+    """JSON file that is written once every one of the videos is done: id to status, frames and checksum of metadata."""
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Frames a second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
+    frames_fps: Annotated[float, Field(gt=0, le=1000)] = 25.0
+    """Frames a second of a video that is a folder of images."""
+    crop_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    """Side of the square crops."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Quality of the crops' JPEG encoding."""
+    max_failed_fraction: Prob = 0.1
+    """Of several videos, the share that may be unreadable before the run counts as failed."""
+    num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
+    """Videos worked on at once, each in a process of its own; one keeps about 1.4 cores busy."""
+    force: bool = False
+    """Extract again even where results of the same video and settings exist."""
+    max_buffer_mib: Annotated[int, Field(ge=16)] = 256
+    """Memory for decoded frames, most of which wait for their box; 4K and 1080p above 60 Hz need more
+    (docs/extraction.md)."""
+    face_privacy: FacePrivacy = "none"
+    """What crops show of faces: none hides nothing; eyes-mouth greys all but eyes and mouth; blur blurs all of it."""
+    spans_only: bool = False
+    """Extract only the spans that ROOT/meta.csv annotates, padded, rather than whole videos."""
+    span_padding_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """Seconds kept before and after each annotated span."""
+    detector: Literal["holistic", "precomputed"] = "holistic"
+    """Where the points come from: MediaPipe Holistic, or files of another tool (``precomputed.folder``)."""
+    holistic: HolisticConfig = HolisticConfig()
+    precomputed: PrecomputedConfig = PrecomputedConfig()
+    signer: SignerConfig = SignerConfig()
+    boxes: BoxConfig = BoxConfig()
+
+    @field_validator("videos")
+    @classmethod
+    def _some_video(cls, videos: list[Path]) -> list[Path]:
+        if not videos:
+            raise ValueError("names no video; give a file or a folder")
+        return videos
+
+    @model_validator(mode="after")
+    def _precomputed_has_a_folder(self) -> ExtractConfig:
+        if self.detector == "precomputed" and self.precomputed.folder is None:
+            raise ValueError("detector precomputed needs the folder of its points; set precomputed.folder")
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> ExtractConfig:
+        idle, key = (self.holistic, "holistic") if self.detector == "precomputed" else (self.precomputed, "precomputed")
+        refuse_without_effect(idle, type(idle).model_fields, f"detector is '{self.detector}'", prefix=f"{key}.")
+        if not self.spans_only:
+            refuse_without_effect(self, ("span_padding_s",), "spans_only is false")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What shapes the results, in the order of the class; paths and the number of processes do not."""
+        whole = {"videos", "root", "only", "manifest", "max_failed_fraction", "num_jobs", "force"}
+        parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(whole, True), **parts})
+
+
+# Where the points of a video are. Light: the workflow asks for every video while it is planned.
+
+SUFFIXES = (".npz", ".npy", ".pose")
+
+
+def points_path(folder: Path, video_id: str) -> Path | None:
+    """The video's file of points; None when there is none."""
+    found = _candidates(folder, video_id)
+    return found[0] if found else None
+
+
+def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
+    """One line for each video whose points cannot be found, or are there twice; none for other detectors."""
+    folder = config.precomputed.folder
+    if config.detector != "precomputed" or folder is None:
+        return []
+    if not folder.is_dir():
+        return [f"{folder}: no such folder; expected the points of the videos (precomputed.folder)"]
+    problems = []
+    for video_id in video_ids:
+        found = _candidates(folder, video_id)
+        if not found:
+            endings = ", ".join(SUFFIXES)
+            problems.append(
+                f"{folder / video_id}: no points of this video, expected a file ending in {endings}; "
+                "add it, or leave the video out"
+            )
+        elif len(found) > 1:
+            problems.append(f"{found[0]}: the points of this video are also in {found[1].name}; remove one of them")
+        elif found[0].suffix == ".pose" and importlib.util.find_spec("pose_format") is None:
+            problems.append(f"{found[0]}: reading .pose files needs pose-format; pip install 'signstreams[extract]'")
+    return problems
+
+
+def _candidates(folder: Path, video_id: str) -> list[Path]:
+    return [path for suffix in SUFFIXES if (path := folder / f"{video_id}{suffix}").is_file()]

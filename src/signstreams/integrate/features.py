@@ -1,0 +1,273 @@
+"""Features of frozen backbones, computed once per video and backbone, and mapped into memory by training."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstreams.array_types import Array, Pixels
+from signstreams.backbones.weights import Backbone
+from signstreams.errors import UserError
+from signstreams.files import digest, write_json
+from signstreams.formats.arrays import read_tracks
+from signstreams.formats.crops import Crop, CropReader, list_crops
+from signstreams.formats.layout import CorpusLayout
+from signstreams.integrate.array_store import ArrayStore
+from signstreams.integrate.videos import ProcessedVideo
+from signstreams.progress import Progress
+from signstreams.streams import BoxState
+
+# Crops as the images that a backbone takes: decoded and resized.
+
+MAX_OPEN = 256
+"""Archives that all threads together keep open."""
+
+
+def fitting_px(backbone: Backbone, crop_px: int | None, stream: str) -> int:
+    """Side of the images a backbone gets: as set, or as it was trained.
+
+    Raises:
+        UserError: When the side is no multiple of its patch.
+    """
+    side = crop_px or backbone.image_px
+    if backbone.patch_size and side % backbone.patch_size:
+        lower = max(1, side // backbone.patch_size) * backbone.patch_size
+        raise UserError(
+            f"data.crop_px: {side} px do not divide into the {stream} backbone's patches of {backbone.patch_size} px;"
+            f" set data.crop_px to {lower} or {lower + backbone.patch_size}"
+        )
+    return side
+
+
+def decoding_threads(device: torch.device) -> int:
+    """Threads that decode crops: a GPU takes them faster than one core decodes; a CPU needs its cores for the model."""
+    return torch.get_num_threads() if device.type == "cuda" else 1
+
+
+class ImageReader:
+    """Reads crops as images of a stream's side; archives stay open.
+
+    May be called from several threads at once.
+
+    Args:
+        sides_px: Stream to the side of its images.
+        num_threads: Threads that share the crops of a call.
+    """
+
+    def __init__(self, sides_px: dict[str, int], *, num_threads: int = 1) -> None:
+        self._sides_px, self._num_threads = sides_px, num_threads
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode") if num_threads > 1 else None
+        self._own = threading.local()
+
+    def __call__(self, stream: str, crops: Sequence[Crop]) -> Pixels:
+        """Crops to uint8 RGB (N, px, px, 3).
+
+        Raises:
+            UserError: When a crop cannot be decoded; names file and frame.
+        """
+        side = self._sides_px[stream]
+        images = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
+        if self._pool is None:
+            self._decode(crops, images)
+            return images
+        size = max(1, math.ceil(len(crops) / self._num_threads))
+        starts = range(0, len(crops), size)
+        for _ in self._pool.map(lambda at: self._decode(crops[at : at + size], images[at : at + size]), starts):
+            pass  # an error comes out here
+        return images
+
+    def _decode(self, crops: Sequence[Crop], images: Pixels) -> None:
+        """Crops into the rows of ``images``."""
+        import cv2
+
+        if not hasattr(self._own, "reader"):
+            self._own.reader = CropReader(max(8, MAX_OPEN // self._num_threads))
+        reader: CropReader = self._own.reader
+        side = images.shape[1]
+        for row, crop in enumerate(crops):
+            try:
+                image = cv2.imdecode(np.frombuffer(reader.read(crop), dtype=np.uint8), cv2.IMREAD_COLOR)
+            except (OSError, ValueError, cv2.error):
+                image = None
+            if image is None:
+                raise UserError(f"{crop.path}: frame {crop.frame} is no readable JPEG; extract the video again")
+            if image.shape[:2] != (side, side):
+                shrinks = image.shape[0] > side
+                image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            images[row] = image[..., ::-1]  # OpenCV decodes to blue, green, red
+
+
+# Frozen backbones over all crops of a stream, once a video and backbone: features that training maps into memory.
+
+BATCH = 64
+"""Crops a backbone sees at once on a CPU; a GPU gets eight times as many."""
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone whose weights stay, and what its features depend on.
+
+    Attributes:
+        stream: Its stream.
+        net: The network.
+        identity: SHA-256 of its file, or its spec.
+        side_px: Side of the images it gets.
+        all_layers: Features are the class tokens of every block, (L, D), in place of the last (D,).
+    """
+
+    stream: str
+    net: Backbone
+    identity: str
+    side_px: int
+    all_layers: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides the features of a crop."""
+        return digest([self.identity, self.side_px, self.all_layers])[:16]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one frame's features."""
+        return (self.net.num_layers, self.net.embed_dim) if self.all_layers else (self.net.embed_dim,)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 RGB (N, H, W, 3) to features (N, D) or (N, L, D)."""
+        values = self.net.normalize(images)
+        return self.net.layer_tokens(values) if self.all_layers else self.net(values)
+
+
+def open_features(features: Path, frozen: FrozenBackbone) -> ArrayStore:
+    """``<features>/<stream>/<digest>``: (T, D) or (T, L, D) float16 of each video, NaN in frames without a crop."""
+    return ArrayStore(features / frozen.stream / frozen.digest)
+
+
+def present_crops(layout: CorpusLayout, stream: str, video_id: str) -> tuple[int, dict[int, Crop]]:
+    """Number of frames of a video, and frame to crop of those where the stream is there.
+
+    Raises:
+        ValueError: A file cannot be read; names it.
+    """
+    tracks = read_tracks(layout.tracks(video_id))
+    state = tracks.streams[stream].state
+    crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
+    there = {frame: crop for frame, crop in crops.items() if frame < len(state) and state[frame] != BoxState.MISSING}
+    return len(state), there
+
+
+def embed_stream(
+    layout: CorpusLayout,
+    videos: Iterable[ProcessedVideo],
+    frozen: FrozenBackbone,
+    store: ArrayStore,
+    device: torch.device,
+) -> list[str]:
+    """Encode every video whose features are absent or of other crops; returns problems of files that cannot be read.
+
+    Raises:
+        UserError: A crop cannot be decoded, or features are not finite in float16.
+    """
+    due = [video for video in videos if not store.is_current(video.video_id, _source(video, frozen.stream))]
+    work: list[tuple[ProcessedVideo, int, list[Crop]]] = []
+    problems = []
+    for video in due:
+        try:
+            num_frames, crops = present_crops(layout, frozen.stream, video.video_id)
+        except (OSError, ValueError) as error:
+            file = layout.crops(frozen.stream, video.video_id)
+            problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
+            continue
+        work.append((video, num_frames, [crops[frame] for frame in sorted(crops)]))
+    if work and not problems:
+        _encode(work, frozen, store, device)
+    return problems
+
+
+def _source(video: ProcessedVideo, stream: str) -> str:
+    """Crops and the states that say where they count."""
+    return digest([video.sources[stream], video.sources["tracks"]])
+
+
+@torch.inference_mode()
+def _encode(
+    work: list[tuple[ProcessedVideo, int, list[Crop]]],
+    frozen: FrozenBackbone,
+    store: ArrayStore,
+    device: torch.device,
+) -> None:
+    frozen.net.to(device).eval()
+    reader = ImageReader({frozen.stream: frozen.side_px}, num_threads=decoding_threads(device))
+    size = BATCH * (8 if device.type == "cuda" else 1)
+    # batches run across videos, so that short ones do not leave a GPU half empty
+    places = [(i, crop) for i, (_, _, crops) in enumerate(work) for crop in crops]
+    left = [len(crops) for _, _, crops in work]
+    arrays: dict[int, Array] = {}
+
+    def finish(i: int) -> None:
+        video, num_frames, _ = work[i]
+        array = arrays.pop(i, None)
+        if array is None:
+            array = np.full((num_frames, *frozen.shape), np.nan, np.float16)
+        store.add(video.video_id, _source(video, frozen.stream), array)
+
+    for i, count in enumerate(left):
+        if not count:
+            finish(i)
+    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress:
+        for batch, images in _ahead(reader, frozen.stream, places, size):
+            rows = frozen.encode(torch.from_numpy(images).to(device)).half().cpu().numpy()  # (N, D) or (N, L, D)
+            if not np.isfinite(rows).all():
+                crop = batch[0][1]
+                raise UserError(
+                    f"backbone of {frozen.stream}: features are not finite (near frame {crop.frame} of {crop.path});"
+                    " pretrain the stream again"
+                )
+            for (i, crop), row in zip(batch, rows, strict=True):
+                if i not in arrays:
+                    arrays[i] = np.full((work[i][1], *frozen.shape), np.nan, np.float16)
+                arrays[i][crop.frame] = row
+                left[i] -= 1
+                if not left[i]:
+                    finish(i)
+            progress.advance(len(batch))
+    frozen.net.to("cpu")
+
+
+def _ahead(
+    reader: ImageReader, stream: str, places: Sequence[tuple[int, Crop]], size: int
+) -> Iterator[tuple[Sequence[tuple[int, Crop]], Pixels]]:
+    """Batches with their images; the next one is decoded while the current one is in use."""
+    batches = [places[start : start + size] for start in range(0, len(places), size)]
+    with ThreadPoolExecutor(1) as pool:
+        jobs = [pool.submit(reader, stream, [crop for _, crop in batch]) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            images = jobs.pop().result()
+            if number + 1 < len(batches):
+                jobs.append(pool.submit(reader, stream, [crop for _, crop in batches[number + 1]]))
+            yield batch, images
+
+
+def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], about: dict[str, Any]) -> dict[str, Any]:
+    """``<features>/<source>.json``: what was embedded, for the workflow and for people; returns its content."""
+    records = {video_id: store.records[video_id] for video_id in sorted(video_ids) if video_id in store.records}
+    content = {
+        **about,
+        "folder": str(store.folder.relative_to(path.parent)),
+        "num_frames": sum(record.shape[0] for record in records.values()),
+        "bytes": sum(record.bytes for record in records.values()),
+        "videos": {
+            video_id: {"frames": record.shape[0], "bytes": record.bytes, "sha256": record.sha256}
+            for video_id, record in records.items()
+        },
+    }
+    write_json(path, content)
+    return content

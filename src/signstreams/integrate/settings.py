@@ -1,0 +1,567 @@
+"""Settings of multistream v9: training, embedding, evaluation, translation of new videos. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from signstreams.config.section import (
+    Count,
+    Flag,
+    NotNegative,
+    Positive,
+    Prob,
+    Range,
+    Section,
+    Share,
+    refuse_without_effect,
+)
+from signstreams.engine.settings import ExperimentConfig, TrackingConfig
+from signstreams.streams import BACKBONE_KEYS
+
+# Settings of multistream v9: streams, fusion encoder, MSKA.
+
+
+class ModelConfig(Section):
+    """Streams and the encoder that fuses them over time."""
+
+    face_backbone: Annotated[str | None, Flag("--face-backbone")] = None
+    """Backbone of the face crops: file::PATH, file::PATH:ARCHITECTURE or timm::NAME. None: the stream is left out."""
+    hand_left_backbone: Annotated[str | None, Flag("--hand-left-backbone")] = None
+    """Backbone of the crops of the signer's left hand. None: the stream is left out."""
+    hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
+    """Backbone of the crops of the signer's right hand. None: the stream is left out."""
+    download: bool = False
+    """Let `timm::` backbones fetch weights that are not in the local cache."""
+    freeze_face_backbone: Annotated[bool, Flag("--freeze-face-backbone")] = True
+    """Keep its weights: the crops are encoded once, at the start. false: train it inside the model."""
+    freeze_hand_left_backbone: Annotated[bool, Flag("--freeze-hand-left-backbone")] = True
+    """As freeze_face_backbone."""
+    freeze_hand_right_backbone: Annotated[bool, Flag("--freeze-hand-right-backbone")] = True
+    """As freeze_face_backbone."""
+    trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
+    """Of backbones that are not frozen, train only so many last blocks and the last norm. None: everything."""
+    backbone_layers: Annotated[Literal["last", "weighted"], Flag("--backbone-layers")] = "last"
+    """What a backbone gives: the class token of its last block, or a learned weighted sum over those of all blocks."""
+    use_pose: Annotated[bool, Flag("--use-pose")] = True
+    """Use the body pose in signing space (nose, shoulders, elbows, wrists) as a stream."""
+    use_mska: Annotated[bool, Flag("--use-mska")] = True
+    """Use the multi-stream keypoint attention branch, with its CTC and self-distillation losses."""
+    projection_dim: Count = 256
+    """Width of each stream before the fusion."""
+    d_model: Count = 256
+    """Width of the fusion encoder and of the text decoder."""
+    num_layers: Count = 3
+    """Layers of the fusion encoder."""
+    num_heads: Count = 4
+    """Attention heads of a layer."""
+    ff_dim: Count = 1024
+    """Inner width of a layer's MLP."""
+    dropout: Share = 0.1
+    """Share of projections and fusion encoder."""
+    stream_dropout: Share = 0.0
+    """Share of clips from which a stream is hidden in training, each stream by itself: none is leaned on alone."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.d_model % self.num_heads or self.d_model % 2:
+            raise ValueError(f"d_model ({self.d_model}) is no even multiple of num_heads ({self.num_heads})")
+        if not self.backbones and not self.use_pose and not self.use_mska:
+            raise ValueError("no stream is left: set a backbone, use_pose or use_mska")
+        if self.download and not any(spec.startswith("timm::") for spec in self.backbones.values()):
+            raise ValueError("download has no effect: no backbone is a timm:: model; leave it out")
+        if self.trainable_blocks is not None and all(map(self.is_frozen, self.backbones)):
+            raise ValueError(
+                "trainable_blocks has no effect: every backbone is frozen; set freeze_..._backbone to false"
+            )
+        if self.backbone_layers == "weighted" and not self.backbones:
+            raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
+        for stream, key in BACKBONE_KEYS.items():
+            if stream not in self.backbones and not self.is_frozen(stream):
+                raise ValueError(f"freeze_{key} has no effect: {key} is none; leave it out")
+        return self
+
+    @property
+    def backbones(self) -> dict[str, str]:
+        """Stream to backbone spec, of the streams in use."""
+        specs = {stream: getattr(self, key) for stream, key in BACKBONE_KEYS.items()}
+        return {stream: spec for stream, spec in specs.items() if spec is not None}
+
+    def is_frozen(self, stream: str) -> bool:
+        """Whether the stream's backbone keeps its weights."""
+        return bool(getattr(self, f"freeze_{BACKBONE_KEYS[stream]}"))
+
+
+class MskaConfig(Section):
+    """Multi-stream keypoint attention (arXiv 2405.05672), and the weights of the losses."""
+
+    translation_weight: NotNegative = 1.0
+    """Weight of the translation loss. 0: learn glosses alone; the best model is then chosen by their WER."""
+    ctc_weight: NotNegative = 1.0
+    """Weight of the CTC losses, summed over the heads; off by itself without annotations/gloss.csv."""
+    distillation_weight: NotNegative = 1.0
+    """Weight of the self-distillation of the heads; off by itself without annotations/gloss.csv."""
+    distillation_warmup_ratio: Share = 0.3
+    """Share of the run after which self-distillation starts: earlier it would feed CTC's blank plateau."""
+    gloss_fusion: Literal["add", "concat", "none"] = "add"
+    """How the fuse head's features meet the decoder's memory: added, concatenated and projected, or not at all."""
+    channels: list[Count] = Field([64, 64, 128, 128, 256, 256, 256, 256], min_length=2)
+    """Output channels of each block; the first and the middle block halve the frame rate."""
+    num_heads: Count = 6
+    """Attention heads of a block."""
+    dropout: Share = 0.1
+    """Share of attention weights and heads."""
+    head_dim: Count = 512
+    """Width of the left, right, body and fuse heads."""
+    head_ff_dim: Count = 2048
+    """Inner width of a head's convolutions."""
+    root_relative_hands: bool = True
+    """Give hand points of the left and right stream relative to the hand's own wrist (body keeps their place)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if odd := [width for width in [*self.channels, self.head_dim] if width % 4]:
+            raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
+        if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
+            raise ValueError("translation_weight and ctc_weight are 0: no loss is left; expected one above 0")
+        return self
+
+    @property
+    def learns_text(self) -> bool:
+        """Whether the translation loss counts; else glosses alone are learned."""
+        return self.translation_weight > 0
+
+
+# Settings of multistream v9: the text decoder, presets of published models, and how a trained model writes.
+
+Preset = Literal["signmusketeers", "mska_paper_mbart"]
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, T5 v1.1 base. Its T5 encoder
+    # is the fusion encoder here, of the same sizes.
+    "signmusketeers": {
+        "data": {"frame_stride": 2},
+        "model": {
+            "use_mska": False,
+            "projection_dim": 256,
+            "d_model": 768,
+            "num_layers": 12,
+            "num_heads": 12,
+            "ff_dim": 2048,
+        },
+        "decoder": {"model": "google/t5-v1_1-base"},
+        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2, "clip_grad_norm": 1.0},
+    },
+    # MSKA (arXiv 2405.05672): keypoints alone, four encoders of 8 blocks, a two-layer map to mBART-large-cc25.
+    "mska_paper_mbart": {
+        "model": {
+            "use_pose": False,
+            "d_model": 1024,
+            "num_layers": 12,
+            "num_heads": 16,
+            "ff_dim": 4096,
+            "dropout": 0.3,
+        },
+        "mska": {"gloss_fusion": "add"},
+        "decoder": {"model": "facebook/mbart-large-cc25", "dropout": 0.3},
+        "optim": {"lr": 1e-5, "label_smoothing": 0.2},
+        "data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400},
+    },
+}
+"""What a preset sets where the user sets nothing; the sizes of MSKA are its paper's anyway."""
+
+
+def with_preset(tree: Any) -> Any:
+    """Settings of a whole training with those of its preset below them."""
+    if not isinstance(tree, dict):
+        return tree
+    decoder = tree.get("decoder")
+    name = decoder.get("preset") if isinstance(decoder, dict) else getattr(decoder, "preset", None)
+    if not isinstance(decoder, dict) or name not in PRESETS:
+        return tree
+    merged = dict(tree)
+    for section, keys in PRESETS[name].items():
+        given = tree.get(section, {})
+        if isinstance(given, dict):
+            merged[section] = keys | given
+    return merged
+
+
+class DecoderConfig(Section):
+    """Text decoder: a small T5 built from these sizes, with a tokenizer trained on the texts of the train split; or one
+    of Hugging Face."""
+
+    preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
+    """Sizes and settings of a published model, below everything that is set otherwise."""
+    model: Annotated[str | None, Flag("--decoder-model")] = None
+    """T5, mT5 or mBART of Hugging Face, by name or folder: its decoder, embeddings and tokenizer. None: built here."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """Of a named model. random: its sizes alone, with the corpus's own tokenizer unless one is named."""
+    tokenizer: str | None = None
+    """Tokenizer of a named model, by name or folder. None: the model's own."""
+    offline: Annotated[bool, Flag("--decoder-offline")] = True
+    """Use only what is on this machine. false: fetch from huggingface.co what is not."""
+    target_language: str | None = None
+    """Code of the texts' language for mBART, such as es_XX."""
+    num_layers: Count = 3
+    """Layers."""
+    num_heads: Count = 4
+    """Attention heads of a layer."""
+    ff_dim: Count = 512
+    """Inner width of a layer's MLP."""
+    dropout: Share = 0.1
+    """Dropout of the decoder."""
+    vocab_size: Annotated[int, Field(ge=300)] = 2000
+    """Greatest number of text tokens: 256 bytes, 3 special ones, the rest learned."""
+    max_tokens: Count = 128
+    """Longest text in tokens, in training (a longer one is refused by name) and in decoding."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.model is None:
+            named = ("weights", "tokenizer", "offline", "target_language")
+            refuse_without_effect(self, named, "no decoder.model is named", next_step="leave it out")
+            return self
+        sizes = ["num_layers", "num_heads", "ff_dim", *([] if self.uses_own_tokenizer else ["vocab_size"])]
+        refuse_without_effect(self, sizes, f"{self.model} has its own")
+        return self
+
+    @property
+    def uses_own_tokenizer(self) -> bool:
+        """Whether the tokenizer is trained on the corpus."""
+        return self.model is None or (self.weights == "random" and self.tokenizer is None)
+
+
+class DecodingConfig(Section):
+    """How a trained model writes."""
+
+    num_beams: Annotated[Count, Flag("--num-beams")] = 5
+    """Hypotheses kept in beam search; 1 is greedy. Evaluations during training are greedy."""
+    length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
+    """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts."""
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        if self.num_beams == 1:
+            refuse_without_effect(self, ("length_penalty",), "num_beams is 1")
+        return self
+
+
+# Settings of multistream v9: clips, batches, augmentation.
+
+
+class DataConfig(Section):
+    """Clips and batches."""
+
+    batch_size: Annotated[Count, Flag("--batch-size")] = 16
+    """Clips a step."""
+    frame_stride: Count = 2
+    """Take every so many frames of a clip, from its first; all streams take the same ones."""
+    max_frames: Count = 512
+    """Longest clip, in frames after the stride."""
+    long_clips: Literal["refuse", "stride"] = "refuse"
+    """A longer clip: stop and name it, or take it with the smallest greater stride that makes it fit. Never cut: the
+    text of a part is not known."""
+    subset_size: Annotated[Count | None, Flag("--subset-size")] = None
+    """Train on so many clips of the train split, drawn by the seed. None: on all."""
+    crop_px: Count | None = None
+    """Side to which crops are resized for the backbones. None: the side each backbone was trained on."""
+    unknown_gloss: Literal["refuse", "count"] = "refuse"
+    """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER)."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video was not extracted, as in a corpus fetched in part; otherwise they are errors."""
+    blank_video: bool = False
+    """Hide every stream in training and evaluation: measures what the text model reaches without seeing anything."""
+
+
+class AugmentationConfig(Section):
+    """Changes of the keypoints in training, drawn anew for each clip; none in validation. Never flipped."""
+
+    scale: NotNegative = 0.1
+    """Greatest relative change of size."""
+    rotate_deg: NotNegative = 10.0
+    """Greatest turn in the image plane, in degrees."""
+    translate: NotNegative = 0.1
+    """Greatest shift, in units of three half shoulder widths (half the signing space's width)."""
+    noise: NotNegative = 0.0
+    """Deviation of normal noise on each coordinate, in the same units."""
+    time_scale: Range = [0.8, 1.2]
+    """Range of the factor on the number of frames; streams are resampled together."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        low, high = self.time_scale
+        if not 0 < low <= high:
+            raise ValueError(f"time_scale [{low:g}, {high:g}]: expected 0 < low <= high")
+        return self
+
+
+# Settings of multistream v9: optimiser, length and rhythm of the run.
+
+
+class OptimConfig(Section):
+    """AdamW, linear warm-up and cosine by step."""
+
+    lr: Positive = 5e-4
+    """Peak learning rate of everything without one of its own."""
+    lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
+    """Of projections and fusion encoder. None: lr."""
+    lr_mska: Annotated[Positive | None, Flag("--lr-mska")] = None
+    """Of the MSKA branch. None: lr."""
+    lr_decoder: Annotated[Positive | None, Flag("--lr-decoder")] = None
+    """Of the text decoder. None: lr."""
+    lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
+    """Of backbones that are trained. None: a tenth of lr."""
+    final_lr_ratio: Prob = 0.01
+    """Learning rate at the end, as a share of the peak."""
+    warmup_ratio: Share = 0.05
+    """Share of the run with linear warm-up."""
+    weight_decay: NotNegative = 0.01
+    """Of weight matrices; norms, biases, embeddings, alpha and global matrices of MSKA have none."""
+    clip_grad_norm: Positive | None = 1.0
+    """Greatest norm of the gradients of each part (backbone, mska, encoder, decoder); None: no clipping."""
+    label_smoothing: Share = 0.1
+    """Of the translation loss."""
+    accumulate_steps: Count = 1
+    """Forward and backward passes before a step; so many times data.batch_size clips count as one batch."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast in bfloat16; losses and weights stay float32."""
+    checkpoint_activations: bool = False
+    """Compute activations of MSKA and of trained backbones again in the backward pass: less memory, more time."""
+
+
+class TrainConfig(Section):
+    """Length and rhythm of the run."""
+
+    epochs: Annotated[Count, Flag("--epochs")] = 40
+    """Passes over the train split."""
+    max_train_steps: Annotated[Count | None, Flag("--max-train-steps")] = None
+    """End after so many steps, when that is earlier; the schedules end there too."""
+    eval_every_epochs: Count = 1
+    """Epochs between two evaluations on val; the last epoch always has one."""
+    patience_evals: Count | None = None
+    """End when so many evaluations in a row bring nothing better; None: go on to the end."""
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Evaluate and keep an average of the weights that forgets by this factor a step; None: the weights themselves."""
+    init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
+    """best.pt of another run to start from: weights that fit by name and shape are taken, the log names the others."""
+    checkpoint_steps: Count = 500
+    """Greatest number of steps between two writings of last.pt; each evaluation writes it too."""
+    log_every_steps: Count = 10
+    """Steps between two lines of training metrics."""
+
+
+# Settings of one multistream training. No torch here: ``--help`` and typos answer at once.
+
+
+class IntegrateConfig(Section):
+    """Train multistream v9: backbones, pose and keypoints into text; the best model is chosen by val."""
+
+    root: Path = Path("data/single_signer")
+    """Corpus: meta.csv, annotations/gloss.csv, index/ and processed/ below it."""
+    output_dir: Path = Path("work_dirs/multistream_v9")
+    """Folder of the run."""
+    features_dir: Annotated[Path | None, Flag("--features")] = None
+    """Folder of what is made once a video: features of frozen backbones, points. None: output_dir/features."""
+    seed: int = 0
+    """Of every random draw."""
+    resume: Literal["auto", "never", "must"] = "auto"
+    """auto: go on where an equal run stopped; never: start anew; must: only go on."""
+    on_conflict: Literal["refuse", "archive"] = "refuse"
+    """When the output folder holds another experiment: stop, or move that to previous/ and start."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    distributed: Annotated[bool, Flag("--distributed")] = False
+    """Several processes, started by torchrun."""
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    model: ModelConfig = ModelConfig()
+    mska: MskaConfig = MskaConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    experiment: ExperimentConfig = ExperimentConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _above_the_preset(cls, tree: Any) -> Any:
+        return with_preset(tree)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.decoder.model is None and self.model.d_model % self.decoder.num_heads:
+            raise ValueError(
+                f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads});"
+                " change one of them"
+            )
+        if not self.model.use_mska:
+            needing = ("ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion")
+            refuse_without_effect(self.mska, needing, "model.use_mska is false", prefix="mska.")
+            if not self.mska.translation_weight:
+                raise ValueError(
+                    "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
+                )
+            if "optim" in self.model_fields_set and self.optim.lr_mska is not None:
+                raise ValueError("optim.lr_mska has no effect: model.use_mska is false; leave one of them out")
+        is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
+        if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
+            raise ValueError(
+                "optim.checkpoint_activations has no effect: every backbone is frozen and model.use_mska is false;"
+                " leave it out"
+            )
+        if self.optim.lr_backbone is not None and is_all_frozen:
+            raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
+        return self
+
+    @property
+    def features(self) -> Path:
+        """Folder of features and points."""
+        return self.features_dir or self.output_dir / "features"
+
+    def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
+        """The settings that alter the result, as plain values; a file counts by its content, not by its path."""
+        tree = self.model_dump(
+            mode="json",
+            exclude={
+                "root": True,
+                "output_dir": True,
+                "features_dir": True,
+                "resume": True,
+                "on_conflict": True,
+                "device": True,
+                "distributed": True,
+                "experiment": True,
+                "tracking": True,
+                "model": {*BACKBONE_KEYS.values(), "download"},
+                "optim": {"checkpoint_activations"},
+                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
+            },
+        )
+        tree["model"]["backbones"] = dict(backbone_digests)
+        tree["train"]["init"] = init_digest
+        return tree
+
+
+# Settings of embedding: what a training reads is made once a video. No torch here.
+
+
+class EmbedConfig(Section):
+    """Run a frozen backbone over all crops of a stream, or gather the points of all videos."""
+
+    root: Path
+    """Corpus."""
+    features_dir: Annotated[Path, Flag("--features")]
+    """Folder of features: <stream>/<digest of the backbone>/<video>.npy and <stream>.json go there."""
+    stream: Literal["face", "hand_l", "hand_r", "points"]
+    """Crops of a stream; or points: times, pose and the nodes of MSKA, which need no backbone."""
+    backbone: Annotated[str | None, Flag("--backbone")] = None
+    """file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` fetch weights that are not in the local cache."""
+    backbone_layers: Literal["last", "weighted"] = "last"
+    """As model.backbone_layers of the training: weighted keeps the class token of every block."""
+    crop_px: Count | None = None
+    """As data.crop_px of the training. None: the side the backbone was trained on."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    prune: bool = False
+    """Remove features of this stream that other backbones made."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.stream == "points":
+            for name in ("backbone", "download", "crop_px", "prune"):
+                if name in self.model_fields_set and getattr(self, name):
+                    raise ValueError(f"{name} has no effect: points need no backbone; leave it out")
+        elif self.backbone is None:
+            example = f"file::work_dirs/dino_{self.stream}/backbone.pt"
+            raise ValueError(f"stream {self.stream} needs a backbone; name it, such as {example}")
+        elif self.download and not self.backbone.startswith("timm::"):
+            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
+        return self
+
+
+# Settings of the evaluation of a trained translation model. No torch here.
+
+Split = Literal["train", "val", "test"]
+
+
+class TrainedModelSection(Section):
+    """Which model, and where its backbones lie now."""
+
+    checkpoint: Path = Path("work_dirs/multistream_v9/best.pt")
+    """Trained model; its tokenizer and gloss vocabulary lie beside it."""
+    face_backbone: Annotated[str | None, Flag("--face-backbone")] = None
+    """Where the face backbone lies now, as file::PATH; None: where it lay in training. Its content must be the same."""
+    hand_left_backbone: Annotated[str | None, Flag("--hand-left-backbone")] = None
+    """As face_backbone."""
+    hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
+    """As face_backbone."""
+    download: Annotated[bool, Flag("--model-download")] = False
+    """Let `timm::` backbones of the model fetch weights that are not in the local cache."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    decoding: DecodingConfig = DecodingConfig()
+
+
+class EvaluateSltConfig(TrainedModelSection):
+    """Score a trained model: predictions.csv and scores.json."""
+
+    root: Path | None = None
+    """Corpus. None: the one it was trained on."""
+    features_dir: Annotated[Path | None, Flag("--features")] = None
+    """Folder of features, made there when absent. None: as in training."""
+    output_dir: Path | None = None
+    """Folder of predictions.csv and scores.json. None: that of the checkpoint."""
+    splits: list[Split] = Field(["val", "test"], min_length=1)
+    """Splits to score; the last one stands at the top of scores.json."""
+    batch_size: Annotated[Count | None, Flag("--batch-size")] = None
+    """Clips at once. None: as in training."""
+    blank_video: bool = True
+    """Score the last split once more with every stream hidden: what the text model alone would get."""
+
+    @model_validator(mode="after")
+    def _splits_are_named_once(self) -> Self:
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"splits names one twice: {' '.join(self.splits)}; name each once")
+        return self
+
+
+# Settings of the translation of new videos. No torch here.
+
+
+class TranslateConfig(TrainedModelSection):
+    """Translate videos with a trained model: the same extraction, backbones and frames as in its training."""
+
+    videos: list[Path] = Field(min_length=1)
+    """Videos, or folders of them: files, and folders of frames."""
+    start_s: Annotated[NotNegative | None, Flag("--start")] = None
+    """Translate only from this second on."""
+    end_s: Annotated[NotNegative | None, Flag("--end")] = None
+    """Translate only up to this second."""
+    box: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    """Where the signer is, x0 y0 x1 y1 in px, as in meta.csv. None: of several people the one whose hands move most."""
+    points: Path | None = None
+    """Folder of points that another tool found, for a model whose corpus was extracted from such."""
+    as_json: Annotated[bool, Flag("--json")] = False
+    """Print one JSON object a video in place of its text."""
+
+    @model_validator(mode="after")
+    def _span_is_not_empty(self) -> Self:
+        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(
+                f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g}); give the later one as the end"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _box_has_a_size(self) -> Self:
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            if not (x0 < x1 and y0 < y1):
+                shown = " ".join(f"{value:g}" for value in self.box)
+                raise ValueError(f"box ({shown}) has no size, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        return self

@@ -1,0 +1,153 @@
+"""First weights of the backbone from a trained one: ``file::path[:architecture]`` or ``timm::name``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from signstreams.backbones.archs import ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.vit import VisionTransformer, resize_patch_embed, resize_table
+from signstreams.backbones.weights import load_timm, read_file, to_hub_layout
+from signstreams.errors import UserError
+from signstreams.pretrain.settings import PretrainConfig
+
+log = logging.getLogger(__name__)
+
+MAX_NAMES_SHOWN = 4
+_LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "dist_token", "pre_logits.")  # classifiers; no part of the features
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Weights that fit the backbone of the run.
+
+    Attributes:
+        state: Of the backbone, without what begins anew.
+        digest: Of the tensors as they were given, short.
+        report: What was adapted, in one line.
+    """
+
+    state: dict[str, Tensor]
+    digest: str
+    report: str
+
+
+def first_weights(config: PretrainConfig, arch: ViTArch) -> FirstWeights | None:
+    """The weights that ``init.weights`` names, made to fit; None without it.
+
+    Raises:
+        UserError: Absent, broken, or of a shape that cannot be adapted.
+    """
+    if config.init.weights is None:
+        return None
+    spec = parse_spec(config.init.weights)
+    if spec.kind == "file":
+        state, metadata, found = read_file(Path(spec.location), spec.arch)
+    else:
+        state, metadata, found = _from_timm(spec.location, download=config.init.download)
+    weights = fit(str(spec), state, found, arch)
+    log.info("%s", weights.report)
+    _check_statistics(str(spec), metadata, config)
+    return weights
+
+
+def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> FirstWeights:
+    """Adapt a state dict in hub layout to ``arch``: position table, patch embedding, parts that are new.
+
+    Raises:
+        UserError: One line with all that cannot be adapted and what to set.
+    """
+    digest = _digest(state)
+    state = {key: tensor.float() for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
+    fatal = [text for text in mismatches(found, arch) if "patches" not in text and "registers" not in text]
+    fatal = [text for text in fatal if text != "no LayerScale"]
+    if found.num_registers not in (0, arch.num_registers):
+        fatal.append(f"{found.num_registers} registers in place of {arch.num_registers}")
+    if fatal:
+        raise UserError(
+            f"init.weights {name}: holds {found.described()}, the run trains {arch.described()}: {', '.join(fatal)};"
+            f" {_next_step(found, arch)}"
+        )
+    done = []
+    if found.patch_px != arch.patch_px:
+        key = "patch_embed.proj.weight"
+        state[key] = resize_patch_embed(state[key], arch.patch_px)
+        done.append(f"patch embedding from {found.patch_px} to {arch.patch_px} px")
+    if found.grid != arch.grid:
+        state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
+        done.append(f"position table from {found.grid}x{found.grid} to {arch.grid}x{arch.grid}")
+    wanted = VisionTransformer(arch).state_dict()
+    if found.layer_scale_init is None and arch.layer_scale_init is not None:
+        # 1, not the small first value: the branches must keep what they learned
+        state |= {key: torch.ones_like(value) for key, value in wanted.items() if key.endswith(".gamma")}
+        done.append("LayerScale set to 1")
+    new = sorted({"mask_token", "register_tokens"} & (set(wanted) - set(state)))
+    missing = sorted(set(wanted) - set(state) - set(new))
+    extra = sorted(set(state) - set(wanted))
+    wrong = sorted(key for key in set(wanted) & set(state) if wanted[key].shape != state[key].shape)
+    if problems := [
+        f"{what} {_named(keys)}" for what, keys in (("lacks", missing), ("has", extra), ("misfits in", wrong)) if keys
+    ]:
+        raise UserError(
+            f"init.weights {name}: {'; '.join(problems)}; expected a plain vision transformer in the layout of DINOv2"
+            " or timm; give other weights"
+        )
+    done += [f"{' and '.join(new)} new"] if new else []
+    report = f"init.weights {name}: {found.described()}, {len(state)} tensors taken" + "".join(f", {x}" for x in done)
+    return FirstWeights(state, digest, report)
+
+
+def _next_step(found: ViTArch, arch: ViTArch) -> str:
+    if found.layer_scale_init is not None and arch.layer_scale_init is None and found.embed_dim == arch.embed_dim:
+        return "add --layer-scale-init 1e-5"
+    flags = {"depth": "--depth", "num_registers": "--model-num-registers"}
+    changed = [
+        f"{flag} {getattr(found, key)}" for key, flag in flags.items() if getattr(found, key) != getattr(arch, key)
+    ]
+    same_width = found.embed_dim == arch.embed_dim and not arch.is_dinov2
+    return f"add {' '.join(changed)}" if same_width and changed else "give an --arch of its shape"
+
+
+def _named(keys: list[str]) -> str:
+    more = len(keys) - MAX_NAMES_SHOWN
+    return ", ".join(keys[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _check_statistics(name: str, metadata: dict[str, Any], config: PretrainConfig) -> None:
+    """Say when the weights saw images normalised otherwise; they still learn, more slowly at first."""
+    for key in ("mean", "std"):
+        theirs, ours = metadata.get(key), getattr(config.augmentation, key)
+        if theirs is not None and any(abs(a - b) > 0.005 for a, b in zip(theirs, ours, strict=True)):
+            shown = ", ".join(f"{value:g}" for value in theirs)
+            log.warning("init.weights %s: were trained with %s [%s]; set augmentation.%s to it", name, key, shown, key)
+
+
+def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
+    model = load_timm(name, download=download, setting="init.weights", flag="--init-download")
+    state = to_hub_layout(model.state_dict())
+    try:
+        found = infer({key: tuple(value.shape) for key, value in state.items()})
+    except ValueError as error:
+        raise UserError(f"init.weights 'timm::{name}': {error}; give a plain vision transformer") from None
+    return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found
+
+
+def start_from(weights: FirstWeights, backbones: list[VisionTransformer]) -> None:
+    """Write the weights into student's and teacher's backbone; what they lack stays as it was made."""
+    for backbone in backbones:
+        backbone.load_state_dict(weights.state, strict=False)

@@ -1,0 +1,171 @@
+"""Room to run: free disk before the start, an estimate of the memory, and what to turn when either runs out."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from signstreams.backbones.archs import ViTArch
+from signstreams.engine.device import free_memory
+from signstreams.errors import UserError
+from signstreams.pretrain.derived_settings import Choices
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.views import NUM_GLOBAL
+
+log = logging.getLogger(__name__)
+
+GB, GIB = 10**9, 2**30
+DEFAULT_FREE_BYTES = 5 * GB
+COPIES_ON_DISK = 4  # last, the one before it, best, and the one being written
+TOKEN_FLOATS = 16  # kept for the backward pass per block and width: norms 4, q k v 3, attention 1, MLP 8
+SCORE_COPIES = 4  # scores, log-softmax, targets' product, gradient
+HEAD_FLOATS = 5  # per hidden unit and row
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "alloc_failed",  # as cuBLAS says it
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes of one process.
+
+    Attributes:
+        weights: Student, its gradients, AdamW's moments, teacher.
+        activations: Of the student's blocks, kept for the backward pass.
+        scores: Of the heads, over the prototypes.
+    """
+
+    weights: int
+    activations: int
+    scores: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.scores
+
+
+def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, student: nn.Module) -> Memory:
+    """What one process will hold at the peak of a step, to a few ten percent; interpreter and loader not included."""
+    views, batch = config.augmentation, config.dataset.batch_size / config.optim.accumulate
+    tokens = sum(
+        count * (1 + arch.num_registers + (side // arch.patch_px) ** 2)
+        for count, side in ((NUM_GLOBAL, views.global_px), (views.num_local, views.local_px))
+    )  # of all views of a crop
+    float_bytes = 2.5 if config.optim.precision == "bf16" else 4  # norms and residuals stay in float32
+    rows = (NUM_GLOBAL + views.num_local) * batch
+    if config.algorithm == "ibot":
+        patches = (views.global_px // arch.patch_px) ** 2
+        rows += NUM_GLOBAL * batch * config.ibot.masked_views_ratio * sum(config.ibot.mask_ratio) / 2 * patches
+    kept = TOKEN_FLOATS * arch.depth * float_bytes  # bytes per token and width
+    if config.optim.checkpoint_activations:
+        kept = 4 * arch.depth + TOKEN_FLOATS * float_bytes  # each block's input, and the block at hand
+    score_floats = rows * (SCORE_COPIES * choices.num_prototypes + HEAD_FLOATS * choices.hidden_dim)
+    return Memory(
+        weights=20 * sum(parameter.numel() for parameter in student.parameters()),
+        activations=round(batch * tokens * arch.embed_dim * kept),
+        scores=round(4 * score_floats),
+    )
+
+
+def report_memory(memory: Memory, device: torch.device) -> None:
+    """Log the estimate; a warning when it is more than there is."""
+    free = free_memory(device)
+    text = (
+        f"memory of a process: about {memory.total / GIB:.2f} GiB (weights and optimiser {memory.weights / GIB:.2f},"
+        f" activations {memory.activations / GIB:.2f}, scores {memory.scores / GIB:.2f})"
+    )
+    if free is not None and memory.total > free:
+        log.warning("%s; only %.2f GiB free on %s: raise --accumulate or lower --batch-size", text, free / GIB, device)
+    else:
+        log.info("%s%s", text, "" if free is None else f"; {free / GIB:.1f} GiB free on {device}")
+
+
+def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> None:
+    """Refuse to start a run that would fill the disk.
+
+    Args:
+        folder: Claimed output folder; what its ``state`` holds already counts as there.
+        checkpoint_bytes: Of one checkpoint.
+
+    Raises:
+        UserError: With what there is, what is asked for, and the setting.
+    """
+    asked = config.checkpointing.min_free_gb
+    files = COPIES_ON_DISK * checkpoint_bytes
+    if asked is not None:
+        needed = round(asked * GB)
+    else:
+        held = sum(path.stat().st_size for path in (folder / "state").iterdir() if path.is_file())
+        # 5 GB, as the requirement says; a small run need not ask for it, a large one needs more
+        needed = max(round(1.5 * files), min(DEFAULT_FREE_BYTES, 10 * files)) - held
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {free / GB:.2f} GB are free on its disk, the run asks for {needed / GB:.2f} GB"
+            f" ({COPIES_ON_DISK} checkpoints of {checkpoint_bytes / GB:.2f} GB); make room, give another --output-dir,"
+            " or set checkpointing.min_free_gb"
+        )
+
+
+@contextlib.contextmanager
+def naming_what_ran_out(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
+    """Turn an out-of-memory error, of a GPU or of the CPU, and a full disk into one line that names the settings.
+
+    Args:
+        config: Of the run.
+        memory: The estimate; None while the networks are built, from which it is taken.
+
+    Raises:
+        UserError: In place of those errors; all others pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{config.output_dir}: its disk is full ({error.strerror}); the last whole checkpoint is kept: make room"
+            " and run again to go on"
+        ) from error
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        text = str(error)
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and not any(said in text.lower() for said in _OUT_OF_MEMORY):
+            raise
+        place = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in text else "the CPU"
+        if memory is None:
+            raise UserError(
+                f"{config.output_dir}: out of memory on {place} already while the networks were built; take a smaller"
+                " --arch or --depth, lower dino.num_prototypes or dino.hidden_dim, or end what else runs there"
+            ) from error
+        raise UserError(
+            f"{config.output_dir}: out of memory on {place}, about {memory.total / GIB:.2f} GiB were expected (weights"
+            f" {memory.weights / GIB:.2f}, activations {memory.activations / GIB:.2f}, scores"
+            f" {memory.scores / GIB:.2f}); {_knobs(config, memory)}, in a new --output-dir"
+        ) from error
+
+
+def _knobs(config: PretrainConfig, memory: Memory) -> str:
+    """The settings that shrink the largest part first."""
+    batch = f"raise --accumulate (now {config.optim.accumulate}), lower --batch-size (now {config.dataset.batch_size})"
+    views = "augmentation.num_local or --image-size"
+    precision = "" if config.optim.precision == "bf16" else ", or use --optim-precision bf16"
+    prototypes = "lower dino.num_prototypes"
+    if memory.weights > memory.activations + memory.scores:
+        return f"take a smaller --arch or --depth, {prototypes}, or {batch}"
+    if memory.scores > memory.activations:
+        return f"{prototypes}, {batch}{precision}"
+    again = "" if config.optim.checkpoint_activations else ", add --checkpoint-activations"
+    return f"{batch}{again}, {views}{precision}"

@@ -1,0 +1,105 @@
+"""Settings of what reads finished runs: summary, overview page, release bundle, comparison of runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from signstreams.config.section import Count, Section
+
+# What `scripts/summarize_run.py` looks at.
+
+
+class SummaryConfig(Section):
+    """Folders of a run."""
+
+    root: Path = Path("data/demo")
+    """Folder of the corpus."""
+    work_dir: Path = Path("work_dirs")
+    """Folder of the trained models."""
+
+
+# What `scripts/write_overview.py` and `scripts/release.py` take. No torch here.
+
+
+class PublishConfig(SummaryConfig):
+    """What both show of the workflow itself."""
+
+    settings: str = "{}"
+    """Settings of the workflow as JSON, shown as they are."""
+
+    @field_validator("settings")
+    @classmethod
+    def _is_an_object(cls, value: str) -> str:
+        try:
+            content = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"is not JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise ValueError('is no JSON object, expected one, such as {"corpus": {"root": "data/demo"}}')
+        return value
+
+    def shown_settings(self) -> dict[str, Any]:
+        """The settings, read."""
+        content: dict[str, Any] = json.loads(self.settings)
+        return content
+
+
+class OverviewConfig(PublishConfig):
+    """The whole run on one page: corpus, backbones, translation, runtimes, versions, settings."""
+
+    output: Path | None = None
+    """File to write. None: overview.html in the work_dir."""
+    logs: Path | None = None
+    """Folder of the workflow's logs, with the benchmark files beside them. None: logs in the work_dir."""
+
+    def target(self) -> Path:
+        """File to write."""
+        return self.output or self.work_dir / "overview.html"
+
+    def logs_dir(self) -> Path:
+        """Folder of the logs."""
+        return self.logs or self.work_dir / "logs"
+
+
+class ReleaseConfig(PublishConfig):
+    """One folder to attach to a paper or to push to a hub: weights, cards, configs, figures, versions, checksums."""
+
+    output: Path | None = None
+    """Folder to write; an older release there is replaced. None: release in the work_dir."""
+    predictions: bool = False
+    """Also predictions.csv, which repeats texts of the corpus."""
+    metrics_lines: Count = 500
+    """Lines kept of each metrics.jsonl, evenly; evaluations and probes all stay."""
+
+    def target(self) -> Path:
+        """Folder to write."""
+        return self.output or self.work_dir / "release"
+
+
+# What `scripts/compare_runs.py` lays over each other. No torch here.
+
+
+class CompareConfig(Section):
+    """Lay the curves of runs over each other: a picture with a panel a metric, tables of values and settings."""
+
+    runs: list[Path] = Field(min_length=1)
+    """Output folders of runs, archived ones (previous/...) too, or files of metrics; may also come first, unnamed."""
+    metrics: list[str] = []
+    """Names of metrics or patterns such as 'val/wer_*' (quoted); none: what matters for the kind of run."""
+    output: Path = Path("compare.png")
+    """Picture to write, a PNG."""
+    tag: str | None = None
+    """Keep only runs with this tag."""
+    against: Literal["step", "epoch", "time"] = "step"
+    """Horizontal axis. time: of training as logged; a translation run's evaluations are left out."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_a_png(cls, path: Path) -> Path:
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path} does not end in .png, expected the name of a picture such as compare.png")
+        return path

@@ -1,0 +1,226 @@
+"""docs/configuration.md as text: every key of every config class with its flags, what it takes, default and meaning."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from signstreams.config.describe import flag_names, shown_default, takes
+from signstreams.config.load import is_section
+from signstreams.config.section import Section
+from signstreams.contract.settings import ContractConfig
+from signstreams.corpus.settings import SplitCorpusConfig
+from signstreams.demo.settings import DemoConfig
+from signstreams.extract.settings import ExtractConfig
+from signstreams.integrate.settings import EmbedConfig, EvaluateSltConfig, IntegrateConfig, TranslateConfig
+from signstreams.pretrain.settings import KnnConfig, PretrainConfig, ShowConfig
+from signstreams.publish.settings import CompareConfig, OverviewConfig, ReleaseConfig, SummaryConfig
+from signstreams.workflow.settings import WorkflowConfig
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One config class on the page."""
+
+    title: str
+    model: type[Section]
+    scripts: tuple[str, ...]
+    """That take it; none: the workflow's own config, which has no flags."""
+    further: str = ""
+    """What a reader needs besides the keys."""
+
+
+CHAPTERS = (
+    Chapter("The workflow", WorkflowConfig, ()),
+    Chapter("Extraction", ExtractConfig, ("extract_rois_v2",), "More: [extraction.md](extraction.md)."),
+    Chapter(
+        "Data contract", ContractConfig, ("validate_data_contract",), "More: [data_contract.md](data_contract.md)."
+    ),
+    Chapter(
+        "Splits",
+        SplitCorpusConfig,
+        ("split_corpus",),
+        "More: [data_contract.md](data_contract.md#indextrainvaltestcsv).",
+    ),
+    Chapter(
+        "Pretraining",
+        PretrainConfig,
+        ("pretrain_dino_face", "pretrain_dino_hands"),
+        "Recipes to start from: `config/pretrain/*.toml`. More: [pretraining.md](pretraining.md).",
+    ),
+    Chapter("k-NN on handshape", KnnConfig, ("evaluate_knn",)),
+    Chapter("Pictures of a backbone", ShowConfig, ("show_backbone",)),
+    Chapter("Embedding", EmbedConfig, ("embed_streams",), "More: [integration.md](integration.md#embedding)."),
+    Chapter(
+        "Translation model",
+        IntegrateConfig,
+        ("train_slt_multistream_v9",),
+        "Recipes to start from: `config/integrate/demo.yml`, `config/single_signer.yml`. More:"
+        " [integration.md](integration.md).",
+    ),
+    Chapter("Evaluation", EvaluateSltConfig, ("evaluate_slt",)),
+    Chapter(
+        "Translating a video",
+        TranslateConfig,
+        ("translate_video",),
+        "The videos may also come first, without `--videos`.",
+    ),
+    Chapter("Comparing runs", CompareConfig, ("compare_runs",), "The runs may also come first, without `--runs`."),
+    Chapter("Overview", OverviewConfig, ("write_overview",)),
+    Chapter("Release", ReleaseConfig, ("release",)),
+    Chapter("Summary", SummaryConfig, ("summarize_run",)),
+    Chapter("Demo corpus", DemoConfig, ("render_demo_corpus",), "More: [demo_corpus.md](demo_corpus.md)."),
+)
+
+HEAD = """\
+# Configuration
+
+Every setting, with its flags, what it takes and its default. Written by `scripts/export_configuration.py` from the
+config classes in `src/signstreams/config/`: do not edit this page, edit the line below the field in the class.
+
+## How a config is read
+
+A script takes its settings from four places; what comes later wins:
+
+1. the defaults on this page;
+2. config files: `--config a.toml b.yaml`, TOML, YAML or JSON, of several the later ones win;
+3. `--set KEY=VALUE` or `--set KEY VALUE`, as often as you like;
+4. flags.
+
+These two do the same:
+
+    python scripts/extract_rois_v2.py --videos data/mine/videos --root data/mine --boxes-hand-scale 1.7
+    python scripts/extract_rois_v2.py --videos data/mine/videos --root data/mine --set boxes.hand_scale=1.7
+
+and so does `--config mine.toml`, where `mine.toml` holds
+
+```toml
+[boxes]
+hand_scale = 1.7
+```
+
+- **Flags.** A key `a.b_c` has the flag `--a-b-c`. Some have a shorter name as well; both stand in the table.
+- **Yes or no.** `--force`, `--force true`, `--force false` and `--no-force`.
+- **No value.** `none`: `--set dataset.max_crops=none`. Where a key takes it, the table says so.
+- **Lists.** Several words after a flag (`--videos a.mp4 b.mp4`); after `--set` with commas
+  (`dataset.states=detected,tracked`) or as JSON (`augmentation.global_scale=[0.4,1.0]`).
+- **A wrong key** is an error that names the nearest right one. So is a setting that would have no effect.
+- `--print-config` prints the config that comes of all this as JSON, and stops. A file of it can go to `--config`.
+- `--help` lists the settings of one script.
+
+**The workflow** has a config of its own: `config/config.yaml`, and above it whatever you give with `--configfile`. It
+names the corpus, the streams and what a job may use. Settings of a stage go through it in two ways, a file and single
+keys:
+
+```yaml
+extract:
+  config: config/my_extraction.toml # as --config of scripts/extract_rois_v2.py
+  set: # as --set of it: dotted keys, which win over the file
+    fps: 25
+    boxes.hand_scale: 1.7
+pretrain:
+  config: "config/pretrain/{stream}.toml" # one file a stream
+  set: {epochs: 100} # for every stream
+integrate:
+  config: config/integrate/demo.yml
+  set: {train.epochs: 60}
+contract: # no file here, keys alone
+  set: {max_failed_fraction: 0.2}
+evaluate:
+  set: {decoding.num_beams: 1}
+```
+
+A list under `set` is one text: `"detected,tracked"`. Paths that a rule gives its script itself (root, folders of a run,
+names of its files) are flags and win over `set`. How many GPUs, cores and how much memory a job gets:
+[cluster.md](cluster.md).
+"""
+
+
+def configuration_page() -> str:
+    """The whole page, as Markdown."""
+    parts = [HEAD, "## Index\n", "\n".join(_index()), ""]
+    for chapter in CHAPTERS:
+        parts += _chapter(chapter)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _index() -> Iterator[str]:
+    for chapter in CHAPTERS:
+        titles = [name for name, _ in _sections(chapter.model) if name]
+        inner = ": " + ", ".join(f"[{name}](#{_anchor(_title(chapter, name))})" for name in titles) if titles else ""
+        yield f"- [{chapter.title}](#{_anchor(chapter.title)}){_called(chapter)}{inner}"
+
+
+def _chapter(chapter: Chapter) -> Iterator[str]:
+    yield f"## {chapter.title}\n"
+    scripts = " and ".join(f"`scripts/{script}.py`" for script in chapter.scripts)
+    yield " ".join(filter(None, [scripts and f"{scripts}.", _one_line(chapter.model.__doc__), chapter.further])) + "\n"
+    for name, model in _sections(chapter.model):
+        if name:
+            yield f"### {_title(chapter, name)}\n\n{_one_line(model.__doc__)}\n"
+        yield from key_table(name, model, has_flags=bool(chapter.scripts))
+
+
+def key_table(section: str, model: type[BaseModel], *, has_flags: bool) -> Iterator[str]:
+    """Lines of a table of the values of one section, those of the sections below it left out."""
+    rows = [
+        (f"{section}.{name}" if section else name, field)
+        for name, field in model.model_fields.items()
+        if not is_section(field.annotation)
+    ]
+    if not rows:
+        return
+    columns = ["key", *(["flags"] if has_flags else []), "takes", "default", "says"]
+    yield _row(columns)
+    yield _row(["---"] * len(columns))
+    for key, field in rows:
+        flags = [" ".join(f"`{name}`" for name in flag_names(key, field))] if has_flags else []
+        yield _row([f"`{key}`", *flags, takes(field), _default(field), _one_line(field.description)])
+    yield ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    if field.get_default(call_default_factory=True) in ("", {}):
+        return "empty"
+    return f"`{shown_default(field)}`"
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The class itself and every section below it, with their dotted names."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            inner = typing.cast(type[BaseModel], field.annotation)
+            yield from _sections(inner, f"{prefix}.{name}" if prefix else name)
+
+
+def _title(chapter: Chapter, section: str) -> str:
+    return f"{chapter.title}: {section}"
+
+
+def _called(chapter: Chapter) -> str:
+    return f" (`{'`, `'.join(f'{script}.py' for script in chapter.scripts)}`)" if chapter.scripts else ""
+
+
+def _anchor(title: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _one_line(text: str | None) -> str:
+    """A docstring as Markdown: one line, and outside of code no sign that would be read as markup."""
+    words = re.sub(r"``([^`]*)``", r"`\1`", " ".join((text or "").split()))
+    parts = words.split("`")  # outside, inside, outside, ...
+    parts[::2] = [part.replace("<", "&lt;").replace("*", r"\*") for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,225 @@
+"""What the Snakemake workflow runs: corpus, streams, resources, and the config file of each stage.
+
+``workflow/schemas/config.schema.json`` is generated from this class (for editors); a test keeps the two in step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from signstreams.config.section import Section
+from signstreams.corpus.settings import refuse_no_train
+from signstreams.streams import BACKBONE_KEYS
+
+DEMO_ROOT = Path("data/demo")
+DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
+
+# Keys of each stage's own config that the rules set by flags: under `set` they would have no effect, or a wrong one.
+# tests/workflow/test_config.py holds this against the rules.
+SET_BY_RULES = {
+    "extract": {"videos", "root", "only", "manifest", "num_jobs", "force", "max_failed_fraction"},
+    "contract": {"root", "videos_dir", "num_jobs"},
+    "pretrain": {"train_dir", "output_dir", "export_backbone", "distributed", "on_conflict", "monitor.pictures"}
+    | {f"checkpointing.{name}" for name in ("last_name", "best_name", "history_file")},
+    "integrate": {"root", "output_dir", "features_dir", "distributed", "on_conflict"}
+    | {f"model.{key}" for key in BACKBONE_KEYS.values()},
+    "evaluate": {"checkpoint", "root", "features_dir", "output_dir"},
+}
+
+
+def _is_flat(settings: object) -> object:
+    """One text a key: it goes to the script as ``--set KEY=TEXT``."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(value, dict):
+            inner = next(iter(value), "key")
+            raise ValueError(f"{key} is a section, expected single keys; write {key}.{inner}: ...")
+        if isinstance(value, list | tuple):
+            raise ValueError(f"{key} is a list, expected one text; write {key}: '{','.join(map(str, value))}'")
+    return settings
+
+
+Settings = Annotated[dict[str, str | int | float | bool | None], BeforeValidator(_is_flat)]
+Gpus = Annotated[int, Field(ge=0)] | Literal["auto"]
+
+
+class CorpusSection(Section):
+    """The footage."""
+
+    root: Path = DEMO_ROOT
+    """Folder of the corpus: meta.csv, annotations/, index/ are read there, processed/ and contract/ written there."""
+    videos: Path | None = None
+    """Folder of your videos. None: the demo corpus is rendered into ``root``."""
+    allow_absent_videos: bool = False
+    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
+    demo_size: Literal["tiny", "demo", "bench"] = "demo"
+    """Size of the rendered demo corpus."""
+    demo_seed: int = Field(0, ge=0)
+    """Seed of the rendered demo corpus."""
+    split_seed: int = Field(0, ge=0)
+    """Seed of the split that is drawn where index/*.csv are absent."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the clips that the drawn split holds out to choose a model."""
+    test_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the clips that the drawn split holds out to judge it."""
+
+    @model_validator(mode="after")
+    def _own_videos_have_their_own_root(self) -> CorpusSection:
+        if self.videos is not None and self.root == DEMO_ROOT:
+            raise ValueError(
+                f"videos is set, but root is still '{DEMO_ROOT}'; name a root for your corpus: data/<name>"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> CorpusSection:
+        refuse_no_train(self.val_fraction, self.test_fraction)
+        return self
+
+
+class ExtractSection(Section):
+    """Crops, pose and keypoints from video: one job a video, or a batch of them."""
+
+    config: Path | None = None
+    """Config file of scripts/extract_rois_v2.py. None: its defaults."""
+    set: Settings = {}
+    """Single keys of that config, such as ``fps: 25``; they win over the file."""
+    videos_per_job: int = Field(1, ge=1)
+    """Videos that one job extracts: for thousands of short ones, whose jobs would each take a cluster longer to start
+    than to run. Finished batches keep their videos when others come."""
+    threads: int = Field(1, ge=1)
+    """Cores that Snakemake reserves for a job; a job of several videos works on so many at once."""
+    mem_mb: int = Field(1500, ge=1)
+    """Memory that Snakemake reserves for a job."""
+
+
+class ContractSection(Section):
+    """The check of everything that extraction wrote."""
+
+    set: Settings = {}
+    """Keys of scripts/validate_data_contract.py, such as ``max_failed_fraction: 0.05``."""
+    threads: int = Field(2, ge=1)
+    """Processes that check videos side by side."""
+    mem_mb: int = Field(2000, ge=1)
+    """Memory that Snakemake reserves."""
+
+
+class PretrainSection(Section):
+    """Self-supervised pretraining: one job a stream."""
+
+    config: str = "config/pretrain/{stream}.toml"
+    """Config file of a stream; ``{stream}`` stands for its name. The demo corpus has its own: demo_{stream}.toml."""
+    set: Settings = {}
+    """Keys for every stream, such as ``epochs: 100``; they win over the file."""
+    gpus: Gpus = "auto"
+    """GPUs of a job, a process on each. ``auto``: all there are; 0: the CPU. A profile's ``gpu`` decides."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves for a job."""
+    mem_mb: int = Field(8000, ge=1)
+    """Memory that Snakemake reserves for a job."""
+
+
+class EmbedSection(Section):
+    """Features of frozen backbones: one job a stream."""
+
+    gpus: Literal[0, 1, "auto"] = "auto"
+    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one. A profile's ``gpu`` decides."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves for a job."""
+    mem_mb: int = Field(6000, ge=1)
+    """Memory that Snakemake reserves for a job."""
+
+
+class IntegrateSection(Section):
+    """Training of the translation model, multistream v9."""
+
+    config: Path = Path("config/integrate/demo.yml")
+    """Config file of scripts/train_slt_multistream_v9.py."""
+    set: Settings = {}
+    """Single keys of that config; they win over the file."""
+    gpus: Gpus = "auto"
+    """GPUs, a process on each; 0: the CPU. ``auto``: 1 where there is one. A profile's ``gpu`` decides."""
+    threads: int = Field(2, ge=1)
+    """Cores that Snakemake reserves."""
+    mem_mb: int = Field(8000, ge=1)
+    """Memory that Snakemake reserves."""
+
+
+class EvaluateSection(Section):
+    """Scores of the translation model; cores, memory and GPU as for its training."""
+
+    set: Settings = {}
+    """Keys of scripts/evaluate_slt.py, such as ``decoding.num_beams: 1``."""
+
+
+class WorkflowConfig(Section):
+    """Config of the signstreams workflow (config/config.yaml and any --configfile)."""
+
+    corpus: CorpusSection = CorpusSection()
+    work_dir: Path = Path("work_dirs")
+    """Folder of the trained models."""
+    streams: list[Literal["face", "hand_l", "hand_r"]] = Field(["face", "hand_l", "hand_r"], min_length=1)
+    """Streams whose backbones are pretrained, and that the translation sees beside the keypoints."""
+    extract: ExtractSection = ExtractSection()
+    contract: ContractSection = ContractSection()
+    pretrain: PretrainSection = PretrainSection()
+    embed: EmbedSection = EmbedSection()
+    integrate: IntegrateSection = IntegrateSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_has_its_recipes(cls, tree: Any) -> Any:
+        """Where nothing else is said; a corpus of one's own shares none of them."""
+        if not isinstance(tree, dict):
+            return tree
+        corpus, extract, pretrain = (tree.get(name) for name in ("corpus", "extract", "pretrain"))
+        if isinstance(corpus, dict) and corpus.get("videos") is not None:
+            return tree
+        tree = dict(tree)
+        if pretrain is None or isinstance(pretrain, dict):
+            tree["pretrain"] = {"config": DEMO_RECIPE} | (pretrain or {})
+        extract = {} if extract is None else extract
+        if isinstance(extract, dict) and extract.get("config") is None and isinstance(extract.get("set", {}), dict):
+            tree["extract"] = extract | {"set": {"crop_px": DEMO_CROP_PX} | extract.get("set", {})}
+        return tree
+
+    @model_validator(mode="after")
+    def _no_path_holds_a_brace(self) -> WorkflowConfig:
+        paths = {
+            "corpus.root": self.corpus.root,
+            "corpus.videos": self.corpus.videos,
+            "work_dir": self.work_dir,
+            "extract.config": self.extract.config,
+            "integrate.config": self.integrate.config,
+        }
+        for key, path in paths.items():
+            if path is not None and {"{", "}"} & set(str(path)):
+                raise ValueError(
+                    f"{key} = '{path}' holds a brace, which Snakemake reads as a wildcard; rename the folder"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_keep_what_they_set(self) -> WorkflowConfig:
+        for stage, keys in SET_BY_RULES.items():
+            if found := sorted(keys & set(getattr(self, stage).set)):
+                raise ValueError(
+                    f"{stage}.set: {found[0]} has no effect: the workflow sets it (see corpus, work_dir and threads in"
+                    " docs/configuration.md); leave it out"
+                )
+        for stage in ("pretrain", "integrate"):
+            if getattr(self, stage).set.get("resume") == "never":
+                raise ValueError(
+                    f"{stage}.set: resume = 'never' would begin anew each time a job is stopped; leave it out, and"
+                    " remove state/ in the job's folder of work_dir to train again"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_are_named_once(self) -> WorkflowConfig:
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams names one twice: {', '.join(self.streams)}; name each once")
+        return self
