@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from signstreams.config.load import is_section, union_options
+from signstreams.config.section import is_fixed
 
 NUMBERS = (0, 1, 2, 3, 0.1, 0.3, 0.5, 0.9, 5.0, 16, 64)
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -30,7 +31,7 @@ def draw(model: type[BaseModel], rng: random.Random, *, share: float, leave: set
     """A tree with a ``share`` of the fields drawn anew; names and sections in ``leave`` stay as they are."""
     tree: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        if name in leave:
+        if name in leave or is_fixed(field):
             continue
         if is_section(field.annotation):
             section = draw(typing.cast(type[BaseModel], field.annotation), rng, share=share, leave=leave)

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from signstreams.config.describe import flag_names, shown_default, takes
 from signstreams.config.load import is_section
-from signstreams.config.section import Section
+from signstreams.config.section import Section, is_fixed
 from signstreams.contract.settings import ContractConfig
 from signstreams.corpus.settings import SplitCorpusConfig
 from signstreams.demo.settings import DemoConfig
@@ -171,7 +171,7 @@ def key_table(section: str, model: type[BaseModel], *, has_flags: bool) -> Itera
     rows = [
         (f"{section}.{name}" if section else name, field)
         for name, field in model.model_fields.items()
-        if not is_section(field.annotation)
+        if not is_section(field.annotation) and not is_fixed(field)
     ]
     if not rows:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from signstreams.config.load import (
     suggest,
     union_options,
 )
-from signstreams.config.section import Flag, Section
+from signstreams.config.section import Fixed, Flag, Section
 from signstreams.errors import UserError
 
 
@@ -161,3 +162,31 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     path.write_text("name: !!python/object/apply:os.getcwd []\n", encoding="utf-8")
     with pytest.raises(ValueError, match="could not determine a constructor"):
         read_file(path)
+
+
+class Limits(Section):
+    max_tries: Annotated[int, Fixed()] = 10
+    """Draws that may fail."""
+    rounds: int = 3
+
+
+class Guarded(Section):
+    limits: Limits = Limits()
+
+
+def test_a_fixed_field_is_recorded_and_read_back_but_is_no_setting() -> None:
+    assert [key for key, _ in leaves(Guarded)] == ["limits.rounds"]
+    assert "max_tries" not in json.dumps(Guarded.model_json_schema()["$defs"]["Limits"]["properties"])
+    saved = Guarded().model_dump()
+    assert saved == {"limits": {"max_tries": 10, "rounds": 3}}
+    assert check(Guarded, saved, "saved.json").limits.max_tries == 10
+
+
+def test_a_fixed_field_is_refused_where_settings_are_given_and_with_another_value_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("[limits]\nmax_tries = 10\n")
+    for files, pairs in (([file], []), ([], [("limits.max_tries", "10")])):
+        with pytest.raises(UserError, match=r"'limits.max_tries' \(.*\): is fixed at 10 and no setting"):
+            build(Guarded, files, pairs)
+    with pytest.raises(UserError, match="max_tries = 11: is fixed at 10"):
+        check(Guarded, {"limits": {"max_tries": 11}}, "saved.json")

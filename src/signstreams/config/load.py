@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from signstreams.config.section import Section
+from signstreams.config.section import Section, is_fixed
 from signstreams.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -69,6 +69,12 @@ def build(
         items = isinstance(value, list)
         put(tree, key, [item.strip() for item in value] if items else read_text(value, fields[key].annotation))
         origin[key] = source
+    fixed = dict(fixed_values(model))
+    problems += [
+        f"'{key}' ({source}): is fixed at {fixed[key]!r} and no setting; leave it out"
+        for key, source in origin.items()
+        if key in fixed
+    ]
     if problems:
         raise UserError(problems)
     return check(model, tree, origin)
@@ -112,12 +118,21 @@ def split_setting(words: list[str]) -> list[tuple[str, str]]:
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted key and field of every value below ``model``, sections left out."""
+    """Dotted key and field of every setting below ``model``; sections and fixed fields are left out."""
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
             yield from leaves(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
-        else:
+        elif not is_fixed(field):
             yield f"{prefix}{name}", field
+
+
+def fixed_values(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every fixed field below ``model``."""
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield from fixed_values(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
+        elif is_fixed(field):
+            yield f"{prefix}{name}", field.default
 
 
 def section_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

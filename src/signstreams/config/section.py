@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticOmit
 
 # Base class of every config section, and the extra flag names a field may carry.
+
+
+class Fixed:
+    """Marks a field as a constant: recorded with each run and part of its fingerprint, but not a setting.
+
+    ``max_tries: Annotated[int, Fixed()] = 10`` has no flag and no place in files, ``--help``, schemas and reference.
+    Configs that runs of before saved with that very value still load.
+    """
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> Any:
+        raise PydanticOmit
 
 
 class Section(BaseModel):
     """Unknown keys are errors, values never change, docstrings under fields become their help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    @model_validator(mode="after")
+    def _fixed_fields_keep_their_value(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if is_fixed(field) and getattr(self, name) != field.default:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: is fixed at {field.default!r}; leave it out")
+        return self
+
+
+def is_fixed(field: FieldInfo) -> bool:
+    """Whether the field is a constant rather than a setting."""
+    return any(isinstance(mark, Fixed) for mark in field.metadata)
 
 
 class Flag:
