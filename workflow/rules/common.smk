@@ -34,6 +34,7 @@ from signstreams.extract.annotations import read_annotations
 from signstreams.files import from_the_future
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
+from signstreams.formats.run_layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
 from signstreams.ids import check_id, shown
 from signstreams.streams import HAND_STREAMS, STREAMS
 
@@ -207,7 +208,7 @@ def refuse_the_future(paths):
 def integrate_config(section, work_dir, streams):
     """The config that the training will use: wrong keys are named now, and it says which backbones stay frozen."""
     backbones = [
-        (f"model.{BACKBONE_KEYS[stream]}", f"file::{work_dir / f'dino_{stream}' / 'backbone.pt'}") for stream in streams
+        (f"model.{BACKBONE_KEYS[stream]}", f"file::{RunLayout(work_dir).backbone(stream)}") for stream in streams
     ]
     return build(IntegrateConfig, [section.config], backbones + setting_pairs(section.set), place="integrate.set")
 
@@ -276,7 +277,8 @@ with exit_on_user_error():
 
 BATCHES = planned_batches()
 WORK_DIR = CONFIG.work_dir
-LOGS = WORK_DIR / "logs"  # of this run alone: another corpus in the same checkout has a folder of its own
+RUNS = RunLayout(WORK_DIR)
+LOGS = RUNS.logs  # of this run alone: another corpus in the same checkout has a folder of its own
 BACKBONE_FLAGS = {stream: f"--{key.replace('_', '-')}" for stream, key in BACKBONE_KEYS.items()}
 
 

@@ -3,7 +3,6 @@
 The arrays lie beside their manifest, undeclared: a job that is run again makes only what is absent or out of date.
 """
 
-FEATURES = WORK_DIR / "features"
 EMBED_GPUS = min(1, wanted_gpus(CONFIG.embed.gpus))
 
 
@@ -11,11 +10,11 @@ rule embed:
     """Features of one stream."""
     input:
         manifest=CORPUS.manifest,
-        backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
+        backbone=RUNS.backbone("{stream}"),
         crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
         tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
     output:
-        FEATURES / "{stream}.json",
+        RUNS.features / "{stream}.json",
     log:
         LOGS / "embed/{stream}.log",
     benchmark:
@@ -28,7 +27,7 @@ rule embed:
         mem_mb=CONFIG.embed.mem_mb,
     params:
         root=CORPUS.root,
-        features=FEATURES,
+        features=RUNS.features,
         gpus=granted_gpus,
         layers=INTEGRATE.model.backbone_layers,
         crop_px=f"--crop-px {INTEGRATE.data.crop_px}" if INTEGRATE.data.crop_px else "",
@@ -48,7 +47,7 @@ rule gather_points:
         keypoints=lambda wildcards: of_all_videos(ARTIFACTS["keypoints"]),
         tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
     output:
-        FEATURES / "points.json",
+        RUNS.features / "points.json",
     log:
         LOGS / "embed/points.log",
     benchmark:
@@ -57,7 +56,7 @@ rule gather_points:
         ENVIRONMENT
     params:
         root=CORPUS.root,
-        features=FEATURES,
+        features=RUNS.features,
     shell:
         'exec "$PYTHON" "$SCRIPTS"/embed_streams.py --root {params.root:q} --features {params.features:q}'
         " --stream points > {log:q} 2>&1"

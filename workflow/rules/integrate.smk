@@ -1,32 +1,22 @@
 """Features + points + texts -> work_dirs/multistream_v9: the translation model, multistream v9, and its scores."""
 
 INTEGRATE_GPUS = wanted_gpus(CONFIG.integrate.gpus, most=1)
-MODEL_DIR = WORK_DIR / "multistream_v9"
-TRAIN_FILES = {
-    "best": "best.pt",
-    "last": "last.pt",
-    "tokenizer": "tokenizer.json",
-    "config": "config.json",
-    "history": "metrics.jsonl",
-    "curves": "curves.png",
-    "artifacts": "artifacts.json",
-}
 FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(stream)]
 
 
 rule train:
     """Train, choose by the dev split."""
     input:
-        **{stream: WORK_DIR / f"dino_{stream}" / "backbone.pt" for stream in CONFIG.streams},
+        **{stream: RUNS.backbone(stream) for stream in CONFIG.streams},
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
-        features=[FEATURES / f"{source}.json" for source in [*FROZEN, "points"]],
+        features=[RUNS.features / f"{source}.json" for source in [*FROZEN, "points"]],
         crops=lambda wildcards: [
             path for stream in CONFIG.streams if stream not in FROZEN for path in of_all_videos(ARTIFACTS[stream])
         ],
         config=CONFIG.integrate.config,
     output:
-        **{name: train_output(name, MODEL_DIR / file) for name, file in TRAIN_FILES.items()},
+        **{name: train_output(name, RUNS.training_file(name)) for name in TRAINING_FILES},
     log:
         LOGS / "train.log",
     benchmark:
@@ -39,13 +29,13 @@ rule train:
         mem_mb=CONFIG.integrate.mem_mb,
     params:
         root=CORPUS.root,
-        output_dir=MODEL_DIR,
-        features=FEATURES,
+        output_dir=RUNS.training,
+        features=RUNS.features,
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         cpus=granted_cores,
         backbones=" ".join(
-            f"{flag} file::{shlex.quote(str(WORK_DIR / f'dino_{stream}' / 'backbone.pt'))}"
+            f"{flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
             for stream, flag in BACKBONE_FLAGS.items()
             if stream in CONFIG.streams
         ),
@@ -61,16 +51,16 @@ rule train:
 rule evaluate:
     """Score the best model on the test split, with beam search; write what it says beside what was said."""
     input:
-        best=MODEL_DIR / "best.pt",
-        tokenizer=MODEL_DIR / "tokenizer.json",
+        best=RUNS.training_file("best"),
+        tokenizer=RUNS.training_file("tokenizer"),
         features=rules.train.input.features,
         annotations=rules.train.input.annotations,
         manifest=CORPUS.manifest,  # vouches for the crops that the page shows
     output:
-        scores=MODEL_DIR / "scores.json",
-        predictions=MODEL_DIR / "predictions.csv",
+        scores=RUNS.evaluation_file("scores"),
+        predictions=RUNS.evaluation_file("predictions"),
         page=report(
-            MODEL_DIR / "translations.html",
+            RUNS.evaluation_file("page"),
             caption="../report/translations.rst",
             category="Translation",
             labels={"picture": "translations"},
@@ -87,8 +77,8 @@ rule evaluate:
         mem_mb=CONFIG.integrate.mem_mb,
     params:
         root=CORPUS.root,
-        output_dir=MODEL_DIR,
-        features=FEATURES,
+        output_dir=RUNS.training,
+        features=RUNS.features,
         gpus=granted_gpus,
         settings=setting_words(CONFIG.evaluate.set),
     shell:

@@ -7,20 +7,6 @@ a job starts and when it fails.
 """
 
 PRETRAIN_GPUS = wanted_gpus(CONFIG.pretrain.gpus)
-PRETRAIN_FILES = {
-    "backbone": "backbone.pt",
-    "safetensors": "backbone.safetensors",
-    "card": "README.md",
-    "last": "checkpoint_last.pt",
-    "best": "checkpoint_best.pt",
-    "history": "metrics.jsonl",
-    "params": "params.json",
-    "artifacts": "artifacts.json",
-    "curves": "curves.png",
-    "attention": "attention.png",
-    "patches": "patches_pca.png",
-    "neighbours": "neighbours.png",
-}
 
 
 rule pretrain:
@@ -30,7 +16,7 @@ rule pretrain:
         crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
         config=CONFIG.pretrain.config,
     output:
-        **{name: pretrain_output(name, WORK_DIR / "dino_{stream}" / file) for name, file in PRETRAIN_FILES.items()},
+        **{name: pretrain_output(name, RUNS.pretraining_file("{stream}", name)) for name in PRETRAINING_FILES},
     log:
         LOGS / "pretrain/{stream}.log",
     benchmark:
@@ -44,14 +30,14 @@ rule pretrain:
     params:
         script=lambda wildcards: "pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py",
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
-        output_dir=lambda wildcards: WORK_DIR / f"dino_{wildcards.stream}",
+        output_dir=lambda wildcards: RUNS.pretraining(wildcards.stream),
         # of what the profile grants: another number of GPUs or nodes makes nothing stale
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         cpus=granted_cores,
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
-        " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAIN_FILES),
+        " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAINING_FILES),
         settings=setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
@@ -64,25 +50,23 @@ rule pretrain:
 rule pretrain_all:
     """The backbones of all streams."""
     input:
-        expand(WORK_DIR / "dino_{stream}" / "backbone.pt", stream=CONFIG.streams),
+        [RUNS.backbone(stream) for stream in CONFIG.streams],
 
 
 # Only the demo corpus knows which handshape a crop shows.
-KNN_REPORTS = [
-    WORK_DIR / f"dino_{stream}" / "knn.json" for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS
-]
+KNN_REPORTS = [RUNS.knn_report(stream) for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS]
 
 if IS_DEMO:
 
     rule knn:
         """k-NN on true handshape: the backbone, the same with random weights, raw pixels."""
         input:
-            backbone=WORK_DIR / "dino_{stream}" / "backbone.pt",
+            backbone=RUNS.backbone("{stream}"),
             crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
             ground_truth=[CORPUS.ground_truth(video_id) for video_id in VIDEOS],
             index=[CORPUS.index(split) for split in SPLITS],
         output:
-            WORK_DIR / "dino_{stream}" / "knn.json",
+            RUNS.knn_report("{stream}"),
         log:
             LOGS / "knn/{stream}.log",
         benchmark:

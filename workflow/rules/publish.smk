@@ -9,10 +9,10 @@ rule overview:
     """The whole run on one page: figures, curves, translations, runtimes, versions, settings."""
     input:
         made,
-        curves=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["curves"] for stream in CONFIG.streams],
+        curves=[RUNS.pretraining_file(stream, "curves") for stream in CONFIG.streams],
     output:
         report(
-            WORK_DIR / "overview.html",
+            RUNS.overview,
             caption="../report/overview.rst",
             category="Overview",
             labels={"page": "the whole run"},
@@ -36,9 +36,9 @@ rule release:
     """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to hand on."""
     input:
         made,
-        metrics=[WORK_DIR / f"dino_{stream}" / PRETRAIN_FILES["history"] for stream in CONFIG.streams],
+        metrics=[RUNS.pretraining_file(stream, "history") for stream in CONFIG.streams],
     output:
-        WORK_DIR / "release" / "SHA256SUMS",
+        RUNS.release / "SHA256SUMS",
     log:
         LOGS / "release.log",
     localrule: True
@@ -47,7 +47,7 @@ rule release:
     params:
         root=CORPUS.root,
         work_dir=WORK_DIR,
-        folder=WORK_DIR / "release",
+        folder=RUNS.release,
         settings=lambda wildcards: SETTINGS_JSON,
     shell:
         '"$PYTHON" "$SCRIPTS"/release.py --root {params.root:q} --work-dir {params.work_dir:q} --output {params.folder:q}'
@@ -60,7 +60,7 @@ rule report:
         made,
         rules.overview.output,
     output:
-        WORK_DIR / "report.html",
+        RUNS.report,
     log:
         LOGS / "report.log",
     localrule: True
