@@ -1,17 +1,95 @@
-"""The image streams, and how a box of one came about."""
+"""The image streams: one table with everything that the stages need to know of each, and how a box came about.
+
+To add a stream, add a row to `TABLE` at the end; docs/extending.md shows the rest.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Literal
 
-FACE = "face"
-HAND_L = "hand_l"
-HAND_R = "hand_r"
-HAND_STREAMS = (HAND_L, HAND_R)
-"""Anatomical sides: ``hand_l`` is the signer's own left hand. Side-specific, so never flipped in augmentation."""
-STREAMS = (FACE, *HAND_STREAMS)
 
-BACKBONE_KEYS = {FACE: "face_backbone", HAND_L: "hand_left_backbone", HAND_R: "hand_right_backbone"}
+@dataclass(frozen=True)
+class Stream:
+    """One stream of crops.
+
+    Attributes:
+        name: In paths, flags, files and metrics.
+        region: Points that its boxes are drawn around: a key of `formats.landmarks.REGIONS`.
+        scale: Side of a box over the extent of its points: a field of `extract.settings.BoxConfig`, or a number.
+        min_extent: Least extent of the points, in half shoulder distances: a fist is a hand of the same size.
+        coverage: Field of `contract.settings.CoverageConfig` with the least share of frames that show it.
+        side: The signer's own side. Such a stream is never flipped: it would become the other side.
+        backbone_key: Its backbone among the settings of multistream v9; ``--<backbone-key>`` is the flag.
+        pretrain_script: Script that pretrains it.
+    """
+
+    name: str
+    region: str
+    scale: str | float
+    min_extent: float
+    coverage: str
+    side: Literal["left", "right"] | None
+    backbone_key: str
+    pretrain_script: str
+
+    @property
+    def backbone_flag(self) -> str:
+        return f"--{self.backbone_key.replace('_', '-')}"
+
+
+TABLE = (
+    Stream(
+        "face",
+        region="face",
+        scale="face_scale",
+        min_extent=0.0,
+        coverage="min_face_ratio",
+        side=None,
+        backbone_key="face_backbone",
+        pretrain_script="pretrain_dino_face.py",
+    ),
+    Stream(
+        "hand_l",
+        region="hand_l",
+        scale="hand_scale",
+        min_extent=0.75,
+        coverage="min_hand_ratio",
+        side="left",
+        backbone_key="hand_left_backbone",
+        pretrain_script="pretrain_dino_hands.py",
+    ),
+    Stream(
+        "hand_r",
+        region="hand_r",
+        scale="hand_scale",
+        min_extent=0.75,
+        coverage="min_hand_ratio",
+        side="right",
+        backbone_key="hand_right_backbone",
+        pretrain_script="pretrain_dino_hands.py",
+    ),
+)
+"""The order is an axis of the arrays of `tracks/<video>.npz`: a new stream goes to the end."""
+
+BY_NAME = {stream.name: stream for stream in TABLE}
+STREAMS = tuple(BY_NAME)
+HAND_STREAMS = tuple(stream.name for stream in TABLE if stream.side)
+BACKBONE_KEYS = {stream.name: stream.backbone_key for stream in TABLE}
+SIDE_BY_SIDE = tuple(sorted(STREAMS, key=lambda name: {"right": 0, None: 1, "left": 2}[BY_NAME[name].side]))
+"""As somebody who faces the signer sees them: the right hand on the left."""
+
+if TYPE_CHECKING:
+    StreamName = str
+else:
+    StreamName = Literal[STREAMS]
+    """A setting that names a stream."""
+
+
+def pretrained_by(script: str) -> tuple[str, ...]:
+    """Streams that a script pretrains."""
+    return tuple(stream.name for stream in TABLE if stream.pretrain_script == script)
 
 
 class BoxState(IntEnum):

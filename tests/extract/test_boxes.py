@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.boxes import HAND_CENTRE_ALONG, MIN_HAND_EXTENT_TO_UNIT, box_around, corners, observe
+from signstreams.extract.boxes import HAND_CENTRE_ALONG, box_around, corners, observe
 from signstreams.extract.detectors import missing_keypoints
 from signstreams.extract.settings import BoxConfig
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
+from signstreams.streams import BY_NAME
 
 WIDTH, HEIGHT = 200, 100
 CONFIG = BoxConfig()
@@ -68,7 +69,7 @@ def test_a_foreshortened_hand_keeps_a_hands_size() -> None:
     keypoints = body()
     put(keypoints, HAND_R, 69, 69, 71, 71)
     assert observe(keypoints, WIDTH, HEIGHT, CONFIG).detected[2, 2] == pytest.approx(
-        MIN_HAND_EXTENT_TO_UNIT * 20 * CONFIG.hand_scale, rel=1e-4
+        BY_NAME["hand_l"].min_extent * 20 * CONFIG.hand_scale, rel=1e-4
     )
 
 

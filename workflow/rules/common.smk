@@ -17,7 +17,6 @@ if not (PROJECT / "scripts").is_dir():
     )
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
-from signstreams.streams import BACKBONE_KEYS
 from signstreams.contract.settings import ContractConfig
 from signstreams.integrate.settings import EvaluateSltConfig
 from signstreams.extract.settings import ExtractConfig
@@ -36,7 +35,7 @@ from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, so
 from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
 from signstreams.formats.run_layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
 from signstreams.ids import check_id, shown
-from signstreams.streams import HAND_STREAMS, STREAMS
+from signstreams.streams import BACKBONE_KEYS, BY_NAME, HAND_STREAMS, STREAMS
 
 ENVIRONMENT = PROJECT / "environment.yml"
 # With `--software-deployment-method conda` the rule's environment brings its python; else it is the one in use, also

@@ -28,7 +28,7 @@ rule pretrain:
         **({"gpu": PRETRAIN_GPUS} if PRETRAIN_GPUS else {}),
         mem_mb=CONFIG.pretrain.mem_mb,
     params:
-        script=lambda wildcards: "pretrain_dino_face.py" if wildcards.stream == "face" else "pretrain_dino_hands.py",
+        script=lambda wildcards: BY_NAME[wildcards.stream].pretrain_script,
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: RUNS.pretraining(wildcards.stream),
         # of what the profile grants: another number of GPUs or nodes makes nothing stale

@@ -21,7 +21,7 @@ from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, Severity, few
 from signstreams.corpus.gloss import Gloss, GlossVocabulary
 from signstreams.ids import shown
-from signstreams.streams import STREAMS
+from signstreams.streams import BY_NAME, STREAMS
 
 # Checks of the clips of one video against what was extracted from it.
 
@@ -213,10 +213,7 @@ def check_coverage(check: VideoCheck, config: ContractConfig) -> list[Finding]:
     names = {record.kind: record.path for record in check.files} if check.status == "ok" else {}
     findings = []
     for kind, ratio in check.coverage.items():
-        if kind == "pose":
-            least = limits.min_pose_ratio
-        else:
-            least = limits.min_face_ratio if kind == "face" else limits.min_hand_ratio
+        least: float = getattr(limits, "min_pose_ratio" if kind == "pose" else BY_NAME[kind].coverage)
         if ratio < least and kind in names:
             fix = "look at the video: is the signer in the picture, lit and large enough?"
             found = f"{kind} in {ratio:.1%} of {check.num_frames:,} frames (warned of below {least:.0%})"

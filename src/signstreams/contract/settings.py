@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from signstreams.config.section import Flag, NotNegative, Prob, Section
+from signstreams.streams import StreamName
 
 
 class CoverageConfig(Section):
@@ -47,7 +48,7 @@ class ContractConfig(Section):
     """Read and check every file again, also where contract/videos/ has a record of it."""
     allow_absent_videos: bool = False
     """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
-    required_streams: list[Literal["face", "hand_l", "hand_r"]] = ["face"]
+    required_streams: list[StreamName] = ["face"]
     """Streams of which a corpus without any crop is an error; of the others it is a warning."""
     clip_tolerance_s: NotNegative = 0.25
     """How far a clip may reach past the end of its video."""

@@ -11,9 +11,8 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats
 from signstreams.extract.settings import BoxConfig
-from signstreams.formats import landmarks
-from signstreams.formats.landmarks import outline, pose_index
-from signstreams.streams import STREAMS
+from signstreams.formats.landmarks import FACE, REGIONS, outline, pose_index
+from signstreams.streams import STREAMS, TABLE
 
 NUM_STREAMS = len(STREAMS)
 
@@ -42,7 +41,6 @@ FACE_CENTRE_BELOW = 0.8  # of the 468 face points, below the eyes: of the way fr
 HAND_ALONG_FOREARM = 0.35  # from the wrist away from the elbow, over the length of the forearm
 HAND_EXTENT_TO_FOREARM = 0.7
 HAND_EXTENT_TO_UNIT = 0.9  # the same over half the shoulder distance: what a foreshortened hand still is
-MIN_HAND_EXTENT_TO_UNIT = 0.75  # a fist, or a finger pointing at the camera, is a hand of the same size
 
 
 class Observation(NamedTuple):
@@ -74,22 +72,21 @@ def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig)
     anchored = np.full((NUM_STREAMS, 3), np.nan)
     visibility = np.zeros(NUM_STREAMS)
     unit_px = _body_unit(points, confidence)
-    scales = (config.face_scale, config.hand_scale, config.hand_scale)
-    floors = (0.0, *(2 * (MIN_HAND_EXTENT_TO_UNIT * unit_px,)))
-    for index, rows in enumerate((landmarks.FACE, landmarks.HAND_L, landmarks.HAND_R)):
-        present = confidence[rows] > 0
+    for index, stream in enumerate(TABLE):
+        scale = getattr(config, stream.scale) if isinstance(stream.scale, str) else stream.scale
+        region = REGIONS[stream.region]
+        present = confidence[region] > 0
         if present.any():
-            found = outline(points[rows], present) if index == 0 else points[rows][present]
-            detected[index] = box_around(found, scales[index], floors[index])
-    for index, choice in enumerate(_ANCHORS):
-        for rows, anchor in choice:
+            found = outline(points[region], present) if region == FACE else points[region][present]
+            detected[index] = box_around(found, scale, stream.min_extent * unit_px)
+        for rows, anchor in _ANCHORS.get(stream.name, ()):
             seen = confidence[rows]
             if seen.min() <= 0:
                 continue
             if seen.mean() >= config.min_visibility:
                 visibility[index] = seen.mean()
                 anchored[index] = anchor(points[rows], unit_px)
-                anchored[index, 2] *= scales[index]
+                anchored[index, 2] *= scale
             break
     return Observation(detected, anchored, visibility)
 
@@ -117,7 +114,7 @@ def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float
         (3,) centre and extent of the face, px, None without such a point; half the shoulder distance, 0 when unknown.
     """
     unit_px = _body_unit(points, present)
-    for rows, anchor in _ANCHORS[0]:
+    for rows, anchor in _ANCHORS["face"]:
         if present[rows].all():
             return anchor(points[rows], unit_px), unit_px
     seen = points[_FACE_POINTS[present[_FACE_POINTS]]]
@@ -178,8 +175,9 @@ def _hand_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
     return np.append(wrist + HAND_ALONG_FOREARM * (wrist - elbow), extent_px)
 
 
-_ANCHORS = (
-    ((_FACE_POINTS, _face_anchor), (np.append(pose_index("nose"), _COCO_FACE_POINTS), _face_anchor_of_coco)),
-    *(((hand, _hand_anchor), (forearm, _hand_anchor_of_coco)) for hand, forearm in zip(_HANDS, _FOREARMS, strict=True)),
-)
-"""Of each stream: body points, and what they say; the first whose points all exist counts."""
+_ANCHORS = {
+    "face": ((_FACE_POINTS, _face_anchor), (np.append(pose_index("nose"), _COCO_FACE_POINTS), _face_anchor_of_coco)),
+    "hand_l": ((_HANDS[0], _hand_anchor), (_FOREARMS[0], _hand_anchor_of_coco)),
+    "hand_r": ((_HANDS[1], _hand_anchor), (_FOREARMS[1], _hand_anchor_of_coco)),
+}
+"""Per stream: body points and the box that they suggest; the first whose points all exist counts."""

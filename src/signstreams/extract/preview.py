@@ -22,7 +22,7 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import BROW_L, BROW_R, EYE_L, EYE_R, FACE, HAND_L, HAND_R, JAW, LIPS, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
-from signstreams.streams import STREAMS, BoxState
+from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
 
 # Points and boxes drawn onto a picture, in colours that show at a glance which side is which.
 
@@ -200,7 +200,7 @@ def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> Pixels:
     tile[:height_px, left : left + image.shape[1]] = image
     step = (FRAME_PX[0] - _CROP_PX) // (len(STREAMS) - 1)
     # The signer's right hand is on the left of the picture, as in the frame above.
-    for place, stream in enumerate(("hand_r", "face", "hand_l")):
+    for place, stream in enumerate(SIDE_BY_SIDE):
         index = STREAMS.index(stream)
         cell = tile[height_px + _GAP_PX // 2 :, place * step : place * step + _CROP_PX]
         cell[:] = STATE_COLOURS[kept.boxes.state[index]]

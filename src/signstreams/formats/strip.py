@@ -9,13 +9,11 @@ import numpy as np
 from signstreams.array_types import Pixels
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.streams import STREAMS
+from signstreams.streams import SIDE_BY_SIDE
 
-ROWS = (STREAMS[2], STREAMS[0], STREAMS[1])
-"""Streams from the top: right hand, face, left hand."""
 NUM_FRAMES = 6
 TILE_PX = 72
-WIDTH_PX, HEIGHT_PX = NUM_FRAMES * TILE_PX, len(ROWS) * TILE_PX
+WIDTH_PX, HEIGHT_PX = NUM_FRAMES * TILE_PX, len(SIDE_BY_SIDE) * TILE_PX
 _ABSENT = 230  # light grey
 
 
@@ -32,7 +30,7 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
         (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
     """
     shown = [frames[place] for place in inner_places(len(frames), NUM_FRAMES)]
-    rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in ROWS]
+    rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in SIDE_BY_SIDE]
     return np.vstack(rows)
 
 

@@ -22,7 +22,7 @@ from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
-from signstreams.streams import HAND_STREAMS
+from signstreams.streams import BY_NAME, HAND_STREAMS
 
 # ``curves.png`` of a pretraining.
 
@@ -61,7 +61,6 @@ TIMM_NAMES = {
     "dinov2_vitb14": "vit_base_patch14_dinov2",
     "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
 }
-SIDES = {"hand_l": "left hand: ", "hand_r": "right hand: "}
 FIGURES = (
     ("train/loss_dino", "loss of the class token"),
     ("train/loss_patch", "loss of the masked patches"),
@@ -106,10 +105,11 @@ def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, 
         records: Lines of the run's metrics.
     """
     step = metadata["step"]
+    side = BY_NAME[metadata["stream"]].side if metadata["stream"] in BY_NAME else None
     data = {
         "crops": f"{metadata['train_crops']:,} of {facts.num_videos:,} videos; {facts.num_probe_crops:,} held out",
         "digest of the data": f"`{metadata['data_digest']}`",
-        "side": SIDES.get(metadata["stream"], "") + metadata["chirality"],
+        "side": (f"{side} hand: " if side else "") + metadata["chirality"],
     }
     use = {
         "image side": f"{metadata['image_px']} px",

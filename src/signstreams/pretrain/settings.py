@@ -22,7 +22,7 @@ from signstreams.config.section import (
 )
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.errors import UserError
-from signstreams.streams import HAND_STREAMS, STREAMS
+from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS, StreamName
 
 # Sections of a pretraining run's start, optimiser, files and health. No torch here.
 
@@ -192,7 +192,6 @@ class IbotConfig(Section):
 # Settings of one pretraining run. No torch here: ``--help`` and typos answer at once.
 
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
-Stream = Literal["face", "hand_l", "hand_r"]
 
 
 class DatasetConfig(Section):
@@ -389,7 +388,7 @@ class PretrainConfig(Section):
     """Self-supervised method."""
     epochs: Count = 100
     """Training length; see dataset.epoch_steps."""
-    stream: Stream | None = None
+    stream: StreamName | None = None
     """Which stream the crops are of; None: the name of the training folder."""
     export_backbone: Path | None = None
     """Where the exported weights go; None: backbone.pt in the output folder."""
@@ -478,7 +477,7 @@ class PretrainConfig(Section):
         if stream not in allowed:
             raise UserError(
                 f"stream '{stream}': expected {' or '.join(allowed)} here;"
-                f" use scripts/pretrain_dino_{'hands' if stream in HAND_STREAMS else 'face'}.py"
+                f" use scripts/{BY_NAME[stream].pretrain_script}"
             )
         sides = [name for name in HAND_STREAMS if name == stream or name in named]  # a folder of hands as "face", too
         if sides and self.augmentation.flip_prob:

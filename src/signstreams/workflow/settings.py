@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from signstreams.config.section import Section
 from signstreams.corpus.settings import refuse_no_train
-from signstreams.streams import BACKBONE_KEYS
+from signstreams.streams import BACKBONE_KEYS, STREAMS, StreamName
 
 DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
@@ -160,7 +160,7 @@ class WorkflowConfig(Section):
     corpus: CorpusSection = CorpusSection()
     work_dir: Path = Path("work_dirs")
     """Folder of the trained models."""
-    streams: list[Literal["face", "hand_l", "hand_r"]] = Field(["face", "hand_l", "hand_r"], min_length=1)
+    streams: list[StreamName] = Field(list(STREAMS), min_length=1)
     """Streams whose backbones are pretrained, and that the translation sees beside the keypoints."""
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()
