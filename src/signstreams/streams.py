@@ -16,7 +16,7 @@ class Stream:
 
     Attributes:
         name: In paths, flags, files and metrics.
-        region: Points that its boxes are drawn around: a key of `formats.landmarks.REGIONS`.
+        region: Points that its boxes are drawn around: a key of `formats.landmarks.REGIONS`, or rows of the 543.
         scale: Side of a box over the extent of its points: a field of `extract.settings.BoxConfig`, or a number.
         min_extent: Least extent of the points, in half shoulder distances: a fist is a hand of the same size.
         coverage: Field of `contract.settings.CoverageConfig` with the least share of frames that show it.
@@ -26,7 +26,7 @@ class Stream:
     """
 
     name: str
-    region: str
+    region: str | tuple[int, ...]
     scale: str | float
     min_extent: float
     coverage: str

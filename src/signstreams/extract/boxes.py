@@ -74,7 +74,7 @@ def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig)
     unit_px = _body_unit(points, confidence)
     for index, stream in enumerate(TABLE):
         scale = getattr(config, stream.scale) if isinstance(stream.scale, str) else stream.scale
-        region = REGIONS[stream.region]
+        region = REGIONS[stream.region] if isinstance(stream.region, str) else list(stream.region)
         present = confidence[region] > 0
         if present.any():
             found = outline(points[region], present) if region == FACE else points[region][present]

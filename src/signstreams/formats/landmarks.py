@@ -60,8 +60,8 @@ HAND_R = slice(HAND_L.stop, HAND_L.stop + NUM_HAND)
 NUM_KEYPOINTS = HAND_R.stop
 assert NUM_KEYPOINTS == 543
 
-REGIONS: dict[str, slice | list[int]] = {"face": FACE, "hand_l": HAND_L, "hand_r": HAND_R}
-"""Rows that the boxes of a stream are drawn around (`signstreams.streams.Stream.region`)."""
+REGIONS = {"face": FACE, "hand_l": HAND_L, "hand_r": HAND_R}
+"""Parts that a stream may be cut around (`signstreams.streams.Stream.region`)."""
 
 KEYPOINT_NAMES = (
     *(f"pose.{name}" for name in POSE_NAMES),
