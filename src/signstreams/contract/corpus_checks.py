@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +13,6 @@ from signstreams.contract import rules
 from signstreams.contract.inventory import ENDINGS, PLAIN, PROCESSED, Inventory
 from signstreams.contract.records import VideoCheck
 from signstreams.contract.settings import ContractConfig
-from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, Severity, few
@@ -57,16 +54,6 @@ def check_clips(
                 findings.append(rules.CLIP_FRAMES.breach(META, found, "correct start and end", row=clip.row))
         findings += _check_declared(clip, check, config)
     return findings, num_frames
-
-
-def read_times(path: Path) -> Floats | None:
-    """(T,) times of the frames, without the rest of the tracks; None when they cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            times_s: Floats = file["times_s"]
-            return times_s
-    except (*READ_ERRORS, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def span_s(clip: Clip) -> tuple[float, float]:

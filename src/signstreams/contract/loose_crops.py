@@ -20,7 +20,8 @@ from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact
 from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
 from signstreams.corpus.findings import Finding, few
-from signstreams.formats.arrays import POSE_NORM
+from signstreams.formats.arrays import POSE_NORM, as_damage
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
@@ -122,17 +123,18 @@ def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> 
     }
     readable, finite, in_range, wanted = of[kind]
     try:
-        values = _load(artifact.path, kind)
-        if values.dtype.kind != "f":
-            raise ValueError(f"numbers of the type {values.dtype}")
-        if kind == "pose" and values.ndim == 2 and values.shape[1] and values.shape[1] % 3 == 0:
-            values = values.reshape(len(values), -1, 3)
-        num_points = values.shape[1] if values.ndim == 3 and values.shape[2] == 3 else 0
-        if not (num_points and (kind == "pose" or num_points == OTHER_KEYPOINTS or num_points >= NUM_KEYPOINTS)):
-            raise ValueError(f"an array of the shape {values.shape}")
+        with as_damage(artifact.path):
+            values = _load(artifact.path, kind)
+            if values.dtype.kind != "f":
+                raise ValueError(f"numbers of the type {values.dtype}")
+            if kind == "pose" and values.ndim == 2 and values.shape[1] and values.shape[1] % 3 == 0:
+                values = values.reshape(len(values), -1, 3)
+            num_points = values.shape[1] if values.ndim == 3 and values.shape[2] == 3 else 0
+            if not (num_points and (kind == "pose" or num_points == OTHER_KEYPOINTS or num_points >= NUM_KEYPOINTS)):
+                raise ValueError(f"an array of the shape {values.shape}")
     except READ_ERRORS as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        findings.append(readable.breach(name, text, LOOSE_FIX, expects=f"{wanted} in floats, without pickles"))
+        found = DamagedFile.of(artifact.path, error).found
+        findings.append(readable.breach(name, found, LOOSE_FIX, expects=f"{wanted} in floats, without pickles"))
         return None
     bad = ~np.isfinite(values).all(axis=(1, 2))  # (T,)
     if bad.any():
@@ -161,8 +163,7 @@ def _load(path: Path, kind: str) -> Array:
             raise ValueError(f"has no array '{kind}' (found {', '.join(file.files) or 'none'})")
         if kind == "pose" and "pose_norm" in file.files and str(file["pose_norm"]) != POSE_NORM:
             raise ValueError(f"pose_norm is '{file['pose_norm']}', expected '{POSE_NORM}'")
-        array: Array = file[kind]
-        return array
+        return np.asarray(file[kind])
 
 
 def check_loose_corpus(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from signstreams.array_types import Floats
 from signstreams.contract.corpus_checks import (
     GLOSS,
     check_clip_table,
@@ -17,7 +18,6 @@ from signstreams.contract.corpus_checks import (
     check_glosses,
     check_processed,
     check_videos,
-    read_times,
 )
 from signstreams.contract.inventory import Inventory, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
@@ -36,6 +36,7 @@ from signstreams.corpus.gloss import scan_gloss
 from signstreams.corpus.splits import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import sha256_file, write_json, write_text
+from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id
 from signstreams.formats.metadata import read_metadata
 
@@ -218,15 +219,21 @@ def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: Contrac
             continue
         check.findings += check_coverage(check, config)
         if own := clips[check.video_id]:
-            times_s = read_times(corpus.layout.tracks(check.video_id)) if _has_times(check) else None
+            times_s = _times_of(corpus.layout, check)
             findings, check.clip_frames = check_clips(own, check, times_s, config)
             check.findings += findings
 
 
-def _has_times(check: VideoCheck) -> bool:
-    """Whether the times of its frames can be believed: of others nothing follows for the clips."""
-    is_there = any(record.kind == "tracks" for record in check.files)
-    return is_there and not any(finding.rule in (TRACKS_READABLE.id, TRACKS_TIMES.id) for finding in check.findings)
+def _times_of(layout: CorpusLayout, check: VideoCheck) -> Floats | None:
+    """(T,) times of a video's frames; None when they cannot be believed: then nothing follows for its clips."""
+    if not any(record.kind == "tracks" for record in check.files):
+        return None
+    if any(finding.rule in (TRACKS_READABLE.id, TRACKS_TIMES.id) for finding in check.findings):
+        return None
+    try:
+        return read_times(layout.tracks(check.video_id))
+    except READ_ERRORS:
+        return None
 
 
 def _videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:

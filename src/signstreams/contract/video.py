@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +26,7 @@ from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
 from signstreams.contract.records import EXTRACT_AGAIN, STATE_NAMES, FileRecord, VideoCheck
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
@@ -127,8 +126,8 @@ def check_times(value: VideoMetadata, times_s: Floats, name: str, fix: str) -> l
 
 # Check of one extracted video: its seven files, each by itself and against the others. Clips are the join's matter.
 
-READ_ERRORS = (ValueError, OSError, EOFError, MemoryError, RuntimeError, zlib.error, struct.error)
-"""What a damaged npz raises: a ZIP member may be cut, garbled, encrypted, or claim an absurd shape."""
+READ_ERRORS = (DamagedFile, OSError, MemoryError)
+"""What reading a processed file raises; MemoryError: an array claims an absurd shape."""
 
 FRAME_BYTES = {"keypoints": NUM_KEYPOINTS * 12, "pose": NUM_POSE * 12, "tracks": len(STREAMS) * 21 + 8}
 """Bytes of a frame in each npz."""
@@ -190,7 +189,7 @@ def check_claims(path: Path, kind: str, num_frames: int | None) -> None:
     """See that an npz does not unpack to more than its frames need, before memory is taken for it.
 
     Raises:
-        ValueError: When it does.
+        DamagedFile: It does.
     """
     most = MAX_CLAIM_BYTES
     if num_frames is not None:
@@ -201,7 +200,7 @@ def check_claims(path: Path, kind: str, num_frames: int | None) -> None:
     except (zipfile.BadZipFile, NotImplementedError):
         return  # no npz: the reader says so
     if claimed > most:
-        raise ValueError(f"claims {claimed:,} bytes of arrays, at most {most:,} can be")
+        raise DamagedFile(path, f"claims {claimed:,} bytes of arrays, at most {most:,} can be")
 
 
 class _VideoChecker:
@@ -261,8 +260,7 @@ class _VideoChecker:
                 check_claims(path, kind, self.lengths.get("metadata"))
             return read(path)
         except READ_ERRORS as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            self._report(rule, kind, text)
+            self._report(rule, kind, DamagedFile.of(path, error).found)
             return None
 
     def _report(self, rule: Rule, kind: str, found: str, fix: str | None = None) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +16,21 @@ import numpy as np
 
 from signstreams.array_types import Array, Floats, Ints
 from signstreams.files import replacing
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
 
+# a ZIP member may be cut, garbled, encrypted or absent, and so may the header of its array
+_NPZ_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
 _ZIP64_FROM_BYTES = 2**30
@@ -88,10 +103,10 @@ def read_keypoints(path: str | Path) -> Keypoints:
     """Read ``keypoints``.
 
     Raises:
-        ValueError: When the file is no npz, or its array has another shape or type.
+        DamagedFile: The file is no npz, or its array has another shape or type.
     """
-    arrays = _read(path)
-    return Keypoints(_expect(arrays, "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
+    with as_damage(path):
+        return Keypoints(_expect(_read(path), "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
 
 
 def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Floats]) -> None:
@@ -111,18 +126,15 @@ def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
     """Pieces (N, 543, 3) of ``keypoints``, in order, none for a video without frames.
 
     Raises:
-        ValueError: As `read_keypoints`, also after some pieces: when the file ends early.
+        DamagedFile: As `read_keypoints`, also after some pieces: when the file ends early.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("keypoints.npy") as member:
-            read_header = _HEADER_READERS.get(np.lib.format.read_magic(member))
-            shape, is_fortran, dtype = read_header(member) if read_header else ((), True, np.dtype(np.float32))
-            if not is_fortran:
-                _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
-                yield from _pieces(member, shape[0])
-                return
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise ValueError(f"is not a readable npz file ({error})") from error
+    with as_damage(path), zipfile.ZipFile(path) as archive, archive.open("keypoints.npy") as member:
+        read_header = _HEADER_READERS.get(np.lib.format.read_magic(member))
+        shape, is_fortran, dtype = read_header(member) if read_header else ((), True, np.dtype(np.float32))
+        if not is_fortran:
+            _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
+            yield from _pieces(member, shape[0])
+            return
     keypoints = read_keypoints(path).keypoints  # an order of axes that we do not write
     for start in range(0, len(keypoints), PIECE_FRAMES):
         yield keypoints[start : start + PIECE_FRAMES]
@@ -148,13 +160,14 @@ def read_pose(path: str | Path) -> Pose:
     """Read ``pose``.
 
     Raises:
-        ValueError: As `read_keypoints`, or when the normalisation is another.
+        DamagedFile: As `read_keypoints`, or when the normalisation is another.
     """
-    arrays = _read(path)
-    norm = str(arrays.get("pose_norm", "absent"))
-    if norm != POSE_NORM:
-        raise ValueError(f"pose_norm is '{norm}', expected '{POSE_NORM}'")
-    return Pose(_expect(arrays, "pose", np.float32, (None, NUM_POSE * 3)))
+    with as_damage(path):
+        arrays = _read(path)
+        norm = str(arrays.get("pose_norm", "absent"))
+        if norm != POSE_NORM:
+            raise ValueError(f"pose_norm is '{norm}', expected '{POSE_NORM}'")
+        return Pose(_expect(arrays, "pose", np.float32, (None, NUM_POSE * 3)))
 
 
 def write_tracks(path: str | Path, value: Tracks) -> None:
@@ -171,20 +184,31 @@ def read_tracks(path: str | Path) -> Tracks:
     """Read the tracks of all three streams.
 
     Raises:
-        ValueError: As `read_keypoints`, or when arrays disagree about the number of frames.
+        DamagedFile: As `read_keypoints`, or when arrays disagree about the number of frames.
     """
-    arrays = _read(path)
-    times_s = _expect(arrays, "times_s", np.float64, (None,))
-    num_frames = len(times_s)
-    streams = {
-        stream: StreamTrack(
-            _expect(arrays, f"{stream}_box", np.float32, (num_frames, 4)),
-            _expect(arrays, f"{stream}_confidence", np.float32, (num_frames,)),
-            _expect(arrays, f"{stream}_state", np.uint8, (num_frames,)),
-        )
-        for stream in STREAMS
-    }
-    return Tracks(streams, times_s)
+    with as_damage(path):
+        arrays = _read(path)
+        times_s = _expect(arrays, "times_s", np.float64, (None,))
+        num_frames = len(times_s)
+        streams = {
+            stream: StreamTrack(
+                _expect(arrays, f"{stream}_box", np.float32, (num_frames, 4)),
+                _expect(arrays, f"{stream}_confidence", np.float32, (num_frames,)),
+                _expect(arrays, f"{stream}_state", np.uint8, (num_frames,)),
+            )
+            for stream in STREAMS
+        }
+        return Tracks(streams, times_s)
+
+
+def read_times(path: str | Path) -> Floats:
+    """``times_s`` (T,) of the tracks, without their boxes.
+
+    Raises:
+        DamagedFile: As `read_keypoints`.
+    """
+    with as_damage(path):
+        return _expect(_read(path, "times_s"), "times_s", np.float64, (None,))
 
 
 def _write(path: str | Path, arrays: dict[str, Array]) -> None:
@@ -201,21 +225,33 @@ def _member(archive: zipfile.ZipFile, name: str, num_bytes: int) -> IO[bytes]:
     return archive.open(info, "w", force_zip64=num_bytes > _ZIP64_FROM_BYTES)
 
 
-def _read(path: str | Path) -> dict[str, Array]:
+@contextlib.contextmanager
+def as_damage(path: str | Path) -> Iterator[None]:
+    """Raise what a reader finds wrong with ``path`` as `DamagedFile`."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("is a single array, expected an npz of named arrays")
-        with file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise ValueError(f"is not a readable npz file ({error})") from error
+        yield
+    except OSError:
+        raise
+    except ValueError as error:
+        raise DamagedFile.of(path, error) from error
+    except _NPZ_ERRORS as error:
+        raise DamagedFile(path, f"is not a readable npz file ({error})") from error
+
+
+def _read(path: str | Path, only: str | None = None) -> dict[str, Array]:
+    file = np.load(path, allow_pickle=False)
+    if isinstance(file, np.ndarray):
+        raise ValueError("is a single array, expected an npz of named arrays")
+    with file:
+        return {name: file[name] for name in file.files if only in (None, name)}
 
 
 def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int | None, ...]) -> Array:
     if name not in arrays:
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]
+    if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of a member that is no array
+        raise ValueError(f"'{name}' is no array")
     _expect_form(name, array.dtype, array.shape, dtype, shape)
     return array
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from signstreams.files import replacing
+from signstreams.formats.damaged import DamagedFile
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"(?P<video_id>.+)_f(?P<frame>\d{6,})\.jpe?g", re.IGNORECASE | re.DOTALL)
@@ -124,7 +125,7 @@ def list_crops(source: str | Path) -> list[Crop]:
 
     Raises:
         FileNotFoundError: When ``source`` is absent.
-        ValueError: When an archive cannot be read or holds a compressed member; the message names the file.
+        DamagedFile: An archive cannot be read or holds a compressed member.
     """
     source = Path(source)
     if source.is_dir():
@@ -168,7 +169,7 @@ class CropReader:
 
         Raises:
             OSError: When the file is gone.
-            ValueError: When the archive changed since it was listed.
+            DamagedFile: The archive changed since it was listed.
         """
         if crop.offset is None:
             return crop.path.read_bytes()
@@ -178,10 +179,11 @@ class CropReader:
         name_size = len(crop_name(crop.video_id, crop.frame).encode())
         data = os.pread(handle, _LOCAL_HEADER.size + name_size + crop.size, crop.offset)
         if len(data) < _LOCAL_HEADER.size:
-            raise ValueError(f"{crop.path}: ends before frame {crop.frame}")
+            raise DamagedFile(crop.path, "the archive ends before it", frame=crop.frame)
         signature, name_size, extra_size = _LOCAL_HEADER.unpack_from(data)
         if signature != _LOCAL_SIGNATURE:
-            raise ValueError(f"{crop.path}: no ZIP member at byte {crop.offset}; the archive changed while in use")
+            found = f"no ZIP member at byte {crop.offset}, the archive changed while in use"
+            raise DamagedFile(crop.path, found, frame=crop.frame)
         start = _LOCAL_HEADER.size + name_size + extra_size
         body = data[start : start + crop.size]
         if len(body) < crop.size:
@@ -212,12 +214,12 @@ def _list_archive(path: Path) -> list[Crop]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: is not a readable ZIP archive ({error})") from error
+        raise DamagedFile(path, f"is not a readable ZIP archive ({error})") from error
     crops = []
     for member in members:
         if (key := parse_crop_name(member.filename)) is None:
             continue  # the contract names foreign members; a reader passes over them
         if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{path}: '{member.filename}' is compressed, expected a stored member")
+            raise DamagedFile(path, f"'{member.filename}' is compressed", expected="a stored member")
         crops.append(Crop(*key, path, member.header_offset, member.file_size, member.CRC))
     return crops

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from signstreams.files import read_json, write_json
+from signstreams.formats.damaged import DamagedFile
 
 FacePrivacy = Literal["none", "eyes-mouth", "blur"]
 """What is hidden of the signer's face in crops and previews."""
@@ -99,10 +100,12 @@ def read_metadata(path: str | Path) -> VideoMetadata:
     """Read from JSON.
 
     Raises:
-        ValueError: When it is no JSON or has other fields; the message is one line.
+        DamagedFile: It is no JSON or has other fields.
     """
     try:
         return VideoMetadata.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg']}") from None
+        raise DamagedFile(path, f"'{'.'.join(map(str, first['loc']))}': {first['msg']}") from None
+    except ValueError as error:
+        raise DamagedFile.of(path, error) from None

@@ -20,6 +20,7 @@ from signstreams.errors import UserError
 from signstreams.files import digest, write_json
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.videos import ProcessedVideo
@@ -72,7 +73,7 @@ class ImageReader:
         """Crops to uint8 RGB (N, px, px, 3).
 
         Raises:
-            UserError: When a crop cannot be decoded; names file and frame.
+            DamagedFile: A crop cannot be decoded.
         """
         side = self._sides_px[stream]
         images = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
@@ -99,7 +100,7 @@ class ImageReader:
             except (OSError, ValueError, cv2.error):
                 image = None
             if image is None:
-                raise UserError(f"{crop.path}: frame {crop.frame} is no readable JPEG; extract the video again")
+                raise DamagedFile(crop.path, "is no readable JPEG", frame=crop.frame)
             if image.shape[:2] != (side, side):
                 shrinks = image.shape[0] > side
                 image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -184,7 +185,7 @@ def embed_stream(
             num_frames, crops = present_crops(layout, frozen.stream, video.video_id)
         except (OSError, ValueError) as error:
             file = layout.crops(frozen.stream, video.video_id)
-            problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
+            problems += DamagedFile.of(file, error).problems
             continue
         work.append((video, num_frames, [crops[frame] for frame in sorted(crops)]))
     if work and not problems:

@@ -15,6 +15,7 @@ from signstreams.corpus.findings import few
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import crops_digest, list_crops
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
@@ -72,8 +73,8 @@ def read_videos(
         except FileNotFoundError:
             problems.append(f"{path}: no such file, expected a processed video; run scripts/extract_rois_v2.py")
             continue
-        except ValueError as error:
-            problems.append(f"{path}: {error}; extract the video again")
+        except DamagedFile as error:
+            problems += error.problems
             continue
         if metadata.status == "quarantined":
             quarantined.append(video_id)
@@ -83,11 +84,9 @@ def read_videos(
             try:
                 sources[kind] = _source(layout, kind, video_id, metadata.checksums)
             except FileNotFoundError:
-                file = file_of(layout, kind, video_id)
-                problems.append(f"{file}: no such file, expected the video's {kind}; extract the video again")
-            except ValueError as error:
-                file = file_of(layout, kind, video_id)
-                problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
+                problems += _absent(file_of(layout, kind, video_id), kind).problems
+            except DamagedFile as error:
+                problems += error.problems
         videos[video_id] = ProcessedVideo(
             video_id, (metadata.width_px, metadata.height_px), sources, metadata.source_fps
         )
@@ -100,6 +99,10 @@ def file_of(layout: CorpusLayout, kind: str, video_id: str) -> Path:
         path: Path = getattr(layout, kind)(video_id)
         return path
     return layout.crops(kind, video_id)
+
+
+def _absent(file: Path, kind: str) -> DamagedFile:
+    return DamagedFile(file, "no such file", expected=f"the video's {kind}")
 
 
 def _source(layout: CorpusLayout, kind: str, video_id: str, checksums: dict[str, str]) -> str:
@@ -175,10 +178,8 @@ def check_lengths(layout: CorpusLayout, videos: Iterable[ProcessedVideo], stores
         for name, store in stores.items():
             if video.video_id in store.records and store.num_frames(video.video_id) != expected:
                 file = file_of(layout, POINT_KINDS.get(name, name), video.video_id)
-                problems.append(
-                    f"{file}: {store.num_frames(video.video_id)} frames, but tracks has {expected};"
-                    " extract the video again"
-                )
+                found = f"{store.num_frames(video.video_id)} frames, but tracks has {expected}"
+                problems += DamagedFile(file, found).problems
     return problems
 
 
@@ -191,14 +192,13 @@ def _embed_video(
         file = file_of(layout, kind, video.video_id)
         try:
             array = _MAKERS[name](file)
+            if not np.isfinite(array).all():
+                raise DamagedFile(file, "holds values that are not finite")
         except FileNotFoundError:
-            problems.append(f"{file}: no such file, expected the video's {kind}; extract the video again")
+            problems += _absent(file, kind).problems
             continue
-        except ValueError as error:
-            problems.append(f"{file}: {str(error).removeprefix(f'{file}: ')}; extract the video again")
-            continue
-        if not np.isfinite(array).all():
-            problems.append(f"{file}: holds values that are not finite; extract the video again")
+        except DamagedFile as error:
+            problems += error.problems
             continue
         stores[name].add(video.video_id, video.sources[kind], array)
     return problems
@@ -217,7 +217,7 @@ def _pose(path: Path) -> Floats:
 def _nodes(path: Path) -> Floats:
     value: Keypoints = read_keypoints(path)
     if not np.isfinite(value.keypoints).all():
-        raise ValueError("holds values that are not finite")
+        raise DamagedFile(path, "holds values that are not finite")
     return gather_nodes(value.keypoints)
 
 

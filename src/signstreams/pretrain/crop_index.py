@@ -21,6 +21,7 @@ import numpy as np
 
 from signstreams.array_types import Array, Ints
 from signstreams.formats.crops import Crop, parse_crop_name
+from signstreams.formats.damaged import DamagedFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LOOSE = -1
@@ -251,7 +252,7 @@ def _add_members(builder: _Builder, path: Path, number: int) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: is not a readable ZIP archive ({error})") from error
+        raise DamagedFile(path, f"is not a readable ZIP archive ({error})") from error
     keys = [parse_crop_name(member.filename) for member in members]
     if not any(keys):
         keys = [(m.filename, 0) if m.filename.lower().endswith(IMAGE_SUFFIXES) else None for m in members]
@@ -259,7 +260,7 @@ def _add_members(builder: _Builder, path: Path, number: int) -> None:
     videos: dict[str, int] = {}
     for key, member in sorted((k, m) for k, m in zip(keys, members, strict=True) if k is not None):
         if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{path}: '{member.filename}' is compressed, expected a stored member (zip -0)")
+            raise DamagedFile(path, f"'{member.filename}' is compressed", expected="a stored member (zip -0)")
         if key[0] not in videos:
             videos[key[0]] = builder.add_video(key[0], number)
         builder.add(videos[key[0]], key[1], file, member.header_offset, member.file_size, member.CRC)

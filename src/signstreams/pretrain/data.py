@@ -17,6 +17,7 @@ from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.damaged import DamagedFile
 from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.device_views import DeviceViews
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
@@ -78,7 +79,7 @@ def find_crops(
         elif isinstance(error, FileNotFoundError):
             problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
         else:
-            problems.append(f"{error}; extract the video again")
+            problems += DamagedFile.of(folder, error).problems
     if problems:
         raise UserError(problems)
     if dataset is not None:
@@ -151,7 +152,8 @@ class ViewDataset(Dataset[ViewBatch]):
                 rng = numpy_rng(self.seed, "views", step, index)
                 params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
             except (OSError, ValueError) as error:
-                raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+                damage = DamagedFile.of(crop.path, error, frame=crop.frame)
+                raise UserError(damage.problems) from None  # PyTorch raises what a worker did with one argument
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if num_local else torch.empty(0, dtype=torch.uint8),
@@ -237,7 +239,7 @@ def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:
         try:
             images[i] = whole_view(reader.read(crop), side_px)
         except (OSError, ValueError) as error:
-            raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+            raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
     reader.close()
     return torch.from_numpy(images)
 

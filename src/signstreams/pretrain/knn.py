@@ -160,7 +160,7 @@ def read_labels(config: KnnConfig, stream: str) -> LabelledCrops:
     """
     try:
         found = list_crops(config.crops)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"{config.crops}: {error}; extract the corpus first") from None
     index = config.index or config.ground_truth.parent / "index"
     train_clips = _clip_ids(index / "train.csv")

@@ -17,6 +17,7 @@ from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
@@ -77,9 +78,9 @@ def track_values(index: CropIndex, stream: str | None) -> tuple[Floats, Ints]:
         except KeyError:
             raise UserError(f"{folder}: the folder's name is no stream; add --stream") from None
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}; extract the video again")
+            problems += DamagedFile.of(path, error).problems
         except IndexError:
-            problems.append(f"{path}: has fewer frames than {folder} has crops of; extract the video again")
+            problems += DamagedFile(path, f"has fewer frames than {folder} has crops of").problems
     if problems:
         more = [f"and {len(problems) - 3} more videos alike"] if len(problems) > 3 else []
         raise UserError(problems[:3] + more)
@@ -172,7 +173,7 @@ def _measure(crops: Sequence[Crop]) -> Floats:
             try:
                 values[i] = crop_sharpness(reader.read(crop))
             except (OSError, ValueError) as error:
-                raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+                raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
     finally:
         reader.close()
     return values
@@ -211,7 +212,7 @@ def channel_stats(crops: Sequence[Crop]) -> tuple[list[float], list[float]]:
         try:
             pixels = decode(reader.read(crop)).reshape(-1, 3) / 255  # (P, 3)
         except (OSError, ValueError) as error:
-            raise UserError(f"{crop.path}, frame {crop.frame}: {error}; extract the video again") from None
+            raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
         moments += pixels.mean(axis=0), (pixels**2).mean(axis=0)
     reader.close()
     mean, square = moments / count
