@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from signstreams.config.section import Flag, Section
-
-# What both trainings note about a run for the people who read it later.
+from signstreams.config.section import Fixed, Flag, Section
 
 
 class ExperimentConfig(Section):
@@ -20,15 +18,12 @@ class ExperimentConfig(Section):
     """Free text."""
 
 
-# Where both trainings send their metrics, besides metrics.jsonl.
-
-
 class TrackingConfig(Section):
-    """Further places for the metrics; no effect on the result, and what fails there never ends a run."""
+    """Where metrics go besides metrics.jsonl; no effect on the result, and a tracker that fails never ends a run."""
 
     tensorboard: Annotated[bool, Flag("--tensorboard")] = False
-    """Write event files into <output_dir>/tensorboard too: tensorboard --logdir work_dirs."""
+    """Also write event files to <output_dir>/tensorboard: tensorboard --logdir work_dirs."""
     wandb: Annotated[str | None, Flag("--wandb")] = None
-    """Project of Weights & Biases. Login, server and mode are its own: wandb login, WANDB_MODE=offline."""
-    mlflow: Annotated[str | None, Flag("--mlflow")] = None
-    """Experiment of MLflow. Its server is named by MLFLOW_TRACKING_URI."""
+    """Project of Weights & Biases. Login, server and mode are set its own way: wandb login, WANDB_MODE=offline."""
+    mlflow: Annotated[str | None, Fixed()] = None
+    """A tracker of earlier versions; recorded since best.pt holds the config."""

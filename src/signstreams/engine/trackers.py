@@ -1,7 +1,7 @@
-"""Further places for a run's metrics: TensorBoard, Weights & Biases, MLflow. All optional.
+"""Optional trackers of a run's metrics: TensorBoard and Weights & Biases.
 
-None of them may harm the run. What is not installed, not logged in, not reached or fails on the way says so in one
-line and is left out from then on; the run draws the same random numbers as without it.
+A tracker can never harm the run. If it is not installed, not logged in, unreachable, or fails along the way, one
+warning says so and it is dropped; the run draws the same random numbers with and without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import random
 import secrets
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,37 +28,35 @@ from signstreams.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-FOLDERS = ("tensorboard", "wandb")
-"""Of the run's folder; an archived run takes them along."""
+TRACKER_FOLDERS = ("tensorboard", "wandb")
+"""Folders that trackers write into the run's folder; archived with the run."""
 STATE_FILE = "tracking.json"
-"""In the run's state: what each service calls this run, so that a resumed one goes on there."""
+"""In the run's state: the id that each service gave this run, with which a resumed run continues there."""
 TIMEOUT_S = 60
 MAX_REASON = 200
-MAX_PARAMS = 100  # that MLflow takes at once
-MAX_PARAM_CHARS = 500
 
 Numbers = dict[str, float]
 
 
-class Sink(Protocol):
-    """A place for metrics; its constructor opens it."""
+class Tracker(Protocol):
+    """A place that metrics are sent to; its constructor opens it."""
 
     def log(self, numbers: Numbers, step: int) -> None:
-        """Take the numbers of one step; steps rise."""
+        """Send the numbers of one step; steps increase."""
 
     def close(self, *, is_done: bool) -> None:
-        """Send what is left. ``is_done``: the run came to its end, in place of being stopped or failing."""
+        """Send what is left. ``is_done``: the run reached its end; it was neither stopped nor failed."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a service shows of a run, and where the run stands.
+    """What a tracker shows of a run, and where the run stands.
 
     Attributes:
-        folder: Of the run.
-        state: Folder of what a resumed run needs.
-        name: For people.
-        step: That the run starts after.
+        folder: Folder of the run.
+        state: Folder of the files that a resumed run needs.
+        name: Name of the run, for people.
+        step: Step after which this process continues; 0 at the start.
         tags: Labels.
         notes: Free text.
         settings: Dotted key to value.
@@ -75,66 +72,64 @@ class RunInfo:
 
 
 class TrackedLog(MetricsLog):
-    """The metrics log of a run, whose records also go to the sinks that the config names.
+    """The metrics log of a run, whose records also go to the trackers that the config names.
 
     Args:
         experiment: Claimed folder.
-        name: Of the log's file.
-        config: Of the run, as plain values; with sections ``tracking`` and ``experiment``.
-        step: That the run goes on after; 0 starts an empty log.
+        name: File name of the log.
+        config: Config of the run as plain values, with sections ``tracking`` and ``experiment``.
+        step: Step after which the run continues; 0 starts an empty log.
     """
 
     def __init__(self, experiment: Experiment, name: str, config: dict[str, Any], step: int) -> None:
         super().__init__(experiment.state / name, after_step=step or None)
-        told = config["experiment"]
+        about = config["experiment"]
         run = RunInfo(
             experiment.folder,
             experiment.state,
-            told["name"] or experiment.folder.name,
+            about["name"] or experiment.folder.name,
             step,
-            told["tags"],
-            told["notes"],
+            about["tags"],
+            about["notes"],
             dict(flatten(config, {})),
         )
-        self._sinks = open_sinks(TrackingConfig.model_validate(config["tracking"]), run)
+        self._trackers = open_trackers(TrackingConfig.model_validate(config["tracking"]), run)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for name, sink in self._sinks.items():
-            with _softly(name):
-                sink.close(is_done=kind is None)
-        self._sinks = {}
+        for name, tracker in self._trackers.items():
+            with _errors_as_warning(name):
+                tracker.close(is_done=kind is None)
+        self._trackers = {}
         super().__exit__(kind, error, tb)
 
     def log(self, record: Mapping[str, float | int | str | None], step: int) -> None:
-        """As of the base class; texts and numbers that are not finite stay in the file alone."""
+        """As in the base class; trackers get only the finite numbers."""
         super().log(record, step)
         numbers = {
             key: float(value)
             for key, value in record.items()
             if isinstance(value, (int, float)) and math.isfinite(value)
         }
-        for name, sink in list(self._sinks.items()):
-            with _softly(name) as failure:
-                sink.log(numbers, step)
+        for name, tracker in list(self._trackers.items()):
+            with _errors_as_warning(name) as failure:
+                tracker.log(numbers, step)
             if failure:
-                del self._sinks[name]
+                del self._trackers[name]
 
 
-def open_sinks(config: TrackingConfig, run: RunInfo) -> dict[str, Sink]:
-    """Name to sink, of those that are wanted and answer."""
-    wanted: dict[str, Callable[[], Sink]] = {}
+def open_trackers(config: TrackingConfig, run: RunInfo) -> dict[str, Tracker]:
+    """Name to tracker, of those that are configured and could be opened."""
+    wanted: dict[str, Callable[[], Tracker]] = {}
     if config.tensorboard:
         wanted["tensorboard"] = lambda: TensorBoard(run)
     if (project := config.wandb) is not None:
         wanted["wandb"] = lambda: WeightsAndBiases(run, project)
-    if (experiment := config.mlflow) is not None:
-        wanted["mlflow"] = lambda: MLflow(run, experiment)
-    sinks = {}
+    trackers = {}
     for name, start in wanted.items():
-        with _softly(name), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a library has to say of its own parts while it loads
-            sinks[name] = start()
-    return sinks
+        with _errors_as_warning(name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries warn about their own dependencies while they load
+            trackers[name] = start()
+    return trackers
 
 
 class TensorBoard:
@@ -147,18 +142,18 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=run.step + 1 if folder.exists() else None)
 
     def log(self, numbers: Numbers, step: int) -> None:
-        """A curve a key."""
+        """One curve per key."""
         for key, value in numbers.items():
             self._writer.add_scalar(key, value, step)
         self._writer.flush()
 
     def close(self, *, is_done: bool) -> None:
-        """Nothing but the file to close."""
+        """Close the file."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A run of a W&B project; files of its own below the run's folder."""
+    """A run of a W&B project; its own files are in the run's folder."""
 
     def __init__(self, run: RunInfo, project: str) -> None:
         for key, value in {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}.items():
@@ -166,14 +161,14 @@ class WeightsAndBiases:
         import wandb
 
         self._memory = _Memory(run, "wandb", project)
-        wished = {
+        settings = {
             "silent": True,
             "console": "off",
             "disable_git": True,
             "init_timeout": TIMEOUT_S,
             "finish_timeout": TIMEOUT_S,
         }
-        known = getattr(wandb.Settings, "model_fields", wished)  # releases differ
+        known = getattr(wandb.Settings, "model_fields", settings)  # releases differ
         with _without_questions():
             self._run = wandb.init(
                 project=project,
@@ -184,7 +179,7 @@ class WeightsAndBiases:
                 notes=run.notes or None,
                 config=run.settings,
                 dir=str(run.folder),
-                settings=wandb.Settings(**{key: value for key, value in wished.items() if key in known}),
+                settings=wandb.Settings(**{key: value for key, value in settings.items() if key in known}),
             )
         self._memory.remember_run(self._run.id)
         place = "" if self._run.offline else self._run.url
@@ -194,67 +189,18 @@ class WeightsAndBiases:
         """One step of the run's history."""
         if self._memory.is_new(step):
             self._run.log(numbers, step=step)
-            self._memory.remember(step)
+            self._memory.remember_step(step)
 
     def close(self, *, is_done: bool) -> None:
         """Wait for the upload, at most `TIMEOUT_S`."""
         self._run.finish(exit_code=0 if is_done else 1)
 
 
-class MLflow:
-    """A run of an MLflow experiment, through its client: no global state, nothing printed."""
-
-    def __init__(self, run: RunInfo, experiment: str) -> None:
-        for key, value in {
-            "MLFLOW_LOGGING_LEVEL": "WARNING",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-        }.items():
-            os.environ.setdefault(key, value)
-        import mlflow
-
-        self._mlflow = mlflow
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each table of a new database
-        self._client = mlflow.MlflowClient()
-        self._memory = _Memory(run, "mlflow", f"{experiment} at {self._client.tracking_uri.rpartition('@')[2]}")
-        if self._memory.run_id is None:
-            tags = {"tags": ", ".join(run.tags), "mlflow.note.content": run.notes}
-            created = self._client.create_run(
-                self._experiment_id(experiment), run_name=run.name, tags={k: v for k, v in tags.items() if v}
-            )
-            self._memory.remember_run(created.info.run_id)
-            params = [mlflow.entities.Param(key, str(value)[:MAX_PARAM_CHARS]) for key, value in run.settings.items()]
-            for start in range(0, len(params), MAX_PARAMS):
-                self._client.log_batch(self._memory.run_id, params=params[start : start + MAX_PARAMS])
-        else:
-            self._client.update_run(self._memory.run_id, status="RUNNING")
-
-    def log(self, numbers: Numbers, step: int) -> None:
-        """All numbers of a step at once."""
-        if self._memory.is_new(step):
-            now_ms = round(time.time() * 1000)
-            metrics = [self._mlflow.entities.Metric(key, value, now_ms, step) for key, value in numbers.items()]
-            self._client.log_batch(self._memory.run_id, metrics=metrics)
-            self._memory.remember(step)
-
-    def close(self, *, is_done: bool) -> None:
-        """Say how it ended."""
-        self._client.set_terminated(self._memory.run_id, "FINISHED" if is_done else "KILLED")
-
-    def _experiment_id(self, name: str) -> str:
-        if (found := self._client.get_experiment_by_name(name)) is None:
-            with contextlib.suppress(self._mlflow.exceptions.MlflowException):  # a run beside this one was faster
-                return str(self._client.create_experiment(name))
-            found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id)
-
-
 class _Memory:
-    """What a service calls this run, and the last step it has: kept in the run's state.
+    """A service's id of this run and the last step it has received; kept in the run's state.
 
-    A run that goes on from its checkpoint repeats some steps, with the same numbers, which the service need not have
-    twice. At another ``place`` (project, server) it is a new run.
+    A run that resumes from its checkpoint repeats some steps, with the same numbers; the service does not get those
+    twice. In another ``place`` (project) it is a new run.
     """
 
     def __init__(self, run: RunInfo, service: str, place: str) -> None:
@@ -265,7 +211,7 @@ class _Memory:
 
     @property
     def run_id(self) -> str | None:
-        """None for a run that the service has never heard of."""
+        """None for a run that the service does not know yet."""
         run_id: str | None = self._entry["run"]
         return run_id
 
@@ -274,11 +220,11 @@ class _Memory:
         return step > int(self._entry["step"])
 
     def remember_run(self, run_id: str) -> None:
-        """Note what the service calls the run."""
+        """Note the service's id of the run."""
         self._entry["run"] = run_id
         self._write()
 
-    def remember(self, step: int) -> None:
+    def remember_step(self, step: int) -> None:
         """Note that the service has this step."""
         self._entry["step"] = step
         self._write()
@@ -294,8 +240,8 @@ class _Memory:
 
 
 @contextlib.contextmanager
-def _softly(name: str) -> Iterator[list[Exception]]:
-    """One warning in place of an error, which is listed; Python's random generator stays as it was."""
+def _errors_as_warning(name: str) -> Iterator[list[Exception]]:
+    """Turn an error into one warning and put it into the list; restore Python's random state afterwards."""
     failure: list[Exception] = []
     state = random.getstate()
     try:
@@ -312,7 +258,7 @@ def _softly(name: str) -> Iterator[list[Exception]]:
 
 @contextlib.contextmanager
 def _without_questions() -> Iterator[None]:
-    """Standard input closed: who is not logged in gets an error in place of a menu that holds the run."""
+    """Close standard input: without a login there is an error instead of a menu that blocks the run."""
     kept = sys.stdin
     with open(os.devnull, encoding="utf-8") as nothing:
         sys.stdin = nothing

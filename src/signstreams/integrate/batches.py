@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from signstreams.array_types import Array, Flags, Floats, Ints, Pixels
-from signstreams.engine.device import sent
+from signstreams.engine.device import to_device
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import Crop
 from signstreams.integrate.mska import num_steps
@@ -122,7 +122,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device, without waiting for it; what is `pinned` already costs no further copy."""
-        return self._mapped(partial(sent, device=device))
+        return self._mapped(partial(to_device, device=device))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         def changed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -199,7 +199,7 @@ def in_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 
 def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
-    """One clip with its own draw: time resampled in all streams; keypoints scaled, turned, shifted, and noise added."""
+    """One clip with its own draw: time resampled in all streams; keypoints scaled, rotated and shifted."""
     least, most = config.time_scale
     factor = rng.uniform(least, most)
     num_frames = max(1, round(sample.num_frames * factor))
@@ -211,7 +211,7 @@ def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator
     scale = rng.uniform(1 - config.scale, 1 + config.scale)
     shift = rng.uniform(-config.translate, config.translate, size=2)
     place, confidence = sample.nodes[..., :2], sample.nodes[..., 2:]
-    place = place @ (scale * turn) + shift + config.noise * rng.standard_normal(place.shape)
+    place = place @ (scale * turn) + shift
     place = np.where(confidence > 0, place, 0.0)  # a missing joint stays at zero
     return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
 

@@ -98,6 +98,7 @@ def load_bundle(given: TrainedModelSection) -> Bundle:
 def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> IntegrateConfig:
     """The config it was trained with, its backbones where they lie now."""
     tree = content["config"]
+    tree.pop("tracking", None)  # of the training; old ones may name a tracker that no longer exists
     for key in BACKBONE_KEYS.values():
         spec = getattr(given, key)
         if spec is not None and tree["model"].get(key) is None:

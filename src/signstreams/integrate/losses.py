@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.engine import distributed
-from signstreams.engine.device import sent
+from signstreams.engine.device import to_device
 from signstreams.integrate.batches import NO_TOKEN, Batch
 
 BLANK_ID = 0
@@ -135,7 +135,7 @@ def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
 
 def on_device(numbers: list[int], device: torch.device) -> Tensor:
     """int64 (N,) on a device, without waiting for it."""
-    return sent(torch.tensor(numbers, dtype=torch.int64), device)
+    return to_device(torch.tensor(numbers, dtype=torch.int64), device)
 
 
 def total_loss(terms: dict[str, Term], weights: dict[str, float], counts: dict[str, int]) -> Tensor:

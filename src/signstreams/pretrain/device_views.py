@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signstreams.engine.device import sent
+from signstreams.engine.device import to_device
 from signstreams.pretrain.settings import AugmentationConfig
 from signstreams.pretrain.views import LUMA, MAP_SIZE
 
@@ -50,10 +50,10 @@ class DeviceViews:
         x = views.to(self.device, non_blocking=True).flatten(0, 1).movedim(-1, 1).float()  # (N, 3, side, side)
         x = self._color(x, flat[:, :MAP_SIZE])
         if len(chosen := flat[:, MAP_SIZE].nonzero()[:, 0]):
-            there = sent(chosen, self.device)
+            there = to_device(chosen, self.device)
             x.index_copy_(0, there, self._blur(x.index_select(0, there), flat[chosen, MAP_SIZE]))
         if len(chosen := flat[:, MAP_SIZE + 1].nonzero()[:, 0]):
-            there = sent(chosen, self.device)
+            there = to_device(chosen, self.device)
             some = x.index_select(0, there)
             x.index_copy_(0, there, torch.where(some < 127.5, some, 255 - some))
         x = torch.addcmul(self._shift, x, self._scale)
@@ -62,7 +62,7 @@ class DeviceViews:
 
     def _color(self, x: Tensor, maps: Tensor) -> Tensor:
         """(N, 3, H, W) through maps (N, MAP_SIZE), clipped to 0..255."""
-        maps = sent(maps, self.device)
+        maps = to_device(maps, self.device)
         linear = maps[:, :9].unflatten(1, (3, 3))  # (N, 3 out, 3 in)
         mean_luma = x.mean(dim=(2, 3)) @ self._luma  # (N,)
         offset = (maps[:, 9] * mean_luma)[:, None, None]  # (N, 1, 1)
@@ -77,7 +77,7 @@ class DeviceViews:
         """(M, 3, H, W), each with its own Gaussian, sigma (M,) on the CPU; mirrored at the rim."""
         taps = gaussian_taps(sigma_px)  # (M, K)
         num_taps, count = taps.shape[1], 3 * len(taps)
-        weight = sent(taps, self.device).repeat_interleave(3, dim=0)  # (3 M, K)
+        weight = to_device(taps, self.device).repeat_interleave(3, dim=0)  # (3 M, K)
         x = F.pad(x, [num_taps // 2] * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 M, H + K - 1, W + K - 1)
         x = F.conv2d(x, weight[:, None, :, None], groups=count)  # (1, 3 M, H, W + K - 1)
         x = F.conv2d(x, weight[:, None, None, :], groups=count)  # (1, 3 M, H, W)

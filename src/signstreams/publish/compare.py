@@ -156,9 +156,6 @@ NOT_COMPARED = (
     "model.download",
     "experiment.name",
     "experiment.tags",
-    "tracking.tensorboard",
-    "tracking.wandb",
-    "tracking.mlflow",
 )
 TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
 MAX_VALUE = 48
@@ -288,8 +285,8 @@ def _differences(runs: list[Run]) -> list[list[str]]:
         told = [run for run in runs if run.kind == kind and run.settings]
         if len(told) < 2:
             continue
-        keys = sorted({key for run in told for key in run.settings} - set(NOT_COMPARED))
-        rows = [line for key in keys if (line := _difference(key, told))]
+        keys = {key for run in told for key in run.settings if not key.startswith("tracking.")}
+        rows = [line for key in sorted(keys - set(NOT_COMPARED)) if (line := _difference(key, told))]
         tables.append([f"settings of {kind} that differ: {' / '.join(run.label for run in told)}", *(rows or ["none"])])
     untold = [run.label for run in runs if not run.settings]
     return [*tables, *([[f"no settings lie beside the log of {', '.join(untold)}"]] if untold else [])]

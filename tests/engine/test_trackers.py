@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard, Weights & Biases and MLflow, by stand-ins of their packages: what they get, and no harm."""
+"""Metrics to TensorBoard and Weights & Biases, with stand-ins for their packages: what they get, and no harm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from signstreams.engine.trackers import TrackedLog
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
 
-ALL = {"tensorboard": True, "wandb": "señas", "mlflow": "señas"}
+ALL = {"tensorboard": True, "wandb": "señas"}
 
 
 class Calls(list[tuple[Any, ...]]):
-    """What the stand-ins were asked; ``fails`` names the call that raises."""
+    """Calls of the stand-ins; ``fails`` names the one that raises."""
 
     fails = ""
 
@@ -37,7 +37,7 @@ class Calls(list[tuple[Any, ...]]):
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """The three packages as stand-ins."""
+    """Both packages as stand-ins."""
     calls = Calls()
 
     class Writer:
@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             calls.note("tensorboard close")
 
     def init(**words: Any) -> SimpleNamespace:
-        assert not sys.stdin.read()  # nobody is asked anything
+        assert not sys.stdin.read()  # no questions
         calls.note("wandb open", words["project"], words["id"], words["name"], words["tags"], words["config"]["seed"])
         return SimpleNamespace(
             id=words["id"],
@@ -63,48 +63,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             finish=lambda exit_code: calls.note("wandb close", exit_code),
         )
 
-    class Client:
-        tracking_uri = "https://me:secret@host/mlflow"
-
-        def get_experiment_by_name(self, name: str) -> None:
-            return None
-
-        def create_experiment(self, name: str) -> str:
-            return f"id of {name}"
-
-        def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
-            calls.note("mlflow open", experiment, run_name, tags)
-            return SimpleNamespace(info=SimpleNamespace(run_id="run 7"))
-
-        def update_run(self, run_id: str, status: str) -> None:
-            calls.note("mlflow again", run_id, status)
-
-        def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
-            if metrics:
-                calls.note("mlflow log", run_id, [(m[0], m[1], m[3]) for m in metrics])
-            for key, value in params:
-                calls.note("mlflow param", key, value)
-
-        def set_terminated(self, run_id: str, status: str) -> None:
-            calls.note("mlflow close", run_id, status)
-
     def module(name: str, **content: Any) -> None:
         made = ModuleType(name)
         vars(made).update(content)
         monkeypatch.setitem(sys.modules, name, made)
 
-    entities = SimpleNamespace(Metric=lambda *words: words, Param=lambda *words: words)
     module("torch.utils.tensorboard", SummaryWriter=Writer)
     module("wandb", init=init, Settings=lambda **words: words)
-    module("mlflow", MlflowClient=Client, entities=entities, exceptions=SimpleNamespace(MlflowException=KeyError))
-    for name in ("WANDB_SILENT", "WANDB_ERROR_REPORTING", "MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"):
+    for name in ("WANDB_SILENT", "WANDB_ERROR_REPORTING"):
         monkeypatch.setenv(name, "true")
     return calls
 
 
 def settings(**tracking: Any) -> dict[str, Any]:
-    told = {"name": "cara", "tags": ["a", "b"], "notes": "una nota"}
-    return IntegrateConfig.model_validate({"tracking": tracking, "experiment": told}).model_dump(mode="json")
+    about = {"name": "cara", "tags": ["a", "b"], "notes": "una nota"}
+    return IntegrateConfig.model_validate({"tracking": tracking, "experiment": about}).model_dump(mode="json")
 
 
 @pytest.fixture
@@ -113,7 +86,7 @@ def experiment(tmp_path: Path) -> Any:
         yield claimed
 
 
-def test_every_sink_gets_the_numbers_and_the_file_everything(calls: Calls, experiment: Experiment) -> None:
+def test_every_tracker_gets_the_numbers_and_the_file_everything(calls: Calls, experiment: Experiment) -> None:
     with TrackedLog(experiment, "metrics.jsonl", settings(**ALL), 0) as metrics:
         metrics.log({"train/loss": 2.5, "train/norm": float("nan"), "note": "x", "epoch": 1}, 10)
     assert read_metrics(metrics.path) == [{"step": 10, "train/loss": 2.5, "train/norm": None, "note": "x", "epoch": 1}]
@@ -123,10 +96,7 @@ def test_every_sink_gets_the_numbers_and_the_file_everything(calls: Calls, exper
     ((project, run_id, name, tags, seed),) = calls.named("wandb open")
     assert (project, name, tags, seed) == ("señas", "cara", ["a", "b"], 0)
     assert len(run_id) == 8
-    assert calls.named("mlflow open") == [("id of señas", "cara", {"tags": "a, b", "mlflow.note.content": "una nota"})]
-    assert ("optim.lr", "0.0005") in calls.named("mlflow param")
-    assert calls.named("mlflow log") == [("run 7", [("train/loss", 2.5, 10), ("epoch", 1.0, 10)])]
-    assert calls[-3:] == [("tensorboard close",), ("wandb close", 0), ("mlflow close", "run 7", "FINISHED")]
+    assert calls[-2:] == [("tensorboard close",), ("wandb close", 0)]
 
 
 def test_a_resumed_run_goes_on_in_the_same_runs_and_repeats_no_step(calls: Calls, experiment: Experiment) -> None:
@@ -134,28 +104,25 @@ def test_a_resumed_run_goes_on_in_the_same_runs_and_repeats_no_step(calls: Calls
         for step in (10, 20, 30):
             metrics.log({"loss": 1.0}, step)
         raise SystemExit(75)
-    assert calls[-2:] == [("wandb close", 1), ("mlflow close", "run 7", "KILLED")]
+    assert calls[-1] == ("wandb close", 1)
     (first,) = calls.named("wandb open")
-    assert "secret" not in (experiment.state / "tracking.json").read_text()
     calls.clear()
     with TrackedLog(experiment, "metrics.jsonl", settings(**ALL), 20) as metrics:
         for step in (30, 40):
             metrics.log({"loss": 1.0}, step)
     assert calls.named("wandb open") == [first]
-    assert calls.named("mlflow open") == [] and calls.named("mlflow again") == [("run 7", "RUNNING")]
     assert [step for _, step in calls.named("wandb log")] == [40]
-    assert [metrics[0][2] for _, metrics in calls.named("mlflow log")] == [40]
-    assert calls.named("tensorboard open") == [("tensorboard", 21)]  # TensorBoard hides what came from there on
+    assert calls.named("tensorboard open") == [("tensorboard", 21)]  # hides what was logged from there on
     assert [step for *_, step in calls.named("tensorboard log")] == [30, 40]
     calls.clear()
     with TrackedLog(experiment, "metrics.jsonl", settings(wandb="otro"), 20) as metrics:
         metrics.log({"loss": 1.0}, 30)
-    assert calls.named("wandb open")[0][1] != first[1]  # another project knows nothing of it
+    assert calls.named("wandb open")[0][1] != first[1]  # unknown to another project
     assert len(calls.named("wandb log")) == 1
 
 
 @pytest.mark.parametrize("when", ["open", "log", "close"])
-@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_what_fails_says_so_once_and_disturbs_nothing(
     name: str, when: str, calls: Calls, experiment: Experiment, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,21 +140,21 @@ def test_what_fails_says_so_once_and_disturbs_nothing(
     ]
     assert len(calls.named(f"{name} log")) == {"open": 0, "log": 1, "close": 2}[when]
     assert [record["step"] for record in read_metrics(metrics.path)] == [10, 20]
-    for other in {"tensorboard", "wandb", "mlflow"} - {name}:
+    for other in {"tensorboard", "wandb"} - {name}:
         assert len(calls.named(f"{other} log")) == 2
 
 
 def test_packages_that_are_absent_are_named(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("tensorboard", "wandb", "mlflow"):
+    for name in ("tensorboard", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with TrackedLog(experiment, "metrics.jsonl", settings(**ALL), 0) as metrics:
         metrics.log({"loss": 1.0}, 1)
     assert [record.getMessage() for record in caplog.records] == [
         f"{name} gets no metrics (not installed, pip install {name}); training goes on, metrics.jsonl has them all"
-        for name in ("tensorboard", "wandb", "mlflow")
+        for name in ("tensorboard", "wandb")
     ]
 
 
@@ -196,3 +163,9 @@ def test_where_metrics_go_is_no_part_of_the_experiment() -> None:
     plain = {"train_dir": ["hand_r"], "output_dir": "out"}
     tracked = PretrainConfig.model_validate(plain | {"tracking": ALL})
     assert tracked.identity() == PretrainConfig.model_validate(plain).identity()
+
+
+def test_a_tracker_of_earlier_versions_is_no_setting_any_more() -> None:
+    assert IntegrateConfig().model_dump(mode="json")["tracking"]["mlflow"] is None  # as best.pt of all versions has it
+    with pytest.raises(ValueError, match="mlflow"):
+        IntegrateConfig.model_validate({"tracking": {"mlflow": "señas"}})
