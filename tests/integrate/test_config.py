@@ -85,7 +85,7 @@ def test_a_setting_that_cannot_work_is_one_line(
 
 
 def test_paths_and_rhythm_of_writing_are_no_part_of_the_experiment() -> None:
-    same = parsed("--root", "a b", "--output-dir", "x", "--face-backbone", "file::p", "--train-checkpoint-steps", "3")
+    same = parsed("--root", "a b", "--output-dir", "x", "--face-backbone", "file::p", "--train-log-every-steps", "3")
     other = parsed("--root", "c", "--face-backbone", "file::q:vit_tiny", "--experiment-notes", "n")
     assert same.identity({"face": "0a"}) == other.identity({"face": "0a"})
     assert same.identity({"face": "0a"}) != same.identity({"face": "0b"})

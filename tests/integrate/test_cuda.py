@@ -87,7 +87,7 @@ def test_two_gpus_give_what_one_gives_with_the_joint_batch(
     with pretend_cuda():
         run(one)
     settings = tmp_path / "two.json"
-    settings.write_text(two.model_dump_json())
+    settings.write_text(two.model_dump_json(exclude_defaults=True))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(project / "tests" / "pretend_cuda.py"), str(project / "scripts" / "train_slt_multistream_v9.py")]
     done = subprocess.run([*command, "--config", str(settings)], capture_output=True, text=True, timeout=180)

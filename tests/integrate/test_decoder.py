@@ -159,17 +159,18 @@ def test_an_output_layer_of_its_own_survives_a_stop_a_bundle_and_a_warm_start(
         "model": {**dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...), "d_model": 24},
         "decoder": {"model": str(folder), "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
         "optim": {"lr": 1e-12},  # nothing moves
-        "train": {"epochs": 1, "checkpoint_steps": 1, "ema_decay": 0.5},
+        "train": {"epochs": 2, "ema_decay": 0.5},
     }
     config = tiny_config(output_dir=tmp_path / "out", **settings)
     save = checkpoint.save
 
-    def die_after_the_first_step(path: Path, state: dict, **options: bool) -> None:
+    def die_after_the_first_epoch(path: Path, state: dict, **options: bool) -> None:
         save(path, state, **options)
-        raise KeyboardInterrupt
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save", die_after_the_first_step)
+        patch.setattr(checkpoint, "save", die_after_the_first_epoch)
         run(config)
     run(config)
     warm = settings | {"train": {"epochs": 1, "init_checkpoint": tmp_path / "out" / "best.pt"}}

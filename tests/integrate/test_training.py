@@ -67,7 +67,7 @@ def torchrun(config: IntegrateConfig, project: Path, tmp_path: Path, script: Pat
     """Two processes over gloo."""
     script = script or project / "scripts" / "train_slt_multistream_v9.py"
     settings = tmp_path / f"{config.output_dir.name}.json"
-    settings.write_text(config.model_copy(update={"distributed": True}).model_dump_json())
+    settings.write_text(config.model_copy(update={"distributed": True}).model_dump_json(exclude_defaults=True))
     command = [sys.executable, str(project / "scripts" / "launch.py"), "--cpu-processes", "2", "--"]
     command += [str(script), "--config", str(settings)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -133,6 +133,10 @@ def test_passes_before_a_step_give_what_one_pass_gives_with_the_joint_batch(
     assert_close(config.output_dir, joint.output_dir)
 
 
+def saving_each_step(config: IntegrateConfig) -> IntegrateConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_steps": 1})})
+
+
 def test_an_interrupted_run_of_everything_goes_on_to_the_same_bits(
     tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,12 +144,12 @@ def test_an_interrupted_run_of_everything_goes_on_to_the_same_bits(
     settings: dict = {
         "data": {"batch_size": 2, "subset_size": 8},
         "optim": {"accumulate_steps": 2, "precision": "bf16"},
-        "train": {"epochs": 3, "ema_decay": 0.9, "checkpoint_steps": 1},
+        "train": {"epochs": 3, "ema_decay": 0.9},
         "model": KEYS_ONLY,
     }
-    whole = tiny_config(output_dir=tmp_path / "whole", **settings)
+    whole = saving_each_step(tiny_config(output_dir=tmp_path / "whole", **settings))
     run(whole)
-    broken = tiny_config(output_dir=tmp_path / "broken", **settings)
+    broken = saving_each_step(tiny_config(output_dir=tmp_path / "broken", **settings))
     save = checkpoint.save
 
     def die_after_the_third_step(path: Path, state: dict, **options: bool) -> None:

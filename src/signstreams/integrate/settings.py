@@ -1,4 +1,7 @@
-"""Settings of multistream v9: training, embedding, evaluation, translation of new videos. Imports no torch."""
+"""Settings of multistream v9: training, embedding, evaluation, translation of new videos. Imports no torch.
+
+The sections of a training come first, in the order of the model; `IntegrateConfig` joins them.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pydantic import Field, model_validator
 
 from signstreams.config.section import (
     Count,
+    Fixed,
     Flag,
     NotNegative,
     Positive,
-    Prob,
     Range,
     Section,
     Share,
@@ -21,7 +24,10 @@ from signstreams.config.section import (
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.streams import BACKBONE_KEYS
 
-# Settings of multistream v9: streams, fusion encoder, MSKA.
+Device = Literal["auto", "cpu", "cuda"]
+Split = Literal["train", "val", "test"]
+
+# -- Training
 
 
 class ModelConfig(Section):
@@ -36,15 +42,15 @@ class ModelConfig(Section):
     download: bool = False
     """Let `timm::` backbones fetch weights that are not in the local cache."""
     freeze_face_backbone: Annotated[bool, Flag("--freeze-face-backbone")] = True
-    """Keep its weights: the crops are encoded once, at the start. false: train it inside the model."""
+    """Keep the backbone's weights: its crops are encoded once, at the start. false: train it inside the model."""
     freeze_hand_left_backbone: Annotated[bool, Flag("--freeze-hand-left-backbone")] = True
     """As freeze_face_backbone."""
     freeze_hand_right_backbone: Annotated[bool, Flag("--freeze-hand-right-backbone")] = True
     """As freeze_face_backbone."""
     trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
-    """Of backbones that are not frozen, train only so many last blocks and the last norm. None: everything."""
+    """Of a backbone that is not frozen, train only this many last blocks and the final norm. None: all of it."""
     backbone_layers: Annotated[Literal["last", "weighted"], Flag("--backbone-layers")] = "last"
-    """What a backbone gives: the class token of its last block, or a learned weighted sum over those of all blocks."""
+    """Features of a backbone: the class token of its last block, or a learned weighted sum over those of all blocks."""
     use_pose: Annotated[bool, Flag("--use-pose")] = True
     """Use the body pose in signing space (nose, shoulders, elbows, wrists) as a stream."""
     use_mska: Annotated[bool, Flag("--use-mska")] = True
@@ -60,9 +66,9 @@ class ModelConfig(Section):
     ff_dim: Count = 1024
     """Inner width of a layer's MLP."""
     dropout: Share = 0.1
-    """Share of projections and fusion encoder."""
+    """Dropout of the projections and the fusion encoder."""
     stream_dropout: Share = 0.0
-    """Share of clips from which a stream is hidden in training, each stream by itself: none is leaned on alone."""
+    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -95,30 +101,30 @@ class ModelConfig(Section):
 
 
 class MskaConfig(Section):
-    """Multi-stream keypoint attention (arXiv 2405.05672), and the weights of the losses."""
+    """Multi-stream keypoint attention (MSKA, arXiv 2405.05672), and the weights of the losses."""
 
     translation_weight: NotNegative = 1.0
-    """Weight of the translation loss. 0: learn glosses alone; the best model is then chosen by their WER."""
+    """Weight of the translation loss. 0: learn glosses only; the best model is then chosen by gloss WER."""
     ctc_weight: NotNegative = 1.0
-    """Weight of the CTC losses, summed over the heads; off by itself without annotations/gloss.csv."""
+    """Weight of the CTC losses, summed over the heads; switched off where there is no annotations/gloss.csv."""
     distillation_weight: NotNegative = 1.0
-    """Weight of the self-distillation of the heads; off by itself without annotations/gloss.csv."""
+    """Weight of the self-distillation of the heads; switched off where there is no annotations/gloss.csv."""
     distillation_warmup_ratio: Share = 0.3
-    """Share of the run after which self-distillation starts: earlier it would feed CTC's blank plateau."""
+    """Share of the run before self-distillation starts: any earlier, it prolongs the phase in which CTC says blank."""
     gloss_fusion: Literal["add", "concat", "none"] = "add"
-    """How the fuse head's features meet the decoder's memory: added, concatenated and projected, or not at all."""
+    """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all."""
     channels: list[Count] = Field([64, 64, 128, 128, 256, 256, 256, 256], min_length=2)
     """Output channels of each block; the first and the middle block halve the frame rate."""
     num_heads: Count = 6
     """Attention heads of a block."""
     dropout: Share = 0.1
-    """Share of attention weights and heads."""
+    """Dropout of the attention weights and the heads."""
     head_dim: Count = 512
     """Width of the left, right, body and fuse heads."""
     head_ff_dim: Count = 2048
     """Inner width of a head's convolutions."""
     root_relative_hands: bool = True
-    """Give hand points of the left and right stream relative to the hand's own wrist (body keeps their place)."""
+    """Hand points of the left and right streams are relative to that wrist (the body stream keeps their place)."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -133,8 +139,6 @@ class MskaConfig(Section):
         """Whether the translation loss counts; else glosses alone are learned."""
         return self.translation_weight > 0
 
-
-# Settings of multistream v9: the text decoder, presets of published models, and how a trained model writes.
 
 Preset = Literal["signmusketeers", "mska_paper_mbart"]
 
@@ -152,9 +156,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "ff_dim": 2048,
         },
         "decoder": {"model": "google/t5-v1_1-base"},
-        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2, "clip_grad_norm": 1.0},
+        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
     },
-    # MSKA (arXiv 2405.05672): keypoints alone, four encoders of 8 blocks, a two-layer map to mBART-large-cc25.
+    # MSKA (arXiv 2405.05672): keypoints only, four encoders of 8 blocks, a two-layer map to mBART-large-cc25.
     "mska_paper_mbart": {
         "model": {
             "use_pose": False,
@@ -170,16 +174,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400},
     },
 }
-"""What a preset sets where the user sets nothing; the sizes of MSKA are its paper's anyway."""
+"""What a preset sets where the user sets nothing; the sizes of MSKA are the paper's by default."""
 
 
 def with_preset(tree: Any) -> Any:
-    """Settings of a whole training with those of its preset below them."""
-    if not isinstance(tree, dict):
-        return tree
-    decoder = tree.get("decoder")
-    name = decoder.get("preset") if isinstance(decoder, dict) else getattr(decoder, "preset", None)
-    if not isinstance(decoder, dict) or name not in PRESETS:
+    """Settings of a whole training, on top of those of the preset they name."""
+    decoder = tree.get("decoder") if isinstance(tree, dict) else None
+    name = decoder.get("preset") if isinstance(decoder, dict) else None
+    if not isinstance(name, str) or name not in PRESETS:
         return tree
     merged = dict(tree)
     for section, keys in PRESETS[name].items():
@@ -190,23 +192,22 @@ def with_preset(tree: Any) -> Any:
 
 
 class DecoderConfig(Section):
-    """Text decoder: a small T5 built from these sizes, with a tokenizer trained on the texts of the train split; or one
-    of Hugging Face."""
+    """Text decoder: a small T5 of these sizes, with a tokenizer trained on the train texts, or one of Hugging Face."""
 
     preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
-    """Sizes and settings of a published model, below everything that is set otherwise."""
+    """Sizes and settings of a published model; anything that is set explicitly takes precedence."""
     model: Annotated[str | None, Flag("--decoder-model")] = None
     """T5, mT5 or mBART of Hugging Face, by name or folder: its decoder, embeddings and tokenizer. None: built here."""
     weights: Literal["pretrained", "random"] = "pretrained"
-    """Of a named model. random: its sizes alone, with the corpus's own tokenizer unless one is named."""
+    """Weights of a named model. random: take only its sizes, and the corpus's own tokenizer unless one is named."""
     tokenizer: str | None = None
     """Tokenizer of a named model, by name or folder. None: the model's own."""
     offline: Annotated[bool, Flag("--decoder-offline")] = True
-    """Use only what is on this machine. false: fetch from huggingface.co what is not."""
+    """Use only files on this machine. false: download missing ones from huggingface.co."""
     target_language: str | None = None
-    """Code of the texts' language for mBART, such as es_XX."""
+    """Language code of the texts for mBART, such as es_XX."""
     num_layers: Count = 3
-    """Layers."""
+    """Layers of the decoder."""
     num_heads: Count = 4
     """Attention heads of a layer."""
     ff_dim: Count = 512
@@ -214,9 +215,9 @@ class DecoderConfig(Section):
     dropout: Share = 0.1
     """Dropout of the decoder."""
     vocab_size: Annotated[int, Field(ge=300)] = 2000
-    """Greatest number of text tokens: 256 bytes, 3 special ones, the rest learned."""
+    """Maximum size of the vocabulary: 256 bytes, 3 special tokens, the rest learned."""
     max_tokens: Count = 128
-    """Longest text in tokens, in training (a longer one is refused by name) and in decoding."""
+    """Longest text in tokens, in training (longer ones are an error that names them) and in decoding."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -235,12 +236,12 @@ class DecoderConfig(Section):
 
 
 class DecodingConfig(Section):
-    """How a trained model writes."""
+    """Decoding of a trained model."""
 
     num_beams: Annotated[Count, Flag("--num-beams")] = 5
-    """Hypotheses kept in beam search; 1 is greedy. Evaluations during training are greedy."""
+    """Hypotheses kept by beam search; 1 is greedy. Evaluations during training are greedy."""
     length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
-    """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts."""
+    """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts, below 0 short."""
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
@@ -249,46 +250,43 @@ class DecodingConfig(Section):
         return self
 
 
-# Settings of multistream v9: clips, batches, augmentation.
-
-
 class DataConfig(Section):
     """Clips and batches."""
 
     batch_size: Annotated[Count, Flag("--batch-size")] = 16
-    """Clips a step."""
+    """Clips per batch."""
     frame_stride: Count = 2
-    """Take every so many frames of a clip, from its first; all streams take the same ones."""
+    """Take every n-th frame of a clip, from its first; the same frames for all streams."""
     max_frames: Count = 512
     """Longest clip, in frames after the stride."""
     long_clips: Literal["refuse", "stride"] = "refuse"
-    """A longer clip: stop and name it, or take it with the smallest greater stride that makes it fit. Never cut: the
-    text of a part is not known."""
+    """Clips longer than max_frames: stop and name them, or read them with the smallest stride that makes them fit. They
+    are never cut, since the text of a part is unknown."""
     subset_size: Annotated[Count | None, Flag("--subset-size")] = None
-    """Train on so many clips of the train split, drawn by the seed. None: on all."""
+    """Train on this many clips of the train split, drawn by the seed. None: all."""
     crop_px: Count | None = None
-    """Side to which crops are resized for the backbones. None: the side each backbone was trained on."""
+    """Side length to which crops are resized for the backbones. None: the one each backbone was trained on."""
     unknown_gloss: Literal["refuse", "count"] = "refuse"
     """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER)."""
     allow_absent_videos: bool = False
-    """Leave out clips whose video was not extracted, as in a corpus fetched in part; otherwise they are errors."""
+    """Leave out clips whose video was not extracted, as in a partly downloaded corpus; otherwise they are errors."""
     blank_video: bool = False
     """Hide every stream in training and evaluation: measures what the text model reaches without seeing anything."""
 
 
 class AugmentationConfig(Section):
-    """Changes of the keypoints in training, drawn anew for each clip; none in validation. Never flipped."""
+    """Augmentation of the keypoints, drawn per clip in training; none in validation. Never flipped."""
 
     scale: NotNegative = 0.1
-    """Greatest relative change of size."""
+    """Largest relative change of size."""
     rotate_deg: NotNegative = 10.0
-    """Greatest turn in the image plane, in degrees."""
+    """Largest rotation in the image plane, in degrees."""
     translate: NotNegative = 0.1
-    """Greatest shift, in units of three half shoulder widths (half the signing space's width)."""
-    noise: NotNegative = 0.0
-    """Deviation of normal noise on each coordinate, in the same units."""
+    """Largest shift, in units of three half shoulder widths (half the width of the signing space)."""
+    noise: Annotated[float, Fixed()] = 0.0
+    """Normal noise on the coordinates: none, detections are noisy enough. Recorded since it is in fingerprints."""
     time_scale: Range = [0.8, 1.2]
-    """Range of the factor on the number of frames; streams are resampled together."""
+    """Range of the factor on the number of frames; all streams are resampled together."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -298,80 +296,76 @@ class AugmentationConfig(Section):
         return self
 
 
-# Settings of multistream v9: optimiser, length and rhythm of the run.
-
-
 class OptimConfig(Section):
-    """AdamW, linear warm-up and cosine by step."""
+    """AdamW with linear warm-up and cosine decay by step."""
 
     lr: Positive = 5e-4
-    """Peak learning rate of everything without one of its own."""
+    """Peak learning rate of every part without one of its own."""
     lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
-    """Of projections and fusion encoder. None: lr."""
+    """Peak learning rate of the projections and the fusion encoder. None: lr."""
     lr_mska: Annotated[Positive | None, Flag("--lr-mska")] = None
-    """Of the MSKA branch. None: lr."""
+    """Peak learning rate of the MSKA branch. None: lr."""
     lr_decoder: Annotated[Positive | None, Flag("--lr-decoder")] = None
-    """Of the text decoder. None: lr."""
+    """Peak learning rate of the text decoder. None: lr."""
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
-    """Of backbones that are trained. None: a tenth of lr."""
-    final_lr_ratio: Prob = 0.01
-    """Learning rate at the end, as a share of the peak."""
-    warmup_ratio: Share = 0.05
-    """Share of the run with linear warm-up."""
+    """Peak learning rate of backbones that are trained. None: a tenth of lr."""
+    final_lr_ratio: Annotated[float, Fixed()] = 0.01
+    """Learning rate at the end, as a share of the peak: as good as zero, and the last steps still count."""
+    warmup_ratio: Annotated[float, Fixed()] = 0.05
+    """Share of the run with linear warm-up: it grows with the run, so that no run needs another value."""
     weight_decay: NotNegative = 0.01
-    """Of weight matrices; norms, biases, embeddings, alpha and global matrices of MSKA have none."""
-    clip_grad_norm: Positive | None = 1.0
-    """Greatest norm of the gradients of each part (backbone, mska, encoder, decoder); None: no clipping."""
+    """Decay of weight matrices; norms, biases, embeddings, and MSKA's alpha and global matrices have none."""
+    clip_grad_norm: Annotated[float, Fixed()] = 1.0
+    """Largest norm of the gradients of each part (backbone, mska, encoder, decoder): guards against rare spikes, and
+    keeps CTC's gradients, which are many times larger, from crowding out the decoder's."""
     label_smoothing: Share = 0.1
-    """Of the translation loss."""
+    """Label smoothing of the translation loss."""
     accumulate_steps: Count = 1
-    """Forward and backward passes before a step; so many times data.batch_size clips count as one batch."""
+    """Forward and backward passes per optimiser step, each over data.batch_size clips; together they are one batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast in bfloat16; losses and weights stay float32."""
     checkpoint_activations: bool = False
-    """Compute activations of MSKA and of trained backbones again in the backward pass: less memory, more time."""
+    """Recompute the activations of MSKA and of trained backbones in the backward pass: less memory, more time."""
 
 
 class TrainConfig(Section):
-    """Length and rhythm of the run."""
+    """Length of the run, and how often it evaluates, logs and saves."""
 
     epochs: Annotated[Count, Flag("--epochs")] = 40
     """Passes over the train split."""
     max_train_steps: Annotated[Count | None, Flag("--max-train-steps")] = None
-    """End after so many steps, when that is earlier; the schedules end there too."""
+    """End after this many steps if that is earlier; the schedules end there too."""
     eval_every_epochs: Count = 1
-    """Epochs between two evaluations on val; the last epoch always has one."""
+    """Epochs between evaluations on val; the last epoch always has one."""
     patience_evals: Count | None = None
-    """End when so many evaluations in a row bring nothing better; None: go on to the end."""
+    """End after this many evaluations in a row without improvement. None: train to the end."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Evaluate and keep an average of the weights that forgets by this factor a step; None: the weights themselves."""
+    """Evaluate and keep an exponential moving average of the weights with this decay per step. None: the weights."""
     init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
-    """best.pt of another run to start from: weights that fit by name and shape are taken, the log names the others."""
-    checkpoint_steps: Count = 500
-    """Greatest number of steps between two writings of last.pt; each evaluation writes it too."""
+    """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others."""
+    checkpoint_steps: Annotated[int, Fixed()] = 500
+    """Largest number of steps between two last.pt, each evaluation writes one too: some minutes of work, which is what
+    a killed run loses at most; a run that is asked to stop loses nothing. Recorded since best.pt holds the config."""
     log_every_steps: Count = 10
-    """Steps between two lines of training metrics."""
-
-
-# Settings of one multistream training. No torch here: ``--help`` and typos answer at once.
+    """Steps between lines of training metrics."""
 
 
 class IntegrateConfig(Section):
-    """Train multistream v9: backbones, pose and keypoints into text; the best model is chosen by val."""
+    """Train multistream v9: backbones, pose and keypoints to text; the best model is chosen on val."""
 
     root: Path = Path("data/single_signer")
-    """Corpus: meta.csv, annotations/gloss.csv, index/ and processed/ below it."""
+    """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
     """Folder of the run."""
     features_dir: Annotated[Path | None, Flag("--features")] = None
-    """Folder of what is made once a video: features of frozen backbones, points. None: output_dir/features."""
+    """Folder of the arrays computed once per video: features of frozen backbones, points. None: output_dir/features."""
     seed: int = 0
-    """Of every random draw."""
+    """Seed of every random draw."""
     resume: Literal["auto", "never", "must"] = "auto"
-    """auto: go on where an equal run stopped; never: start anew; must: only go on."""
+    """auto: continue an equal run where it stopped; never: start from scratch; must: continue or fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to compute."""
     distributed: Annotated[bool, Flag("--distributed")] = False
     """Several processes, started by torchrun."""
@@ -422,7 +416,7 @@ class IntegrateConfig(Section):
         return self.features_dir or self.output_dir / "features"
 
     def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
-        """The settings that alter the result, as plain values; a file counts by its content, not by its path."""
+        """The settings that alter the result, as plain values; files count by their content, not by their path."""
         tree = self.model_dump(
             mode="json",
             exclude={
@@ -445,30 +439,30 @@ class IntegrateConfig(Section):
         return tree
 
 
-# Settings of embedding: what a training reads is made once a video. No torch here.
+# -- Embedding
 
 
 class EmbedConfig(Section):
-    """Run a frozen backbone over all crops of a stream, or gather the points of all videos."""
+    """Encode all crops of a stream with a frozen backbone, or gather the points of all videos."""
 
     root: Path
-    """Corpus."""
+    """Root folder of the corpus."""
     features_dir: Annotated[Path, Flag("--features")]
-    """Folder of features: <stream>/<digest of the backbone>/<video>.npy and <stream>.json go there."""
+    """Folder of features; <stream>/<digest of the backbone>/<video>.npy and <stream>.json are written to it."""
     stream: Literal["face", "hand_l", "hand_r", "points"]
-    """Crops of a stream; or points: times, pose and the nodes of MSKA, which need no backbone."""
+    """Stream of crops to encode; or points: times, pose and the nodes of MSKA, which need no backbone."""
     backbone: Annotated[str | None, Flag("--backbone")] = None
-    """file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
+    """Backbone to encode with: file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
     download: Annotated[bool, Flag("--model-download")] = False
-    """Let `timm::` fetch weights that are not in the local cache."""
+    """Let `timm::` backbones fetch weights that are not in the local cache."""
     backbone_layers: Literal["last", "weighted"] = "last"
-    """As model.backbone_layers of the training: weighted keeps the class token of every block."""
+    """As model.backbone_layers of the training; weighted keeps the class tokens of all blocks."""
     crop_px: Count | None = None
-    """As data.crop_px of the training. None: the side the backbone was trained on."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """As data.crop_px of the training. None: the size the backbone was trained on."""
+    device: Device = "auto"
     """Where to compute."""
     prune: bool = False
-    """Remove features of this stream that other backbones made."""
+    """Remove this stream's features of other backbones."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -484,25 +478,23 @@ class EmbedConfig(Section):
         return self
 
 
-# Settings of the evaluation of a trained translation model. No torch here.
-
-Split = Literal["train", "val", "test"]
+# -- Evaluation and translation
 
 
 class TrainedModelSection(Section):
-    """Which model, and where its backbones lie now."""
+    """A trained model, and where its backbones are now."""
 
     checkpoint: Path = Path("work_dirs/multistream_v9/best.pt")
-    """Trained model; its tokenizer and gloss vocabulary lie beside it."""
+    """Trained model; its tokenizer and gloss vocabulary are in the same folder."""
     face_backbone: Annotated[str | None, Flag("--face-backbone")] = None
-    """Where the face backbone lies now, as file::PATH; None: where it lay in training. Its content must be the same."""
+    """Where the face backbone is now, as file::PATH. None: where it was in training. Its content must be the same."""
     hand_left_backbone: Annotated[str | None, Flag("--hand-left-backbone")] = None
     """As face_backbone."""
     hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
     """As face_backbone."""
     download: Annotated[bool, Flag("--model-download")] = False
     """Let `timm::` backbones of the model fetch weights that are not in the local cache."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to compute."""
     decoding: DecodingConfig = DecodingConfig()
 
@@ -511,17 +503,17 @@ class EvaluateSltConfig(TrainedModelSection):
     """Score a trained model: predictions.csv and scores.json."""
 
     root: Path | None = None
-    """Corpus. None: the one it was trained on."""
+    """Root folder of the corpus. None: that of the training."""
     features_dir: Annotated[Path | None, Flag("--features")] = None
-    """Folder of features, made there when absent. None: as in training."""
+    """Folder of features; missing ones are computed. None: as in training."""
     output_dir: Path | None = None
     """Folder of predictions.csv and scores.json. None: that of the checkpoint."""
     splits: list[Split] = Field(["val", "test"], min_length=1)
-    """Splits to score; the last one stands at the top of scores.json."""
+    """Splits to score; the last one is at the top level of scores.json."""
     batch_size: Annotated[Count | None, Flag("--batch-size")] = None
-    """Clips at once. None: as in training."""
+    """Clips per batch. None: as in training."""
     blank_video: bool = True
-    """Score the last split once more with every stream hidden: what the text model alone would get."""
+    """Score the last split a second time with every stream hidden: what the text model reaches by itself."""
 
     @model_validator(mode="after")
     def _splits_are_named_once(self) -> Self:
@@ -530,24 +522,21 @@ class EvaluateSltConfig(TrainedModelSection):
         return self
 
 
-# Settings of the translation of new videos. No torch here.
-
-
 class TranslateConfig(TrainedModelSection):
-    """Translate videos with a trained model: the same extraction, backbones and frames as in its training."""
+    """Translate videos with a trained model, with the extraction, backbones and frame rate of its training."""
 
     videos: list[Path] = Field(min_length=1)
-    """Videos, or folders of them: files, and folders of frames."""
+    """Videos (files or folders of frames), or folders of videos."""
     start_s: Annotated[NotNegative | None, Flag("--start")] = None
-    """Translate only from this second on."""
+    """Start of the part to translate, in seconds."""
     end_s: Annotated[NotNegative | None, Flag("--end")] = None
-    """Translate only up to this second."""
+    """End of the part to translate, in seconds."""
     box: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
-    """Where the signer is, x0 y0 x1 y1 in px, as in meta.csv. None: of several people the one whose hands move most."""
+    """The signer's place, x0 y0 x1 y1 in px, as in meta.csv. None: of several people, the one whose hands move most."""
     points: Path | None = None
-    """Folder of points that another tool found, for a model whose corpus was extracted from such."""
+    """Folder of points detected by another tool, for a model whose corpus was extracted from such points."""
     as_json: Annotated[bool, Flag("--json")] = False
-    """Print one JSON object a video in place of its text."""
+    """Print a JSON object per video instead of its text."""
 
     @model_validator(mode="after")
     def _span_is_not_empty(self) -> Self:

@@ -329,11 +329,10 @@ class Trainer:
         CTC's gradients, which end in MSKA, are many times those of the translation loss: under one common norm they
         would decide from step to step how much the decoder learns.
         """
-        limit = self.config.optim.clip_grad_norm
         parts: dict[str, list[nn.Parameter]] = {}
         for group in self.optimizer.param_groups:
             parts.setdefault(group["name"], []).extend(group["params"])
-        bound = math.inf if limit is None else limit
+        bound = self.config.optim.clip_grad_norm
         norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
         # that of a part without gradient (no crop of its stream in the batch) is on the CPU
         return torch.stack([norm.to(self.world.device) for norm in norms]).square().sum().sqrt()
