@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from signstreams.array_types import Floats, Ints, Pixels
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.boxes import corners
 from signstreams.extract.privacy import protect
 from signstreams.extract.settings import ExtractConfig
@@ -22,6 +22,7 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import BROW_L, BROW_R, EYE_L, EYE_R, FACE, HAND_L, HAND_R, JAW, LIPS, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
+from signstreams.spread import evenly_spread
 from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
 
 # Points and boxes drawn onto a picture, in colours that show at a glance which side is which.
@@ -173,8 +174,7 @@ class Preview:
             path: Where.
             region_px: Part of the frame in which the signer was looked for.
         """
-        number = min(NUM_TILES, len(self._kept))
-        places: Ints | list[int] = np.linspace(0, len(self._kept) - 1, number).round().astype(int) if number else []
+        places = evenly_spread(min(NUM_TILES, len(self._kept)), len(self._kept), with_ends=True)
         tiles = [_tile(self._kept[place], region_px) for place in places]
         _write(path, _grid(tiles) if tiles else _notice("no frame"))
 
@@ -278,7 +278,7 @@ def restore_preview(video_path: Path, layout: CorpusLayout, config: ExtractConfi
 def _drawn(video_path: Path, layout: CorpusLayout, config: ExtractConfig, video_id: str) -> Preview:
     tracks = read_tracks(layout.tracks(video_id))
     num_frames = len(tracks.times_s)
-    rows = np.linspace(0, num_frames - 1, min(NUM_TILES, num_frames)).round().astype(int).tolist()
+    rows = evenly_spread(min(NUM_TILES, num_frames), num_frames, with_ends=True)
     times_s = tracks.times_s[rows].tolist()
     keypoints = _keypoints(layout.keypoints(video_id), rows)
     crops = [_crops(layout.crops(stream, video_id), rows) for stream in STREAMS]

@@ -25,6 +25,7 @@ from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
 from signstreams.processes import available_cores, ctrl_c_held_back
+from signstreams.spread import evenly_spread
 
 MIN_TRAIN_CROPS_PER_PROBE = 7
 """Held-out crops are at most one in eight."""
@@ -90,9 +91,10 @@ def find_crops(
                 " lower them"
             )
     if max_crops is not None and len(index) > max_crops:
-        index = index.take(np.array(spread(len(index), max_crops)))
+        index = index.take(np.array(evenly_spread(max_crops, len(index))))
     held_out = np.zeros(len(index), bool)
-    held_out[spread(len(index), min(probe_crops, len(index) // (MIN_TRAIN_CROPS_PER_PROBE + 1)))] = True
+    num_held_out = min(probe_crops, len(index) // (MIN_TRAIN_CROPS_PER_PROBE + 1))
+    held_out[evenly_spread(num_held_out, len(index))] = True
     return CropSet(index.take(~held_out), index.take(held_out), index.digest)
 
 
@@ -252,11 +254,6 @@ def normalize(views: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if views.is_floating_point():
         return views
     return ((views.float() / 255 - mean) / std).movedim(-1, -3)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """``count`` of ``total`` indices, evenly spaced, from the middle of their spans."""
-    return [int((i + 0.5) * total / count) for i in range(count)]
 
 
 def _doubled(folders: Sequence[Path]) -> list[Path]:

@@ -20,9 +20,10 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop
-from signstreams.pretrain.data import find_crops, load_whole, spread
+from signstreams.pretrain.data import find_crops, load_whole
 from signstreams.pretrain.health import embed
 from signstreams.pretrain.settings import ShowConfig
+from signstreams.spread import evenly_spread
 
 # What a backbone sees in crops: attention of its class token, main directions of its patches, nearest crops.
 
@@ -160,7 +161,7 @@ def draw_pictures(
         others: To seek neighbours among, together with ``crops``.
         title: Above each picture.
     """
-    shown = [crops[i] for i in spread(len(crops), min(NUM_SHOWN, len(crops)))]
+    shown = [crops[i] for i in evenly_spread(min(NUM_SHOWN, len(crops)), len(crops))]
     side_px = image_px * max(1, -(-MIN_GRID * model.patch_size // image_px))
     enlarged = f", shown to it at {side_px} px in place of {image_px}" if side_px > image_px else ""
     looked_at = load_whole(shown, side_px)  # (N, side, side, 3) uint8
@@ -202,7 +203,7 @@ def draw_pictures(
     )
 
     bank = [*crops, *others]
-    bank = [bank[i] for i in spread(len(bank), min(MAX_BANK, len(bank)))]
+    bank = [bank[i] for i in evenly_spread(min(MAX_BANK, len(bank)), len(bank))]
     queries, answers = (embed(model, load_whole(of, image_px), normalize) for of in (shown, bank))  # (N, D), (M, D)
     may_answer, where = _strangers(shown, bank)
     places, cosines = nearest_crops(queries, answers, may_answer, NUM_NEIGHBOURS)

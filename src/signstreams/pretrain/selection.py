@@ -23,6 +23,7 @@ from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
 from signstreams.pretrain.views import decode
 from signstreams.processes import available_cores
+from signstreams.spread import evenly_spread
 from signstreams.streams import BoxState
 
 # Which crops a run learns from: by how their box came about, by sharpness, and whose they are.
@@ -207,8 +208,8 @@ def channel_stats(crops: Sequence[Crop]) -> tuple[list[float], list[float]]:
     count = min(MAX_CROPS, len(crops))
     moments = np.zeros((2, 3))
     reader = CropReader()
-    for i in range(count):
-        crop = crops[int((i + 0.5) * len(crops) / count)]
+    for place in evenly_spread(count, len(crops)):
+        crop = crops[place]
         try:
             pixels = decode(reader.read(crop)).reshape(-1, 3) / 255  # (P, 3)
         except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import numpy as np
 from signstreams.array_types import Pixels
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.layout import CorpusLayout
+from signstreams.spread import evenly_spread
 from signstreams.streams import SIDE_BY_SIDE
 
 NUM_FRAMES = 6
@@ -29,14 +30,9 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
     Returns:
         (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
     """
-    shown = [frames[place] for place in inner_places(len(frames), NUM_FRAMES)]
+    shown = [frames[place] for place in evenly_spread(NUM_FRAMES, len(frames))]
     rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in SIDE_BY_SIDE]
     return np.vstack(rows)
-
-
-def inner_places(count: int, wanted: int) -> list[int]:
-    """Places spread over ``count``, each in the middle of its part: at both ends of a clip hands rest."""
-    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
 
 
 def _tiles(layout: CorpusLayout, stream: str, video_id: str, frames: Sequence[int], reader: CropReader) -> list[Pixels]:

@@ -1,0 +1,24 @@
+"""Evenly spread places."""
+
+from __future__ import annotations
+
+import pytest
+
+from signstreams.spread import evenly_spread
+
+
+def test_places_are_in_the_middle_of_their_parts_or_reach_both_ends() -> None:
+    assert evenly_spread(3, 12) == [2, 6, 10]
+    assert evenly_spread(3, 11, with_ends=True) == [0, 5, 10]
+    assert evenly_spread(1, 5) == [2] and evenly_spread(1, 5, with_ends=True) == [0]
+    assert evenly_spread(4, 2) == [0, 0, 1, 1]  # fewer places than wanted
+    assert evenly_spread(0, 0) == evenly_spread(0, 0, with_ends=True) == []
+
+
+@pytest.mark.parametrize("with_ends", [False, True])
+@pytest.mark.parametrize(("count", "among"), [(7, 7), (7, 100), (100, 12_345_679)])
+def test_places_differ_rise_and_keep_their_distance(count: int, among: int, with_ends: bool) -> None:
+    places = evenly_spread(count, among, with_ends=with_ends)
+    steps = [later - earlier for earlier, later in zip(places, places[1:], strict=False)]
+    assert len(places) == count and places[0] >= 0 and places[-1] < among
+    assert min(steps) >= 1 and max(steps) - min(steps) <= 1
