@@ -100,7 +100,7 @@ def browser() -> Iterator[Any]:
 def looks_well(browser: Any) -> Callable[[Path], None]:
     """Asserts that a page is whole and readable on a desktop and a phone, in a light and a dark room."""
 
-    from signstreams.markup import MAX_BYTES
+    from signstreams.pages.render import MAX_BYTES
 
     def look(page: Path) -> None:
         assert page.stat().st_size <= MAX_BYTES

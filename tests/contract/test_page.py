@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from signstreams.contract import page as pictures
-from signstreams.contract.page import MAX_PLACES, MAX_VIDEOS, NUM_CROPS, choose_videos, render_page
-from signstreams.contract.report import NUM_BARS, draw, histogram
+from signstreams.contract.page import MAX_PLACES, MAX_VIDEOS, NUM_CROPS, chart, choose_videos, render_page
+from signstreams.contract.report import NUM_BARS, histogram
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.files import write_bytes
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
-from signstreams.markup import MAX_BYTES
+from signstreams.pages.render import MAX_BYTES
 from signstreams.streams import STREAMS
 
 from .corpora import BrokenCorpus
@@ -147,14 +147,26 @@ def test_loose_crops_are_shown(tmp_path: Path) -> None:
     for frame in range(20):
         write_bytes(layout.processed / "face" / f"a_f{frame:06d}.jpg", jpeg(64, 64), sync=False)
     shown = pictures.show_crops(layout, ["a"])
-    assert [crop.frame for crop in shown["face"]] == list(range(20)) and all(crop.uri for crop in shown["face"])
+    assert [crop.frame for crop in shown["face"]] == list(range(20)) and all(
+        crop.image is not None for crop in shown["face"]
+    )
 
 
 def test_histograms_count_every_value() -> None:
     data = histogram([1.0, 2.0, 2.0, 10.0])
     assert (data["count"], data["least"], data["median"], data["greatest"]) == (4, 1, 2, 10)
     assert len(data["counts"]) == NUM_BARS and sum(data["counts"]) == 4
-    assert draw("t <", "s", data).count("<rect") == 3
-    assert "t &lt;" in draw("t <", "s", data)
-    assert histogram([]) == {"count": 0} and draw("t", "s", {"count": 0}) == ""
-    assert "all 3: 25 fps" in draw("t", "fps", histogram([25, 25, 25]))
+    drawn = chart("t", "s", data)
+    assert drawn is not None and [bar.label[-1] for bar in drawn.bars] == ["1", "2", "1"]
+    assert histogram([]) == {"count": 0} and chart("t", "s", {"count": 0}) is None
+
+
+def test_histograms_are_drawn_and_equal_values_are_a_line_of_text(corpus: BrokenCorpus) -> None:
+    report = validate(ContractConfig(root=corpus.root)).report
+    lengths_s = (1.0, 2.0, 2.0, 10.0)
+    report["videos"] = [report["videos"][0] | {"duration_s": length_s, "fps": 25} for length_s in lengths_s]
+    figures = re.findall("<figure>.*?</figure>", render_page(report, corpus.layout), re.DOTALL)
+    (lengths,) = (figure for figure in figures if "Length of videos" in figure)
+    assert lengths.count("<rect") == 3 and "median 2 s" in lengths and ": 2</title>" in lengths
+    (rates,) = (figure for figure in figures if "Frame rate extracted" in figure)
+    assert "all 4: 25 fps" in rates and "<svg" not in rates

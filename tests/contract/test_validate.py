@@ -21,7 +21,7 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.markup import MAX_ROWS
+from signstreams.pages.render import MAX_ROWS
 
 from .corpora import BrokenCorpus, rules_of
 

@@ -20,7 +20,7 @@ from signstreams.integrate.bundle import load_bundle
 from signstreams.integrate.data import load_clips
 from signstreams.integrate.evaluate import Prediction, translation_scores
 from signstreams.integrate.inputs import tokenized
-from signstreams.integrate.results import MAX_CLIPS, write_page
+from signstreams.integrate.page import MAX_CLIPS, write_page
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig

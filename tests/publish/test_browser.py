@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from signstreams.markup import MAX_BYTES, document, fitting
+from signstreams.pages.render import MAX_BYTES, fitting, render
 from signstreams.publish.overview import write_overview
 
 
@@ -36,9 +36,12 @@ def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[
 )
 def test_a_broken_page_is_seen(part: str, said: str, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(document("A page", ["<h1>Well</h1>"]), encoding="utf-8")
+    well = render(
+        "translations.html", scores={"split": "val", "bleu_4": 1, "chrf": 2, "rouge_l": 3}, num_clips=0, clips=[]
+    )
+    page.write_text(well, encoding="utf-8")
     looks_well(page)
-    page.write_text(document("A page", ["<h1>Well</h1>", part]), encoding="utf-8")
+    page.write_text(well.replace("</main>", f"{part}</main>"), encoding="utf-8")
     with pytest.raises(AssertionError, match=said):
         looks_well(page)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.publish.overview import read_runtimes
+from signstreams.publish.figures import read_runtimes
 
 
 def test_jobs_of_videos_are_one_kind_and_others_stand_alone(finished: object) -> None:

@@ -41,4 +41,4 @@ def test_weights_alone_and_figures_that_are_not_finite_are_no_crash(finished: An
     log.write_text(log.read_text() + '{"step": 2010, "train/loss_dino": null}\n')
     _, face, _, _, hand_r, *_ = summarize(finished.root, finished.work_dir)
     assert face.endswith(f"not there yet: {finished.work_dir / 'dino_face' / 'params.json'}")
-    assert hand_r.startswith("hand_r      loss – (ln K 5.54), teacher entropy 3.10 a crop, 5.50 a batch")
+    assert hand_r.startswith("hand_r      loss – (ln K 5.54), teacher entropy 3.10 per crop, 5.50 per batch")

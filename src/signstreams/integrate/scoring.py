@@ -17,6 +17,7 @@ from signstreams.integrate.data import ClipEntry, load_clips
 from signstreams.integrate.evaluate import Evaluation, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.inputs import by_split, open_source, tokenized
+from signstreams.integrate.page import write_page
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
     PAGE,
@@ -27,7 +28,6 @@ from signstreams.integrate.results import (
     scores_line,
     selection,
     split_scores,
-    write_page,
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.progress import Progress

@@ -1,20 +1,29 @@
-"""The figures of each stage, read from its files, and a summary of a run in a dozen lines."""
+"""The figures of a run, read from the files that its stages left, and a summary of them for the terminal."""
 
 from __future__ import annotations
 
+import csv
 import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import RunLayout
+from signstreams.pages.render import rounded
 from signstreams.streams import STREAMS
 
-# The figures of each stage, read from what the stages wrote; None where one has not run.
+PRETRAINED = ("backbone", "params", "history")
+"""Files of a pretraining that its figures are read from."""
+BENCHMARK_SUFFIX = ".benchmark.tsv"
 
-PRETRAINED = ("backbone.pt", "params.json", "metrics.jsonl")
-"""What a pretraining leaves; its figures are read from these."""
+
+# -- Figures of the stages; None where one has not run
 
 
 def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
@@ -25,39 +34,96 @@ def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
     return {"verdict": report["verdict"], **report["summary"]}
 
 
-def pretraining_figures(folder: Path) -> dict[str, Any] | None:
+def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
     """Last value of each metric, ``params`` of the run, and ``knn`` where the truth is known.
 
-    None also where weights lie there alone, such as another's. A value is None where it was not finite.
+    None also where weights are alone in the folder, such as another's. A value that was not finite is None.
     """
-    if not all((folder / name).is_file() for name in PRETRAINED):
+    if not all(runs.pretraining_file(stream, name).is_file() for name in PRETRAINED):
         return None
     last: dict[str, Any] = {}
-    for record in read_metrics(folder / "metrics.jsonl"):
+    for record in read_metrics(runs.pretraining_file(stream, "history")):
         last |= record
-    found = {"params": read_json(folder / "params.json"), "last": last}
-    if (folder / "knn.json").is_file():
-        found["knn"] = read_json(folder / "knn.json")
+    found = {"params": read_json(runs.pretraining_file(stream, "params")), "last": last}
+    if runs.knn_report(stream).is_file():
+        found["knn"] = read_json(runs.knn_report(stream))
     return found
 
 
-def translation_figures(folder: Path) -> dict[str, Any] | None:
+def translation_figures(runs: RunLayout) -> dict[str, Any] | None:
     """Content of scores.json."""
-    return read_json(folder / "scores.json") if (folder / "scores.json").is_file() else None
+    scores = runs.evaluation_file("scores")
+    return read_json(scores) if scores.is_file() else None
 
 
-def has_scores_of_another(folder: Path) -> bool:
-    """Whether scores.json is of another best.pt than the one beside it; also no where it does not tell."""
-    scores, model = folder / "scores.json", folder / "best.pt"
+def has_scores_of_another(runs: RunLayout) -> bool:
+    """Whether scores.json is of another best.pt than the one beside it; False where it does not say."""
+    scores, model = runs.evaluation_file("scores"), runs.training_file("best")
     if not (scores.is_file() and model.is_file()):
         return False
-    expected = read_json(scores).get("checkpoint_sha256")  # an evaluation of before did not say
+    expected = read_json(scores).get("checkpoint_sha256")  # older evaluations did not record it
     return expected is not None and sha256_file(model) != expected
 
 
-def rounded(value: float | None, digits: int = 2) -> str:
-    """A figure as people read it; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+# -- Runtimes, from the benchmark files that Snakemake writes beside the logs
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Jobs of one kind.
+
+    Attributes:
+        name: ``extract``, or ``pretrain hand_r`` where a job counts as a kind of its own.
+        num_jobs: Jobs counted.
+        total_s, median_s, longest_s: Wall time.
+        cpu_s: Processor time of all of them.
+        memory_mb: The most that one of them used.
+    """
+
+    name: str
+    num_jobs: int
+    total_s: float
+    median_s: float
+    longest_s: float
+    cpu_s: float
+    memory_mb: float
+
+
+def read_runtimes(logs: Path, per_video: Iterable[str] = ("demo", "extract")) -> list[Runtime]:
+    """Runtimes by kind of job, the longest in total first; none without the folder.
+
+    Args:
+        logs: Folder of the logs.
+        per_video: Folders below it whose jobs are counted as one kind; elsewhere each job is a kind of its own.
+    """
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for path in sorted(logs.rglob(f"*{BENCHMARK_SUFFIX}")):
+        *folders, last = path.relative_to(logs).parts
+        name = folders if folders and folders[0] in set(per_video) else [*folders, last.removesuffix(BENCHMARK_SUFFIX)]
+        with path.open(encoding="utf-8", newline="") as file:
+            found[" ".join(name)] += csv.DictReader(file, delimiter="\t")
+    runtimes = [_runtime(name, rows) for name, rows in found.items() if rows]
+    return sorted(runtimes, key=lambda runtime: -runtime.total_s)
+
+
+def _runtime(name: str, rows: list[dict[str, str]]) -> Runtime:
+    seconds = [_number(row, "s") for row in rows]
+    return Runtime(
+        name,
+        len(rows),
+        sum(seconds),
+        statistics.median(seconds),
+        max(seconds),
+        sum(_number(row, "cpu_time") for row in rows),
+        max(_number(row, "max_rss") for row in rows),
+    )
+
+
+def _number(row: dict[str, str], key: str) -> float:
+    try:
+        return float(row[key])
+    except (KeyError, TypeError, ValueError):  # "NA" of a job that ended before it was measured
+        return 0.0
 
 
 def thinned(path: Path, most: int) -> list[str]:
@@ -72,22 +138,18 @@ def thinned(path: Path, most: int) -> list[str]:
     return [json.dumps(record, ensure_ascii=False) for record in kept]
 
 
-def percent(value: float | None) -> str:
-    """A share of 1 as people read it; a dash for None."""
-    return "–" if value is None else f"{100 * value:.0f} %"
-
-
-# A run in a dozen lines: what each stage made, its two or three figures that matter, and where to look.
+# -- The summary
 
 
 def summarize(root: Path, work_dir: Path) -> list[str]:
-    """Lines for a person; a stage that has not run yet is said to be missing."""
+    """Lines for a person; a stage that has not run yet is reported as missing."""
+    runs = RunLayout(work_dir)
     lines = _contract(CorpusLayout(root))
     for stream in STREAMS:
-        lines += _pretraining(stream, work_dir / f"dino_{stream}")
-    lines += _translation(work_dir / "multistream_v9")
-    if (page := work_dir / "overview.html").is_file():
-        lines.append(f"all of it   {page}")
+        lines += _pretraining(runs, stream)
+    lines.append(f"translation {_translation(runs)}")
+    if runs.overview.is_file():
+        lines.append(f"all of it   {runs.overview}")
     return lines
 
 
@@ -101,11 +163,11 @@ def _contract(layout: CorpusLayout) -> list[str]:
     return [f"contract    {counts}; look at {layout.report_page}"]
 
 
-def _pretraining(stream: str, folder: Path) -> list[str]:
+def _pretraining(runs: RunLayout, stream: str) -> list[str]:
     name = f"{stream:<11}"
-    figures = pretraining_figures(folder)
+    figures = pretraining_figures(runs, stream)
     if figures is None:
-        absent = next(folder / file for file in PRETRAINED if not (folder / file).is_file())
+        absent = next(path for key in PRETRAINED if not (path := runs.pretraining_file(stream, key)).is_file())
         return [f"{name} not there yet: {absent}"]
     last = figures["last"]
     loss, of_crop, of_batch = (
@@ -113,27 +175,30 @@ def _pretraining(stream: str, folder: Path) -> list[str]:
     )
     lines = [
         f"{name} loss {loss} (ln K {figures['params']['ln_num_prototypes']:.2f}),"
-        f" teacher entropy {of_crop} a crop, {of_batch} a batch;"
-        f" {folder / 'backbone.pt'}, {folder / 'curves.png'}"
+        f" teacher entropy {of_crop} per crop, {of_batch} per batch;"
+        f" {runs.backbone(stream)}, {runs.pretraining_file(stream, 'curves')}"
     ]
     if "knn" in figures:
-        lines.append(f"{'':<11} k-NN on handshape: {_knn(figures['knn'])}; {folder / 'knn.json'}")
+        knn = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures["knn"]["accuracy"].items())
+        lines.append(f"{'':<11} k-NN on handshape: {knn}; {runs.knn_report(stream)}")
     return lines
 
 
-def _knn(report: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {100 * value:.1f} %" for name, value in report["accuracy"].items())
-
-
-def _translation(folder: Path) -> list[str]:
-    path = folder / "scores.json"
-    scores = translation_figures(folder)
+def _translation(runs: RunLayout) -> str:
+    path = runs.evaluation_file("scores")
+    scores = translation_figures(runs)
     if scores is None:
-        return [f"translation not there yet: {path}"]
-    if has_scores_of_another(folder):
-        return [f"translation not scored yet: {path} is of another best.pt; run scripts/evaluate_slt.py"]
-    shown = [f"BLEU-4 {scores['bleu_4']:.1f}", f"chrF {scores['chrf']:.1f}", f"ROUGE-L {scores['rouge_l']:.1f}"]
+        return f"not there yet: {path}"
+    if has_scores_of_another(runs):
+        return f"not scored yet: {path} is of another best.pt; run scripts/evaluate_slt.py"
+    clips = f"{scores['num_clips']} clips of {scores['split']}"
+    return f"{scores_text(scores)} on {clips}; {path}, {runs.evaluation_file('predictions')}"
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+    """``"BLEU-4 12.3, chrF 33.1, ROUGE-L 30.2, gloss WER 41.0"``; without the last where there are no glosses."""
+    names = (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
+    shown = [f"{name} {scores[key]:.1f}" for name, key in names]
     if "gloss" in scores:
         shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
-    clips = f"{scores['num_clips']} clips of {scores['split']}"
-    return [f"translation {', '.join(shown)} on {clips}; {path}, {folder / 'predictions.csv'}"]
+    return ", ".join(shown)

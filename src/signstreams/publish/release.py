@@ -13,13 +13,23 @@ from signstreams.engine.experiment import commit, versions
 from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import (
+    CURVES,
+    EVALUATION_FILES,
+    GLOSSES,
+    KNN_REPORT,
+    METRICS,
+    PRETRAINING_FILES,
+    TRAINING_FILES,
+    RunLayout,
+)
+from signstreams.pages.render import percent, rounded
 from signstreams.progress import duration
 from signstreams.publish.figures import (
     contract_figures,
     has_scores_of_another,
-    percent,
     pretraining_figures,
-    rounded,
+    scores_text,
     thinned,
     translation_figures,
 )
@@ -27,8 +37,15 @@ from signstreams.streams import BACKBONE_KEYS, STREAMS
 
 SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
-_BACKBONE_FILES = ("backbone.pt", "backbone.safetensors", "README.md", "params.json", "curves.png", "knn.json")
-_MODEL_FILES = ("best.pt", "tokenizer.json", "gloss_vocabulary.json", "config.json", "scores.json", "curves.png")
+_BACKBONE_FILES = (
+    *(PRETRAINING_FILES[name] for name in ("backbone", "safetensors", "card", "params", "curves")),
+    KNN_REPORT,
+)
+_MODEL_FILES = (
+    *(TRAINING_FILES[name] for name in ("best", "tokenizer", "config", "curves")),
+    GLOSSES,
+    EVALUATION_FILES["scores"],
+)
 _TIMM = "timm::"
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
@@ -43,43 +60,43 @@ def write_release(
     predictions: bool = False,
     metrics_lines: int = 500,
 ) -> list[Path]:
-    """Write the bundle aside and put it in place of an older one.
+    """Write the bundle aside, then exchange it for an older one.
 
     Pictures of people (nearest crops, attention, translations.html, overview.html) stay out.
 
     Args:
-        folder: Of the bundle.
+        folder: Folder of the bundle.
         root: Corpus.
         work_dir: Backbones and translation model.
-        settings: Of the workflow.
-        project: Checkout; its lock files go along.
+        settings: Settings of the workflow.
+        project: Checkout with the lock files.
         predictions: Also predictions.csv, which repeats texts of the corpus.
         metrics_lines: Lines kept of each metrics.jsonl.
 
     Returns:
-        Its files, by name, relative to the folder.
+        Its files, sorted, relative to the folder.
 
     Raises:
-        UserError: When there is nothing to release, the folder holds something else, or scores or backbones are not
-            those of the translation model.
+        UserError: There is nothing to release, the folder holds something else, or scores or backbones are not those
+            of the translation model.
     """
-    backbones = [stream for stream in STREAMS if (work_dir / f"dino_{stream}" / "backbone.pt").is_file()]
+    runs = RunLayout(work_dir)
+    backbones = [stream for stream in STREAMS if runs.backbone(stream).is_file()]
     if not backbones:
         raise UserError(
             f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
         )
-    model = work_dir / "multistream_v9"
-    needed = _needed_backbones(model, work_dir) if (model / "best.pt").is_file() else None
+    needed = _needed_backbones(runs) if runs.training_file("best").is_file() else None
     if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
         new = Path(aside) / folder.name
         for stream in backbones:
-            _copy(work_dir / f"dino_{stream}", new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
+            _copy(runs.pretraining(stream), new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
         if needed is not None:
-            more = ("predictions.csv",) if predictions else ()
-            _copy(model, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
+            more = (EVALUATION_FILES["predictions"],) if predictions else ()
+            _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
@@ -87,7 +104,7 @@ def write_release(
         write_json(new / "workflow.json", dict(settings))
         if (corpus := contract_figures(CorpusLayout(root))) is not None:
             write_json(new / "corpus.json", corpus)
-        write_text(new / "README.md", _readme(work_dir, backbones, corpus, needed))
+        write_text(new / "README.md", _readme(runs, backbones, corpus, needed))
         files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         write_text(new / SUMS, "".join(f"{sha256_file(new / path)}  {path.as_posix()}\n" for path in files))
         new.chmod(0o755)
@@ -95,31 +112,32 @@ def write_release(
     return [*files, Path(SUMS)]
 
 
-def _needed_backbones(model: Path, work_dir: Path) -> dict[str, str]:
-    """Stream to the digest of its backbone file, or to its ``timm::`` spec, of the streams of the translation model.
+def _needed_backbones(runs: RunLayout) -> dict[str, str]:
+    """Stream of the translation model to the digest of its backbone file, or to its ``timm::`` spec.
 
     Raises:
-        UserError: The run does not tell, its scores are of another model, or a backbone is not the one it used.
+        UserError: The run does not say, its scores are of another model, or a backbone is not the one it used.
     """
+    config, model = runs.training_file("config"), runs.training_file("best")
     try:
-        needed: dict[str, str] = read_json(model / "config.json")["backbone_sha256"]
+        needed: dict[str, str] = read_json(config)["backbone_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{model / 'config.json'}: does not tell the backbones of best.pt, expected what its training wrote; train"
-            " it again, which ends at once where nothing changed"
+            f"{config}: does not name the backbones of best.pt, expected what its training wrote; train it again, which"
+            " ends at once where nothing changed"
         ) from None
     problems = []
-    if has_scores_of_another(model):
+    if has_scores_of_another(runs):
         problems.append(
-            f"{model / 'scores.json'}: is of another model, expected scores of the best.pt beside it; evaluate it"
-            " (scripts/evaluate_slt.py)"
+            f"{runs.evaluation_file('scores')}: is of another model, expected scores of the best.pt beside it; evaluate"
+            " it (scripts/evaluate_slt.py)"
         )
     for stream, digest in needed.items():
-        path = work_dir / f"dino_{stream}" / "backbone.pt"
+        path = runs.backbone(stream)
         if path.is_file() and not digest.startswith(_TIMM) and (found := sha256_file(path)) != digest:
             problems.append(
-                f"{path}: its SHA-256 is {found[:12]}, but {model / 'best.pt'} was trained with {digest[:12]}; train"
-                " the translation model anew, or put that backbone there"
+                f"{path}: its SHA-256 is {found[:12]}, but {model} was trained with {digest[:12]}; train the"
+                " translation model again, or put that backbone there"
             )
     if problems:
         raise UserError(problems)
@@ -130,12 +148,10 @@ def _copy(source: Path, target: Path, names: tuple[str, ...], metrics_lines: int
     for name in names:
         with contextlib.suppress(FileNotFoundError):  # a corpus without glosses, a stream without known truth
             _put(source / name, target / name)
-    if (target / "params.json").is_file():  # the name of a machine is nobody's business
-        write_json(target / "params.json", {**read_json(target / "params.json"), "host": None})
-    if (source / "metrics.jsonl").is_file():
-        write_text(
-            target / "metrics.jsonl", "".join(f"{line}\n" for line in thinned(source / "metrics.jsonl", metrics_lines))
-        )
+    if (params := target / PRETRAINING_FILES["params"]).is_file():  # the name of a machine is nobody's business
+        write_json(params, {**read_json(params), "host": None})
+    if (source / METRICS).is_file():
+        write_text(target / METRICS, "".join(f"{line}\n" for line in thinned(source / METRICS, metrics_lines)))
 
 
 def _put(source: Path, target: Path) -> None:
@@ -162,7 +178,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 
 
 def _readme(
-    work_dir: Path, backbones: list[str], corpus: Mapping[str, Any] | None, needed: Mapping[str, str] | None
+    runs: RunLayout, backbones: list[str], corpus: Mapping[str, Any] | None, needed: Mapping[str, str] | None
 ) -> str:
     has_model = needed is not None
     lines = ["# A run of signstreams", ""]
@@ -177,22 +193,17 @@ def _readme(
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for stream in backbones:
-        lines.append(_backbone_line(stream, pretraining_figures(work_dir / f"dino_{stream}")))
+        lines.append(_backbone_line(stream, pretraining_figures(runs, stream)))
     lines += [
         "",
         "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
         " crops of other videos show the same handshape, where the truth is known; beside it the same network with"
         " random weights.",
     ]
-    scores = translation_figures(work_dir / "multistream_v9") if has_model else None
+    scores = translation_figures(runs) if has_model else None
     if scores is not None:
-        shown = [
-            f"{name} {scores[key]:.1f}"
-            for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
-        ]
-        if "gloss" in scores:
-            shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
-        lines += ["", f"Translation, {scores['num_clips']} clips of the {scores['split']} split: {', '.join(shown)}."]
+        clips = f"{scores['num_clips']} clips of the {scores['split']} split"
+        lines += ["", f"Translation, {clips}: {scores_text(scores)}."]
         if blank := scores.get("baselines", {}).get("blank_video"):
             lines.append(f"With blank video, what the text model alone can say: BLEU-4 {blank['bleu_4']:.1f}.")
     stream = backbones[0]
@@ -216,8 +227,8 @@ def _readme(
         *(_how_to_translate(backbones, needed) if needed is not None else []),
         "## Curves",
         "",
-        *_curves(work_dir, backbones),
-        "Pictures of people are left out on purpose. Weights may still tell something of the people they were trained"
+        *_curves(runs, backbones),
+        "Pictures of people are left out on purpose. Weights may still reveal something of the people they were trained"
         " on: read the model cards, and release only what the signers agreed to.",
         "",
     ]
@@ -225,7 +236,7 @@ def _readme(
 
 
 def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[str]:
-    """The command, with the backbones of the model's own streams; what of these is not in the bundle is said."""
+    """The command, with the backbones of the model's own streams; those that are not in the bundle are named."""
     flags = {stream: f"--{BACKBONE_KEYS[stream].replace('_', '-')}" for stream in needed}
     words = [
         f"{flags[stream]} file::release/backbones/{stream}/backbone.pt"
@@ -235,7 +246,7 @@ def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[s
     if any(digest.startswith(_TIMM) for digest in needed.values()):
         words.append("--model-download")
     absent = [
-        f"Its backbone of {stream} is not in this folder (SHA-256 {digest}): say where it lies with"
+        f"Its backbone of {stream} is not in this folder (SHA-256 {digest}): say where it is with"
         f" `{flags[stream]} file::PATH`."
         for stream, digest in needed.items()
         if stream not in backbones and not digest.startswith(_TIMM)
@@ -250,12 +261,12 @@ def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[s
     ]
 
 
-def _curves(work_dir: Path, backbones: list[str]) -> list[str]:
+def _curves(runs: RunLayout, backbones: list[str]) -> list[str]:
     """Pictures of the bundle, by their places in it."""
-    places = {f"backbones/{stream}": work_dir / f"dino_{stream}" for stream in backbones}
-    places["translation"] = work_dir / "multistream_v9"
-    shown = [place for place, folder in places.items() if (folder / "curves.png").is_file()]
-    return [line for place in shown for line in (f"![{place}]({place}/curves.png)", "")]
+    places = {f"backbones/{stream}": runs.pretraining(stream) for stream in backbones}
+    places["translation"] = runs.training
+    shown = [place for place, folder in places.items() if (folder / CURVES).is_file()]
+    return [line for place in shown for line in (f"![{place}]({place}/{CURVES})", "")]
 
 
 def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,128 @@
+"""Render a page from its template: every text escaped, style and pictures inside, no scripts, no network.
+
+A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
+`render` is trying. `parts.html` holds what the pages share.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from signstreams.array_types import Pixels
+from signstreams.progress import duration
+
+MAX_ROWS = 500
+"""Rows of one table; the JSON beside the page has all."""
+MAX_BYTES = 1_500_000
+"""Size of a page: Snakemake's report embeds it as a base64 address, and Chromium opens none beyond 2 MiB."""
+QUALITIES = (72, 50, 30, 15)
+"""WebP qualities to try, the best first."""
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A translated clip.
+
+    Attributes:
+        title: Id of the clip, and its score where there is one.
+        frames: Some of its frames in one picture; None when it is not known where they are.
+        reference, hypothesis: What was said, and what the model says.
+        gloss_reference, gloss_hypothesis: The same of glosses, separated by blanks; None where there are none.
+    """
+
+    title: str
+    frames: Pixels | None
+    reference: str
+    hypothesis: str
+    gloss_reference: str | None = None
+    gloss_hypothesis: str | None = None
+
+
+def render(template: str, **content: Any) -> str:
+    """The page of a template of this package, with the best pictures that fit `MAX_BYTES`."""
+    found = _environment().get_template(template)
+    return fitting(lambda quality: found.render(**content, quality=quality, contents=[]))
+
+
+def fitting(render: Callable[[int], str]) -> str:
+    """The first page that fits `MAX_BYTES`, else the last; ``render`` takes the quality of the pictures, 0 to 100."""
+    page = ""
+    for quality in QUALITIES:
+        page = render(quality)
+        if len(page.encode()) <= MAX_BYTES:
+            break
+    return page
+
+
+def rounded(value: float | None, digits: int = 2) -> str:
+    """A figure for people; a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 in percent; a dash for None."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+        finalize=_without_controls,
+    )
+    environment.globals["max_rows"] = MAX_ROWS
+    environment.filters |= {
+        "anchor": lambda title: re.sub(r"\W+", "-", title.lower()),
+        "duration": duration,
+        "marked_words": _marked_words,
+        "percent": percent,
+        "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        "rounded": rounded,
+        "thousands": lambda value: f"{value:,}",
+        "webp": _webp,
+    }
+    return environment
+
+
+def _without_controls(value: object) -> object:
+    """Control characters and stray bytes of file names, which no HTML may hold, as escapes."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], value)
+    return value
+
+
+@pass_context
+def _webp(context: Context, image: Pixels) -> Markup:
+    """Address that holds a picture (H, W, 3)."""
+    import cv2
+
+    is_ok, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, context["quality"]])
+    assert is_ok
+    return Markup(f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}")
+
+
+def _marked_words(hypothesis: str, reference: str) -> list[tuple[str, bool]]:
+    """Words of a hypothesis, and whether the reference has them too, whatever their case and punctuation."""
+    known = {_bare(word) for word in reference.split()}
+    return [(word, _bare(word) in known) for word in hypothesis.split()]
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:!?¡¿").casefold()
