@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from signstreams.pages.render import MAX_BYTES, fitting, render
+from signstreams.pages.render import MAX_BYTES, render
 from signstreams.publish.overview import write_overview
 
 
@@ -58,13 +58,3 @@ def test_a_page_of_the_greatest_size_opens_where_the_report_of_snakemake_puts_it
         address = "data:text/html;charset=utf8;filename=overview.html;base64," + b64encode(inner.encode()).decode()
         (tmp_path / "page.html").write_text(frame % address, encoding="utf-8")
         assert browser.look(tmp_path / "page.html", "desktop", settle_s=0.5).complaints == expected
-
-
-def test_pictures_get_poorer_until_the_page_fits() -> None:
-    tried = []
-
-    def render(quality: int) -> str:
-        tried.append(quality)
-        return "x" * (30_000 * quality)
-
-    assert len(fitting(render)) <= MAX_BYTES and tried == [72, 50]

@@ -1,0 +1,54 @@
+"""What every page is owed: escaped texts, pictures that fit, no silent gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jinja2 import UndefinedError
+
+from signstreams.pages.render import ShownClip, fitting, percent, render, rounded
+
+SCORES = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
+
+
+def translations(*clips: ShownClip, **scores: Any) -> str:
+    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips)
+
+
+def test_markup_in_a_text_is_shown_not_obeyed() -> None:
+    evil = "<script>alert('a & \"b\"')</script>"
+    page = translations(ShownClip(evil, None, evil, evil, evil, evil), split=evil)
+    assert "<script" not in page and page.count("&lt;script&gt;alert(&#39;a") == 6
+
+
+def test_control_characters_and_stray_bytes_are_shown_as_escapes() -> None:
+    page = translations(ShownClip("a\x1b[31m\x00", None, "one\ntwo\tñ\u00a0", "stray \udcff"))
+    assert r"a\x1b[31m\x00" in page and "one\ntwo\tñ\u00a0" in page and r"stray \udcff" in page
+    page.encode()
+
+
+def test_right_words_are_marked_whatever_their_case_and_punctuation() -> None:
+    page = translations(ShownClip("one", None, "¿Dónde está?", "dónde, ESTÁ aquí"), ShownClip("two", None, "hola", ""))
+    right = '<span class="right">dónde,</span> <span class="right">ESTÁ</span> aquí'
+    assert right in page.replace("\n", "") and "<i>nothing</i>" in page
+
+
+def test_a_value_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'clips' is undefined"):
+        render("translations.html", scores=SCORES, num_clips=0)
+
+
+def test_pictures_get_poorer_until_the_page_fits() -> None:
+    tried = []
+
+    def render_at(quality: int) -> str:
+        tried.append(quality)
+        return "x" * (30_000 * quality)
+
+    assert len(fitting(render_at)) == 1_500_000 and tried == [72, 50]
+
+
+def test_figures_for_people_have_a_dash_where_there_is_none() -> None:
+    assert (rounded(None), rounded(3.14159), rounded(3.14159, 1)) == ("–", "3.14", "3.1")
+    assert (percent(None), percent(0.923)) == ("–", "92 %")
