@@ -1,4 +1,8 @@
-"""Files that are either whole or absent: written aside, synced, renamed. Digests of files and of plain data."""
+"""Files that are either whole or absent: written aside, synced, renamed. Digests of files and of plain data.
+
+A file that is being written is called ``.<name>.<8 characters>.part`` and stands beside its target. Its writer holds a lock
+on it, which the kernel releases when the process ends, however it ends: so a leftover is told from a living part.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,29 +20,31 @@ from typing import Any
 
 CLOCKS_DIFFER_S = 10.0
 _PART = ".part"
+_PART_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+_HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+"""Locks may be known to one machine alone, so that machines do not share the names of parts."""
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it when not.
+    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
+
+    The cost does not depend on how many files the folder holds.
 
     Args:
-        path: Where the finished file goes; its folder is made.
+        path: Target; its folder is created.
         sync: Flush to disk before the rename, so that a power cut cannot leave an empty file under the final name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name[:100]}."
-    _remove_left_behind(path.parent, prefix)
-    handle, part = _make_part(path.parent, prefix)
+    handle, part = _open_part(path)
     try:
         try:
             yield part
-        except OSError as error:  # of a write, such as on a full disk: the kernel does not say to what
+        except OSError as error:  # of a write, such as on a full disk: the kernel does not name the file
             if error.filename is None and error.errno is not None:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise
-        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         if sync:
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -45,8 +52,20 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
         if sync:
             _sync_folder(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        if _is_at(handle, part):  # else it was renamed, and the name may be another writer's by now
+            part.unlink()
         os.close(handle)
+
+
+def remove_leftovers(*folders: str | Path) -> None:
+    """Remove the parts that killed processes left in ``folders`` and in the folders directly below them.
+
+    A stage calls it once, when it starts, since each folder is listed. Parts of living writers stay, absent folders are
+    skipped.
+    """
+    for folder in folders:
+        for inner in _remove_parts(folder):
+            _remove_parts(inner)
 
 
 def write_bytes(path: str | Path, data: bytes, *, sync: bool = True) -> None:
@@ -103,43 +122,71 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
-def _make_part(folder: Path, prefix: str) -> tuple[int, Path]:
-    """A new file, and the handle that locks it while it is written to."""
-    while True:
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_PART, dir=folder)
+def _open_part(path: Path) -> tuple[int, Path]:
+    """An empty part for ``path``, and the handle that locks it while it is written.
+
+    The usual name is always the same, so that the next writer takes over what a killed one left.
+    """
+    prefix = f".{path.name[:100]}."
+    usual = path.with_name(f"{prefix}{_HOST}{_PART}")
+    try:
+        handle = os.open(usual, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:  # somebody else's leftover, which we may not open
+        pass
+    else:
+        locked = _lock(handle)
+        if locked and _is_at(handle, usual):
+            os.ftruncate(handle, 0)
+            return handle, usual
+        os.close(handle)
+        if locked is None:
+            usual.unlink(missing_ok=True)
+    while True:  # another process writes the same file, or the file system has no locks
+        part = path.with_name(f"{prefix}{secrets.token_hex(4)}{_PART}")
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _lock(handle)
-        if os.fstat(handle).st_nlink:  # else somebody cleaned up in between
-            return handle, Path(name)
+        if _is_at(handle, part):
+            return handle, part
         os.close(handle)
 
 
-def _remove_left_behind(folder: Path, prefix: str) -> None:
-    """Remove parts of processes that were killed: nobody holds their lock, which the kernel frees with its process."""
-    with os.scandir(folder) as entries:
-        parts = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(_PART)]
-    for part in parts:
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether ``path`` still is the open file: between opening and locking, somebody may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_parts(folder: str | Path) -> list[str]:
+    """Remove the parts in ``folder`` that no living process writes; returns the folders in it."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = [(entry.path, entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except OSError:  # absent, or not ours to see
+        return []
+    for path, name, is_folder in inside:
+        if is_folder or not _PART_NAME.fullmatch(name):
+            continue
         with contextlib.suppress(OSError):  # gone meanwhile, or not ours to touch
-            handle = os.open(part, os.O_RDWR)
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 if _lock(handle):
-                    os.unlink(part)
+                    os.unlink(path)
             finally:
                 os.close(handle)
+    return [path for path, _, is_folder in inside if is_folder]
 
 
-def _lock(handle: int) -> bool:
-    """Whether the file is now locked by this process; some network file systems know no locks."""
+def _lock(handle: int) -> bool | None:
+    """Whether the file is now locked by this process; None on a file system without locks, as some in networks are."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

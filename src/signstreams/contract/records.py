@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from signstreams.contract.inventory import Artifact
 from signstreams.contract.rules import CONTRACT_RULES
 from signstreams.corpus.findings import Finding
-from signstreams.files import digest
+from signstreams.files import digest, write_text
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import BoxState
 
@@ -240,22 +240,7 @@ def _write(path: Path, record: _Record) -> None:
     content = _ADAPTER.dump_python(record, mode="json")
     text = json.dumps({"seal": digest(content), "record": content}, ensure_ascii=False, allow_nan=False)
     with contextlib.suppress(OSError):  # only a saving of time; the report is written beside it and says what is amiss
-        _put(path, text + "\n")
-
-
-def _put(path: Path, text: str) -> None:
-    """Write aside and rename, without listing the folder for what others left behind: it holds a file of every video.
-
-    Two writers at once may garble the part; the seal tells.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+        write_text(path, text + "\n", sync=False)
 
 
 def _read(path: Path) -> _Record | None:

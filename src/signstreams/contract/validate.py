@@ -35,7 +35,7 @@ from signstreams.corpus.findings import Finding, errors, lines
 from signstreams.corpus.gloss import scan_gloss
 from signstreams.corpus.splits import Index, scan_index
 from signstreams.errors import UserError, print_problems
-from signstreams.files import sha256_file, write_json, write_text
+from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id
 from signstreams.formats.metadata import read_metadata
@@ -75,6 +75,7 @@ def validate(config: ContractConfig) -> Validation:
     if not config.root.is_dir():
         raise UserError(f"{config.root}: no such folder, expected the root of a corpus; correct --root")
     layout = CorpusLayout(config.root)
+    remove_leftovers(layout.processed, layout.report.parent)
     inventory = take_inventory(layout)
     folder = config.videos_dir or layout.videos
     loose_ids = _loose_ids(_video_ids(folder), inventory, config)

@@ -16,7 +16,7 @@ from signstreams.demo.plan import FPS, DemoPlan, PlannedClip, PlannedSign, Plann
 from signstreams.demo.settings import DemoConfig
 from signstreams.demo.signers import SIGNERS, Signer
 from signstreams.demo.video import backdrop, render_video, video_rng
-from signstreams.files import write_bytes, write_text
+from signstreams.files import remove_leftovers, write_bytes, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
@@ -163,6 +163,7 @@ def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> N
     """
     layout = CorpusLayout(Path(root))
     demo = plan(size, seed)
+    remove_leftovers(layout.root)
     write_annotations(layout, demo)
     with Progress(sum(video.num_frames for video in demo.videos), "frames", "render") as progress:
         if jobs == 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from signstreams.errors import UserError
-from signstreams.files import digest, read_json, sha256_file, write_json
+from signstreams.files import digest, read_json, remove_leftovers, sha256_file, write_json
 
 # What a run ran on: versions of code and packages, commit, machine.
 
@@ -140,6 +140,7 @@ class Experiment:
         lock = _lock(folder)
         try:
             experiment = cls(folder, fingerprint, files, lock)
+            remove_leftovers(folder)
             experiment._settle(on_conflict, restart)
         except BaseException:
             lock.close()

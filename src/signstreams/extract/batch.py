@@ -15,7 +15,7 @@ from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.preview import restore_preview
 from signstreams.extract.results import current_metadata
 from signstreams.extract.settings import ExtractConfig, missing_points
-from signstreams.files import sha256_file, write_json
+from signstreams.files import remove_leftovers, sha256_file, write_json
 from signstreams.formats.layout import CorpusLayout, passed_over_videos
 from signstreams.formats.metadata import VideoMetadata, read_metadata
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
@@ -89,6 +89,8 @@ def extract_videos(
     if problems := missing_points(config, videos):
         raise UserError(problems)
     is_single = len(videos) == 1
+    if not is_single:  # listing the folders would cost a job per video more than it saves
+        remove_leftovers(layout.processed, layout.report.parent)
     num_frames = num_pose_frames = 0
     with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
 

@@ -6,7 +6,6 @@ goes on where it stopped, and a changed source makes its own video anew and no o
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -20,6 +19,7 @@ import numpy as np
 
 from signstreams.array_types import Array
 from signstreams.errors import UserError
+from signstreams.files import replacing
 
 JOURNAL = "journal.jsonl"
 MAX_OPEN = 256
@@ -73,15 +73,12 @@ class ArrayStore:
             UserError: When it cannot be written.
         """
         path = self.path(video_id)
-        # not `files.replacing`: it lists the folder, which holds a file of every video
-        part = path.with_name(f".{path.name}.part")
         array = np.ascontiguousarray(array)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-            size = part.stat().st_size
-            part.replace(path)
+            with replacing(path, sync=False) as part:
+                with part.open("wb") as file:
+                    np.save(file, array, allow_pickle=False)
+                size = part.stat().st_size
             digest = hashlib.sha256(array.data).hexdigest()
             record = Record(video_id, source, array.shape, array.dtype.str, size, digest)
             line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
@@ -91,8 +88,6 @@ class ArrayStore:
             finally:
                 os.close(journal)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             reason = error.strerror or os.strerror(errno.ENOSPC)  # numpy tells of a short write without its errno
             raise UserError(
                 f"{path}: cannot be written ({reason}); free space there, or name another --features"

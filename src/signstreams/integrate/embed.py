@@ -9,6 +9,7 @@ from typing import Any
 
 from signstreams.engine import distributed
 from signstreams.errors import UserError
+from signstreams.files import remove_leftovers
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.data import raise_few
 from signstreams.integrate.features import embed_stream, open_features, write_manifest
@@ -53,6 +54,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
 def _points(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
     points = open_points(config.features_dir, uses_nodes=True)
     assert points.nodes is not None
+    remove_leftovers(config.features_dir, config.features_dir / POINTS)
     problems = embed_points(layout, videos, points)
     stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
     problems += check_lengths(layout, videos, stores)
@@ -77,6 +79,7 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
     )
     frozen = load_backbones(training).frozen[config.stream]
     store = open_features(config.features_dir, frozen)
+    remove_leftovers(config.features_dir, store.folder)
     problems = embed_stream(layout, videos, frozen, store, world.device)
     if problems:
         raise_few(problems)
