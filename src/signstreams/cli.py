@@ -6,6 +6,7 @@ Every key has a flag: ``dataset.num_workers`` is ``--dataset-num-workers``; a fi
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from signstreams.completion import answer_if_asked
 from signstreams.config.describe import allows, flag_names, shown_default, type_name
-from signstreams.config.load import build, flag_name, leaves, split_setting, suggest
+from signstreams.config.load import build, flag_name, leaves, settings_of, split_setting, suggest
 from signstreams.config.section import Section
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 from signstreams.ids import printable
@@ -45,7 +46,7 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
     except UserError as error:
         parser.fail(error.problems)
     if show:
-        print(config.model_dump_json(indent=2))
+        print(json.dumps(settings_of(config), indent=2, ensure_ascii=False))
         parser.exit()
     return config
 

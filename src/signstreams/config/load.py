@@ -135,6 +135,18 @@ def fixed_values(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", field.default
 
 
+def settings_of(config: BaseModel) -> dict[str, Any]:
+    """A config as a file that reads back: plain values, fixed fields left out."""
+    tree = config.model_dump(mode="json")
+    for key, _ in fixed_values(type(config)):
+        *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section[part]
+        del section[name]
+    return tree
+
+
 def section_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted key of every section below ``model``."""
     for name, field in model.model_fields.items():

@@ -6,10 +6,11 @@ The sections of a training come first, in the order of the model; `IntegrateConf
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from signstreams.config.load import flag_name
 from signstreams.config.section import (
     Count,
     Fixed,
@@ -22,31 +23,63 @@ from signstreams.config.section import (
     refuse_without_effect,
 )
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
-from signstreams.streams import BACKBONE_KEYS
+from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["train", "val", "test"]
+if TYPE_CHECKING:
+    FeatureSource = str
+else:
+    FeatureSource = Literal[(*STREAMS, "points")]
+
+
+def _with_stream_fields(base: type[Section], prefix: str, annotation: Any, default: Any, description: str) -> Any:
+    """``base`` with one more field per stream of crops, named and flagged after ``Stream.backbone_key``.
+
+    Args:
+        base: Section whose fields come first.
+        prefix: Before the stream's key in the name of its field.
+        annotation: Type of the fields.
+        default: Of every field.
+        description: Help text; ``{stream}`` becomes the name of the stream.
+    """
+    fields: dict[str, Any] = {}
+    for stream in TABLE:
+        name = f"{prefix}{stream.backbone_key}"
+        help_text = description.format(stream=stream.name)
+        fields[name] = (Annotated[annotation, Flag(f"--{flag_name(name)}")], Field(default, description=help_text))
+    return create_model(base.__name__, __base__=base, **fields)
+
 
 # -- Training
 
 
-class ModelConfig(Section):
-    """Streams and the encoder that fuses them over time."""
+_BackboneFields = _with_stream_fields(
+    Section,
+    "",
+    str | None,
+    None,
+    "Backbone of the {stream} crops: file::PATH, file::PATH:ARCHITECTURE or timm::NAME. None: the stream is left out.",
+)
 
-    face_backbone: Annotated[str | None, Flag("--face-backbone")] = None
-    """Backbone of the face crops: file::PATH, file::PATH:ARCHITECTURE or timm::NAME. None: the stream is left out."""
-    hand_left_backbone: Annotated[str | None, Flag("--hand-left-backbone")] = None
-    """Backbone of the crops of the signer's left hand. None: the stream is left out."""
-    hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
-    """Backbone of the crops of the signer's right hand. None: the stream is left out."""
+
+class _DownloadField(_BackboneFields):  # type: ignore[misc, valid-type]
     download: bool = False
     """Let `timm::` backbones fetch weights that are not in the local cache."""
-    freeze_face_backbone: Annotated[bool, Flag("--freeze-face-backbone")] = True
-    """Keep the backbone's weights: its crops are encoded once, at the start. false: train it inside the model."""
-    freeze_hand_left_backbone: Annotated[bool, Flag("--freeze-hand-left-backbone")] = True
-    """As freeze_face_backbone."""
-    freeze_hand_right_backbone: Annotated[bool, Flag("--freeze-hand-right-backbone")] = True
-    """As freeze_face_backbone."""
+
+
+_FreezeFields = _with_stream_fields(
+    _DownloadField,
+    "freeze_",
+    bool,
+    True,
+    "Keep the weights of the {stream} backbone: crops are encoded once, at the start. false: train it in the model.",
+)
+
+
+class ModelConfig(_FreezeFields):  # type: ignore[misc, valid-type]
+    """Streams and the encoder that fuses them over time."""
+
     trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
     """Of a backbone that is not frozen, train only this many last blocks and the final norm. None: all of it."""
     backbone_layers: Annotated[Literal["last", "weighted"], Flag("--backbone-layers")] = "last"
@@ -449,7 +482,7 @@ class EmbedConfig(Section):
     """Root folder of the corpus."""
     features_dir: Annotated[Path, Flag("--features")]
     """Folder of features; <stream>/<digest of the backbone>/<video>.npy and <stream>.json are written to it."""
-    stream: Literal["face", "hand_l", "hand_r", "points"]
+    stream: FeatureSource
     """Stream of crops to encode; or points: times, pose and the nodes of MSKA, which need no backbone."""
     backbone: Annotated[str | None, Flag("--backbone")] = None
     """Backbone to encode with: file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
@@ -481,17 +514,23 @@ class EmbedConfig(Section):
 # -- Evaluation and translation
 
 
-class TrainedModelSection(Section):
-    """A trained model, and where its backbones are now."""
-
+class _CheckpointField(Section):
     checkpoint: Path = Path("work_dirs/multistream_v9/best.pt")
     """Trained model; its tokenizer and gloss vocabulary are in the same folder."""
-    face_backbone: Annotated[str | None, Flag("--face-backbone")] = None
-    """Where the face backbone is now, as file::PATH. None: where it was in training. Its content must be the same."""
-    hand_left_backbone: Annotated[str | None, Flag("--hand-left-backbone")] = None
-    """As face_backbone."""
-    hand_right_backbone: Annotated[str | None, Flag("--hand-right-backbone")] = None
-    """As face_backbone."""
+
+
+_RelocationFields = _with_stream_fields(
+    _CheckpointField,
+    "",
+    str | None,
+    None,
+    "Where the {stream} backbone is now, as file::PATH. None: where it was in training. The content must be the same.",
+)
+
+
+class TrainedModelSection(_RelocationFields):  # type: ignore[misc, valid-type]
+    """A trained model, and where its backbones are now."""
+
     download: Annotated[bool, Flag("--model-download")] = False
     """Let `timm::` backbones of the model fetch weights that are not in the local cache."""
     device: Device = "auto"
