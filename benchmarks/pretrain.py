@@ -93,7 +93,7 @@ def measure(config: PretrainConfig, folder: Path) -> None:
 
     from signstreams.engine.distributed import start
     from signstreams.pretrain.data import ViewLoader, find_crops
-    from signstreams.pretrain.derived_settings import choose
+    from signstreams.pretrain.derived_settings import derive_settings
     from signstreams.pretrain.run import architecture
     from signstreams.pretrain.sampler import BatchPlan, CropGroups
     from signstreams.pretrain.trainer import Trainer
@@ -105,7 +105,8 @@ def measure(config: PretrainConfig, folder: Path) -> None:
     batch = config.dataset.batch_size
     plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=batch, world_size=1, seed=0)
     loader = ViewLoader(config, crops, plan, world)
-    trainer = Trainer(config, choose(config, num_crops=len(crops), global_batch=batch), architecture(config), world)
+    derived = derive_settings(config, num_crops=len(crops), global_batch=batch)
+    trainer = Trainer(config, derived, architecture(config), world)
     print(f"{trainer.arch.described()}, batch {batch}, {config.optim.precision}, {torch.get_num_threads()} threads,")
     print(
         f"2 x {config.augmentation.global_px} px + {config.augmentation.num_local} x {config.augmentation.local_px} px"
@@ -127,7 +128,7 @@ def our_step(
 
     from signstreams.backbones.archs import resolve
     from signstreams.engine.distributed import start
-    from signstreams.pretrain.derived_settings import choose
+    from signstreams.pretrain.derived_settings import derive_settings
     from signstreams.pretrain.trainer import Trainer
 
     config = PretrainConfig.model_validate(
@@ -142,8 +143,8 @@ def our_step(
             "optim": {"precision": precision, "checkpoint_activations": checkpoint},
         }
     )
-    choices = choose(config, num_crops=8000, global_batch=BATCH)
-    trainer = Trainer(config, choices, resolve(arch, image_px=GLOBAL_PX), start())
+    derived = derive_settings(config, num_crops=8000, global_batch=BATCH)
+    trainer = Trainer(config, derived, resolve(arch, image_px=GLOBAL_PX), start())
     rng = torch.Generator().manual_seed(0)
     views = [
         torch.randint(0, 256, (count, BATCH, side, side, 3), dtype=torch.uint8, generator=rng)

@@ -11,7 +11,7 @@ import torch
 
 from signstreams.backbones.archs import ViTArch
 from signstreams.pretrain.data import ViewLoader, find_crops
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import architecture
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.settings import PretrainConfig
@@ -66,11 +66,11 @@ def report_batch(config: PretrainConfig, crops_dir: Path, world: World, rate: fl
     """Print share of the rate, wait for data and peak memory of a batch size, with and without checkpointing."""
     device, batch = world.device, config.dataset.batch_size
     crops = find_crops([crops_dir], max_crops=None, probe_crops=8).train
-    choices = choose(config, num_crops=len(crops), global_batch=batch)
+    derived = derive_settings(config, num_crops=len(crops), global_batch=batch)
     arch = architecture(config)
     plan = BatchPlan(CropGroups.of(crops.video, crops.frame), batch_size=batch, world_size=1, seed=0)
     loader = ViewLoader(config, crops, plan, world)
-    trainer = Trainer(config, choices, arch, world)
+    trainer = Trainer(config, derived, arch, world)
     views = next(iter(loader.steps(0, 1)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -81,7 +81,7 @@ def report_batch(config: PretrainConfig, crops_dir: Path, world: World, rate: fl
         _wait(device)
         times.append(time.perf_counter() - started_s)
     step_s = statistics.median(times[WARMUP_STEPS:])
-    flops = step_flops(arch, config, batch=batch, num_prototypes=choices.num_prototypes, hidden_dim=choices.hidden_dim)
+    flops = step_flops(arch, config, batch=batch, num_prototypes=derived.num_prototypes, hidden_dim=derived.hidden_dim)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")
     waited_s, batches = 0.0, iter(loader.steps(0, WARMUP_STEPS + STEPS))
     for step in range(WARMUP_STEPS + STEPS):

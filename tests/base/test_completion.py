@@ -23,12 +23,12 @@ SHELL = (
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("pretrain_dino_hands.py --checkpointing-ev", "--checkpointing-every-s --checkpointing-every-steps"),
+        ("pretrain_dino_hands.py --checkpointing-e", "--checkpointing-every-steps --checkpointing-export"),
         ("pretrain_dino_hands.py --algorithm ", "dino ibot"),
         ("pretrain_dino_hands.py --algorithm=i", "ibot"),  # bash takes what follows the = for the word
         ("pretrain_dino_hands.py --stream hand_", "hand_l hand_r"),
         ("pretrain_dino_hands.py --sinkhorn-use ", "true false none"),
-        ("pretrain_dino_hands.py --set checkpointing.every_s", "checkpointing.every_steps= checkpointing.every_s="),
+        ("pretrain_dino_hands.py --set checkpointing.every_s", "checkpointing.every_steps="),
         ("pretrain_dino_hands.py --set epochs=3 optim.precision=b", "bf16"),
         ("pretrain_dino_hands.py --dataset-states detected ", "detected tracked filled"),
         ("pretrain_dino_hands.py --train-dir ", ""),  # files: bash knows them

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from signstreams.config.section import is_fixed
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.settings import PretrainConfig
 
@@ -44,13 +45,20 @@ def picture() -> Callable[[int, int], bytes]:
 
 @pytest.fixture
 def make(tiny: dict[str, Any]) -> Callable[..., PretrainConfig]:
-    """Config of `tiny` with sections merged into it."""
+    """Config of `tiny` with sections merged into it; fixed values may be among them."""
 
     def build(**changes: Any) -> PretrainConfig:
-        tree = dict(tiny)
+        tree, fixed = dict(tiny), {}
         for key, value in changes.items():
-            tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
-        return PretrainConfig.model_validate(tree)
+            if isinstance(value, dict):
+                fields = type(PretrainConfig.model_fields[key].default).model_fields
+                fixed[key] = {name: x for name, x in value.items() if name in fields and is_fixed(fields[name])}
+                value = {**tree.get(key, {}), **{name: x for name, x in value.items() if name not in fixed[key]}}
+            tree[key] = value
+        config = PretrainConfig.model_validate(tree)
+        return config.model_copy(
+            update={key: getattr(config, key).model_copy(update=values) for key, values in fixed.items()}
+        )
 
     return build
 
@@ -77,7 +85,7 @@ def tiny(crops_dir: Path, tmp_path: Path) -> dict[str, Any]:
         "dataset": {"batch_size": 8, "num_workers": 0},
         "model": {"arch": "vit_tiny", "patch_px": 8, "depth": 1},
         "augmentation": {"global_px": 16, "local_px": 8, "num_local": 2},
-        # as a large corpus would choose it; tests/pretrain/test_choices.py has the rest
+        # as a large corpus would choose it; tests/pretrain/test_derived_settings.py has the rest
         "dino": {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 16, "batch_norm": False},
         "sinkhorn": {"use": False},
         "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8, "pictures": False},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signstreams.backbones.archs import resolve
 from signstreams.engine.distributed import World
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.losses import koleo_loss
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
@@ -23,7 +23,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 def _stepped(config: PretrainConfig, steps: int = 1) -> tuple[Trainer, dict[str, float]]:
     """A trainer after some steps on noise, and what its meters read."""
     arch = resolve("vit_tiny", image_px=32, patch_px=8, depth=1)
-    trainer = Trainer(config, choose(config, num_crops=200, global_batch=8), arch, ALONE)
+    trainer = Trainer(config, derive_settings(config, num_crops=200, global_batch=8), arch, ALONE)
     rng = torch.Generator().manual_seed(0)
     for _ in range(steps):
         trainer.train_step(

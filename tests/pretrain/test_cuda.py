@@ -14,7 +14,7 @@ import torch
 
 from signstreams.engine import distributed
 from signstreams.engine.metrics import read_metrics
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import architecture, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
@@ -28,7 +28,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ibot": {"algorithm": "ibot", "optim": {"accumulate": 2, "checkpoint_activations": True}},
     "own head": {
         "algorithm": "ibot",
-        "ibot": {"shared_head": False, "num_prototypes": 8},
+        "ibot": {"shared_head": False},
         "model": {"num_registers": 2, "layer_scale_init": 0.1},
         "optim": {"precision": "bf16"},
     },
@@ -97,7 +97,7 @@ def test_no_step_waits_for_the_device(make: Make, name: str, pretend_cuda: Prete
     rng = torch.Generator().manual_seed(0)
     with pretend_cuda() as gpu:
         world = distributed.start(device="cuda")
-        trainer = Trainer(config, choose(config, num_crops=80, global_batch=8), architecture(config), world)
+        trainer = Trainer(config, derive_settings(config, num_crops=80, global_batch=8), architecture(config), world)
         gpu.waits.clear()
         for _ in range(3):
             views = [

@@ -22,7 +22,13 @@ from signstreams.pretrain.views import NUM_GLOBAL, ViewMaker
 from signstreams.pretrain.views import gaussian_taps as numpy_taps
 
 CPU = torch.device("cpu")
-STRONG = {"jitter_prob": 1.0, "blur_view_2_prob": 1.0, "blur_local_prob": 1.0, "solarize_prob": 0.5}
+STRONG = {"gaussian_blur_prob": 1.0, "solarize_prob": 0.5}
+
+
+def _config(num_local: int, changes: dict[str, float]) -> AugmentationConfig:
+    """Small views; those of `STRONG` are all jittered."""
+    config = AugmentationConfig(global_px=64, local_px=32, num_local=num_local, **changes)
+    return config.model_copy(update={"jitter_prob": 1.0}) if changes else config
 
 
 def _grey_levels(images: torch.Tensor, config: AugmentationConfig) -> torch.Tensor:
@@ -34,7 +40,7 @@ def _grey_levels(images: torch.Tensor, config: AugmentationConfig) -> torch.Tens
 def test_finishing_on_a_gpu_waits_for_nothing(
     crops_dir: Path, pretend_cuda: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    config = AugmentationConfig(global_px=64, local_px=32, num_local=2, **STRONG)
+    config = _config(2, STRONG)
     maker, reader = ViewMaker(config, is_photometric=False), CropReader()
     rows, params = [], []
     for i, crop in enumerate(list_crops(crops_dir)):
@@ -54,7 +60,7 @@ def test_finishing_on_a_gpu_waits_for_nothing(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("changes", [{}, STRONG])
 def test_device_and_loader_make_the_same_views(crops_dir: Path, dtype: torch.dtype, changes: dict[str, float]) -> None:
-    config = AugmentationConfig(global_px=64, local_px=32, num_local=3, **changes)
+    config = _config(3, changes)
     whole, half = ViewMaker(config), ViewMaker(config, is_photometric=False)
     reader, finish = CropReader(), DeviceViews(config, CPU, dtype)
     expected, given, params = [], [], []

@@ -10,23 +10,19 @@ from torch import Tensor, nn
 from signstreams.pretrain.network import DinoHead, Prototypes
 
 
-def test_prototypes_have_length_one_until_they_may_learn_it() -> None:
-    fixed = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
-    free = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=False)
-    for head in (fixed, free):
-        head.init_weights(torch.Generator().manual_seed(0))
+def test_prototypes_have_length_one() -> None:
+    head = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3)
+    head.init_weights(torch.Generator().manual_seed(0))
     tokens = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    assert fixed(tokens).abs().max() <= 1.0 + 1e-6
-    assert torch.equal(fixed(tokens), free(tokens))
-    assert "prototypes.weight_g" not in dict(fixed.named_parameters())
+    scores = head(tokens)
+    assert scores.abs().max() <= 1.0 + 1e-6
     with torch.no_grad():
-        free.prototypes.weight_g.fill_(2.0)
-        free.prototypes.weight_v.mul_(5.0)  # the direction alone counts
-    assert torch.allclose(free(tokens), 2 * fixed(tokens), atol=1e-6)
+        head.prototypes.weight_v.mul_(5.0)  # the direction alone counts
+    assert torch.allclose(head(tokens), scores, atol=1e-6)
 
 
 def _scores(tokens: Tensor, *, batch_norm: bool) -> Tensor:
-    head = DinoHead(12, 32, hidden_dim=24, bottleneck_dim=8, fix_prototype_norm=True, batch_norm=batch_norm)
+    head = DinoHead(12, 32, hidden_dim=24, bottleneck_dim=8, batch_norm=batch_norm)
     head.init_weights(torch.Generator().manual_seed(0))
     return head(tokens).detach()
 
@@ -42,7 +38,7 @@ def test_rows_that_are_nearly_equal_score_apart_with_batch_norm_alone() -> None:
 def test_the_first_scores_differ_from_crop_to_crop() -> None:
     rng = torch.Generator().manual_seed(1)
     tokens = torch.randn(64, 192, generator=rng) * 0.01 + torch.randn(192, generator=rng)  # as of random weights
-    head = DinoHead(192, 16, hidden_dim=32, bottleneck_dim=16, fix_prototype_norm=True)
+    head = DinoHead(192, 16, hidden_dim=32, bottleneck_dim=16)
     head.init_weights(torch.Generator().manual_seed(0))
     before = head(tokens).std(dim=0).mean()
     prototypes = head.prototypes.weight_v.clone()
@@ -58,7 +54,7 @@ def test_the_first_scores_differ_from_crop_to_crop() -> None:
 
 
 def test_scores_are_cosines_with_the_prototypes() -> None:
-    head = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3, fix_prototype_norm=True)
+    head = DinoHead(4, 6, hidden_dim=8, bottleneck_dim=3)
     head.init_weights(torch.Generator().manual_seed(0))
     tokens = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
     found, directions = head(tokens), head.mlp(tokens)
@@ -72,7 +68,7 @@ def test_scores_are_cosines_with_the_prototypes() -> None:
 def test_first_weights_follow_the_generator_and_the_kind_of_head(batch_norm: bool) -> None:
     states = []
     for seed in (3, 3, 4):
-        head = DinoHead(256, 32, hidden_dim=256, bottleneck_dim=64, fix_prototype_norm=False, batch_norm=batch_norm)
+        head = DinoHead(256, 32, hidden_dim=256, bottleneck_dim=64, batch_norm=batch_norm)
         head.init_weights(torch.Generator().manual_seed(seed))
         states.append(head.state_dict())
     first, again, other = states
@@ -80,7 +76,6 @@ def test_first_weights_follow_the_generator_and_the_kind_of_head(batch_norm: boo
     assert not torch.equal(first["prototypes.weight_v"], other["prototypes.weight_v"])
     # 1 / sqrt(256) or .02; a normal cut off at three deviations is 1.3 % narrower
     assert float(first["mlp.0.weight"].std()) == pytest.approx(1 / 16 if batch_norm else 0.02, rel=0.03)
-    assert torch.equal(first["prototypes.weight_g"], torch.ones(32, 1))
     assert all(not first[name].any() for name in first if name.endswith("bias"))
     # a bias before a norm, or a scale before the unit length, would have no effect
     assert ("mlp.0.bias" in first) != batch_norm
@@ -89,9 +84,9 @@ def test_first_weights_follow_the_generator_and_the_kind_of_head(batch_norm: boo
 
 
 def test_a_token_of_any_length_has_the_same_prototypes() -> None:
-    layer = Prototypes(3, 4, fix_norm=True)
+    layer = Prototypes(3, 4)
     torch.nn.init.normal_(layer.weight_v, generator=torch.Generator().manual_seed(0))
-    head = DinoHead(3, 4, hidden_dim=2, bottleneck_dim=3, fix_prototype_norm=True)
+    head = DinoHead(3, 4, hidden_dim=2, bottleneck_dim=3)
     head.mlp, head.prototypes = nn.Sequential(nn.Identity()), layer
     tokens = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(head(7 * tokens), head(tokens))

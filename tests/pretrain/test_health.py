@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
+from signstreams.pretrain import health
 from signstreams.pretrain.health import CollapseWatch
-from signstreams.pretrain.settings import PretrainConfig
 
 
 def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:
@@ -28,19 +27,18 @@ def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:
 def test_a_collapse_of_the_patches_is_diagnosed() -> None:
     healthy = {"teacher/entropy_batch": 2.0, "teacher/entropy_sample": 1.0}
     one_wins = {"patch/entropy_batch": 0.01, "patch/entropy_sample": 0.01}
-    flat = {"patch/entropy_batch": math.log(24), "patch/entropy_sample": math.log(24)}
-    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000, num_patch_prototypes=24)
+    flat = {"patch/entropy_batch": math.log(16), "patch/entropy_sample": math.log(16)}
+    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000, has_patches=True)
     assert [watch.judge(healthy | one_wins, 300) for _ in range(2)] == [None] * 2
     assert "one prototype takes every masked patch" in (watch.judge(healthy | one_wins, 300) or "")
-    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000, num_patch_prototypes=24)
+    watch = CollapseWatch(16, warmup_steps=200, total_steps=20_000, has_patches=True)
     assert [watch.judge(healthy | flat, 5_000) for _ in range(5)] == [None] * 5
     assert [watch.judge(healthy | flat, 10_000) for _ in range(2)] == [None] * 2
-    assert "lower ibot.teacher_temp" in (watch.judge(healthy | flat, 10_000) or "")
+    assert "gives every masked patch the same flat answer" in (watch.judge(healthy | flat, 10_000) or "")
 
 
-def _watch(**limits: Any) -> CollapseWatch:
-    config = PretrainConfig.model_validate({"train_dir": ["a"], "output_dir": "b", "monitor": limits})
-    return CollapseWatch(16, 200, 20_000, monitor=config.monitor, rows=640)
+def _watch() -> CollapseWatch:
+    return CollapseWatch(16, 200, 20_000, rows=640)
 
 
 def _line(**values: float) -> dict[str, float]:
@@ -53,31 +51,33 @@ def _line(**values: float) -> dict[str, float]:
     [
         (
             _line(entropy_batch=0.1, entropy_sample=0.1),
-            {"collapse_min_batch_entropy": 0.02},
+            {"MIN_BATCH_ENTROPY": 0.02},
             "one prototype takes every",
         ),
-        (_line(prototypes_used_ratio=2 / 16), {"collapse_min_prototypes": 0.1}, "only 2 of 16 prototypes"),
-        (_line(entropy_sample=2.7725), {"collapse_max_sample_entropy": 1.0}, "same flat answer"),
-        ({"probe/feature_std": 0.01}, {"collapse_min_feature_std": 0.005}, "held-out crops are alike"),
+        (_line(prototypes_used_ratio=2 / 16), {"MIN_PROTOTYPES": 0.1}, "only 2 of 16 prototypes"),
+        (_line(entropy_sample=2.7725), {"MAX_SAMPLE_ENTROPY": 1.0}, "same flat answer"),
+        ({"probe/feature_std": 0.01}, {"MIN_FEATURE_STD": 0.005}, "held-out crops are alike"),
     ],
 )
 def test_each_collapse_has_its_limit_its_patience_and_its_diagnosis(
-    line: dict[str, float], limits: dict[str, float], expected: str
+    line: dict[str, float], limits: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (name,) = limits
-    looser = {"collapse_min_prototypes": 0.2}.get(name)
-    watch = _watch(**({} if looser is None else {name: looser}))
+    ((name, tolerated),) = limits.items()
+    if name == "MIN_PROTOTYPES":
+        monkeypatch.setattr(health, name, 0.2)  # .01 of 16 is less than one
+    watch = _watch()
     assert [watch.judge(line, 12_000) for _ in range(2)] == [None] * 2
     diagnosis = watch.judge(line, 12_000)
     assert diagnosis is not None
     assert expected in diagnosis
     assert any(knob in diagnosis for knob in ("dino.", "--koleo-weight", "--use-sinkhorn"))
-    tolerant = _watch(**limits)
+    assert [_watch().judge(line, 150) for _ in range(5)] == [None] * 5
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "PATIENCE", 1)
+        assert _watch().judge(line, 12_000) == diagnosis
+    monkeypatch.setattr(health, name, tolerated)
+    tolerant = _watch()
     assert [tolerant.judge(line, 12_000) for _ in range(5)] == [None] * 5
-    quick = _watch(collapse_patience=1, **({} if looser is None else {name: looser}))
-    assert quick.judge(line, 12_000) == diagnosis
-    early = _watch(**({} if looser is None else {name: looser}))
-    assert [early.judge(line, 150) for _ in range(5)] == [None] * 5
 
 
 def test_features_that_never_were_apart_get_time_and_fallen_ones_do_not() -> None:
@@ -92,13 +92,14 @@ def test_features_that_never_were_apart_get_time_and_fallen_ones_do_not() -> Non
         assert "alike" in (watch.judge(alike, 1000) or "")
 
 
-def test_prototypes_without_a_winner_are_counted_of_the_rows_where_these_are_fewer() -> None:
+def test_prototypes_without_a_winner_are_counted_of_the_rows_where_these_are_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """64 rows cannot win more than 64 of 1,024 prototypes: a tenth of them is 6.4."""
-    monitor = PretrainConfig.model_validate(
-        {"train_dir": ["a"], "output_dir": "b", "monitor": {"collapse_min_prototypes": 0.1, "collapse_patience": 1}}
-    ).monitor
+    monkeypatch.setattr(health, "MIN_PROTOTYPES", 0.1)
+    monkeypatch.setattr(health, "PATIENCE", 1)
     for used, sample, is_collapse in ((6, 1.0, True), (7, 1.0, False), (6, 0.6 * math.log(1024), False)):
-        watch = CollapseWatch(1024, 0, 20_000, monitor=monitor, rows=64)
+        watch = CollapseWatch(1024, 0, 20_000, rows=64)
         diagnosis = watch.judge(_line(entropy_sample=sample, prototypes_used_ratio=used / 1024), 200)
         assert (diagnosis is not None) == is_collapse, (used, sample)
 

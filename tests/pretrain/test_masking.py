@@ -14,8 +14,14 @@ from signstreams.pretrain.ibot import DRAWS, BlockMasker, Masked
 from signstreams.pretrain.settings import IbotConfig
 
 
+def _masker(grid: int, seed: int, *, min_block: int | None = None, **changes: Any) -> BlockMasker:
+    masker = BlockMasker(IbotConfig().model_copy(update=changes), grid, seed)  # fixed values as well
+    masker.min_block = min_block or masker.min_block
+    return masker
+
+
 def _draw(grid: int, step: int = 0, views: int = 2, batch: int = 32, seed: int = 0, **changes: Any) -> Masked:
-    return BlockMasker(IbotConfig(**changes), grid, seed).draw(step, num_views=views, batch=batch)
+    return _masker(grid, seed, **changes).draw(step, num_views=views, batch=batch)
 
 
 def _counts(masked: Masked) -> torch.Tensor:
@@ -23,9 +29,10 @@ def _counts(masked: Masked) -> torch.Tensor:
     return masked.masks.sum(dim=1)
 
 
-def _slow_block_masks(config: IbotConfig, grid: int, seed: int, step: int, num_views: int) -> list[np.ndarray]:
+def _slow_block_masks(masker: BlockMasker, step: int, num_views: int) -> list[np.ndarray]:
     """BEiT's loops, one view after another; a view's n-th try takes its column of the n-th draw."""
-    rng = numpy_rng(seed, "masks", step)
+    config, grid, min_block = masker.config, masker.grid, masker.min_block
+    rng = numpy_rng(masker.seed, "masks", step)
     num_masked = max(1, round(config.masked_views_ratio * num_views))
     low, high = config.mask_ratio
     ratios = [low + (high - low) * (i + u) / num_masked for i, u in enumerate(rng.random(num_masked))]
@@ -34,7 +41,6 @@ def _slow_block_masks(config: IbotConfig, grid: int, seed: int, step: int, num_v
         targets[view] = max(1, int(ratio * grid * grid))
     spare = rng.integers(grid * grid, size=num_views)
     rounds = [rng.random((DRAWS, num_views)) for _ in range(500)]
-    min_block = config.min_block_patches or max(1, (grid // 3) ** 2)
     masks = []
     for view, target in enumerate(targets):
         mask = np.zeros((grid, grid), bool)
@@ -62,12 +68,16 @@ def _slow_block_masks(config: IbotConfig, grid: int, seed: int, step: int, num_v
     return masks
 
 
-@pytest.mark.parametrize(("grid", "changes"), [(14, {}), (6, {"min_block_patches": 2}), (3, {"max_block_tries": 2})])
+@pytest.mark.parametrize(("grid", "changes"), [(14, {}), (6, {"min_block": 2}), (3, {"max_block_tries": 2})])
 def test_masks_are_those_of_the_slow_loops(grid: int, changes: dict[str, Any]) -> None:
     for step in range(4):
         masks = _draw(grid, step, batch=16, seed=7, **changes).masks
-        slow = _slow_block_masks(IbotConfig(**changes), grid, 7, step, 32)
+        slow = _slow_block_masks(_masker(grid, 7, **changes), step, 32)
         assert torch.equal(masks, torch.from_numpy(np.stack(slow).reshape(32, -1)))
+
+
+def test_blocks_are_drawn_from_a_third_of_the_side_squared() -> None:
+    assert [BlockMasker(IbotConfig(), grid, 0).min_block for grid in (2, 6, 14)] == [1, 4, 16]
 
 
 @pytest.mark.parametrize("grid", [1, 2, 4, 7, 14])
@@ -106,7 +116,7 @@ def test_a_mask_is_made_of_rectangles_of_the_least_size() -> None:
     """With one try for a mask, what is masked is one rectangle inside the grid, its sides and area as drawn from."""
     areas, aspects = [], []
     for step in range(40):
-        masks = _draw(12, step, masked_views_ratio=1.0, mask_ratio=[0.4, 0.4], min_block_patches=30).masks
+        masks = _draw(12, step, masked_views_ratio=1.0, mask_ratio=[0.4, 0.4], min_block=30).masks
         for mask in masks.view(-1, 12, 12).numpy():
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
@@ -124,7 +134,7 @@ def test_flat_blocks_come_only_when_allowed() -> None:
     def widest(aspect: float) -> float:
         ratios = []
         for step in range(30):
-            changes: dict[str, Any] = {"min_block_aspect": aspect, "min_block_patches": 16}
+            changes: dict[str, Any] = {"min_block_aspect": aspect, "min_block": 16}
             for mask in _draw(12, step, mask_ratio=[0.12, 0.12], **changes).masks.view(-1, 12, 12).numpy():
                 if mask.any():
                     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -19,7 +19,7 @@ NUM_SEEDS = 8
 # Nothing that only costs time or processes, and what would be another test.
 LEFT = {"device", "distributed", "resume", "on_conflict", "tracking", "experiment", "epochs", "stream", "threads"}
 LEFT |= {"num_workers", "depth", "compile", "min_free_gb", "labels", "download", "patch_px", "global_px", "local_px"}
-LEFT |= {"every_s", "crop_px", "probe_crops", "epoch_steps"}
+LEFT |= {"crop_px", "probe_crops", "epoch_steps"}
 
 
 @pytest.mark.parametrize("seed", range(NUM_SEEDS))

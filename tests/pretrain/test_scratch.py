@@ -18,7 +18,7 @@ from signstreams.pretrain import scratch
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.data import find_crops
 from signstreams.pretrain.run import pretrain
-from signstreams.pretrain.scratch import on_scratch
+from signstreams.pretrain.scratch import copy_to_scratch
 
 
 def test_a_training_reads_from_scratch_and_gives_the_same_weights(
@@ -40,14 +40,14 @@ def test_files_are_copied_once_and_again_when_the_source_changed(crops_dir: Path
     folder = tmp_path / "hand_r"
     shutil.copytree(crops_dir, folder)
     index, _ = build_index([folder])
-    first = on_scratch(index, str(tmp_path / "disk"))
+    first = copy_to_scratch(index, str(tmp_path / "disk"))
     copies = [Path(name) for name in first.files]
     assert [crop.frame for crop in first] == [crop.frame for crop in index] and first.digest == index.digest
     copies[0].chmod(0o444)
     inodes = [copy.stat().st_ino for copy in copies]
-    assert [copy.stat().st_ino for copy in map(Path, on_scratch(index, str(tmp_path / "disk")).files)] == inodes
+    assert [copy.stat().st_ino for copy in map(Path, copy_to_scratch(index, str(tmp_path / "disk")).files)] == inodes
     os.utime(folder / "video_1.zip", ns=(1, 10**18))
-    on_scratch(index, str(tmp_path / "disk"))
+    copy_to_scratch(index, str(tmp_path / "disk"))
     changed = [copy.stat().st_ino != inode for copy, inode in zip(copies, inodes, strict=True)]
     assert changed == [False, True, False]
     reader = CropReader()
@@ -57,7 +57,7 @@ def test_files_are_copied_once_and_again_when_the_source_changed(crops_dir: Path
 def test_only_files_that_are_needed_are_copied(crops_dir: Path, tmp_path: Path) -> None:
     index, _ = build_index([crops_dir])
     one = index.take(index.video == 1)
-    on_scratch(one, str(tmp_path / "disk"))
+    copy_to_scratch(one, str(tmp_path / "disk"))
     assert [path.name for path in (tmp_path / "disk").rglob("*.zip")] == ["video_1.zip"]
 
 
@@ -66,7 +66,7 @@ def test_loose_images_are_copied_too(tmp_path: Path, picture: Callable[[int, int
     for frame in range(9):
         (tmp_path / "face" / f"v_f{frame:06d}.jpg").write_bytes(picture(0, frame))
     crops = find_crops([tmp_path / "face"], probe_crops=2).train
-    staged = on_scratch(crops, str(tmp_path / "disk"))
+    staged = copy_to_scratch(crops, str(tmp_path / "disk"))
     reader = CropReader()
     assert all(crop.path.is_relative_to(tmp_path / "disk") for crop in staged)
     assert [reader.read(crop) for crop in staged] == [reader.read(crop) for crop in crops]
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_is_one_line(folder: str, crops_dir: Path, tmp_p
     (tmp_path / "a file").touch()
     index, _ = build_index([crops_dir])
     with pytest.raises(UserError, match=r"dataset\.scratch_dir") as caught:
-        on_scratch(index, folder.replace("{tmp}", str(tmp_path)))
+        copy_to_scratch(index, folder.replace("{tmp}", str(tmp_path)))
     assert len(caught.value.problems) == 1
 
 
@@ -85,14 +85,14 @@ def test_each_user_of_a_node_has_a_folder_of_their_own(
     crops_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, _ = build_index([crops_dir])
-    on_scratch(index, str(tmp_path / "disk"))
+    copy_to_scratch(index, str(tmp_path / "disk"))
     (folder,) = (tmp_path / "disk").iterdir()
     assert (folder.name, folder.stat().st_mode & 0o777) == (f"signstreams_{os.getuid()}", 0o700)
     other = os.getuid() + 1
     (tmp_path / "disk" / f"signstreams_{other}").mkdir()
     monkeypatch.setattr(scratch.os, "getuid", lambda: other)
     with pytest.raises(UserError, match=r"dataset\.scratch_dir .* is another user's"):
-        on_scratch(index, str(tmp_path / "disk"))
+        copy_to_scratch(index, str(tmp_path / "disk"))
 
 
 def test_a_disk_that_is_too_small_is_refused_before_a_copy(
@@ -101,5 +101,5 @@ def test_a_disk_that_is_too_small_is_refused_before_a_copy(
     index, _ = build_index([crops_dir])
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"0\.00 GB free"):
-        on_scratch(index, str(tmp_path / "disk"))
+        copy_to_scratch(index, str(tmp_path / "disk"))
     assert not list((tmp_path / "disk").rglob("*.zip"))

@@ -23,7 +23,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.engine.device import can_compile, use_tensor_cores
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
@@ -57,7 +57,7 @@ class _Watch(TorchDispatchMode):
 def _trainer(config: PretrainConfig) -> Trainer:
     model = config.model
     arch = resolve(model.arch, image_px=16, patch_px=model.patch_px, depth=model.depth)
-    return Trainer(config, choose(config, num_crops=400, global_batch=8), arch, World(0, 1, CPU))
+    return Trainer(config, derive_settings(config, num_crops=400, global_batch=8), arch, World(0, 1, CPU))
 
 
 def _views(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -193,8 +193,8 @@ def test_the_benchmark_counts_the_operations_that_a_step_does(
     trainer = _trainer(config)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused one is not counted
         trainer.train_step(*_views())
-    choices = trainer.choices
-    sizes = {"num_prototypes": choices.num_prototypes, "hidden_dim": choices.hidden_dim}
+    derived = trainer.derived
+    sizes = {"num_prototypes": derived.num_prototypes, "hidden_dim": derived.hidden_dim}
     assert step_flops(trainer.arch, config, batch=8, **sizes) == counter.get_total_flops()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from signstreams.engine.distributed import World
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import architecture
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
@@ -21,8 +21,8 @@ Make = Callable[..., PretrainConfig]
 
 
 def _trainer(config: PretrainConfig, total_steps: int = 20) -> Trainer:
-    choices = choose(config, num_crops=8 * total_steps // config.epochs, global_batch=8)
-    return Trainer(config, choices, architecture(config), ALONE)
+    derived = derive_settings(config, num_crops=8 * total_steps // config.epochs, global_batch=8)
+    return Trainer(config, derived, architecture(config), ALONE)
 
 
 def _views(seed: int, batch: int = 8) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,6 @@ def test_schedules_begin_and_end_where_they_should(make: Make) -> None:
         {"optim": {"precision": "bf16"}},
         {"augmentation": {"num_local": 0, "local_px": 48}},
         {"model": {"drop_path_prob": 0.3, "depth": 2}},
-        {"optim": {"clip_grad_norm": None}},
         {"dino": {"batch_norm": True}},
     ],
 )

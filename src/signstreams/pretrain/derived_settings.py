@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from signstreams.pretrain.settings import PretrainConfig
 
@@ -23,7 +21,7 @@ LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
 
 
 @dataclass(frozen=True)
-class Choices:
+class DerivedSettings:
     """Numbers of one run, settled.
 
     Attributes:
@@ -55,12 +53,8 @@ class Choices:
     layer_decay: float
     patch_embed_factor: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return dataclasses.asdict(self)
 
-
-def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choices:
+def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int) -> DerivedSettings:
     """Settle a run over ``num_crops`` training crops with ``global_batch`` of them a step."""
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
     total_steps = config.epochs * epoch_steps
@@ -74,7 +68,7 @@ def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choi
     head_only_steps = config.init.head_only_steps
     if head_only_steps is None:
         head_only_steps = min(MAX_HEAD_ONLY_STEPS, math.ceil(total_steps / 20)) if is_trained else 0
-    return Choices(
+    return DerivedSettings(
         total_steps=total_steps,
         epoch_steps=epoch_steps,
         peak_learning_rate=optim.learning_rate * factor,
@@ -91,7 +85,7 @@ def choose(config: PretrainConfig, *, num_crops: int, global_batch: int) -> Choi
         freeze_prototypes_steps=math.ceil(dino.freeze_prototypes_ratio * total_steps),
         head_only_steps=min(head_only_steps, total_steps),
         layer_decay=optim.layer_decay or (0.9 if is_trained else 1.0),
-        patch_embed_factor=optim.patch_embed_factor or (0.2 if is_trained else 1.0),  # DINOv2's
+        patch_embed_factor=0.2 if is_trained else 1.0,  # DINOv2's
     )
 
 

@@ -1,4 +1,4 @@
-"""Health of a run: measures on held-out crops, meters of the steps, and the watch that tells a collapsed run from a slow one."""
+"""Health of a run: measures on held-out crops, meters of the steps, and a watch for collapse."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.engine import distributed
-from signstreams.pretrain.settings import MonitorConfig
 
-# Health of a backbone on held-out crops, without labels: what `checkpoint_best.pt` is chosen by.
+# -- Measures on held-out crops
 #
-# The training loss cannot choose: its target moves. The score is the information that a crop's prototype holds about the
-# crop: 0 when all crops look alike, and 0 when every assignment is flat, so no kind of collapse scores. RankMe (Garrido
-# et al. 2023) is logged beside it and falls when dimensions are lost; it does not see all features shrink together.
+# They choose `checkpoint_best.pt` without labels; the training loss cannot, as its target moves. The score is
+# `assignment_information`: 0 when all crops look alike, and 0 when every assignment is flat, so no kind of collapse
+# scores. RankMe (Garrido et al. 2023) is logged beside it: it falls when dimensions are lost, but does not see all
+# features shrink together.
 
 PROBE_BATCH = 64
 
@@ -149,6 +149,11 @@ MIN_STEPS = 100  # and the warm-up: nothing is judged before
 MIN_STEPS_FLAT = 5_000  # every run starts flat; a long one that still is has failed
 CONFIDENT = 0.5  # of ln K: below, a target names a prototype, so that counting winners means something
 FALLEN = 4.0  # features that were this many limits apart, and are below the limit now, have collapsed
+PATIENCE = 3  # lines in a row: a healthy run may show a symptom once, between two phases
+MIN_BATCH_ENTROPY = 0.05  # of ln K: a mean target with less is one prototype taking all
+MAX_SAMPLE_ENTROPY = 0.999  # of ln K: targets with more say nothing
+MIN_PROTOTYPES = 0.01  # of the prototypes (of the targets, where those are fewer): so many must win one
+MIN_FEATURE_STD = 0.02  # `feature_std`: 1 spread out, 0 all crops alike
 
 
 class CollapseWatch:
@@ -158,8 +163,7 @@ class CollapseWatch:
         num_prototypes: K.
         warmup_steps: Nothing is judged before; a phase in which the backbone rests is part of it.
         total_steps: Of the run.
-        num_patch_prototypes: K of the patches' scores, which are then judged as well.
-        monitor: The limits.
+        has_patches: Whether the masked patches' targets are judged as well.
         rows: Targets between two lines, over all processes.
     """
 
@@ -168,25 +172,22 @@ class CollapseWatch:
         num_prototypes: int,
         warmup_steps: int,
         total_steps: int,
-        num_patch_prototypes: int | None = None,
         *,
-        monitor: MonitorConfig | None = None,
+        has_patches: bool = False,
         rows: int = 256,
     ) -> None:
-        self.monitor, self.rows = monitor or MonitorConfig(), rows
-        self.judged = [("teacher", "crop", "dino", num_prototypes)]
-        if num_patch_prototypes is not None:
-            self.judged.append(("patch", "masked patch", "ibot", num_patch_prototypes))
+        self.num_prototypes, self.rows = num_prototypes, rows
+        self.judged = [("teacher", "crop"), ("patch", "masked patch")][: 1 + has_patches]
         self.first_step = max(warmup_steps, MIN_STEPS)
         self.first_flat_step = max(MIN_STEPS_FLAT, total_steps // 2)
         self.strikes: dict[str, int] = {}
         self.best_feature_std = 0.0
 
     def judge(self, record: dict[str, float], step: int) -> str | None:
-        """A diagnosis, when the last ``collapse_patience`` lines that could show it all showed the same collapse."""
+        """A diagnosis, when the last `PATIENCE` lines that could show it all showed the same collapse."""
         for symptom, diagnosis in self._symptoms(record, step):
             self.strikes[symptom] = 0 if diagnosis is None else self.strikes.get(symptom, 0) + 1
-            if diagnosis is not None and self.strikes[symptom] >= self.monitor.collapse_patience:
+            if diagnosis is not None and self.strikes[symptom] >= PATIENCE:
                 return diagnosis
         return None
 
@@ -203,45 +204,43 @@ class CollapseWatch:
         """(name, diagnosis or None) of each symptom that this line can show."""
         if step >= self.first_step and "teacher/entropy_batch" in record:
             for judged in self.judged:
-                yield from self._of_targets(record, step, *judged)
+                yield from self._symptoms_of_targets(record, step, *judged)
         if "probe/feature_std" in record:
-            yield "features", self._of_features(record["probe/feature_std"], step)
+            yield "features", self._symptom_of_features(record["probe/feature_std"], step)
 
-    def _of_targets(
-        self, record: dict[str, float], step: int, name: str, thing: str, section: str, num_prototypes: int
+    def _symptoms_of_targets(
+        self, record: dict[str, float], step: int, name: str, thing: str
     ) -> Iterator[tuple[str, str | None]]:
-        limits, ln_k = self.monitor, math.log(num_prototypes)
+        num_prototypes, ln_k = self.num_prototypes, math.log(self.num_prototypes)
         batch, sample = record[f"{name}/entropy_batch"], record[f"{name}/entropy_sample"]
         used = record.get(f"{name}/prototypes_used_ratio", 1.0) * num_prototypes
         one = few = flat = None
-        if batch < limits.collapse_min_batch_entropy * ln_k:
+        if batch < MIN_BATCH_ENTROPY * ln_k:
             one = (
                 f"collapsed by step {step}: one prototype takes every {thing} (entropy of the mean target"
-                f" {batch:.3f}, ln K is {ln_k:.2f}); raise {section}.teacher_temp,"
-                " lower dino.center_momentum or optim.learning_rate, or use --use-sinkhorn"
+                f" {batch:.3f}, ln K is {ln_k:.2f}); raise dino.teacher_temp, lower optim.learning_rate,"
+                " or use --use-sinkhorn"
             )
         yield f"{name}/one", one
-        if sample < CONFIDENT * ln_k and used < limits.collapse_min_prototypes * min(num_prototypes, self.rows):
+        if sample < CONFIDENT * ln_k and used < MIN_PROTOTYPES * min(num_prototypes, self.rows):
             few = (
                 f"collapsed by step {step}: only {used:.0f} of {num_prototypes} prototypes win any {thing};"
-                f" raise {section}.teacher_temp, lower {section}.num_prototypes or optim.learning_rate,"
-                " or use --use-sinkhorn"
+                f" raise dino.teacher_temp, lower dino.num_prototypes or optim.learning_rate, or use --use-sinkhorn"
             )
         yield f"{name}/few", few
         if step >= self.first_flat_step:
-            if sample > limits.collapse_max_sample_entropy * ln_k:
+            if sample > MAX_SAMPLE_ENTROPY * ln_k:
                 flat = (
                     f"no progress by step {step}: the teacher gives every {thing} the same flat answer (entropy"
-                    f" {sample:.3f} of ln K = {ln_k:.3f}); lower {section}.teacher_temp or"
+                    f" {sample:.3f} of ln K = {ln_k:.3f}); lower dino.teacher_temp or"
                     " dino.num_prototypes, lower dino.momentum, or use --use-sinkhorn"
                 )
             yield f"{name}/flat", flat
 
-    def _of_features(self, feature_std: float, step: int) -> str | None:
-        limit = self.monitor.collapse_min_feature_std
+    def _symptom_of_features(self, feature_std: float, step: int) -> str | None:
         self.best_feature_std = max(self.best_feature_std, feature_std)
-        has_fallen = step >= self.first_step and self.best_feature_std > FALLEN * limit
-        if not (has_fallen or step >= self.first_flat_step) or not feature_std < limit:
+        has_fallen = step >= self.first_step and self.best_feature_std > FALLEN * MIN_FEATURE_STD
+        if not (has_fallen or step >= self.first_flat_step) or not feature_std < MIN_FEATURE_STD:
             return None
         return (
             f"collapsed by step {step}: the features of all held-out crops are alike (deviation {feature_std:.4f},"

@@ -1,4 +1,7 @@
-"""iBOT (Zhou et al. 2022): block-wise masks, the patches' targets, loss and meters. Letters: M masked patches, K prototypes."""
+"""iBOT (Zhou et al. 2022): block-wise masks, the patches' targets, loss and meters.
+
+Letters: V global views, B crops of this process, P patches of a view, M masked patches of this process, K prototypes.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,10 @@ from torch import Tensor
 from signstreams.array_types import Flags, Ints
 from signstreams.backbones.archs import ViTArch
 from signstreams.engine import distributed
-from signstreams.engine.device import sent
+from signstreams.engine.device import to_device
 from signstreams.engine.distributed import World
-from signstreams.engine.schedules import linear
 from signstreams.engine.seeding import numpy_rng
-from signstreams.pretrain.derived_settings import Choices
+from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.health import Meters, count_best
 from signstreams.pretrain.losses import Centre, row_chunks, soft_cross_entropy, teacher_targets
 from signstreams.pretrain.settings import IbotConfig, PretrainConfig
@@ -61,7 +63,7 @@ class Masked:
 
     def to(self, device: torch.device) -> Masked:
         """The same on a device, without waiting for it."""
-        return Masked(*(sent(x, device) for x in (self.masks, self.rows, self.weights)))
+        return Masked(*(to_device(x, device) for x in (self.masks, self.rows, self.weights)))
 
 
 class BlockMasker:
@@ -75,7 +77,7 @@ class BlockMasker:
 
     def __init__(self, config: IbotConfig, grid: int, seed: int) -> None:
         self.config, self.grid, self.seed = config, grid, seed
-        self.min_block = config.min_block_patches or max(1, (grid // 3) ** 2)  # iBOT's rule
+        self.min_block = max(1, (grid // 3) ** 2)  # patches, iBOT's rule
         self.log_aspect = -math.log(config.min_block_aspect)
 
     def draw(self, step: int, *, num_views: int, batch: int, rank: int = 0, world_size: int = 1) -> Masked:
@@ -156,49 +158,19 @@ def patch_loss(student: Tensor, targets: Tensor, weights: Tensor, *, student_tem
     return soft_cross_entropy(student, targets, student_temp).mul(weights).sum() / num_views
 
 
-@dataclass(frozen=True)
-class PatchChoices:
-    """Numbers of the patch term, settled: the class token's, where the config leaves them open."""
-
-    num_prototypes: int
-    warmup_teacher_temp: float
-    teacher_temp: float
-    teacher_temp_warmup_steps: int
-
-    @classmethod
-    def of(cls, config: PretrainConfig, choices: Choices) -> PatchChoices:
-        """From the run's config and choices."""
-        ibot = config.ibot
-        ratio = ibot.teacher_temp_warmup_ratio
-        teacher_temp = ibot.teacher_temp or choices.teacher_temp
-        return cls(
-            num_prototypes=ibot.num_prototypes or choices.num_prototypes,
-            warmup_teacher_temp=ibot.warmup_teacher_temp or min(choices.warmup_teacher_temp, teacher_temp),
-            teacher_temp=teacher_temp,
-            teacher_temp_warmup_steps=(
-                choices.teacher_temp_warmup_steps if ratio is None else round(ratio * choices.total_steps)
-            ),
-        )
-
-    def teacher_temp_at(self, step: int) -> float:
-        """Softmax temperature of the teacher's patches."""
-        return linear(step, self.warmup_teacher_temp, self.teacher_temp, self.teacher_temp_warmup_steps)
-
-
 class PatchMeters(Meters):
     """`Meters` with those of the patch term.
 
     Args:
-        num_prototypes: K of the class token's scores.
-        num_patch_prototypes: K of the patches' scores.
+        num_prototypes: K, of class tokens as of patches.
         device: Where the sums live.
     """
 
-    def __init__(self, num_prototypes: int, num_patch_prototypes: int, device: torch.device) -> None:
+    def __init__(self, num_prototypes: int, device: torch.device) -> None:
         super().__init__(num_prototypes, device)
         self.patch_sums = torch.zeros(NUM_PATCH_SUMS, dtype=torch.float64, device=device)
-        self.patch_target_sum = torch.zeros(num_patch_prototypes, dtype=torch.float64, device=device)
-        self.patch_assigned = torch.zeros(num_patch_prototypes, dtype=torch.int64, device=device)
+        self.patch_target_sum = torch.zeros(num_prototypes, dtype=torch.float64, device=device)
+        self.patch_assigned = torch.zeros(num_prototypes, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def add_patches(
@@ -249,18 +221,17 @@ class PatchTerm:
 
     Args:
         config: As the user gave it.
-        choices: What it left open, settled.
+        derived: What it left open, settled.
         arch: Shape of the backbone.
         world: This process among the others.
     """
 
-    def __init__(self, config: PretrainConfig, choices: Choices, arch: ViTArch, world: World) -> None:
+    def __init__(self, config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, world: World) -> None:
         self.config, self.world = config, world
-        self.choices = PatchChoices.of(config, choices)
         self.masker = BlockMasker(config.ibot, config.augmentation.global_px // arch.patch_px, config.seed)
-        self.sinkhorn = config.sinkhorn if choices.use_sinkhorn else None
-        self.centre = Centre(self.choices.num_prototypes, config.dino.center_momentum).to(world.device)
-        self.meters = PatchMeters(choices.num_prototypes, self.choices.num_prototypes, world.device)
+        self.sinkhorn = config.sinkhorn if derived.use_sinkhorn else None
+        self.centre = Centre(derived.num_prototypes, config.dino.center_momentum).to(world.device)
+        self.meters = PatchMeters(derived.num_prototypes, world.device)
 
     def draw(self, step: int, num_views: int, batch: int, num_parts: int = 1) -> list[Masked]:
         """The masks of this process's global views (V, B) at a step, on the device, by parts of the batch."""

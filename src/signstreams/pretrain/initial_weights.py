@@ -24,7 +24,7 @@ _LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "dist_token", "pre_logits.")  # 
 
 
 @dataclass(frozen=True)
-class FirstWeights:
+class InitialWeights:
     """Weights that fit the backbone of the run.
 
     Attributes:
@@ -38,7 +38,7 @@ class FirstWeights:
     report: str
 
 
-def first_weights(config: PretrainConfig, arch: ViTArch) -> FirstWeights | None:
+def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeights | None:
     """The weights that ``init.weights`` names, made to fit; None without it.
 
     Raises:
@@ -57,7 +57,7 @@ def first_weights(config: PretrainConfig, arch: ViTArch) -> FirstWeights | None:
     return weights
 
 
-def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> FirstWeights:
+def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> InitialWeights:
     """Adapt a state dict in hub layout to ``arch``: position table, patch embedding, parts that are new.
 
     Raises:
@@ -100,7 +100,7 @@ def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> F
         )
     done += [f"{' and '.join(new)} new"] if new else []
     report = f"init.weights {name}: {found.described()}, {len(state)} tensors taken" + "".join(f", {x}" for x in done)
-    return FirstWeights(state, digest, report)
+    return InitialWeights(state, digest, report)
 
 
 def _next_step(found: ViTArch, arch: ViTArch) -> str:
@@ -147,7 +147,7 @@ def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[st
     return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found
 
 
-def start_from(weights: FirstWeights, backbones: list[VisionTransformer]) -> None:
+def initialize_backbones(weights: InitialWeights, backbones: list[VisionTransformer]) -> None:
     """Write the weights into student's and teacher's backbone; what they lack stays as it was made."""
     for backbone in backbones:
         backbone.load_state_dict(weights.state, strict=False)

@@ -1,4 +1,4 @@
-"""Student and teacher: a backbone with DINO's projection head (Caron et al. 2021); the teacher is a moving average of the student."""
+"""Student and teacher: a backbone with DINO's projection head (Caron et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from signstreams.backbones.archs import ViTArch
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.engine import distributed
 from signstreams.engine.seeding import torch_generator
-from signstreams.pretrain.derived_settings import Choices
-from signstreams.pretrain.ibot import PatchChoices
+from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.settings import PretrainConfig
 
 # Batch normalisation over the rows of all processes, with nothing to save: always by the batch at hand.
@@ -60,7 +59,6 @@ class DinoHead(nn.Module):
         num_prototypes: K.
         hidden_dim: Width of the two hidden layers.
         bottleneck_dim: Width before the prototypes.
-        fix_prototype_norm: Keep every prototype at length 1; otherwise the lengths are learned, from 1.
         batch_norm: Normalise each layer's outputs over the joint batch, so that rows cannot come to score alike: the
             flat phase, in which every target is uniform, is then no rest (docs/experiments.md).
     """
@@ -72,7 +70,6 @@ class DinoHead(nn.Module):
         *,
         hidden_dim: int,
         bottleneck_dim: int,
-        fix_prototype_norm: bool,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -87,10 +84,10 @@ class DinoHead(nn.Module):
             if not is_last:
                 layers.append(nn.GELU())
         self.mlp = nn.Sequential(*layers)
-        self.prototypes = Prototypes(bottleneck_dim, num_prototypes, fix_norm=fix_prototype_norm)
+        self.prototypes = Prototypes(bottleneck_dim, num_prototypes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, D) to cosine scores (N, K) times the prototypes' lengths."""
+        """(N, D) to cosine scores (N, K)."""
         x = self.mlp(tokens).float()  # (N, bottleneck)
         scores: Tensor = self.prototypes(F.normalize(x, dim=-1))
         return scores
@@ -101,7 +98,7 @@ class DinoHead(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
-            elif parameter.ndim == 1 or name == "prototypes.weight_g":
+            elif parameter.ndim == 1:
                 parameter.fill_(1.0)
             else:
                 std = parameter.shape[1] ** -0.5 if self.has_batch_norm else 0.02
@@ -130,17 +127,15 @@ class DinoHead(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Weight-normed linear layer without bias: direction ``weight_v``, length ``weight_g`` (fixed: 1, no parameter)."""
+    """Linear layer without bias whose rows count by their direction alone: each prototype has length 1."""
 
-    def __init__(self, in_dim: int, num_prototypes: int, *, fix_norm: bool) -> None:
+    def __init__(self, in_dim: int, num_prototypes: int) -> None:
         super().__init__()
         self.weight_v = nn.Parameter(torch.zeros(num_prototypes, in_dim))
-        self.weight_g = None if fix_norm else nn.Parameter(torch.ones(num_prototypes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_dim) to (N, K)."""
-        weight = F.normalize(self.weight_v, dim=-1)
-        return F.linear(x, weight if self.weight_g is None else weight * self.weight_g)
+        return F.linear(x, F.normalize(self.weight_v, dim=-1))
 
 
 # Student and teacher: the same backbone and head, the teacher a moving average of the student without gradient.
@@ -196,7 +191,7 @@ class MultiCropNet(nn.Module):
         return tokens.unflatten(0, (-1, batch)), scores.unflatten(0, (-1, batch)), patch_scores
 
 
-def build_network(config: PretrainConfig, arch: ViTArch, choices: Choices, *, is_student: bool) -> MultiCropNet:
+def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSettings, *, is_student: bool) -> MultiCropNet:
     """A network with its first weights, which depend on the seed alone: student and teacher start equal."""
     backbone = VisionTransformer(
         arch,
@@ -205,33 +200,23 @@ def build_network(config: PretrainConfig, arch: ViTArch, choices: Choices, *, is
     )
     backbone.mask_token.requires_grad_(config.algorithm == "ibot")
     backbone.init_weights(torch_generator(config.seed, "backbone"))
-    ibot = config.ibot
-    head = _head(config, arch, choices, "head", choices.num_prototypes, choices.bottleneck_dim)
-    patch_head = None
-    if config.algorithm == "ibot" and not ibot.shared_head:
-        num_prototypes = PatchChoices.of(config, choices).num_prototypes
-        bottleneck_dim = ibot.bottleneck_dim or choices.bottleneck_dim
-        patch_head = _head(config, arch, choices, "patch_head", num_prototypes, bottleneck_dim)
-    network = MultiCropNet(backbone, head, patch_head)
+    has_patch_head = config.algorithm == "ibot" and not config.ibot.shared_head
+    heads = []
+    for name in ("head", "patch_head") if has_patch_head else ("head",):
+        head = DinoHead(
+            arch.embed_dim,
+            derived.num_prototypes,
+            hidden_dim=derived.hidden_dim,
+            bottleneck_dim=derived.bottleneck_dim,
+            batch_norm=derived.batch_norm,
+        )
+        head.init_weights(torch_generator(config.seed, name))
+        heads.append(head)
+    network = MultiCropNet(backbone, *heads)
     if not is_student:
         network.requires_grad_(False)
         network.eval()
     return network
-
-
-def _head(
-    config: PretrainConfig, arch: ViTArch, choices: Choices, name: str, num_prototypes: int, bottleneck_dim: int
-) -> DinoHead:
-    head = DinoHead(
-        arch.embed_dim,
-        num_prototypes,
-        hidden_dim=choices.hidden_dim,
-        bottleneck_dim=bottleneck_dim,
-        fix_prototype_norm=config.dino.fix_prototype_norm,
-        batch_norm=choices.batch_norm,
-    )
-    head.init_weights(torch_generator(config.seed, name))
-    return head
 
 
 @torch.no_grad()

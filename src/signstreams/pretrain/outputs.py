@@ -16,9 +16,9 @@ from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
+from signstreams.engine.training import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.pretrain.data import CropSet
-from signstreams.pretrain.loop import Loop
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
@@ -212,9 +212,10 @@ def write_outputs(
     config: PretrainConfig,
     stream: str,
     trainer: Trainer,
-    loop: Loop,
+    run: TrainingRun,
     experiment: Experiment,
     crops: CropSet,
+    num_videos: int,
     target: Path,
 ) -> None:
     """Export the teacher's backbone, draw the curves, list what there is; rank 0 only.
@@ -224,35 +225,33 @@ def write_outputs(
     """
     files = config.checkpointing
     state = trainer.state_dict()
-    has_best = (experiment.state / files.best_name).exists()
-    if not has_best:  # no held-out crops to choose by: the last is the best known
-        checkpoint.save(experiment.state / files.best_name, loop.state_dict())
-    (experiment.state / files.history_file).touch()  # a finished state from another folder brings no history
     if files.export == "best":
         state = checkpoint.load(experiment.state / files.best_name)["trainer"]
     metadata = _metadata(config, stream, trainer, state, crops)
     tensors = target.with_suffix(".safetensors")
     export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
-    published = {name: experiment.publish(name) for name in (files.last_name, files.best_name, files.history_file)}
     curves = experiment.folder / "curves.png"
-    records = read_metrics(published[files.history_file])
+    records = read_metrics(experiment.folder / files.history_file)
     draw(
         records,
         curves,
-        num_prototypes=trainer.choices.num_prototypes,
+        num_prototypes=trainer.derived.num_prototypes,
         title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
     )
     pictures = _pictures(config, stream, trainer, state, crops, experiment) if config.monitor.pictures else {}
     card = experiment.folder / "README.md"
-    write_text(card, model_card(trainer.arch, metadata, records, _facts(config, trainer, loop, target, tensors)))
+    write_text(
+        card,
+        model_card(trainer.arch, metadata, records, _facts(config, trainer, run, crops, num_videos, target, tensors)),
+    )
     experiment.write_artifacts(
         {
             "backbone": target,
             "safetensors": tensors,
             "card": card,
-            "checkpoint_last": published[files.last_name],
-            "checkpoint_best": published[files.best_name],
-            "metrics": published[files.history_file],
+            "checkpoint_last": experiment.folder / files.last_name,
+            "checkpoint_best": experiment.folder / files.best_name,
+            "metrics": experiment.folder / files.history_file,
             "params": experiment.folder / "params.json",
             "curves": curves,
             **pictures,
@@ -303,23 +302,31 @@ def _metadata(
     }
 
 
-def _facts(config: PretrainConfig, trainer: Trainer, loop: Loop, target: Path, tensors: Path) -> Facts:
-    choices, optim, views = trainer.choices, config.optim, config.augmentation
-    initial = loop.fingerprint.config.get("init", {}).get("weights")
+def _facts(
+    config: PretrainConfig,
+    trainer: Trainer,
+    run: TrainingRun,
+    crops: CropSet,
+    num_videos: int,
+    target: Path,
+    tensors: Path,
+) -> Facts:
+    derived, optim, views = trainer.derived, config.optim, config.augmentation
+    initial = run.fingerprint.config.get("init", {}).get("weights")
     recipe = {
         "algorithm": config.algorithm,
         "seed": config.seed,
         "init": "random weights" if initial is None else f"{config.init.weights} (tensors {initial})",
-        "steps": choices.total_steps,
-        "batch": f"{config.dataset.batch_size * loop.world.size} crops, {2 + views.num_local} views each",
+        "steps": derived.total_steps,
+        "batch": f"{config.dataset.batch_size * run.world.size} crops, {2 + views.num_local} views each",
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
-        "learning_rate": f"{choices.peak_learning_rate:g} at most, layer decay {choices.layer_decay:g}",
+        "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}",
         "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
         "precision": optim.precision,
-        "num_prototypes": choices.num_prototypes,
-        "teacher_temp": f"{choices.warmup_teacher_temp:g} to {choices.teacher_temp:g}",
-        "momentum": f"{choices.momentum:g} to 1",
-        "targets": "Sinkhorn-Knopp" if choices.use_sinkhorn else "centring",
+        "num_prototypes": derived.num_prototypes,
+        "teacher_temp": f"{derived.warmup_teacher_temp:g} to {derived.teacher_temp:g}",
+        "momentum": f"{derived.momentum:g} to 1",
+        "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity()),
@@ -330,8 +337,8 @@ def _facts(config: PretrainConfig, trainer: Trainer, loop: Loop, target: Path, t
         weights=target.name,
         safetensors=tensors.name,
         recipe=recipe,
-        num_videos=loop.plan.num_videos,
-        num_probe_crops=len(loop.crops.probe),
+        num_videos=num_videos,
+        num_probe_crops=len(crops.probe),
         name=config.experiment.name,
         tags=list(config.experiment.tags),
         notes=config.experiment.notes,

@@ -16,7 +16,7 @@ from torch import nn
 from signstreams.backbones.archs import ViTArch
 from signstreams.engine.device import free_memory
 from signstreams.errors import UserError
-from signstreams.pretrain.derived_settings import Choices
+from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.views import NUM_GLOBAL
 
@@ -56,7 +56,7 @@ class Memory:
         return self.weights + self.activations + self.scores
 
 
-def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, student: nn.Module) -> Memory:
+def estimate_memory(config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, student: nn.Module) -> Memory:
     """What one process will hold at the peak of a step, to a few ten percent; interpreter and loader not included."""
     views, batch = config.augmentation, config.dataset.batch_size / config.optim.accumulate
     tokens = sum(
@@ -71,7 +71,7 @@ def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, stu
     kept = TOKEN_FLOATS * arch.depth * float_bytes  # bytes per token and width
     if config.optim.checkpoint_activations:
         kept = 4 * arch.depth + TOKEN_FLOATS * float_bytes  # each block's input, and the block at hand
-    score_floats = rows * (SCORE_COPIES * choices.num_prototypes + HEAD_FLOATS * choices.hidden_dim)
+    score_floats = rows * (SCORE_COPIES * derived.num_prototypes + HEAD_FLOATS * derived.hidden_dim)
     return Memory(
         weights=20 * sum(parameter.numel() for parameter in student.parameters()),
         activations=round(batch * tokens * arch.embed_dim * kept),
@@ -79,7 +79,7 @@ def estimate_memory(config: PretrainConfig, choices: Choices, arch: ViTArch, stu
     )
 
 
-def report_memory(memory: Memory, device: torch.device) -> None:
+def log_memory_estimate(memory: Memory, device: torch.device) -> None:
     """Log the estimate; a warning when it is more than there is."""
     free = free_memory(device)
     text = (
@@ -120,7 +120,7 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
 
 
 @contextlib.contextmanager
-def naming_what_ran_out(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
+def exhaustion_as_user_error(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
     """Turn an out-of-memory error, of a GPU or of the CPU, and a full disk into one line that names the settings.
 
     Args:
@@ -153,11 +153,11 @@ def naming_what_ran_out(config: PretrainConfig, memory: Memory | None = None) ->
         raise UserError(
             f"{config.output_dir}: out of memory on {place}, about {memory.total / GIB:.2f} GiB were expected (weights"
             f" {memory.weights / GIB:.2f}, activations {memory.activations / GIB:.2f}, scores"
-            f" {memory.scores / GIB:.2f}); {_knobs(config, memory)}, in a new --output-dir"
+            f" {memory.scores / GIB:.2f}); {_settings_that_save_memory(config, memory)}, in a new --output-dir"
         ) from error
 
 
-def _knobs(config: PretrainConfig, memory: Memory) -> str:
+def _settings_that_save_memory(config: PretrainConfig, memory: Memory) -> str:
     """The settings that shrink the largest part first."""
     batch = f"raise --accumulate (now {config.optim.accumulate}), lower --batch-size (now {config.dataset.batch_size})"
     views = "augmentation.num_local or --image-size"

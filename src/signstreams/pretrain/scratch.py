@@ -23,7 +23,7 @@ NUM_COPIES_AT_ONCE = 8  # a shared file system serves many slow reads at once
 FREE_SHARE = 0.98  # of the scratch disk, at most
 
 
-def on_scratch(index: CropIndex, folder: str) -> CropIndex:
+def copy_to_scratch(index: CropIndex, folder: str) -> CropIndex:
     """The same crops, read from copies of their files below ``folder``.
 
     Each process of a node may call this: the first one copies, the others wait for it. What an earlier run of the same

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from signstreams.config.section import (
     Count,
     FileName,
+    Fixed,
     Flag,
     NotNegative,
     Positive,
@@ -22,9 +23,8 @@ from signstreams.config.section import (
 )
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.errors import UserError
+from signstreams.formats.run_layout import PRETRAINING_FILES, PREVIOUS, STATE
 from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS, StreamName
-
-# Sections of a pretraining run's start, optimiser, files and health. No torch here.
 
 
 class InitConfig(Section):
@@ -58,30 +58,30 @@ class OptimConfig(Section):
     """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
     learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
-    final_learning_rate: NotNegative = 1e-6
-    """Learning rate at the end of the cosine."""
+    final_learning_rate: Annotated[float, Fixed()] = 1e-6
+    """End of the cosine, as in DINO: next to nothing, whatever the peak."""
     warmup_ratio: Share = 0.1
     """Share of the run with linear warm-up."""
     layer_decay: Annotated[Ratio | None, Flag("--layer-decay")] = None
     """Learning rate of each block as a share of the next one's. None: 0.9 with --init, 1 without."""
-    patch_embed_factor: Ratio | None = None
-    """Further factor of the patch embedding's learning rate. None: 0.2 with --init, 1 without."""
+    patch_embed_factor: Annotated[None, Fixed()] = None
+    """Derived: the patch embedding learns at DINOv2's fifth of its rate with --init, at its full rate without."""
     weight_decay: NotNegative = 0.04
     """At the start; norms, biases and tokens have none."""
     final_weight_decay: NotNegative = 0.4
     """At the end of the cosine."""
-    clip_grad_norm: Positive | None = 3.0
-    """Greatest norm of all gradients together; None: no clipping."""
-    beta_2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """Decay of AdamW's second moment."""
+    clip_grad_norm: Annotated[float, Fixed()] = 3.0
+    """Greatest norm of all gradients together, as in DINO: cuts off the rare spike, and no healthy step."""
+    beta_2: Annotated[float, Fixed()] = 0.999
+    """Decay of AdamW's second moment: its usual value, as in DINO and iBOT."""
     accumulate: Annotated[Count, Flag("--accumulate")] = 1
-    """Parts that a process's batch is cut into, one after the other through the networks: less memory, same step."""
+    """Parts that a process's batch is cut into; they pass the networks one after the other: less memory, same step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16, losses and weights in float32."""
     checkpoint_activations: Annotated[bool, Flag("--checkpoint-activations")] = False
-    """Keep the input of each block alone and compute the rest again backwards: less memory, a third more time."""
+    """Keep only the input of each block and recompute the rest in the backward pass: less memory, a third more time."""
     compile: bool | Literal["auto"] = "auto"
-    """Kernels made for the blocks by torch.compile, in the first minute of a run. auto: on CUDA."""
+    """Compile the blocks with torch.compile, in the first minute of a run. auto: on CUDA."""
 
     def is_compiled(self, device_type: str) -> bool:
         """Whether the blocks are to be compiled for a device of this type."""
@@ -98,13 +98,11 @@ class CheckpointingConfig(Section):
     history_file: FileName = "metrics.jsonl"
     """Metrics, one JSON object a line."""
     every_steps: Count = 500
-    """Steps between two checkpoints."""
-    every_s: Positive = 300.0
-    """Seconds after which a checkpoint is due, however few steps were done."""
+    """Steps between two checkpoints; one is also written every five minutes."""
     export: Literal["last", "best"] = "last"
     """Which checkpoint's teacher becomes backbone.pt."""
     min_free_gb: NotNegative | None = None
-    """Free disk (10^9 bytes) the run asks for before it starts. None: 5, or ten times its files where
+    """Free disk space (10^9 bytes) that the run requires before it starts. None: 5, or ten times its files where
     that is less, or 1.5 times where that is more."""
 
 
@@ -114,7 +112,7 @@ class MonitorConfig(Section):
     log_every_steps: Count = 20
     """Steps between two lines of metrics."""
     probe_every_steps: Count = 200
-    """Steps between two looks at the held-out crops."""
+    """Steps between two evaluations on the held-out crops."""
     probe_crops: Annotated[int, Field(ge=8)] = 256
     """Held-out crops; at most an eighth of all."""
     pictures: bool = True
@@ -123,92 +121,64 @@ class MonitorConfig(Section):
     """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images),
     `handshapes` (the demo corpus's own truth) or a CSV of video_id, frame, label. They take no part in training. None:
     the label-free health score chooses."""
-    max_bad_in_a_row: Count = 3
-    """Losses in a row that are not finite and end the run; a single one changes no weight."""
     stop_on_collapse: bool = True
     """End the run with a diagnosis when the teacher gives every crop the same answer."""
-    collapse_patience: Count = 3
-    """Looks in a row that must show the same collapse."""
-    collapse_min_batch_entropy: Prob = 0.05
-    """Share of ln K; a mean target with less entropy is one prototype taking all."""
-    collapse_max_sample_entropy: Prob = 0.999
-    """Share of ln K; targets with more entropy say nothing. Judged from half of the run (5,000 steps at least) on."""
-    collapse_min_prototypes: Prob = 0.01
-    """Share of the prototypes (of the crops, where those are fewer) that must win some crop between two looks."""
-    collapse_min_feature_std: Prob = 0.02
-    """Deviation of the held-out crops' unit-length features, times sqrt(D): 1 spread out, 0 all crops alike."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.stop_on_collapse:
-            limits = [name for name in type(self).model_fields if name.startswith("collapse_")]
-            refuse_without_effect(self, limits, "stop_on_collapse is false")
-        return self
-
-
-# Section of iBOT, the masked patches of a pretraining run. No torch here.
 
 
 class IbotConfig(Section):
     """Masked patches (iBOT, Zhou et al. 2022), beside all of ``dino``; needs algorithm = "ibot"."""
 
-    cls_weight: NotNegative = 1.0
-    """Weight of the class token's loss."""
+    cls_weight: Annotated[float, Fixed()] = 1.0
+    """Weight of the class token's loss; the balance of the two terms is `patch_weight`'s."""
     patch_weight: Positive = 1.0
     """Weight of the patch loss."""
-    masked_views_ratio: Ratio = 0.5
-    """Share of a step's global views that are masked; exact over all processes together."""
+    masked_views_ratio: Annotated[float, Fixed()] = 0.5
+    """Share of a step's global views that are masked, over all processes together: half, as in iBOT and DINOv2."""
     mask_ratio: Range = [0.1, 0.5]
     """Share of a masked view's patches that is masked; a step's views are spread evenly over this range."""
-    min_block_patches: Count | None = None
-    """Area that blocks are drawn from, up to what is still to be masked. None: a third of the grid's side, squared."""
-    min_block_aspect: Ratio = 0.3
-    """Height over width of the flattest block; that of the steepest is its inverse."""
-    max_block_tries: Count = 10
-    """Draws in a row that may fail to fit before a mask is left below its share."""
+    min_block_patches: Annotated[None, Fixed()] = None
+    """Derived: blocks have an area from a third of the grid's side, squared, as in iBOT, to what is still missing."""
+    min_block_aspect: Annotated[float, Fixed()] = 0.3
+    """Height over width of the flattest block, that of BEiT; the steepest has its inverse."""
+    max_block_tries: Annotated[int, Fixed()] = 10
+    """Draws in a row that may fail to fit before a mask is left below its share, as in BEiT: ends the search."""
     shared_head: bool = True
-    """One head for class token and patches; false gives the patches their own."""
-    num_prototypes: Count | None = None
-    """Output dimension of the patches' own head; None: the class token's."""
-    bottleneck_dim: Count | None = None
-    """Width before the prototypes of the patches' own head; None: the class token's."""
-    warmup_teacher_temp: Positive | None = None
-    """Softmax temperature of the teacher's patches at the start; None: the class token's."""
-    teacher_temp: Positive | None = None
-    """Softmax temperature of the teacher's patches after the warm-up; None: the class token's."""
-    teacher_temp_warmup_ratio: Prob | None = None
-    """Share of the run over which the temperature of the patches moves; None: the class token's."""
+    """One head for class token and patches; false gives the patches their own, of the same size."""
+    num_prototypes: Annotated[None, Fixed()] = None
+    """This and what follows is the class token's: patches and class tokens have the same kind of targets."""
+    bottleneck_dim: Annotated[None, Fixed()] = None
+    warmup_teacher_temp: Annotated[None, Fixed()] = None
+    teacher_temp: Annotated[None, Fixed()] = None
+    teacher_temp_warmup_ratio: Annotated[None, Fixed()] = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         low, high = self.mask_ratio
         if not 0 < low <= high < 1:
             raise ValueError(f"mask_ratio [{low:g}, {high:g}]: expected 0 < low <= high < 1")
-        if self.shared_head:
-            refuse_without_effect(self, ("num_prototypes", "bottleneck_dim"), "shared_head is true")
         return self
 
 
-# Settings of one pretraining run. No torch here: ``--help`` and typos answer at once.
-
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
+BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB = 0.1, 0.5
+"""As in DINO; `gaussian_blur_prob` replaces both."""
 
 
 class DatasetConfig(Section):
     """Crops and how they are read."""
 
     batch_size: Annotated[Count, Flag("--batch-size")] = 64
-    """Crops a step and process; the batch of a step is this times the number of processes."""
+    """Crops per step and process; the batch of a step is this times the number of processes."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes; they never change the result. None: this process's cores less one, at most 8; 0 on two."""
+    """Loader processes; they never change the result. None: this process's cores less one, at most 8; 0 of two."""
     pin_memory: bool = True
     """Page-locked batches for faster copies to a GPU."""
     persistent_workers: bool = True
-    """Keep loader processes from one epoch to the next in place of starting them again."""
+    """Keep the loader processes from one epoch to the next instead of starting them again."""
     scratch_dir: str | None = None
-    """A folder on the node's own disk, such as $TMPDIR: the files of the crops are copied there and read from there."""
+    """A folder on the node's own disk, such as $TMPDIR; the crop files are copied to it and read from it."""
     max_crops: Count | None = None
-    """Use at most so many crops, spread evenly over videos and frames. None: all."""
+    """Use at most this many crops, spread evenly over videos and frames. None: all."""
     min_confidence: Prob = 0.0
     """Least confidence of a crop's box, from processed/tracks beside the stream's folder."""
     states: Annotated[list[Literal["detected", "tracked", "filled"]], Field(min_length=1)] = [
@@ -220,9 +190,9 @@ class DatasetConfig(Section):
     min_sharpness: NotNegative = 0.0
     """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
     signer_balance: Prob = 0.0
-    """0: every crop once a pass; 1: every signer of meta.csv (else every video) equally often; between: in between."""
+    """0: every crop once per pass; 1: every signer of meta.csv (else every video) equally often; or in between."""
     min_gap_frames: Annotated[int, Field(ge=0)] | None = None
-    """Least distance of two frames of a video in one batch, kept or refused. None: 10 wherever an exchange can."""
+    """Least distance of two frames of a video in one batch, guaranteed or refused. None: 10, where an exchange can."""
     measure_stats: bool = False
     """Measure augmentation.mean and augmentation.std on the crops."""
     epoch_steps: Count | None = None
@@ -256,13 +226,13 @@ class AugmentationConfig(Section):
     num_local: Annotated[int, Field(ge=0)] = 8
     """Local views of a crop."""
     global_scale: Range = [0.4, 1.0]
-    """Share of the crop's area that a global view shows. A hand's box is the object already."""
+    """Share of the crop's area that a global view shows; large, as the crop is already the hand or face alone."""
     local_scale: Range = [0.15, 0.5]
     """Share of the crop's area that a local view shows."""
     flip_prob: Prob = 0.0
     """Left-right flip. Refused for hand streams: it makes a left hand out of a right one."""
-    jitter_prob: Prob = 0.8
-    """Whether a view's colours are jittered at all."""
+    jitter_prob: Annotated[float, Fixed()] = 0.8
+    """Whether a view's colours are jittered at all, as in DINO; how strongly, the four settings below say."""
     brightness: NotNegative = 0.4
     """Greatest relative change of brightness."""
     contrast: NotNegative = 0.4
@@ -272,25 +242,21 @@ class AugmentationConfig(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Greatest turn of hue, as a share of the full circle."""
     grayscale_prob: Prob = 0.2
-    """Grey in place of colour."""
+    """Grey instead of colour."""
     blur_view_1_prob: Prob = 1.0
     """Gaussian blur of global view 1; literally so (DINOv2's code inverts the argument and never blurs it)."""
-    blur_view_2_prob: Prob = 0.1
-    """Gaussian blur of global view 2."""
-    blur_local_prob: Prob = 0.5
-    """Gaussian blur of a local view."""
     gaussian_blur_prob: Prob | None = None
-    """One probability for every view, in place of the three above. None: the three above."""
-    blur_sigma_px: Range = [0.1, 2.0]
-    """Blur radius (sigma) in pixels of a 224 px view; smaller views get proportionally less."""
+    """One blur probability for every view. None: blur_view_1_prob, 0.1 for view 2 and 0.5 for local views."""
+    blur_sigma_px: Annotated[tuple[float, float], Fixed()] = (0.1, 2.0)
+    """Sigma of the blur in pixels of a 224 px view, as in DINO; smaller views get proportionally less."""
     solarize_prob: Prob = 0.2
-    """Solarisation of global view 2: values from 128 on are inverted."""
+    """Solarisation of global view 2: values of 128 and above are inverted."""
     mean: Rgb = [0.485, 0.456, 0.406]
-    """Mean of R, G, B in 0..1 that is taken off; written into the exported file."""
+    """Mean of R, G, B in 0..1 to subtract; written into the exported file."""
     std: Rgb = [0.229, 0.224, 0.225]
     """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
     on_device: bool | Literal["auto"] = "auto"
-    """Change colour, blur and solarise on the training device; the loader then only cuts. auto: on CUDA."""
+    """Jitter colours, blur and solarise on the training device; the loader then only crops. auto: on CUDA."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -298,24 +264,20 @@ class AugmentationConfig(Section):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name} [{low:g}, {high:g}]: expected 0 < low <= high <= 1")
-        if not 0 < self.blur_sigma_px[0] <= self.blur_sigma_px[1]:
-            raise ValueError(f"blur_sigma_px {self.blur_sigma_px}: expected 0 < low <= high")
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std}: expected values above 0")
         if self.gaussian_blur_prob is not None:
-            refuse_without_effect(
-                self, ("blur_view_1_prob", "blur_view_2_prob", "blur_local_prob"), "gaussian_blur_prob replaces it"
-            )
+            refuse_without_effect(self, ("blur_view_1_prob",), "gaussian_blur_prob replaces it")
         if self.num_local == 0:
-            refuse_without_effect(self, ("local_px", "local_scale", "blur_local_prob"), "num_local is 0")
+            refuse_without_effect(self, ("local_px", "local_scale"), "num_local is 0")
         return self
 
     @property
     def blur_probs(self) -> tuple[float, float, float]:
-        """Of view 1, of view 2, of a local view."""
+        """Probability for view 1, for view 2 and for a local view."""
         if self.gaussian_blur_prob is not None:
             return (self.gaussian_blur_prob,) * 3
-        return self.blur_view_1_prob, self.blur_view_2_prob, self.blur_local_prob
+        return self.blur_view_1_prob, BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB
 
     def is_on_device(self, device_type: str) -> bool:
         """Whether a device of this type does the photometric half of the views."""
@@ -323,7 +285,7 @@ class AugmentationConfig(Section):
 
 
 class DinoConfig(Section):
-    """DINO (Caron et al. 2021). None: chosen from the number of crops and steps, and logged."""
+    """DINO (Caron et al. 2021). None: derived from the number of crops and steps, and logged."""
 
     num_prototypes: Count | None = None
     """Output dimension K of the head."""
@@ -333,25 +295,25 @@ class DinoConfig(Section):
     """Width before the prototypes."""
     batch_norm: bool | None = None
     """Batch normalisation in the head, over all processes: keeps the crops' scores apart."""
-    student_temp: Positive = 0.1
-    """Softmax temperature of the student."""
+    student_temp: Annotated[float, Fixed()] = 0.1
+    """Softmax temperature of the student, as in DINO; what counts is how much sharper the teacher is."""
     warmup_teacher_temp: Positive | None = None
     """Softmax temperature of the teacher at the start."""
     teacher_temp: Positive | None = None
     """Softmax temperature of the teacher after its warm-up."""
-    teacher_temp_warmup_ratio: Prob = 0.3
-    """Share of the run over which the teacher's temperature moves."""
+    teacher_temp_warmup_ratio: Annotated[float, Fixed()] = 0.3
+    """Share of the run over which the teacher's temperature moves: 30 of 100 epochs, as in DINO."""
     momentum: Ratio | None = None
-    """Of the teacher's moving average at the start; a cosine takes it to 1."""
-    center_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Of the centre's moving average."""
+    """Momentum of the teacher's moving average at the start; a cosine takes it to 1."""
+    center_momentum: Annotated[float, Fixed()] = 0.9
+    """Momentum of the centre's moving average, as in DINO; without the centre (Sinkhorn-Knopp) it does nothing."""
     freeze_prototypes_ratio: Share = 0.01
-    """Share of the run in which the prototypes stay as they began (DINO: the first of 100 epochs)."""
-    standardize_head: bool = True
-    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start); a head
-    with batch_norm needs no fitting."""
-    fix_prototype_norm: bool = True
-    """Keep every prototype at length 1 (DINO's norm_last_layer); false lets the lengths be learned."""
+    """Share of the run in which the prototypes keep their first values (DINO: the first of 100 epochs)."""
+    standardize_head: Annotated[bool, Fixed()] = True
+    """Fit the head's first weights to some crops, so that the first targets differ: without it, DINO's start is flat
+    for thousands of steps. A head with batch_norm needs no fitting."""
+    fix_prototype_norm: Annotated[bool, Fixed()] = True
+    """Every prototype has length 1, DINO's norm_last_layer: learned lengths only make training less stable."""
 
 
 class KoleoConfig(Section):
@@ -364,17 +326,14 @@ class KoleoConfig(Section):
 
 
 class SinkhornConfig(Section):
-    """Sinkhorn-Knopp targets in place of centring."""
+    """Sinkhorn-Knopp targets instead of centring."""
 
     use: Annotated[bool | None, Flag("--use-sinkhorn")] = None
-    """Balance the teacher's targets over the whole batch. None: chosen from the number of crops, and logged."""
+    """Balance the teacher's targets over the whole batch. None: derived from the number of crops, and logged."""
     eps: Positive | None = None
     """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
     iters: Count = 3
     """Rounds of row and column normalisation."""
-
-
-_LIMITS = {name for name in MonitorConfig.model_fields if name.startswith(("collapse_", "max_bad"))}
 
 
 class PretrainConfig(Section):
@@ -389,15 +348,15 @@ class PretrainConfig(Section):
     epochs: Count = 100
     """Training length; see dataset.epoch_steps."""
     stream: StreamName | None = None
-    """Which stream the crops are of; None: the name of the training folder."""
+    """Stream of the crops; None: the name of the training folder."""
     export_backbone: Path | None = None
     """Where the exported weights go; None: backbone.pt in the output folder."""
     seed: int = 0
-    """Of every random draw."""
+    """Seed of every random draw."""
     resume: str = "auto"
-    """auto: go on where an equal run stopped; never: start anew; must: only go on; or a checkpoint's path."""
+    """auto: go on where an equal run stopped; never: start from scratch; must: only go on; or a checkpoint's path."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
-    """When the output folder holds another experiment: stop, or move that to previous/ and start."""
+    """When the output folder holds another experiment: refuse, or move that one to previous/ and start."""
     distributed: bool = False
     """Several processes, started by torchrun."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -436,16 +395,9 @@ class PretrainConfig(Section):
             refuse_without_effect(self.koleo, ("epsilon",), "koleo.weight is 0", prefix="koleo.")
         if not self.sinkhorn.use:
             refuse_without_effect(self.sinkhorn, ("eps", "iters"), "sinkhorn.use is not true", prefix="sinkhorn.")
-        has_centre = self.sinkhorn.use is False
-        if not has_centre:
-            step = "set it to false, or leave this out"
-            refuse_without_effect(
-                self.dino, ("center_momentum",), "sinkhorn.use is not false", prefix="dino.", next_step=step
-            )
         if self.sinkhorn.eps is not None:
-            temps = ("warmup_teacher_temp", "teacher_temp", "teacher_temp_warmup_ratio")
+            temps = ("warmup_teacher_temp", "teacher_temp")
             refuse_without_effect(self.dino, temps, "sinkhorn.eps is set", prefix="dino.")
-            refuse_without_effect(self.ibot, temps, "sinkhorn.eps is set", prefix="ibot.")
         if self.algorithm == "dino":
             refuse_without_effect(self.ibot, tuple(IbotConfig.model_fields), "algorithm is 'dino'", prefix="ibot.")
         if self.export_backbone is not None and self.export_backbone.suffix == ".safetensors":
@@ -453,9 +405,9 @@ class PretrainConfig(Section):
                 f"export_backbone '{self.export_backbone}': give a .pt, the .safetensors is written beside it"
             )
         names = [self.checkpointing.last_name, self.checkpointing.best_name, self.checkpointing.history_file]
-        fixed = ["backbone.pt", "backbone.safetensors", "README.md", "params.json", "artifacts.json", "curves.png"]
-        fixed += ["attention.png", "patches_pca.png", "neighbours.png", "state", "previous", "tensorboard", "wandb"]
-        if doubled := [name for i, name in enumerate(names) if name in fixed + names[:i]]:
+        taken = [name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history")]
+        taken += [STATE, PREVIOUS, "tensorboard", "wandb"]
+        if doubled := [name for i, name in enumerate(names) if name in taken + names[:i]]:
             raise ValueError(f"checkpointing: '{doubled[0]}' names two files of the run; give each its own name")
         return self
 
@@ -498,7 +450,10 @@ class PretrainConfig(Section):
         return stream
 
     def identity(self) -> dict[str, Any]:
-        """The settings that alter the weights, as plain values; paths, names, loader and logging are not among them."""
+        """The settings that alter the weights, as plain values, for the fingerprint of the run.
+
+        Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them.
+        """
         tree = self.model_dump(
             mode="json",
             exclude={
@@ -514,13 +469,13 @@ class PretrainConfig(Section):
                 "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
                 "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
-                "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures", *_LIMITS},
+                "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
                 "experiment": True,
                 "tracking": True,
             },
         )
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
-        for name in ("gaussian_blur_prob", "blur_view_1_prob", "blur_view_2_prob", "blur_local_prob"):
+        for name in ("gaussian_blur_prob", "blur_view_1_prob"):
             del tree["augmentation"][name]
         return tree
 
@@ -528,9 +483,6 @@ class PretrainConfig(Section):
 def auto_workers(cores: int) -> int:
     """Loader processes for a training process that owns ``cores`` cores; on two the model needs both."""
     return 0 if cores <= 2 else min(8, cores - 1)
-
-
-# Settings of the k-NN evaluation. No torch here.
 
 
 class KnnConfig(Section):
@@ -566,11 +518,8 @@ class KnnConfig(Section):
         return self
 
 
-# Settings of the pictures of a backbone. No torch here.
-
-
 class ShowConfig(Section):
-    """Draw what a backbone sees in crops: attention.png, patches_pca.png, neighbours.png."""
+    """Draw what a backbone sees in crops: attention maps, directions of the patches, nearest neighbours."""
 
     backbone: str
     """file::PATH[:ARCHITECTURE] or a plain path."""

@@ -16,7 +16,7 @@ from signstreams.engine.distributed import World
 from signstreams.engine.schedules import cosine, linear, warmup_cosine
 from signstreams.engine.seeding import seed_global
 from signstreams.pretrain.data import normalize
-from signstreams.pretrain.derived_settings import Choices
+from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.health import Meters, assignment_information, embed, feature_std, rank_me
 from signstreams.pretrain.ibot import Masked, PatchTerm
 from signstreams.pretrain.knn import ProbeLabels, knn_accuracy
@@ -33,7 +33,7 @@ _NO_DECAY_NAMES = ("cls_token", "pos_embed", "register_tokens", "mask_token")
 def parameter_groups(
     network: nn.Module, *, depth: int, layer_decay: float = 1.0, patch_embed_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of equal treatment; norms, biases, LayerScale, prototype lengths and tokens have no weight decay.
+    """Groups of equal treatment; norms, biases, LayerScale and tokens have no weight decay.
 
     Args:
         network: Its backbone's parameters are named ``backbone.*``.
@@ -91,16 +91,16 @@ class Trainer:
 
     Args:
         config: As the user gave it.
-        choices: What it left open, settled.
+        derived: What it left open, settled.
         arch: Shape of the backbone.
         world: This process among the others.
     """
 
-    def __init__(self, config: PretrainConfig, choices: Choices, arch: ViTArch, world: World) -> None:
-        self.config, self.choices, self.arch, self.world = config, choices, arch, world
+    def __init__(self, config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, world: World) -> None:
+        self.config, self.derived, self.arch, self.world = config, derived, arch, world
         device = world.device
-        self.student = build_network(config, arch, choices, is_student=True).to(device)
-        self.teacher = build_network(config, arch, choices, is_student=False).to(device)
+        self.student = build_network(config, arch, derived, is_student=True).to(device)
+        self.teacher = build_network(config, arch, derived, is_student=False).to(device)
         if config.optim.is_compiled(device.type) and can_compile(device):
             for network in (self.student, self.teacher):
                 network.backbone.compile_blocks()
@@ -108,21 +108,21 @@ class Trainer:
         if world.size > 1:
             device_ids = [device.index] if device.type == "cuda" else None
             self.replica = nn.parallel.DistributedDataParallel(self.student, device_ids=device_ids)  # has no buffers
-        self.sinkhorn = config.sinkhorn if choices.use_sinkhorn else None
-        self.centre = Centre(choices.num_prototypes, config.dino.center_momentum).to(device)
+        self.sinkhorn = config.sinkhorn if derived.use_sinkhorn else None
+        self.centre = Centre(derived.num_prototypes, config.dino.center_momentum).to(device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(
                 self.student,
                 depth=arch.depth,
-                layer_decay=choices.layer_decay,
-                patch_embed_factor=choices.patch_embed_factor,
+                layer_decay=derived.layer_decay,
+                patch_embed_factor=derived.patch_embed_factor,
             ),
-            lr=choices.peak_learning_rate,
+            lr=derived.peak_learning_rate,
             betas=(BETA_1, config.optim.beta_2),
             fused=True,
         )
-        self.patches = PatchTerm(config, choices, arch, world) if config.algorithm == "ibot" else None
-        self.meters = Meters(choices.num_prototypes, device) if self.patches is None else self.patches.meters
+        self.patches = PatchTerm(config, derived, arch, world) if config.algorithm == "ibot" else None
+        self.meters = Meters(derived.num_prototypes, device) if self.patches is None else self.patches.meters
         self.step = 0
         self._mean = torch.tensor(config.augmentation.mean, device=device)
         self._std = torch.tensor(config.augmentation.std, device=device)
@@ -148,27 +148,27 @@ class Trainer:
 
     def scheduled(self, step: int) -> dict[str, float]:
         """Learning rate, weight decay, teacher's momentum and temperatures at a step."""
-        optim, choices = self.config.optim, self.choices
-        total = choices.total_steps
+        optim, derived = self.config.optim, self.derived
+        total = derived.total_steps
         now = {
             "lr": warmup_cosine(
                 step,
-                peak=choices.peak_learning_rate,
-                final=min(optim.final_learning_rate, choices.peak_learning_rate),
-                warmup_steps=choices.warmup_steps,
+                peak=derived.peak_learning_rate,
+                final=min(optim.final_learning_rate, derived.peak_learning_rate),
+                warmup_steps=derived.warmup_steps,
                 total_steps=total,
             ),
             "weight_decay": cosine(step, optim.weight_decay, optim.final_weight_decay, total),
-            "momentum": cosine(step, choices.momentum, 1.0, total),
+            "momentum": cosine(step, derived.momentum, 1.0, total),
             "teacher_temp": linear(
-                step, choices.warmup_teacher_temp, choices.teacher_temp, choices.teacher_temp_warmup_steps
+                step, derived.warmup_teacher_temp, derived.teacher_temp, derived.teacher_temp_warmup_steps
             ),
         }
         now["lr_backbone"] = now["lr"] * backbone_ramp(
-            step, head_only_steps=choices.head_only_steps, warmup_steps=choices.warmup_steps
+            step, head_only_steps=derived.head_only_steps, warmup_steps=derived.warmup_steps
         )
         if self.patches is not None:
-            now["patch_teacher_temp"] = self.patches.choices.teacher_temp_at(step)
+            now["patch_teacher_temp"] = now["teacher_temp"]
         return now
 
     def train_step(self, global_views: Tensor, local_views: Tensor) -> None:
@@ -198,11 +198,11 @@ class Trainer:
             patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
         self.optimizer.zero_grad(set_to_none=True)
         loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
-        if self.step < self.choices.freeze_prototypes_steps:
+        if self.step < self.derived.freeze_prototypes_steps:
             for head in self.student.heads:
                 for parameter in head.prototypes.parameters():
                     parameter.grad = None
-        if self.step < self.choices.head_only_steps:
+        if self.step < self.derived.head_only_steps:
             for parameter in self.student.backbone.parameters():
                 parameter.grad = None
         norm = self._clip()
@@ -324,8 +324,7 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         parameters = [parameter for parameter in self.student.parameters() if parameter.grad is not None]
-        limit = self.config.optim.clip_grad_norm
-        return nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        return nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_grad_norm)
 
     def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
         set_rates(self.optimizer.param_groups, now)

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from signstreams.pretrain.derived_settings import SMALL_CROPS, choose, momentum_for, prototypes_for, teacher_temp_for
+from signstreams.pretrain.derived_settings import (
+    SMALL_CROPS,
+    derive_settings,
+    momentum_for,
+    prototypes_for,
+    teacher_temp_for,
+)
 from signstreams.pretrain.settings import PretrainConfig
 
 Make = Callable[..., PretrainConfig]
@@ -22,39 +28,42 @@ def test_choices_follow_the_volume_of_data(make: Make) -> None:
     assert (temps[0], temps[-1]) == (0.025, 0.07)
     assert [momentum_for(steps) for steps in (100, 25_000, 10_000_000)] == [0.95, 0.996, 0.9995]
     config = make(epochs=3, optim={"learning_rate": 1e-3}, dino={"num_prototypes": None, "hidden_dim": None})
-    settled = choose(config, num_crops=1000, global_batch=64)
+    settled = derive_settings(config, num_crops=1000, global_batch=64)
     assert (settled.epoch_steps, settled.total_steps) == (15, 45)
     assert settled.peak_learning_rate == pytest.approx(0.25e-3)
     assert (settled.num_prototypes, settled.hidden_dim) == (256, 512)
-    root = choose(make(optim={"learning_rate": 1e-3, "learning_rate_scaling": "sqrt"}), num_crops=1000, global_batch=64)
+    root = derive_settings(
+        make(optim={"learning_rate": 1e-3, "learning_rate_scaling": "sqrt"}), num_crops=1000, global_batch=64
+    )
     assert root.peak_learning_rate == pytest.approx(0.5e-3)
-    assert choose(make(dataset={"epoch_steps": 7}), num_crops=1000, global_batch=64).total_steps == 14
+    assert derive_settings(make(dataset={"epoch_steps": 7}), num_crops=1000, global_batch=64).total_steps == 14
 
 
 @pytest.mark.parametrize(("num_crops", "is_small"), [(500, True), (SMALL_CROPS, True), (SMALL_CROPS + 1, False)])
 def test_the_number_of_crops_chooses(make: Make, num_crops: int, is_small: bool) -> None:
-    choices = choose(make(**OPEN), num_crops=num_crops, global_batch=8)
-    assert (choices.batch_norm, choices.use_sinkhorn) == (is_small, is_small)
-    assert choices.bottleneck_dim == (64 if is_small else 256)
-    assert choices.teacher_temp == (0.025 if is_small else pytest.approx(0.04, abs=1e-3))
+    derived = derive_settings(make(**OPEN), num_crops=num_crops, global_batch=8)
+    assert (derived.batch_norm, derived.use_sinkhorn) == (is_small, is_small)
+    assert derived.bottleneck_dim == (64 if is_small else 256)
+    assert derived.teacher_temp == (0.025 if is_small else pytest.approx(0.04, abs=1e-3))
 
 
 @pytest.mark.parametrize("is_set", [True, False])
 def test_a_setting_wins_over_the_number_of_crops(make: Make, is_set: bool) -> None:
     config = make(dino={"batch_norm": is_set, "bottleneck_dim": 32, "teacher_temp": 0.06}, sinkhorn={"use": is_set})
     for num_crops in (100, 10 * SMALL_CROPS):
-        choices = choose(config, num_crops=num_crops, global_batch=8)
-        assert (choices.batch_norm, choices.use_sinkhorn) == (is_set, is_set)
-        assert (choices.bottleneck_dim, choices.teacher_temp) == (32, 0.06)
+        derived = derive_settings(config, num_crops=num_crops, global_batch=8)
+        assert (derived.batch_norm, derived.use_sinkhorn) == (is_set, is_set)
+        assert (derived.bottleneck_dim, derived.teacher_temp) == (32, 0.06)
 
 
 def test_choices_know_whether_there_are_weights(make: Make) -> None:
     scratch, trained = (
-        choose(make(**changes), num_crops=800_000, global_batch=8) for changes in ({}, {"init": {"weights": "timm::x"}})
+        derive_settings(make(**changes), num_crops=800_000, global_batch=8)
+        for changes in ({}, {"init": {"weights": "timm::x"}})
     )
     assert (scratch.head_only_steps, scratch.layer_decay, scratch.patch_embed_factor) == (0, 1.0, 1.0)
     assert (trained.head_only_steps, trained.layer_decay, trained.patch_embed_factor) == (2000, 0.9, 0.2)
-    short = choose(make(init={"weights": "timm::x"}), num_crops=80, global_batch=8)
+    short = derive_settings(make(init={"weights": "timm::x"}), num_crops=80, global_batch=8)
     assert short.head_only_steps == 1
 
 
@@ -77,8 +86,8 @@ def test_the_temperature_rises_with_the_logarithm_of_the_data() -> None:
 def test_the_warm_up_of_the_temperature_never_comes_down(make: Make) -> None:
     open_temps = {"dino": {"warmup_teacher_temp": None, "teacher_temp": None}}
     for num_crops in (1_000, 50_000, 2_000_000):
-        choices = choose(make(**open_temps), num_crops=num_crops, global_batch=8)
-        assert choices.warmup_teacher_temp == min(0.04, choices.teacher_temp)
+        derived = derive_settings(make(**open_temps), num_crops=num_crops, global_batch=8)
+        assert derived.warmup_teacher_temp == min(0.04, derived.teacher_temp)
 
 
 def test_shares_of_the_run_become_steps(make: Make) -> None:
@@ -87,26 +96,28 @@ def test_shares_of_the_run_become_steps(make: Make) -> None:
         optim={"warmup_ratio": 0.25},
         dino={"teacher_temp_warmup_ratio": 0.5, "freeze_prototypes_ratio": 0.003},
     )
-    choices = choose(config, num_crops=107, global_batch=10)  # what is over fills no batch
-    assert (choices.epoch_steps, choices.total_steps) == (10, 100)
-    assert (choices.warmup_steps, choices.teacher_temp_warmup_steps) == (25, 50)
-    assert choices.freeze_prototypes_steps == 1  # a share above none is a step at least
+    derived = derive_settings(config, num_crops=107, global_batch=10)  # what is over fills no batch
+    assert (derived.epoch_steps, derived.total_steps) == (10, 100)
+    assert (derived.warmup_steps, derived.teacher_temp_warmup_steps) == (25, 50)
+    assert derived.freeze_prototypes_steps == 1  # a share above none is a step at least
     none = make(epochs=10, dino={"freeze_prototypes_ratio": 0.0})
-    assert choose(none, num_crops=100, global_batch=10).freeze_prototypes_steps == 0
+    assert derive_settings(none, num_crops=100, global_batch=10).freeze_prototypes_steps == 0
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("linear", 4.0), ("sqrt", 2.0), ("none", 1.0)])
 def test_the_rate_follows_the_batch_of_all_processes(make: Make, scaling: str, factor: float) -> None:
     config = make(optim={"learning_rate": 1e-3, "learning_rate_scaling": scaling})
-    assert choose(config, num_crops=10_000, global_batch=1024).peak_learning_rate == pytest.approx(factor * 1e-3)
+    assert derive_settings(config, num_crops=10_000, global_batch=1024).peak_learning_rate == pytest.approx(
+        factor * 1e-3
+    )
 
 
 def test_the_head_never_learns_alone_for_longer_than_the_run(make: Make) -> None:
     config = make(epochs=1, init={"weights": "timm::x", "head_only_steps": 500})
-    assert choose(config, num_crops=80, global_batch=8).head_only_steps == 10
+    assert derive_settings(config, num_crops=80, global_batch=8).head_only_steps == 10
 
 
 def test_the_layers_of_the_head_grow_with_the_prototypes(make: Make) -> None:
     for num_prototypes, hidden_dim in ((2048, 512), (4096, 2048)):
         config = make(dino={"num_prototypes": num_prototypes, "hidden_dim": None})
-        assert choose(config, num_crops=100, global_batch=8).hidden_dim == hidden_dim
+        assert derive_settings(config, num_crops=100, global_batch=8).hidden_dim == hidden_dim

@@ -17,9 +17,15 @@ from signstreams.backbones.archs import resolve
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.pretrain import resource_estimates as room
-from signstreams.pretrain.derived_settings import choose
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.network import build_network
-from signstreams.pretrain.resource_estimates import GIB, Memory, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.resource_estimates import (
+    GIB,
+    Memory,
+    estimate_memory,
+    exhaustion_as_user_error,
+    log_memory_estimate,
+)
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
@@ -54,8 +60,8 @@ def test_the_estimate_follows_what_is_kept(make: Make) -> None:
         dino={"num_prototypes": 1024, "hidden_dim": 512},
     )
     arch = resolve("vit_tiny", image_px=48, patch_px=8, depth=4)
-    choices = choose(config, num_crops=160, global_batch=16)
-    trainer = Trainer(config, choices, arch, World(0, 1, torch.device("cpu")))
+    derived = derive_settings(config, num_crops=160, global_batch=16)
+    trainer = Trainer(config, derived, arch, World(0, 1, torch.device("cpu")))
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -67,10 +73,10 @@ def test_the_estimate_follows_what_is_kept(make: Make) -> None:
         trainer.train_step(*views)
     weights = sum(4 * parameter.numel() for parameter in trainer.student.parameters())
     found = sum(kept.values()) - weights
-    memory = estimate_memory(config, choices, arch, trainer.student)
+    memory = estimate_memory(config, derived, arch, trainer.student)
     assert memory.weights == 5 * weights
     assert memory.activations + memory.scores == pytest.approx(found, rel=1 / 3)
-    halved = estimate_memory(make(**{**_tree(config), "optim": {"accumulate": 2}}), choices, arch, trainer.student)
+    halved = estimate_memory(make(**{**_tree(config), "optim": {"accumulate": 2}}), derived, arch, trainer.student)
     assert halved.activations == pytest.approx(memory.activations / 2, rel=1e-6)
 
 
@@ -80,8 +86,8 @@ def _tree(config: PretrainConfig) -> dict[str, Any]:
 
 def _estimate(config: PretrainConfig, num_crops: int = 160) -> Memory:
     arch = resolve("vit_tiny", image_px=32, patch_px=8, depth=config.model.depth)
-    choices = choose(config, num_crops=num_crops, global_batch=config.dataset.batch_size)
-    return estimate_memory(config, choices, arch, build_network(config, arch, choices, is_student=True))
+    derived = derive_settings(config, num_crops=num_crops, global_batch=config.dataset.batch_size)
+    return estimate_memory(config, derived, arch, build_network(config, arch, derived, is_student=True))
 
 
 def test_the_estimate_knows_checkpointing(make: Make) -> None:
@@ -128,7 +134,7 @@ def test_a_run_that_may_not_fit_is_warned_of(
 ) -> None:
     monkeypatch.setattr(room, "free_memory", lambda device: free)
     with caplog.at_level(logging.INFO):
-        report_memory(Memory(2 * GIB, GIB // 2, GIB // 2), torch.device("cpu"))
+        log_memory_estimate(Memory(2 * GIB, GIB // 2, GIB // 2), torch.device("cpu"))
     (record,) = caplog.records
     assert record.levelname == level
     assert "about 3.00 GiB (weights and optimiser 2.00, activations 0.50, scores 0.50)" in record.message
@@ -153,7 +159,7 @@ def test_the_first_setting_named_shrinks_what_is_largest(
     make: Make, memory: Memory, changes: dict[str, Any], expected: str
 ) -> None:
     config = make(optim=changes)
-    with pytest.raises(UserError) as caught, naming_what_ran_out(config, memory):
+    with pytest.raises(UserError) as caught, exhaustion_as_user_error(config, memory):
         raise torch.OutOfMemoryError("CUDA out of memory")
     said = str(caught.value).partition("); ")[2]
     assert said.startswith(expected)
@@ -177,6 +183,6 @@ def test_the_first_setting_named_shrinks_what_is_largest(
 )
 def test_what_ran_out_is_one_line_and_all_else_passes(make: Make, error: Exception, expected: str | None) -> None:
     kind = type(error) if expected is None else UserError
-    with pytest.raises(kind, match=expected) as caught, naming_what_ran_out(make(), Memory(1, 1, 1)):
+    with pytest.raises(kind, match=expected) as caught, exhaustion_as_user_error(make(), Memory(1, 1, 1)):
         raise error
     assert (caught.value is error) == (expected is None)
