@@ -197,7 +197,7 @@ def test_settings_are_compared_within_a_kind_and_what_is_not_told_is_no_differen
     twin = make_run("twin", PRETRAINING)
     (twin / "params.json").write_text(json.dumps(params | {"data": {"digest": "cd" * 32}}))
     lines = _compare(tmp_path, face, *models, bare, twin)
-    assert "no settings lie beside the log of copied.jsonl" in lines
+    assert "no settings are beside the log of copied.jsonl" in lines
     at = lines.index("settings of translation that differ: v9 / v10")
     assert lines[at + 1 : at + 3] == ["data.batch_size: 8 / 4", ""]
     at = lines.index("settings of pretraining that differ: face / twin")
@@ -217,7 +217,7 @@ def test_metrics_are_chosen_by_name_and_pattern_and_by_nothing_of_a_kind_unknown
     _write_log(foreign, [(1, {"acc": 0.5, "ppl": 3.0})])
     assert _row(_compare(tmp_path, foreign), "ppl", "foreign.jsonl") == ["3", "-", "-"]
     both = [line.split()[0] for line in _compare(tmp_path, model, foreign) if line.startswith(("val/", "acc", "ppl"))]
-    assert len(both) == len(set(both)) and {"val/bleu_4", "acc", "ppl"} <= set(both)  # a panel a metric
+    assert len(both) == len(set(both)) and {"val/bleu_4", "acc", "ppl"} <= set(both)  # a panel per metric
 
 
 def test_a_tag_keeps_the_runs_that_have_it(make_run: MakeRun, tmp_path: Path) -> None:
@@ -245,12 +245,12 @@ def test_all_that_is_wrong_is_said_at_once(make_run: MakeRun, tmp_path: Path) ->
     ]
     starts = [
         f"{tmp_path / 'empty.jsonl'}: found no values",
-        f"{broken / 'params.json'}: is no JSON",
-        f"{model / 'metrics.jsonl'}: is the run of {model} once more",
+        f"{broken / 'params.json'}: is not JSON",
+        f"{model / 'metrics.jsonl'}: is the same run as {model}",
         "--tag dem: no run has this tag, they have demo; did you mean 'demo'?",
         "--metrics val/bleu4: no run has it; the nearest is 'val/bleu_4'",
         "--metrics wer_*: no run has it; the nearest is 'val/wer_",
-        f"{model / 'metrics.jsonl'}: tells no time of its steps; next: --against step",
+        f"{model / 'metrics.jsonl'}: does not record the time of its steps; use --against step",
     ]
     assert len(problems) == 3 + len(starts)
     for problem, start in zip(problems[3:], starts, strict=True):

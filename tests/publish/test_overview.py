@@ -119,4 +119,4 @@ def test_the_script_writes_the_page(finished: Any, project: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert '"seed": 7' in " ".join(Reader((tmp_path / "page.html").read_text(encoding="utf-8")).words)
     refused = subprocess.run([*command, "--settings", "[1]"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "is no JSON object" in refused.stderr
+    assert refused.returncode == 2 and "is not a JSON object" in refused.stderr

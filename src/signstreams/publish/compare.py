@@ -1,4 +1,4 @@
-"""Runs side by side: their curves in one picture, their last and best values, and the settings that differ."""
+"""Compare runs: their curves in one picture, their last and best values, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,215 @@ from signstreams.ids import printable
 from signstreams.publish.runs import FACTS, Axis, Run, axis_of, labelled, read_run
 from signstreams.publish.settings import CompareConfig
 
-# The curves of several runs in one picture: a panel a metric, a line a run.
+SHOWN = {
+    "pretraining": (
+        "train/loss_dino",
+        "train/loss_patch",
+        "probe/knn",
+        "probe/rankme",
+        "probe/assignment_information",
+        "teacher/entropy_sample",
+        "teacher/entropy_batch",
+        "teacher/prototypes_used_ratio",
+        "schedule/lr",
+    ),
+    "translation": (
+        "train/loss_translation",
+        "val/loss_translation",
+        "val/loss_ctc",
+        "val/bleu_4",
+        "val/chrf",
+        "val/wer_fuse",
+        "train/lr_encoder",
+    ),
+    "unknown": ("*",),
+}
+"""Metrics shown for each kind of run unless some are named."""
+LOWER_IS_BETTER = ("*loss*", "*/kl*", "*wer*", "time/*", "mem/*", "*/data_wait_share", "*/ctc_skipped")
+HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*information", "*prototypes_used*", "*_per_s")
+NOT_COMPARED = (
+    "output_dir",
+    "export_backbone",
+    "init.download",
+    "model.download",
+    "experiment.name",
+    "experiment.tags",
+    "tracking.*",
+)
+"""Settings that do not change a result."""
+TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
+"""Longest time of an axis in seconds, from which on the unit is used; seconds of the unit; its name."""
+MAX_VALUE = 48
+"""Letters of a setting's value in the table."""
+
+
+def compare(config: CompareConfig) -> list[str]:
+    """Draw the picture; returns the lines of the tables, the picture's path last.
+
+    Raises:
+        UserError: Everything that is wrong with the runs and with what was asked of them, one line per problem.
+    """
+    runs, problems = _read_runs(config)
+    metrics = _chosen(runs, config.metrics, problems) if runs else []
+    axes = {run.label: axis_of(run, config.against) for run in runs}
+    for run in runs:
+        if axes[run.label] is None:
+            problems.append(f"{run.history}: does not record the {config.against} of its steps; use --against step")
+    if problems:
+        raise UserError(problems)
+    panels, xlabel = _panels(runs, metrics, axes, config.against)
+    plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
+    tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
+    return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
+
+
+def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:
+    """Labelled runs that have the tag, and what is wrong with the others."""
+    runs: list[Run] = []
+    problems: list[str] = []
+    for path in config.runs:
+        try:
+            run = read_run(path)
+        except UserError as error:
+            problems += error.problems
+            continue
+        twin = next((other for other in runs if other.history.samefile(run.history)), None)
+        if twin is None:
+            runs.append(run)
+        else:
+            problems.append(f"{path}: is the same run as {twin.path}; name each once")
+    if config.tag is not None and runs:
+        tags = sorted({tag for run in runs for tag in run.tags})
+        tagged = [run for run in runs if config.tag in run.tags]
+        runs = tagged or runs  # where no run has it, the rest of the command line is checked against all
+        if not tagged:
+            known = f"they have {', '.join(tags)}" if tags else "they have none"
+            problems.append(f"--tag {config.tag}: no run has this tag, {known}{suggest(config.tag, tags)}")
+    return labelled(runs), problems
+
+
+def _chosen(runs: list[Run], patterns: Sequence[str], problems: list[str]) -> list[str]:
+    """Metrics that were asked for, else those that matter for these runs; a pattern without a match is a problem."""
+    known = list(dict.fromkeys(key for run in runs for key in run.curves))
+    if not patterns:
+        kinds = {run.kind for run in runs}
+        wanted = [pattern for kind, shown in SHOWN.items() if kind in kinds for pattern in shown]
+        return list(dict.fromkeys(key for pattern in wanted for key in known if fnmatchcase(key, pattern))) or known
+    chosen: list[str] = []
+    for pattern in patterns:
+        found = [key for key in known if fnmatchcase(key, pattern)]
+        if not found:
+            problems.append(f"--metrics {pattern}: no run has it; the nearest is '{_nearest(pattern, known)}'")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _nearest(pattern: str, known: list[str]) -> str:
+    word = pattern.replace("*", "")
+    holding = [key for key in known if word in key]
+    return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
+
+
+def _panels(
+    runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str
+) -> tuple[list[MetricPanel], str]:
+    """Panels, and the label of the horizontal axis."""
+    lines = {}
+    for metric in metrics:
+        for number, run in enumerate(runs):
+            place = axes[run.label]
+            if place is not None and (curve := run.curves.get(metric)):
+                lines[metric, number] = (place(list(curve)), list(curve.values()))
+    unit, xlabel = 1.0, against
+    if against == "time":
+        farthest_s = max(xs[-1] for xs, _ in lines.values())
+        unit, name = next((unit, name) for least, unit, name in TIME_UNITS if farthest_s >= least)
+        xlabel = f"training time ({name})"
+    panels = []
+    for metric in metrics:
+        of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
+        panels.append(MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
+    return panels, xlabel
+
+
+def _best_of(metric: str) -> Callable[..., Any] | None:
+    """``min`` or ``max``; None where neither end is good, such as a learning rate or an entropy."""
+    for best, patterns in ((min, LOWER_IS_BETTER), (max, HIGHER_IS_BETTER)):
+        if _matches(metric, patterns):
+            return best
+    return None
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _runs_table(runs: list[Run]) -> list[str]:
+    rows = [("run", "tags", "kind", "last step", "where")]
+    rows += [(run.label, ", ".join(run.tags) or "-", run.kind, str(run.last_step), str(run.path)) for run in runs]
+    return _aligned(rows, numbers=(3,))
+
+
+def _values_table(runs: list[Run], metrics: list[str]) -> list[str]:
+    rows = [("metric", "run", "last", "best", "at step")]
+    for metric in metrics:
+        name = metric
+        for run in runs:
+            if curve := run.curves.get(metric):
+                best_of = _best_of(metric)
+                step = None if best_of is None else best_of(curve, key=curve.__getitem__)
+                best = ("-", "-") if step is None else (f"{curve[step]:.4g}", str(step))
+                rows.append((name, run.label, f"{curve[max(curve)]:.4g}", *best))
+                name = ""
+    return _aligned(rows, numbers=(2, 3, 4))
+
+
+def _differences(runs: list[Run]) -> list[list[str]]:
+    """A table per kind of run: the settings that differ, one value per run."""
+    tables = []
+    for kind in SHOWN:
+        told = [run for run in runs if run.kind == kind and run.settings]
+        if len(told) < 2:
+            continue
+        keys = sorted({key for run in told for key in run.settings if not _matches(key, NOT_COMPARED)})
+        rows = [line for key in keys if (line := _difference(key, told))]
+        tables.append([f"settings of {kind} that differ: {' / '.join(run.label for run in told)}", *(rows or ["none"])])
+    untold = [run.label for run in runs if not run.settings]
+    return [*tables, *([[f"no settings are beside the log of {', '.join(untold)}"]] if untold else [])]
+
+
+def _difference(key: str, runs: list[Run]) -> str:
+    """``key: value / value / ...``; empty where all are equal."""
+    absent = "unknown" if key in FACTS else "absent"
+    texts = [_shown(run.settings[key]) if key in run.settings else absent for run in runs]
+    values = [run.settings[key] for run in runs if key in run.settings]
+    if all(value == values[0] for value in values) and (absent == "unknown" or len(values) == len(runs)):
+        return ""
+    return f"{key}: {' / '.join(texts)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed on a command line, digests and long texts shortened."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = re.sub(r"\b[0-9a-f]{40,64}\b", lambda digest: digest[0][:12], text)
+    half = MAX_VALUE // 2 - 1
+    return text if len(text) <= MAX_VALUE else f"{text[:half]}...{text[-half:]}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place in numbers else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+# -- The picture
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v")
@@ -35,12 +243,12 @@ class MetricPanel:
     """One metric of all runs that have it.
 
     Attributes:
-        title: What it shows.
+        metric: Its name.
         aim: ``lower`` or ``higher`` where that is better, else empty.
         lines: Number of the run to places on the horizontal axis and values.
     """
 
-    title: str
+    metric: str
     aim: str
     lines: dict[int, tuple[list[float], list[float]]]
 
@@ -50,9 +258,9 @@ def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Pat
 
     Args:
         panels: In the order of drawing.
-        labels: Of all runs.
+        labels: One per run.
         path: PNG to write.
-        xlabel: Of the horizontal axis, with its unit.
+        xlabel: Label of the horizontal axis, with its unit.
 
     Raises:
         UserError: The picture cannot be written.
@@ -78,7 +286,7 @@ def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Pat
         for number, (xs, ys) in panel.lines.items():
             is_dense = len(xs) > MANY_POINTS
             axes.plot(xs, ys, **looks[number] | ({"marker": None} if is_dense else {}))
-        axes.set_title(panel.title, loc="left", fontsize="medium", parse_math=False)
+        axes.set_title(panel.metric, loc="left", fontsize="medium", parse_math=False)
         if panel.aim:
             axes.set_title(f"{panel.aim} is better", loc="right", fontsize="x-small", color="0.45")
         axes.set_xlim(-0.02 * farthest, 1.02 * farthest or 1)  # the same in all panels
@@ -112,212 +320,10 @@ def _look(number: int, num_runs: int) -> dict[str, Any]:
         "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 3.5,
-        "linewidth": 2.2 - number / max(1, num_runs - 1),  # a line that lies under another one still shows
+        "linewidth": 2.2 - number / max(1, num_runs - 1),  # a line below another one still shows
     }
 
 
 def _shortened(label: str) -> str:
     half = MAX_LABEL // 2 - 2
     return label if len(label) <= MAX_LABEL else f"{label[:half]} ... {label[-half:]}"
-
-
-# Runs side by side: which metrics, their picture, their last and best values, and the settings that differ.
-
-SHOWN = {
-    "pretraining": (
-        "train/loss_dino",
-        "train/loss_patch",
-        "probe/knn",
-        "probe/rankme",
-        "probe/assignment_information",
-        "teacher/entropy_sample",
-        "teacher/entropy_batch",
-        "teacher/prototypes_used_ratio",
-        "schedule/lr",
-    ),
-    "translation": (
-        "train/loss_translation",
-        "val/loss_translation",
-        "val/loss_ctc",
-        "val/bleu_4",
-        "val/chrf",
-        "val/wer_fuse",
-        "train/lr_encoder",
-    ),
-    "unknown": ("*",),
-}
-"""What is shown of each kind of run unless metrics are named."""
-LOWER_IS_BETTER = ("*loss*", "*/kl*", "*wer*", "time/*", "mem/*", "*/data_wait_share", "*/ctc_skipped")
-HIGHER_IS_BETTER = ("*bleu*", "*chrf*", "*rouge*", "*knn*", "*rankme*", "*information", "*prototypes_used*", "*_per_s")
-NOT_COMPARED = (
-    "output_dir",
-    "export_backbone",
-    "init.download",
-    "model.download",
-    "experiment.name",
-    "experiment.tags",
-)
-TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
-MAX_VALUE = 48
-
-
-def compare(config: CompareConfig) -> list[str]:
-    """Draw the picture; lines of the tables, the picture's path last.
-
-    Raises:
-        UserError: With everything that is wrong with the runs and what was asked of them, one line a problem.
-    """
-    runs, problems = _read_runs(config)
-    metrics = _chosen(runs, config.metrics, problems) if runs else []
-    axes = {run.label: axis_of(run, config.against) for run in runs}
-    for run in runs:
-        if axes[run.label] is None:
-            problems.append(f"{run.history}: tells no {config.against} of its steps; next: --against step")
-    if problems:
-        raise UserError(problems)
-    panels, xlabel = _panels(runs, metrics, axes, config.against)
-    plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
-    tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
-    return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
-
-
-def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:
-    """Runs with the wanted tag, labelled, and what is wrong with the others."""
-    runs: list[Run] = []
-    problems: list[str] = []
-    for path in config.runs:
-        try:
-            run = read_run(path)
-        except UserError as error:
-            problems += error.problems
-            continue
-        twin = next((other for other in runs if other.history.samefile(run.history)), None)
-        if twin is None:
-            runs.append(run)
-        else:
-            problems.append(f"{path}: is the run of {twin.path} once more; name each once")
-    if config.tag is not None and runs:
-        tags = sorted({tag for run in runs for tag in run.tags})
-        tagged = [run for run in runs if config.tag in run.tags]
-        runs = tagged or runs  # without any, the rest of the command line is judged by all
-        if not tagged:
-            known = f"they have {', '.join(tags)}" if tags else "they have none"
-            problems.append(f"--tag {config.tag}: no run has this tag, {known}{suggest(config.tag, tags)}")
-    return labelled(runs), problems
-
-
-def _chosen(runs: list[Run], patterns: Sequence[str], problems: list[str]) -> list[str]:
-    """Metrics that were asked for, or those that matter for these runs; a pattern without any becomes a problem."""
-    known = list(dict.fromkeys(key for run in runs for key in run.curves))
-    if not patterns:
-        kinds = {run.kind for run in runs}
-        wanted = [pattern for kind, shown in SHOWN.items() if kind in kinds for pattern in shown]
-        return list(dict.fromkeys(key for pattern in wanted for key in known if fnmatchcase(key, pattern))) or known
-    chosen: list[str] = []
-    for pattern in patterns:
-        found = [key for key in known if fnmatchcase(key, pattern)]
-        if not found:
-            problems.append(f"--metrics {pattern}: no run has it; the nearest is '{_nearest(pattern, known)}'")
-        chosen += found
-    return list(dict.fromkeys(chosen))
-
-
-def _nearest(pattern: str, known: list[str]) -> str:
-    word = pattern.replace("*", "")
-    holding = [key for key in known if word in key]
-    return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
-
-
-def _panels(
-    runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str
-) -> tuple[list[MetricPanel], str]:
-    """What is drawn, and the name of the horizontal axis."""
-    lines = {}
-    for metric in metrics:
-        for number, run in enumerate(runs):
-            place = axes[run.label]
-            if place is not None and (curve := run.curves.get(metric)):
-                lines[metric, number] = (place(list(curve)), list(curve.values()))
-    unit, xlabel = 1.0, against
-    if against == "time":
-        farthest_s = max(xs[-1] for xs, _ in lines.values())
-        unit, name = next((unit, name) for least, unit, name in TIME_UNITS if farthest_s >= least)
-        xlabel = f"training time ({name})"
-    panels = []
-    for metric in metrics:
-        of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
-        panels.append(MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
-    return panels, xlabel
-
-
-def _best_of(metric: str) -> Callable[..., Any] | None:
-    """``min`` or ``max``; None where neither end is good, as of a learning rate or an entropy."""
-    for best, patterns in ((min, LOWER_IS_BETTER), (max, HIGHER_IS_BETTER)):
-        if any(fnmatchcase(metric, pattern) for pattern in patterns):
-            return best
-    return None
-
-
-def _runs_table(runs: list[Run]) -> list[str]:
-    rows = [("run", "tags", "kind", "last step", "where")]
-    rows += [(run.label, ", ".join(run.tags) or "-", run.kind, str(run.last_step), str(run.path)) for run in runs]
-    return _aligned(rows, numbers=(3,))
-
-
-def _values_table(runs: list[Run], metrics: list[str]) -> list[str]:
-    rows = [("metric", "run", "last", "best", "at step")]
-    for metric in metrics:
-        name = metric
-        for run in runs:
-            if curve := run.curves.get(metric):
-                best_of = _best_of(metric)
-                step = None if best_of is None else best_of(curve, key=curve.__getitem__)
-                best = ("-", "-") if step is None else (f"{curve[step]:.4g}", str(step))
-                rows.append((name, run.label, f"{curve[max(curve)]:.4g}", *best))
-                name = ""
-    return _aligned(rows, numbers=(2, 3, 4))
-
-
-def _differences(runs: list[Run]) -> list[list[str]]:
-    """A table a kind of run: settings in which its runs differ, a value a run."""
-    tables = []
-    for kind in SHOWN:
-        told = [run for run in runs if run.kind == kind and run.settings]
-        if len(told) < 2:
-            continue
-        keys = {key for run in told for key in run.settings if not key.startswith("tracking.")}
-        rows = [line for key in sorted(keys - set(NOT_COMPARED)) if (line := _difference(key, told))]
-        tables.append([f"settings of {kind} that differ: {' / '.join(run.label for run in told)}", *(rows or ["none"])])
-    untold = [run.label for run in runs if not run.settings]
-    return [*tables, *([[f"no settings lie beside the log of {', '.join(untold)}"]] if untold else [])]
-
-
-def _difference(key: str, runs: list[Run]) -> str:
-    """``key: value / value / ...``, or nothing where all are equal."""
-    absent = "unknown" if key in FACTS else "absent"
-    texts = [_shown(run.settings[key]) if key in run.settings else absent for run in runs]
-    values = [run.settings[key] for run in runs if key in run.settings]
-    if all(value == values[0] for value in values) and (absent == "unknown" or len(values) == len(runs)):
-        return ""
-    return f"{key}: {' / '.join(texts)}"
-
-
-def _shown(value: Any) -> str:
-    """As it is typed on a command line, digests and long texts shortened."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = re.sub(r"\b[0-9a-f]{40,64}\b", lambda digest: digest[0][:12], text)
-    half = MAX_VALUE // 2 - 1
-    return text if len(text) <= MAX_VALUE else f"{text[:half]}...{text[-half:]}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], *, numbers: Sequence[int]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place in numbers else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

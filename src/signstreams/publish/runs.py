@@ -1,4 +1,4 @@
-"""A run as others see it: name, tags, settings and logged values, read from its folder or its log alone."""
+"""Read a finished or running run from its folder, or from its log alone: name, tags, settings, logged values."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from signstreams.config.load import flatten, suggest
-from signstreams.engine.experiment import FINGERPRINT, PREVIOUS, STATE
+from signstreams.engine.experiment import FINGERPRINT
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import read_json
+from signstreams.formats.run_layout import METRICS, PRETRAINING_FILES, PREVIOUS, STATE, TRAINING_FILES
 from signstreams.ids import printable
 
-HISTORY = "metrics.jsonl"
 MAX_FOLDERS_NAMED = 4
 FACTS = ("stream", "data_digest", "train_crops", "world_size", "commit")
-"""Settings that are no part of the config; a run that does not tell one may well have the same."""
+"""Settings that are not part of the config; a run that does not record one may well have the same."""
 
 Curve = dict[int, float]
-"""Step to value, steps rising."""
+"""Step to value, in the order of the steps."""
 Axis = Callable[[list[int]], list[float]]
-"""From steps to their places on a horizontal axis."""
+"""Maps steps to their places on a horizontal axis."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Run:
     """What a run left behind.
 
     Attributes:
-        path: Its folder; the file of metrics where that is another than the folder's own.
+        path: Its folder, or the file of metrics where that is not the folder's own.
         history: The file that its metrics were read from.
-        name: Of its experiment, else of its folder.
-        tags: Of its experiment.
-        settings: Dotted key to plain value; empty where no file tells them.
+        name: Name of its experiment, else of its folder.
+        tags: Tags of its experiment.
+        settings: Dotted key to plain value; empty where no file records them.
         curves: Metric to its values.
-        label: Its name among the runs it is compared with; see `labelled`.
+        label: Its unique name among the runs it is compared with, see `labelled`.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """``pretraining``, ``translation``, or ``unknown`` when the metrics are of neither."""
+        """``pretraining``, ``translation``, or ``unknown`` by its metrics."""
         if any(key.startswith("teacher/") for key in self.curves):
             return "pretraining"
         return "translation" if any(key.endswith("/loss_translation") for key in self.curves) else "unknown"
@@ -67,15 +67,19 @@ def read_run(path: Path) -> Run:
     """Read a run from its output folder, an archive of one, or a file of metrics.
 
     Raises:
-        UserError: There is no log, it holds no values, or what lies beside it cannot be read.
+        UserError: There is no log, it holds no values, or the files beside it cannot be read.
     """
     folder = path if path.is_dir() else path.parent
     folder = folder.parent if folder.name == STATE else folder
     try:
-        params, fingerprint = _read_object(folder / "params.json"), _read_object(folder / STATE / FINGERPRINT)
+        params, fingerprint = (
+            _read_object(folder / PRETRAINING_FILES["params"]),
+            _read_object(folder / STATE / FINGERPRINT),
+        )
         # Snakemake deletes the declared params.json and config.json of a job that failed; the fingerprint stays.
-        config = _section(params, "config") or _read_object(folder / "config.json") or _section(fingerprint, "config")
-        own_name = str(_section(config, "checkpointing").get("history_file", HISTORY))
+        config = _section(params, "config") or _read_object(folder / TRAINING_FILES["config"])
+        config = config or _section(fingerprint, "config")
+        own_name = str(_section(config, "checkpointing").get("history_file", METRICS))
         history = _find_history(path, own_name)
         curves = read_curves(history)
     except OSError as error:
@@ -97,8 +101,8 @@ def read_run(path: Path) -> Run:
 def read_curves(history: Path) -> dict[str, Curve]:
     """Metric to its finite values.
 
-    `MetricsLog` cuts off what an interrupted run logged after the checkpoint that it goes on from. Where a log was
-    joined by other means the steps fall back, and what stands there from that step on is dropped likewise.
+    `MetricsLog` cuts off what an interrupted run logged after the checkpoint that it resumes from. In a log that was
+    joined by other means the steps fall back; what was logged before from that step on is dropped as well.
     """
     kept: list[dict[str, Any]] = []
     for record in read_metrics(history):
@@ -117,7 +121,7 @@ def read_curves(history: Path) -> dict[str, Curve]:
 
 
 def labelled(runs: list[Run]) -> list[Run]:
-    """Runs with labels of which no two are equal: the name, where that is not enough with tags, or else the place."""
+    """Runs with unique labels: the name, with tags where that is not enough, else with the place."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.name].append(run)
@@ -131,70 +135,70 @@ def labelled(runs: list[Run]) -> list[Run]:
 
 
 def axis_of(run: Run, against: str) -> Axis | None:
-    """The horizontal axis ``step``, ``epoch``, or ``time`` in seconds of training; None: the log does not tell."""
+    """The horizontal axis ``step``, ``epoch``, or ``time`` in seconds of training; None where the log has it not."""
     if against == "step":
         return lambda steps: [float(step) for step in steps]
     if against == "epoch":
         epochs = run.curves.get("epoch") or run.curves.get("train/epoch") or {}
-        epoch_a_step = next((epoch / step for step, epoch in epochs.items() if step), None)
-        return None if epoch_a_step is None else lambda steps: [step * epoch_a_step for step in steps]
+        epochs_per_step = next((epoch / step for step, epoch in epochs.items() if step), None)
+        return None if epochs_per_step is None else lambda steps: [step * epochs_per_step for step in steps]
     known, times_s = [0], [0.0]
-    for step, step_s in _seconds_a_step(run).items():
+    for step, step_s in _seconds_per_step(run).items():
         times_s.append(times_s[-1] + (step - known[-1]) * step_s)
         known.append(step)
     return None if len(known) == 1 else lambda steps: np.interp(steps, known, times_s).tolist()
 
 
-def _seconds_a_step(run: Run) -> Curve:
+def _seconds_per_step(run: Run) -> Curve:
     """Mean seconds of the steps up to each logged one.
 
-    A translation run logs clips a second: a step takes a batch, and the smaller last one of an epoch counts as whole.
+    A translation run logs clips per second: a step takes a batch; the smaller last one of an epoch counts as full.
     """
     if work_s := run.curves.get("time/step_s"):
         wait_s = run.curves.get("time/data_s", {})
         return {step: value + wait_s.get(step, 0.0) for step, value in work_s.items()}
-    told = run.settings
-    clips = told.get("data.batch_size", 0) * told.get("optim.accumulate_steps", 1) * told.get("world_size", 1)
+    known = run.settings
+    clips = known.get("data.batch_size", 0) * known.get("optim.accumulate_steps", 1) * known.get("world_size", 1)
     rates = run.curves.get("train/clips_per_s", {})
     return {step: clips / rate for step, rate in rates.items() if rate > 0 and clips}
 
 
 def _settings(config: dict[str, Any], params: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """Config as dotted keys, and what else decides a result: data, number of processes, code."""
+    """Config as dotted keys, and what else determines a result: data, number of processes, code."""
     data = _section(params, "data")
     found = params | {
         "data_digest": data.get("digest") or fingerprint.get("data"),
         "train_crops": data.get("train_crops"),
         "world_size": params.get("world_size") or _section(fingerprint, "config").get("world_size"),
     }
-    told = {key: value for key, value in flatten(config, {}) if value != {}}
-    return told | {key: found[key] for key in FACTS if found.get(key) is not None}
+    settings = {key: value for key, value in flatten(config, {}) if value != {}}
+    return settings | {key: found[key] for key in FACTS if found.get(key) is not None}
 
 
 def _find_history(path: Path, own_name: str) -> Path:
     if path.is_file():
         return path
-    for candidate in (path / own_name, path / STATE / own_name):  # published at the end; until then in the state alone
+    for candidate in (path / own_name, path / STATE / own_name):  # published at the end, until then only in the state
         if candidate.is_file():
             return candidate
-    expected = "expected the output folder of a run or its metrics.jsonl"
+    expected = f"expected the output folder of a run or its {METRICS}"
     if not path.is_dir():
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path}: not there, {expected}{suggest(path.name, siblings)}")
-    inside = sorted({found.parent for found in path.glob(f"*/{HISTORY}") if found.parent.name != STATE})
+    inside = sorted({found.parent for found in path.glob(f"*/{METRICS}") if found.parent.name != STATE})
     some = " ".join(map(str, inside[:MAX_FOLDERS_NAMED])) + (" ..." if len(inside) > MAX_FOLDERS_NAMED else "")
     raise UserError(f"{path}: found no {own_name}, {expected}" + (f"; name {some}" if inside else ""))
 
 
 def _tag_marks(group: list[Run]) -> list[str] | None:
-    """Tags that not all runs of equal name share, where they tell all of them apart."""
+    """The tags that runs of equal name do not share, where these distinguish all of them."""
     shared = set(group[0].tags).intersection(*(run.tags for run in group))
     marks = [", ".join(tag for tag in run.tags if tag not in shared) for run in group]
     return marks if len(set(marks)) == len(group) else None
 
 
 def _place_marks(group: list[Run]) -> list[str]:
-    """The shortest ends of their paths that differ, less what these ends have in common."""
+    """The shortest ends of their paths that differ, without what these have in common."""
     places = [run.path.resolve().parts for run in group]
     length = 1
     while len({place[-length:] for place in places}) < len(group) and length < max(map(len, places)):
@@ -208,7 +212,7 @@ def _place_marks(group: list[Run]) -> list[str]:
 def _place_name(place: Path) -> str:
     parts = place.resolve().parts
     if len(parts) > 2 and parts[-2] == PREVIOUS:
-        return "/".join(parts[-3:])  # an archive is called by a digest, which says nothing by itself
+        return "/".join(parts[-3:])  # an archive is named by a digest, which says nothing by itself
     return parts[-1]
 
 
@@ -218,7 +222,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}), expected what the run wrote; move it aside") from None
+        raise UserError(f"{path}: is not JSON ({error}), expected what the run wrote; move it aside") from None
     return content if isinstance(content, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Settings of what reads finished runs: summary, overview page, release bundle, comparison of runs."""
+"""Settings of what reads finished runs: summary, overview page, release bundle, comparison of runs. No torch here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from signstreams.config.section import Count, Section
-
-# What `scripts/summarize_run.py` looks at.
+from signstreams.formats.run_layout import RunLayout
 
 
 class SummaryConfig(Section):
@@ -22,14 +21,11 @@ class SummaryConfig(Section):
     """Folder of the trained models."""
 
 
-# What `scripts/write_overview.py` and `scripts/release.py` take. No torch here.
-
-
 class PublishConfig(SummaryConfig):
-    """What both show of the workflow itself."""
+    """What the overview and the release show of the workflow itself."""
 
     settings: str = "{}"
-    """Settings of the workflow as JSON, shown as they are."""
+    """Settings of the workflow as a JSON object, shown as they are."""
 
     @field_validator("settings")
     @classmethod
@@ -39,11 +35,11 @@ class PublishConfig(SummaryConfig):
         except ValueError as error:
             raise ValueError(f"is not JSON ({error})") from None
         if not isinstance(content, dict):
-            raise ValueError('is no JSON object, expected one, such as {"corpus": {"root": "data/demo"}}')
+            raise ValueError('is not a JSON object, expected one such as {"corpus": {"root": "data/demo"}}')
         return value
 
     def shown_settings(self) -> dict[str, Any]:
-        """The settings, read."""
+        """The parsed settings."""
         content: dict[str, Any] = json.loads(self.settings)
         return content
 
@@ -52,39 +48,36 @@ class OverviewConfig(PublishConfig):
     """The whole run on one page: corpus, backbones, translation, runtimes, versions, settings."""
 
     output: Path | None = None
-    """File to write. None: overview.html in the work_dir."""
+    """File to write; none: overview.html in the work_dir."""
     logs: Path | None = None
-    """Folder of the workflow's logs, with the benchmark files beside them. None: logs in the work_dir."""
+    """Folder of the workflow's logs, with the benchmark files beside them; none: logs in the work_dir."""
 
     def target(self) -> Path:
         """File to write."""
-        return self.output or self.work_dir / "overview.html"
+        return self.output or RunLayout(self.work_dir).overview
 
     def logs_dir(self) -> Path:
         """Folder of the logs."""
-        return self.logs or self.work_dir / "logs"
+        return self.logs or RunLayout(self.work_dir).logs
 
 
 class ReleaseConfig(PublishConfig):
     """One folder to attach to a paper or to push to a hub: weights, cards, configs, figures, versions, checksums."""
 
     output: Path | None = None
-    """Folder to write; an older release there is replaced. None: release in the work_dir."""
+    """Folder to write; an older release there is replaced; none: release in the work_dir."""
     predictions: bool = False
     """Also predictions.csv, which repeats texts of the corpus."""
     metrics_lines: Count = 500
-    """Lines kept of each metrics.jsonl, evenly; evaluations and probes all stay."""
+    """Lines kept of each metrics.jsonl, spread evenly; all evaluations and probes stay."""
 
     def target(self) -> Path:
         """Folder to write."""
-        return self.output or self.work_dir / "release"
-
-
-# What `scripts/compare_runs.py` lays over each other. No torch here.
+        return self.output or RunLayout(self.work_dir).release
 
 
 class CompareConfig(Section):
-    """Lay the curves of runs over each other: a picture with a panel a metric, tables of values and settings."""
+    """Compare runs: a picture with a panel per metric and a curve per run, tables of values and settings."""
 
     runs: list[Path] = Field(min_length=1)
     """Output folders of runs, archived ones (previous/...) too, or files of metrics; may also come first, unnamed."""
@@ -95,7 +88,7 @@ class CompareConfig(Section):
     tag: str | None = None
     """Keep only runs with this tag."""
     against: Literal["step", "epoch", "time"] = "step"
-    """Horizontal axis. time: of training as logged; a translation run's evaluations are left out."""
+    """Horizontal axis; time is that of training as logged, without a translation run's evaluations."""
 
     @field_validator("output")
     @classmethod
