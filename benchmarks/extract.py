@@ -67,7 +67,7 @@ def main() -> None:
 
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
-    from signstreams.contract.run_checks import CheckBeside
+    from signstreams.contract.run_checks import CheckAfterExtraction
     from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
     from signstreams.extract.pipeline import extract_video
     from signstreams.extract.settings import ExtractConfig
@@ -86,7 +86,7 @@ def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     def whole(in_flight: int) -> None:
         config = ExtractConfig(videos=[video], root=video.parent / "corpus", holistic={"in_flight": in_flight})
         layout = CorpusLayout(config.root)
-        CheckBeside()(layout, "video", video, extract_video(video, layout, "video", config))
+        CheckAfterExtraction()(layout, "video", video, extract_video(video, layout, "video", config))
 
     runs = {"bare": bare, "whole": lambda: whole(2), "whole, one frame in flight": lambda: whole(1)}
     for run in runs.values():  # models into the page cache, code into memory

@@ -220,7 +220,7 @@ def test_ctc_needs_a_blank_between_equal_glosses() -> None:
     assert [ctc_frames(labels) for labels in ([], ["a"], ["a", "b"], ["a", "a", "a"])] == [0, 1, 2, 5]
 
 
-def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_mended(corpus: BrokenCorpus) -> None:
+def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_corrected(corpus: BrokenCorpus) -> None:
     broken = corpus.layout.pose("two").read_bytes()
     corpus.layout.pose("two").unlink()
     copies = write_validation(corpus.layout, corpus.validate())
@@ -355,7 +355,7 @@ def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: BrokenCorpus, caps
     validation = corpus.validate()
     capsys.readouterr()
     rule = RULES["pose.finite"]
-    many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "mend") for number in range(MAX_FILES + 1234)]
+    many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "fix it") for number in range(MAX_FILES + 1234)]
     print_outcome(replace(validation, findings=many), corpus.layout, [])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == MAX_FILES + 1

@@ -57,5 +57,5 @@ def test_of_spans_alone_only_a_video_that_no_row_names_is_excused(corpus: Broken
         if finding.rule == "video.extracted"
     }
     named, unnamed = found["processed/metadata/two.json"], found["processed/metadata/four.json"]
-    assert (named.severity, named.fix) == ("error", "mend its rows in meta.csv, and extract it again")
-    assert (unnamed.severity, unnamed.fix) == ("info", "nothing need be done: it has no span")
+    assert (named.severity, named.fix) == ("error", "correct its rows in meta.csv, then extract it again")
+    assert (unnamed.severity, unnamed.fix) == ("info", "nothing to do: it has no span")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.contract.run_checks import CheckBeside
+from signstreams.contract.run_checks import CheckAfterExtraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.extract.batch import extract_videos
@@ -25,7 +25,7 @@ def layout(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> CorpusL
     shutil.copy(path, path.with_name("b.mp4"))
     path.with_name("cut.mp4").write_bytes(path.read_bytes()[:200])
     config = ExtractConfig(videos=[path.parent], root=tmp_path, max_failed_fraction=1)
-    extract_videos(config, detector=discs, on_result=CheckBeside())
+    extract_videos(config, detector=discs, on_result=CheckAfterExtraction())
     return CorpusLayout(tmp_path)
 
 
@@ -34,7 +34,7 @@ def test_the_contract_takes_every_video_from_its_record(layout: CorpusLayout) ->
     validation = validate(config)
     assert not validation.has_errors, [finding.line() for finding in validation.findings]
     assert [video["video_id"] for video in validation.report["quarantined"]] == ["cut"]
-    assert validation.num_recalled == 3
+    assert validation.num_from_records == 3
     assert validate(config.model_copy(update={"recheck": True})).report == validation.report
 
 
@@ -44,7 +44,7 @@ def test_an_extraction_with_nothing_to_do_brings_back_a_record_that_is_gone(
     layout.check("a").unlink()
     kept = layout.check("b").stat()
     config = ExtractConfig(videos=[layout.videos], root=layout.root, max_failed_fraction=1)
-    outcome = extract_videos(config, detector=discs, on_result=CheckBeside())
+    outcome = extract_videos(config, detector=discs, on_result=CheckAfterExtraction())
     assert len(outcome.unchanged) == 3
     assert layout.check("a").is_file()
     assert layout.check("b").stat().st_ino == kept.st_ino  # not written again
@@ -62,9 +62,9 @@ def test_a_full_disk_at_the_record_costs_no_video(
         "cut",
     ):  # forced files may come out the same to the byte: an old record would hold
         layout.check(video_id).unlink()
-    monkeypatch.setattr("signstreams.contract.records._put", refuse)
+    monkeypatch.setattr("signstreams.contract.check_records.write_text", refuse)
     config = ExtractConfig(videos=[layout.videos], root=layout.root, force=True, max_failed_fraction=1)
-    assert len(extract_videos(config, detector=discs, on_result=CheckBeside()).extracted) == 2
+    assert len(extract_videos(config, detector=discs, on_result=CheckAfterExtraction()).extracted) == 2
     monkeypatch.undo()
     validation = validate(ContractConfig(root=layout.root, max_failed_fraction=1))
-    assert (validation.has_errors, validation.num_recalled) == (False, 0)
+    assert (validation.has_errors, validation.num_from_records) == (False, 0)

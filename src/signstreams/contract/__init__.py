@@ -1,1 +1,1 @@
-"""Data contract: checks what was really written, and says for each breach where, what, and how to mend it."""
+"""Data contract: checks what extraction wrote and the tables; a finding names place, found, expected and fix."""

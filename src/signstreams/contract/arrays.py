@@ -20,15 +20,15 @@ SQUARE_PX, SQUARE_RATIO = 1.0, 0.01
 
 
 class PointSurvey:
-    """What is wrong in points that pass by in pieces.
+    """Counts wrong points in an array that is read piece by piece.
 
     Args:
-        least: Of x and y.
-        most: Of x and y.
+        least: Lowest x and y that may be.
+        most: Highest x and y that may be.
 
     Attributes:
-        num_frames: Frames seen.
-        num_pose_frames: Of these, the ones in which any body point was found.
+        num_frames: Frames read so far.
+        num_pose_frames: Those of them with any body point.
     """
 
     KINDS = ("are not finite", "are half missing", "are out of range")
@@ -40,7 +40,7 @@ class PointSurvey:
         self.num_frames = self.num_pose_frames = 0
 
     def add(self, points: Floats) -> None:
-        """Look at the next frames (T', J, 3), the 33 body points first."""
+        """Count in the next frames (T', J, 3), the 33 body points first."""
         for kind, wrong in enumerate(_wrong_points(points, self._limits)):  # (T', J) each
             if not wrong.any():
                 continue
@@ -53,9 +53,9 @@ class PointSurvey:
         self.num_frames += len(points)
         self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
 
-    def findings(self, of: tuple[Rule, ...], name: str, fix: str) -> list[Finding]:
-        """Breaches of the rules for finite, half missing and out of range."""
-        counts = zip(of, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
+    def findings(self, broken: tuple[Rule, ...], name: str, fix: str) -> list[Finding]:
+        """Findings of the rules for points that are not finite, half missing and out of range."""
+        counts = zip(broken, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
         return [
             rule.breach(name, f"{num_points:,} points {what} in {num_frames:,} frames: {example}", fix)
             for rule, what, num_points, num_frames, example in counts
@@ -64,10 +64,10 @@ class PointSurvey:
 
 
 def survey_keypoints(path: Path) -> PointSurvey:
-    """Look through the keypoints of a video, never holding more than a piece of them.
+    """Survey the keypoints of a video, holding one piece of them in memory at a time.
 
     Raises:
-        ValueError: As `signstreams.formats.arrays.read_keypoints`.
+        DamagedFile: As `signstreams.formats.arrays.read_keypoints`.
     """
     survey = PointSurvey(-MAX_FRAME_SIZES, MAX_FRAME_SIZES)
     for piece in keypoint_pieces(path):
@@ -76,12 +76,12 @@ def survey_keypoints(path: Path) -> PointSurvey:
 
 
 def check_keypoints(survey: PointSurvey, name: str, fix: str) -> list[Finding]:
-    """Finite, in range, sentinel where missing and nowhere else."""
+    """Check that points are finite and in range, and the sentinel where missing and nowhere else."""
     return survey.findings((rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE), name, fix)
 
 
 def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
-    """Finite, in 0..1, sentinel where missing and nowhere else."""
+    """Check that points are finite and in 0..1, and the sentinel where missing and nowhere else."""
     survey = PointSurvey(0.0, 1.0)
     points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
     for start in range(0, len(points), PIECE_FRAMES):
@@ -101,13 +101,13 @@ def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, F
 
 
 def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str, fix: str) -> list[Finding]:
-    """Times rise; boxes are squares that touch the frame where there is a state, and -1 where there is none.
+    """Check that times rise, and that boxes are squares that touch the frame, or -1 where the state is missing.
 
     Args:
         value: Tracks of one video.
         size_px: Width and height of the frame; None when unknown.
-        name: What findings call the file.
-        fix: What findings advise.
+        name: Path in the findings.
+        fix: Fix in the findings.
     """
     findings = []
     times_s = value.times_s
@@ -156,14 +156,14 @@ def _frames(wrong: Flags) -> str:
 
 
 def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: str, fix: str) -> list[Finding]:
-    """A crop exactly where the state is not missing."""
+    """Check that there is a crop exactly where the state is not missing."""
     expected = set(np.flatnonzero(track.state != BoxState.MISSING).tolist())
     there = {frame for frame in frames if frame < len(track.state)}
     findings = []
     if absent := sorted(expected - there):
         found = f"no crop in {len(absent):,} frames where {stream} has a box: frames {few(absent)}"
         findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
-    if made_up := sorted(there - expected):
-        found = f"a crop in {len(made_up):,} frames where {stream} is missing: frames {few(made_up)}"
+    if unexpected := sorted(there - expected):
+        found = f"a crop in {len(unexpected):,} frames where {stream} is missing: frames {few(unexpected)}"
         findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
     return findings

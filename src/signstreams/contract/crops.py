@@ -1,4 +1,4 @@
-"""Checks of crops: the archive opens and holds nothing else, names are right, every JPEG is whole and of its size."""
+"""Checks of crops: archives open and hold nothing else, names are right, every JPEG is whole and has the right size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ import numpy as np
 
 from signstreams.contract import rules
 from signstreams.contract.inventory import Artifact
-from signstreams.corpus.findings import Finding, Rule, few
-from signstreams.formats.crops import parse_crop_name
-from signstreams.ids import shown
+from signstreams.corpus.findings import Finding, Rule, few, few_ids
+from signstreams.formats.crops import LOCAL_HEADER, LOCAL_SIGNATURE, parse_crop_name
 
 NUM_SAMPLED = 100
+"""Crops of an archive that ``decode: sample`` decodes."""
 MAX_SIDE_PX = 4096
-"""A JPEG that claims more is not decoded: memory would be taken by what its header says."""
+"""A JPEG whose header claims more is not decoded: OpenCV would allocate that much memory."""
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, length of extra field
 _DIRECTORY_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 76
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
@@ -36,7 +35,7 @@ Report = Callable[[Rule, str], None]
 
 @dataclass
 class ArchiveCheck:
-    """Frames that have a crop, in the order of the archive, and what is wrong."""
+    """Frames that have a crop, in the order of the archive, and findings."""
 
     frames: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -50,12 +49,12 @@ def check_archive(
 
     Args:
         path: The archive.
-        video_id: Whose crops it holds.
+        video_id: Video that its crops were cut from.
         num_frames: Frames of the video; None when unknown.
         crop_px: Declared side of the crops; None when unknown, then they need only be square.
-        decode: ``all``, ``sample`` or ``none``.
-        name: What findings call the file.
-        fix: What findings advise.
+        decode: Crops to decode: ``all``, ``sample`` or ``none``.
+        name: Path in the findings.
+        fix: Fix in the findings.
     """
     check = ArchiveCheck()
 
@@ -71,8 +70,8 @@ def check_archive(
             crops = _name_crops(members, video_id, report)
             check.frames = [frame for frame, _ in crops]
             _check_frames(check.frames, num_frames, report)
-            chosen = _chosen(crops, decode)
-            reads = ((frame, *_member(file.fileno(), member, num_bytes)) for frame, member in chosen)
+            chosen = _sampled(crops, decode)
+            reads = ((frame, *_read_member(file.fileno(), member, num_bytes)) for frame, member in chosen)
             _check_jpegs(reads, len(crops), crop_px, report)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
         check.is_readable = False
@@ -81,20 +80,19 @@ def check_archive(
 
 
 def check_loose(
-    artifact: Artifact, video_id: str, *, num_frames: int | None, decode: str, name: str, fix: str
+    artifact: Artifact, *, num_frames: int | None, decode: str, name: str, fix: str
 ) -> tuple[ArchiveCheck, set[int]]:
     """Check the loose crops of one stream and video.
 
     Args:
         artifact: The crops.
-        video_id: Whose they are.
         num_frames: Frames of the video; None when unknown.
-        decode: ``all``, ``sample`` or ``none``.
-        name: What findings call them.
-        fix: What findings advise.
+        decode: Crops to decode: ``all``, ``sample`` or ``none``.
+        name: Path in the findings.
+        fix: Fix in the findings.
 
     Returns:
-        The check, and the sides of square crops that were looked at.
+        The check, and the sides in px of the square crops among those decoded.
     """
     check = ArchiveCheck()
 
@@ -109,12 +107,12 @@ def check_loose(
     crops.sort()
     check.frames = [frame for frame, _ in crops]
     _check_frames(check.frames, num_frames, report)
-    reads = ((frame, *_file(path)) for frame, path in _chosen(crops, decode))
+    reads = ((frame, *_read_file(path)) for frame, path in _sampled(crops, decode))
     return check, _check_jpegs(reads, len(crops), None, report)
 
 
 def _oddity(archive: zipfile.ZipFile, handle: int, num_bytes: int) -> str:
-    """What an archive holds besides members and their directory; empty when it is as written by extraction."""
+    """What the archive holds besides members and their directory; empty when it is as extraction writes it."""
     members = archive.infolist()
     names = [len(member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")) for member in members]
     extras = sum(len(member.extra) + len(member.comment) for member in members)
@@ -125,13 +123,13 @@ def _oddity(archive: zipfile.ZipFile, handle: int, num_bytes: int) -> str:
     if (members[0].header_offset if members else archive.start_dir) != 0:
         return "bytes before the first member"
     ends = [
-        member.header_offset + _LOCAL_HEADER.size + size + member.compress_size
+        member.header_offset + LOCAL_HEADER.size + size + member.compress_size
         for member, size in zip(members, names, strict=True)
     ]
     starts = [*(member.header_offset for member in members[1:]), archive.start_dir]
     overlaps = [member.filename for member, stop, start in zip(members, ends, starts, strict=False) if stop > start]
     if overlaps:
-        return f"{len(overlaps):,} members that reach into the next: {few(list(map(shown, overlaps)))}"
+        return f"{len(overlaps):,} members that reach into the next: {few_ids(overlaps)}"
     return ""
 
 
@@ -139,7 +137,7 @@ def _name_crops(members: Sequence[zipfile.ZipInfo], video_id: str, report: Repor
     """Frames and members that are crops of the video; the others are reported."""
     compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if compressed:
-        report(rules.CROPS_STORED, f"{len(compressed):,} compressed members: {few(list(map(shown, compressed)))}")
+        report(rules.CROPS_STORED, f"{len(compressed):,} compressed members: {few_ids(compressed)}")
     crops, foreign = [], []
     for member in members:
         key = parse_crop_name(member.filename)
@@ -148,7 +146,7 @@ def _name_crops(members: Sequence[zipfile.ZipInfo], video_id: str, report: Repor
         elif member.compress_type == zipfile.ZIP_STORED:
             crops.append((key[1], member))
     if foreign:
-        report(rules.CROPS_NAME, f"{len(foreign):,} other members: {few(list(map(shown, foreign)))}")
+        report(rules.CROPS_NAME, f"{len(foreign):,} other members: {few_ids(foreign)}")
     return crops
 
 
@@ -160,7 +158,7 @@ def _check_frames(frames: Sequence[int], num_frames: int | None, report: Report)
         report(rules.CROPS_INDEX, f"{len(beyond):,} frames of {num_frames:,} or more: {few(beyond)}")
 
 
-def _chosen(crops: Sequence[Item], decode: str) -> Sequence[Item]:
+def _sampled(crops: Sequence[Item], decode: str) -> Sequence[Item]:
     if decode == "none":
         return []
     if decode == "all" or len(crops) <= NUM_SAMPLED:
@@ -168,17 +166,17 @@ def _chosen(crops: Sequence[Item], decode: str) -> Sequence[Item]:
     return [crops[place * len(crops) // NUM_SAMPLED] for place in range(NUM_SAMPLED)]
 
 
-def _member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> tuple[str, bytes]:
+def _read_member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> tuple[str, bytes]:
     """What is wrong with a stored member (empty when nothing is), and its bytes."""
-    if member.file_size > num_bytes:  # before memory is taken for it
+    if member.file_size > num_bytes:  # before memory is allocated for it
         return f"it claims {member.file_size:,} bytes of an archive of {num_bytes:,}", b""
     name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
-    start = _LOCAL_HEADER.size + len(name)
+    start = LOCAL_HEADER.size + len(name)
     data = os.pread(handle, start + member.file_size, member.header_offset)
     if len(data) < start:
         return "the archive ends before it", b""
-    signature, name_size, extra_size = _LOCAL_HEADER.unpack_from(data)
-    if signature != b"PK\x03\x04" or name_size != len(name) or data[_LOCAL_HEADER.size : start] != name:
+    signature, name_size, extra_size = LOCAL_HEADER.unpack_from(data)
+    if signature != LOCAL_SIGNATURE or name_size != len(name) or data[LOCAL_HEADER.size : start] != name:
         return "the archive's directory names another member", b""
     body = data[start:]
     if extra_size:
@@ -188,7 +186,8 @@ def _member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> tuple[str, 
     return "", body
 
 
-def _file(path: Path) -> tuple[str, bytes]:
+def _read_file(path: Path) -> tuple[str, bytes]:
+    """Why a file cannot be read (empty when it can), and its bytes."""
     try:
         return "", path.read_bytes()
     except OSError as error:
@@ -198,10 +197,10 @@ def _file(path: Path) -> tuple[str, bytes]:
 def _check_jpegs(
     reads: Iterator[tuple[int, str, bytes]], num_crops: int, crop_px: int | None, report: Report
 ) -> set[int]:
-    """Report damaged crops and those that are not square or not of the size; gives the sides of square ones."""
+    """Report damaged crops and those of another shape than a square of ``crop_px``; returns the sides of the others."""
     damaged, odd, sides = [], [], set()
     for frame, reason, data in reads:
-        reason, size = (reason, (0, 0)) if reason else look_at_jpeg(data)
+        reason, size = (reason, (0, 0)) if reason else inspect_jpeg(data)
         if reason:
             damaged.append(f"frame {frame} ({reason})")
         elif size[0] != size[1] or (crop_px is not None and size[0] != crop_px):
@@ -216,8 +215,8 @@ def _check_jpegs(
     return sides
 
 
-def look_at_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Why a JPEG is damaged (empty when it is not), and its height and width."""
+def inspect_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Why a JPEG is damaged (empty when it is not), and its height and width in px."""
     if not data.startswith(JPEG_START):
         return "it is no JPEG", (0, 0)
     if not data.endswith(JPEG_END):  # OpenCV fills what is missing with grey and says nothing
@@ -235,7 +234,7 @@ def look_at_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width by the frame header; None without one."""
+    """Height and width in px by the frame header; None without one."""
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:
         if data[place + 1] in _FRAME_HEADERS:

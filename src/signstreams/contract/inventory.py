@@ -1,4 +1,4 @@
-"""What lies below ``processed/``, listed once: which video has which files, as archives or as loose crops."""
+"""Inventory of ``processed/``, listed once: which video has which files, as archives or as loose crops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENDINGS = {
 }
 """Kind of file, which is also the name of its folder, to its ending."""
 SOURCE = "source"
-"""Kind of the video's own file."""
+"""Kind of the video itself."""
 PLAIN = ".npy"
 """What other tools may write instead of an npz."""
 
@@ -37,8 +37,8 @@ class Artifact:
     """One file of a video, or all loose crops of one stream.
 
     Attributes:
-        kind: face, hand_l, hand_r, pose, keypoints, tracks, metadata, or source for the video.
-        folder: Where it lies.
+        kind: A key of `ENDINGS`, or `SOURCE` for the video.
+        folder: Its folder.
         names: File names in that folder, sorted; several for loose crops only.
         is_loose: Whether it is loose crops.
     """
@@ -50,7 +50,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The file; of loose crops their folder."""
+        """The file; for loose crops, their folder."""
         return self.folder if self.is_loose else self.folder / self.names[0]
 
     def paths(self) -> Iterator[Path]:
@@ -59,11 +59,11 @@ class Artifact:
 
     @classmethod
     def of_source(cls, path: Path) -> Artifact:
-        """The video's own file, or its folder of frames."""
+        """Artifact of a video file, or of a folder of frames."""
         return cls(SOURCE, path.parent, (path.name,))
 
     def stamp(self) -> str | None:
-        """Sizes and times of change, as text: equal while nobody writes to the files. None for a link.
+        """Sizes and modification times as text: equal as long as nobody writes to the files; None for a link.
 
         Raises:
             OSError: When a file is gone.
@@ -83,7 +83,7 @@ class Artifact:
         return sum(path.stat().st_size for path in self.paths())
 
     def sha256(self) -> str:
-        """Checksum of the file; of loose crops, one over their names and checksums.
+        """Checksum of the file; for loose crops, of their names and checksums.
 
         Raises:
             OSError: When a file cannot be read.

@@ -1,6 +1,6 @@
 """Check of loose crops: JPEGs, pose and keypoints of another tool, without tracks, metadata or checksums.
 
-Such a corpus serves pretraining. What is there keeps the same rules; what is missing is named, with what mends it.
+Such a corpus serves pretraining. Its files must keep the same rules; a warning names those that are missing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from signstreams.array_types import Array
 from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
+from signstreams.contract.check_records import FileRecord, VideoCheck
 from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact
-from signstreams.contract.records import FileRecord, VideoCheck
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
-from signstreams.corpus.findings import Finding, few
+from signstreams.corpus.findings import Finding, few, few_ids
 from signstreams.formats.arrays import POSE_NORM, as_damage
 from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, POSE
@@ -30,8 +30,8 @@ from signstreams.streams import STREAMS
 LOOSE_FIX = "write these files again with the tool that made them"
 METADATA_LINES = "metadata.jsonl"
 OTHER_KEYPOINTS = 79
-"""The fewer points of a frame that the layout of the requirement allows; else 543 or more."""
-MISSING = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *STREAMS)
+"""Points of a frame that the layout of the requirement allows besides 543 or more."""
+MAY_LACK = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *STREAMS)
 """What a video of loose crops may lack, in the order of the report."""
 
 
@@ -41,17 +41,17 @@ def check_loose_video(
     source: Path | None,
     artifacts: Mapping[str, Artifact],
     decode: str,
-    sums: Mapping[str, str],
+    checksums: Mapping[str, str],
 ) -> VideoCheck:
     """Check the loose crops of one video, its pose and its keypoints.
 
     Args:
-        layout: Where they lie.
+        layout: Corpus.
         video_id: Id of the video.
-        source: The video's own file; None when it is not there.
-        artifacts: Kind to files, of those that are there.
-        decode: Which crops are decoded.
-        sums: Kind to checksum, of those that can be read.
+        source: The video itself; None when it is not there.
+        artifacts: Kind to files, of the files that exist.
+        decode: Crops to decode.
+        checksums: Kind to checksum, of the files that can be read.
     """
     check = VideoCheck(video_id, status="loose")
     names = {kind: _name(artifact, video_id) for kind, artifact in artifacts.items()}
@@ -64,8 +64,8 @@ def check_loose_video(
         check.findings.append(rules.LOOSE_CROPS.breach(place, f"no crop of the video {shown(video_id)}", LOOSE_FIX))
     lengths: dict[str, int] = {}
     for kind in ("pose", "keypoints"):
-        if kind in sums:
-            values = _read(artifacts[kind], names[kind], kind, check.findings)
+        if kind in checksums:
+            values = _check_points(artifacts[kind], names[kind], kind, check.findings)
             if values is not None:
                 lengths[kind] = len(values)
                 if kind == "keypoints" and values.shape[1] != NUM_KEYPOINTS:
@@ -80,9 +80,9 @@ def check_loose_video(
     counts = dict(lengths)
     last = -1
     for stream in STREAMS:
-        if stream in sums:
+        if stream in checksums:
             archive, found_sides = check_loose(
-                artifacts[stream], video_id, num_frames=num_frames, decode=decode, name=names[stream], fix=LOOSE_FIX
+                artifacts[stream], num_frames=num_frames, decode=decode, name=names[stream], fix=LOOSE_FIX
             )
             check.findings += archive.findings
             counts[stream], last = len(archive.frames), max(last, *archive.frames)
@@ -94,15 +94,24 @@ def check_loose_video(
     check.num_frames = last + 1 if num_frames is None else num_frames
     if check.num_frames:
         check.coverage |= {stream: min(1.0, counts.get(stream, 0) / check.num_frames) for stream in STREAMS}
-    check.missing = sorted(missing, key=lambda what: (MISSING.index(what) if what in MISSING else len(MISSING), what))
+    check.missing = sorted(
+        missing, key=lambda what: (MAY_LACK.index(what) if what in MAY_LACK else len(MAY_LACK), what)
+    )
     for kind, artifact in artifacts.items():
-        if kind not in sums:
-            check.findings.append(rules.PRESENT.breach(names[kind], "it cannot be read", "mend its permissions"))
+        if kind not in checksums:
+            check.findings.append(rules.PRESENT.breach(names[kind], "it cannot be read", "correct its permissions"))
             continue
-        record = FileRecord(
-            names[kind], kind, video_id, artifact.num_bytes(), sums[kind], counts.get(kind), check.coverage.get(kind)
+        check.files.append(
+            FileRecord(
+                path=names[kind],
+                kind=kind,
+                video_id=video_id,
+                num_bytes=artifact.num_bytes(),
+                sha256=checksums[kind],
+                num_frames=counts.get(kind),
+                coverage_ratio=check.coverage.get(kind),
+            )
         )
-        check.files.append(record)
     return check
 
 
@@ -110,9 +119,9 @@ def _name(artifact: Artifact, video_id: str) -> str:
     return f"{PROCESSED}/{artifact.kind}/" + (f"{video_id}_f*.jpg" if artifact.is_loose else artifact.names[0])
 
 
-def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> Array | None:
-    """pose (T, L, 3) or keypoints (T, L, 3) with what is wrong in them; None when they cannot be read."""
-    of = {
+def _check_points(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> Array | None:
+    """Pose or keypoints (T, L, 3), findings added; None when they cannot be read."""
+    readable, finite, in_range, wanted = {
         "pose": (rules.POSE_READABLE, rules.POSE_FINITE, rules.POSE_RANGE, "pose (T, 3L)"),
         "keypoints": (
             rules.KEYPOINTS_READABLE,
@@ -120,11 +129,10 @@ def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> 
             rules.KEYPOINTS_RANGE,
             f"keypoints (T, {OTHER_KEYPOINTS} or at least {NUM_KEYPOINTS}, 3)",
         ),
-    }
-    readable, finite, in_range, wanted = of[kind]
+    }[kind]
     try:
         with as_damage(artifact.path):
-            values = _load(artifact.path, kind)
+            values = _load_points(artifact.path, kind)
             if values.dtype.kind != "f":
                 raise ValueError(f"numbers of the type {values.dtype}")
             if kind == "pose" and values.ndim == 2 and values.shape[1] and values.shape[1] % 3 == 0:
@@ -151,7 +159,7 @@ def _read(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> 
     return values
 
 
-def _load(path: Path, kind: str) -> Array:
+def _load_points(path: Path, kind: str) -> Array:
     if path.suffix == PLAIN:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(values, np.ndarray):
@@ -173,24 +181,24 @@ def check_loose_corpus(
     videos_dir: Path,
     known: Collection[str],
 ) -> list[Finding]:
-    """What only all videos tell together: mixed layouts, crop sizes, what is missing in sum, metadata.jsonl.
+    """Checks across videos: mixed layouts, crop sizes, what is missing, metadata.jsonl.
 
     Args:
-        layout: Where the corpus lies.
-        checks: Of all videos.
-        command: Gives what to run to have all videos extracted.
-        videos_dir: Where the videos lie.
+        layout: Corpus.
+        checks: Checks of all videos.
+        command: Returns the command that extracts all videos.
+        videos_dir: Folder of the videos.
         known: Ids of all videos.
     """
     loose = [check for check in checks if check.status == "loose"]
-    findings = _check_lines(layout, known)
+    findings = _check_metadata_lines(layout, known)
     if not loose:
         return findings
     archived = len(checks) - len(loose)
     if archived:
         found = (
             f"{len(loose):,} videos as loose crops, {archived:,} as archives; loose are "
-            f"{few([shown(check.video_id) for check in loose])}"
+            f"{few_ids(check.video_id for check in loose)}"
         )
         findings.append(rules.LOOSE_MIXED.breach(PROCESSED, found, "extract the loose ones again, then remove them"))
     sizes = sorted({check.crop_px for check in checks if check.crop_px is not None})
@@ -201,17 +209,17 @@ def check_loose_corpus(
     for check in loose:
         for what in check.missing:
             lacking[what].append(check.video_id)
-    mend = f"to make them whole, {command()}, then remove the loose crops"
+    fix = f"to complete them, {command()}, then remove the loose crops"
     if "video" in lacking:
-        mend = f"put the videos into {videos_dir}; {mend}"
+        fix = f"put the videos into {videos_dir}; {fix}"
     for what, ids in sorted(lacking.items()):
-        found = f"no {what} of {len(ids):,} of {len(loose):,} videos: {few(list(map(shown, ids)))}"
-        findings.append(rules.LOOSE_MISSING.breach(PROCESSED, found, mend))
+        found = f"no {what} of {len(ids):,} of {len(loose):,} videos: {few_ids(ids)}"
+        findings.append(rules.LOOSE_MISSING.breach(PROCESSED, found, fix))
     return findings
 
 
-def _check_lines(layout: CorpusLayout, known: Collection[str]) -> list[Finding]:
-    """metadata.jsonl at the root or below processed/: objects, and where they name a video, one of the corpus."""
+def _check_metadata_lines(layout: CorpusLayout, known: Collection[str]) -> list[Finding]:
+    """Each line of metadata.jsonl, at the root or below processed/, is an object; a video that it names is known."""
     findings = []
     for path in (layout.root / METADATA_LINES, layout.processed / METADATA_LINES):
         if not path.is_file():

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Pixels
-from signstreams.contract.records import STATE_NAMES
+from signstreams.contract.check_records import STATE_NAMES
 from signstreams.contract.report import histogram
 from signstreams.corpus.findings import SEVERITIES
 from signstreams.formats.arrays import Tracks, read_tracks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import signstreams
-from signstreams.contract.records import FileRecord, VideoCheck
+from signstreams.contract.check_records import FileRecord, VideoCheck
 from signstreams.contract.rules import RULES
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import SEVERITIES, Finding

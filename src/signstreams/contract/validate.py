@@ -1,4 +1,4 @@
-"""The whole contract: check every video, join, write report, page and manifest."""
+"""The whole contract: check every video, then the corpus; write report, page and manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.array_types import Floats
+from signstreams.contract.check_records import FileRecord, VideoCheck
 from signstreams.contract.corpus_checks import (
     GLOSS,
     check_clip_table,
@@ -22,11 +23,10 @@ from signstreams.contract.corpus_checks import (
 from signstreams.contract.inventory import Inventory, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
 from signstreams.contract.page import render_page
-from signstreams.contract.re_extraction import KeptSettings, extract_command, name_fixes
-from signstreams.contract.records import FileRecord, VideoCheck
+from signstreams.contract.re_extraction_advice import RecordedSettings, advise_re_extraction, extract_command
 from signstreams.contract.report import build_manifest, build_report, report_order
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
-from signstreams.contract.run_checks import VideoFiles, examine_all
+from signstreams.contract.run_checks import VideoFiles, check_all
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
@@ -41,7 +41,7 @@ from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id
 from signstreams.formats.metadata import read_metadata
 
 MAX_FILES = 20
-"""Files of one rule whose findings are printed."""
+"""Files for which findings of one rule are printed."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,25 @@ class Validation:
         findings: Everything found.
         report: Content of report.json.
         manifest: Content of manifest.json.
-        num_recalled: Videos whose files were as their record of an earlier check says, and were not checked again.
+        num_from_records: Videos whose check was taken from their record.
     """
 
     findings: list[Finding]
     report: dict[str, Any]
     manifest: dict[str, Any]
-    num_recalled: int = 0
+    num_from_records: int = 0
 
     @property
     def has_errors(self) -> bool:
-        """Whether the contract is broken."""
+        """Whether any finding fails the contract."""
         return bool(errors(self.findings))
 
 
 def validate(config: ContractConfig) -> Validation:
-    """Check the corpus; writes nothing but records of checks.
+    """Check the corpus; writes only records of checks.
 
     Raises:
-        UserError: When the root is no folder. All other faults are findings.
+        UserError: The root is no folder. All other faults are findings.
     """
     if not config.root.is_dir():
         raise UserError(f"{config.root}: no such folder, expected the root of a corpus; correct --root")
@@ -81,11 +81,11 @@ def validate(config: ContractConfig) -> Validation:
     loose_ids = _loose_ids(_video_ids(folder), inventory, config)
     corpus = scan_corpus(layout, config.videos_dir, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
     _prefer_extracted(corpus)
-    results = list(examine_all(layout, _videos(corpus, inventory, loose_ids), config))
+    results = list(check_all(layout, _files_of_videos(corpus, inventory, loose_ids), config))
     checks = [check for check, _ in results]
-    settings = KeptSettings(layout, checks)
-    name_fixes(layout, corpus.videos, checks, settings)
-    _clip_findings(corpus, checks, config)
+    settings = RecordedSettings(layout, checks)
+    advise_re_extraction(layout, corpus.videos, checks, settings)
+    _add_clip_findings(corpus, checks, config)
     _excuse_unannotated(corpus, checks)
     findings = [*corpus.issues, *(finding for check in checks for finding in check.findings)]
     known = corpus.videos.keys() | loose_ids
@@ -94,18 +94,17 @@ def validate(config: ContractConfig) -> Validation:
     if checks:
         findings += check_videos(checks, config)
     findings += check_clip_table(corpus, checks, config)
-    index = _index(corpus)
+    index = _scan_index(corpus)
     findings += index.issues
-    findings += _glosses(corpus, checks, index, config)
-    files = [record for check in checks for record in check.files] + _tables(corpus.layout)
+    findings += _scan_glosses(corpus, checks, index, config)
+    files = [record for check in checks for record in check.files] + _table_records(corpus.layout)
     findings.sort(key=report_order)
     report = build_report(corpus, checks, index.splits, findings)
-    num_recalled = sum(is_recalled for _, is_recalled in results)
-    return Validation(findings, report, build_manifest(files), num_recalled)
+    return Validation(findings, report, build_manifest(files), sum(is_recorded for _, is_recorded in results))
 
 
 def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
-    """Of a corpus whose spans alone were extracted, videos that meta.csv does not name have no files, rightly."""
+    """Where only spans were extracted, a video that meta.csv does not name rightly has no files."""
     if not corpus.has_meta or all(check.spans_s is None for check in checks):
         return
     with_clip = {clip.video_id for clip in corpus.clips}
@@ -114,31 +113,31 @@ def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
             continue
         finding = check.findings[0]
         if check.video_id in corpus.named_videos:
-            finding = replace(finding, fix="mend its rows in meta.csv, and extract it again")
+            finding = replace(finding, fix="correct its rows in meta.csv, then extract it again")
         else:
-            finding = replace(finding, severity="info", fix="nothing need be done: it has no span")
+            finding = replace(finding, severity="info", fix="nothing to do: it has no span")
         check.findings = [finding]
 
 
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
-    """Write report, page and manifest; after an error also copies that are no outputs of a Snakemake rule.
+    """Write report, page and manifest; after an error also copies of report and page, which Snakemake does not remove.
 
     Returns:
-        The copies: failed_report.json and failed_report.html; none when the contract holds.
+        The copies, failed_report.json and failed_report.html; none when the contract holds.
 
     Raises:
-        UserError: When the folder cannot be written to.
+        UserError: The folder cannot be written to.
     """
     try:
-        return _write(layout, validation)
+        return _write_files(layout, validation)
     except OSError as error:
         place = error.filename or layout.report.parent
         raise UserError(
-            f"{place}: {error.strerror}, expected to write the report there; mend that and run again"
+            f"{place}: {error.strerror}, expected to write the report there; fix that and run again"
         ) from None
 
 
-def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
+def _write_files(layout: CorpusLayout, validation: Validation) -> list[Path]:
     page = render_page(validation.report, layout)
     write_json(layout.report, validation.report)
     write_text(layout.report_page, page)
@@ -154,25 +153,24 @@ def _write(layout: CorpusLayout, validation: Validation) -> list[Path]:
 
 
 def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Path]) -> None:
-    """Errors and warnings on stderr, one line each; on stdout one line of summary, and where to look."""
-    print_problems(_cut(errors(validation.findings)))
-    print_problems(_cut([finding for finding in validation.findings if finding.severity == "warning"]), kind="warning")
+    """Print errors and warnings on stderr, one line each; on stdout a summary and the paths of the report."""
+    print_problems(_printed_lines(errors(validation.findings)))
+    warnings = [finding for finding in validation.findings if finding.severity == "warning"]
+    print_problems(_printed_lines(warnings), kind="warning")
     summary = validation.report["summary"]
     print(
         f"contract: {validation.report['verdict']}: {summary['num_errors']:,} errors, {summary['num_warnings']:,} "
         f"warnings in {summary['num_videos']:,} videos ({summary['num_quarantined']:,} quarantined), "
         f"{summary['num_frames']:,} frames, {summary['num_clips']:,} clips"
     )
-    num_videos = summary["num_videos"]
-    print(
-        f"checked {num_videos - validation.num_recalled:,} videos, took {validation.num_recalled:,} from their records"
-    )
+    num_recorded = validation.num_from_records
+    print(f"checked {summary['num_videos'] - num_recorded:,} videos, took {num_recorded:,} from their records")
     for path in copies or [layout.report_page, layout.report]:
         print(f"report: {path}")
 
 
-def _cut(findings: Sequence[Finding]) -> list[str]:
-    """One line a finding; of a rule that many files break, the first files and a count of the rest."""
+def _printed_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line per finding; for a rule that many files break, the first `MAX_FILES` files and a count of the rest."""
     kept, rest = [], defaultdict(list)
     files: dict[str, set[str]] = defaultdict(set)
     for finding in findings:
@@ -196,7 +194,7 @@ def _video_ids(folder: Path) -> Collection[str]:
 
 
 def _prefer_extracted(corpus: Corpus) -> None:
-    """Of several files of one id, take the one that was extracted."""
+    """Where several files have one id, take the one that was extracted."""
     for video_id, paths in corpus.twins.items():
         try:
             name = read_metadata(corpus.layout.metadata(video_id)).source_name
@@ -205,13 +203,13 @@ def _prefer_extracted(corpus: Corpus) -> None:
         corpus.videos[video_id] = next((path for path in paths if path.name == name), paths[0])
 
 
-def _extract_all(layout: CorpusLayout, folder: Path, settings: KeptSettings) -> str:
-    """What to run to have every video extracted as those that are."""
-    return extract_command(folder, layout.root, settings.shared() if settings.are_kept else {})
+def _extract_all(layout: CorpusLayout, folder: Path, settings: RecordedSettings) -> str:
+    """Command that extracts all videos with the settings of those that were extracted."""
+    return extract_command(folder, layout.root, settings.shared if settings.are_recorded else {})
 
 
-def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: ContractConfig) -> None:
-    """Add to each check what its clips and its coverage say: these do not depend on the video's files alone."""
+def _add_clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: ContractConfig) -> None:
+    """Add findings on clips and coverage, which depend on more than the video's files and are not recorded."""
     clips: dict[str, list[Clip]] = defaultdict(list)
     for clip in corpus.clips:
         clips[clip.video_id].append(clip)
@@ -226,7 +224,7 @@ def _clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: Contrac
 
 
 def _times_of(layout: CorpusLayout, check: VideoCheck) -> Floats | None:
-    """(T,) times of a video's frames; None when they cannot be believed: then nothing follows for its clips."""
+    """(T,) times of a video's frames; None when they are wrong or unreadable: then clips cannot be compared to them."""
     if not any(record.kind == "tracks" for record in check.files):
         return None
     if any(finding.rule in (TRACKS_READABLE.id, TRACKS_TIMES.id) for finding in check.findings):
@@ -237,7 +235,7 @@ def _times_of(layout: CorpusLayout, check: VideoCheck) -> Floats | None:
         return None
 
 
-def _videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:
+def _files_of_videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:
     """Files of every video, by id."""
     videos = [
         VideoFiles(video_id, path, inventory.artifacts(video_id))
@@ -252,15 +250,15 @@ def _videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[V
 
 
 def _loose_ids(corpus_ids: Collection[str], inventory: Inventory, config: ContractConfig) -> set[str]:
-    """Videos of loose crops. Beside videos, those whose video is not there are leftovers, unless that is allowed."""
+    """Videos of loose crops; where other videos exist, crops without their video are leftovers, unless allowed."""
     loose = inventory.loose_ids
     if not corpus_ids or config.allow_absent_videos:
         return loose
     return {video_id for video_id in loose if video_id in corpus_ids}
 
 
-def _index(corpus: Corpus) -> Index:
-    """Splits; a corpus of videos alone needs none. Beside an unreadable meta.csv every id would look unknown."""
+def _scan_index(corpus: Corpus) -> Index:
+    """Splits; empty without meta.csv and index, and where meta.csv is unreadable: every id would look unknown."""
     if corpus.has_meta and not corpus.clips:
         return Index()
     if not corpus.has_meta and not any(corpus.layout.index(split).exists() for split in SPLITS):
@@ -268,7 +266,7 @@ def _index(corpus: Corpus) -> Index:
     return scan_index(corpus.layout, corpus.clips, corpus.absent_ids)
 
 
-def _glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
+def _scan_glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
     if not corpus.layout.gloss.is_file() or not corpus.clips:
         return []
     clip_ids = [clip.clip_id for clip in corpus.clips]
@@ -277,7 +275,7 @@ def _glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: Con
     return table.issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
 
 
-def _tables(layout: CorpusLayout) -> list[FileRecord]:
+def _table_records(layout: CorpusLayout) -> list[FileRecord]:
     paths = {"meta": [layout.meta], "gloss": [layout.gloss], "index": [layout.index(split) for split in SPLITS]}
     return [
         FileRecord(path.relative_to(layout.root).as_posix(), kind, None, path.stat().st_size, sha256_file(path))

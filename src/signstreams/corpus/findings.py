@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from signstreams.errors import UserError
+from signstreams.ids import shown
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 MAX_LINES = 10
-"""Of more findings of one rule in one file, so many are printed; a last line counts the rest and names their rows."""
+"""Findings of one rule in one file that are printed; a last line counts the rest and names their rows."""
 MAX_ROWS = 100
-"""Of more rows in that line, so many are named."""
+"""Rows named in that line."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Finding:
     """One breach of one rule.
 
     Attributes:
-        file: Path below the corpus root, with forward slashes; of the videos folder, which may lie elsewhere, its path.
+        file: Path below the corpus root, with forward slashes; for the videos folder, which may be elsewhere, its path.
         rule: Stable id of the rule, such as ``crops.decodes``.
         severity: ``error`` fails the contract, ``warning`` and ``info`` do not.
         found: What is there.
@@ -55,7 +56,7 @@ class Rule:
 
     Attributes:
         id: Stable name, ``<subject>.<what>``.
-        severity: Of its findings, unless `breach` is told otherwise.
+        severity: Of its findings, unless `breach` gets another.
         expects: Completes "expected ...".
     """
 
@@ -78,23 +79,23 @@ class Rule:
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that fail."""
+    """The findings that fail the contract."""
     return [finding for finding in findings if finding.severity == "error"]
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
-    """One line a finding; of more than `MAX_LINES` in one file and rule, the rest share one."""
+    """One line per finding; more than `MAX_LINES` of one rule in one file share a last line."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.file, finding.rule), []).append(finding)
-    shown: list[str] = []
+    printed: list[str] = []
     for group in groups.values():
-        shown += [finding.line() for finding in group[:MAX_LINES]]
+        printed += [finding.line() for finding in group[:MAX_LINES]]
         if rest := group[MAX_LINES:]:
             rows = [str(finding.row) for finding in rest if finding.row is not None]
             where = f" (rows {few(rows, MAX_ROWS)})" if rows else ""
-            shown.append(f"{rest[0].file}: {len(rest):,} more of the same{where} [{rest[0].rule}]")
-    return shown
+            printed.append(f"{rest[0].file}: {len(rest):,} more of the same{where} [{rest[0].rule}]")
+    return printed
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
@@ -109,5 +110,10 @@ def raise_errors(findings: Iterable[Finding]) -> None:
 
 def few(items: Sequence[object], limit: int = 5) -> str:
     """``"a, b, c and 7 more"``."""
-    shown = ", ".join(map(str, items[:limit]))
-    return f"{shown} and {len(items) - limit:,} more" if len(items) > limit else shown
+    text = ", ".join(map(str, items[:limit]))
+    return f"{text} and {len(items) - limit:,} more" if len(items) > limit else text
+
+
+def few_ids(ids: Iterable[str]) -> str:
+    """``"'a', 'b', 'c', 'd', 'e' and 7 more"``: ids or names from files, quoted and with control characters escaped."""
+    return few([shown(text) for text in ids])

@@ -22,8 +22,9 @@ from signstreams.formats.damaged import DamagedFile
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"(?P<video_id>.+)_f(?P<frame>\d{6,})\.jpe?g", re.IGNORECASE | re.DOTALL)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., length of name, length of extra field
-_LOCAL_SIGNATURE = b"PK\x03\x04"
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Start of a ZIP member: signature, ..., length of its name, length of its extra field."""
+LOCAL_SIGNATURE = b"PK\x03\x04"
 
 
 def crop_name(video_id: str, frame: int) -> str:
@@ -177,14 +178,14 @@ class CropReader:
         # One read takes header and body; the name in the local header is the one of the directory, the extra field is
         # ours and empty. An archive of another tool may have one: then the rest is read in a second step.
         name_size = len(crop_name(crop.video_id, crop.frame).encode())
-        data = os.pread(handle, _LOCAL_HEADER.size + name_size + crop.size, crop.offset)
-        if len(data) < _LOCAL_HEADER.size:
+        data = os.pread(handle, LOCAL_HEADER.size + name_size + crop.size, crop.offset)
+        if len(data) < LOCAL_HEADER.size:
             raise DamagedFile(crop.path, "the archive ends before it", frame=crop.frame)
-        signature, name_size, extra_size = _LOCAL_HEADER.unpack_from(data)
-        if signature != _LOCAL_SIGNATURE:
+        signature, name_size, extra_size = LOCAL_HEADER.unpack_from(data)
+        if signature != LOCAL_SIGNATURE:
             found = f"no ZIP member at byte {crop.offset}, the archive changed while in use"
             raise DamagedFile(crop.path, found, frame=crop.frame)
-        start = _LOCAL_HEADER.size + name_size + extra_size
+        start = LOCAL_HEADER.size + name_size + extra_size
         body = data[start : start + crop.size]
         if len(body) < crop.size:
             body = os.pread(handle, crop.size, crop.offset + start)

@@ -1,4 +1,8 @@
-"""Records of the checks of one video: findings, files, coverage; kept in ``contract/videos/<video>.json``."""
+"""Result of the check of one video, and its record, ``contract/videos/<video>.json``.
+
+A video whose files are as recorded is not checked again. A record counts when it is whole, was made by the same rules
+and settings, and each file has the size and modification time it names, or at least the checksum.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,11 @@ from signstreams.files import digest, write_text
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import BoxState
 
-# What the check of one video gives back: findings, files, coverage.
+# -- Result of a check
 
 EXTRACT_AGAIN = ""
-"""Fix of what extracting the video again mends. The command names places of the machine: it is put in at the end, so
-that records of checks stay true where the corpus is copied to."""
+"""Fix of a finding that extracting the video again removes. `re_extraction_advice` replaces it by the command at the
+end: a command names folders of this machine, and records must stay true when the corpus is copied."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,12 @@ class FileRecord:
 
     Attributes:
         path: Below the corpus root, with forward slashes; loose crops of a video share one, with a ``*``.
-        kind: face, hand_l, hand_r, pose, keypoints, tracks, metadata; meta, gloss or index for tables.
+        kind: A key of `signstreams.contract.inventory.ENDINGS`; meta, gloss or index for tables.
         video_id: Video it belongs to; None for tables.
         num_bytes: Size.
-        sha256: Checksum of its bytes.
-        num_frames: Crops of an archive, frames of an array; None where it has none.
-        coverage_ratio: Share of the video's frames that it covers; None where that means nothing.
+        sha256: Checksum.
+        num_frames: Crops of an archive, frames of an array; None for other files.
+        coverage_ratio: Share of the video's frames that it covers; None for other files.
     """
 
     path: str
@@ -51,27 +55,27 @@ class FileRecord:
 
 @dataclass
 class VideoCheck:
-    """Result of one video.
+    """Result of the check of one video.
 
     Attributes:
         video_id: Its id.
         status: ``ok``, ``loose`` (crops of another tool), ``quarantined``, or ``absent`` when it was not extracted or
             its metadata cannot be read.
         reason: Why it was quarantined.
-        findings: Breaches of its files and its clips.
-        files: What is there.
+        findings: Findings about its files and its clips.
+        files: Its files.
         num_frames: Frames that all files agree on; 0 when there are none.
-        fps: Frames a second of what was extracted.
-        source_fps: Frames a second that the video declares.
+        fps: Frames per second that were extracted.
+        source_fps: Frames per second that the video declares.
         duration_s: Length of the video.
         crop_px: Side of its crops.
-        settings_digest: Of the extraction settings and the detector with its version.
-        face_privacy: What its crops show of faces.
-        spans_s: Spans that were extracted; None for all of it.
-        missing: Of a video of loose crops: what extraction would have written besides.
-        states: Stream to frames in each state.
-        coverage: pose, face, hand_l, hand_r to the share of frames in which it was found.
-        clip_frames: Clip id to the frames its span holds.
+        settings_digest: Digest of the extraction settings and of the detector with its version.
+        face_privacy: What its crops hide of faces.
+        spans_s: Spans that were extracted; None for the whole video.
+        missing: For loose crops, what extraction would have written besides.
+        states: Stream to the number of frames in each state.
+        coverage: Pose, face, hand_l, hand_r to the share of frames in which it was found.
+        clip_frames: Clip id to the number of frames in its span.
     """
 
     video_id: str
@@ -93,11 +97,11 @@ class VideoCheck:
     clip_frames: dict[str, int] = field(default_factory=dict)
 
     def num_crops(self, stream: str) -> int:
-        """Crops that the stream's archive holds."""
+        """Number of crops in the stream's archive."""
         return next((record.num_frames or 0 for record in self.files if record.kind == stream), 0)
 
     def as_json(self) -> dict[str, Any]:
-        """Row of the report."""
+        """Its row in the report."""
         return {
             "video_id": self.video_id,
             "status": self.status,
@@ -118,13 +122,10 @@ class VideoCheck:
 STATE_NAMES = {int(state): state.name.lower() for state in BoxState}
 
 
-# Records of checks, ``contract/videos/<video>.json``: a video whose files are as they were is not checked again.
-#
-# A record is believed when it is whole, was made by the same rules and settings, and every file has the size and the time
-# of change it names, or at least the checksum. Otherwise the video is checked anew.
+# -- Records
 
 REVISION = 1
-"""Raised when the check of a video finds something else in the same files: records of earlier checks then lapse."""
+"""Raised when the check of a video finds something else in the same files: earlier records then no longer count."""
 
 
 @dataclass
@@ -132,11 +133,10 @@ class _Record:
     """Content of a record.
 
     Attributes:
-        rules: `rules_digest` it was made by.
-        stamps: Kind of file to `Artifact.stamp` as of the check.
+        rules: `rules_digest` at the time of the check.
+        stamps: Kind of file to `Artifact.stamp` at the time of the check.
         sums: Kind of file to checksum.
-        check: What was found; the fix that names the video's place is still to be put in (`EXTRACT_AGAIN`): records
-            hold no path of the machine, as the corpus may be copied to another one.
+        check: Result; fixes that name folders of this machine are still `EXTRACT_AGAIN`.
     """
 
     rules: str
@@ -150,13 +150,13 @@ _ADAPTER = TypeAdapter(_Record)
 
 @cache
 def rules_digest(decode: str) -> str:
-    """Digest of all that decides about a video besides its files."""
+    """Digest of everything besides a video's files that decides the result of its check."""
     rules = sorted((rule.id, rule.severity, rule.expects) for rule in CONTRACT_RULES)
     return digest({"revision": REVISION, "rules": rules, "decode": decode})
 
 
-def take_stamps(artifacts: Mapping[str, Artifact]) -> dict[str, str] | None:
-    """Kind to stamp; None when a file is a link or gone: then no record can vouch for it."""
+def file_stamps(artifacts: Mapping[str, Artifact]) -> dict[str, str] | None:
+    """Kind to `Artifact.stamp`; None when a file is a link or gone: such a video gets no record."""
     stamps = {}
     for kind, artifact in artifacts.items():
         try:
@@ -169,34 +169,34 @@ def take_stamps(artifacts: Mapping[str, Artifact]) -> dict[str, str] | None:
     return stamps
 
 
-def take_sums(artifacts: Mapping[str, Artifact]) -> tuple[dict[str, str], dict[str, str]]:
-    """Kind to checksum of every file that can be read, and to the reason of every other."""
-    sums, unreadable = {}, {}
+def file_checksums(artifacts: Mapping[str, Artifact]) -> tuple[dict[str, str], dict[str, str]]:
+    """Kind to checksum of each readable file, and kind to the reason why another cannot be read."""
+    checksums, unreadable = {}, {}
     for kind, artifact in artifacts.items():
         try:
-            sums[kind] = artifact.sha256()
+            checksums[kind] = artifact.sha256()
         except OSError as error:
             unreadable[kind] = error.strerror or str(error)
-    return sums, unreadable
+    return checksums, unreadable
 
 
-def recall(
+def recorded_check(
     layout: CorpusLayout, video_id: str, artifacts: Mapping[str, Artifact], decode: str, *, may_read: bool
 ) -> VideoCheck | None:
-    """What an earlier check found; None when it must be done again.
+    """Result of an earlier check; None when the video must be checked again.
 
     Args:
-        layout: Where the record lies.
+        layout: Corpus.
         video_id: Id of the video.
-        artifacts: Kind to file, of those that are there; `SOURCE` is the video.
-        decode: Which crops are decoded now.
-        may_read: Read files whose time of change differs, to compare their checksums; otherwise they count as changed.
+        artifacts: Kind to file, of the files that exist; `SOURCE` is the video.
+        decode: Crops to decode.
+        may_read: Compare checksums where only modification times differ; otherwise such files count as changed.
     """
     path = layout.check(video_id)
-    record = _read(path)
+    record = _read_record(path)
     if record is None or record.rules != rules_digest(decode) or record.check.video_id != video_id:
         return None
-    stamps = take_stamps(artifacts)
+    stamps = file_stamps(artifacts)
     if stamps is None or stamps.keys() != record.stamps.keys():
         return None
     changed = [kind for kind in stamps if stamps[kind] != record.stamps[kind]]
@@ -208,43 +208,43 @@ def recall(
                 return None
         except OSError:
             return None
-        _write(path, replace(record, stamps=stamps))
+        _write_record(path, replace(record, stamps=stamps))
     return record.check
 
 
-def remember(
+def record_check(
     layout: CorpusLayout,
     check: VideoCheck,
     stamps: Mapping[str, str] | None,
-    sums: Mapping[str, str],
+    checksums: Mapping[str, str],
     decode: str,
 ) -> None:
-    """Write the record of a check; where a file could not be read or is a link, remove it.
+    """Write the record of a check; remove it where a file could not be read or is a link.
 
     Args:
-        layout: Where the record goes.
-        check: What was found.
-        stamps: Kind to stamp, taken before the check.
-        sums: Kind to checksum.
-        decode: Which crops were decoded.
+        layout: Corpus.
+        check: Result.
+        stamps: Kind to stamp, taken before the check; None to have no record.
+        checksums: Kind to checksum.
+        decode: Crops that were decoded.
     """
     path = layout.check(check.video_id)
-    if stamps is None or stamps.keys() != sums.keys():
+    if stamps is None or stamps.keys() != checksums.keys():
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         return
-    _write(path, _Record(rules_digest(decode), dict(stamps), dict(sums), check))
+    _write_record(path, _Record(rules_digest(decode), dict(stamps), dict(checksums), check))
 
 
-def _write(path: Path, record: _Record) -> None:
+def _write_record(path: Path, record: _Record) -> None:
     content = _ADAPTER.dump_python(record, mode="json")
     text = json.dumps({"seal": digest(content), "record": content}, ensure_ascii=False, allow_nan=False)
-    with contextlib.suppress(OSError):  # only a saving of time; the report is written beside it and says what is amiss
+    with contextlib.suppress(OSError):  # a record only saves time; writing the report beside it will report the fault
         write_text(path, text + "\n", sync=False)
 
 
-def _read(path: Path) -> _Record | None:
-    """A record that is whole; the seal tells damage and changes by hand."""
+def _read_record(path: Path) -> _Record | None:
+    """The record if it is whole; its seal shows damage and changes by hand."""
     try:
         content = json.loads(path.read_bytes())
         if content["seal"] != digest(content["record"]):

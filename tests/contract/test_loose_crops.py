@@ -91,15 +91,15 @@ def test_loose_crops_beside_the_archive_of_the_same_video_stay_an_error(corpus: 
     assert "one_f" in finding.found
 
 
-def test_loose_videos_are_recalled_until_a_crop_changes(corpus: BrokenCorpus) -> None:
+def test_loose_videos_keep_their_record_until_a_crop_changes(corpus: BrokenCorpus) -> None:
     corpus.loosen()
     first = corpus.validate()
     again = corpus.validate()
-    assert (again.num_recalled, again.report, again.manifest) == (4, first.report, first.manifest)
+    assert (again.num_from_records, again.report, again.manifest) == (4, first.report, first.manifest)
     path = next(corpus.layout.processed.glob("face/one_f*.jpg"))
     path.write_bytes(path.read_bytes()[:-9])
     changed = corpus.validate()
-    assert (changed.num_recalled, rules_of(changed, "error")) == (3, {"crops.decodes"})
+    assert (changed.num_from_records, rules_of(changed, "error")) == (3, {"crops.decodes"})
 
 
 def test_sampling_reads_few_crops(corpus: BrokenCorpus) -> None:

@@ -1,4 +1,4 @@
-"""Records of checks: a video whose files are as they were is not looked at again, and no record is believed wrongly."""
+"""Records of checks: a video whose files are unchanged is not checked again, and no stale record counts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from signstreams.contract import inventory
-from signstreams.contract import records as cache
-from signstreams.contract import run_checks as examine
-from signstreams.contract.run_checks import CheckBeside
+from signstreams.contract import check_records, inventory, run_checks
+from signstreams.contract.run_checks import CheckAfterExtraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
 from signstreams.files import digest
@@ -28,15 +26,15 @@ from .corpora import VIDEOS, BrokenCorpus
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the videos that are checked from here on, not recalled."""
+    """Ids of the videos that are checked from here on, not taken from their records."""
     ids: list[str] = []
 
     def check(layout: CorpusLayout, video_id: str, *rest: Any) -> Any:
         ids.append(video_id)
         return real(layout, video_id, *rest)
 
-    real = examine.check_video
-    monkeypatch.setattr(examine, "check_video", check)
+    real = run_checks.check_video
+    monkeypatch.setattr(run_checks, "check_video", check)
     return ids
 
 
@@ -76,11 +74,11 @@ def test_of_fifty_videos_only_the_changed_one_is_checked_again(
     multiply(corpus, 50)
     first = corpus.validate()
     assert first.findings == []
-    assert (len(checked), first.num_recalled) == (50, 0)
+    assert (len(checked), first.num_from_records) == (50, 0)
     checked.clear()
     read_paths.clear()
     again = corpus.validate()
-    assert (checked, read_paths, again.num_recalled) == ([], [], 50)
+    assert (checked, read_paths, again.num_from_records) == ([], [], 50)
     assert (again.report, again.manifest) == (first.report, first.manifest)
     corpus.write_pose("v07", corpus_pose() * 2)
     changed = corpus.validate()
@@ -171,7 +169,7 @@ def test_a_record_that_is_damaged_or_of_something_else_is_not_believed(
     assert checked == []
 
 
-def test_another_decode_setting_or_revision_checks_anew(
+def test_another_decode_setting_or_revision_checks_again(
     corpus: BrokenCorpus, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write_crops("one", "hand_r", dict.fromkeys(range(10), b"no jpeg"))
@@ -179,11 +177,11 @@ def test_another_decode_setting_or_revision_checks_anew(
     assert corpus.validate().has_errors
     assert not corpus.validate(decode="none").has_errors
     checked.clear()
-    monkeypatch.setattr(cache, "REVISION", cache.REVISION + 1)
-    cache.rules_digest.cache_clear()
+    monkeypatch.setattr(check_records, "REVISION", check_records.REVISION + 1)
+    check_records.rules_digest.cache_clear()
     corpus.validate(decode="none")
     monkeypatch.undo()
-    cache.rules_digest.cache_clear()
+    check_records.rules_digest.cache_clear()
     assert sorted(checked) == sorted(VIDEOS)
 
 
@@ -230,7 +228,7 @@ def test_a_link_is_never_vouched_for(corpus: BrokenCorpus, checked: list[str]) -
 def test_a_video_checked_beside_its_extraction_is_not_checked_again(
     corpus: BrokenCorpus, checked: list[str], read_paths: list[Path]
 ) -> None:
-    beside = pickle.loads(pickle.dumps(CheckBeside()))  # noqa: S301  it goes to worker processes
+    beside = pickle.loads(pickle.dumps(CheckAfterExtraction()))  # noqa: S301  it goes to worker processes
     for video_id in VIDEOS:
         metadata = read_metadata(corpus.layout.metadata(video_id))
         beside(corpus.layout, video_id, corpus.layout.videos / f"{video_id}.mp4", metadata)
@@ -244,13 +242,13 @@ def test_a_video_checked_beside_its_extraction_is_not_checked_again(
     assert checked == []
 
 
-def test_several_processes_recall_and_check_alike(corpus: BrokenCorpus) -> None:
+def test_several_processes_read_records_and_check_alike(corpus: BrokenCorpus) -> None:
     corpus.validate()
     for path in corpus.layout.processed.glob("*/*"):
         os.utime(path, (1, 1))
     corpus.write_pose("one", corpus_pose() * 2)
     together = corpus.validate(num_jobs=2)
-    assert together.num_recalled == len(VIDEOS) - 1
+    assert together.num_from_records == len(VIDEOS) - 1
     assert together.report == corpus.validate(recheck=True).report
 
 

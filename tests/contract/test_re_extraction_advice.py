@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from signstreams.cli import parse
-from signstreams.contract.re_extraction import POINTS_FOLDER, setting_flags
+from signstreams.contract.re_extraction_advice import POINTS_FOLDER, setting_flags
 from signstreams.corpus.findings import Finding
 from signstreams.extract.settings import ExtractConfig
 
