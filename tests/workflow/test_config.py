@@ -143,7 +143,7 @@ def test_the_demo_corpus_is_rendered_over_nobodys_videos_and_texts(
     path.write_text("id;video;text\na;mine;hola\n", encoding="utf-8")
     root = path.relative_to(checkout).parents[len(Path(name).parts) - 1]
     (line,) = refused(snakemake, checkout, f"corpus:\n  root: {root}\n")
-    assert line.startswith(f"error: {root / name}: is not of the demo corpus, which would be rendered into {root}")
+    assert line.startswith(f"error: {root / name}: is not part of the demo corpus, which would be rendered into {root}")
     assert f"(corpus.videos: {root}/videos)" in line
 
 

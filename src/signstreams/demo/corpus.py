@@ -1,4 +1,4 @@
-"""Render a whole demo corpus: one video per task, its annotations, and a contact sheet."""
+"""Render a whole demo corpus, one video per task, with its annotations; and a contact sheet of its signers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,66 @@ from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 
-# Writes meta.csv, annotations/gloss.csv and the index of a demo corpus, from its plan alone.
-
 META_COLUMNS = ("id", "video", "text", "start", "end", "duration", "fps", "frame_count", "signer")
 GLOSS_COLUMNS = ("video_id", "gloss", "ctc_labels")
 UNSEEN_SIGNER_INDEX = "index_unseen_signer"
 
 
+def run(config: DemoConfig) -> str:
+    """Render what the config asks for; returns a line that says what was written.
+
+    Raises:
+        UserError: The video is not in the corpus.
+    """
+    layout = CorpusLayout(config.root)
+    if config.contact_sheet is not None:
+        write_contact_sheet(config.contact_sheet, config.seed)
+        return f"{config.contact_sheet}: the signers and the handshapes"
+    demo = plan(config.size, config.seed)
+    if config.annotations_only:
+        write_annotations(layout, demo)
+        return f"{layout.meta}: {len(demo.clips())} clips of {len(demo.videos)} videos"
+    if config.video is not None:
+        video = demo.video(config.video)
+        with Progress(video.num_frames, "frames", f"render {video.video_id}") as progress:
+            render_video(layout, video, config.seed, progress)
+        return f"{layout.videos / video.video_id}.mp4: {video.num_frames} frames"
+    render_corpus(config.root, size=config.size, seed=config.seed, jobs=config.jobs)
+    num_frames = sum(video.num_frames for video in demo.videos)
+    return f"{config.root}: {len(demo.videos)} videos, {len(demo.clips())} clips, {num_frames:,} frames"
+
+
+def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> None:
+    """Write annotations, videos and ground truth below ``root``; ``jobs`` processes render side by side.
+
+    Raises:
+        UserError: There is no such size, or a process was killed.
+    """
+    layout = CorpusLayout(Path(root))
+    demo = plan(size, seed)
+    remove_leftovers(layout.root)
+    write_annotations(layout, demo)
+    with Progress(sum(video.num_frames for video in demo.videos), "frames", "render") as progress:
+        if jobs == 1:
+            for video in demo.videos:
+                render_video(layout, video, seed, progress)
+            return
+        with WorkerPool(jobs, _use_one_thread) as pool:
+            tasks = [pool.submit(render_video, layout, video, seed) for video in demo.videos]
+            for task, video in zip(tasks, demo.videos, strict=True):
+                task.result()
+                progress.advance(video.num_frames)
+
+
+def _use_one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
+# -- Annotations, from the plan alone
+
+
 def write_annotations(layout: CorpusLayout, plan: DemoPlan) -> None:
-    """Times are in seconds, frames in the clip's own; ``gloss.csv`` is keyed by the clip's id."""
+    """Write meta.csv (times in seconds), annotations/gloss.csv (keyed by clip id) and the index of each split."""
     rows = [
         (
             clip.clip_id,
@@ -74,7 +125,7 @@ def _write_ids(path: Path, clip_ids: Iterable[str]) -> None:
     write_text(path, "".join(f"{clip_id}\n" for clip_id in clip_ids))
 
 
-# One picture of all signers and all handshapes, for the README.
+# -- The contact sheet
 
 _FRAME_PX = (320, 240)
 _HAND_PX = 120
@@ -83,7 +134,7 @@ _SHOWN = ("CASA", "MAMÁ", "CAFÉ", "VER", "DÓNDE", "AGUA")
 
 
 def write_contact_sheet(path: Path, seed: int) -> None:
-    """Write a PNG: a frame of each signer above, crops of each handshape below."""
+    """Write a PNG for the README: a frame of each signer above, a crop of each handshape below."""
     frames = [
         cv2.resize(_frame(signer, gloss, seed)[0], _FRAME_PX, interpolation=cv2.INTER_AREA)
         for signer, gloss in zip(SIGNERS, _SHOWN, strict=True)
@@ -106,7 +157,7 @@ def write_contact_sheet(path: Path, seed: int) -> None:
 
 
 def _frame(signer: Signer, gloss: str, seed: int) -> tuple[Pixels, Floats]:
-    """Picture in the middle of a sign, and the (21, 2) px of the hand that signs."""
+    """Image in the middle of a sign, and the (21, 2) px of the hand that signs."""
     sign = PlannedSign(gloss, _START, _START + _LENGTH)
     clip = PlannedClip("sheet", Sentence((gloss,), gloss), 0, sign.end + _START, (sign,))
     rng = video_rng(seed, f"contact sheet {signer.name} {gloss}")
@@ -126,58 +177,3 @@ def _hand(signer: Signer, gloss: str, name: str, seed: int) -> Pixels:
     crop = cv2.resize(crop, (_HAND_PX, _HAND_PX), interpolation=cv2.INTER_AREA)
     cv2.putText(crop, name, (5, _HAND_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (250, 250, 250), 1, cv2.LINE_AA)
     return crop
-
-
-# Renders a whole demo corpus, one video a task, and its annotations.
-
-
-def run(config: DemoConfig) -> str:
-    """Do what the script was asked for, and say in a line what there is now.
-
-    Raises:
-        UserError: When the video is not in the corpus.
-    """
-    layout = CorpusLayout(config.root)
-    if config.contact_sheet is not None:
-        write_contact_sheet(config.contact_sheet, config.seed)
-        return f"{config.contact_sheet}: the signers and the handshapes"
-    demo = plan(config.size, config.seed)
-    if config.annotations_only:
-        write_annotations(layout, demo)
-        return f"{layout.meta}: {len(demo.clips())} clips of {len(demo.videos)} videos"
-    if config.video is not None:
-        video = demo.video(config.video)
-        with Progress(video.num_frames, "frames", f"render {video.video_id}") as progress:
-            render_video(layout, video, config.seed, progress)
-        return f"{layout.videos / video.video_id}.mp4: {video.num_frames} frames"
-    render_corpus(config.root, size=config.size, seed=config.seed, jobs=config.jobs)
-    num_frames = sum(video.num_frames for video in demo.videos)
-    return f"{config.root}: {len(demo.videos)} videos, {len(demo.clips())} clips, {num_frames:,} frames"
-
-
-def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> None:
-    """Write annotations, videos and ground truth below ``root``; ``jobs`` processes render side by side.
-
-    Raises:
-        UserError: When there is no such size, or a process was killed.
-    """
-    layout = CorpusLayout(Path(root))
-    demo = plan(size, seed)
-    remove_leftovers(layout.root)
-    write_annotations(layout, demo)
-    with Progress(sum(video.num_frames for video in demo.videos), "frames", "render") as progress:
-        if jobs == 1:
-            for video in demo.videos:
-                render_video(layout, video, seed, progress)
-            return
-        with WorkerPool(jobs, _use_one_thread) as pool:
-            tasks = [pool.submit(render_video, layout, video, seed) for video in demo.videos]
-            for task, video in zip(tasks, demo.videos, strict=True):
-                task.result()
-                progress.advance(video.num_frames)
-
-
-def _use_one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)

@@ -1,9 +1,13 @@
-"""The signer's figure: from movement to projected points, and from these to a drawn body."""
+"""The signer's figure: from movement to projected points, and from these to a drawn body.
+
+Arms come from inverse kinematics, hands from their joint angles; torso and head are sprites, arms and hands surfaces
+with depth. Space: x to the right of the picture (the signer's left), y down, z to the camera; origin between the
+shoulders, unit half the shoulder distance. The camera does not mirror: the signer's left hand is on the right.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +19,6 @@ from signstreams.demo.motion import HandMotion, Motion
 from signstreams.demo.plan import HEIGHT_PX, WIDTH_PX
 from signstreams.demo.signers import Signer
 from signstreams.demo.surface import Patch, darken, paint
-
-# From movement to points: arms by inverse kinematics, hands by their angles, all projected into the picture.
-#
-# Space: x to the right of the picture (the signer's left), y down, z to the camera; origin between the shoulders, unit
-# half the shoulder distance. The camera does not mirror, so the signer's left hand is on the right of the picture.
 
 SHOULDER = np.array([0.92, 0.2, 0.0])
 UPPER_ARM, FOREARM = 1.6, 1.42
@@ -35,12 +34,12 @@ SIDES = ("left", "right")
 
 @dataclass(frozen=True)
 class Limb:
-    """One arm and hand in one frame: px, z in px as well, and px per unit there.
+    """One arm and hand in one frame; px, z too.
 
     Attributes:
         shoulder, elbow: (3,).
         hand: (21, 3); the first point is the wrist.
-        palmar: (21, 3) unit vectors: where the inner side of each bone faces.
+        palmar: (21, 3) unit vectors: the direction that the inner side of each bone faces.
         scale: px per unit at the hand.
         size: Hand length, px.
     """
@@ -59,7 +58,7 @@ class Camera:
 
     Attributes:
         unit_px: px per unit at the depth of the shoulders.
-        x_px, y_px: Where the middle between the shoulders is in the picture.
+        x_px, y_px: Place of the middle between the shoulders in the picture.
     """
 
     unit_px: float
@@ -68,7 +67,7 @@ class Camera:
 
     @classmethod
     def before(cls, signer: Signer, rng: np.random.Generator) -> Camera:
-        """Head and belly in the picture; each video stands a little elsewhere."""
+        """A camera that shows head and belly, placed a little differently in each video."""
         unit_px = signer.unit_px * rng.uniform(0.97, 1.03)
         return cls(unit_px, WIDTH_PX / 2 + rng.uniform(-16, 16), 2.02 * unit_px + rng.uniform(22, 34))
 
@@ -80,7 +79,7 @@ class Camera:
         return np.concatenate([flat, points[..., 2:] * scale], -1)
 
     def zoom(self, z: Floats) -> Floats:
-        """How much larger a thing appears at depth ``z`` (units) than at the shoulders."""
+        """Magnification at depth ``z`` (units) against the shoulders."""
         return CAMERA_DISTANCE / (CAMERA_DISTANCE - z)
 
 
@@ -100,7 +99,7 @@ def limb(motion: Motion, frame: int, side: int, signer: Signer, camera: Camera) 
 
 
 def _reach(shoulder: Floats, wrist: Floats) -> tuple[Floats, Floats]:
-    """Wrist, moved within the arm's reach, and the elbow, down and to the outside."""
+    """The wrist, moved within the arm's reach, and the elbow, below and to the outside."""
     way = wrist - shoulder
     distance = float(np.clip(np.linalg.norm(way), UPPER_ARM - FOREARM + 0.05, UPPER_ARM + FOREARM - 0.02))
     way /= np.linalg.norm(way)
@@ -111,18 +110,18 @@ def _reach(shoulder: Floats, wrist: Floats) -> tuple[Floats, Floats]:
     return wrist, shoulder + way * along + aside * np.sqrt(max(UPPER_ARM**2 - along**2, 0.0))
 
 
-# Draws the signer into a picture: torso and head from sprites, arms and hands as surfaces with depth.
+# -- Drawing
 
 # Parts 1..20 are the bones that end in that hand point; the others:
 _PALM, _ARM, _SLEEVE, _CUFF, _NAIL, _NECK = 21, 22, 23, 24, 25, 26
 _NUM_PARTS = 27
-_TORSO_HALF_WIDTH = 1.5  # units; it need not be moved and painted beyond
+_TORSO_HALF_WIDTH = 1.5  # units; nothing beyond is moved and painted
 _MARGIN_PX = 12  # torso beyond the picture, so that swaying shows no edge
 
 OCCLUDED_RATIO = 0.25
-"""A hand with more of its points than this behind the other arm counts as occluded."""
+"""A hand counts as occluded when more of its points than this are behind the other arm."""
 OUTSIDE_RATIO = 0.15
-"""A hand with more of its points than this beyond the picture counts as out of it."""
+"""A hand counts as outside when more of its points than this are beyond the picture."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,8 @@ class Figure:
     """One signer before one camera.
 
     Args:
-        signer: Looks.
-        camera: Where from.
+        signer: Who is drawn.
+        camera: From where.
         background: (H, W, 3) uint8 RGB.
     """
 
@@ -165,18 +164,13 @@ class Figure:
         self._torso = self._draw_torso()
 
     def draw(self, motion: Motion, frame: int) -> tuple[Pixels, FrameTruth]:
-        """(H, W, 3) uint8 RGB, and what it shows."""
+        """One frame, (H, W, 3) uint8 RGB, and what it shows."""
         image = self._background.copy()
         unit = self._camera.unit_px
         sway = motion.sway[frame] * unit
         self._paint_torso(image, sway)
         middle = np.array([self._camera.x_px, self._camera.y_px]) + (np.array(MIDDLE) + motion.head[frame, :2]) * unit
-        face = Expression(
-            float(motion.mouth[frame, 0]),
-            float(motion.mouth[frame, 1]),
-            float(motion.brows[frame]),
-            float(motion.lids[frame]),
-        )
+        face = Expression(*map(float, (*motion.mouth[frame], motion.brows[frame], motion.lids[frame])))
         face_points = self._head.paint(image, middle + sway, float(motion.head[frame, 2]), face)
         left, right = (limb(motion, frame, side, self._signer, self._camera) for side in (LEFT, RIGHT))
         limbs = (left, right)
@@ -238,16 +232,15 @@ class Figure:
         width = int(2 * _TORSO_HALF_WIDTH * self._camera.unit_px) + 2 * _MARGIN_PX
         window = (slice(top, None), slice(left, left + width))
         rgb, alpha = rgb[window], alpha[window]
-        options: dict[str, Any] = {
-            "dsize": alpha.shape[::-1],
-            "flags": cv2.INTER_LINEAR,
-            "borderMode": cv2.BORDER_REPLICATE,
-        }
-        rgb, alpha = cv2.warpAffine(rgb, matrix, **options), cv2.warpAffine(alpha, matrix, **options)
+        size = alpha.shape[::-1]
+        rgb, alpha = (
+            cv2.warpAffine(layer, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for layer in (rgb, alpha)
+        )
         paint(image, rgb, alpha, int(whole[0]) - _MARGIN_PX + left, int(whole[1]) - _MARGIN_PX + top)
 
     def _paint_limb(self, image: Pixels, arm: Limb) -> Flags:
-        """Draw sleeve, forearm and hand; (H, W) bool of the picture that they cover."""
+        """Draw sleeve, forearm and hand; returns what they cover, (H, W) bool."""
         cover = np.zeros(image.shape[:2], bool)
         for patch, palmar in (self._sleeve(arm), self._hand(arm)):
             if patch is None:
@@ -277,7 +270,7 @@ class Figure:
         return patch, None
 
     def _sleeve_radius(self, share: float) -> float:
-        """Half the sleeve's thickness in px, ``share`` of the way from elbow to wrist."""
+        """Half the thickness of the sleeve in px at ``share`` of the way from elbow to wrist."""
         return (0.205 - 0.04 * share) * self._camera.unit_px * self._signer.build
 
     def _hand(self, arm: Limb) -> tuple[Patch | None, Floats]:
@@ -341,7 +334,7 @@ class Figure:
 
 
 def _patch_around(points: Floats, margin: float, *, oversampling: int = 2) -> Patch | None:
-    """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when all is beyond it."""
+    """Patch over ``points`` (N, 3) and a margin, cut to the picture; None when it is all outside."""
     low = np.maximum(np.floor(points[:, :2].min(0) - margin).astype(int), 0)
     high = np.minimum(np.ceil(points[:, :2].max(0) + margin).astype(int), (WIDTH_PX, HEIGHT_PX))
     if (high - low < 2).any():

@@ -38,7 +38,7 @@ class HandPoints:
 
     Attributes:
         points: (21, 3).
-        palmar: (21, 3) unit vectors: where the inner side of the bone that ends in the point faces.
+        palmar: (21, 3) unit vectors: the direction that the inner side of the bone that ends in the point faces.
     """
 
     points: Floats

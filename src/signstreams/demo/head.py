@@ -25,7 +25,7 @@ _NOSE = (0.0, 0.21)
 EYE = (0.19, -0.02)
 _MOUTH = (0.0, 0.44)
 FACE_TOP, FACE_BOTTOM = -0.42, 0.68
-"""Hairline and chin: between them lies what face detectors mark."""
+"""Hairline and chin: the range that face detectors mark."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Head:
     """Head of one signer at one size.
 
     Args:
-        signer: Whose.
+        signer: The signer.
         unit_px: px per unit in the picture.
     """
 

@@ -1,15 +1,16 @@
-"""The demo's sign language: its signs, and sentences in signing order with their Spanish text. No heavy imports."""
+"""The demo's sign language: its signs, and sentences in signing order with their Spanish text. No heavy imports.
+
+Body coordinates, from the side of the signing hand: x grows to the outside (its own side of the body), y grows down, z
+grows to the camera; the origin is between the shoulders, the unit is half the shoulder distance. A left-handed signer
+mirrors x.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# The signs: handshape, place, orientation, movement and mouth of each, as names and numbers. Imports nothing heavy.
-#
-# Body coordinates, from the side of the signing hand: x grows to the outside (its own side of the body), y grows down,
-# z grows to the camera; the origin lies between the shoulders, the unit is half the shoulder distance. A left-handed
-# signer mirrors x.
+# -- Signs: handshape, place, orientation, movement and mouth of each
 
 Vector = tuple[float, float, float]
 
@@ -28,7 +29,7 @@ HANDSHAPES = (
     "oh",
     "claw",
 )
-"""Id to name. ``rest`` is the relaxed hand between sentences."""
+"""Names, by id. ``rest`` is the relaxed hand between sentences."""
 
 MOUTHS: dict[str, tuple[float, float]] = {
     "neutral": (0.0, 0.0),
@@ -47,7 +48,7 @@ PLACES: dict[str, Vector] = {
     "neutral": (0.72, 0.95, 1.15),
     "low": (0.75, 1.75, 1.0),
 }
-"""Place to where the middle of the palm is."""
+"""Place to the position of the middle of the palm."""
 
 ORIENTATIONS: dict[str, tuple[Vector, Vector]] = {
     "up_out": ((-0.1, -1.0, 0.15), (0.0, 0.15, 1.0)),
@@ -68,7 +69,7 @@ class Sign:
     """How one gloss is signed.
 
     Attributes:
-        handshape: Of the signing hand, and of the other one in a symmetric sign.
+        handshape: One of `HANDSHAPES`; in a symmetric sign both hands have it.
         place: Key of `PLACES`.
         orientation: Key of `ORIENTATIONS`.
         movement: One of `MOVEMENTS`.
@@ -84,7 +85,7 @@ class Sign:
     hands: str = "one"
 
     def parameters(self) -> tuple[str, ...]:
-        """What tells signs apart, the fields in order."""
+        """The fields in order, which distinguish signs."""
         return (self.handshape, self.place, self.orientation, self.movement, self.mouth, self.hands)
 
 
@@ -122,7 +123,7 @@ CTC_LABELS = {gloss: number for number, gloss in enumerate(GLOSSES, 1)}
 """Gloss to its number; 0 is the blank."""
 
 
-# Sentences: glosses in signing order (time, subject, object, verb, negation or question) and their Spanish text.
+# -- Sentences: glosses in signing order (time, subject, object, verb, negation or question) and their Spanish text
 
 TIMES = ("HOY", "AYER", "MAÑANA")
 SUBJECTS = ("YO", "TÚ", "MAMÁ", "AMIGO", "HERMANO")
@@ -146,7 +147,7 @@ _VERB_FORMS: dict[str, tuple[tuple[str, str, str], ...]] = {  # by tense, then p
     "ESTAR": (("estoy", "estás", "está"), ("estuve", "estuviste", "estuvo"), ("estaré", "estarás", "estará")),
 }
 _SUBJECT_WORDS = {"YO": "", "TÚ": "tú", "MAMÁ": "mamá", "AMIGO": "mi amigo", "HERMANO": "mi hermano"}
-_THING_WORDS = {  # with the article that the noun takes after a verb of seeing or as subject
+_THING_WORDS = {  # with the article of a subject, or of the object of VER
     "AGUA": "el agua",
     "CAFÉ": "el café",
     "PAN": "el pan",
@@ -172,7 +173,7 @@ class Sentence:
 
 
 def sentences() -> list[Sentence]:
-    """Every sentence of the grammar, each gloss sequence once, always in the same order."""
+    """Every sentence of the grammar, in a fixed order, each gloss sequence once."""
     return [*_transitive(), *_going(), *_being(), *_asking()]
 
 
@@ -217,7 +218,7 @@ def _asking() -> Iterator[Sentence]:
 def _statement(
     time: str | None, subject: str, verb: str, complement: str, predicate: tuple[str, ...], negated: bool
 ) -> Sentence:
-    """Signed time, subject, object, verb, NO; written time, subject, no, verb, object."""
+    """Signed as time, subject, object, verb, NO; written as time, subject, no, verb, object."""
     glosses = (*((time,) if time else ()), subject, *predicate, *(("NO",) if negated else ()))
     form = _VERB_FORMS[verb][_TENSE[time]][_PERSON.get(subject, _THIRD)]
     words = [time.lower() if time else "", _SUBJECT_WORDS[subject], "no" if negated else "", form, complement]

@@ -6,14 +6,13 @@ Coordinates as in ``signstreams.demo.language``: those of the hand's own side of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from signstreams.array_types import Floats, Ints
 from signstreams.demo.hand import ANGLES
-from signstreams.demo.language import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Sign, Vector
+from signstreams.demo.language import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Vector
 from signstreams.demo.plan import FPS, PlannedVideo
 from signstreams.demo.signers import Signer
 
@@ -67,7 +66,7 @@ class Motion:
 
 
 def minimum_jerk(t: Floats) -> Floats:
-    """Share of the way at the share ``t`` of the time, 0..1: no speed and no acceleration at either end."""
+    """Share of the way at share ``t`` of the time, 0..1, with no speed and no acceleration at either end."""
     return t * t * t * (10 - 15 * t + 6 * t * t)
 
 
@@ -83,12 +82,13 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
             sign = SIGNS[planned.gloss]
             jitter = rng.normal(0, (0.03, 0.03, 0.02))
             tilt = rng.normal(0, 0.06, 3)
-            signing.sign(start, planned.start, planned.end, *_signing_pose(sign), _offset(sign), jitter, tilt)
+            pose = HANDSHAPES.index(sign.handshape), np.array(PLACES[sign.place]), ORIENTATIONS[sign.orientation]
+            signing.sign(start, planned.start, planned.end, *pose, sign.movement, jitter, tilt)
             if sign.hands == "two":
-                other.sign(start, planned.start, planned.end, *_signing_pose(sign), _offset(sign), jitter, tilt)
+                other.sign(start, planned.start, planned.end, *pose, sign.movement, jitter, tilt)
             elif sign.hands == "base":
                 shape = HANDSHAPES.index("flat")
-                other.sign(start, planned.start, planned.end, shape, *_BASE, _no_offset, jitter, tilt)
+                other.sign(start, planned.start, planned.end, shape, *_BASE, "still", jitter, tilt)
             else:
                 other.rest(start, planned.start, planned.end)
             mouth[planned.start : planned.end] = MOUTHS[sign.mouth]
@@ -112,7 +112,7 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
 
 
 class _Track:
-    """Keyframed movement of one hand: still where nothing is said."""
+    """Keyframed movement of one hand; it keeps its pose between movements."""
 
     def __init__(self, num_frames: int, rest: tuple[Floats, tuple[Vector, Vector]]) -> None:
         self._rest = rest
@@ -129,7 +129,7 @@ class _Track:
         handshape: int,
         place: Floats,
         orientation: tuple[Vector, Vector],
-        offset: Callable[[Floats], Floats],
+        movement: str,
         jitter: Floats,
         tilt: Floats,
     ) -> None:
@@ -137,13 +137,13 @@ class _Track:
         fingers, palm = orientation
         turn = _quaternion(hand_frame(np.add(fingers, tilt), palm))
         share = minimum_jerk(np.arange(end - start) / max(end - start - 1, 1))
-        path = place + jitter + offset(share)
+        path = place + jitter + _offset(movement, share)
         self._approach(before, start, path[0], turn, handshape)
         self.palm[start:end], self.palm[end:] = path, path[-1]
         self.turn[start:], self.angles[start:], self.handshape[start:] = turn, ANGLES[handshape], handshape
 
     def rest(self, before: int, start: int, end: int) -> None:
-        """Go to rest from frame ``before`` to ``start``; no more than that if it rests already."""
+        """Go to rest from frame ``before`` to ``start``, and stay."""
         place, orientation = self._rest
         turn = _quaternion(hand_frame(*orientation))
         self._approach(before, start, place, turn, _REST)
@@ -165,7 +165,7 @@ class _Track:
         self.angles[span] = self.angles[first] + share * (ANGLES[handshape] - self.angles[first])
 
     def finish(self, rng: np.random.Generator) -> HandMotion:
-        """With the small unrest of a living hand."""
+        """The finished movement, with the small unrest of a living hand."""
         time_s = np.arange(len(self.palm)) / FPS
         palm = self.palm + 0.012 * np.stack([_drift(time_s, rng, 1.3) for _ in range(3)], -1)
         angles = self.angles + 0.03 * np.stack([_drift(time_s, rng, 0.9) for _ in range(self.angles.shape[1])], -1)
@@ -180,32 +180,21 @@ def hand_frame(fingers: Vector | Floats, palm: Vector | Floats) -> Floats:
     return np.stack([np.cross(f, p), f, p])
 
 
-def _signing_pose(sign: Sign) -> tuple[int, Floats, tuple[Vector, Vector]]:
-    return HANDSHAPES.index(sign.handshape), np.array(PLACES[sign.place]), ORIENTATIONS[sign.orientation]
-
-
-def _offset(sign: Sign) -> Callable[[Floats], Floats]:
-    """Share of the movement (N,) to the way gone from the place (N, 3)."""
-
-    def path(t: Floats) -> Floats:
-        still, turn = np.zeros_like(t), 2 * np.pi * t
-        paths: dict[str, Callable[[], tuple[Floats, Floats, Floats]]] = {
-            "tap": lambda: (-0.11 * (1 - np.cos(2 * turn)), still, -0.05 * (1 - np.cos(2 * turn))),
-            "push": lambda: (-0.14 * t, -0.1 * t, 0.45 * t),
-            "circle": lambda: (0.2 * (np.cos(1.25 * turn) - 1), 0.2 * np.sin(1.25 * turn), still),
-            "wave": lambda: (0.2 * np.sin(1.5 * turn), still, still),
-            "arc_forward": lambda: (-0.3 * t, -0.22 * np.sin(np.pi * t) + 0.15 * t, 0.45 * t),
-            "arc_back": lambda: (0.32 * t, -0.22 * np.sin(np.pi * t), -0.3 * t),
-            "down": lambda: (0.08 * t, 0.42 * t, still),
-            "open": lambda: (0.42 * t, 0.12 * t, still),
-        }
-        return np.stack(paths[sign.movement](), -1)
-
-    return path
-
-
-def _no_offset(t: Floats) -> Floats:
-    return np.zeros((len(t), 3))
+def _offset(movement: str, t: Floats) -> Floats:
+    """Offset from the place (N, 3) at the shares ``t`` (N,) of a movement."""
+    still, turn = np.zeros_like(t), 2 * np.pi * t
+    paths = {
+        "still": (still, still, still),
+        "tap": (-0.11 * (1 - np.cos(2 * turn)), still, -0.05 * (1 - np.cos(2 * turn))),
+        "push": (-0.14 * t, -0.1 * t, 0.45 * t),
+        "circle": (0.2 * (np.cos(1.25 * turn) - 1), 0.2 * np.sin(1.25 * turn), still),
+        "wave": (0.2 * np.sin(1.5 * turn), still, still),
+        "arc_forward": (-0.3 * t, -0.22 * np.sin(np.pi * t) + 0.15 * t, 0.45 * t),
+        "arc_back": (0.32 * t, -0.22 * np.sin(np.pi * t), -0.3 * t),
+        "down": (0.08 * t, 0.42 * t, still),
+        "open": (0.42 * t, 0.12 * t, still),
+    }
+    return np.stack(paths[movement], -1)
 
 
 def _drift(time_s: Floats, rng: np.random.Generator, rate_hz: float) -> Floats:

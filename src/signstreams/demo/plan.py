@@ -20,14 +20,14 @@ from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 
 ID_PREFIX = "demo_"
-"""Of its videos and clips."""
+"""Prefix of the ids of its videos and clips."""
 FPS = 25
 WIDTH_PX, HEIGHT_PX = 640, 480
 
 REST_FRAMES = 3
-"""Before the first, between two and after the last sentence of a video: the hands rest."""
+"""The hands rest before the first, between two and after the last sentence of a video."""
 RAISE_FRAMES = (6, 8)
-"""Fewest and most frames that the hands need to rise to the first sign, and to sink after the last."""
+"""Fewest and most frames in which the hands rise to the first sign, and sink after the last."""
 TRANSITION_FRAMES = (6, 7)
 """Fewest and most frames between two signs."""
 SIGN_FRAMES = (10, 12)
@@ -38,15 +38,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SizeSpec:
-    """How much a size holds.
+    """How much a corpus of this size holds.
 
     Attributes:
         num_signers: Signers that take part.
         clips_per_video: Clips of the videos, in turn.
         num_videos: Split to its number of videos.
-        max_glosses: Longest sentence of train.
-        max_held_out_glosses: Longest sentence of val and test.
-        min_train_count: How often every gloss of the lexicon is in train; 0: not every gloss needs to be.
+        max_glosses: Glosses of the longest sentence of train.
+        max_held_out_glosses: Glosses of the longest sentence of val and test.
+        min_train_count: Least occurrences of every gloss of the lexicon in train.
     """
 
     num_signers: int
@@ -66,7 +66,7 @@ SIZES: dict[str, SizeSpec] = {
 
 @dataclass(frozen=True)
 class PlannedSign:
-    """A gloss in its place: frames ``start`` to ``end`` (excluded), counted from the start of the video."""
+    """A gloss in frames ``start`` to ``end`` (excluded) of the video."""
 
     gloss: str
     start: int
@@ -86,7 +86,7 @@ class PlannedClip:
 
 @dataclass(frozen=True)
 class PlannedVideo:
-    """One file: a signer signs some sentences with short rests between them."""
+    """One file: a signer signs some sentences, with short rests between them."""
 
     video_id: str
     signer: str
@@ -101,10 +101,10 @@ class DemoPlan:
     Attributes:
         size: Key of `SIZES`.
         seed: Seed of everything random.
-        signers: Names of those who take part.
+        signers: Names of the signers who take part.
         videos: Sorted by id.
         splits: Split to its clip ids: video-disjoint, sentences of val and test unseen in train.
-        unseen_signer_splits: The same with a signer of their own for val and for test; only in ``bench``.
+        unseen_signer_splits: The same, val and test each with a signer of its own; only in ``bench``.
     """
 
     size: str
@@ -119,10 +119,10 @@ class DemoPlan:
         return [clip for video in self.videos for clip in video.clips]
 
     def video(self, video_id: str) -> PlannedVideo:
-        """The video of that id.
+        """The video with that id.
 
         Raises:
-            UserError: When there is none.
+            UserError: There is none.
         """
         for video in self.videos:
             if video.video_id == video_id:
@@ -134,7 +134,7 @@ class DemoPlan:
 
 
 def refuse_foreign(corpus: CorpusLayout) -> None:
-    """The demo corpus is rendered over nobody's videos and texts, as where ``corpus.videos`` was forgotten.
+    """Refuse to render the demo corpus over a user's own videos and texts, as when ``corpus.videos`` was forgotten.
 
     Raises:
         UserError: The folder holds a meta.csv, or videos, of another corpus.
@@ -146,8 +146,8 @@ def refuse_foreign(corpus: CorpusLayout) -> None:
             foreign += [corpus.meta for line in itertools.islice(file, 1) if not line.startswith(ID_PREFIX)]
     if foreign:
         raise UserError(
-            f"{foreign[-1]}: is not of the demo corpus, which would be rendered into {corpus.root}; name the folder of"
-            f" your videos (corpus.videos: {corpus.videos}), or another corpus.root"
+            f"{foreign[-1]}: is not part of the demo corpus, which would be rendered into {corpus.root}; name the"
+            f" folder of your videos (corpus.videos: {corpus.videos}), or another corpus.root"
         )
 
 
@@ -159,17 +159,17 @@ def video_ids(size: str, seed: int) -> list[str]:
     """Ids of the videos of a demo corpus, sorted.
 
     Raises:
-        UserError: When there is no such size.
+        UserError: There is no such size.
     """
     return [video.video_id for video in plan(size, seed).videos]
 
 
 @cache
 def plan(size: str, seed: int) -> DemoPlan:
-    """The same arguments always give the same plan.
+    """The plan of a demo corpus; the same arguments always give the same plan.
 
     Raises:
-        UserError: When there is no such size.
+        UserError: There is no such size.
     """
     if size not in SIZES:
         raise UserError(f"size '{size}': no such demo corpus, expected one of {', '.join(SIZES)}")
@@ -201,7 +201,7 @@ def plan(size: str, seed: int) -> DemoPlan:
 
 
 def _choose_sentences(rng: random.Random, spec: SizeSpec, wanted: Counter[str]) -> dict[str, list[Sentence]]:
-    """Different sentences for every clip; those of val and test are made of glosses that train has."""
+    """Split to different sentences; those of val and test are made of glosses that train has."""
     for _ in range(1000):
         pool = _shuffled(rng, [s for s in sentences() if len(s.glosses) <= spec.max_glosses])
         counts: Counter[str] = Counter()
@@ -218,7 +218,7 @@ def _choose_sentences(rng: random.Random, spec: SizeSpec, wanted: Counter[str]) 
 
 
 def _take(pool: list[Sentence], count: int, counts: Counter[str]) -> list[Sentence]:
-    """Remove ``count`` sentences from ``pool``, each time the one with the rarest glosses among the next forty."""
+    """Move ``count`` sentences out of ``pool``, each time that with the rarest glosses among the next forty."""
     taken: list[Sentence] = []
     while len(taken) < count and pool:
         best = max(pool[:40], key=lambda s: sum((1 + counts[gloss]) ** -3 for gloss in s.glosses) / len(s.glosses))
@@ -255,7 +255,7 @@ def _by_signer(videos: Sequence[PlannedVideo], signers: Sequence[str]) -> dict[s
     }
 
 
-# Only rng.random() promises the same numbers in every Python: choices are built on it.
+# Only rng.random() gives the same numbers in every version of Python: choices are built on it.
 def _between(rng: random.Random, bounds: tuple[int, int]) -> int:
     low, high = bounds
     return low + int(rng.random() * (high - low + 1))

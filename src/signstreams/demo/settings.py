@@ -16,7 +16,7 @@ class DemoConfig(Section):
     root: Path = Path("data/demo")
     """Folder of the corpus."""
     size: Literal["tiny", "demo", "bench"] = "demo"
-    """How much: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
+    """Amount: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed gives other sentences, motion, clothes and cameras."""
     jobs: Count = 1
@@ -31,13 +31,7 @@ class DemoConfig(Section):
     @model_validator(mode="after")
     def _one_thing_at_a_time(self) -> DemoConfig:
         given = [
-            name
-            for name, is_given in (
-                ("video", self.video is not None),
-                ("annotations_only", self.annotations_only),
-                ("contact_sheet", self.contact_sheet is not None),
-            )
-            if is_given
+            name for name in ("video", "annotations_only", "contact_sheet") if getattr(self, name) not in (None, False)
         ]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other, expected one of them at most; drop the others")

@@ -16,7 +16,7 @@ class Signer:
 
     Attributes:
         name: Id in meta.csv.
-        unit_px: Half the shoulder distance: nearness of the camera.
+        unit_px: Half the shoulder distance in px: how near the camera is.
         build: Thickness of torso and arms; 1 is average.
         hand_length: Wrist to tip of the middle finger.
         skin: Colour of the back of the hand and of the face.
@@ -29,7 +29,7 @@ class Signer:
         eyes: Colour of the iris.
         backdrop: ``wall``, ``gradient``, ``shelf``, ``window``, ``board`` or ``curtain``.
         backdrop_color: Its main colour.
-        rests_low: Resting hands hang below the lower edge of the picture; they lie before the belly otherwise.
+        rests_low: Resting hands hang below the lower edge of the picture, instead of being in front of the belly.
         left_handed: The left hand signs.
         has_beard: A beard over chin and cheeks.
         has_glasses: Glasses with a thin dark frame.
@@ -82,11 +82,11 @@ SIGNERS: tuple[Signer, ...] = (
         (84, 110, 138), "wall", (186, 160, 136), has_glasses=True,
     ),
 )  # fmt: skip
-"""In the order in which they join: `tiny` takes four, `demo` five, `bench` all six."""
+"""`tiny` takes the first four, `demo` five, `bench` all six."""
 
 
 def signer_named(name: str, seed: int) -> Signer:
-    """The signer of that name, whose clothes, complexion and build vary a little with the seed, not with the video."""
+    """The signer of that name; clothes, complexion and build vary a little with the seed, not with the video."""
     rng = random.Random(f"signstreams demo {seed} {name}")
     signer = next(signer for signer in SIGNERS if signer.name == name)
     tan = 1 + 0.05 * (2 * rng.random() - 1)

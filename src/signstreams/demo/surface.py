@@ -1,4 +1,4 @@
-"""A small software renderer: spheres swept along lines and ellipsoids as a height field, shaded by its slope.
+"""A small software renderer: swept spheres and ellipsoids as a height field, shaded by its slope.
 
 The camera looks along -z; x grows to the right, y down, z to the camera, all in px. Detail (hands, head) is drawn at
 twice the resolution and averaged down, which smooths the edges.
@@ -48,11 +48,11 @@ class Patch:
         blend: float = 0.0,
         crease: float = 0.0,
     ) -> None:
-        """A sphere swept from ``start`` to ``end`` (3,) px, its radius changing evenly.
+        """Add a sphere swept from ``start`` to ``end`` (3,) px, its radius changing evenly.
 
         Args:
             part: Number under which `shade` finds the colour, 1..255.
-            blend: Width in px over which it melts into what is there.
+            blend: Width in px over which it melts into what is already there.
             crease: How much darker (0..1) a thin line across its start is.
         """
         p, q = self._local(start), self._local(end)
@@ -78,7 +78,7 @@ class Patch:
     def ellipsoid(
         self, center: Floats, radii: tuple[float, float, float], part: int, *, blend: float = 0.0, turn: float = 0.0
     ) -> None:
-        """An ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
+        """Add an ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
         c = self._local(center)
         rx, ry, rz = (float(radius) * self._oversampling for radius in radii)
         reach = max(rx, ry) if turn else np.array([rx, ry])
@@ -93,7 +93,7 @@ class Patch:
         self._merge(window, height, part, blend * self._oversampling, None)
 
     def cut(self, at: Floats, direction: Floats) -> None:
-        """Take away what lies behind ``at``, seen along ``direction``, in the picture plane; both (3,)."""
+        """Remove what is behind ``at``, seen along ``direction``, in the picture plane; both (3,)."""
         p = self._local(at)
         behind = (self._x - p[0]) * float(direction[0]) + (self._y - p[1]) * float(direction[1]) < 0
         self.z[behind], self.part[behind] = NOTHING, 0
@@ -103,7 +103,7 @@ class Patch:
 
         Args:
             colors: (P, 2, 3) red, green, blue of every part, on its inner and its outer side.
-            palmar: (P, 3) where the inner side of every part faces; None when the sides do not differ.
+            palmar: (P, 3) directions that the inner sides of the parts face; None when the sides do not differ.
 
         Returns:
             (H, W, 3) uint8 RGB and (H, W) float32 0..1.
@@ -170,7 +170,7 @@ class Patch:
 
 
 def paint(image: Pixels, rgb: Pixels, alpha: Pixels, x0: int, y0: int) -> None:
-    """Lay ``rgb`` (H, W, 3) over ``image`` where ``alpha`` (H, W) says so; what leaves the image is cut off."""
+    """Blend ``rgb`` (H, W, 3) into ``image`` by ``alpha`` (H, W); what is outside of the image is cut off."""
     cut = _overlap(image, alpha.shape, x0, y0)
     if cut is None:
         return

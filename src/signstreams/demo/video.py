@@ -1,4 +1,16 @@
-"""Render one video of the demo corpus: backdrop, frames, MP4, and its exact ground truth."""
+"""Render one video of the demo corpus: backdrop, frames, MP4, and its exact ground truth as one npz file.
+
+Arrays of the ground truth, with T frames, C clips, G glosses; ``hand_l`` is the signer's own left hand, on the right of
+the picture:
+
+- ``body`` (T, 14, 2) float32 px, ``body_names``; ``hand_l``, ``hand_r`` (T, 21, 2) float32 px, ``hand_names``: the
+  order of ``signstreams.formats.landmarks``.
+- ``hand_l_handshape``, ``hand_r_handshape`` (T,) int16: index into ``handshape_names``, -1 while it changes.
+- ``hand_l_occluded``, ``hand_l_outside``, ``hand_l_visible`` (T,) bool, and the same for ``hand_r``.
+- ``clip_ids``, ``clip_start``, ``clip_end`` (C,); ``gloss``, ``gloss_clip``, ``gloss_start``, ``gloss_end`` (G,):
+  frames, the end excluded; ``gloss_clip`` is an index into ``clip_ids``.
+- ``video_id``, ``signer``, ``fps``, ``width``, ``height``.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +36,64 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import Progress
 from signstreams.streams import HAND_STREAMS
 
-# What is behind the signer: six kinds of wall, drawn once a video.
+BODY_NAMES = (
+    *POINTS,
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "mouth",
+)
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_NOISE_SIGMA = 2.0
+_NUM_NOISE_FIELDS = 4
+
+
+def video_rng(seed: int, video_id: str) -> np.random.Generator:
+    """Random numbers of one video, independent of what else is rendered."""
+    digest = hashlib.sha256(f"signstreams demo {seed} {video_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def render_video(layout: CorpusLayout, video: PlannedVideo, seed: int, progress: Progress | None = None) -> None:
+    """Write ``videos/<id>.mp4`` and ``ground_truth/<id>.npz``; the same arguments give the same bytes."""
+    import av  # here: PyAV belongs to the extraction half of the requirements
+
+    rng = video_rng(seed, video.video_id)
+    signer = signer_named(video.signer, seed)
+    motion = video_motion(video, signer, rng)
+    figure = Figure(signer, Camera.before(signer, rng), backdrop(signer, rng))
+    noise = _NOISE_SIGMA * rng.standard_normal((_NUM_NOISE_FIELDS, HEIGHT_PX, WIDTH_PX, 1), dtype=np.float32)
+    fields = np.repeat(noise.round().astype(np.int16), 3, axis=-1)
+    frames: list[FrameTruth] = []
+    path = layout.videos / f"{video.video_id}.mp4"
+    with replacing(path) as part, av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        stream.codec_context.thread_count = 1  # with more, the bytes would depend on the number of processors
+        for number in range(video.num_frames):
+            image, truth = figure.draw(motion, number)
+            frames.append(truth)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_with_noise(image, fields, number), format="rgb24")))
+            if progress is not None:
+                progress.advance()
+        container.mux(stream.encode())
+    write_truth(layout.ground_truth(video.video_id), truth_arrays(video, signer, motion, frames))
+
+
+def _with_noise(image: Pixels, fields: Pixels, number: int) -> Array:
+    """Add sensor noise: one of a few fields, shifted from frame to frame."""
+    field = np.roll(fields[number % len(fields)], (37 * number) % HEIGHT_PX, axis=0)
+    return cv2.add(image, field, dtype=cv2.CV_8U)
+
+
+# -- What is behind the signer, drawn once per video
 
 
 def backdrop(signer: Signer, rng: np.random.Generator) -> Pixels:
-    """(H, W, 3) uint8 RGB."""
+    """Background of a video, (H, W, 3) uint8 RGB."""
     y, x = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX].astype(np.float32)
     light = 1.08 - 0.28 * (x / WIDTH_PX - 0.25) ** 2 - 0.22 * (y / HEIGHT_PX)
     image = np.asarray(signer.backdrop_color, np.float32) * light[..., None]
@@ -96,33 +161,11 @@ _PAINTERS = {
 }
 
 
-# Exact ground truth of a rendered video: points, handshapes, visibility, gloss boundaries, as one npz file.
-#
-# Arrays, with T frames, C clips, G glosses; ``hand_l`` is the signer's own left hand, on the right of the picture:
-#
-# - ``body`` (T, 14, 2) float32 px, ``body_names``; ``hand_l``, ``hand_r`` (T, 21, 2) float32 px, ``hand_names``: the
-#   order of ``signstreams.formats.landmarks``.
-# - ``hand_l_handshape``, ``hand_r_handshape`` (T,) int16: index into ``handshape_names``, -1 while it changes.
-# - ``hand_l_occluded``, ``hand_l_outside``, ``hand_l_visible`` (T,) bool, and the same of ``hand_r``.
-# - ``clip_ids``, ``clip_start``, ``clip_end`` (C,); ``gloss``, ``gloss_clip``, ``gloss_start``, ``gloss_end`` (G,):
-#   frames, the end excluded; ``gloss_clip`` is an index into ``clip_ids``.
-# - ``video_id``, ``signer``, ``fps``, ``width``, ``height``.
-
-BODY_NAMES = (
-    *POINTS,
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "mouth",
-)
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+# -- Ground truth
 
 
 def truth_arrays(video: PlannedVideo, signer: Signer, motion: Motion, frames: Sequence[FrameTruth]) -> dict[str, Array]:
-    """Everything that the file holds, by name."""
+    """The arrays of the ground truth file, by name."""
     hands = np.stack([[limb.hand[:, :2] for limb in frame.limbs] for frame in frames])  # (T, 2, 21, 2)
     joints = np.stack(
         [[getattr(limb, joint)[:2] for joint in ("shoulder", "elbow") for limb in frame.limbs] for frame in frames]
@@ -163,7 +206,7 @@ def truth_arrays(video: PlannedVideo, signer: Signer, motion: Motion, frames: Se
 
 
 def write_truth(path: str | Path, arrays: dict[str, Array]) -> None:
-    """Write an npz without pickles; equal arrays give equal bytes."""
+    """Write an npz file without pickles or times: equal arrays give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -175,60 +218,13 @@ def write_truth(path: str | Path, arrays: dict[str, Array]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-# Renders one video of the demo corpus into an MP4 and its ground truth.
-
-_NOISE_SIGMA = 2.0
-_NUM_NOISE_FIELDS = 4
-
-
-def video_rng(seed: int, video_id: str) -> np.random.Generator:
-    """Random numbers of one video, whatever else is rendered."""
-    digest = hashlib.sha256(f"signstreams demo {seed} {video_id}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
-def render_video(layout: CorpusLayout, video: PlannedVideo, seed: int, progress: Progress | None = None) -> None:
-    """Write ``videos/<id>.mp4`` and ``ground_truth/<id>.npz``; the same arguments give the same bytes."""
-    import av  # here: PyAV belongs to the extraction half of the requirements
-
-    rng = video_rng(seed, video.video_id)
-    signer = signer_named(video.signer, seed)
-    motion = video_motion(video, signer, rng)
-    figure = Figure(signer, Camera.before(signer, rng), backdrop(signer, rng))
-    noise = _NOISE_SIGMA * rng.standard_normal((_NUM_NOISE_FIELDS, HEIGHT_PX, WIDTH_PX, 1), dtype=np.float32)
-    fields = np.repeat(noise.round().astype(np.int16), 3, axis=-1)
-    frames: list[FrameTruth] = []
-    path = layout.videos / f"{video.video_id}.mp4"
-    with replacing(path) as part, av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "20", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        stream.codec_context.thread_count = 1  # more threads would cut the pictures differently on other machines
-        for number in range(video.num_frames):
-            image, truth = figure.draw(motion, number)
-            frames.append(truth)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_with_noise(image, fields, number), format="rgb24")))
-            if progress is not None:
-                progress.advance()
-        container.mux(stream.encode())
-    write_truth(layout.ground_truth(video.video_id), truth_arrays(video, signer, motion, frames))
-
-
-def _with_noise(image: Pixels, fields: Pixels, number: int) -> Array:
-    """Sensor noise: one of few fields, shifted from frame to frame."""
-    field = np.roll(fields[number % len(fields)], (37 * number) % HEIGHT_PX, axis=0)
-    return cv2.add(image, field, dtype=cv2.CV_8U)
-
-
-# True boxes of face and hands, from the ground truth of a rendered video.
-
-
 def true_boxes(truth: Mapping[str, Array], face_scale: float, hand_scale: float) -> dict[str, Floats]:
-    """Square boxes as extraction defines them: the middle of the points, their larger extent times a scale.
+    """True square boxes as extraction defines them: the middle of the points, their larger extent times a scale.
 
     Args:
-        truth: Arrays of `signstreams.demo.video`.
-        face_scale: Over the extent from the hairline to the chin.
-        hand_scale: Over the extent of the 21 joints.
+        truth: Arrays of a ground truth file.
+        face_scale: Side over the extent from the hairline to the chin.
+        hand_scale: Side over the extent of the 21 joints.
 
     Returns:
         Stream to (T, 3) float: x and y of the centre, side, px.
@@ -241,7 +237,7 @@ def true_boxes(truth: Mapping[str, Array], face_scale: float, hand_scale: float)
 
 
 def _face(truth: Mapping[str, Array], scale: float) -> Floats:
-    """From the eyes, which fix place, size and roll of the head."""
+    """(T, 3) from the eyes, which give place, size and roll of the head."""
     names = [str(name) for name in truth["body_names"]]
     left, right = (truth["body"][:, names.index(f"{side}_eye")].astype(float) for side in ("left", "right"))  # (T, 2)
     across = left - right
