@@ -1,6 +1,6 @@
 """A page seen by headless Chromium, through the DevTools protocol over a pipe: the standard library alone, no driver.
 
-What `look` gives back: what the page complained of, what it asked for, how wide it is, what cannot be read, a picture.
+`Browser.look` returns errors and warnings of a page, its requests, its width, unreadable text, and a screenshot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TIMEOUT_S = 60.0
 _FIRST_FREE_FD = 10  # 3 and 4 are what Chromium reads and writes
 _LOUD = ("error", "warning", "assert")
 
-# Words, and what they stand on: the nearest ancestor with a colour. WCAG's contrast; pictures are not judged.
+# Words against their background, that of the nearest ancestor with a colour. Contrast as in WCAG; no pictures.
 _READABLE = """(() => {
   const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const linear = v => v <= 10 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
@@ -84,16 +84,16 @@ def find_browser() -> str | None:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of one page at one size.
+    """One page at one window size.
 
     Attributes:
-        complaints: Errors and warnings of its console, exceptions, failed requests, broken pictures.
-        requests: Addresses it asked for besides itself, data: left out.
-        width_px: Of its content; more than the window's: the whole page scrolls sideways.
+        complaints: Errors and warnings on its console, exceptions, failed requests, broken pictures.
+        requests: Addresses that it requested besides itself, without those that start with ``data:``.
+        width_px: Width of its content; the whole page scrolls sideways when this exceeds ``window_px``.
         window_px: Width of the window.
-        too_wide: What sticks out.
-        unreadable: Words too small or too pale.
-        picture: PNG.
+        too_wide: Elements that stick out.
+        unreadable: Words that are too small or too pale.
+        picture: Screenshot, PNG.
     """
 
     complaints: list[str]
@@ -145,10 +145,10 @@ class Browser:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def version(self) -> str:
-        """Its name and version; the first thing to ask, since it may not start at all.
+        """Its name and version; call this first, since the browser may not start at all.
 
         Raises:
-            RuntimeError: The browser does not answer; with what it said.
+            RuntimeError: The browser does not answer; with its stderr.
         """
         return str(self._call("Browser.getVersion")["product"])
 
@@ -167,15 +167,15 @@ class Browser:
 
         Args:
             page: The file.
-            size: Of the window, a name of `SIZES`.
+            size: Size of the window, a key of `SIZES`.
             scheme: ``light`` or ``dark``, as the user prefers.
-            whole: A picture of all of the page, not only of what the window shows.
-            scale: Device pixels a CSS pixel.
-            script: Run in the page before it is judged, such as a click.
-            settle_s: Time for what the page does after loading, and after the script.
+            whole: Take a screenshot of all of the page, not only of what the window shows.
+            scale: Device pixels per CSS pixel.
+            script: Script to run in the page before it is judged, such as a click.
+            settle_s: Seconds to wait after loading, and after the script.
 
         Raises:
-            RuntimeError: The browser does not answer; with what it said.
+            RuntimeError: The browser does not answer; with its stderr.
         """
         width_px, height_px = SIZES[size]
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -260,11 +260,11 @@ class Browser:
 
     def _silence(self) -> str:
         said = Path(self._folder, "stderr").read_text(errors="replace")[-2000:]
-        return f"{self.path}: does not answer; it said: {said}"
+        return f"{self.path}: does not answer; its stderr: {said}"
 
 
 def _complaint(event: dict[str, Any]) -> str:
-    """What an event tells of a fault; nothing for any other."""
+    """The fault that an event reports; empty for any other event."""
     params = event.get("params", {})
     match event["method"]:
         case "Runtime.consoleAPICalled" if params["type"] in _LOUD:

@@ -13,7 +13,10 @@ import cv2
 import numpy as np
 from browser import SIZES, Browser, find_browser
 
-MOST_BYTES = 300_000
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import RunLayout
+
+MAX_BYTES = 300_000
 SCALES = {"desktop": 1.25, "phone": 2.0}
 
 
@@ -23,11 +26,12 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs"))
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
+    runs = RunLayout(given.work_dir)
     pages = {
-        "contract": given.root / "contract" / "report.html",
-        "overview": given.work_dir / "overview.html",
-        "translations": given.work_dir / "multistream_v9" / "translations.html",
-        "report": given.work_dir / "report.html",
+        "contract": CorpusLayout(given.root).report_page,
+        "overview": runs.overview,
+        "translations": runs.evaluation_file("page"),
+        "report": runs.report,
     }
     if absent := [str(page) for page in pages.values() if not page.is_file()]:
         sys.exit(f"error: {', '.join(absent)}: not there; run `make demo` and `snakemake --cores 1 report` first")
@@ -45,11 +49,11 @@ def main() -> None:
 
 
 def _small(png: bytes) -> bytes:
-    """JPEG of at most `MOST_BYTES`, as good as that allows."""
+    """JPEG of at most `MAX_BYTES`, as good as that allows."""
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     for quality in range(88, 20, -6):
         data: bytes = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) <= MOST_BYTES:
+        if len(data) <= MAX_BYTES:
             break
     return data
 

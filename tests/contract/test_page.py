@@ -1,4 +1,4 @@
-"""The page that people look at: pictures, charts, groups of findings, and that nothing keeps it from being written."""
+"""The page of the contract: pictures, charts, groups of findings; and nothing keeps it from being written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,22 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.contract import page as pictures
-from signstreams.contract.page import MAX_PLACES, MAX_VIDEOS, NUM_CROPS, chart, choose_videos, render_page
+from signstreams.contract.page import (
+    CROP_PX,
+    MAX_PLACES,
+    MAX_VIDEOS,
+    NUM_CROPS,
+    PREVIEW_PX,
+    chart,
+    choose_videos,
+    render_page,
+    show_crops,
+)
 from signstreams.contract.report import NUM_BARS, histogram
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.files import write_bytes
+from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import SignerInfo
 from signstreams.pages.render import MAX_BYTES
@@ -51,7 +61,7 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Brok
     assert {state for state, *_ in shown} == {"detected", "filled"}
     assert all(state == named for state, _, _, named in shown)
     assert {unescape(video) for _, video, _, _ in shown} == {path.stem for path in corpus.layout.videos.glob("*.mp4")}
-    assert all(image.shape == (pictures.CROP_PX, pictures.CROP_PX, 3) for image in images(page))
+    assert all(image.shape == (CROP_PX, CROP_PX, 3) for image in images(page))
 
 
 def test_the_page_is_whole_and_readable_in_a_browser(
@@ -77,7 +87,7 @@ def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: BrokenCorpus
     assert "of 2 people the one whose hands move most" in page and "0.2, 3.0" in page
     assert "faces hidden (blur)" in page
     assert 'href="../processed/preview/one.jpg"' in page
-    assert max(image.shape[1] for image in images(page)) == pictures.PREVIEW_PX
+    assert max(image.shape[1] for image in images(page)) == PREVIEW_PX
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", jpeg()[:300]])
@@ -94,7 +104,7 @@ def test_damaged_pictures_archives_and_tracks_do_not_keep_the_page_from_being_wr
 
 
 def test_a_crop_that_does_not_decode_leaves_a_place(corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures.CropReader, "read", lambda *args: b"\xff\xd8 no picture \xff\xd9")
+    monkeypatch.setattr(CropReader, "read", lambda *args: b"\xff\xd8 no picture \xff\xd9")
     page = page_of(corpus)
     assert not images(page)
     assert page.count(">damaged</span>") > 3
@@ -138,7 +148,7 @@ def test_a_page_of_ten_thousand_videos_is_small_and_soon_there(corpus: BrokenCor
 
 
 def test_few_videos_share_the_places_for_crops(corpus: BrokenCorpus) -> None:
-    shown = pictures.show_crops(corpus.layout, [path.stem for path in corpus.layout.videos.glob("*.mp4")])
+    shown = show_crops(corpus.layout, [path.stem for path in corpus.layout.videos.glob("*.mp4")])
     assert all(2 <= len(crops) <= NUM_CROPS for crops in shown.values())
 
 
@@ -146,7 +156,7 @@ def test_loose_crops_are_shown(tmp_path: Path) -> None:
     layout = CorpusLayout(tmp_path)
     for frame in range(20):
         write_bytes(layout.processed / "face" / f"a_f{frame:06d}.jpg", jpeg(64, 64), sync=False)
-    shown = pictures.show_crops(layout, ["a"])
+    shown = show_crops(layout, ["a"])
     assert [crop.frame for crop in shown["face"]] == list(range(20)) and all(
         crop.image is not None for crop in shown["face"]
     )

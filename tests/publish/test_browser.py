@@ -1,6 +1,6 @@
-"""Pages in a real browser: the overview is whole and readable everywhere, and what is broken is seen.
+"""Pages in a real browser: the overview is whole and readable everywhere, and a broken page is noticed.
 
-The contract's page and the translations are looked at where they are tested.
+The contract's page and the translations are opened where they are tested.
 """
 
 from __future__ import annotations

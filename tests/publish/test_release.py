@@ -139,7 +139,7 @@ def test_an_older_release_is_replaced_and_anything_else_is_not(finished: Any, pr
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no release"):
+    with pytest.raises(UserError, match="is not a release"):
         release(finished, mine, project)
     assert (mine / "thesis.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs", "mine", "release", "work"]
@@ -149,4 +149,4 @@ def test_nothing_to_release_is_one_line(project: Path, tmp_path: Path) -> None:
     command = [sys.executable, project / "scripts/release.py", "--work-dir", tmp_path, "--output", tmp_path / "r"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "error: " in done.stderr and "holds no dino_<stream>/backbone.pt" in done.stderr
+    assert "error: " in done.stderr and "dino_<stream>/backbone.pt: found none" in done.stderr

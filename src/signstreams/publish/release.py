@@ -84,11 +84,11 @@ def write_release(
     backbones = [stream for stream in STREAMS if runs.backbone(stream).is_file()]
     if not backbones:
         raise UserError(
-            f"{work_dir}: holds no dino_<stream>/backbone.pt, expected at least one; run `snakemake pretrain_all` first"
+            f"{runs.backbone('<stream>')}: found none, expected at least one; run `snakemake pretrain_all` first"
         )
     needed = _needed_backbones(runs) if runs.training_file("best").is_file() else None
     if folder.exists() and not _is_replaceable(folder):
-        raise UserError(f"{folder}: is no release (it has no {SUMS}) and is not replaced; give another --output")
+        raise UserError(f"{folder}: is not a release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
         new = Path(aside) / folder.name
@@ -160,7 +160,7 @@ def _put(source: Path, target: Path) -> None:
 
 
 def _is_replaceable(folder: Path) -> bool:
-    """An older release or an empty folder. Snakemake removes the checksums, its output, before it makes them again."""
+    """An older release, or an empty folder. Snakemake removes the checksums, its output, before it runs the rule."""
     if not folder.is_dir():
         return False
     return (folder / SUMS).is_file() or (folder / _VERSIONS).is_file() or not any(folder.iterdir())
