@@ -3,21 +3,7 @@
 Reads what is there; a stage that has not run yet is said to be missing.
 """
 
-from __future__ import annotations
-
-from signstreams.cli import parse
-from signstreams.errors import exit_on_user_error
-from signstreams.publish.settings import SummaryConfig
-
-
-def main() -> None:
-    """Parse, then print."""
-    config = parse(SummaryConfig, doc=__doc__)
-    from signstreams.publish.figures import summarize
-
-    print("\n".join(summarize(config.root, config.work_dir)))
-
+from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK
 
 if __name__ == "__main__":
-    with exit_on_user_error("run again"):
-        main()
+    run_script(__file__, __doc__)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from signstreams.completion import answer_if_asked
-from signstreams.config.describe import allows, flag_names, shown_default, type_name
+from signstreams.config.describe import allows, choices, flag_names, shown_default, type_name
 from signstreams.config.load import build, flag_name, leaves, settings_of, split_setting, suggest
 from signstreams.config.section import Section
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
@@ -24,17 +25,20 @@ from signstreams.ids import printable
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
-def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | None = None) -> ConfigT:
+def parse(
+    model: type[ConfigT], argv: list[str] | None = None, *, doc: str | None = None, prog: str | None = None
+) -> ConfigT:
     """Build ``model`` from the command line, or leave with code 2 and one line per problem.
 
     Args:
         model: The stage's config class.
         argv: Arguments without the program's name; None takes the process's own.
         doc: Description shown by ``--help``; the class's docstring otherwise.
+        prog: Name of the program in messages; the file's otherwise.
     """
     fields = dict(leaves(model))
-    parser = _Parser(fields, doc or model.__doc__ or "")
-    answer_if_asked(parser, fields)
+    parser = _Parser(fields, doc or model.__doc__ or "", prog)
+    complete(parser)
     args = vars(parser.parse_args(argv))
     show = args.pop("print_config")
     files: list[Path] = args.pop("config")
@@ -49,6 +53,14 @@ def parse(model: type[ConfigT], argv: list[str] | None = None, *, doc: str | Non
         print(json.dumps(settings_of(config), indent=2, ensure_ascii=False))
         parser.exit()
     return config
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Where a shell asks what may come next, answer and leave; before anything heavy is imported."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options=False, print_suppressed=True)
 
 
 def start_logging(level: int = logging.INFO) -> None:
@@ -74,8 +86,9 @@ def leading_words_as(flag: str, words: list[str]) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, fields: dict[str, FieldInfo], doc: str) -> None:
+    def __init__(self, fields: dict[str, FieldInfo], doc: str, prog: str | None) -> None:
         super().__init__(
+            prog=prog,
             usage="%(prog)s [--config FILE ...] [--set KEY=VALUE ...] [FLAGS]",
             description=doc,
             allow_abbrev=False,
@@ -90,7 +103,7 @@ class _Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="TOML, YAML or JSON; of several, later files win",
         )
-        self.add_argument(
+        setting = self.add_argument(
             "--set",
             action="append",
             nargs="+",
@@ -98,6 +111,7 @@ class _Parser(argparse.ArgumentParser):
             metavar="KEY=VALUE",
             help="set one key, as KEY=VALUE or KEY VALUE; wins over files",
         )
+        _complete_by(setting, lambda prefix, **_: _setting_candidates(fields, prefix))
         self.add_argument("--print-config", action="store_true", help="print the final config as JSON and stop")
         groups: dict[str, Any] = {}
         for key, field in fields.items():
@@ -129,16 +143,24 @@ class _Parser(argparse.ArgumentParser):
 def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: str) -> None:
     options = {"dest": key, "default": argparse.SUPPRESS, "help": text}
     if allows(field.annotation, bool):
-        group.add_argument(*names, nargs="?", const="true", metavar="true|false", **options)
-        group.add_argument(
-            *(f"--no-{name[2:]}" for name in names),
-            action="store_const",
-            const="false",
-            dest=key,
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-        )
+        flag = group.add_argument(*names, nargs="?", const="true", metavar="true|false", **options)
+        negative = {**options, "help": argparse.SUPPRESS}
+        group.add_argument(*(f"--no-{name[2:]}" for name in names), action="store_const", const="false", **negative)
     elif allows(field.annotation, list) or allows(field.annotation, tuple):
-        group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
+        flag = group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
     else:
-        group.add_argument(*names, metavar=type_name(field.annotation), **options)
+        flag = group.add_argument(*names, metavar=type_name(field.annotation), **options)
+    if words := choices(field.annotation):
+        _complete_by(flag, lambda **_: words)
+
+
+def _complete_by(action: argparse.Action, completer: Callable[..., list[str]]) -> None:
+    action.completer = completer  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def _setting_candidates(fields: dict[str, FieldInfo], prefix: str) -> list[str]:
+    """Keys that may follow ``--set``, or the values of the key that is there."""
+    key, equals, _ = prefix.partition("=")
+    if not equals:
+        return [f"{name}=" for name in fields]
+    return [f"{key}={value}" for value in choices(fields[key].annotation)] if key in fields else []

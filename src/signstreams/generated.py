@@ -1,31 +1,313 @@
-"""Files of the checkout that a script writes from something else, and the check that they are in step with it."""
+"""Files of the checkout that are written from something else, and the check that they are in step with it.
+
+``docs/configuration.md`` and ``workflow/schemas/*.json`` come from the config classes, ``environment.yml`` from the
+lock file. scripts/export_*.py write them.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
+import re
 import sys
+import tomllib
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from signstreams.commands import COMMANDS
+from signstreams.config.describe import flag_names, shown_default, takes
+from signstreams.config.load import is_section
+from signstreams.config.section import Section, is_fixed
 from signstreams.errors import USER_ERROR_EXIT_CODE
+from signstreams.workflow.settings import WorkflowConfig
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
-def write_or_check(texts: dict[Path, str], words: list[str], *, source: str, script: str, doc: str) -> None:
-    """Write each text to its file; with ``--check`` leave with code 2 when a file says something else.
+def write_or_check(render: Callable[[], dict[Path, str]], *, source: str, script: str, doc: str | None) -> None:
+    """Write the files; with ``--check`` leave with code 2 when one says something else.
 
     Args:
-        texts: What each file should hold.
-        words: The script's arguments.
+        render: Gives the text of each file.
         source: What the files are written from, for the message.
-        script: Name of the script, for the message.
-        doc: The script's own docstring, for ``--help``.
+        script: ``__file__`` of the script.
+        doc: Docstring of the script, for ``--help``.
     """
+    words = sys.argv[1:]
     if words not in ([], ["--check"]):
-        print(doc.strip())
+        print((doc or "").strip())
         sys.exit(0 if words[0] in ("-h", "--help") else USER_ERROR_EXIT_CODE)
+    texts = render()
     if not words:
         for path, text in texts.items():
             path.write_text(text, encoding="utf-8")
         return
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        print(f"error: {path} is not in step with {source}; run scripts/{script}", file=sys.stderr)
+        print(f"error: {path} is not in step with {source}; run scripts/{Path(script).name}", file=sys.stderr)
     sys.exit(USER_ERROR_EXIT_CODE if stale else 0)
+
+
+# -- environment.yml
+
+EXTRAS = ("extract", "workflow", "dev")
+ENVIRONMENT_HEAD = """\
+# For conda users: conda env create -f environment.yml && conda activate signstreams && pip install --no-deps -e .
+# Written by scripts/export_environment.py from pyproject.toml and requirements.lock; a test keeps it in step.
+name: signstreams
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+"""
+
+
+def environment() -> dict[Path, str]:
+    """environment.yml: the requirements of pyproject.toml at the versions of the lock file."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(item for extra in EXTRAS for item in project["optional-dependencies"][extra])]
+    names = sorted(re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower() for requirement in wanted)
+    locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
+    return {
+        PROJECT / "environment.yml": ENVIRONMENT_HEAD + "".join(f"      - {name}=={locked[name]}\n" for name in names)
+    }
+
+
+# -- workflow/schemas/*.json
+
+SCHEMAS = {"config": "", "extract": "extract", "contract": "validate", "pretrain": "pretrain", "integrate": "train"}
+"""Schema to the command whose config it describes; empty: the workflow's own config."""
+
+
+def schemas() -> dict[Path, str]:
+    """JSON schemas of the config files that people write, for editors that complete and check."""
+    folder = PROJECT / "workflow" / "schemas"
+    return {
+        folder / f"{name}.schema.json": json.dumps(_model(command).model_json_schema(), indent=2, ensure_ascii=False)
+        + "\n"
+        for name, command in SCHEMAS.items()
+    }
+
+
+def _model(command: str) -> type[Section]:
+    if not command:
+        return WorkflowConfig
+    module, _, name = next(row.config for row in COMMANDS if row.name == command).partition(":")
+    model: type[Section] = getattr(importlib.import_module(module), name)
+    return model
+
+
+# -- docs/configuration.md: every key of every config class with its flags, what it takes, default and meaning
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One config class on the page."""
+
+    title: str
+    command: str
+    """Name of the command that takes it; empty: the workflow's own config, which has no flags."""
+    further: str = ""
+    """What a reader needs besides the keys."""
+
+    @property
+    def model(self) -> type[Section]:
+        return _model(self.command)
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        return next((row.scripts for row in COMMANDS if row.name == self.command), ())
+
+
+CHAPTERS = (
+    Chapter("The workflow", ""),
+    Chapter("Extraction", "extract", "More: [extraction.md](extraction.md)."),
+    Chapter("Data contract", "validate", "More: [data_contract.md](data_contract.md)."),
+    Chapter("Splits", "split", "More: [data_contract.md](data_contract.md#indextrainvaltestcsv)."),
+    Chapter(
+        "Pretraining",
+        "pretrain",
+        "Recipes to start from: `config/pretrain/*.toml`. More: [pretraining.md](pretraining.md).",
+    ),
+    Chapter("k-NN on handshape", "knn"),
+    Chapter("Pictures of a backbone", "show"),
+    Chapter("Embedding", "embed", "More: [integration.md](integration.md#embedding)."),
+    Chapter(
+        "Translation model",
+        "train",
+        "Recipes to start from: `config/integrate/demo.yml`, `config/single_signer.yml`. More:"
+        " [integration.md](integration.md).",
+    ),
+    Chapter("Evaluation", "evaluate"),
+    Chapter("Translating a video", "translate", "The videos may also come first, without `--videos`."),
+    Chapter("Comparing runs", "compare", "The runs may also come first, without `--runs`."),
+    Chapter("Overview", "overview"),
+    Chapter("Release", "release"),
+    Chapter("Summary", "summary"),
+    Chapter("Demo corpus", "demo", "More: [demo_corpus.md](demo_corpus.md)."),
+)
+
+PAGE_HEAD = """\
+# Configuration
+
+Every setting, with its flags, what it takes and its default. Written by `scripts/export_configuration.py` from the
+config classes, `settings.py` of each stage in `src/signstreams/`: do not edit this page, edit the line below the field
+in the class.
+
+## How a config is read
+
+A command takes its settings from four places; what comes later wins:
+
+1. the defaults on this page;
+2. config files: `--config a.toml b.yaml`, TOML, YAML or JSON, of several the later ones win;
+3. `--set KEY=VALUE` or `--set KEY VALUE`, as often as you like;
+4. flags.
+
+These two do the same:
+
+    python scripts/extract_rois_v2.py --videos data/mine/videos --root data/mine --boxes-hand-scale 1.7
+    python scripts/extract_rois_v2.py --videos data/mine/videos --root data/mine --set boxes.hand_scale=1.7
+
+and so does `--config mine.toml`, where `mine.toml` holds
+
+```toml
+[boxes]
+hand_scale = 1.7
+```
+
+- **Flags.** A key `a.b_c` has the flag `--a-b-c`. Some have a shorter name as well; both stand in the table.
+- **Yes or no.** `--force`, `--force true`, `--force false` and `--no-force`.
+- **No value.** `none`: `--set dataset.max_crops=none`. Where a key takes it, the table says so.
+- **Lists.** Several words after a flag (`--videos a.mp4 b.mp4`); after `--set` with commas
+  (`dataset.states=detected,tracked`) or as JSON (`augmentation.global_scale=[0.4,1.0]`).
+- **A wrong key** is an error that names the nearest right one. So is a setting that would have no effect.
+- `--print-config` prints the config that comes of all this as JSON, and stops. A file of it can go to `--config`.
+- `--help` lists the settings of one command. `signstreams extract` and `scripts/extract_rois_v2.py` are the same.
+
+**The workflow** has a config of its own: `config/config.yaml`, and above it whatever you give with `--configfile`. It
+names the corpus, the streams and what a job may use. Settings of a stage go through it in two ways, a file and single
+keys:
+
+```yaml
+extract:
+  config: config/my_extraction.toml # as --config of scripts/extract_rois_v2.py
+  set: # as --set of it: dotted keys, which win over the file
+    fps: 25
+    boxes.hand_scale: 1.7
+pretrain:
+  config: "config/pretrain/{stream}.toml" # one file a stream
+  set: {epochs: 100} # for every stream
+integrate:
+  config: config/integrate/demo.yml
+  set: {train.epochs: 60}
+contract: # no file here, keys alone
+  set: {max_failed_fraction: 0.2}
+evaluate:
+  set: {decoding.num_beams: 1}
+```
+
+A list under `set` is one text: `"detected,tracked"`. Paths that a rule gives its script itself (root, folders of a run,
+names of its files) are flags and win over `set`. How many GPUs, cores and how much memory a job gets:
+[cluster.md](cluster.md).
+"""
+
+
+def configuration() -> dict[Path, str]:
+    """docs/configuration.md."""
+    return {PROJECT / "docs" / "configuration.md": configuration_page()}
+
+
+def configuration_page() -> str:
+    """The whole page, as Markdown."""
+    parts = [PAGE_HEAD, "## Index\n", "\n".join(_index()), ""]
+    for chapter in CHAPTERS:
+        parts += _chapter(chapter)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _index() -> Iterator[str]:
+    for chapter in CHAPTERS:
+        titles = [name for name, _ in _sections(chapter.model) if name]
+        inner = ": " + ", ".join(f"[{name}](#{_anchor(_title(chapter, name))})" for name in titles) if titles else ""
+        yield f"- [{chapter.title}](#{_anchor(chapter.title)}){_called(chapter)}{inner}"
+
+
+def _chapter(chapter: Chapter) -> Iterator[str]:
+    yield f"## {chapter.title}\n"
+    called = ", ".join([f"`signstreams {chapter.command}`", *(f"`scripts/{script}`" for script in chapter.scripts)])
+    yield (
+        " ".join(filter(None, [chapter.command and f"{called}.", _one_line(chapter.model.__doc__), chapter.further]))
+        + "\n"
+    )
+    for name, model in _sections(chapter.model):
+        if name:
+            yield f"### {_title(chapter, name)}\n\n{_one_line(model.__doc__)}\n"
+        yield from key_table(name, model, has_flags=bool(chapter.command))
+
+
+def key_table(section: str, model: type[BaseModel], *, has_flags: bool) -> Iterator[str]:
+    """Lines of a table of the values of one section, those of the sections below it left out."""
+    rows = [
+        (f"{section}.{name}" if section else name, field)
+        for name, field in model.model_fields.items()
+        if not is_section(field.annotation) and not is_fixed(field)
+    ]
+    if not rows:
+        return
+    columns = ["key", *(["flags"] if has_flags else []), "takes", "default", "says"]
+    yield _row(columns)
+    yield _row(["---"] * len(columns))
+    for key, field in rows:
+        flags = [" ".join(f"`{name}`" for name in flag_names(key, field))] if has_flags else []
+        yield _row([f"`{key}`", *flags, takes(field), _default(field), _one_line(field.description)])
+    yield ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    if field.get_default(call_default_factory=True) in ("", {}):
+        return "empty"
+    return f"`{shown_default(field)}`"
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The class itself and every section below it, with their dotted names."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            inner = typing.cast(type[BaseModel], field.annotation)
+            yield from _sections(inner, f"{prefix}.{name}" if prefix else name)
+
+
+def _title(chapter: Chapter, section: str) -> str:
+    return f"{chapter.title}: {section}"
+
+
+def _called(chapter: Chapter) -> str:
+    return f" (`{'`, `'.join(chapter.scripts)}`)" if chapter.scripts else ""
+
+
+def _anchor(title: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _one_line(text: str | None) -> str:
+    """A docstring as Markdown: one line, and outside of code no sign that would be read as markup."""
+    words = re.sub(r"``([^`]*)``", r"`\1`", " ".join((text or "").split()))
+    parts = words.split("`")  # outside, inside, outside, ...
+    parts[::2] = [part.replace("<", "&lt;").replace("*", r"\*") for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

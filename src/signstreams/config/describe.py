@@ -43,6 +43,22 @@ def type_name(annotation: Any) -> str:
     return "|".join(names)
 
 
+def choices(annotation: Any) -> list[str]:
+    """The words that a field takes, when it takes only a few: choices, true and false, none."""
+    found: list[str] = []
+    for option in union_options(annotation):
+        origin = typing.get_origin(option)
+        if option is bool:
+            found += ["true", "false"]
+        elif origin is typing.Literal:
+            found += [str(choice) for choice in typing.get_args(option)]
+        elif origin in (list, tuple):
+            found += choices(typing.get_args(option)[0])
+    if found and type(None) in union_options(annotation):
+        found.append("none")
+    return found
+
+
 def takes(field: FieldInfo) -> str:
     """What a field takes, with its limits: ``whole number, at least 1, or none``."""
     kinds = [_kind(option) for option in union_options(field.annotation) if option is not type(None)]

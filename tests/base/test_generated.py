@@ -1,8 +1,9 @@
-"""docs/configuration.md: every script's config and every key is on it, as a table that Markdown reads."""
+"""Generated files are in step; docs/configuration.md has every key of every command in a table of Markdown."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +11,20 @@ import pytest
 from pydantic import Field
 
 from signstreams.cli import parse
+from signstreams.commands import COMMANDS
 from signstreams.config.describe import flag_names, takes
 from signstreams.config.load import leaves
 from signstreams.config.section import Flag, Section
-from signstreams.reference import CHAPTERS, Chapter, configuration_page, key_table
+from signstreams.generated import (
+    CHAPTERS,
+    Chapter,
+    configuration,
+    configuration_page,
+    environment,
+    key_table,
+    schemas,
+    write_or_check,
+)
 
 TITLES = [chapter.title for chapter in CHAPTERS]
 NEEDED = {  # the least that a script must be told
@@ -39,13 +50,37 @@ def chapter_text(chapter: Chapter) -> str:
     return configuration_page().partition(f"\n## {chapter.title}\n")[2].partition("\n## ")[0]
 
 
-def test_every_script_with_a_config_has_its_chapter(project: Path) -> None:
-    found = {}
-    for path in (project / "scripts").glob("*.py"):
-        if match := re.search(r"\bparse\((\w+)", path.read_text(encoding="utf-8")):
-            found[path.stem] = match[1]
-    assert len(found) > 10
-    assert found == {script: chapter.model.__name__ for chapter in CHAPTERS for script in chapter.scripts}
+def test_every_command_with_a_config_has_its_chapter() -> None:
+    commands = {command.name for command in COMMANDS if command.config}
+    assert len(commands) > 10
+    assert {chapter.command for chapter in CHAPTERS} == {*commands, ""}
+
+
+@pytest.mark.parametrize("render", [configuration, environment, schemas])
+def test_generated_files_are_in_step(render: Callable[[], dict[Path, str]]) -> None:
+    for path, text in render().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run scripts/export_{render.__name__}.py"
+
+
+def test_a_stale_file_is_named_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+
+    def export(*words: str) -> int | str | None:
+        monkeypatch.setattr("sys.argv", ["export_a.py", *words])
+        try:
+            write_or_check(lambda: {path: "new"}, source="the classes", script="scripts/export_a.py", doc="Write a.")
+        except SystemExit as left:
+            return left.code
+        return 0
+
+    path.write_text("old", encoding="utf-8")
+    assert export("--check") == 2
+    assert capsys.readouterr().err == f"error: {path} is not in step with the classes; run scripts/export_a.py\n"
+    assert (export(), path.read_text(), export("--check")) == (0, "new", 0)
+    assert (export("--help"), export("--chek")) == (0, 2)
+    assert capsys.readouterr().out == "Write a.\nWrite a.\n"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=TITLES)
@@ -53,9 +88,9 @@ def test_every_key_has_its_row_with_all_its_flags(chapter: Chapter) -> None:
     rows = {cells[0]: cells for line in chapter_text(chapter).splitlines() if (cells := split_row(line))}
     for key, field in leaves(chapter.model):
         cells = rows[f"`{key}`"]
-        if chapter.scripts:
+        if chapter.command:
             assert cells[1].replace("`", "").split() == flag_names(key, field)
-        assert len(cells) == 4 + bool(chapter.scripts), cells
+        assert len(cells) == 4 + bool(chapter.command), cells
         assert cells[-1], f"{key} says nothing"
         assert (cells[-2] == "**required**") == field.is_required()
 
@@ -102,7 +137,7 @@ def test_a_text_cannot_break_its_table() -> None:
     ]
 
 
-@pytest.mark.parametrize("chapter", [chapter for chapter in CHAPTERS if chapter.scripts], ids=TITLES[1:])
+@pytest.mark.parametrize("chapter", [chapter for chapter in CHAPTERS if chapter.command], ids=TITLES[1:])
 def test_a_printed_config_reads_back_as_a_file(
     chapter: Chapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

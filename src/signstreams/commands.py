@@ -1,0 +1,438 @@
+"""Every command, in one table: ``signstreams NAME``, and the scripts/*.py of the same commands. PYTHON_ARGCOMPLETE_OK
+
+A command line is parsed before anything heavy is imported: ``--help`` and typos are answered without torch or NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from signstreams.errors import USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
+
+GO_ON = "run again to go on: finished files are kept"
+GO_ON_TRAINING = "run again to go on from the last checkpoint"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table."""
+
+    name: str
+    scripts: tuple[str, ...]
+    """Files in scripts/ that run it."""
+    help: str
+    """One line."""
+    config: str
+    """``module:Class`` of its settings; empty when it parses its own command line."""
+    call: Callable[[Any], None]
+    """Gets the parsed config; without a config class, the words and the name of the program."""
+    logs: int | None = None
+    """Level from which on our own log lines are shown; None: it prints, and logs nothing."""
+    computes: bool = False
+    """Whether it uses torch, for which the process is prepared."""
+    leading_words: str = ""
+    """Flag that the words before the first flag belong to."""
+    after_stop: str = GO_ON
+    """What Ctrl-C is answered with."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """``signstreams NAME ...``; without a name, or with ``--help``, list the commands."""
+    words = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        words = _complete_name()
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview(), file=sys.stdout if words else sys.stderr)
+        raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
+    known = {command.name: command for command in COMMANDS}
+    if words[0] not in known:
+        _refuse(words[0], list(known))
+    _run(known[words[0]], words[1:], prog=f"signstreams {words[0]}")
+
+
+def run_script(file: str, doc: str | None = None) -> None:
+    """What a file in scripts/ does: the command of the table that names it, with the words of this process.
+
+    Args:
+        file: ``__file__`` of the script.
+        doc: Description for ``--help``; None: docstring of the config class.
+    """
+    script = Path(file).name
+    (command,) = (command for command in COMMANDS if script in command.scripts)
+    _run(command, sys.argv[1:], doc=doc)
+
+
+def _run(command: Command, words: list[str], *, doc: str | None = None, prog: str | None = None) -> None:
+    from signstreams.cli import leading_words_as, parse, start_logging  # here: `signstreams --help` needs no pydantic
+
+    if not command.config:
+        command.call((words, prog))
+        return
+    if command.leading_words:
+        words = leading_words_as(command.leading_words, words)
+    module, _, name = command.config.partition(":")
+    config = parse(getattr(importlib.import_module(module), name), words, doc=doc, prog=prog)
+    if command.logs is not None:
+        start_logging(command.logs)
+    if command.computes:
+        from signstreams.processes import prepare_processor
+
+        prepare_processor()
+    with exit_on_user_error(command.after_stop):
+        command.call(config)
+
+
+def _overview() -> str:
+    width = max(len(command.name) for command in COMMANDS)
+    lines = "\n".join(f"  {command.name:{width}}  {command.help}" for command in COMMANDS)
+    return f"""\
+usage: signstreams COMMAND ...
+
+From raw sign-language video to a translation model.
+
+commands:
+{lines}
+
+signstreams COMMAND --help shows the settings of a command."""
+
+
+def _refuse(word: str, names: list[str]) -> NoReturn:
+    from signstreams.config.load import suggest
+
+    print_problems([f"unknown command '{word}'{suggest(word, names)}"])
+    print("try: signstreams --help", file=sys.stderr)
+    raise SystemExit(USER_ERROR_EXIT_CODE)
+
+
+def _complete_name() -> list[str]:
+    """For a shell that asks what may follow: answer and leave, or return the words when a command is to answer."""
+    import argcomplete
+
+    start = int(os.environ["_ARGCOMPLETE"])  # words before ours: `signstreams`, or `python -m signstreams`
+    words = argcomplete.split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3][start:]
+    if words:
+        os.environ["_ARGCOMPLETE"] = str(start + 1)  # the name counts as the program
+        return [str(word) for word in words]
+    parser = argparse.ArgumentParser()
+    name = parser.add_argument("command")
+    name.completer = lambda **_: {command.name: command.help for command in COMMANDS}  # type: ignore[attr-defined]
+    argcomplete.autocomplete(parser, always_complete_options=False)
+    raise SystemExit(0)
+
+
+# -- What each command does with its config
+
+
+def _extract(config: Any) -> None:
+    from signstreams.contract.run_checks import CheckAfterExtraction
+    from signstreams.extract.batch import extract_videos, summary
+
+    print(summary(extract_videos(config, on_result=CheckAfterExtraction()), config.root))
+
+
+def _split(config: Any) -> None:
+    from signstreams.corpus import load_corpus, write_splits
+
+    corpus = load_corpus(config.root, config.videos_dir, allow_absent_videos=config.allow_absent_videos)
+    split = write_splits(corpus.layout, corpus.clips, config)
+    for note in split.notes:
+        print(f"note: {note}", file=sys.stderr)
+    counts = ", ".join(f"{name} {len(ids):,}" for name, ids in split.clip_ids.items())
+    print(f"{corpus.layout.index('train').parent}: {counts} clips")
+
+
+def _validate(config: Any) -> None:
+    from signstreams.contract.validate import print_outcome, validate, write_validation
+    from signstreams.formats.layout import CorpusLayout
+
+    validation = validate(config)
+    layout = CorpusLayout(config.root)
+    print_outcome(validation, layout, write_validation(layout, validation))
+    if validation.has_errors:
+        raise SystemExit(USER_ERROR_EXIT_CODE)
+
+
+def _pretrain(config: Any) -> None:
+    from signstreams.streams import STREAMS, pretrained_by
+
+    # a script of one kind of stream takes no other; `signstreams pretrain` takes all
+    stream = config.named_stream(pretrained_by(Path(sys.argv[0]).name) or STREAMS)
+    from signstreams.pretrain.run import pretrain
+
+    pretrain(config, stream)
+
+
+def _knn(config: Any) -> None:
+    from signstreams.pretrain.knn import evaluate_knn, table
+
+    print(table(evaluate_knn(config)))
+
+
+def _show(config: Any) -> None:
+    from signstreams.pretrain.pictures import show_backbone
+
+    for path in show_backbone(config).values():
+        print(path)
+
+
+def _embed(config: Any) -> None:
+    from signstreams.integrate.embed import embed
+
+    found = embed(config)
+    print(f"{config.stream}: {len(found['videos'])} videos, {found['num_frames']} frames, {found['bytes']} bytes")
+
+
+def _train(config: Any) -> None:
+    from signstreams.integrate.run import run
+
+    run(config)
+
+
+def _evaluate(config: Any) -> None:
+    from signstreams.integrate.scoring import score
+
+    score(config)
+
+
+def _translate(config: Any) -> None:
+    import dataclasses
+    import json
+
+    from signstreams.translate import translate
+
+    for translation in translate(config):
+        if config.as_json:
+            print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
+        else:
+            print(translation.text, flush=True)
+
+
+def _compare(config: Any) -> None:
+    from signstreams.publish.compare import compare
+
+    print("\n".join(compare(config)))
+
+
+def _summary(config: Any) -> None:
+    from signstreams.publish.figures import summarize
+
+    print("\n".join(summarize(config.root, config.work_dir)))
+
+
+def _overview_page(config: Any) -> None:
+    from signstreams.publish.overview import write_overview
+
+    write_overview(config.target(), config.root, config.work_dir, config.logs_dir(), config.shown_settings())
+    print(config.target())
+
+
+def _release(config: Any) -> None:
+    from signstreams.publish.release import write_release
+
+    files = write_release(
+        config.target(),
+        config.root,
+        config.work_dir,
+        config.shown_settings(),
+        project=Path(__file__).resolve().parents[2],
+        predictions=config.predictions,
+        metrics_lines=config.metrics_lines,
+    )
+    print(f"{config.target()}: {len(files)} files")
+
+
+def _demo(config: Any) -> None:
+    from signstreams.demo.corpus import run
+
+    print(run(config))
+
+
+LAUNCH_DOC = """\
+Run a training script under torchrun: leases GPUs, starts a process for each, over one node or several.
+
+python scripts/launch.py --gpus 2 -- scripts/pretrain_dino_hands.py --distributed --config config/pretrain/hand_r.toml
+"""
+
+
+def _launch(given: tuple[list[str], str | None]) -> None:
+    from signstreams.cli import complete
+
+    words, prog = given
+    parser = argparse.ArgumentParser(
+        prog=prog, description=LAUNCH_DOC, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of each node; 0: the CPU (default: 0)")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the Slurm job (default: 1)")
+    parser.add_argument("--cpus", type=int, metavar="N", help="cores that the Slurm job has on each of several nodes")
+    parser.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes when there is no GPU")
+    parser.add_argument("--requeue", action="store_true", help="a run that asks for another try: requeue its Slurm job")
+    parser.add_argument("command", nargs="+", metavar="SCRIPT ...", help="after --: a script and its arguments")
+    complete(parser)
+    args = parser.parse_args(words)
+    if min(args.gpus, args.nodes - 1, args.cpu_processes - 1) < 0:
+        parser.error("--gpus is at least 0, --nodes and --cpu-processes at least 1")
+    if args.cpus is not None and args.cpus < 1:
+        parser.error("--cpus is at least 1")
+    with exit_on_user_error("nothing was started; run again"):
+        from signstreams.engine.launch import launch
+
+        code = launch(
+            args.command,
+            gpus=args.gpus,
+            nodes=args.nodes,
+            cpus=args.cpus,
+            cpu_processes=args.cpu_processes,
+            requeues=args.requeue,
+        )
+    raise SystemExit(code)
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        ("render_demo_corpus.py",),
+        "Render the demo corpus: videos of a signer, texts, glosses, splits, ground truth.",
+        "signstreams.demo.settings:DemoConfig",
+        _demo,
+    ),
+    Command(
+        "extract",
+        ("extract_rois_v2.py",),
+        "Cut face and hand crops from videos and write keypoints, pose and tracks.",
+        "signstreams.extract.settings:ExtractConfig",
+        _extract,
+    ),
+    Command(
+        "split",
+        ("split_corpus.py",),
+        "Divide the clips of a corpus into train, val and test.",
+        "signstreams.corpus.settings:SplitCorpusConfig",
+        _split,
+    ),
+    Command(
+        "validate",
+        ("validate_data_contract.py",),
+        "Check a corpus against the data contract: report, page and manifest.",
+        "signstreams.contract.settings:ContractConfig",
+        _validate,
+    ),
+    Command(
+        "pretrain",
+        ("pretrain_dino_face.py", "pretrain_dino_hands.py"),
+        "Pretrain the backbone of one stream on its crops, self-supervised.",
+        "signstreams.pretrain.settings:PretrainConfig",
+        _pretrain,
+        logs=logging.INFO,
+        computes=True,
+        after_stop=GO_ON_TRAINING,
+    ),
+    Command(
+        "knn",
+        ("evaluate_knn.py",),
+        "Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels.",
+        "signstreams.pretrain.settings:KnnConfig",
+        _knn,
+        logs=logging.INFO,
+        computes=True,
+        after_stop="run again",
+    ),
+    Command(
+        "show",
+        ("show_backbone.py",),
+        "Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops.",
+        "signstreams.pretrain.settings:ShowConfig",
+        _show,
+        logs=logging.INFO,
+        computes=True,
+        after_stop="run again",
+    ),
+    Command(
+        "embed",
+        ("embed_streams.py",),
+        "Run a frozen backbone over all crops of a stream, or gather the points of all videos.",
+        "signstreams.integrate.settings:EmbedConfig",
+        _embed,
+        logs=logging.INFO,
+        computes=True,
+    ),
+    Command(
+        "train",
+        ("train_slt_multistream_v9.py",),
+        "Train the multistream v9 translation model; the best one is chosen on val.",
+        "signstreams.integrate.settings:IntegrateConfig",
+        _train,
+        logs=logging.INFO,
+        computes=True,
+        after_stop=GO_ON_TRAINING,
+    ),
+    Command(
+        "evaluate",
+        ("evaluate_slt.py",),
+        "Score a trained translation model: scores.json, predictions.csv, translations.html.",
+        "signstreams.integrate.settings:EvaluateSltConfig",
+        _evaluate,
+        logs=logging.INFO,
+        computes=True,
+    ),
+    Command(
+        "translate",
+        ("translate_video.py",),
+        "Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt",
+        "signstreams.integrate.settings:TranslateConfig",
+        _translate,
+        logs=logging.WARNING,
+        computes=True,
+        leading_words="--videos",
+        after_stop="nothing is left behind; videos translated so far need no second run",
+    ),
+    Command(
+        "compare",
+        ("compare_runs.py",),
+        "Lay runs over each other: a picture of their curves, tables of values and settings.",
+        "signstreams.publish.settings:CompareConfig",
+        _compare,
+        logs=logging.INFO,
+        leading_words="--runs",
+        after_stop="run again",
+    ),
+    Command(
+        "summary",
+        ("summarize_run.py",),
+        "Say what a run of the workflow made and where it is.",
+        "signstreams.publish.settings:SummaryConfig",
+        _summary,
+        after_stop="run again",
+    ),
+    Command(
+        "overview",
+        ("write_overview.py",),
+        "Write the whole run of the workflow as one page.",
+        "signstreams.publish.settings:OverviewConfig",
+        _overview_page,
+        after_stop="run again",
+    ),
+    Command(
+        "release",
+        ("release.py",),
+        "Collect weights, cards, configs, figures, versions and checksums in one folder.",
+        "signstreams.publish.settings:ReleaseConfig",
+        _release,
+        after_stop="run again",
+    ),
+    Command(
+        "launch",
+        ("launch.py",),
+        "Run a training script under torchrun, on leased GPUs, over one node or several.",
+        "",
+        _launch,
+    ),
+)
+"""In the order of the chain; what helps beside it comes last."""
