@@ -1,14 +1,15 @@
-"""The folder of a run: resumed, refused with the difference, archived whole, locked."""
+"""The folder of a run: resumed, refused with the difference, archived as a whole, locked; versions and commit."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine.experiment import Experiment, Fingerprint, commit, versions
 from signstreams.errors import UserError
 
 FILES = ["backbone.pt", "params.json"]
@@ -120,3 +121,32 @@ def test_artifacts_are_listed_with_size_and_checksum(tmp_path: Path) -> None:
     assert listed["backbone"]["file"] == str(elsewhere.resolve())
     assert listed["backbone"]["bytes"] == 3
     assert listed["backbone"]["sha256"].startswith("ba7816bf")
+
+
+# -- Versions and commit
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_code_and_of_no_repository_around_it(tmp_path: Path) -> None:
+    code, installed = tmp_path / "src" / "code.py", tmp_path / ".venv" / "code.py"
+    for path in (code, installed):
+        path.parent.mkdir()
+        path.write_text("x = 1")
+    assert commit(code) is None  # no repository
+    git(tmp_path, "init", "-q")
+    assert commit(code) is None  # none of its commits
+    git(tmp_path, "add", "src")
+    git(tmp_path, "commit", "-qm", "code")
+    assert commit(code) == git(tmp_path, "rev-parse", "HEAD")
+    assert commit(installed) is None
+
+
+def test_versions_start_with_the_code_and_leave_out_what_is_not_installed() -> None:
+    found = versions()
+    assert list(found)[:2] == ["signstreams", "python"]
+    assert all(found.values())

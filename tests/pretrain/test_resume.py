@@ -6,16 +6,16 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from signstreams.engine import checkpoint
+from signstreams.engine import checkpoint, training
 from signstreams.engine.interrupt import StopRequest
+from signstreams.engine.training import Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.pretrain import loop as loop_module
-from signstreams.pretrain.loop import Loop
-from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.run import HEALTH, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 
@@ -24,14 +24,14 @@ STREAM = "hand_r"
 
 
 def _stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Loop._leave_if_asked
+    original = TrainingRun._leave_if_asked
 
-    def ask(self: Loop, stop: StopRequest, step_s: float) -> None:
-        if self.trainer.step == step:
+    def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
+        if stage.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stop, step_s)
+        original(self, stage, stop, step_s)
 
-    monkeypatch.setattr(Loop, "_leave_if_asked", ask)
+    monkeypatch.setattr(TrainingRun, "_leave_if_asked", ask)
 
 
 def test_a_run_that_was_given_a_checkpoint_goes_on_from_its_own_when_it_is_further(
@@ -56,9 +56,9 @@ def test_the_folders_own_checkpoint_by_its_path_keeps_the_best(
     config = make(resume="auto")
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         _stop_at(5, patch)
-        patch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: 10.0})
+        patch.setattr(Trainer, "probe", lambda *_: {HEALTH: 10.0})
         pretrain(config, STREAM)
-    monkeypatch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: 1.0})
+    monkeypatch.setattr(Trainer, "probe", lambda *_: {HEALTH: 1.0})
     pretrain(make(resume=str(config.output_dir / name)), STREAM)
     assert checkpoint.load(config.output_dir / "checkpoint_best.pt")["best"]["step"] == 4
 
@@ -67,7 +67,7 @@ def test_the_best_checkpoint_does_not_put_off_the_one_to_go_on_from(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter(range(100))
-    monkeypatch.setattr(Trainer, "probe", lambda *_: {loop_module.HEALTH: float(next(scores))})
+    monkeypatch.setattr(Trainer, "probe", lambda *_: {HEALTH: float(next(scores))})
     clock = [0.0]
     train_step = Trainer.train_step
 
@@ -76,16 +76,18 @@ def test_the_best_checkpoint_does_not_put_off_the_one_to_go_on_from(
         train_step(self, *views)
 
     monkeypatch.setattr(Trainer, "train_step", second_long)
-    monkeypatch.setattr(loop_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     saved: list[tuple[str, int]] = []
-    original = Loop._save
+    save = checkpoint.save
 
-    def save(self: Loop, name: str) -> None:
-        saved.append((name, self.trainer.step))
-        original(self, name)
+    def note(path: Path, state: dict[str, Any], **options: bool) -> None:
+        if "trainer" in state:  # the exported weights are no checkpoint of the run
+            saved.append((path.name, state["trainer"]["step"]))
+        save(path, state, **options)
 
-    monkeypatch.setattr(Loop, "_save", save)
-    pretrain(make(checkpointing={"every_steps": 1000, "every_s": 3.0}, monitor={"probe_every_steps": 1}), STREAM)
+    monkeypatch.setattr(checkpoint, "save", note)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 3.0)
+    pretrain(make(checkpointing={"every_steps": 1000}, monitor={"probe_every_steps": 1}), STREAM)
     assert [step for name, step in saved if name == "checkpoint_last.pt"][:2] == [3, 6]
     assert [step for name, step in saved if name == "checkpoint_best.pt"] == list(range(1, 11))
 

@@ -20,10 +20,10 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import read_metrics
+from signstreams.engine.training import Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.pretrain import loop as loop_module
-from signstreams.pretrain.loop import Loop
-from signstreams.pretrain.run import pretrain
+from signstreams.pretrain.health import CollapseWatch
+from signstreams.pretrain.run import Pretraining, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 
 Make = Callable[..., PretrainConfig]
@@ -79,7 +79,7 @@ def test_a_finished_run_is_exported_again_without_training(make: Make, monkeypat
     def no_training(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(loop_module.Loop, "_after_step", no_training)
+    monkeypatch.setattr(Pretraining, "train_step", no_training)
     pretrain(config, STREAM)
     assert _visible(config.output_dir) == ARTIFACTS
     assert target.read_bytes() == weights
@@ -93,19 +93,19 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     changes = {"model": {"drop_path_prob": 0.2, "depth": 2}, "koleo": {"weight": 0.1}}
     straight = pretrain(make(output_dir=str(tmp_path / "straight"), **changes), STREAM)
     config = make(output_dir=str(tmp_path / "stopped"), **changes)
-    original = Loop._leave_if_asked
+    original = TrainingRun._leave_if_asked
 
-    def preempt(self: Loop, stop: StopRequest, step_s: float) -> None:
-        if self.trainer.step == 5:
+    def preempt(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
+        if stage.step == 5:
             os.kill(os.getpid(), number)
-        original(self, stop, step_s)
+        original(self, stage, stop, step_s)
 
-    monkeypatch.setattr(Loop, "_leave_if_asked", preempt)
+    monkeypatch.setattr(TrainingRun, "_leave_if_asked", preempt)
     with pytest.raises(SystemExit) as left:
         pretrain(config, STREAM)
     assert left.value.code == 75
     assert not (config.output_dir / "backbone.pt").exists()
-    monkeypatch.setattr(Loop, "_leave_if_asked", original)
+    monkeypatch.setattr(TrainingRun, "_leave_if_asked", original)
     assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
     ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
     for a, b in zip(ours, theirs, strict=True):
@@ -170,7 +170,7 @@ def test_three_losses_in_a_row_that_are_not_finite_end_the_run(make: Make) -> No
 
 
 def test_collapse_ends_the_run_with_a_diagnosis(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module.CollapseWatch, "judge", lambda self, record, step: "collapsed by step 2: ...")
+    monkeypatch.setattr(CollapseWatch, "judge", lambda self, record, step: "collapsed by step 2: ...")
     with pytest.raises(UserError, match="collapsed by step 2"):
         pretrain(make(), STREAM)
     pretrain(make(output_dir=str(make().output_dir) + "2", monitor={"stop_on_collapse": False}), STREAM)
@@ -218,7 +218,7 @@ def _arguments(project: Path, config: PretrainConfig) -> list[str]:
     """Command line of a run, by the config printed and read back."""
     path = config.output_dir.parent / f"{config.output_dir.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.model_dump_json())
+    path.write_text(config.model_dump_json(exclude_none=True, exclude_defaults=True))
     return [str(project / "scripts" / "pretrain_dino_hands.py"), "--config", str(path)]
 
 

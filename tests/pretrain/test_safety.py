@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.engine import checkpoint
+from signstreams.engine import checkpoint, training
 from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
@@ -121,18 +121,18 @@ import os, signal, sys, time
 from pathlib import Path
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.engine import checkpoint
-from signstreams.pretrain.loop import Loop
+from signstreams.engine.training import TrainingRun
 from signstreams.pretrain.run import pretrain
-rank, save, ask = os.environ["RANK"], checkpoint.save, Loop._leave_if_asked
+rank, save, ask = os.environ["RANK"], checkpoint.save, TrainingRun._leave_if_asked
 def slow_save(*args, **kwargs):
     time.sleep(3)
     save(*args, **kwargs)
     Path(f"{sys.argv[1]}.saved").write_text(str(time.monotonic()))
-def asked(loop, *args):
+def asked(run, *args):
     if rank == "1":
         os.kill(os.getpid(), signal.SIGTERM)
-    ask(loop, *args)
-checkpoint.save, Loop._leave_if_asked = slow_save, asked
+    ask(run, *args)
+checkpoint.save, TrainingRun._leave_if_asked = slow_save, asked
 try:
     pretrain(PretrainConfig.model_validate_json(Path(sys.argv[1]).read_text()), "hand_r")
 finally:
@@ -171,12 +171,12 @@ def test_torchrun_restarts_a_run_that_died_and_it_goes_on(make: Make, project: P
     (folder / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0':\n"
-        "    from signstreams.pretrain import loop\n"
-        "    after = loop.Loop._after_step\n"
-        "    def die(self, *args):\n"
-        "        after(self, *args)\n"
-        "        if self.trainer.step == 3: os._exit(9)\n"
-        "    loop.Loop._after_step = die\n"
+        "    from signstreams.engine.training import TrainingRun\n"
+        "    after = TrainingRun._after_step\n"
+        "    def die(self, stage, *args):\n"
+        "        after(self, stage, *args)\n"
+        "        if stage.step == 3: os._exit(9)\n"
+        "    TrainingRun._after_step = die\n"
     )
     paths = os.pathsep.join([str(folder), str(project / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -248,26 +248,27 @@ def test_a_run_that_collapses_stops_by_itself(make: Make, monkeypatch: pytest.Mo
     """Provoked: without the centre, and with the sharpest targets, one prototype takes all; no line is made up."""
     monkeypatch.setattr(Centre, "update", lambda self, scores: self.value[0].sub_(0.5))
     monkeypatch.setattr("signstreams.pretrain.health.MIN_STEPS", 4)
+    monkeypatch.setattr("signstreams.pretrain.health.PATIENCE", 2)
     config = make(
         epochs=8,
         dino={"warmup_teacher_temp": 0.01, "teacher_temp": 0.01, "momentum": 0.9},
-        monitor={"collapse_patience": 2},
     )
-    with pytest.raises(UserError, match=r"collapsed by step \d+: one prototype takes every crop.*monitor\.collapse_"):
+    with pytest.raises(UserError, match=r"collapsed by step \d+: one prototype takes every crop.*stop_on_collapse"):
         pretrain(config, STREAM)
     last = read_metrics(config.output_dir / "metrics.jsonl")[-1]
     assert last["teacher/entropy_batch"] < 0.05 * 2.77  # the line that shows it is there to look at
     assert not (config.output_dir / "backbone.pt").exists()
 
 
-def test_as_many_bad_losses_as_allowed_go_by(make: Make, tmp_path: Path) -> None:
+def test_as_many_bad_losses_as_allowed_go_by(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes: dict[str, Any] = {
         "optim": {"learning_rate": 1e38, "learning_rate_scaling": "none", "warmup_ratio": 0.0},
         "epochs": 2,
     }
     with pytest.raises(UserError, match=r"\d losses in a row were not finite"):
         pretrain(make(**changes), STREAM)
-    config = make(output_dir=str(tmp_path / "tolerant"), monitor={"max_bad_in_a_row": 99}, **changes)
+    monkeypatch.setattr(training, "MAX_BAD_LOSSES", 99)
+    config = make(output_dir=str(tmp_path / "tolerant"), **changes)
     pretrain(config, STREAM)
     records = read_metrics(config.output_dir / "metrics.jsonl")
     assert records[-1]["probe/rankme"] is None  # not finite, and said so
@@ -284,7 +285,7 @@ def test_a_disk_without_room_is_refused_before_the_first_step(make: Make, monkey
     target = pretrain(make(checkpointing={"min_free_gb": 0}), STREAM)
     target.unlink()
     assert pretrain(make(), STREAM).exists()  # a finished run is exported again, however little is free
-    with pytest.raises(UserError, match=r"asks for 2\.00 GB"):
+    with pytest.raises(UserError, match=r"needs 2\.00 GB"):
         pretrain(make(checkpointing={"min_free_gb": 2}, seed=1, on_conflict="archive"), STREAM)
 
 

@@ -1,7 +1,12 @@
-"""The folder of one run: whose it is, whether to resume it, what it ran on, and what it holds at the end."""
+"""The folder of one run: what identifies the experiment in it, whether to resume it, and what the run leaves there.
+
+Snakemake deletes a job's declared outputs before it runs and when it fails. What a run needs to resume is therefore in
+``<folder>/state/``, which no rule declares; each artifact there is also a hard link in the folder itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import os
@@ -14,24 +19,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from signstreams.config.load import flatten
 from signstreams.errors import UserError
-from signstreams.files import digest, read_json, remove_leftovers, sha256_file, write_json
+from signstreams.files import digest, read_json, remove_leftovers, sha256_file, write_bytes, write_json
+from signstreams.formats.run_layout import ARTIFACTS, PREVIOUS, STATE
 
-# What a run ran on: versions of code and packages, commit, machine.
+# -- What a run ran on
 
 PACKAGES = ("torch", "torchvision", "numpy", "mediapipe", "timm", "transformers", "sacrebleu", "snakemake")
 
 
 def versions() -> dict[str, str]:
-    """Package to version, signstreams and Python first; what is not installed is left out."""
-    found = {"signstreams": _version("signstreams"), "python": platform.python_version()}
-    found |= {name: _version(name) for name in PACKAGES}
-    return {name: version for name, version in found.items() if version}
+    """Package to version, signstreams and Python first; packages that are not installed are left out."""
+    import signstreams
+
+    # our own version is that of the code that runs, also where another copy is installed
+    found = {"signstreams": signstreams.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def commit(file: Path = Path(__file__)) -> str | None:
-    """Commit of the code, when it runs from a checkout; None where a package lies in somebody else's."""
-    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # fails where git has no such
+    """Commit of the code if it runs from a checkout; None if it is installed in another repository's folder."""
+    # fails where git does not track the file
+    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
@@ -39,25 +52,10 @@ def commit(file: Path = Path(__file__)) -> str | None:
     return answer.stdout.split()[0] if answer.returncode == 0 else None
 
 
-def _version(name: str) -> str:
-    if name == "signstreams":  # the code that runs, also where another copy is installed
-        import signstreams
-
-        return signstreams.__version__
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-# The folder of one run: whose it is, whether to go on with it, and what it holds at the end.
-#
-# Snakemake deletes a job's declared outputs before it runs and when it fails. What a run needs to go on therefore lives
-# in ``<folder>/state/``, which no rule declares; each artifact there is also a hard link in the folder itself.
+# -- The folder
 
 OnConflict = Literal["refuse", "archive"]
 
-STATE, PREVIOUS = "state", "previous"
 FINGERPRINT = "fingerprint.json"
 MAX_DIFFERENCES_SHOWN = 6
 
@@ -108,7 +106,7 @@ class Experiment:
 
     @property
     def state(self) -> Path:
-        """Folder of what a later run needs to go on; no rule declares anything in it."""
+        """Folder of what a later run needs to resume; no rule declares anything in it."""
         return self.folder / STATE
 
     @classmethod
@@ -121,22 +119,23 @@ class Experiment:
         on_conflict: OnConflict = "refuse",
         restart: bool = False,
     ) -> Experiment:
-        """Take a folder for this experiment; what an equal earlier run left in ``state`` stays there to go on with.
+        """Take a folder for this experiment; the ``state`` of an equal earlier run stays there to be resumed.
 
         Args:
             folder: Output folder, made when absent.
-            fingerprint: Of the run that starts now.
+            fingerprint: Fingerprint of the run that starts now.
             files: Names of all artifacts the run may write into the folder.
-            on_conflict: When the folder holds another experiment: ``refuse``, or ``archive`` it, whole, into
+            on_conflict: What to do if the folder holds another experiment: ``refuse``, or ``archive`` it as a whole to
                 ``previous/<short digest>/``.
-            restart: Do not go on with an equal experiment: treat it as another one.
+            restart: Do not resume an equal experiment: treat it as another one.
 
         Raises:
-            UserError: Folder in use, or another experiment in it and ``on_conflict`` is ``refuse``.
+            UserError: Folder in use or not writable, or another experiment in it and ``on_conflict`` is ``refuse``.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file, expected a folder for the run; give another --output-dir")
+        _check_writable(folder)
         lock = _lock(folder)
         try:
             experiment = cls(folder, fingerprint, files, lock)
@@ -165,7 +164,7 @@ class Experiment:
         """Write what the run was started with; do it before anything that can fail."""
         write_json(self.folder / name, params)
 
-    def write_artifacts(self, artifacts: dict[str, Path], name: str = "artifacts.json") -> None:
+    def write_artifacts(self, artifacts: dict[str, Path]) -> None:
         """Write the list of what the run made (kind to file, sha256, bytes); do it last."""
         listed = {}
         for kind, path in artifacts.items():
@@ -175,7 +174,7 @@ class Experiment:
                 "sha256": sha256_file(path),
                 "bytes": path.stat().st_size,
             }
-        write_json(self.folder / name, listed)
+        write_json(self.folder / ARTIFACTS, listed)
 
     def close(self) -> None:
         """Let another process claim the folder."""
@@ -185,12 +184,12 @@ class Experiment:
         found = _read_fingerprint(self.state / FINGERPRINT)
         if found is not None and found[0].digest == self.fingerprint.digest and not restart:
             return
-        strangers = [name for name in self.files if (self.folder / name).exists()]
+        unknown = [name for name in self.files if (self.folder / name).exists()]
         if found is None and self.state.exists():
-            strangers.append(STATE)
-        if found is not None or strangers:
+            unknown.append(STATE)
+        if found is not None or unknown:
             if on_conflict == "refuse":
-                raise UserError(self._conflict(None if found is None else found[0], strangers))
+                raise UserError(self._conflict(None if found is None else found[0], unknown))
             short = "unknown" if found is None else found[0].digest[:12]
             self._archive(short, [STATE, *self.files, *([] if found is None else found[1])])
         self.state.mkdir(parents=True, exist_ok=True)
@@ -199,9 +198,9 @@ class Experiment:
             {"config": self.fingerprint.config, "data": self.fingerprint.data, "files": self.files},
         )
 
-    def _conflict(self, found: Fingerprint | None, strangers: list[str]) -> str:
+    def _conflict(self, found: Fingerprint | None, unknown: list[str]) -> str:
         if found is None:
-            what = f"found files of an unknown run ({', '.join(strangers)}), expected an empty folder"
+            what = f"found files of an unknown run ({', '.join(unknown)}), expected an empty folder"
         elif differences := self.fingerprint.differences(found):
             shown = "; ".join(differences[:MAX_DIFFERENCES_SHOWN])
             more = len(differences) - MAX_DIFFERENCES_SHOWN
@@ -225,7 +224,7 @@ class Experiment:
 _HELD: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
 
-def _let_go_in_child() -> None:
+def _release_in_child() -> None:
     """A forked loader process shares the lock, and would keep it for seconds after this process was killed."""
     for lock in list(_HELD):
         if not lock.closed:
@@ -234,12 +233,22 @@ def _let_go_in_child() -> None:
             os.close(null)
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, before any work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        write_bytes(probe, b"", sync=False)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from None
 
 
 def _lock(folder: Path) -> IO[bytes]:
-    """Hold ``<folder>/.lock``; the kernel lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold ``<folder>/.lock``; the kernel releases it however the process ends."""
     lock = (folder / ".lock").open("ab")
     _HELD.add(lock)
     try:
@@ -250,7 +259,7 @@ def _lock(folder: Path) -> IO[bytes]:
             f"{folder}: another process is writing into this folder; wait for it, or give another --output-dir"
         ) from None
     except OSError:
-        pass  # a file system without locks: two runs in one folder are the user's to avoid
+        pass  # a file system without locks: the user must not start two runs in one folder
     return lock
 
 
@@ -262,14 +271,8 @@ def _read_fingerprint(path: Path) -> tuple[Fingerprint, list[str]] | None:
         return None
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flatten(tree, {})}
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""One pretraining run from its config to its artifacts: claim the folder, go on or begin, train, export."""
+"""One pretraining run, from its config to its artifacts; `engine.training` drives its steps and saves its state."""
 
 from __future__ import annotations
 
@@ -7,44 +7,60 @@ import math
 import os
 import platform
 import time
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from signstreams.backbones.archs import ViTArch, resolve
-from signstreams.engine import checkpoint, distributed
+from signstreams.engine import distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import Experiment, Fingerprint, commit, versions
+from signstreams.engine.experiment import Fingerprint, commit, versions
 from signstreams.engine.interrupt import StopRequest, stop_on_signal
-from signstreams.engine.trackers import FOLDERS
+from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.files import digest, write_bytes
-from signstreams.pretrain.data import CropSet, find_crops, plan_batches
-from signstreams.pretrain.derived_settings import Choices, choose
-from signstreams.pretrain.initial_weights import first_weights, start_from
-from signstreams.pretrain.loop import Loop
+from signstreams.files import digest
+from signstreams.formats.run_layout import PRETRAINING_FILES
+from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
+from signstreams.pretrain.derived_settings import DerivedSettings, derive_settings
+from signstreams.pretrain.health import CollapseWatch
+from signstreams.pretrain.initial_weights import initialize_backbones, load_initial_weights
+from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.outputs import write_outputs
-from signstreams.pretrain.pictures import NAMES as PICTURES
-from signstreams.pretrain.resource_estimates import check_disk, estimate_memory, naming_what_ran_out, report_memory
+from signstreams.pretrain.resource_estimates import (
+    check_disk,
+    estimate_memory,
+    exhaustion_as_user_error,
+    log_memory_estimate,
+)
 from signstreams.pretrain.sampler import BatchPlan
-from signstreams.pretrain.scratch import on_scratch
+from signstreams.pretrain.scratch import copy_to_scratch
 from signstreams.pretrain.selection import with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import available_cores
+from signstreams.spread import evenly_spread
 
 log = logging.getLogger(__name__)
 
-RESUME_MODES = ("auto", "never", "must")
+Views = tuple[torch.Tensor, torch.Tensor]
+
+HEALTH = "probe/assignment_information"
+"""Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
+KNN = "probe/knn"
+"""The score where labels are known."""
+HEAD_CROPS = 512
+"""Crops that the head's first weights are fitted to."""
 
 
 def pretrain(config: PretrainConfig, stream: str) -> Path:
-    """Run to the end, or go on to it; returns the exported file.
+    """Run to the end, or resume and run to the end; returns the exported file.
 
     Raises:
-        UserError: Whatever the user can mend: folders, crops, sizes, another experiment in the way, collapse.
+        UserError: Something the user can fix: folders, crops, sizes, another experiment in the folder, collapse.
+        SystemExit: A signal asked the run to stop; a checkpoint was written.
     """
     torch.set_num_threads(config.threads or _threads())
     world = distributed.start(distributed=config.distributed, device=config.device)
@@ -59,78 +75,186 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     arch = architecture(config)
     crops = _crops(config, stream, world)
     if config.dataset.scratch_dir:
-        crops = replace(crops, train=on_scratch(crops.train, config.dataset.scratch_dir))
+        crops = replace(crops, train=copy_to_scratch(crops.train, config.dataset.scratch_dir))
     config = with_measured_stats(config, crops.train)
     plan = _plan(config, crops, world)
-    choices = choose(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
-    weights = first_weights(config, arch)
+    derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
+    weights = load_initial_weights(config, arch)
     identity = config.identity() | {"stream": stream, "world_size": world.size}
     if weights is not None:
         identity["init"]["weights"] = weights.digest
-    if config.dataset.signer_balance:  # meta.csv says who signs, and that alters the order of the crops
+    if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
         identity["dataset"]["signers"] = digest(plan.groups.signer.tolist())
     fingerprint = Fingerprint(identity, crops.digest)
-    given = _given_checkpoint(config)
-    given_state = None if given is None else _load_state(given, fingerprint)  # before the folder is touched
-    experiment: Experiment | None = None
-    with distributed.main_first(world):
-        if world.is_main:
-            experiment = _claim(config, fingerprint, given is not None)
-    try:
-        own: Path | None = None
+    with TrainingRun(config, world, fingerprint, _files(config)) as run:
+        run.write_params(
+            _params(config, stream, world, arch, derived, crops, plan, fingerprint), PRETRAINING_FILES["params"]
+        )
+        with exhaustion_as_user_error(config):
+            trainer = Trainer(config, derived, arch, world)
+            if weights is not None:
+                initialize_backbones(weights, [trainer.student.backbone, trainer.teacher.backbone])
+            stage = Pretraining(config, stream, trainer, crops, plan, run)
+            run.resume(stage)  # only now may the optimiser's moments be on the GPU
+        memory = estimate_memory(config, derived, arch, trainer.student)
+        if world.is_main and not stage.is_over:
+            log_memory_estimate(memory, world.device)
         with distributed.main_first(world):
-            if experiment is not None:
-                experiment.write_params(_params(config, stream, world, arch, choices, crops, plan, fingerprint))
-                own = experiment.state / config.checkpointing.last_name
-                own = own if own.exists() else None
-        own = distributed.from_main(own)  # every process reads the file itself; it is shared, as the crops are
-        own_state = None if own is None else _load_state(own, fingerprint, is_own=True)
-        state = _furthest(own_state, given_state)
-        with naming_what_ran_out(config):
-            trainer = Trainer(config, choices, arch, world)
-        if weights is not None:
-            start_from(weights, [trainer.student.backbone, trainer.teacher.backbone])
-        loop = Loop(config, stream, trainer, crops, plan, world, experiment, fingerprint)
-        if state is not None:
-            with naming_what_ran_out(config):  # the optimiser's moments may lie on the GPU only now
-                loop.load_state_dict(state)
-            if state is not own_state and given is not None:
-                loop.adopt(given)
-        del state, own_state, given_state  # checkpoints on the CPU, whose room the training may want
-        memory = estimate_memory(config, choices, arch, trainer.student)
-        if world.is_main and trainer.step < choices.total_steps:
-            report_memory(memory, world.device)
-        with distributed.main_first(world):
-            if experiment is not None and trainer.step < choices.total_steps:
-                check_disk(config, experiment.folder, trainer.state_bytes())
-        with naming_what_ran_out(config, memory):
-            loop.run(stop)
-        target = config.export_backbone or config.output_dir / "backbone.pt"
-        if experiment is not None:
-            with naming_what_ran_out(config, memory):
-                write_outputs(config, stream, trainer, loop, experiment, crops, target)
-        distributed.barrier()
-        return target
-    finally:
-        if experiment is not None:
-            experiment.close()
+            if run.experiment is not None and not stage.is_over:
+                check_disk(config, run.experiment.folder, trainer.state_bytes())
+        target = config.export_backbone or config.output_dir / PRETRAINING_FILES["backbone"]
+        with exhaustion_as_user_error(config, memory):
+            run.train(stage, stop)
+            if run.experiment is not None:
+                if not (run.experiment.state / run.files.best).exists():  # no held-out crops to choose by
+                    run.save_best(stage.state_dict)
+                run.publish()
+                write_outputs(config, stream, trainer, run, run.experiment, crops, plan.num_videos, target)
+    return target
 
 
-def artifact_names(config: PretrainConfig) -> list[str]:
-    """All files a run may write into its folder."""
-    files = config.checkpointing
-    return [
-        "backbone.pt",
-        "backbone.safetensors",
-        "README.md",
-        files.last_name,
-        files.best_name,
-        "params.json",
-        files.history_file,
-        "artifacts.json",
-        "curves.png",
-        *PICTURES,
-    ]
+class Pretraining(Stage[Views]):
+    """DINO or iBOT as the stage of a run: batches of views, health on held-out crops, the best state."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        stream: str,
+        trainer: Trainer,
+        crops: CropSet,
+        plan: BatchPlan,
+        run: TrainingRun,
+    ) -> None:
+        self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
+        derived = trainer.derived
+        self.label = f"pretrain {stream}"
+        self.total_steps, self.epoch_steps = derived.total_steps, derived.epoch_steps
+        self.checkpoint_steps = config.checkpointing.every_steps
+        self.shown = {}
+        self.watch = CollapseWatch(
+            derived.num_prototypes,
+            derived.head_only_steps + derived.warmup_steps,
+            derived.total_steps,
+            has_patches=trainer.patches is not None,
+            rows=2 * config.dataset.batch_size * run.world.size * config.monitor.log_every_steps,
+        )
+        labels = config.monitor.labels
+        self.known = None if labels is None else read_probe_labels(labels, crops.probe)
+        self.health = HEALTH if self.known is None else KNN
+        self.best: dict[str, Any] | None = None
+        self._probe: torch.Tensor | None = None  # (N, side, side, 3) uint8, read once the run trains
+        self._times = {"data": 0.0, "step": 0.0}
+        self._times_since = 0
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    def batches(self) -> Generator[Views, None, None]:
+        """Views of all steps to come; fits the head's first weights before the first one."""
+        trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
+        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world)
+        self._probe = load_whole(crops.probe, side_px) if crops.probe else None
+        if self.step == 0 and not trainer.derived.batch_norm and len(crops.train) > 1:
+            some = evenly_spread(min(HEAD_CROPS, len(crops.train)), len(crops.train))
+            trainer.standardize_head(load_whole([crops.train[i] for i in some], side_px))
+        while not self.is_over:
+            epoch_end = min(self.total_steps, (self.step // self.epoch_steps + 1) * self.epoch_steps)
+            asked_s = time.perf_counter()
+            for views in loader.steps(self.step, epoch_end):
+                got_s = time.perf_counter()
+                yield views
+                done_s = time.perf_counter()
+                self._times["data"] += got_s - asked_s
+                self._times["step"] += done_s - got_s
+                asked_s = done_s
+
+    def train_step(self, batch: Views) -> None:
+        """One step of student and teacher."""
+        self.trainer.train_step(*batch)
+
+    def measure(self) -> Iterator[Record]:
+        """Meters of the steps and health of the teacher, when they are due; the best state by health is saved.
+
+        Raises:
+            UserError: The teacher has collapsed.
+        """
+        step, monitor = self.step, self.config.monitor
+        record: dict[str, float] = {}
+        if step % monitor.log_every_steps == 0 or self.is_over:
+            record |= self._read_meters()
+        if self._probe is not None and (step % monitor.probe_every_steps == 0 or self.is_over):
+            record |= self.trainer.probe(self._probe, self.known)
+        if not record:
+            return
+        yield record
+        self._show(record)
+        if monitor.stop_on_collapse and (diagnosis := self.watch.judge(record, step)):
+            raise UserError(
+                f"{self.config.output_dir}: {diagnosis}, in a new --output-dir"
+                " (monitor.stop_on_collapse = false lets such a run go on)"
+            )
+        health = record.get(self.health, math.nan)
+        if math.isfinite(health) and (self.best is None or health > self.best["score"]):
+            self.best = {"score": health, "step": float(step), "by": self.health}
+            self.run.save_best(self.state_dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds; no generators, since seeds are derived from steps."""
+        fingerprint = self.run.fingerprint
+        return {
+            "trainer": self.trainer.state_dict(),
+            "fingerprint": {"config": fingerprint.config, "data": fingerprint.data},
+            "watch": self.watch.state_dict(),
+            "best": self.best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint; scores of two kinds cannot be compared, so a best one of the other is dropped."""
+        self.trainer.load_state_dict(state["trainer"])
+        self.watch.load_state_dict(state["watch"])
+        self.best = state["best"]
+        if self.best is not None and self.best["by"] != self.health:
+            self.best = None
+        self._times_since = self.step
+
+    @staticmethod
+    def step_of(state: dict[str, Any]) -> int:
+        return int(state["trainer"]["step"])
+
+    def _read_meters(self) -> dict[str, float]:
+        trainer = self.trainer
+        record = trainer.meters.read()
+        self.run.check_losses(
+            trainer.meters.num_bad_in_a_row(),
+            self.step,
+            "lower --learning-rate, raise --koleo-epsilon, or use --optim-precision fp32",
+        )
+        steps = max(1, self.step - self._times_since)
+        record |= {
+            "teacher/distance": trainer.teacher_distance(),
+            "teacher/centre_norm": float(trainer.centre.value.norm()),
+            **{f"schedule/{name}": value for name, value in trainer.scheduled(self.step - 1).items()},
+            "time/step_s": self._times["step"] / steps,
+            "time/data_s": self._times["data"] / steps,
+            "epoch": self.step / self.epoch_steps,
+        }
+        if trainer.patches is not None:
+            record["patch/centre_norm"] = float(trainer.patches.centre.value.norm())
+        if self.run.world.device.type == "cuda":
+            record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.run.world.device) / 2**30
+        self._times, self._times_since = dict.fromkeys(self._times, 0.0), self.step
+        return record
+
+    def _show(self, record: dict[str, float]) -> None:
+        if "train/loss" in record:
+            waited_s, worked_s = record["time/data_s"], record["time/step_s"]
+            self.shown["loss"] = record["train/loss"]
+            self.shown["data wait"] = f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"
+        for key, name in ((KNN, "k-NN"), ("probe/rankme", "RankMe")):
+            if key in record:
+                self.shown[name] = record[key]
+                break
 
 
 def architecture(config: PretrainConfig) -> ViTArch:
@@ -159,26 +283,15 @@ def architecture(config: PretrainConfig) -> ViTArch:
             problems.append(
                 f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is {near}"
             )
-    if config.algorithm == "ibot":
-        problems += _mask_problems(config, views.global_px // arch.patch_px)
+    if config.algorithm == "ibot" and views.global_px // arch.patch_px < 2:
+        problems.append(f"augmentation.global_px = {views.global_px}: is one patch, iBOT expects at least 2 x 2")
     if problems:
         raise UserError(problems)
     return arch
 
 
-def _mask_problems(config: PretrainConfig, grid: int) -> list[str]:
-    """Why views of ``grid`` x ``grid`` patches cannot be masked as the config says."""
-    largest = (grid - 1) ** 2  # a block leaves a row and a column of the view
-    block = config.ibot.min_block_patches
-    if grid < 2:
-        return [f"augmentation.global_px = {config.augmentation.global_px}: is one patch, iBOT expects at least 2 x 2"]
-    if block is not None and block > largest:
-        return [f"ibot.min_block_patches = {block}: a view has {grid} x {grid} patches, expected at most {largest}"]
-    return []
-
-
 def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
-    """The crops of the run; every rank lists the same files, and what has to be measured, rank 0 measures first."""
+    """The crops of the run; every rank lists the same files, but what must be measured, rank 0 measures first."""
 
     def find() -> CropSet:
         return find_crops(
@@ -207,53 +320,10 @@ def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
         ) from None
 
 
-def _given_checkpoint(config: PretrainConfig) -> Path | None:
-    return None if config.resume in RESUME_MODES else Path(config.resume)
-
-
-def _furthest(own: dict[str, Any] | None, given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Both are of one experiment, so what is further on holds the other's steps: a run that was given a checkpoint, was
-    stopped, and is started by the same command again, goes on from its own."""
-    if own is None or given is None:
-        return own or given
-    return own if own["trainer"]["step"] >= given["trainer"]["step"] else given
-
-
-def _load_state(path: Path, fingerprint: Fingerprint, *, is_own: bool = False) -> dict[str, Any]:
-    """State of a checkpoint of this very experiment; of the folder's own, when broken, the one before it.
-
-    Raises:
-        UserError: Absent, broken, not a checkpoint, or another experiment's.
-    """
-    try:
-        state: dict[str, Any] = checkpoint.load_latest(path) if is_own else checkpoint.load(path)
-        found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
-    except FileNotFoundError:
-        raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint's path") from None
-    except ValueError as error:
-        raise UserError(f"{error}; add --resume never --on-conflict archive to start anew") from None
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: holds no training state; give a checkpoint_last.pt, not a backbone.pt") from None
-    if differences := fingerprint.differences(found):
-        raise UserError(f"{path}: is of another experiment: {'; '.join(differences[:6])}; start without --resume")
-    return state
-
-
-def _claim(config: PretrainConfig, fingerprint: Fingerprint, is_given: bool) -> Experiment:
-    _check_writable(config.output_dir)
-    experiment = Experiment.claim(
-        config.output_dir,
-        fingerprint,
-        files=[*artifact_names(config), *FOLDERS],
-        on_conflict=config.on_conflict,
-        restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
-    )
-    if config.resume == "must" and not is_given and not (experiment.state / config.checkpointing.last_name).exists():
-        experiment.close()
-        raise UserError(
-            f"{config.output_dir}: --resume must, but there is no checkpoint of this experiment; use --resume auto"
-        )
-    return experiment
+def _files(config: PretrainConfig) -> RunFiles:
+    names = config.checkpointing
+    others = (name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history"))
+    return RunFiles(names.last_name, names.best_name, names.history_file, tuple(others))
 
 
 def _params(
@@ -261,7 +331,7 @@ def _params(
     stream: str,
     world: World,
     arch: ViTArch,
-    choices: Choices,
+    derived: DerivedSettings,
     crops: CropSet,
     plan: BatchPlan,
     fingerprint: Fingerprint,
@@ -269,8 +339,8 @@ def _params(
     return {
         "stream": stream,
         "config": config.model_dump(mode="json"),
-        "chosen": choices.as_dict(),
-        "ln_num_prototypes": math.log(choices.num_prototypes),
+        "chosen": asdict(derived),
+        "ln_num_prototypes": math.log(derived.num_prototypes),
         "architecture": arch.described(),
         "data": {
             "digest": crops.digest,
@@ -288,19 +358,6 @@ def _params(
         "versions": versions(),
         "commit": commit(),
     }
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, before any work."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        write_bytes(probe, b"", sync=False)
-        probe.unlink()
-    except FileExistsError:
-        pass  # a file of that name: `Experiment.claim` says so
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from None
 
 
 def _threads() -> int:
