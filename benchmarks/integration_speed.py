@@ -28,8 +28,8 @@ from signstreams.processes import prepare_processor
 from signstreams.streams import STREAMS
 
 if TYPE_CHECKING:
-    from signstreams.integrate.data import ClipEntry
-    from signstreams.integrate.inputs import Backbones
+    from signstreams.integrate.clips import ClipEntry
+    from signstreams.integrate.stream_backbones import Backbones
 
 PROJECT = Path(__file__).parents[1]
 ARCH = "dinov2_vits14"
@@ -103,14 +103,15 @@ def compare(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> No
 
     from signstreams.engine.distributed import World
     from signstreams.engine.metrics import read_metrics
-    from signstreams.integrate.data import load_clips
-    from signstreams.integrate.inputs import load_backbones, open_source
+    from signstreams.integrate.clips import load_clips
+    from signstreams.integrate.dataset import open_datasets
     from signstreams.integrate.run import run
+    from signstreams.integrate.stream_backbones import load_backbones
 
     config = settings_of(args.root, folder, specs)
     clips, backbones = load_clips(config), load_backbones(config)
     with quiet():
-        open_source(config, clips, backbones, World(0, 1, torch.device("cpu")))  # embeds
+        open_datasets(config, clips, backbones, World(0, 1, torch.device("cpu")))  # embeds
     entries = clips.entries["train"]
     frames = statistics.mean(entry.num_frames for entry in entries)
     for uses_mska in (True, False):
@@ -164,7 +165,8 @@ def start_up(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> N
     import torch
 
     from signstreams.engine.distributed import World
-    from signstreams.integrate.inputs import by_split, load_backbones, open_source, read_inputs
+    from signstreams.integrate.dataset import open_datasets, read_inputs
+    from signstreams.integrate.stream_backbones import load_backbones
 
     root = folder / "many"
     repeat(CorpusLayout(args.root), root, args.copies)
@@ -172,12 +174,12 @@ def start_up(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> N
     config = settings_of(root, folder / "many_features", specs, model={})
     with quiet():
         clips, backbones = read_inputs(config, World(0, 1, torch.device("cpu")))
-        open_source(config, clips, load_backbones(config), World(0, 1, torch.device("cpu")))
+        open_datasets(config, clips, load_backbones(config), World(0, 1, torch.device("cpu")))
     before_gib = peak_of_process_gib()
     started_s = time.perf_counter()
     with quiet():
         clips, backbones = read_inputs(config, World(0, 1, torch.device("cpu")))
-        splits = by_split(clips.entries, open_source(config, clips, backbones, World(0, 1, torch.device("cpu"))))
+        splits = open_datasets(config, clips, backbones, World(0, 1, torch.device("cpu")))
     took_s = time.perf_counter() - started_s
     added_gib = peak_of_process_gib() - before_gib
     print(
@@ -223,14 +225,14 @@ def peak_gib(length: int, settings: dict) -> float:
     import torch
 
     from signstreams.integrate.batches import Batch
-    from signstreams.integrate.build import build_model
-    from signstreams.integrate.evaluate import compute_losses
-    from signstreams.integrate.inputs import Backbones
-    from signstreams.integrate.tokenizer import TextTokenizer
+    from signstreams.integrate.losses import compute_losses
+    from signstreams.integrate.model import build_model
+    from signstreams.integrate.stream_backbones import Backbones
+    from signstreams.integrate.tokenizer import Tokenizer
     from signstreams.integrate.videos import POSE_DIM
 
     config = IntegrateConfig.model_validate({"optim": settings})
-    tokenizer = TextTokenizer.train(["el perro come", "la casa es roja"], 300)
+    tokenizer = Tokenizer.train(["el perro come", "la casa es roja"], 300)
     model = build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=1000)
     batch = Batch(
         clip_ids=[str(n) for n in range(4)],

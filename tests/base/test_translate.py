@@ -8,7 +8,7 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
-from signstreams.translate import each_video, forget
+from signstreams.translate import list_videos, remove_extraction
 
 
 def test_a_folder_stands_for_its_videos_and_names_may_come_twice(tmp_path: Path) -> None:
@@ -16,15 +16,15 @@ def test_a_folder_stands_for_its_videos_and_names_may_come_twice(tmp_path: Path)
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"video")
-    assert each_video([paths[2], tmp_path / "a"]) == [paths[2], paths[1], paths[0]]
+    assert list_videos([paths[2], tmp_path / "a"]) == [paths[2], paths[1], paths[0]]
 
 
 def test_a_place_without_videos_is_named_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"absent\.mp4"):
-        each_video([tmp_path / "absent.mp4"])
+        list_videos([tmp_path / "absent.mp4"])
     with pytest.raises(UserError, match="no video in this folder"):
-        each_video([tmp_path])
+        list_videos([tmp_path])
 
 
 def test_all_files_of_a_video_go_whatever_its_name(tmp_path: Path) -> None:
@@ -35,6 +35,6 @@ def test_all_files_of_a_video_go_whatever_its_name(tmp_path: Path) -> None:
     for path in [*own, other]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    forget(layout, name)
+    remove_extraction(layout, name)
     assert [path for path in own if path.exists()] == []
     assert other.exists()

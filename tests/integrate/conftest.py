@@ -20,10 +20,10 @@ from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import HAND_L, HAND_R, NUM_KEYPOINTS, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, VideoMetadata, write_metadata
-from signstreams.integrate.clips import Clips
-from signstreams.integrate.data import load_clips
-from signstreams.integrate.inputs import by_split, load_backbones, open_source
+from signstreams.integrate.clips import load_clips
+from signstreams.integrate.dataset import ClipDataset, open_datasets
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.stream_backbones import load_backbones
 from signstreams.streams import STREAMS, BoxState
 
 GLOSSES = ("CASA", "NIÑO", "COMER", "AGUA", "MAÑANA", "PERRO")
@@ -213,12 +213,11 @@ def tiny_config(
 
 
 @pytest.fixture(scope="session")
-def open_splits() -> Callable[[IntegrateConfig], dict[str, Clips]]:
+def open_splits() -> Callable[[IntegrateConfig], dict[str, ClipDataset]]:
     """Split to its clips with features and points, as a training gets them."""
 
-    def build(config: IntegrateConfig) -> dict[str, Clips]:
-        clips = load_clips(config)
+    def build(config: IntegrateConfig) -> dict[str, ClipDataset]:
         alone = World(0, 1, torch.device("cpu"))
-        return by_split(clips.entries, open_source(config, clips, load_backbones(config), alone))
+        return open_datasets(config, load_clips(config), load_backbones(config), alone)
 
     return build

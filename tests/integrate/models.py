@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from signstreams.integrate.batches import Sample
-from signstreams.integrate.decoder import TextDecoder, own_config
+from signstreams.integrate.decoder import TextDecoder, own_t5_config
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.nodes import NUM_NODES
 from signstreams.integrate.settings import IntegrateConfig
-from signstreams.integrate.tokenizer import Roles
+from signstreams.integrate.tokenizer import SpecialTokens
 from signstreams.streams import STREAMS
 
 DIM = 6
@@ -37,7 +37,7 @@ def sample(num_frames: int, seed: int = 0, *, missing: str = "hand_l", tokens: i
 
 def decoder_of(config: IntegrateConfig) -> TextDecoder:
     width = config.model.d_model
-    return TextDecoder(own_config(config.decoder, width, 300), width, Roles())
+    return TextDecoder(own_t5_config(config.decoder, width, 300), width, SpecialTokens())
 
 
 def model_of(config: IntegrateConfig, num_glosses: int | None = 5) -> MultistreamModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.integrate.batches import Sample, augment, bucketed, collate, in_order
+from signstreams.integrate.batches import Sample, augment, batches_by_length, bucketed_batches, collate
 from signstreams.integrate.nodes import NUM_NODES
 from signstreams.integrate.settings import AugmentationConfig
 
@@ -32,11 +32,11 @@ def sample(num_frames: int = 10) -> Sample:
 
 def test_every_clip_is_once_in_an_epoch_and_epochs_differ() -> None:
     lengths = np.random.default_rng(0).integers(5, 50, 101).tolist()
-    first, second = (bucketed(lengths, 8, np.random.default_rng(seed)) for seed in (1, 2))
+    first, second = (bucketed_batches(lengths, 8, np.random.default_rng(seed)) for seed in (1, 2))
     assert sorted(row for batch in first for row in batch) == list(range(101))
     assert len(first) == len(second) == 13
     assert first != second
-    assert first == bucketed(lengths, 8, np.random.default_rng(1))
+    assert first == bucketed_batches(lengths, 8, np.random.default_rng(1))
 
 
 def test_buckets_save_padding() -> None:
@@ -47,8 +47,8 @@ def test_buckets_save_padding() -> None:
 
     order = np.random.default_rng(1).permutation(256).tolist()
     plain = [order[i : i + 8] for i in range(0, 256, 8)]
-    assert padded(bucketed(lengths, 8, np.random.default_rng(1))) < 0.75 * padded(plain)
-    assert padded(in_order(lengths, 8)) <= padded(bucketed(lengths, 8, np.random.default_rng(1)))
+    assert padded(bucketed_batches(lengths, 8, np.random.default_rng(1))) < 0.75 * padded(plain)
+    assert padded(batches_by_length(lengths, 8)) <= padded(bucketed_batches(lengths, 8, np.random.default_rng(1)))
 
 
 def test_padding_is_absent_and_zero() -> None:

@@ -1,166 +1,243 @@
-"""Clips from memory maps: every stream at the frames of the clip, and nothing of what is missing."""
+"""From processed files to clips: alignment, masks, splits, and one line for each thing that is wrong."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from signstreams.formats.arrays import read_keypoints, read_tracks
-from signstreams.formats.crops import Crop
+from signstreams.backbones.weights import load_dinov2_backbone
+from signstreams.errors import UserError
+from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate import clips as clips_module
-from signstreams.integrate.array_store import ArrayStore
-from signstreams.integrate.clips import Clips, ClipSource
-from signstreams.integrate.data import ClipEntry
-from signstreams.integrate.nodes import NUM_NODES, gather_nodes, place_nodes
+from signstreams.formats.metadata import read_metadata, write_metadata
+from signstreams.integrate.batches import collate
+from signstreams.integrate.clips import load_clips
+from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.features import ImageReader, embed_stream, open_features
 from signstreams.integrate.settings import IntegrateConfig
-from signstreams.integrate.videos import Points, ProcessedVideo
-from signstreams.streams import STREAMS, BoxState
+from signstreams.integrate.stream_backbones import FrozenBackbone
+from signstreams.streams import BoxState
 
 Build = Callable[..., IntegrateConfig]
-Open = Callable[[IntegrateConfig], dict[str, Clips]]
-NUM_FRAMES = 12
-SIZE_PX = (320, 240)
+Open = Callable[[IntegrateConfig], dict[str, ClipDataset]]
 
 
-def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config: Build, open_splits: Open) -> None:
-    thawed = {f"freeze_{key}_backbone": False for key in ("face", "hand_left", "hand_right")}
-    config = tiny_config(data={"frame_stride": 3}, model=thawed)
-    layout = CorpusLayout(config.root)
-    clips = open_splits(config)
-    assert {split: len(samples) for split, samples in clips.items()} == {"train": 10, "val": 3, "test": 3}
-    assert clips["train"].lengths == [sample.num_frames for sample in clips["train"]]
-    sample = clips["train"][1]
-    frozen = open_splits(tiny_config(data={"frame_stride": 3}))["train"][1]
-    tracks = read_tracks(layout.tracks(sample.clip_id))
-    frames = np.arange(len(tracks.times_s))[::3]
-    assert sample.num_frames == len(frames)
-    points = read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames]
-    expected = place_nodes(gather_nodes(points), 320, 240)
-    np.testing.assert_array_equal(sample.nodes, expected)
-    for stream in STREAMS:
-        there = tracks.streams[stream].state[frames] != BoxState.MISSING
-        np.testing.assert_array_equal(sample.present[stream], there)
-        np.testing.assert_array_equal(frozen.present[stream], there)
-        np.testing.assert_array_equal(frozen.features[stream].any(axis=1), there)
-        assert [crop.frame for crop in sample.crops[stream] if crop is not None] == frames[there].tolist()
-    assert not sample.present["hand_l"].all() and sample.present["face"].all()
-    assert sample.text.endswith(".") and sample.gloss is not None
+def problems_of(config: IntegrateConfig) -> list[str]:
+    with pytest.raises(UserError) as error:
+        load_clips(config)
+    return error.value.problems
 
 
-def test_blank_video_hides_every_stream(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
-    seen, hidden = (
-        open_splits(tiny_config(root=own_corpus, data={"blank_video": blank}))["val"][0] for blank in (False, True)
-    )
-    assert all(there.any() for there in seen.present.values()) and seen.nodes.any() and seen.pose.any()
-    assert not any(there.any() for there in hidden.present.values())
-    assert not hidden.nodes.any() and not hidden.pose.any()
-    assert not any(values.any() for values in hidden.features.values())
-    assert hidden.nodes.shape == seen.nodes.shape and hidden.text == seen.text
+def test_a_clip_covers_its_span_and_the_subset_is_drawn_by_the_seed(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    first = layout.index("train").read_text(encoding="utf-8").splitlines()[0]
+    lines = layout.meta.read_text(encoding="utf-8").splitlines()
+    rows = ["id;video;texto;start;end"]
+    for line in lines[1:]:
+        clip_id, text = line.split(";")
+        rows.append(f"{clip_id};{clip_id};{text};0.04;0.2" if clip_id == first else f"{clip_id};{clip_id};{text};0;9")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    config = tiny_config(root=own_corpus, data={"frame_stride": 1})
+    assert load_clips(config).entries["train"][0].num_frames == 4  # .04 .08 .12 .16
+    few = [load_clips(tiny_config(root=own_corpus, seed=seed, data={"subset_size": 3})) for seed in (0, 0, 1)]
+    ids = [[entry.clip_id for entry in clips.entries["train"]] for clips in few]
+    assert ids[0] == ids[1] and len(ids[0]) == 3 and ids[0] != ids[2]
+    assert few[0].vocabulary is not None and len(few[0].vocabulary) == len(load_clips(config).vocabulary or ())
 
 
-def _entry(frames: range = range(1, 11, 3), video_id: str = "v") -> ClipEntry:
-    video = ProcessedVideo(video_id, SIZE_PX, {})
-    return ClipEntry("c", "train", "Hola.", ("HOLA",), video, frames, (5, 6, 1), (2,))
+def test_the_digest_follows_the_data(own_corpus: Path, tiny_config: Build) -> None:
+    config = tiny_config(root=own_corpus)
+    before = load_clips(config).digest
+    assert load_clips(config).digest == before
+    layout = CorpusLayout(own_corpus)
+    path = layout.tracks(load_clips(config).entries["val"][0].clip_id)
+    tracks = read_tracks(path)
+    write_tracks(path, Tracks(tracks.streams, tracks.times_s + 1e-3))
+    assert load_clips(config).digest != before
 
 
-@pytest.fixture
-def points(tmp_path: Path) -> Points:
-    """Of video v; the body is not there in frame 4, its left wrist not in frame 7."""
-    rng = np.random.default_rng(0)
-    found = Points(*(ArrayStore(tmp_path / name) for name in ("times", "pose", "nodes")))
-    pose, nodes = (rng.uniform(0.1, 0.9, (NUM_FRAMES, count, 3)).astype(np.float32) for count in (7, NUM_NODES))
-    pose[4], pose[7, 5] = (-1, -1, 0), (-1, -1, 0)
-    assert found.nodes is not None
-    found.times_s.add("v", "source", np.arange(NUM_FRAMES) / 25)
-    found.pose.add("v", "source", pose)
-    found.nodes.add("v", "source", nodes)
-    return found
+def test_without_glosses_there_is_no_vocabulary(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    layout.gloss.unlink()
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert clips.vocabulary is None and clips.entries["train"][0].gloss_ids is None
 
 
-def _features(folder: Path, *shape: int) -> ArrayStore:
-    """Of video v; the stream is not there in frames 0, 1 and 10."""
-    store, values = ArrayStore(folder), np.random.default_rng(1).normal(size=(NUM_FRAMES, *shape)).astype(np.float16)
-    values[[0, 1, 10]] = np.nan
-    store.add("v", "source", values)
-    return store
-
-
-@pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["last block", "all blocks"])
-def test_every_stream_is_read_at_the_frames_of_the_clip(points: Points, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    store = _features(tmp_path / "face", *shape)
-    sample = ClipSource(CorpusLayout(tmp_path), points, {"face": store}).load(_entry())
-    frames = [1, 4, 7, 10]
-    assert sample.present["face"].tolist() == [False, True, True, False]
-    assert sample.features["face"].dtype == np.float16
-    expected = np.nan_to_num(store["v"][frames])
-    np.testing.assert_array_equal(sample.features["face"], expected)
-    assert sample.present["pose"].tolist() == [True, False, True, True]
-    pose = points.pose["v"][frames].copy()
-    pose[1] = 0  # not -1: a model would take that for a place
-    pose[2, 5] = 0
-    np.testing.assert_array_equal(sample.pose, pose.reshape(4, 21))
-    assert points.nodes is not None
-    np.testing.assert_array_equal(sample.nodes, place_nodes(points.nodes["v"][frames], *SIZE_PX))
-    assert (sample.clip_id, sample.text, sample.gloss) == ("c", "Hola.", ("HOLA",))
-    assert (sample.tokens, sample.gloss_ids, sample.crops) == ([5, 6, 1], [2], {})
-
-
-def test_streams_that_are_not_used_are_left_out(points: Points, tmp_path: Path) -> None:
-    without = Points(points.times_s, points.pose, None)
-    sample = ClipSource(CorpusLayout(tmp_path), without, {}, uses_pose=False).load(_entry())
-    assert sample.present == {}
-    assert sample.nodes.shape == (4, NUM_NODES, 3) and not sample.nodes.any()
-
-
-def test_what_is_loaded_is_a_copy(points: Points, tmp_path: Path) -> None:
-    source = ClipSource(CorpusLayout(tmp_path), points, {"face": _features(tmp_path / "face", 4)})
-    first, again = source.load(_entry()), source.load(_entry())
-    first.features["face"][:], first.pose[:], first.nodes[:] = 7, 7, 7
-    third = source.load(_entry())
-    np.testing.assert_array_equal(third.features["face"], again.features["face"])
-    np.testing.assert_array_equal(third.pose, again.pose)
-    np.testing.assert_array_equal(third.nodes, again.nodes)
-
-
-def _crop(video_id: str, frame: int) -> Crop:
-    return Crop(video_id, frame, Path(video_id), None, 0, None)
-
-
-def test_crops_are_listed_once_a_video_and_few_lists_are_kept(
-    points: Points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_quarantined_video_is_left_out_and_said(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listed: list[str] = []
-
-    def present(layout: CorpusLayout, stream: str, video_id: str) -> tuple[int, dict[int, Crop]]:
-        listed.append(video_id)
-        return NUM_FRAMES, {frame: _crop(video_id, frame) for frame in (1, 7)}
-
-    monkeypatch.setattr(clips_module, "present_crops", present)
-    monkeypatch.setattr(clips_module, "MAX_LISTED", 2)
-    for video_id in ("a", "b"):
-        points.pose.add(video_id, "source", np.asarray(points.pose["v"]))
-    source = ClipSource(CorpusLayout(tmp_path), Points(points.times_s, points.pose, None), {}, trained=["hand_l"])
-    sample = source.load(_entry())
-    assert sample.crops["hand_l"] == [_crop("v", 1), None, _crop("v", 7), None]
-    assert sample.present["hand_l"].tolist() == [True, False, True, False]
-    for video_id in ("v", "a", "v", "b", "v", "a"):  # the one that was used last is kept
-        source.load(_entry(video_id=video_id))
-    assert listed == ["v", "a", "b", "a"]
-    source.is_blank = True
-    hidden = source.load(_entry())
-    assert hidden.crops["hand_l"] == [None] * 4 and not hidden.present["hand_l"].any()
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("train").read_text(encoding="utf-8").splitlines()[2]
+    metadata = read_metadata(layout.metadata(clip_id))
+    write_metadata(layout.metadata(clip_id), metadata.model_copy(update={"status": "quarantined", "reason": "cut"}))
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert clip_id not in {entry.clip_id for entry in clips.entries["train"]}
+    assert "1 clips are left out: their videos are quarantined" in caplog.text
 
 
-def test_clips_are_a_sequence_that_reads_what_is_asked_for(points: Points, tmp_path: Path) -> None:
-    source = ClipSource(CorpusLayout(tmp_path), points, {})
-    clips = Clips([_entry(range(4)), _entry(range(2, 12, 2), "absent")], source)
-    assert (len(clips), clips.lengths) == (2, [4, 5])
-    assert clips[0].num_frames == 4
-    rows = iter(clips)
-    assert next(rows).num_frames == 4
-    with pytest.raises(KeyError):  # not before it is its turn
-        next(rows)
+def test_a_gloss_outside_the_vocabulary_is_refused_or_counted(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("test").read_text(encoding="utf-8").strip()
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    layout.gloss.write_text("\n".join([*lines[:-1], f"{clip_id};NUNCA CASA;"]), encoding="utf-8")
+    [problem] = problems_of(tiny_config(root=own_corpus))
+    assert "NUNCA" in problem and clip_id in problem and "unknown_gloss" in problem
+    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).entries["test"][0]
+    assert sample.gloss == ("NUNCA", "CASA") and sample.gloss_ids is None
+
+
+def test_everything_that_is_wrong_is_said_at_once(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    ids = layout.index("train").read_text(encoding="utf-8").splitlines()
+    np.savez(layout.keypoints(ids[0]), keypoints=np.zeros((4, 133, 3), np.float32))
+    layout.pose(ids[1]).unlink()
+    layout.crops("face", ids[2]).write_bytes(b"no zip")
+    layout.metadata(ids[3]).unlink()
+    tracks = read_tracks(layout.tracks(ids[4]))
+    short = {s: StreamTrack(t.box[1:], t.confidence[1:], t.state[1:]) for s, t in tracks.streams.items()}
+    write_tracks(layout.tracks(ids[4]), Tracks(short, tracks.times_s[1:]))
+    text = "\n".join(problems_of(tiny_config(root=own_corpus)))
+    assert "(4, 133, 3), expected (T, 543, 3)" in text
+    assert f"pose/{ids[1]}.npz: no such file" in text
+    assert f"face/{ids[2]}.zip: is not a readable ZIP" in text
+    assert f"metadata/{ids[3]}.json: no such file, expected a processed video" in text
+    assert "frames, but tracks has" in text
+    assert all("; " in problem for problem in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"max_frames": 2}, "expected at most 2"), ({"frame_stride": 1, "max_frames": 5}, "raise data.max_frames")],
+)
+def test_a_clip_that_is_too_long_is_named(
+    own_corpus: Path, tiny_config: Build, changes: dict[str, int], message: str
+) -> None:
+    found = problems_of(tiny_config(root=own_corpus, data=changes))
+    assert len(found) == 8 and all(message in problem for problem in found)
+
+
+def test_a_long_clip_is_read_with_the_smallest_stride_that_fits(tiny_config: Build) -> None:
+    plain = load_clips(tiny_config(data={"frame_stride": 1})).entries["train"]
+    longest = max(entry.num_frames for entry in plain)
+    limit = longest - 1
+    strided = load_clips(tiny_config(data={"frame_stride": 1, "max_frames": limit, "long_clips": "stride"})).entries[
+        "train"
+    ]
+    for before, after in zip(plain, strided, strict=True):
+        step = after.frames.step
+        assert after.num_frames <= limit and step == (1 if before.num_frames <= limit else 2)
+        assert (after.frames.start, after.frames[-1]) == (before.frames.start, before.frames[::step][-1])  # not cut
+    assert {entry.frames.step for entry in strided} == {1, 2}  # some fit as they are
+
+
+def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    for path in layout.processed.glob("*/train ñ5.*"):
+        path.unlink()
+    assert any("train ñ5" in problem for problem in problems_of(tiny_config(root=own_corpus)))
+    clips = load_clips(tiny_config(root=own_corpus, data={"allow_absent_videos": True}))
+    assert [entry.clip_id for entry in clips.entries["train"]] == [f"train ñ{number}" for number in range(5)]
+
+
+def test_a_clip_without_text_is_left_out_and_one_without_frames_is_named(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = CorpusLayout(own_corpus)
+    lines = layout.meta.read_text(encoding="utf-8").splitlines()
+    rows = ["id;video;texto;start;end"]
+    for number, line in enumerate(lines[1:]):
+        clip_id, text = line.split(";")
+        rows.append(f"{clip_id};{clip_id};{'' if number == 0 else text};{50 if number == 1 else 0};60")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    (problem,) = problems_of(tiny_config(root=own_corpus))
+    assert "covers none of the video's" in problem
+    assert "1 clips are left out: they have no text" in caplog.text
+    rows[2] = rows[2].replace(";50;", ";0;")
+    layout.meta.write_text("\n".join(rows), encoding="utf-8")
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert rows[1].split(";")[0] not in {entry.clip_id for entries in clips.entries.values() for entry in entries}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_empty_split_is_refused(own_corpus: Path, tiny_config: Build, split: str) -> None:
+    CorpusLayout(own_corpus).index(split).write_text("")
+    [problem] = problems_of(tiny_config(root=own_corpus))
+    assert f"index/{split}.csv: no clip" in problem
+
+
+def test_a_corpus_that_is_not_there_is_refused(tmp_path: Path, tiny_config: Build) -> None:
+    assert "no such folder" in problems_of(tiny_config(root=tmp_path / "absent"))[0]
+    assert "meta.csv" in problems_of(tiny_config(root=tmp_path))[0]
+
+
+def test_frozen_features_are_the_backbones_and_zero_where_missing(
+    tiny_config: Build, open_splits: Open, backbone_specs: dict[str, str]
+) -> None:
+    sample = open_splits(tiny_config())["val"][1]
+    thawed = open_splits(tiny_config(model={"freeze_hand_left_backbone": False}))["val"][1]
+    assert not sample.crops and "hand_l" not in thawed.features
+    backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
+    reader = ImageReader({"hand_l": 16})
+    for frame, crop in enumerate(thawed.crops["hand_l"]):
+        if crop is None:
+            assert not sample.features["hand_l"][frame].any()
+        else:
+            with torch.no_grad():
+                alone = backbone(backbone.normalize(torch.from_numpy(reader("hand_l", [crop]))))[0]
+            np.testing.assert_allclose(sample.features["hand_l"][frame], alone.numpy(), atol=5e-3)
+
+
+def test_a_crop_of_a_missing_frame_is_never_read(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("val").read_text(encoding="utf-8").strip()
+    tracks = read_tracks(layout.tracks(clip_id))
+    hand = tracks.streams["hand_l"]
+    state = hand.state.copy()
+    state[:] = BoxState.MISSING  # the archive still holds crops
+    streams = {**tracks.streams, "hand_l": StreamTrack(hand.box, hand.confidence, state)}
+    write_tracks(layout.tracks(clip_id), Tracks(streams, tracks.times_s))
+    config = tiny_config(root=own_corpus, model={"freeze_hand_left_backbone": False})
+    sample = open_splits(config)["val"][0]
+    assert not sample.present["hand_l"].any() and not any(sample.crops["hand_l"])
+
+    def refuse(stream: str, crops: list[object]) -> np.ndarray:
+        assert not crops
+        return np.zeros((0, 16, 16, 3), np.uint8)
+
+    batch = collate([replace(sample, tokens=[1])], trained=["hand_l"], read_images=refuse)
+    assert batch.images["hand_l"].shape == (0, 16, 16, 3)
+
+
+def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, open_splits: Open) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("val").read_text(encoding="utf-8").strip()
+    path = layout.crops("hand_l", clip_id)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            archive.writestr(name, b"no jpeg")
+    with pytest.raises(UserError, match=r"frame \d+: is no readable JPEG"):
+        open_splits(tiny_config(root=own_corpus))
+
+
+def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbone_specs: dict[str, str]) -> None:
+    backbone = load_dinov2_backbone(backbone_specs["hand_left_backbone"])
+    with torch.no_grad():
+        backbone.model.norm.weight.fill_(float("nan"))
+    config = tiny_config()
+    frozen = FrozenBackbone("hand_l", backbone, "0", 16)
+    with pytest.raises(UserError, match="backbone of hand_l: features are not finite"):
+        embed_stream(
+            CorpusLayout(config.root),
+            load_clips(config).videos,
+            frozen,
+            open_features(config.features, frozen),
+            torch.device("cpu"),
+        )

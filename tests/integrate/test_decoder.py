@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer as HfTokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -25,21 +25,27 @@ from transformers import (
 
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
-from signstreams.integrate.bundle import load_bundle
-from signstreams.integrate.decoder import TextDecoder, named_config, named_tokenizer, own_config, take_pretrained
+from signstreams.integrate.decoder import (
+    TextDecoder,
+    load_pretrained_weights,
+    named_config,
+    named_tokenizer,
+    own_t5_config,
+)
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecoderConfig, DecodingConfig, EvaluateSltConfig, IntegrateConfig
-from signstreams.integrate.tokenizer import Roles, TextTokenizer
+from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
+from signstreams.integrate.trained_model import load_trained_model
 
 Build = Callable[..., IntegrateConfig]
 TEXTS = ["Casa niño comer.", "Agua mañana perro.", "El perro come mañana."] * 3
 WIDTH = 24
 
 
-def save_tokenizer(folder: Path, *, extra: list[str] = []) -> TextTokenizer:  # noqa: B006
-    own = TextTokenizer.train(TEXTS, 320)
-    backend = Tokenizer.from_str(own._tokenizer.to_str())
+def save_tokenizer(folder: Path, *, extra: list[str] = []) -> Tokenizer:  # noqa: B006
+    own = Tokenizer.train(TEXTS, 320)
+    backend = HfTokenizer.from_str(own._tokenizer.to_str())
     fast = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",
@@ -111,8 +117,8 @@ _UNTIED = {"tie_word_embeddings": False}
 
 def built(config: DecoderConfig, memory_dim: int = WIDTH) -> TextDecoder:
     tokenizer = named_tokenizer(config)
-    decoder = TextDecoder(named_config(config, None), memory_dim, tokenizer.roles)
-    take_pretrained(decoder, config)
+    decoder = TextDecoder(named_config(config, None), memory_dim, tokenizer.special)
+    load_pretrained_weights(decoder, config)
     return decoder.eval()
 
 
@@ -143,11 +149,11 @@ def assert_gives_what_the_model_gives(ours: TextDecoder, folder: Path) -> None:
 def test_an_output_layer_of_its_own_is_kept_apart(apart: Path) -> None:
     decoder = built(DecoderConfig(model=str(apart)))
     assert_gives_what_the_model_gives(decoder, apart)
-    assert not decoder.tied_to_output_layer()
+    assert not decoder.names_tied_to_output_layer()
     trained = {name for name, p in decoder.named_parameters() if p.requires_grad}
     assert {"net.shared.weight", "net.lm_head.weight"} <= trained
-    random = TextDecoder(named_config(DecoderConfig(model=str(apart), weights="random"), 300), WIDTH, Roles())
-    assert not random.tied_to_output_layer()
+    random = TextDecoder(named_config(DecoderConfig(model=str(apart), weights="random"), 300), WIDTH, SpecialTokens())
+    assert not random.names_tied_to_output_layer()
 
 
 def test_an_output_layer_of_its_own_survives_a_stop_a_bundle_and_a_warm_start(
@@ -177,7 +183,7 @@ def test_an_output_layer_of_its_own_survives_a_stop_a_bundle_and_a_warm_start(
     run(tiny_config(output_dir=tmp_path / "warm", **warm))
     shutil.rmtree(folder)
     for name in ("out", "warm"):
-        bundle = load_bundle(EvaluateSltConfig(checkpoint=tmp_path / name / "best.pt"))
+        bundle = load_trained_model(EvaluateSltConfig(checkpoint=tmp_path / name / "best.pt"))
         assert_gives_what_the_model_gives(bundle.model.decoder, apart)
 
 
@@ -256,9 +262,9 @@ def test_no_beam_writes_what_has_no_text(t5: Path) -> None:
 
 def test_mbart_is_told_its_language(mbart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = named_tokenizer(DecoderConfig(model=str(mbart), target_language="de_DE"))
-    assert tokenizer.roles.first == tokenizer._tokenizer.token_to_id("de_DE")
+    assert tokenizer.special.first == tokenizer._tokenizer.token_to_id("de_DE")
     ids = tokenizer.encode("perro")
-    assert ids[0] == tokenizer.roles.first and ids[-1] == tokenizer.roles.eos
+    assert ids[0] == tokenizer.special.first and ids[-1] == tokenizer.special.eos
     assert tokenizer.decode(ids) == "perro"
     with pytest.raises(UserError, match=r"xx_YY is no token of .*, expected one of de_DE, es_XX"):
         named_tokenizer(DecoderConfig(model=str(mbart), target_language="xx_YY"))
@@ -315,7 +321,7 @@ def test_random_weights_of_a_named_model_take_the_corpus_tokenizer(t5: Path) -> 
 def test_presets_build_at_their_true_sizes(preset: str, low_m: float, high_m: float) -> None:
     config = IntegrateConfig.model_validate({"decoder": {"preset": preset, "weights": "random"}})
     with torch.device("meta"):
-        decoder = TextDecoder(named_config(config.decoder, None), config.model.d_model, Roles())
+        decoder = TextDecoder(named_config(config.decoder, None), config.model.d_model, SpecialTokens())
     trained = {id(p): p.numel() for p in decoder.parameters() if p.requires_grad}
     assert low_m < sum(trained.values()) / 1e6 < high_m
     assert isinstance(decoder.project, torch.nn.Identity)  # the memory is as wide as the model
@@ -334,7 +340,7 @@ def test_a_preset_runs_forward_at_its_width() -> None:
     config = IntegrateConfig.model_validate({"decoder": {"preset": "signmusketeers", "weights": "random"}})
     sizes = named_config(config.decoder, 400)
     sizes.num_decoder_layers = 1  # the width is the true one, the depth would only take time
-    decoder = TextDecoder(sizes, config.model.d_model, Roles()).eval()
+    decoder = TextDecoder(sizes, config.model.d_model, SpecialTokens()).eval()
     logits = decoder(torch.randn(1, 4, 768), torch.ones(1, 4, dtype=torch.bool), torch.tensor([[7, 8, 1]]))
     assert logits.shape == (1, 3, 400) and torch.isfinite(logits).all()
 
@@ -383,5 +389,5 @@ def test_a_random_mbart_trains_and_writes_with_the_tokenizer_of_the_corpus(
 
 def test_own_sizes_stay_the_default() -> None:
     config = DecoderConfig()
-    decoder = TextDecoder(own_config(config, 64, 500), 64, Roles())
+    decoder = TextDecoder(own_t5_config(config, 64, 500), 64, SpecialTokens())
     assert decoder.net.config.model_type == "t5" and len(decoder.net.get_decoder().block) == config.num_layers

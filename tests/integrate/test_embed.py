@@ -1,4 +1,4 @@
-"""Features and points are made once a video: what changed is made anew, nothing else, and nothing stale is read."""
+"""Features and points are made once per video: what changed is made again, nothing else, and nothing stale is read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from signstreams.formats.crops import list_crops
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate import features as embedding_module
 from signstreams.integrate.array_store import JOURNAL
-from signstreams.integrate.clips import Clips
+from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.embed import embed
-from signstreams.integrate.features import FrozenBackbone
 from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
+from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.streams import STREAMS
 
 Build = Callable[..., IntegrateConfig]
 Make = Callable[..., Path]
-Open = Callable[[IntegrateConfig], dict[str, Clips]]
+Open = Callable[[IntegrateConfig], dict[str, ClipDataset]]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_video_whose_crops_changed_is_encoded_alone(
     assert sum(counted) == len(list_crops(layout.crops("hand_r", ids[0])))
 
 
-def test_what_a_killed_run_left_is_kept_and_torn_files_are_made_anew(
+def test_what_a_killed_run_left_is_kept_and_torn_files_are_made_again(
     own_corpus: Path, tmp_path: Path, make_backbone: Make, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, backbone = tmp_path / "f", make_backbone(tmp_path / "b.pt")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from signstreams.integrate.model import FIRST_GATE, FusionEncoder, StreamProjector
+from signstreams.integrate.model import INITIAL_GATE, FusionEncoder, StreamProjector
 from signstreams.integrate.settings import ModelConfig
 
 DIM, WIDTH = 6, 8
@@ -137,7 +137,7 @@ def test_each_stream_counts_and_that_of_mska_enters_softly() -> None:
     encoder = _encoder().eval()
     visual, steps = _inputs(2, 9)
     lengths = torch.tensor([9, 9])
-    assert torch.equal(encoder.gates["mska_left"], torch.full((WIDTH,), FIRST_GATE))
+    assert torch.equal(encoder.gates["mska_left"], torch.full((WIDTH,), INITIAL_GATE))
     with torch.no_grad():
         before = encoder(visual, steps, lengths)[0]
         for name, (features, present) in visual.items():

@@ -14,19 +14,20 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.crops import list_crops
 from signstreams.integrate import features as images_module
-from signstreams.integrate.clips import Clips
-from signstreams.integrate.features import ImageReader, decoding_threads, fitting_px
+from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.stream_backbones import image_side_px
 
 Build = Callable[..., IntegrateConfig]
-Open = Callable[[IntegrateConfig], dict[str, Clips]]
+Open = Callable[[IntegrateConfig], dict[str, ClipDataset]]
 
 
 def test_a_side_that_does_not_divide_into_patches_is_refused(backbone_specs: dict[str, str]) -> None:
     backbone = load_dinov2_backbone(backbone_specs["face_backbone"])
-    assert fitting_px(backbone, 24, "face") == 24
+    assert image_side_px(backbone, 24, "face") == 24
     with pytest.raises(UserError, match=r"set data\.crop_px to 16 or 24"):
-        fitting_px(backbone, 20, "face")
+        image_side_px(backbone, 20, "face")
 
 
 def test_crops_are_read_as_rgb_at_the_backbones_side(tiny_config: Build, open_splits: Open) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from signstreams.integrate.losses import (
-    Term,
+    LossTerm,
     ctc_loss,
     ctc_steps_needed,
     ctc_usable,
@@ -62,7 +62,7 @@ def test_ctc_of_no_usable_clip_is_zero_and_still_has_a_gradient() -> None:
     total = ctc_loss(logits, [1], [[1, 2]], [])
     total.backward()
     assert total.item() == 0 and not logits.grad.any()
-    assert Term(total, 0).mean.item() == 0
+    assert LossTerm(total, 0).mean.item() == 0
 
 
 def test_distillation_is_the_divergence_from_the_mean_of_the_heads_without_padding() -> None:

@@ -23,7 +23,7 @@ from signstreams.integrate.nodes import (
     STREAM_NODES,
     gather_nodes,
     place_nodes,
-    stream_nodes_manifest,
+    stream_node_names,
 )
 
 LEFT_SHOULDER, RIGHT_SHOULDER = (KEYPOINT_NAMES.index(f"pose.{side}_shoulder") for side in ("left", "right"))
@@ -57,7 +57,7 @@ def test_each_side_has_its_own_arm_and_hand_and_no_leg() -> None:
 def test_every_node_names_points_that_there_are() -> None:
     for nodes in STREAM_NODES.values():
         assert all(name in KEYPOINT_NAMES for node in nodes for name in node)
-    assert stream_nodes_manifest()["face"][1] == "face.132+face.58"
+    assert stream_node_names()["face"][1] == "face.132+face.58"
 
 
 def test_the_rows_of_a_stream_lead_back_to_its_nodes() -> None:

@@ -16,14 +16,13 @@ from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.bundle import load_bundle
-from signstreams.integrate.data import load_clips
+from signstreams.integrate.clips import load_clips, tokenize_clips
 from signstreams.integrate.evaluate import Prediction, translation_scores
-from signstreams.integrate.inputs import tokenized
 from signstreams.integrate.page import MAX_CLIPS, write_page
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.trained_model import load_trained_model
 
 Build = Callable[..., IntegrateConfig]
 Make = Callable[..., Path]
@@ -103,7 +102,7 @@ def test_gloss_ids_of_another_corpus_are_none_of_the_models(
     seen: list[object] = []
     monkeypatch.setattr(
         "signstreams.integrate.scoring.tokenized",
-        lambda entries, *args: seen.extend(e.gloss_ids for e in entries["train"]) or tokenized(entries, *args),
+        lambda entries, *args: seen.extend(e.gloss_ids for e in entries["train"]) or tokenize_clips(entries, *args),
     )
     content = score(given(trained, tmp_path, root=own_corpus, features_dir=tmp_path / "f", splits=["train"]))
     assert seen == [None] * 6
@@ -123,15 +122,15 @@ def test_a_length_penalty_without_beams_is_refused() -> None:
 
 def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.pt: no such file, expected a trained model; train one"):
-        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "no.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "no.pt"))
     (tmp_path / "torn.pt").write_bytes((trained.output_dir / "best.pt").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"torn\.pt.*; name the best\.pt of a run"):
-        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "torn.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "torn.pt"))
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other\.pt: is no multistream v9 model"):
-        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
     with pytest.raises(UserError, match=r"last\.pt: is where a training goes on from, .*; name the best\.pt beside it"):
-        load_bundle(given(trained, tmp_path, checkpoint=trained.output_dir / "last.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=trained.output_dir / "last.pt"))
 
 
 def test_a_tokenizer_that_is_gone_or_another_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
@@ -139,27 +138,27 @@ def test_a_tokenizer_that_is_gone_or_another_is_one_line(trained: IntegrateConfi
     folder.mkdir()
     shutil.copy(trained.output_dir / "best.pt", folder)
     with pytest.raises(UserError, match=r"tokenizer\.json"):
-        load_bundle(given(trained, tmp_path, checkpoint=folder / "best.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=folder / "best.pt"))
 
 
-def test_backbones_are_found_where_they_lie_now_and_no_other_is_taken(
+def test_backbones_are_found_where_they_are_now_and_no_other_is_taken(
     trained: IntegrateConfig, make_backbone: Make, tmp_path: Path
 ) -> None:
     known = trained.model.backbones["face"].removeprefix("file::").partition(":")[0]
     moved = tmp_path / "moved here.pt"
     shutil.copy(known, moved)
-    bundle = load_bundle(given(trained, tmp_path, face_backbone=f"file::{moved}"))
+    bundle = load_trained_model(given(trained, tmp_path, face_backbone=f"file::{moved}"))
     assert bundle.config.model.face_backbone == f"file::{moved}"
     other = make_backbone(tmp_path / "other.pt", seed=9)
     with pytest.raises(UserError, match=r"face_backbone: its SHA-256 is .*, but .* was trained with .*; name that"):
-        load_bundle(given(trained, tmp_path, face_backbone=f"file::{other}"))
+        load_trained_model(given(trained, tmp_path, face_backbone=f"file::{other}"))
 
 
 def test_a_stream_the_model_was_trained_without_is_named(tiny_config: Build, tmp_path: Path) -> None:
     config = tiny_config(output_dir=tmp_path / "run", model={"face_backbone": ...}, train={"epochs": 1})
     run(config)
     with pytest.raises(UserError, match=r"face_backbone: .* was trained without this stream; leave --face-backbone"):
-        load_bundle(given(config, tmp_path, face_backbone="timm::vit_tiny_patch16_224"))
+        load_trained_model(given(config, tmp_path, face_backbone="timm::vit_tiny_patch16_224"))
 
 
 def test_leave_to_fetch_weights_is_the_evaluations_own(
@@ -173,11 +172,11 @@ def test_leave_to_fetch_weights_is_the_evaluations_own(
     torch.save(content, tmp_path / "run" / "best.pt")
     path = tmp_path / "run" / "best.pt"
     with pytest.raises(UserError, match=r"not in the local cache; add --model-download"):
-        load_bundle(given(trained, tmp_path, checkpoint=path))
-    bundle = load_bundle(given(trained, tmp_path, checkpoint=path, face_backbone=file))
+        load_trained_model(given(trained, tmp_path, checkpoint=path))
+    bundle = load_trained_model(given(trained, tmp_path, checkpoint=path, face_backbone=file))
     assert not bundle.config.model.download
     with pytest.raises(UserError, match=r"download has no effect: no backbone of .*best\.pt is a timm:: model"):
-        load_bundle(given(trained, tmp_path, checkpoint=path, face_backbone=file, download=True))
+        load_trained_model(given(trained, tmp_path, checkpoint=path, face_backbone=file, download=True))
 
 
 def test_a_setting_that_no_version_knows_is_one_line(trained: IntegrateConfig, tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_a_setting_that_no_version_knows_is_one_line(trained: IntegrateConfig, t
     content["config"]["model"]["fusion_kind"] = "sum"
     torch.save(content, tmp_path / "best.pt")
     with pytest.raises(UserError, match=r"does not fit this version of signstreams \(model\.fusion_kind"):
-        load_bundle(given(trained, tmp_path, checkpoint=tmp_path / "best.pt"))
+        load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "best.pt"))
 
 
 def test_a_split_named_twice_is_refused() -> None:

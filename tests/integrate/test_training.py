@@ -196,7 +196,7 @@ def test_a_run_that_gets_no_better_ends_early(
     assert again == steps
 
 
-def test_weights_of_another_run_that_fit_are_taken(
+def test_weights_of_another_run_that_fit_are_loaded(
     joint: IntegrateConfig, tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -207,7 +207,7 @@ def test_weights_of_another_run_that_fit_are_taken(
     ours, theirs = weights(config.output_dir), weights(joint.output_dir, "best.pt")
     torch.testing.assert_close(ours["fusion.fuse.1.weight"], theirs["fusion.fuse.1.weight"])
     assert ours["mska.heads.fuse.conv_in.weight"].shape != theirs["mska.heads.fuse.conv_in.weight"].shape
-    assert "tensors keep their first weights: mska.heads." in caplog.text
+    assert "tensors keep their initial weights: mska.heads." in caplog.text
 
 
 @pytest.mark.parametrize("content", ["absent", "foreign", "other"])

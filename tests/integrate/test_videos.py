@@ -23,11 +23,11 @@ from signstreams.integrate.videos import (
     check_lengths,
     embed_points,
     extraction_settings,
-    file_of,
     fps_range,
+    log_quarantined_clips,
     open_points,
+    processed_file,
     read_videos,
-    say_left_out,
 )
 
 KINDS = tuple(POINT_KINDS.values())
@@ -60,7 +60,7 @@ def test_a_video_is_known_by_its_metadata_and_the_digests_of_its_files(layout: C
     assert (list(videos), quarantined, problems) == (ids[:2], [], [])
     first, second = videos.values()
     assert (first.size_px, second.size_px) == ((640, 360), (320, 240))
-    # extraction's checksum is taken for the file while its size is what it is; without one the file is read
+    # extraction's checksum stands for the file as long as its size is the same; without one the file is read
     assert first.sources["pose"] == f"abc:{layout.pose(ids[0]).stat().st_size}"
     assert first.sources["face"] == f"def:{layout.crops('face', ids[0]).stat().st_size}"
     assert first.sources["keypoints"] == sha256_file(layout.keypoints(ids[0]))
@@ -74,8 +74,8 @@ def test_another_file_is_another_source(layout: CorpusLayout, ids: list[str], ki
     if has_checksum:
         _change(layout, ids[0], checksums={kind: "abc"})
     before, same = (read_videos(layout, ids[:1], [kind])[0][ids[0]].sources[kind] for _ in range(2))
-    path = file_of(layout, kind, ids[0])
-    others = [file_of(layout, kind, video_id) for video_id in ids[1:]]
+    path = processed_file(layout, kind, ids[0])
+    others = [processed_file(layout, kind, video_id) for video_id in ids[1:]]
     path.write_bytes(next(other for other in others if other.stat().st_size != path.stat().st_size).read_bytes())
     assert before == same
     assert read_videos(layout, ids[:1], [kind])[0][ids[0]].sources[kind] != before
@@ -111,7 +111,7 @@ def test_arrays_hold_times_body_points_and_nodes(layout: CorpusLayout, ids: list
     assert (points.times_s[ids[0]].dtype, points.pose[ids[0]].dtype) == (np.float64, np.float32)
 
 
-def test_arrays_are_made_once_and_a_changed_file_makes_its_own_anew(
+def test_arrays_are_made_once_and_a_changed_file_makes_its_own_again(
     layout: CorpusLayout, ids: list[str], tmp_path: Path
 ) -> None:
     for expected in ([8, 8, 8], [8, 8, 8], [8, 9, 8]):
@@ -199,8 +199,8 @@ def test_the_rates_of_a_corpus_are_those_that_its_videos_declare(layout: CorpusL
 
 
 def test_clips_that_are_left_out_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    say_left_out(0, ["a"])
+    log_quarantined_clips(0, ["a"])
     assert not caplog.records
-    say_left_out(7, ["a", "b\nc"])
+    log_quarantined_clips(7, ["a", "b\nc"])
     (record,) = caplog.records
-    assert "7 clips lie in quarantined videos" in record.message and "\n" not in record.message
+    assert "7 clips are left out: their videos are quarantined" in record.message and "\n" not in record.message

@@ -1,7 +1,7 @@
 """Arrays of videos, made once and mapped into memory: ``<folder>/<video>.npy``, and a journal of their sources.
 
-A file counts only while the journal names it, its source is the same and its size is right: a run that was killed
-goes on where it stopped, and a changed source makes its own video anew and no other.
+A file is current only if the journal names it, with the same source and the right size: a killed run continues where it
+stopped, and after a change of a video's files only its own array is made again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from signstreams.files import replacing
 
 JOURNAL = "journal.jsonl"
 MAX_OPEN = 256
-"""Maps held open; each keeps a file open, and 1,024 is a usual limit."""
+"""Memory maps kept open; each keeps a file open, and 1,024 is a usual limit."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One array.
+    """Entry of the journal for one array.
 
     Attributes:
         video: Id of the video.
-        source: Digest of what it was made from.
-        shape: Of the array; the first is the number of frames.
-        dtype: Of the array.
+        source: Digest of the files it was made from.
+        shape: Shape of the array, frames first.
+        dtype: Data type of the array.
         bytes: Size of the file.
-        sha256: Of the array's bytes.
+        sha256: Digest of the array's bytes.
     """
 
     video: str
@@ -48,16 +48,16 @@ class Record:
 
 
 class ArrayStore:
-    """One folder of arrays; several processes may add different videos at once."""
+    """A folder of arrays; several processes may add different videos at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = _read_journal(folder / JOURNAL)
         self._open: OrderedDict[str, Array] = OrderedDict()
-        self._lock = threading.Lock()  # a loader thread and an evaluation may read at once
+        self._lock = threading.Lock()  # the thread that reads ahead and an evaluation may read at once
 
     def is_current(self, video_id: str, source: str) -> bool:
-        """Whether the array of a video is there, whole, and made from this source."""
+        """Whether the array of a video is complete and made from this source."""
         record = self.records.get(video_id)
         if record is None or record.source != source:
             return False
@@ -67,10 +67,10 @@ class ArrayStore:
             return False
 
     def add(self, video_id: str, source: str, array: Array) -> None:
-        """Write one array whole, then name it in the journal.
+        """Write an array, then its entry in the journal.
 
         Raises:
-            UserError: When it cannot be written.
+            UserError: It cannot be written.
         """
         path = self.path(video_id)
         array = np.ascontiguousarray(array)
@@ -88,7 +88,7 @@ class ArrayStore:
             finally:
                 os.close(journal)
         except OSError as error:
-            reason = error.strerror or os.strerror(errno.ENOSPC)  # numpy tells of a short write without its errno
+            reason = error.strerror or os.strerror(errno.ENOSPC)  # numpy reports a short write without errno
             raise UserError(
                 f"{path}: cannot be written ({reason}); free space there, or name another --features"
             ) from None
@@ -96,16 +96,16 @@ class ArrayStore:
         self._open.pop(video_id, None)
 
     def reload(self) -> None:
-        """See what other processes have added or made anew."""
+        """Read the journal again, with what other processes have added."""
         with self._lock:
             self.records = _read_journal(self.folder / JOURNAL)
             self._open.clear()
 
     def __getitem__(self, video_id: str) -> Array:
-        """The array, mapped: what is read is what is asked for.
+        """The array as a memory map.
 
         Raises:
-            UserError: When the file is gone or is not the one that was written.
+            UserError: The file is missing or not the one that was written.
         """
         with self._lock:
             if video_id in self._open:
@@ -124,14 +124,14 @@ class ArrayStore:
                 raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
         except (OSError, ValueError, EOFError) as error:
             reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-            raise UserError(f"{path}: {reason}; remove the file and start again: it is made anew") from None
+            raise UserError(f"{path}: {reason}; remove the file and start again: it is made again") from None
         self._open[video_id] = array
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
         return array
 
     def num_frames(self, video_id: str) -> int:
-        """Frames of a video's array."""
+        """Number of frames of a video."""
         return self.records[video_id].shape[0]
 
     def path(self, video_id: str) -> Path:
@@ -140,7 +140,7 @@ class ArrayStore:
 
 
 def _read_journal(path: Path) -> dict[str, Record]:
-    """Video to its latest record; one that a crash or a full disk cut short is passed over, wherever it ends."""
+    """Video to its latest record; records that a crash or a full disk cut short are skipped."""
     records = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -150,7 +150,8 @@ def _read_journal(path: Path) -> dict[str, Record]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name another --features") from None
     for line in lines:
         try:
-            content = json.loads(line[max(0, line.rfind('{"video": ')) :])  # the next record follows a torn one at once
+            # a torn record is directly followed by the next one
+            content = json.loads(line[max(0, line.rfind('{"video": ')) :])
             record = Record(**{**content, "shape": tuple(content["shape"])})
         except (ValueError, TypeError, KeyError):
             continue

@@ -1,4 +1,7 @@
-"""Batches of clips: bucketed by length, padded with a mask, augmented in training, read ahead by a thread."""
+"""Batches of clips: bucketed by length, padded with a mask, augmented in training, read ahead by a thread.
+
+Letters: B clips, T frames of the longest one, D features.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,10 @@ from signstreams.formats.crops import Crop
 from signstreams.integrate.mska import num_steps
 from signstreams.integrate.settings import AugmentationConfig
 
-# Clips in memory, and batches of them: bucketed by length, padded with a mask, augmented in training only.
-#
-# Letters: B clips, T frames of the longest one, D features.
-
 NO_TOKEN = -100
-"""Pads text tokens: no tokenizer has it."""
+"""Padding of text tokens; no tokenizer has this id."""
 BUCKET_BATCHES = 8
-"""Batches among which clips are sorted by length: enough to save padding, few enough to keep batches random."""
+"""Batches whose clips are sorted by length together: enough to save padding, few enough to keep batches random."""
 
 ReadImages = Callable[[str, list[Crop]], Pixels]
 """Stream and crops to uint8 RGB (N, px, px, 3)."""
@@ -37,20 +36,20 @@ ReadImages = Callable[[str, list[Crop]], Pixels]
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip, every stream at the same frames.
+    """One clip in memory, every stream at the same frames.
 
     Attributes:
-        clip_id: Its id.
+        clip_id: Id of the clip.
         split: train, val or test.
-        text: As in meta.csv, untouched.
-        gloss: Its glosses; None without annotation.
+        text: Text as in meta.csv, unchanged.
+        gloss: Glosses; None without annotation.
         nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.place_nodes`.
         pose: (T, P) float32, zeros where missing.
         present: Stream (crops, pose) to (T,) bool.
-        crops: Stream with a trained backbone to the crop of each frame, None where missing.
+        crops: Stream with a trained backbone to the crop of each frame; None where missing.
         features: Stream with a frozen backbone to (T, D) or (T, L, D) float16, zeros where missing.
         tokens: Text tokens with the end token.
-        gloss_ids: What CTC learns; None without annotation, or where a gloss is unknown.
+        gloss_ids: Target of CTC; None without annotation, or where a gloss is unknown.
     """
 
     clip_id: str
@@ -69,8 +68,8 @@ class Sample:
     def num_frames(self) -> int:
         return len(self.nodes)
 
-    def at(self, frames: Ints) -> Sample:
-        """The clip at other frames, all streams alike."""
+    def at_frames(self, frames: Ints) -> Sample:
+        """The clip with only these frames, in all streams."""
         return replace(
             self,
             nodes=self.nodes[frames],
@@ -86,17 +85,17 @@ class Batch:
     """Padded clips.
 
     Attributes:
-        clip_ids: Id of each clip.
-        num_frames: Of each clip, on the CPU whatever the device.
-        lengths: (B,) the same as a tensor; what lies after is padding.
+        clip_ids: Ids of the clips.
+        num_frames: Number of frames of each clip, always on the CPU.
+        lengths: (B,) the same as a tensor; later frames are padding.
         nodes: (B, T, 79, 3) float32.
         features: Stream to (B, T, D) or (B, T, L, D), float32 or float16; ``pose`` among them.
         present: Stream to (B, T) bool, False in padding.
-        images: Stream with a trained backbone to uint8 (N, px, px, 3) of its N present frames, clip by clip.
+        images: Stream with a trained backbone to its N present frames, uint8 (N, px, px, 3), clip by clip.
         image_rows: Stream with a trained backbone to (N,) int64, the rows of its images among B * T frames.
-        num_tokens: Text tokens of all clips.
+        num_tokens: Number of text tokens of all clips.
         tokens: (B, L) text tokens padded with `NO_TOKEN`.
-        gloss_ids: Of each clip.
+        gloss_ids: Targets of CTC.
     """
 
     clip_ids: list[str]
@@ -117,11 +116,11 @@ class Batch:
         return [num_steps(frames) for frames in self.num_frames]
 
     def pinned(self) -> Batch:
-        """The batch in page-locked memory, from which a GPU takes copies while the CPU goes on."""
+        """The batch in page-locked memory, from which a GPU copies while the CPU goes on."""
         return self._mapped(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device, without waiting for it; what is `pinned` already costs no further copy."""
+        """The batch on another device, copied without waiting for it; a `pinned` batch needs no further copy."""
         return self._mapped(partial(to_device, device=device))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -144,9 +143,9 @@ def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_imag
     """Pad clips to the longest of them.
 
     Args:
-        samples: At least one.
-        trained: Streams whose backbone runs inside the model; their crops are read now.
-        read_images: Reads and resizes crops; needed with ``trained``.
+        samples: At least one clip.
+        trained: Streams whose backbone trains inside the model; their crops are read here.
+        read_images: Decodes and resizes crops; required with ``trained``.
     """
     lengths = [sample.num_frames for sample in samples]
     size = max(lengths)
@@ -182,8 +181,8 @@ def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_imag
     )
 
 
-def bucketed(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
-    """Rows of each batch of an epoch: random, with clips of like length together; every row once."""
+def bucketed_batches(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+    """Rows of the batches of an epoch: random, but with clips of similar length together; every row once."""
     order = rng.permutation(len(lengths))
     batches: list[list[int]] = []
     for start in range(0, len(order), batch_size * BUCKET_BATCHES):
@@ -192,20 +191,20 @@ def bucketed(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) 
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def in_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Rows of each batch by length: for evaluation, always the same."""
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Rows of the batches of an evaluation: sorted by length, always the same."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
-    """One clip with its own draw: time resampled in all streams; keypoints scaled, rotated and shifted."""
+    """Augment one clip: time is resampled in all streams; keypoints are scaled, rotated and shifted."""
     least, most = config.time_scale
     factor = rng.uniform(least, most)
     num_frames = max(1, round(sample.num_frames * factor))
     if num_frames != sample.num_frames:
         places = (np.arange(num_frames) + 0.5) * (sample.num_frames / num_frames)
-        sample = sample.at(np.minimum(places.astype(np.int64), sample.num_frames - 1))
+        sample = sample.at_frames(np.minimum(places.astype(np.int64), sample.num_frames - 1))
     angle = math.radians(rng.uniform(-config.rotate_deg, config.rotate_deg))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     scale = rng.uniform(1 - config.scale, 1 + config.scale)
@@ -223,20 +222,17 @@ def _pad(arrays: list[Array], size: int, value: float = 0) -> Tensor:
     return torch.from_numpy(out)
 
 
-# Batches of each step, the next ones read by a thread while the current ones are in use.
-
-
 class BatchPlan:
-    """Which clips each step takes: clips of like length together, every clip once an epoch.
+    """The clips of each step: of similar length, every clip once per epoch.
 
-    The joint batch of a step is dealt to its parts (processes times passes before a step) in turn by length, so that
-    all have about as many frames; the last batch of an epoch may be smaller, and a part of it empty.
+    The joint batch of a step is dealt in turn, by length, to its parts (processes times passes per step), so that all
+    have about as many frames. The last batch of an epoch may be smaller, and some of its parts empty.
 
     Args:
-        lengths: Frames of each clip.
-        batch_size: Clips of one part.
-        num_parts: Parts of a step.
-        seed: Of the order.
+        lengths: Number of frames of each clip.
+        batch_size: Clips per part.
+        num_parts: Parts per step.
+        seed: Seed of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, num_parts: int, seed: int) -> None:
@@ -245,14 +241,14 @@ class BatchPlan:
         self._epoch, self._batches = -1, [[0]]
 
     def epoch(self, step: int) -> int:
-        """Epoch that a step belongs to, from 0."""
+        """Epoch of a step, from 0."""
         return step // self.steps_per_epoch
 
     def rows(self, step: int, part: int) -> list[int]:
         """Clips of one part of a step."""
         epoch = self.epoch(step)
         if epoch != self._epoch:
-            self._batches = bucketed(self._lengths, self._joint, numpy_rng(self._seed, "epoch", epoch))
+            self._batches = bucketed_batches(self._lengths, self._joint, numpy_rng(self._seed, "epoch", epoch))
             self._epoch = epoch
         return self._batches[step % self.steps_per_epoch][part :: self._num_parts]
 

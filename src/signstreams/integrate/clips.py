@@ -1,126 +1,283 @@
-"""Clips as a sequence: what is asked for is read from memory maps, every stream at the same frames."""
+"""The clips of a corpus as a model sees them: their texts, glosses and frame indices. No frame is read here."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from signstreams.array_types import Array, Flags
-from signstreams.formats.crops import Crop
-from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.array_store import ArrayStore
-from signstreams.integrate.batches import Sample
-from signstreams.integrate.data import ClipEntry
-from signstreams.integrate.features import present_crops
-from signstreams.integrate.nodes import NUM_NODES, place_nodes
-from signstreams.integrate.videos import POSE_DIM, Points
+from signstreams.array_types import Floats
+from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
+from signstreams.corpus.findings import few, raise_errors
+from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
+from signstreams.engine.seeding import numpy_rng
+from signstreams.errors import UserError
+from signstreams.files import digest
+from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.ids import shown
+from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.tokenizer import Tokenizer
+from signstreams.integrate.videos import (
+    Points,
+    ProcessedVideo,
+    check_lengths,
+    embed_points,
+    log_quarantined_clips,
+    open_points,
+    read_videos,
+)
 
-MAX_LISTED = 64
-"""Videos whose lists of crops are kept, for streams whose backbone is trained."""
+log = logging.getLogger(__name__)
 
-
-class ClipSource:
-    """Reads the frames of a clip.
-
-    Args:
-        layout: Of the corpus.
-        points: Times, pose and nodes.
-        features: Stream with a frozen backbone to its features.
-        trained: Streams whose crops the model encodes itself.
-        uses_pose: Whether pose is a stream.
-        is_blank: Hide every stream, as if the signer were never found.
-    """
-
-    def __init__(
-        self,
-        layout: CorpusLayout,
-        points: Points,
-        features: Mapping[str, ArrayStore],
-        *,
-        trained: Sequence[str] = (),
-        uses_pose: bool = True,
-        is_blank: bool = False,
-    ) -> None:
-        self.layout, self.points, self.features = layout, points, dict(features)
-        self.trained, self.uses_pose, self.is_blank = tuple(trained), uses_pose, is_blank
-        self._listed: OrderedDict[tuple[str, str], dict[int, Crop]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def load(self, entry: ClipEntry) -> Sample:
-        """The clip's arrays, read now."""
-        frames = entry.frames
-        span = slice(frames.start, frames.stop, frames.step)
-        video_id = entry.video.video_id
-        present: dict[str, Flags] = {}
-        features: dict[str, Array] = {}
-        crops: dict[str, list[Crop | None]] = {}
-        for stream, store in self.features.items():
-            values = np.array(store[video_id][span])  # (T, D) or (T, L, D)
-            there = ~np.isnan(values.reshape(len(values), -1)[:, 0])
-            values[~there] = 0
-            present[stream], features[stream] = there, values
-        for stream in self.trained:
-            listed = self._crops(stream, video_id)
-            crops[stream] = [listed.get(frame) for frame in frames]
-            present[stream] = np.array([crop is not None for crop in crops[stream]])
-        pose = np.array(self.points.pose[video_id][span])  # (T, 7, 3)
-        visible = pose[..., 2] > 0
-        if self.uses_pose:
-            present["pose"] = visible.any(axis=1)
-        nodes = np.zeros((len(frames), NUM_NODES, 3), np.float32)
-        if self.points.nodes is not None:
-            nodes = place_nodes(self.points.nodes[video_id][span], *entry.video.size_px)
-        if self.is_blank:
-            nodes, visible = np.zeros_like(nodes), np.zeros_like(visible)
-            present = {stream: np.zeros_like(there) for stream, there in present.items()}
-            crops = {stream: [None] * len(frames) for stream in crops}
-            features = {stream: np.zeros_like(values) for stream, values in features.items()}
-        return Sample(
-            entry.clip_id,
-            entry.split,
-            entry.text,
-            entry.gloss,
-            nodes,
-            np.where(visible[..., None], pose, 0.0).reshape(len(frames), POSE_DIM).astype(np.float32),
-            present,
-            crops,
-            features,
-            list(entry.tokens),
-            None if entry.gloss_ids is None else list(entry.gloss_ids),
-        )
-
-    def _crops(self, stream: str, video_id: str) -> dict[int, Crop]:
-        key = (stream, video_id)
-        with self._lock:
-            if key not in self._listed:
-                self._listed[key] = present_crops(self.layout, stream, video_id)[1]
-                while len(self._listed) > MAX_LISTED:
-                    self._listed.popitem(last=False)
-            self._listed.move_to_end(key)
-            return self._listed[key]
+MAX_PROBLEMS = 20
+"""Problems that an error lists; it counts the others."""
 
 
-class Clips(Sequence[Sample]):
-    """Clips of one split, loaded one by one as they are asked for.
+@dataclass(frozen=True)
+class ClipEntry:
+    """What is known of one clip without reading its frames.
 
     Attributes:
-        entries: What is known without reading frames.
-        lengths: Frames of each clip.
+        clip_id: Id of the clip.
+        split: train, val or test.
+        text: Text as in meta.csv, unchanged.
+        gloss: Glosses; None without annotation.
+        video: Video that holds the clip.
+        frames: Frame indices in the video, at the clip's stride.
+        tokens: Text tokens with the end token.
+        gloss_ids: Target of CTC; None without annotation, or where a gloss is unknown.
     """
 
-    def __init__(self, entries: Sequence[ClipEntry], source: ClipSource) -> None:
-        self.entries = list(entries)
-        self.source = source
-        self.lengths = [entry.num_frames for entry in self.entries]
+    clip_id: str
+    split: str
+    text: str
+    gloss: tuple[str, ...] | None
+    video: ProcessedVideo
+    frames: range
+    tokens: tuple[int, ...] = ()
+    gloss_ids: tuple[int, ...] | None = None
 
-    def __len__(self) -> int:
-        return len(self.entries)
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
 
-    def __getitem__(self, row: int) -> Sample:  # type: ignore[override]
-        return self.source.load(self.entries[row])
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self.source.load(entry) for entry in self.entries)
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of all splits.
+
+    Attributes:
+        entries: Split to its clips, in the order of the index.
+        videos: Videos that hold them.
+        points: Times, pose and nodes of these videos.
+        vocabulary: Glosses of the train split; None without annotations.
+        digest: Digest of everything that the clips are made from.
+    """
+
+    entries: dict[str, list[ClipEntry]]
+    videos: list[ProcessedVideo]
+    points: Points
+    vocabulary: GlossVocabulary | None
+    digest: str
+
+
+def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:
+    """Read clips and glosses; gather the points of videos that lack them.
+
+    Clips of quarantined videos and clips without a text are left out, and the log says how many.
+
+    Args:
+        config: Config of the run.
+        splits: Splits to read; without train there is no vocabulary.
+
+    Raises:
+        UserError: All problems, one per line.
+    """
+    layout = CorpusLayout(config.root)
+    if not config.root.is_dir():
+        raise UserError(f"{config.root}: no such folder, expected a corpus; name its root with --root")
+    table = _read_clips(layout, config.data.allow_absent_videos)
+    clips = {clip.clip_id: clip for clip in table.clips}
+    absent = [clip.clip_id for clip in table.absent]
+    index = _with_text(read_index(layout, table.clips, absent), clips)
+    glosses = read_gloss(layout.gloss, [*clips, *absent]) if layout.gloss.is_file() else None
+    problems = [
+        f"index/{split}.csv: no clip has a text, expected one at least; split the corpus again (split_corpus.py)"
+        for split in splits
+        if not index[split]
+    ]
+    uses_glosses = glosses is not None and config.model.use_mska
+    vocabulary = (
+        GlossVocabulary.build(glosses, index["train"]) if glosses and uses_glosses and "train" in splits else None
+    )
+    if vocabulary is not None and len(vocabulary) == 1:  # no clip of train has glosses: nothing but the blank
+        vocabulary = None
+    if vocabulary is not None and config.data.unknown_gloss == "refuse":
+        problems += _unknown_glosses(index, glosses or {}, vocabulary)
+    train = index["train"]
+    if config.data.subset_size is not None and config.data.subset_size < len(train):
+        rows = numpy_rng(config.seed, "subset").choice(len(train), config.data.subset_size, replace=False)
+        train = [train[row] for row in sorted(rows)]
+    chosen = [(split, clips[clip_id]) for split in splits for clip_id in (train if split == "train" else index[split])]
+
+    videos, quarantined, points, video_problems = _read_points(config, layout, {clip.video_id for _, clip in chosen})
+    problems += video_problems
+    log_quarantined_clips(sum(clip.video_id in quarantined for _, clip in chosen), quarantined)
+    entries, entry_problems = _make_entries(config, chosen, videos, points, glosses or {}, vocabulary)
+    problems += entry_problems
+    if not problems:
+        problems += [
+            f"{config.root}: every clip of {split} is in a quarantined video, expected one that could be read;"
+            " see the contract's report"
+            for split in splits
+            if not entries[split]
+        ]
+    if problems:
+        raise_problems(problems)
+    parts = [
+        [e.split, e.clip_id, e.text, e.gloss, [e.frames.start, e.frames.stop, e.frames.step], e.video.video_id]
+        for split in splits
+        for e in entries[split]
+    ]
+    used = [[v.video_id, v.size_px, v.sources] for v in sorted(videos.values(), key=lambda v: v.video_id)]
+    return ClipSet(entries, list(videos.values()), points, vocabulary, digest([parts, used]))
+
+
+def tokenize_clips(
+    entries: dict[str, list[ClipEntry]], tokenizer: Tokenizer, max_tokens: int
+) -> dict[str, list[ClipEntry]]:
+    """The entries of each split with their texts as tokens.
+
+    Raises:
+        UserError: Texts are longer than ``max_tokens``.
+    """
+    out = {
+        split: [replace(entry, tokens=tuple(tokenizer.encode(entry.text))) for entry in chosen]
+        for split, chosen in entries.items()
+    }
+    problems = [
+        f"clip {shown(entry.clip_id)}: its text has {len(entry.tokens)} tokens, expected at most {max_tokens};"
+        " raise decoder.max_tokens"
+        for chosen in out.values()
+        for entry in chosen
+        if len(entry.tokens) > max_tokens
+    ]
+    if problems:
+        raise_problems(problems)
+    return out
+
+
+def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float | None, end_s: float | None) -> range:
+    """Frames of a video from ``start_s`` to before ``end_s`` (None: start, end of the video), at the config's stride.
+
+    A clip that is too long gets a larger stride, where the config allows it.
+
+    Raises:
+        ValueError: There are no frames, or too many.
+    """
+    span_s = (-math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
+    start, stop = (int(place) for place in np.searchsorted(times_s, span_s))
+    stride, most = config.data.frame_stride, config.data.max_frames
+    frames = range(start, stop, stride)
+    if not len(frames):
+        raise ValueError(f"covers none of the video's {len(times_s)} frames; check its start and end")
+    if len(frames) > most:
+        if config.data.long_clips == "refuse":
+            raise ValueError(
+                f"has {len(frames)} frames, expected at most {most}; raise data.max_frames or data.frame_stride, set"
+                " data.long_clips to stride, or cut the clip"
+            )
+        frames = range(start, stop, -(-(stop - start) // most))
+    return frames
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raise the first `MAX_PROBLEMS` and the number of the others."""
+    more = len(problems) - MAX_PROBLEMS
+    raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
+
+
+def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
+    processed = {path.stem for path in (layout.processed / "metadata").glob("*.json")}
+    table = scan_meta(layout.meta, processed or None, allow_absent_videos=allow_absent_videos)
+    # clips that are in no split may lack their video; `_make_entries` reports those that are in one
+    raise_errors(issue for issue in table.issues if issue.rule != VIDEO_KNOWN.id)
+    if table.absent:
+        log.warning("%d clips are left out: their videos were not extracted", len(table.absent))
+    return table
+
+
+def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str, list[str]]:
+    """The clips of each split that have a text."""
+    without = [clip_id for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()]
+    if without:
+        log.warning("%d clips are left out: they have no text (%s)", len(without), few([shown(i) for i in without]))
+    return {split: [clip_id for clip_id in ids if clip_id not in set(without)] for split, ids in index.items()}
+
+
+def _unknown_glosses(index: dict[str, list[str]], glosses: dict[str, Gloss], vocabulary: GlossVocabulary) -> list[str]:
+    problems = []
+    for split in ("val", "test"):
+        found: dict[str, list[str]] = {}
+        for clip_id in index[split]:
+            if clip_id in glosses:
+                for name in vocabulary.unknown(glosses[clip_id].labels):
+                    found.setdefault(name, []).append(clip_id)
+        if found:
+            examples = few([f"{shown(name)} (clip {shown(ids[0])})" for name, ids in found.items()])
+            problems.append(
+                f"annotations/gloss.csv: {len(found):,} glosses of {split} are in no clip of train: {examples},"
+                " expected only known ones; correct them, or set data.unknown_gloss to count"
+            )
+    return problems
+
+
+def _read_points(
+    config: IntegrateConfig, layout: CorpusLayout, video_ids: Iterable[str]
+) -> tuple[dict[str, ProcessedVideo], list[str], Points, list[str]]:
+    """Videos, ids of quarantined ones, points, and problems."""
+    kinds = ["tracks", "pose", *(["keypoints"] if config.model.use_mska else []), *config.model.backbones]
+    videos, quarantined, problems = read_videos(layout, sorted(video_ids), kinds)
+    points = open_points(config.features, uses_nodes=config.model.use_mska)
+    problems += embed_points(layout, videos.values(), points)
+    problems += check_lengths(layout, videos.values(), points.stores)
+    return videos, quarantined, points, problems
+
+
+def _make_entries(
+    config: IntegrateConfig,
+    chosen: list[tuple[str, Clip]],
+    videos: dict[str, ProcessedVideo],
+    points: Points,
+    glosses: dict[str, Gloss],
+    vocabulary: GlossVocabulary | None,
+) -> tuple[dict[str, list[ClipEntry]], list[str]]:
+    """Entries of each split, and problems of clips whose videos have none."""
+    entries: dict[str, list[ClipEntry]] = {split: [] for split in SPLITS}
+    problems = []
+    num_thinned = 0
+    for split, clip in chosen:
+        video = videos.get(clip.video_id)
+        if video is None or clip.video_id not in points.times_s.records:
+            continue  # quarantined, or reported already
+        try:
+            frames = clip_frames(config, points.times_s[clip.video_id], clip.start_s, clip.end_s)
+        except ValueError as error:
+            problems.append(f"clip {shown(clip.clip_id)}: {error}")
+            continue
+        num_thinned += frames.step != config.data.frame_stride
+        gloss = glosses.get(clip.clip_id)
+        labels = None if gloss is None else gloss.labels
+        is_known = vocabulary is not None and labels is not None and not vocabulary.unknown(labels)
+        ids = tuple(vocabulary.encode(labels)) if is_known and vocabulary is not None and labels is not None else None
+        entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
+    if num_thinned:
+        log.info(
+            "%d clips are longer than data.max_frames (%d): they are read with a larger stride",
+            num_thinned,
+            config.data.max_frames,
+        )
+    return entries, problems

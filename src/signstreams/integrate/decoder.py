@@ -1,6 +1,6 @@
 """Text decoders: a small T5 of our own sizes, or that of a T5, mT5 or mBART of Hugging Face, without its encoder.
 
-The memory of the fusion encoder takes the place of the encoder's output; where widths differ it is projected.
+The memory of the fusion encoder replaces the output of its encoder, projected where the widths differ.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from signstreams.errors import UserError
 from signstreams.integrate.settings import DecoderConfig, DecodingConfig
-from signstreams.integrate.tokenizer import Roles, TextTokenizer
+from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
 
 log = logging.getLogger(__name__)
 
 KINDS = ("t5", "mt5", "umt5", "mbart")
 _WORDS = "a T5, mT5 or mBART"
 OWN_OUTPUT_LAYER = "has_own_output_layer"
-"""Key in a decoder's config: its output layer is not its token embeddings, as in T5 v1.1 and mT5. Ours, since
-transformers 5 sets ``tie_word_embeddings`` of every T5 to true whatever its file says."""
+"""Key in a decoder's config: its output layer is separate from its token embeddings, as in T5 v1.1 and mT5. Our
+own key, since transformers 5 sets ``tie_word_embeddings`` of every T5 to true, even where its file says otherwise."""
 
-# Sizes of the presets' models, so that they can be built where nothing of them is on disk (their config.json).
+# Sizes of the presets' models (their config.json), so that they can be built without their files.
 _T5_BASE = {
     "d_model": 768,
     "d_kv": 64,
@@ -62,49 +62,54 @@ KNOWN_SIZES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
 
 
 class TextDecoder(nn.Module):
-    """Memory and the tokens so far to the next token.
+    """Predicts the next token from the memory and the tokens so far.
 
     Args:
-        config: Of the Hugging Face model; its encoder is built without layers.
+        config: Config of the Hugging Face model; its encoder is built without layers.
         memory_dim: Width of the memory.
-        roles: Of the tokens.
+        special: Special tokens.
     """
 
-    def __init__(self, config: PretrainedConfig, memory_dim: int, roles: Roles) -> None:
+    def __init__(self, config: PretrainedConfig, memory_dim: int, special: SpecialTokens) -> None:
         super().__init__()
         from transformers import AutoModelForSeq2SeqLM
 
-        self.roles = roles
-        # weights stay in float32, whatever the precision of the file
+        self.special = special
+        # float32 weights, even where the config names another precision
         self.net = AutoModelForSeq2SeqLM.from_config(_without_encoder(config), dtype=torch.float32)
         if getattr(config, OWN_OUTPUT_LAYER, False):
             self.separate_output_layer()
-        if self.net.generation_config.forced_eos_token_id is not None:  # mBART's, of its own tokenizer
-            self.net.generation_config.forced_eos_token_id = roles.eos
-        self.net.generation_config.forced_bos_token_id = roles.first
+        if self.net.generation_config.forced_eos_token_id is not None:  # mBART's, an id of its own tokenizer
+            self.net.generation_config.forced_eos_token_id = special.eos
+        self.net.generation_config.forced_bos_token_id = special.first
         width = config.d_model
         self.project = nn.Identity() if memory_dim == width else nn.Linear(memory_dim, width)
         used = {id(p) for p in self.net.get_decoder().parameters()} | {id(p) for p in self.net.lm_head.parameters()}
         for parameter in self.net.parameters():
-            parameter.requires_grad_(id(parameter) in used)  # what is left of the encoder never runs
+            parameter.requires_grad_(id(parameter) in used)  # the rest of the encoder never runs
 
     def separate_output_layer(self) -> None:
-        """Give the output layer weights of its own, which start as the token embeddings."""
+        """Give the output layer its own weights, initialised with the token embeddings."""
         head = self.net.lm_head
         head.weight = nn.Parameter(head.weight.detach().clone())
         setattr(self.net.config, OWN_OUTPUT_LAYER, True)
 
-    def tied_to_output_layer(self) -> list[str]:
-        """Names in ``net`` of the token embeddings that are the output layer's too; none where it has its own."""
+    def names_tied_to_output_layer(self) -> list[str]:
+        """Names in ``net`` of token embeddings that share the output layer's weights; empty where it has its own."""
         weight = self.net.lm_head.weight
         names = [name for name, p in self.net.named_parameters(remove_duplicate=False) if p is weight]
         return [name for name in names if name != "lm_head.weight"]
 
     def forward(self, memory: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-        """Memory (B, S, M) with its mask (B, S), and tokens (B, L), negative where padded, to logits (B, L, vocabulary)
-        of each token given those before it."""
-        tokens = torch.where(tokens < 0, self.roles.pad, tokens)  # padding comes after every token that counts
-        start = torch.full_like(tokens[:, :1], self.roles.start)
+        """Logits (B, L, vocabulary) of each token given those before it.
+
+        Args:
+            memory: (B, S, M).
+            mask: (B, S) bool, True on a clip's own steps.
+            tokens: (B, L), negative where padded.
+        """
+        tokens = torch.where(tokens < 0, self.special.pad, tokens)  # padding comes after every token that counts
+        start = torch.full_like(tokens[:, :1], self.special.start)
         logits: Tensor = self.net(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
             attention_mask=mask,
@@ -115,8 +120,8 @@ class TextDecoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, memory: Tensor, mask: Tensor, decoding: DecodingConfig, max_tokens: int) -> list[list[int]]:
-        """Token ids of each clip by beam search (greedy with one beam), the end token included where it came."""
-        roles = self.roles
+        """Token ids of each clip by beam search (greedy with one beam), including the end token if it was generated."""
+        special = self.special
         out = self.net.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
             attention_mask=mask,
@@ -125,17 +130,17 @@ class TextDecoder(nn.Module):
                 length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
                 do_sample=False,
                 max_new_tokens=max_tokens,
-                pad_token_id=roles.pad,
-                eos_token_id=roles.eos,
-                decoder_start_token_id=roles.start,
-                forced_bos_token_id=roles.first,
-                suppress_tokens=list(roles.never),
+                pad_token_id=special.pad,
+                eos_token_id=special.eos,
+                decoder_start_token_id=special.start,
+                forced_bos_token_id=special.first,
+                suppress_tokens=list(special.never),
             ),
         )
         return [row[1:] for row in out.tolist()]  # without the start token
 
 
-def own_config(config: DecoderConfig, d_model: int, vocab_size: int) -> PretrainedConfig:
+def own_t5_config(config: DecoderConfig, d_model: int, vocab_size: int) -> PretrainedConfig:
     """A T5 v1.1 of the sizes in ``[decoder]``."""
     return T5Config(
         vocab_size=vocab_size,
@@ -153,10 +158,10 @@ def own_config(config: DecoderConfig, d_model: int, vocab_size: int) -> Pretrain
 
 
 def named_config(config: DecoderConfig, vocab_size: int | None) -> PretrainedConfig:
-    """Config of a named model; with another vocabulary where the corpus has its own tokenizer.
+    """Config of a named model, with ``vocab_size`` tokens where the corpus has its own tokenizer.
 
     Raises:
-        UserError: It is not there, or is no model that decodes from a memory.
+        UserError: It cannot be loaded, or is no model that decodes from a memory.
     """
     from transformers import AutoConfig
 
@@ -168,14 +173,14 @@ def named_config(config: DecoderConfig, vocab_size: int | None) -> PretrainedCon
         kind, sizes = KNOWN_SIZES[config.model]
         found = kind(**sizes)
     else:
-        found, sizes = _fetched(config, config.model, "decoder.model", load)
+        found, sizes = _from_hugging_face(config, config.model, "decoder.model", load)
     if found.model_type not in KINDS:
         raise UserError(
             f"decoder.model: {config.model} is a {found.model_type} model, expected {_WORDS}; name one of these"
         )
     # the second key is what transformers 5 leaves of the first when it saves a T5
-    is_apart = False in (sizes.get("tie_word_embeddings"), sizes.get("scale_decoder_outputs"))
-    if is_apart and config.weights == "random":  # of pretrained ones the weights themselves say it
+    is_separate = False in (sizes.get("tie_word_embeddings"), sizes.get("scale_decoder_outputs"))
+    if is_separate and config.weights == "random":  # pretrained weights show it themselves
         setattr(found, OWN_OUTPUT_LAYER, True)
     found.dropout_rate = found.dropout = config.dropout
     if vocab_size is not None:
@@ -184,18 +189,18 @@ def named_config(config: DecoderConfig, vocab_size: int | None) -> PretrainedCon
     return found
 
 
-def named_tokenizer(config: DecoderConfig) -> TextTokenizer:
+def named_tokenizer(config: DecoderConfig) -> Tokenizer:
     """Tokenizer of a named model.
 
     Raises:
-        UserError: It is not there, has no file of the tokenizers library, or lacks the target language.
+        UserError: It cannot be loaded, has no file of the tokenizers library, or lacks the target language.
     """
     from transformers import AutoTokenizer
 
     source = config.tokenizer or config.model
     assert source is not None
     key = "decoder.tokenizer" if config.tokenizer else "decoder.model"
-    found = _fetched(config, source, key, AutoTokenizer.from_pretrained)
+    found = _from_hugging_face(config, source, key, AutoTokenizer.from_pretrained)
     backend = getattr(found, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"{key}: the tokenizer of {source} is not one of the tokenizers library; name another one")
@@ -217,19 +222,21 @@ def named_tokenizer(config: DecoderConfig) -> TextTokenizer:
     name = type(found).__name__
     if name.startswith("MBart"):
         if language is None:
-            raise UserError("decoder.target_language: mBART must be told its language; set it, such as es_XX")
+            raise UserError(
+                "decoder.target_language: none, but mBART needs the language of the texts; set it, such as es_XX"
+            )
         # mBART-25 is started by the language, mBART-50 by the end token and then the language
         is_50 = name.startswith("MBart50")
         start, first = (eos, language) if is_50 else (language, None)
-        return TextTokenizer(backend, Roles(pad, eos, start, first, never))
-    return TextTokenizer(backend, Roles(pad, eos, pad, language, never))
+        return Tokenizer(backend, SpecialTokens(pad, eos, start, first, never))
+    return Tokenizer(backend, SpecialTokens(pad, eos, pad, language, never))
 
 
-def take_pretrained(decoder: TextDecoder, config: DecoderConfig) -> None:
-    """Weights of a named model's decoder, embeddings and output layer.
+def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig) -> None:
+    """Load a named model's decoder, embeddings and output layer.
 
     Raises:
-        UserError: They are not there.
+        UserError: They cannot be loaded.
     """
     from transformers import AutoModelForSeq2SeqLM
 
@@ -238,15 +245,15 @@ def take_pretrained(decoder: TextDecoder, config: DecoderConfig) -> None:
         return found
 
     assert config.model is not None
-    loaded = _fetched(config, config.model, "decoder.model", load)
+    loaded = _from_hugging_face(config, config.model, "decoder.model", load)
     embeddings = loaded.get_decoder().get_input_embeddings().weight
-    if decoder.tied_to_output_layer() and not torch.equal(loaded.lm_head.weight, embeddings):
+    if decoder.names_tied_to_output_layer() and not torch.equal(loaded.lm_head.weight, embeddings):
         decoder.separate_output_layer()
     decoder.net.load_state_dict(loaded.state_dict())
 
 
 def _without_encoder(config: PretrainedConfig) -> PretrainedConfig:
-    """T5's stacks count their layers apart; the decoder keeps its own."""
+    """A config with an encoder of no layers; T5 counts the decoder's layers separately."""
     config = copy.deepcopy(config)
     if config.model_type == "mbart":
         config.encoder_layers = 0
@@ -255,37 +262,37 @@ def _without_encoder(config: PretrainedConfig) -> PretrainedConfig:
     return config
 
 
-def decoder_config_from(text: str) -> PretrainedConfig:
-    """Config of a decoder out of the JSON in a checkpoint of ours."""
+def decoder_config_from_json(text: str) -> PretrainedConfig:
+    """Config of a decoder from the JSON in our checkpoints."""
     from transformers import AutoConfig
 
     tree = json.loads(text)
     config = AutoConfig.for_model(**tree)
-    if "scale_decoder_outputs" in tree:  # T5's config derives it anew from another key, which it then overwrites
+    if "scale_decoder_outputs" in tree:  # T5Config derives it from another key, which it then overwrites
         config.scale_decoder_outputs = tree["scale_decoder_outputs"]
     return config
 
 
-def _fetched(config: DecoderConfig, source: str, key: str, load: Any) -> Any:
-    """What ``load`` makes of a name or folder, without its warnings and bars.
+def _from_hugging_face(config: DecoderConfig, source: str, key: str, load: Any) -> Any:
+    """Call ``load`` with a name or folder, without warnings and progress bars.
 
     Raises:
-        UserError: It is not there, or is broken.
+        UserError: It is missing or damaged.
     """
-    from transformers.utils import logging as said
+    from transformers.utils import logging as transformers_logging
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    said.set_verbosity_error()
-    said.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     is_folder = Path(source).is_dir()
     try:
         return load(source, local_files_only=config.offline or is_folder)
-    except Exception as error:  # the hub client and its parsers raise many kinds; none of them is our bug
+    except Exception as error:  # the hub client and its parsers raise many kinds of errors, none of them a bug of ours
         reason = " ".join(str(error).split())[:160]
         if is_folder:
-            raise UserError(f"{key}: {source}: cannot be read ({reason}); fetch it again") from None
+            raise UserError(f"{key}: {source}: cannot be read ({reason}); download it again") from None
         target = f"models/{source.rsplit('/', 1)[-1]}"
-        what = "is not on this machine" if config.offline else f"cannot be fetched ({reason})"
+        what = "is not on this machine" if config.offline else f"cannot be downloaded ({reason})"
         raise UserError(
             f"{key}: {source} {what}; where there is a network: hf download {source} --local-dir {target}, copy that"
             f" folder here and use --decoder-model {target}"

@@ -1,4 +1,4 @@
-"""The embed stage: features of one stream, or points, of every extracted video of a corpus."""
+"""The embed stage: features of one stream, or the points, of all extracted videos of a corpus."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import remove_leftovers
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.data import raise_few
+from signstreams.integrate.array_store import JOURNAL
+from signstreams.integrate.clips import raise_problems
 from signstreams.integrate.features import embed_stream, open_features, write_manifest
-from signstreams.integrate.inputs import load_backbones
 from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
+from signstreams.integrate.stream_backbones import load_backbones
 from signstreams.integrate.videos import (
     POINT_KINDS,
     POINTS,
@@ -30,10 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
-    """Make what is absent, write ``<features>/<stream>.json``; returns its content.
+    """Compute what is missing, then write ``<features>/<stream>.json``; returns its content.
 
     Raises:
-        UserError: With everything that is wrong with corpus or backbone.
+        UserError: All problems of the corpus or the backbone.
     """
     layout = CorpusLayout(config.root)
     ids = sorted(path.stem for path in (layout.processed / "metadata").glob("*.json"))
@@ -44,9 +45,9 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     kinds = POINT_KINDS.values() if config.stream == POINTS else ("tracks", config.stream)
     videos, quarantined, problems = read_videos(layout, ids, kinds)
     if problems:
-        raise_few(problems)
+        raise_problems(problems)
     if quarantined:
-        log.warning("%d quarantined videos are left out", len(quarantined))
+        log.warning("%d videos are left out: they are quarantined", len(quarantined))
     found = list(videos.values())
     return _points(config, layout, found) if config.stream == POINTS else _stream(config, layout, found)
 
@@ -56,11 +57,10 @@ def _points(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
     assert points.nodes is not None
     remove_leftovers(config.features_dir, config.features_dir / POINTS)
     problems = embed_points(layout, videos, points)
-    stores = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
-    problems += check_lengths(layout, videos, stores)
+    problems += check_lengths(layout, videos, points.stores)
     if problems:
-        raise_few(problems)
-    about = {"source": POINTS, "arrays": {name: store.folder.name for name, store in stores.items()}}
+        raise_problems(problems)
+    about = {"source": POINTS, "arrays": {name: store.folder.name for name, store in points.stores.items()}}
     return write_manifest(_manifest(config), points.nodes, [video.video_id for video in videos], about)
 
 
@@ -82,7 +82,7 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
     remove_leftovers(config.features_dir, store.folder)
     problems = embed_stream(layout, videos, frozen, store, world.device)
     if problems:
-        raise_few(problems)
+        raise_problems(problems)
     if config.prune:
         _prune(store.folder)
     about = {
@@ -100,8 +100,8 @@ def _manifest(config: EmbedConfig) -> Path:
 
 
 def _prune(kept: Path) -> None:
-    """Remove what other backbones of the stream made."""
+    """Remove the features of the stream's other backbones."""
     for folder in kept.parent.iterdir():
-        if folder.is_dir() and folder != kept and (folder / "journal.jsonl").is_file():
+        if folder.is_dir() and folder != kept and (folder / JOURNAL).is_file():
             log.info("removing %s", folder)
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What a model does on a split: loss terms, translations, gloss sequences, and their scores."""
+"""Evaluation of a model on a split: losses, translations, gloss sequences, and their scores."""
 
 from __future__ import annotations
 
@@ -16,27 +16,19 @@ from signstreams.corpus import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
-from signstreams.integrate.batches import Batch, ReadImages, collate, in_order
-from signstreams.integrate.clips import Clips
-from signstreams.integrate.data import ClipEntry
-from signstreams.integrate.losses import (
-    BLANK_ID,
-    CTC,
-    DISTILLATION,
-    TRANSLATION,
-    Term,
-    ctc_loss,
-    ctc_usable,
-    distillation_loss,
-    term_counts,
-    translation_loss,
-)
-from signstreams.integrate.model import Encoded, MultistreamModel
+from signstreams.integrate.batches import ReadImages, batches_by_length, collate
+from signstreams.integrate.clips import ClipEntry
+from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.losses import BLANK_ID, compute_losses, loss_weights
+from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
-from signstreams.integrate.tokenizer import TextTokenizer
+from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
-# Scores of translations and of gloss recognition, against untouched references.
+GREEDY = DecodingConfig(num_beams=1)
+"""Decoding in evaluations during training."""
+
+# -- Scores of translations and glosses, against unchanged references
 
 ROUGE_BETA = 1.2
 ROUGE_NAME = "signstreams ROUGE-L: longest common subsequence, F with beta 1.2 (as pycocoevalcap), 13a tokens, mixed case, mean over clips"  # fmt: skip # noqa: E501
@@ -89,8 +81,8 @@ class WordErrors:
     """Edits that turn references into hypotheses.
 
     Attributes:
-        substitutions, deletions, insertions: Their counts in one cheapest alignment.
-        num_words: Words of the references.
+        substitutions, deletions, insertions: Their counts in an alignment with the fewest edits.
+        num_words: Words in the references.
     """
 
     substitutions: int = 0
@@ -113,7 +105,7 @@ class WordErrors:
 
 
 def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> WordErrors:
-    """Levenshtein alignment; among equally cheap ones the one with the fewest insertions and deletions."""
+    """Levenshtein alignment; of those with the fewest edits, the one with the fewest insertions and deletions."""
     # per column: (edits, insertions + deletions, substitutions, deletions, insertions)
     row = [(n, n, 0, n, 0) for n in range(len(reference) + 1)]
     for word in hypothesis:
@@ -139,52 +131,7 @@ def _step(
     )
 
 
-# What a model does on a split: every loss term, translations, gloss sequences, and their scores.
-
-GREEDY = DecodingConfig(num_beams=1)
-"""Of evaluations during training."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Loss terms of a batch.
-
-    Attributes:
-        terms: ``translation``; with glosses ``ctc`` (summed over heads) and ``distillation``, and ``ctc_<head>``.
-        num_ctc_skipped: Clips too short for their glosses.
-    """
-
-    terms: dict[str, Term]
-    num_ctc_skipped: int
-
-
-def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
-    """Weight of each term in the total; ``distils`` says whether self-distillation has started."""
-    return {
-        TRANSLATION: config.mska.translation_weight,
-        CTC: config.mska.ctc_weight,
-        DISTILLATION: config.mska.distillation_weight if distils else 0.0,
-    }
-
-
-def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
-    """Every term of a batch; the same in training and in validation."""
-    logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
-    counts = term_counts(batch)
-    sums = {TRANSLATION: translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)}
-    num_skipped = 0
-    if encoded.gloss_logits:
-        steps = batch.num_steps
-        rows, num_skipped = ctc_usable(batch.gloss_ids, steps)
-        heads = {
-            f"{CTC}_{name}": ctc_loss(scores, steps, batch.gloss_ids, rows)
-            for name, scores in encoded.gloss_logits.items()
-        }
-        sums[CTC] = torch.stack(list(heads.values())).sum()
-        sums[DISTILLATION] = distillation_loss(encoded.gloss_logits, steps)
-        sums |= heads
-        counts |= dict.fromkeys(heads, len(rows))
-    return Losses({name: Term(total, counts[name]) for name, total in sums.items()}, num_skipped)
+# -- Evaluation of a split
 
 
 def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
@@ -192,7 +139,7 @@ def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
 
     Args:
         logits: (B, S, G).
-        num_steps: Of each clip.
+        num_steps: Steps of each clip.
     """
     best = logits.argmax(dim=-1).tolist()  # (B, S)
     sequences = []
@@ -204,7 +151,7 @@ def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
 
 @dataclass
 class Prediction:
-    """One clip's hypotheses.
+    """Hypotheses for one clip.
 
     Attributes:
         entry: The clip.
@@ -219,7 +166,7 @@ class Prediction:
 
 @dataclass
 class Evaluation:
-    """Of one split.
+    """Results on one split.
 
     Attributes:
         predictions: In the order of the split.
@@ -234,14 +181,14 @@ class Evaluation:
     word_errors: dict[str, WordErrors] = field(default_factory=dict)
 
     def translation(self) -> dict[str, Any]:
-        """`translation_scores` against the untouched texts."""
+        """`translation_scores` against the unchanged texts."""
         return translation_scores(
             [prediction.text for prediction in self.predictions],
             [prediction.entry.text for prediction in self.predictions],
         )
 
     def best_head(self) -> str | None:
-        """Head with the lowest word error rate; of equals the first. None without glosses."""
+        """Head with the lowest word error rate; of equal ones the first. None without glosses."""
         return min(self.word_errors, key=lambda head: self.word_errors[head].rate) if self.word_errors else None
 
     def best_wer(self) -> float:
@@ -253,9 +200,9 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: MultistreamModel,
-    clips: Clips,
+    clips: ClipDataset,
     config: IntegrateConfig,
-    tokenizer: TextTokenizer,
+    tokenizer: Tokenizer,
     vocabulary: GlossVocabulary | None,
     world: World,
     *,
@@ -263,16 +210,16 @@ def evaluate(
     read_images: ReadImages | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Losses and decodings of clips; no augmentation, no dropout, always the same. Processes share the batches."""
+    """Losses and hypotheses for a split, without augmentation and dropout. Processes share the batches."""
     was_training = model.training
     model.eval()
     sums: dict[str, list[float]] = {}
     found: list[tuple[int, str, dict[str, list[str]]]] = []
     num_skipped = 0
-    for rows in in_order(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
+    for rows in batches_by_length(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
         chosen = [clips[row] for row in rows]
         batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(world.device)
-        with autocast(config.optim.precision, world.device):  # in another than it is trained in it says other texts
+        with autocast(config.optim.precision, world.device):  # as in training: another precision gives other texts
             encoded = model.encode(batch)
             losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
             texts = model.translate(encoded, decoding)
@@ -289,11 +236,11 @@ def evaluate(
         if progress is not None:
             progress.advance(len(rows))
     model.train(was_training)
-    return _joined(distributed.gather((found, sums, num_skipped)), clips, config)
+    return _merged(distributed.gather((found, sums, num_skipped)), clips, config)
 
 
-def _joined(shares: list[Any], clips: Clips, config: IntegrateConfig) -> Evaluation:
-    """What all processes found, in the order of the split."""
+def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> Evaluation:
+    """The results of all processes, in the order of the split."""
     by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
     sums: dict[str, list[float]] = {}
     for _, other, _ in shares:

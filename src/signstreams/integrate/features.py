@@ -1,4 +1,4 @@
-"""Features of frozen backbones, computed once per video and backbone, and mapped into memory by training."""
+"""Features of frozen backbones: crops are decoded and encoded once per video and backbone; training maps the arrays."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from signstreams.array_types import Array, Pixels
-from signstreams.backbones.weights import Backbone
 from signstreams.errors import UserError
 from signstreams.files import digest, write_json
 from signstreams.formats.arrays import read_tracks
@@ -23,44 +20,27 @@ from signstreams.formats.crops import Crop, CropReader, list_crops
 from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
+from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.integrate.videos import ProcessedVideo
 from signstreams.progress import Progress
 from signstreams.streams import BoxState
 
-# Crops as the images that a backbone takes: decoded and resized.
+# -- Images
 
 MAX_OPEN = 256
-"""Archives that all threads together keep open."""
-
-
-def fitting_px(backbone: Backbone, crop_px: int | None, stream: str) -> int:
-    """Side of the images a backbone gets: as set, or as it was trained.
-
-    Raises:
-        UserError: When the side is no multiple of its patch.
-    """
-    side = crop_px or backbone.image_px
-    if backbone.patch_size and side % backbone.patch_size:
-        lower = max(1, side // backbone.patch_size) * backbone.patch_size
-        raise UserError(
-            f"data.crop_px: {side} px do not divide into the {stream} backbone's patches of {backbone.patch_size} px;"
-            f" set data.crop_px to {lower} or {lower + backbone.patch_size}"
-        )
-    return side
+"""Archives kept open by all threads together."""
 
 
 def decoding_threads(device: torch.device) -> int:
-    """Threads that decode crops: a GPU takes them faster than one core decodes; a CPU needs its cores for the model."""
+    """Threads that decode crops: a GPU encodes faster than one core decodes; a CPU needs its cores for the model."""
     return torch.get_num_threads() if device.type == "cuda" else 1
 
 
 class ImageReader:
-    """Reads crops as images of a stream's side; archives stay open.
-
-    May be called from several threads at once.
+    """Decodes crops and resizes them to the size of their stream; archives stay open. Thread-safe.
 
     Args:
-        sides_px: Stream to the side of its images.
+        sides_px: Stream to the side length of its images.
         num_threads: Threads that share the crops of a call.
     """
 
@@ -83,11 +63,11 @@ class ImageReader:
         size = max(1, math.ceil(len(crops) / self._num_threads))
         starts = range(0, len(crops), size)
         for _ in self._pool.map(lambda at: self._decode(crops[at : at + size], images[at : at + size]), starts):
-            pass  # an error comes out here
+            pass  # raises what a thread raised
         return images
 
     def _decode(self, crops: Sequence[Crop], images: Pixels) -> None:
-        """Crops into the rows of ``images``."""
+        """Write crops to the rows of ``images``."""
         import cv2
 
         if not hasattr(self._own, "reader"):
@@ -107,44 +87,10 @@ class ImageReader:
             images[row] = image[..., ::-1]  # OpenCV decodes to blue, green, red
 
 
-# Frozen backbones over all crops of a stream, once a video and backbone: features that training maps into memory.
+# -- Features
 
 BATCH = 64
-"""Crops a backbone sees at once on a CPU; a GPU gets eight times as many."""
-
-
-@dataclass(frozen=True)
-class FrozenBackbone:
-    """A backbone whose weights stay, and what its features depend on.
-
-    Attributes:
-        stream: Its stream.
-        net: The network.
-        identity: SHA-256 of its file, or its spec.
-        side_px: Side of the images it gets.
-        all_layers: Features are the class tokens of every block, (L, D), in place of the last (D,).
-    """
-
-    stream: str
-    net: Backbone
-    identity: str
-    side_px: int
-    all_layers: bool = False
-
-    @property
-    def digest(self) -> str:
-        """Of everything that decides the features of a crop."""
-        return digest([self.identity, self.side_px, self.all_layers])[:16]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one frame's features."""
-        return (self.net.num_layers, self.net.embed_dim) if self.all_layers else (self.net.embed_dim,)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """uint8 RGB (N, H, W, 3) to features (N, D) or (N, L, D)."""
-        values = self.net.normalize(images)
-        return self.net.layer_tokens(values) if self.all_layers else self.net(values)
+"""Crops that a backbone encodes at once on a CPU; eight times as many on a GPU."""
 
 
 def open_features(features: Path, frozen: FrozenBackbone) -> ArrayStore:
@@ -153,16 +99,17 @@ def open_features(features: Path, frozen: FrozenBackbone) -> ArrayStore:
 
 
 def present_crops(layout: CorpusLayout, stream: str, video_id: str) -> tuple[int, dict[int, Crop]]:
-    """Number of frames of a video, and frame to crop of those where the stream is there.
+    """Number of frames of a video, and frame to crop where the stream is present.
 
     Raises:
-        ValueError: A file cannot be read; names it.
+        DamagedFile: A file cannot be read.
+        OSError: A file is missing.
     """
     tracks = read_tracks(layout.tracks(video_id))
     state = tracks.streams[stream].state
     crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
-    there = {frame: crop for frame, crop in crops.items() if frame < len(state) and state[frame] != BoxState.MISSING}
-    return len(state), there
+    present = {frame: crop for frame, crop in crops.items() if frame < len(state) and state[frame] != BoxState.MISSING}
+    return len(state), present
 
 
 def embed_stream(
@@ -172,15 +119,16 @@ def embed_stream(
     store: ArrayStore,
     device: torch.device,
 ) -> list[str]:
-    """Encode every video whose features are absent or of other crops; returns problems of files that cannot be read.
+    """Encode the videos that have no features, or features of other crops; returns problems of files.
 
     Raises:
         UserError: A crop cannot be decoded, or features are not finite in float16.
     """
-    due = [video for video in videos if not store.is_current(video.video_id, _source(video, frozen.stream))]
     work: list[tuple[ProcessedVideo, int, list[Crop]]] = []
     problems = []
-    for video in due:
+    for video in videos:
+        if store.is_current(video.video_id, _source(video, frozen.stream)):
+            continue
         try:
             num_frames, crops = present_crops(layout, frozen.stream, video.video_id)
         except (OSError, ValueError) as error:
@@ -194,7 +142,7 @@ def embed_stream(
 
 
 def _source(video: ProcessedVideo, stream: str) -> str:
-    """Crops and the states that say where they count."""
+    """Digest of the crops and of the states that say which ones count."""
     return digest([video.sources[stream], video.sources["tracks"]])
 
 
@@ -208,16 +156,14 @@ def _encode(
     frozen.net.to(device).eval()
     reader = ImageReader({frozen.stream: frozen.side_px}, num_threads=decoding_threads(device))
     size = BATCH * (8 if device.type == "cuda" else 1)
-    # batches run across videos, so that short ones do not leave a GPU half empty
+    # batches cross videos, so that short ones do not leave a GPU half empty
     places = [(i, crop) for i, (_, _, crops) in enumerate(work) for crop in crops]
     left = [len(crops) for _, _, crops in work]
     arrays: dict[int, Array] = {}
 
     def finish(i: int) -> None:
         video, num_frames, _ = work[i]
-        array = arrays.pop(i, None)
-        if array is None:
-            array = np.full((num_frames, *frozen.shape), np.nan, np.float16)
+        array = arrays.pop(i) if i in arrays else np.full((num_frames, *frozen.shape), np.nan, np.float16)
         store.add(video.video_id, _source(video, frozen.stream), array)
 
     for i, count in enumerate(left):
@@ -258,7 +204,7 @@ def _ahead(
 
 
 def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], about: dict[str, Any]) -> dict[str, Any]:
-    """``<features>/<source>.json``: what was embedded, for the workflow and for people; returns its content."""
+    """Write ``<features>/<source>.json``: what was embedded, for the workflow and for people; returns its content."""
     records = {video_id: store.records[video_id] for video_id in sorted(video_ids) if video_id in store.records}
     content = {
         **about,

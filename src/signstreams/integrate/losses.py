@@ -1,6 +1,6 @@
-"""Translation, CTC and self-distillation losses; each as a sum with its count, so that any batching gives one mean.
+"""Translation, CTC and self-distillation losses; each a sum with its count, so that any batching gives the same mean.
 
-What depends on lengths alone is worked out on the CPU, from `Batch.num_frames`: nothing here waits for a GPU.
+What depends on lengths only is computed on the CPU, from `Batch.num_frames`: nothing here waits for a GPU.
 
 Letters: B clips, S steps, G glosses with the blank, L text tokens.
 """
@@ -18,6 +18,8 @@ from torch import Tensor
 from signstreams.engine import distributed
 from signstreams.engine.device import to_device
 from signstreams.integrate.batches import NO_TOKEN, Batch
+from signstreams.integrate.model import Encoded, MultistreamModel
+from signstreams.integrate.settings import IntegrateConfig
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
@@ -25,7 +27,7 @@ TERMS = (TRANSLATION, CTC, DISTILLATION)
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """One loss: ``total`` over ``count`` items (tokens, clips or steps)."""
 
     total: Tensor
@@ -38,7 +40,7 @@ class Term:
 
 
 def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) -> Tensor:
-    """Cross-entropy, summed over the tokens, padding left out.
+    """Cross-entropy, summed over the tokens without padding.
 
     Args:
         logits: (B, L, vocabulary).
@@ -71,7 +73,7 @@ def ctc_loss(logits: Tensor, num_steps: list[int], glosses: list[list[int] | Non
 
     Args:
         logits: (B, S, G).
-        num_steps: Each clip's own steps: the input length, whatever the padding.
+        num_steps: Each clip's own steps without padding: its input length.
         glosses: Label ids of each clip; None without annotation.
         rows: From `ctc_usable`.
     """
@@ -79,7 +81,7 @@ def ctc_loss(logits: Tensor, num_steps: list[int], glosses: list[list[int] | Non
         return logits.sum() * 0.0
     targets = [glosses[row] or [] for row in rows]
     chosen = logits if len(rows) == len(logits) else logits.index_select(0, on_device(rows, logits.device))
-    losses = torch.ctc_loss(  # F.ctc_loss wants the lengths as tensors, and would bring those of a GPU back
+    losses = torch.ctc_loss(  # F.ctc_loss takes the lengths as tensors, and would copy those of a GPU back
         F.log_softmax(chosen.float(), dim=-1).transpose(0, 1),  # (S, B', G)
         on_device([label for labels in targets for label in labels], logits.device),
         [num_steps[row] for row in rows],
@@ -98,7 +100,7 @@ def distillation_loss(logits: dict[str, Tensor], num_steps: list[int]) -> Tensor
 
     Args:
         logits: Head to (B, S, G).
-        num_steps: Each clip's own steps; what lies after is padding and does not count.
+        num_steps: Each clip's own steps; later ones are padding and do not count.
     """
     first = next(iter(logits.values()))
     own = [row * first.shape[1] + step for row, count in enumerate(num_steps) for step in range(count)]
@@ -118,11 +120,11 @@ def term_counts(batch: Batch) -> dict[str, int]:
 
 
 def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
-    """By how many items each term of a joint batch is divided.
+    """Items of each term in a joint batch, by which its total is divided.
 
     Args:
         batches: This process's parts of the joint batch.
-        device: Where processes exchange numbers.
+        device: Device on which processes exchange numbers.
     """
     own = Counter(dict.fromkeys(TERMS, 0))
     for batch in batches:
@@ -134,11 +136,53 @@ def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
 
 
 def on_device(numbers: list[int], device: torch.device) -> Tensor:
-    """int64 (N,) on a device, without waiting for it."""
+    """int64 (N,) on a device, copied without waiting for it."""
     return to_device(torch.tensor(numbers, dtype=torch.int64), device)
 
 
-def total_loss(terms: dict[str, Term], weights: dict[str, float], counts: dict[str, int]) -> Tensor:
+def total_loss(terms: dict[str, LossTerm], weights: dict[str, float], counts: dict[str, int]) -> Tensor:
     """Weighted sum of the terms' totals, each over the count of the joint batch."""
     parts = [weight * terms[name].total / max(1, counts[name]) for name, weight in weights.items() if name in terms]
     return torch.stack(parts).sum()
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Loss terms of a batch.
+
+    Attributes:
+        terms: ``translation``; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and ``distillation``.
+        num_ctc_skipped: Clips too short for their glosses.
+    """
+
+    terms: dict[str, LossTerm]
+    num_ctc_skipped: int
+
+
+def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
+    """Weight of each term in the total; ``distils`` says whether self-distillation has started."""
+    return {
+        TRANSLATION: config.mska.translation_weight,
+        CTC: config.mska.ctc_weight,
+        DISTILLATION: config.mska.distillation_weight if distils else 0.0,
+    }
+
+
+def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
+    """All terms of a batch; the same in training and in validation."""
+    logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
+    counts = term_counts(batch)
+    sums = {TRANSLATION: translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)}
+    num_skipped = 0
+    if encoded.gloss_logits:
+        steps = batch.num_steps
+        rows, num_skipped = ctc_usable(batch.gloss_ids, steps)
+        heads = {
+            f"{CTC}_{name}": ctc_loss(scores, steps, batch.gloss_ids, rows)
+            for name, scores in encoded.gloss_logits.items()
+        }
+        sums[CTC] = torch.stack(list(heads.values())).sum()
+        sums[DISTILLATION] = distillation_loss(encoded.gloss_logits, steps)
+        sums |= heads
+        counts |= dict.fromkeys(heads, len(rows))
+    return Losses({name: LossTerm(total, counts[name]) for name, total in sums.items()}, num_skipped)

@@ -1,4 +1,8 @@
-"""Multistream v9: streams and MSKA fused over time into a memory, and a text decoder from it to text."""
+"""Multistream v9: streams and MSKA are fused over time into a memory, from which a text decoder writes.
+
+Letters: B clips, T frames, S = ceil(T / 4) steps, D features, P projection width, M model width, L text tokens,
+G glosses.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,36 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
+from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import Backbone
+from signstreams.engine.seeding import seed_global
+from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch
-from signstreams.integrate.decoder import TextDecoder
-from signstreams.integrate.mska import TIME_STRIDE, Mska, num_steps, sinusoid, time_mask
+from signstreams.integrate.decoder import TextDecoder, load_pretrained_weights, named_config, own_t5_config
+from signstreams.integrate.mska import TIME_STRIDE, Mska, MskaEncoder, num_steps, sinusoid, time_mask
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
+from signstreams.integrate.stream_backbones import Backbones
+from signstreams.integrate.tokenizer import Tokenizer
+from signstreams.integrate.videos import POSE_DIM
 
-# Streams over time into one memory: projection, missing-stream embedding, stride 4, Transformer encoder.
-#
-# Letters: B clips, T frames, S = ceil(T / 4) steps, D features, P projection width, M model width.
-
+POSE_STREAM = "pose"
 POOL_KERNEL = 7
-FIRST_GATE = 0.1
-"""Share with which the streams of MSKA enter at first: beside features of pretrained backbones those of an encoder that
-knows nothing yet are noise, four times as large, and the run spends itself on turning them down."""
+IMAGES_PER_CALL = 512
+"""Crops that a trained backbone encodes at once."""
+INITIAL_GATE = 0.1
+"""Initial weight of the streams of MSKA: beside features of pretrained backbones those of an untrained encoder are
+noise, four times as large, and training is held up by turning them down."""
 
 
 class StreamProjector(nn.Module):
     """Features of one visual stream to steps aligned with MSKA's (SignMusketeers projects its streams alike).
 
-    A frame in which the stream is missing gives a learned embedding, whatever stands in its place.
+    Frames in which the stream is missing become a learned embedding; their features are ignored.
 
     Args:
-        num_layers: Of a backbone whose every block gives features: their weighted sum is learned, from equal weights.
+        num_layers: Blocks of a backbone that give features each: their weighted sum is learned, from equal weights.
     """
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float, num_layers: int | None = None) -> None:
@@ -47,7 +57,7 @@ class StreamProjector(nn.Module):
         self.pool = nn.Conv1d(out_dim, out_dim, POOL_KERNEL, TIME_STRIDE, POOL_KERNEL // 2)
 
     def forward(self, features: Tensor, present: Tensor, lengths: Tensor) -> Tensor:
-        """Features (B, T, D) or (B, T, L, D), where they are there (B, T) bool, and frames (B,), to (B, S, P)."""
+        """Features (B, T, D) or (B, T, L, D), their presence (B, T) bool and the clips' frames (B,) to (B, S, P)."""
         if self.layer_weights is not None:
             features = torch.einsum("btld,l->btd", features, self.layer_weights.softmax(dim=0))
         x = torch.where(present[..., None], features, 0.0)  # NaN or noise in a missing frame goes no further
@@ -58,12 +68,12 @@ class StreamProjector(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """All streams of a step, side by side, through a Transformer over time.
+    """The streams of a step, concatenated, through a Transformer over time.
 
     Args:
-        visual_dims: Stream with frames to its feature width.
-        num_layers: Stream whose features come from several blocks to their number.
-        step_dims: Stream that already is at stride 4 (MSKA) to its width.
+        visual_dims: Stream at the frame rate to its feature width.
+        step_dims: Stream that is already at stride 4 (MSKA) to its width.
+        num_layers: Stream with features of several blocks to their number.
     """
 
     def __init__(
@@ -80,7 +90,7 @@ class FusionEncoder(nn.Module):
         self.step_projectors = nn.ModuleDict(
             {name: nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for name, dim in step_dims.items()}
         )
-        self.gates = nn.ParameterDict({name: nn.Parameter(torch.full((width,), FIRST_GATE)) for name in step_dims})
+        self.gates = nn.ParameterDict({name: nn.Parameter(torch.full((width,), INITIAL_GATE)) for name in step_dims})
         num_streams = len(visual_dims) + len(step_dims)
         self.fuse = nn.Sequential(nn.LayerNorm(num_streams * width), nn.Linear(num_streams * width, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
@@ -123,17 +133,9 @@ class FusionEncoder(nn.Module):
         return x * mask[..., None], mask
 
 
-# Multistream v9: streams and MSKA into a memory, a text decoder from it to text.
-#
-# Letters: B clips, T frames, S steps at stride 4, M model width, L text tokens, G glosses.
-
-POSE_STREAM = "pose"
-IMAGES_PER_CALL = 512  # crops that a trained backbone sees at once
-
-
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder makes of a batch.
+    """Output of the encoder.
 
     Attributes:
         memory: (B, S, M), zero where masked.
@@ -150,12 +152,12 @@ class MultistreamModel(nn.Module):
     """Encoder and decoder.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         feature_dims: Stream with crops, and ``pose``, to the width of its features.
-        backbones: Stream to its backbone, of those that are trained; the others' features come with the batch.
-        num_layers: Stream whose features come from every block of its backbone to the number of blocks.
+        backbones: Stream to its trained backbone; features of the other streams come with the batch.
+        num_layers: Stream with features of all blocks of its backbone to the number of blocks.
         num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
-        decoder: From memory to text.
+        decoder: Memory to text.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class MultistreamModel(nn.Module):
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
         self.gloss_map: nn.Module | None = None
         self.gloss_join: nn.Module | None = None
-        if fusion != "none":  # two layers, as MSKA's map from the fuse head to the text model
+        if fusion != "none":  # two layers, as in MSKA between the fuse head and the text model
             self.gloss_map = nn.Sequential(
                 nn.Linear(config.mska.head_dim, width),
                 nn.ReLU(),
@@ -235,8 +237,78 @@ class MultistreamModel(nn.Module):
         shape = (backbone.num_layers, backbone.embed_dim) if is_layered else (backbone.embed_dim,)
         features = torch.zeros(present.numel(), *shape, device=present.device)  # (B * T, D) or (B * T, L, D)
         encode = backbone.layer_tokens if is_layered else backbone
-        images = batch.images[stream]  # (N, px, px, 3); none where the stream is missing throughout
+        images = batch.images[stream]  # (N, px, px, 3); N is 0 where the stream is missing everywhere
         if len(images):
             parts = [encode(backbone.normalize(some)) for some in images.split(IMAGES_PER_CALL)]
             features = features.index_copy(0, batch.image_rows[stream], torch.cat(parts).float())
         return features.view(*present.shape, *shape), present
+
+
+def build_model(
+    config: IntegrateConfig,
+    backbones: Backbones,
+    tokenizer: Tokenizer,
+    *,
+    num_glosses: int | None,
+    decoder_config: PretrainedConfig | None = None,
+) -> MultistreamModel:
+    """The model with its initial weights, drawn by the seed; backbones and a pretrained decoder keep theirs.
+
+    Args:
+        config: Config of the run.
+        backbones: Backbones of its streams.
+        tokenizer: Tokenizer of its texts.
+        num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
+        decoder_config: Config of a decoder whose weights are loaded later, from our own checkpoint. None: follow
+            ``config.decoder``.
+
+    Raises:
+        UserError: A named decoder cannot be loaded, or has fewer tokens than its tokenizer.
+    """
+    for net in backbones.trained.values():
+        _unfreeze_blocks(net, config)
+    seed_global(config.seed, "weights")
+    settings = config.decoder
+    is_new = decoder_config is None
+    if decoder_config is None and settings.model is None:
+        decoder_config = own_t5_config(settings, config.model.d_model, len(tokenizer))
+    elif decoder_config is None:
+        decoder_config = named_config(settings, len(tokenizer) if settings.uses_own_tokenizer else None)
+    if decoder_config.vocab_size < len(tokenizer):
+        raise UserError(
+            f"decoder.tokenizer: has {len(tokenizer)} tokens, but {settings.model} has embeddings of"
+            f" {decoder_config.vocab_size}, expected no more; name the model's own"
+        )
+    decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
+    if is_new and settings.model is not None and settings.weights == "pretrained":
+        load_pretrained_weights(decoder, settings)
+    model = MultistreamModel(
+        config,
+        feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
+        backbones=backbones.trained,
+        num_layers=backbones.num_layers if config.model.backbone_layers == "weighted" else None,
+        num_glosses=num_glosses,
+        decoder=decoder,
+    )
+    for encoder in model.mska.encoders.values() if model.mska is not None else ():
+        assert isinstance(encoder, MskaEncoder)
+        encoder.checkpoint_activations = config.optim.checkpoint_activations
+    return model
+
+
+def _unfreeze_blocks(net: Backbone, config: IntegrateConfig) -> None:
+    """Let the last blocks of a backbone train, or all of it."""
+    model = net.model
+    if isinstance(model, VisionTransformer):
+        model.mask_token.requires_grad_(False)  # nothing is masked here
+        model.checkpoint_activations = config.optim.checkpoint_activations
+    count = config.model.trainable_blocks
+    if count is None:
+        return
+    blocks = getattr(model, "blocks", None)
+    if blocks is None or count > len(blocks):
+        found = "no blocks" if blocks is None else f"{len(blocks)} blocks"
+        raise UserError(f"model.trainable_blocks: the backbone has {found}, expected at least {count}; lower it")
+    model.requires_grad_(False)
+    for part in (*list(blocks)[len(blocks) - count :], model.norm):
+        part.requires_grad_(True)

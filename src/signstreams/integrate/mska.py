@@ -1,8 +1,8 @@
 """Multi-stream keypoint attention (MSKA, arXiv 2405.05672; formulas as in sutwangyan/MSKA: recognition.py).
 
-Two things differ from that code, on purpose. Time is masked wherever frames meet (attention scores, temporal
-convolutions, heads), and LayerNorm over the channels of one joint and frame takes the place of BatchNorm: neither
-padding nor the other clips of a batch change what a clip gives, in training as in evaluation.
+Two things differ from that code, on purpose: time is masked wherever frames are mixed (attention scores, temporal
+convolutions, heads), and LayerNorm over the channels of one joint and frame replaces BatchNorm. The output of a clip
+depends neither on padding nor on the other clips of its batch, in training as in evaluation.
 
 Letters: B clips, T frames, V joints, C channels, H heads.
 """
@@ -27,16 +27,16 @@ HEADS = ("fuse", "left", "right", "body")
 HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
 NEGATIVE_SLOPE = 0.1
 MIN_CONV_FRAMES = 3
-"""oneDNN's bfloat16 convolution with stride 2 writes garbage on AMX where one frame comes out (torch 2.15)."""
+"""oneDNN's bfloat16 convolution with stride 2 gives garbage on AMX when its output is one frame (torch 2.15)."""
 
 
 def num_steps(num_frames: FramesT) -> FramesT:
-    """Encoder steps of a clip, or of clips (B,), of so many frames: ceil(T / 4), as two halvings with padding give."""
+    """Encoder steps of a clip, or of clips (B,), with T frames: ceil(T / 4), the result of two padded halvings."""
     return (num_frames + TIME_STRIDE - 1) // TIME_STRIDE
 
 
 def time_mask(lengths: Tensor, size: int) -> Tensor:
-    """(B, size) bool: which frames are the clip's own."""
+    """(B, size) bool: True on a clip's own frames."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -51,7 +51,7 @@ def sinusoid(length: int, dim: int, device: torch.device | None = None) -> Tenso
 
 
 class JointAttention(nn.Module):
-    """One map of joint to joint weights for each head and clip, applied to every frame.
+    """One matrix of joint-to-joint weights per head and clip, applied to every frame.
 
     weight[u, v] = alpha * tanh(sum over frames and channels of Q[u] K[v] / (C' * T)) + G[u, v]: no softmax, no values.
     """
@@ -64,7 +64,7 @@ class JointAttention(nn.Module):
         self.query = nn.Linear(channels, num_heads * head_dim)
         self.key = nn.Linear(channels, num_heads * head_dim)
         self.alpha = nn.Parameter(torch.ones(num_heads, 1, 1))
-        # the learned global matrix G; made here, so that the optimiser has it before the first step
+        # the learned global matrix G; created here rather than in forward, so that the optimiser knows it
         self.global_matrix = nn.Parameter(torch.full((num_heads, num_joints, num_joints), 1.0 / num_joints))
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("joint_position", sinusoid(num_joints, channels), persistent=False)
@@ -94,8 +94,9 @@ class JointAttention(nn.Module):
 class _MixHeads(torch.autograd.Function):
     """(B, H, N, C) times (C', C, H, 1), summed over H and C, plus (C',), to (B, N, C').
 
-    Forward it is a convolution whose kernel spans the heads of a channels-last image, backward one product a head:
-    either is the faster one on CPU, and neither copies the heads of a joint together (benchmarks/mska.py).
+    The forward pass is a convolution whose kernel spans the heads of a channels-last image, the backward pass one
+    product per head: each is the fastest on a CPU, and neither copies the heads of a joint together
+    (benchmarks/mska.py).
     """
 
     @staticmethod
@@ -116,7 +117,7 @@ class _MixHeads(torch.autograd.Function):
 
 
 class HeadMix(nn.Linear):
-    """A linear layer over the channels of all heads that reads them where attention wrote them."""
+    """A linear layer over the channels of all heads, which reads them in the layout that attention wrote."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, V, T, C) to (B, V, T, C')."""
@@ -147,13 +148,13 @@ class MskaBlock(nn.Module):
         self.time_residual = nn.Identity() if stride == 1 else _projection(out_channels, out_channels)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, V, T, C) with zeros after ``lengths`` (B,) to (B, V, T', C') likewise; T' = ceil(T / stride)."""
+        """(B, V, T, C), zero after ``lengths`` (B,), to (B, V, T', C') and new lengths; T' = ceil(T / stride)."""
         mask = time_mask(lengths, x.shape[2])  # (B, T)
         y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, V, T, C')
         y = _activate(self.feed_residual(x) + self.feed(y))  # both residuals start from the block's input
-        y = y * mask[:, None, :, None]  # as a convolution sees the end of a clip that has no padding
+        y = y * mask[:, None, :, None]  # what the convolution's own padding is at the end of an unpadded clip
         num_missing = max(0, MIN_CONV_FRAMES - y.shape[2]) if self.stride > 1 else 0
-        z = self.time(F.pad(y, (0, 0, 0, num_missing)).permute(0, 3, 1, 2))  # zeros, as the convolution pads itself
+        z = self.time(F.pad(y, (0, 0, 0, num_missing)).permute(0, 3, 1, 2))  # zeros, like its padding
         z = z[..., : math.ceil(y.shape[2] / self.stride)].permute(0, 2, 3, 1)  # (B, V, T', C')
         z = _activate(self.time_residual(y[:, :, :: self.stride]) + self.time_norm(z))
         lengths = (lengths + self.stride - 1) // self.stride
@@ -164,7 +165,7 @@ class MskaEncoder(nn.Module):
     """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints.
 
     Attributes:
-        checkpoint_activations: Keep the blocks' inputs alone for the backward pass and compute the rest again.
+        checkpoint_activations: Keep only the blocks' inputs for the backward pass and recompute the rest.
     """
 
     def __init__(self, num_joints: int, config: MskaConfig) -> None:
@@ -186,7 +187,7 @@ class MskaEncoder(nn.Module):
         )
 
     def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
-        """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; what lies after is ignored."""
+        """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; later ones are ignored."""
         x: Tensor = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
         x = x * time_mask(lengths, nodes.shape[1])[:, None, :, None]
         for block in self.blocks:
@@ -201,7 +202,7 @@ class GlossHead(nn.Module):
     """Features of some streams to gloss logits (sutwangyan/MSKA: Visualhead.py), time masked.
 
     Args:
-        num_glosses: Size of the gloss vocabulary with its blank; None has features only.
+        num_glosses: Size of the gloss vocabulary with its blank; None: features only.
     """
 
     def __init__(self, in_channels: int, num_glosses: int | None, config: MskaConfig) -> None:
@@ -233,7 +234,7 @@ class Mska(nn.Module):
 
     Args:
         config: Sizes.
-        num_glosses: Size of the gloss vocabulary with its blank; None (no glosses) leaves the fuse head's features.
+        num_glosses: Size of the gloss vocabulary with its blank; None (no glosses): only the fuse head's features.
     """
 
     def __init__(self, config: MskaConfig, num_glosses: int | None) -> None:
@@ -249,7 +250,7 @@ class Mska(nn.Module):
             self.register_buffer(f"indices_{stream}", torch.tensor(indices), persistent=False)
 
     def forward(self, nodes: Tensor, lengths: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-        """Nodes of clips to what each stream and head makes of them.
+        """Nodes of clips to the outputs of all streams and heads.
 
         Args:
             nodes: (B, T, 79, 3).
@@ -291,5 +292,5 @@ def _projection(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def _activate(total: Tensor) -> Tensor:
-    """In place: a sum is kept by nobody."""
+    """In place, since nothing else uses the sum."""
     return F.leaky_relu(total, NEGATIVE_SLOPE, inplace=True)

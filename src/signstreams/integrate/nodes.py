@@ -1,4 +1,4 @@
-"""The 79 nodes of MSKA, by name, among the 543 points; four streams of nodes; coordinates that a model can use.
+"""The 79 nodes of MSKA among the 543 points, their four streams, and their coordinates for a model.
 
 Subsets follow MSKA's COCO-WholeBody configuration (sutwangyan/MSKA: configs/phoenix-2014t_s2t.yaml); face points are
 the iBUG-68 ones it takes, by their face-mesh number (PeizhiYan/Mediapipe_2_Dlib_Landmarks).
@@ -11,7 +11,7 @@ import numpy as np
 from signstreams.array_types import Flags, Floats
 from signstreams.formats.landmarks import HAND_NAMES, KEYPOINT_NAMES
 
-Node = tuple[str, ...]  # names of one point, or of several whose mean it is
+Node = tuple[str, ...]  # name of a point, or the names of several whose mean is the node
 
 _HEAD_ARM = ("nose", "{side}_eye", "{side}_ear", "{side}_shoulder", "{side}_elbow", "{side}_wrist")
 _JAW: tuple[Node, ...] = (
@@ -35,7 +35,7 @@ LEFT_NODES = _side("left", "hand_l")
 RIGHT_NODES = _side("right", "hand_r")
 FACE_NODES = _JAW + tuple((f"face.{index}",) for index in (*_BROWS, *_NOSE, *_EYES, *_MOUTH))
 BODY_NODES = tuple(dict.fromkeys(LEFT_NODES + RIGHT_NODES + FACE_NODES))
-"""Union of the other three; the nose, which left and right share, is there once."""
+"""Union of the other three; the nose, which left and right share, occurs once."""
 
 STREAM_NODES: dict[str, tuple[Node, ...]] = {
     "left": LEFT_NODES,
@@ -48,7 +48,7 @@ NUM_NODES = len(BODY_NODES)
 STREAM_INDICES: dict[str, tuple[int, ...]] = {
     stream: tuple(BODY_NODES.index(node) for node in nodes) for stream, nodes in STREAM_NODES.items()
 }
-"""Rows of each stream's nodes among the 79."""
+"""Stream to the rows of its nodes among the 79."""
 HAND_ROOTS = {"left": "hand_l.wrist", "right": "hand_r.wrist"}
 
 _INDEX = {name: index for index, name in enumerate(KEYPOINT_NAMES)}
@@ -57,18 +57,18 @@ _LAST = np.array([_INDEX[node[-1]] for node in BODY_NODES])  # equal to _FIRST b
 _SHOULDERS = [BODY_NODES.index((f"pose.{side}_shoulder",)) for side in ("left", "right")]
 
 UNITS = 3.0
-"""A coordinate of 1 is so many half shoulder widths: half the width of the signing space."""
+"""Half shoulder widths in a coordinate of 1: half the width of the signing space."""
 MIN_UNIT_PX = 1.0
 
 
 def gather_nodes(keypoints: Floats) -> Floats:
-    """The 79 nodes among the points, where they are in the frame.
+    """Select the 79 nodes from the points of a video.
 
     Args:
         keypoints: (T, 543, 3) x and y as fractions of the frame, confidence; missing points (-1, -1, 0).
 
     Returns:
-        (T, 79, 3) float32 likewise; a mean of two points is there when both are.
+        (T, 79, 3) float32 in the same units; a mean of two points is missing unless both are present.
     """
     first, last = keypoints[:, _FIRST], keypoints[:, _LAST]  # (T, 79, 3)
     nodes = (first + last) / 2
@@ -77,13 +77,13 @@ def gather_nodes(keypoints: Floats) -> Floats:
 
 
 def place_nodes(gathered: Floats, width_px: int, height_px: int) -> Floats:
-    """Nodes of a clip, centred between the shoulders and scaled by their distance.
+    """Centre the nodes of a clip between the shoulders and scale them by the shoulder width.
 
-    Centre and scale are medians over the clip: a scale of each frame would add jitter. Where no frame has both
-    shoulders, the points' own median and spread stand in.
+    Centre and scale are medians over the clip: a scale per frame would add jitter. Where no frame has both shoulders,
+    the median and the spread of all points are used.
 
     Args:
-        gathered: (T, 79, 3) of `gather_nodes`.
+        gathered: (T, 79, 3) from `gather_nodes`.
         width_px: Width of the frame.
         height_px: Height of the frame.
 
@@ -99,21 +99,21 @@ def place_nodes(gathered: Floats, width_px: int, height_px: int) -> Floats:
 
 
 def _frame_of_reference(points_px: Floats, present: Flags, size_px: tuple[int, int]) -> tuple[Floats, float]:
-    """Centre (2,) and half shoulder width, in px, of nodes (T, 79, 2) that are there (T, 79)."""
+    """Centre (2,) and half shoulder width, in px, of nodes (T, 79, 2) of which some are present (T, 79)."""
     both = present[:, _SHOULDERS].all(axis=1)
     if both.any():
         places_px = points_px[both][:, _SHOULDERS]  # (T', 2, 2)
         centre_px = np.median(places_px.mean(axis=1), axis=0)
         unit_px = float(np.median(np.linalg.norm(places_px[:, 0] - places_px[:, 1], axis=-1))) / 2
     elif present.any():
-        there_px = points_px[present]
-        centre_px = np.median(there_px, axis=0)
-        unit_px = float(np.median(np.linalg.norm(there_px - centre_px, axis=-1)))
+        present_px = points_px[present]
+        centre_px = np.median(present_px, axis=0)
+        unit_px = float(np.median(np.linalg.norm(present_px - centre_px, axis=-1)))
     else:
         return np.array(size_px, dtype=np.float64) / 2, float(size_px[0])
     return centre_px, max(unit_px, MIN_UNIT_PX)
 
 
-def stream_nodes_manifest() -> dict[str, list[str]]:
-    """Stream to the names of its nodes, in order, for the record of a run."""
+def stream_node_names() -> dict[str, list[str]]:
+    """Stream to the names of its nodes, in order; recorded with a run."""
     return {stream: ["+".join(node) for node in nodes] for stream, nodes in STREAM_NODES.items()}

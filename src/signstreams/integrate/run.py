@@ -11,20 +11,22 @@ from signstreams.corpus import GlossVocabulary
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.trackers import FOLDERS
+from signstreams.engine.trackers import TRACKER_FOLDERS
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.build import FORMAT, build_model, take_weights
-from signstreams.integrate.data import ClipSet
+from signstreams.integrate.clips import ClipSet, tokenize_clips
+from signstreams.integrate.dataset import open_datasets, read_inputs
 from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
-from signstreams.integrate.inputs import Backbones, by_split, open_source, read_inputs, tokenized
-from signstreams.integrate.nodes import stream_nodes_manifest
+from signstreams.integrate.model import build_model
+from signstreams.integrate.nodes import stream_node_names
 from signstreams.integrate.results import CONFIG, EVALUATION_FILES, FILES, GLOSSES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig
-from signstreams.integrate.tokenizer import TextTokenizer
+from signstreams.integrate.stream_backbones import Backbones
+from signstreams.integrate.tokenizer import Tokenizer
+from signstreams.integrate.trained_model import FORMAT, load_initial_weights
 from signstreams.integrate.training import LAST, Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 
@@ -59,7 +61,7 @@ def _claim(config: IntegrateConfig, fingerprint: Fingerprint) -> Experiment:
     experiment = Experiment.claim(
         config.output_dir,
         fingerprint,
-        files=[*FILES, *EVALUATION_FILES, *FOLDERS],
+        files=[*FILES, *EVALUATION_FILES, *TRACKER_FOLDERS],
         on_conflict=config.on_conflict,
         restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
     )
@@ -96,8 +98,8 @@ def _run(
     if world.is_main:
         counts = ", ".join(f"{len(entries)} {split}" for split, entries in clips.entries.items())
         log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
-    entries = tokenized(clips.entries, tokenizer, config.decoder.max_tokens)
-    splits = by_split(entries, open_source(config, clips, backbones, world))
+    entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
+    splits = open_datasets(config, clips, backbones, world, entries)
     num_glosses = len(vocabulary) if vocabulary else None
     model = build_model(config, backbones, tokenizer, num_glosses=num_glosses).to(world.device)
     reader = ImageReader(backbones.sides_px, num_threads=decoding_threads(world.device))
@@ -117,9 +119,9 @@ def _run(
             "fps_range": fps_range(clips.videos),
             "num_train_clips": len(clips.entries["train"]),
             "decoder": model.decoder.net.config.to_json_string(use_diff=False),
-            "token_roles": tokenizer.roles.as_dict(),
+            "token_roles": tokenizer.special.as_dict(),
             "glosses": list(vocabulary.names) if vocabulary else None,
-            "nodes": stream_nodes_manifest(),
+            "nodes": stream_node_names(),
         },
         read_images=reader,
     )
@@ -169,7 +171,7 @@ def _start_from(
     trainer: Trainer,
     experiment: Experiment | None,
     world: World,
-    tokenizer: TextTokenizer,
+    tokenizer: Tokenizer,
     vocabulary: GlossVocabulary | None,
 ) -> None:
     """The run's own last checkpoint; else another run's weights, when such are named."""
@@ -186,13 +188,13 @@ def _start_from(
         trainer.resume(content, path)
         log.info("going on from step %d of %d", trainer.state.step, trainer.total_steps)
     elif config.train.init_checkpoint is not None:
-        take_weights(trainer.model, config.train.init_checkpoint, tokenizer, vocabulary)
+        load_initial_weights(trainer.model, config.train.init_checkpoint, tokenizer, vocabulary)
         trainer.start_average()
 
 
-def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> TextTokenizer:
+def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
     if config.decoder.uses_own_tokenizer:
-        tokenizer = TextTokenizer.train([entry.text for entry in clips.entries["train"]], config.decoder.vocab_size)
+        tokenizer = Tokenizer.train([entry.text for entry in clips.entries["train"]], config.decoder.vocab_size)
     else:
         tokenizer = named_tokenizer(config.decoder)
     if experiment is not None:

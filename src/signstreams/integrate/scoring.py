@@ -12,11 +12,10 @@ from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.bundle import Bundle, load_bundle
-from signstreams.integrate.data import ClipEntry, load_clips
+from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
+from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
-from signstreams.integrate.inputs import by_split, open_source, tokenized
 from signstreams.integrate.page import write_page
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
@@ -30,6 +29,7 @@ from signstreams.integrate.results import (
     split_scores,
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,15 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         UserError: With everything that is wrong with model, backbones or corpus.
     """
     world = distributed.start(device=given.device)
-    bundle = load_bundle(given)
+    bundle = load_trained_model(given)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that goes on may write a better one meanwhile
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)
     entries: dict[str, list[ClipEntry]] = {split: clips.entries[split] for split in given.splits}
     # a reference may be longer than anything in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
-    entries = tokenized(_known(bundle, entries), bundle.tokenizer, longest)
-    source = open_source(config, clips, bundle.backbones, world)
-    splits = by_split(entries, source)
+    entries = tokenize_clips(_known(bundle, entries), bundle.tokenizer, longest)
+    splits = open_datasets(config, clips, bundle.backbones, world, entries)
     bundle.model.to(world.device)
     judge = partial(
         evaluate,
@@ -71,7 +70,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         for split in given.splits:
             results[split] = judge(splits[split], progress=progress)
         if given.blank_video:
-            source.is_blank = True
+            splits[last].reader.is_blank = True  # one reader for all splits
             blind = judge(splits[last], progress=progress)
     if not all(
         math.isfinite(value) for found in (*results.values(), blind) if found for value in found.losses.values()
@@ -106,7 +105,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     return content
 
 
-def _known(bundle: Bundle, entries: dict[str, list[ClipEntry]]) -> dict[str, list[ClipEntry]]:
+def _known(bundle: TrainedModel, entries: dict[str, list[ClipEntry]]) -> dict[str, list[ClipEntry]]:
     """Gloss ids of the model's own vocabulary; a clip with a gloss that it never learnt has none: no CTC loss."""
     vocabulary = bundle.vocabulary
     if vocabulary is None:
@@ -119,7 +118,7 @@ def _known(bundle: Bundle, entries: dict[str, list[ClipEntry]]) -> dict[str, lis
     return {split: [replace(e, gloss_ids=ids(e.gloss)) for e in chosen] for split, chosen in entries.items()}
 
 
-def _config(bundle: Bundle, given: EvaluateSltConfig) -> IntegrateConfig:
+def _config(bundle: TrainedModel, given: EvaluateSltConfig) -> IntegrateConfig:
     """The config of the training, with the corpus and folders of the evaluation."""
     data = bundle.config.data.model_copy(update={"subset_size": None, "unknown_gloss": "count"})
     if given.batch_size is not None:

@@ -1,7 +1,7 @@
 """Text to tokens and back: byte-level BPE trained on the corpus's own texts, or the tokenizer of a named model.
 
-Of our own: every character has bytes, so accents, case and letters never seen in training all survive; texts are
-composed (NFC). Both are a file of the tokenizers library, and a few ids that say what some tokens are for.
+Byte-level: accents, case and letters that never occur in training survive; texts are composed (NFC). Both kinds are a
+file of the tokenizers library and the ids of a few special tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from signstreams.errors import UserError
 from signstreams.files import write_text
@@ -21,15 +22,15 @@ SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Tokens with a meaning of their own.
+class SpecialTokens:
+    """Ids of the special tokens.
 
     Attributes:
-        pad: Fills what is no text.
-        eos: Ends a text.
-        start: What the decoder sees before the first token.
-        first: Token before every text (mBART-50's language); None without.
-        never: Tokens that are never written.
+        pad: Padding.
+        eos: End of a text.
+        start: Input of the decoder before the first token.
+        first: Token at the start of every text (the language, for mBART-50); None without.
+        never: Tokens that are never generated.
     """
 
     pad: int = PAD
@@ -39,26 +40,26 @@ class Roles:
     never: tuple[int, ...] = (PAD, UNKNOWN)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, as stored in checkpoints."""
         return {**asdict(self), "never": list(self.never)}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Roles:
-        """What `as_dict` gave."""
+    def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
+        """Reverse of `as_dict`."""
         return cls(**{**content, "never": tuple(content["never"])})
 
 
-class TextTokenizer:
-    """Tokens of the decoder."""
+class Tokenizer:
+    """Texts to token ids and back."""
 
-    def __init__(self, tokenizer: Tokenizer, roles: Roles | None = None) -> None:
+    def __init__(self, tokenizer: HfTokenizer, special: SpecialTokens | None = None) -> None:
         self._tokenizer = tokenizer
-        self.roles = roles or Roles()
+        self.special = special or SpecialTokens()
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """Learn at most ``vocab_size`` tokens from ``texts``; the same texts give the same tokens."""
-        tokenizer = Tokenizer(models.BPE())
+        tokenizer = HfTokenizer(models.BPE())
         tokenizer.normalizer = normalizers.NFC()
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -73,21 +74,23 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: str | Path, roles: Roles | None = None) -> TextTokenizer:
+    def load(cls, path: str | Path, special: SpecialTokens | None = None) -> Tokenizer:
         """Read what `save` wrote.
 
         Raises:
-            UserError: When it is absent or something else.
+            UserError: The file is missing or no tokenizer.
         """
         try:
-            return cls(Tokenizer.from_str(Path(path).read_text(encoding="utf-8")), roles)
+            return cls(HfTokenizer.from_str(Path(path).read_text(encoding="utf-8")), special)
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}, expected the model's tokenizer; train the model anew") from None
+            raise UserError(
+                f"{path}: {error.strerror}, expected the model's tokenizer; train the model again"
+            ) from None
         except Exception as error:  # the tokenizers library raises plain Exception for a file it cannot read
-            raise UserError(f"{path}: is no tokenizer ({error}); train the model anew") from None
+            raise UserError(f"{path}: is no tokenizer ({error}); train the model again") from None
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON of the tokenizers library."""
+        """Write a JSON file of the tokenizers library."""
         write_text(path, self._tokenizer.to_str(pretty=True))
 
     def __len__(self) -> int:
@@ -99,14 +102,14 @@ class TextTokenizer:
         return self._tokenizer.get_vocab()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, closed by the end token."""
+        """Token ids of ``text`` with the end token."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return [*([] if self.roles.first is None else [self.roles.first]), *ids, self.roles.eos]
+        return [*([] if self.special.first is None else [self.special.first]), *ids, self.special.eos]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` up to the first end token; special tokens are left out."""
         ids = list(ids)
-        if self.roles.eos in ids:
-            ids = ids[: ids.index(self.roles.eos)]
+        if self.special.eos in ids:
+            ids = ids[: ids.index(self.special.eos)]
         kept = [i for i in ids if i < len(self)]  # a model may have more rows than its tokenizer has tokens
         return self._tokenizer.decode(kept, skip_special_tokens=True).strip()

@@ -23,9 +23,17 @@ from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.engine.trackers import TrackedLog
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch, BatchPlan, Loader, ReadImages, augment, collate
-from signstreams.integrate.clips import Clips
-from signstreams.integrate.evaluate import Evaluation, Losses, compute_losses, loss_weights
-from signstreams.integrate.losses import CTC, TRANSLATION, joint_counts, total_loss
+from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.evaluate import Evaluation
+from signstreams.integrate.losses import (
+    CTC,
+    TRANSLATION,
+    Losses,
+    compute_losses,
+    joint_counts,
+    loss_weights,
+    total_loss,
+)
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.progress import Progress
@@ -171,7 +179,7 @@ class Trainer:
         self,
         config: IntegrateConfig,
         model: MultistreamModel,
-        clips: Clips,
+        clips: ClipDataset,
         experiment: Experiment | None,
         *,
         world: World,

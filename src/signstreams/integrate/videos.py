@@ -1,4 +1,4 @@
-"""Processed videos as training reads them: times, body pose and MSKA's nodes in memory maps, made once a video."""
+"""Processed videos as training reads them: times, body pose and MSKA's nodes, one array per video in memory maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from signstreams.array_types import Floats
 from signstreams.corpus.findings import few
 from signstreams.files import sha256_file
-from signstreams.formats.arrays import Keypoints, Pose, Tracks, read_keypoints, read_pose, read_tracks
+from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import crops_digest, list_crops
 from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import pose_index
@@ -27,9 +27,9 @@ from signstreams.progress import Progress
 log = logging.getLogger(__name__)
 
 POINTS = "points"
-"""Name of what is no stream of crops among the sources that can be embedded."""
+"""Source of features that is no stream of crops."""
 REVISION = "1"
-"""Raised when the same files give other arrays."""
+"""To be raised when the same files give other arrays."""
 POSE_POINTS = (
     "nose",
     "left_shoulder",
@@ -49,10 +49,10 @@ class ProcessedVideo:
     """What a video's metadata say, and digests of its files.
 
     Attributes:
-        video_id: Its id.
+        video_id: Id of the video.
         size_px: Width and height of the frame.
-        sources: Kind of file (tracks, pose, keypoints, or a stream of crops) to digest.
-        source_fps: Frames a second that the video declares; 0 when it does not.
+        sources: Kind of file (tracks, pose, keypoints, or a stream of crops) to its digest.
+        source_fps: Frame rate that the source declares; 0 when it declares none.
     """
 
     video_id: str
@@ -64,7 +64,7 @@ class ProcessedVideo:
 def read_videos(
     layout: CorpusLayout, video_ids: Iterable[str], kinds: Iterable[str]
 ) -> tuple[dict[str, ProcessedVideo], list[str], list[str]]:
-    """Videos that were extracted, ids of those that were quarantined, and problems; reads metadata alone."""
+    """Extracted videos by id, ids of quarantined ones, and problems; reads their metadata only."""
     videos, quarantined, problems = {}, [], []
     for video_id in video_ids:
         path = layout.metadata(video_id)
@@ -84,7 +84,7 @@ def read_videos(
             try:
                 sources[kind] = _source(layout, kind, video_id, metadata.checksums)
             except FileNotFoundError:
-                problems += _absent(file_of(layout, kind, video_id), kind).problems
+                problems += _absent(processed_file(layout, kind, video_id), kind).problems
             except DamagedFile as error:
                 problems += error.problems
         videos[video_id] = ProcessedVideo(
@@ -93,7 +93,7 @@ def read_videos(
     return videos, quarantined, problems
 
 
-def file_of(layout: CorpusLayout, kind: str, video_id: str) -> Path:
+def processed_file(layout: CorpusLayout, kind: str, video_id: str) -> Path:
     """File of one kind of a video."""
     if kind in ("tracks", "pose", "keypoints"):
         path: Path = getattr(layout, kind)(video_id)
@@ -106,8 +106,8 @@ def _absent(file: Path, kind: str) -> DamagedFile:
 
 
 def _source(layout: CorpusLayout, kind: str, video_id: str, checksums: dict[str, str]) -> str:
-    """Digest of a file: the checksum that extraction took, with its present size; else taken now."""
-    path = file_of(layout, kind, video_id)
+    """Digest of a file: the checksum in the metadata with the file's present size; computed where there is none."""
+    path = processed_file(layout, kind, video_id)
     if kind in checksums and path.is_file():
         return f"{checksums[kind]}:{path.stat().st_size}"
     if kind in ("tracks", "pose", "keypoints"):
@@ -115,12 +115,36 @@ def _source(layout: CorpusLayout, kind: str, video_id: str, checksums: dict[str,
     return crops_digest(list_crops(path))
 
 
+def log_quarantined_clips(num_clips: int, quarantined: list[str]) -> None:
+    """Warn of clips that are left out because their videos could not be extracted."""
+    if num_clips:
+        names = few([shown(video_id) for video_id in quarantined])
+        log.warning("%d clips are left out: their videos are quarantined (%s)", num_clips, names)
+
+
+def extraction_settings(root: Path, video_id: str) -> dict[str, Any]:
+    """Settings with which a video of the corpus was extracted; a new video needs the same for the model."""
+    return read_metadata(CorpusLayout(root).metadata(video_id)).settings
+
+
+def fps_range(videos: Iterable[ProcessedVideo]) -> list[float] | None:
+    """Lowest and highest frame rate that the videos declare; None where none does."""
+    known = [video.source_fps for video in videos if video.source_fps > 0]
+    return [min(known), max(known)] if known else None
+
+
+# -- Points: arrays that need no backbone
+
+POINT_KINDS = {"times": "tracks", "pose": "pose", "nodes": "keypoints"}
+"""Array to the kind of file it is made from."""
+
+
 @dataclass(frozen=True)
 class Points:
     """Arrays of all videos that need no backbone.
 
     Attributes:
-        times_s: (T,) float64 of each frame.
+        times_s: (T,) float64, time of each frame.
         pose: (T, 7, 3) float32: x, y in signing space, visibility; missing (-1, -1, 0).
         nodes: (T, 79, 3) float32: x, y as fractions of the frame, confidence; missing (-1, -1, 0). None without MSKA.
     """
@@ -129,114 +153,85 @@ class Points:
     pose: ArrayStore
     nodes: ArrayStore | None
 
-
-POINT_KINDS = {"times": "tracks", "pose": "pose", "nodes": "keypoints"}
-"""Array to the kind of file it is made from."""
+    @property
+    def stores(self) -> dict[str, ArrayStore]:
+        """Name of the array, as in `POINT_KINDS`, to its store."""
+        return {"times": self.times_s, "pose": self.pose} | ({"nodes": self.nodes} if self.nodes is not None else {})
 
 
 def open_points(features: Path, *, uses_nodes: bool) -> Points:
-    """The stores below the folder of features."""
+    """The stores in the folder of features."""
     stores = {name: ArrayStore(features / POINTS / f"{name}_{REVISION}") for name in POINT_KINDS}
     return Points(stores["times"], stores["pose"], stores["nodes"] if uses_nodes else None)
 
 
 def embed_points(layout: CorpusLayout, videos: Iterable[ProcessedVideo], points: Points) -> list[str]:
-    """Make the arrays of every video that lacks them, or whose files changed; returns problems.
+    """Make the missing arrays of each video, and those whose file changed; returns problems.
 
-    A video whose arrays disagree, or hold values that are not finite, is a problem.
+    Damaged files, and values that are not finite, are problems.
     """
-    given = {"times": points.times_s, "pose": points.pose, "nodes": points.nodes}
-    stores = {name: store for name, store in given.items() if store is not None}
-    due = [
-        (video, names)
-        for video in videos
-        if (
-            names := [
-                name
-                for name, store in stores.items()
-                if POINT_KINDS[name] in video.sources
-                and not store.is_current(video.video_id, video.sources[POINT_KINDS[name]])
-            ]
-        )
-    ]
+    due = []
+    for video in videos:
+        names = [
+            name
+            for name, store in points.stores.items()
+            if (source := video.sources.get(POINT_KINDS[name])) and not store.is_current(video.video_id, source)
+        ]
+        if names:
+            due.append((video, names))
     problems: list[str] = []
     if due:
         with Progress(len(due), "videos", "gather points") as progress:
             for video, names in due:
-                problems += _embed_video(layout, video, stores, names)
+                for name in names:
+                    problems += _embed(layout, video, name, points.stores[name])
                 progress.advance(1)
     return problems
 
 
 def check_lengths(layout: CorpusLayout, videos: Iterable[ProcessedVideo], stores: dict[str, ArrayStore]) -> list[str]:
-    """Problems where an array of a video has other frames than its times."""
+    """Problems where an array has another number of frames than the video's times."""
     problems = []
     for video in videos:
         if video.video_id not in stores["times"].records:
             continue
         expected = stores["times"].num_frames(video.video_id)
         for name, store in stores.items():
-            if video.video_id in store.records and store.num_frames(video.video_id) != expected:
-                file = file_of(layout, POINT_KINDS.get(name, name), video.video_id)
-                found = f"{store.num_frames(video.video_id)} frames, but tracks has {expected}"
-                problems += DamagedFile(file, found).problems
+            if video.video_id in store.records and (num_frames := store.num_frames(video.video_id)) != expected:
+                file = processed_file(layout, POINT_KINDS.get(name, name), video.video_id)
+                problems += DamagedFile(file, f"{num_frames} frames, but tracks has {expected}").problems
     return problems
 
 
-def _embed_video(
-    layout: CorpusLayout, video: ProcessedVideo, stores: dict[str, ArrayStore], names: list[str]
-) -> list[str]:
-    problems = []
-    for name in names:
-        kind = POINT_KINDS[name]
-        file = file_of(layout, kind, video.video_id)
-        try:
-            array = _MAKERS[name](file)
-            if not np.isfinite(array).all():
-                raise DamagedFile(file, "holds values that are not finite")
-        except FileNotFoundError:
-            problems += _absent(file, kind).problems
-            continue
-        except DamagedFile as error:
-            problems += error.problems
-            continue
-        stores[name].add(video.video_id, video.sources[kind], array)
-    return problems
+def _embed(layout: CorpusLayout, video: ProcessedVideo, name: str, store: ArrayStore) -> list[str]:
+    kind = POINT_KINDS[name]
+    file = processed_file(layout, kind, video.video_id)
+    try:
+        array = _MAKERS[name](file)
+        if not np.isfinite(array).all():
+            raise DamagedFile(file, "holds values that are not finite")
+    except FileNotFoundError:
+        return _absent(file, kind).problems
+    except DamagedFile as error:
+        return error.problems
+    store.add(video.video_id, video.sources[kind], array)
+    return []
 
 
 def _times(path: Path) -> Floats:
-    tracks: Tracks = read_tracks(path)
-    return tracks.times_s
+    return read_tracks(path).times_s
 
 
 def _pose(path: Path) -> Floats:
-    value: Pose = read_pose(path)
-    return value.pose[:, _POSE_COLUMNS].reshape(len(value.pose), -1, 3)  # (T, 7, 3)
+    pose = read_pose(path).pose
+    return pose[:, _POSE_COLUMNS].reshape(len(pose), -1, 3)  # (T, 7, 3)
 
 
 def _nodes(path: Path) -> Floats:
-    value: Keypoints = read_keypoints(path)
-    if not np.isfinite(value.keypoints).all():
+    keypoints = read_keypoints(path).keypoints
+    if not np.isfinite(keypoints).all():
         raise DamagedFile(path, "holds values that are not finite")
-    return gather_nodes(value.keypoints)
+    return gather_nodes(keypoints)
 
 
-_MAKERS: dict[str, Callable[[Path], Any]] = {"times": _times, "pose": _pose, "nodes": _nodes}
-
-
-def say_left_out(num_clips: int, quarantined: list[str]) -> None:
-    """One line on clips whose videos could not be read."""
-    if num_clips:
-        names = few([shown(video_id) for video_id in quarantined])
-        log.warning("%d clips lie in quarantined videos and are left out (%s)", num_clips, names)
-
-
-def extraction_settings(root: Path, video_id: str) -> dict[str, Any]:
-    """How a video of the corpus was extracted: a new one must be, for the model to understand it."""
-    return read_metadata(CorpusLayout(root).metadata(video_id)).settings
-
-
-def fps_range(videos: Iterable[ProcessedVideo]) -> list[float] | None:
-    """Lowest and highest frames a second that videos declare; None where none does."""
-    known = [video.source_fps for video in videos if video.source_fps > 0]
-    return [min(known), max(known)] if known else None
+_MAKERS: dict[str, Callable[[Path], Floats]] = {"times": _times, "pose": _pose, "nodes": _nodes}

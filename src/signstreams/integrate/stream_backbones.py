@@ -1,0 +1,133 @@
+"""Backbones of the streams: frozen ones, whose features are computed once, and those that train inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from signstreams.backbones.archs import parse_spec
+from signstreams.backbones.weights import Backbone, load_dinov2_backbone
+from signstreams.errors import UserError
+from signstreams.files import digest, sha256_file
+from signstreams.integrate.settings import IntegrateConfig
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone whose weights stay as they are, and what its features depend on.
+
+    Attributes:
+        stream: Stream of crops that it encodes.
+        net: The network.
+        identity: SHA-256 of its file, or its spec.
+        side_px: Side length of its input images.
+        all_layers: Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,).
+    """
+
+    stream: str
+    net: Backbone
+    identity: str
+    side_px: int
+    all_layers: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that decides the features of a crop."""
+        return digest([self.identity, self.side_px, self.all_layers])[:16]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the features of one frame."""
+        return (self.net.num_layers, self.net.embed_dim) if self.all_layers else (self.net.embed_dim,)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 RGB (N, H, W, 3) to features (N, D) or (N, L, D)."""
+        values = self.net.normalize(images)
+        return self.net.layer_tokens(values) if self.all_layers else self.net(values)
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """The backbones of a model.
+
+    Attributes:
+        frozen: Stream to frozen backbone.
+        trained: Stream to backbone that trains inside the model.
+        sides_px: Stream to the side length of its images.
+        digests: Stream to the SHA-256 of its file, or its spec.
+    """
+
+    frozen: dict[str, FrozenBackbone]
+    trained: dict[str, Backbone]
+    sides_px: dict[str, int]
+    digests: dict[str, str]
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Stream to the width of its features."""
+        return {stream: self._net(stream).embed_dim for stream in self.sides_px}
+
+    @property
+    def num_layers(self) -> dict[str, int]:
+        """Stream to the number of blocks of its backbone."""
+        return {stream: self._net(stream).num_layers for stream in self.sides_px}
+
+    def _net(self, stream: str) -> Backbone:
+        return self.trained[stream] if stream in self.trained else self.frozen[stream].net
+
+
+def load_backbones(config: IntegrateConfig, streams: Iterable[str] | None = None) -> Backbones:
+    """Load the backbones of a config, on the CPU.
+
+    Args:
+        streams: Streams to load. None: all that the config uses.
+
+    Raises:
+        UserError: All problems of all backbones.
+    """
+    found = Backbones({}, {}, {}, {})
+    problems: list[str] = []
+    all_layers = config.model.backbone_layers == "weighted"
+    for stream, spec in config.model.backbones.items():
+        if streams is not None and stream not in streams:
+            continue
+        try:
+            net = load_dinov2_backbone(spec, download=config.model.download)
+            side_px = image_side_px(net, config.data.crop_px, stream)
+            parsed = parse_spec(spec)
+            identity = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
+            if all_layers and net.num_layers < 2:
+                raise UserError(
+                    f"model.backbone_layers: the {stream} backbone {spec} shows only its last layer, expected a vision"
+                    " transformer from a file; use file::, or --backbone-layers last"
+                )
+        except UserError as error:
+            problems += error.problems
+            continue
+        found.sides_px[stream], found.digests[stream] = side_px, identity
+        if config.model.is_frozen(stream):
+            found.frozen[stream] = FrozenBackbone(stream, net.requires_grad_(False), identity, side_px, all_layers)
+        else:
+            found.trained[stream] = net
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def image_side_px(backbone: Backbone, crop_px: int | None, stream: str) -> int:
+    """Side length of a backbone's images: ``crop_px``, or where that is None the one it was trained with.
+
+    Raises:
+        UserError: It is no multiple of the backbone's patch size.
+    """
+    side = crop_px or backbone.image_px
+    if backbone.patch_size and side % backbone.patch_size:
+        lower = max(1, side // backbone.patch_size) * backbone.patch_size
+        raise UserError(
+            f"data.crop_px: {side} px do not divide into the {stream} backbone's patches of {backbone.patch_size} px;"
+            f" set data.crop_px to {lower} or {lower + backbone.patch_size}"
+        )
+    return side
