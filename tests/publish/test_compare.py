@@ -14,6 +14,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from signstreams.commands import main
 from signstreams.config.load import leaves
 from signstreams.engine.metrics import COLORS, MetricsLog
 from signstreams.errors import UserError
@@ -282,7 +283,13 @@ def test_the_legend_gets_the_room_that_it_needs_and_names_are_drawn_as_they_are(
     assert heights[1] > heights[0] + 300
 
 
-def test_the_script_writes_the_picture_and_prints_the_tables(make_run: MakeRun, project: Path, tmp_path: Path) -> None:
+def test_the_script_writes_the_picture_and_prints_the_tables(
+    make_run: MakeRun,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for name in ("one", "two"):
         make_run(name, PRETRAINING, name="\x1b[2J_$ñ")
     script = [sys.executable, str(project / "scripts" / "compare_runs.py")]
@@ -293,12 +300,13 @@ def test_the_script_writes_the_picture_and_prints_the_tables(make_run: MakeRun, 
     assert done.stdout.splitlines()[-1] == "compare.png"
     assert _picture(tmp_path / "compare.png").std() > 0.02
     (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
     for words, error in (
         (["one", "three", "--metrics", "loss"], "error: three: not there"),
         (["one", "--output", "file/x.png"], "error: file/x.png: cannot be written"),
         (["one", "--output", "x.jpg"], "error: output (--output): x.jpg does not end in .png"),
     ):
-        done = subprocess.run([*script, *words], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 2
-        assert done.stderr.startswith(error)
-        assert "Traceback" not in done.stderr
+        with pytest.raises(SystemExit, match="2"):
+            main(["compare", *words])
+        stderr = capsys.readouterr().err
+        assert stderr.startswith(error) and "Traceback" not in stderr
