@@ -89,9 +89,9 @@ def read(folder: Path, side_px: int) -> "tuple[Tensor, Tensor]":
 
 def accuracy(features: "list[Tensor]", digits: "list[Tensor]") -> float:
     """Of the test photos, by the train photos, in %."""
-    from signstreams.pretrain.knn import weighted_knn
+    from signstreams.pretrain.knn import cosines, vote
 
-    answers = weighted_knn(features[0], digits[0], features[1], k=K, temperature=TEMPERATURE)
+    answers = vote(cosines(features[1], features[0]), digits[0], k=K, temperature=TEMPERATURE)
     return 100 * float((answers == digits[1]).double().mean())
 
 

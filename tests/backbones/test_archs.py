@@ -54,10 +54,10 @@ def test_what_a_user_changes_is_changed_and_the_table_covers_the_images() -> Non
 def test_every_difference_that_matters_is_said() -> None:
     found = resolve("vit_tiny", image_px=32, patch_px=8, depth=2)
     assert mismatches(found, ARCHS["dinov2_vits14_reg"]) == [
-        "192 wide in place of 384",
-        "2 blocks in place of 12",
-        "patches of 8 px in place of 14",
-        "0 registers in place of 4",
+        "192 wide instead of 384",
+        "2 blocks instead of 12",
+        "patches of 8 px instead of 14",
+        "0 registers instead of 4",
         "no LayerScale",
     ]
     assert mismatches(resolve("vit_tiny", image_px=32, layer_scale_init=0.1), ARCHS["vit_tiny"]) == ["LayerScale"]

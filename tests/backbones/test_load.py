@@ -23,9 +23,9 @@ def test_another_architecture_than_named_is_refused_in_one_line(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         load_dinov2_backbone(f"file::{tmp_path}/b.pt:dinov2_vits14")
     assert len(caught.value.problems) == 1
-    assert "192 wide in place of 384" in str(caught.value)
-    assert "2 blocks in place of 12" in str(caught.value)
-    with pytest.raises(UserError, match="192 wide in place of 384"):
+    assert "192 wide instead of 384" in str(caught.value)
+    assert "2 blocks instead of 12" in str(caught.value)
+    with pytest.raises(UserError, match="192 wide instead of 384"):
         load_dinov2_backbone(f"file::{tmp_path}/b.pt:vit_small")
     assert load_dinov2_backbone(f"file::{tmp_path}/b.pt:vit_tiny").model.arch.depth == 2
 
@@ -106,7 +106,7 @@ def test_the_named_architecture_is_checked_while_reading_alone(tmp_path: Path) -
     state, metadata, found = read_file(tmp_path / "b.pt", "vit_tiny")
     assert (metadata["stream"], found) == ("face", model.arch)
     assert set(state) == set(model.state_dict()) - {"mask_token"}
-    with pytest.raises(UserError, match="expected vit_base: 192 wide in place of 768"):
+    with pytest.raises(UserError, match="expected vit_base: 192 wide instead of 768"):
         read_file(tmp_path / "b.pt", "vit_base")
 
 

@@ -15,11 +15,9 @@ from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.pretrain.data import ViewLoader, find_crops, normalize
-from signstreams.pretrain.device_views import DeviceViews, gaussian_taps
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.settings import AugmentationConfig
-from signstreams.pretrain.views import NUM_GLOBAL, ViewMaker
-from signstreams.pretrain.views import gaussian_taps as numpy_taps
+from signstreams.pretrain.views import NUM_GLOBAL, DeviceViews, ViewMaker, gaussian_kernel, gaussian_kernels
 
 CPU = torch.device("cpu")
 STRONG = {"gaussian_blur_prob": 1.0, "solarize_prob": 0.5}
@@ -87,8 +85,8 @@ def test_device_and_loader_make_the_same_views(crops_dir: Path, dtype: torch.dty
 
 def test_the_kernels_are_those_of_the_loader() -> None:
     sigmas = torch.tensor([0.3, 0.8, 2.0])
-    for sigma, taps in zip(sigmas.tolist(), gaussian_taps(sigmas), strict=True):
-        exact = numpy_taps(sigma)
+    for sigma, taps in zip(sigmas.tolist(), gaussian_kernels(sigmas), strict=True):
+        exact = gaussian_kernel(sigma)
         rim = (len(taps) - len(exact)) // 2
         assert np.allclose(taps[rim : len(taps) - rim], exact, atol=1e-6)
         assert taps[:rim].abs().sum() == 0

@@ -86,10 +86,10 @@ def test_another_image_size_and_another_patch_are_resampled(make: Make, tmp_path
 @pytest.mark.parametrize(
     ("shape", "changes", "expected"),
     [
-        ({"depth": 2}, {}, "2 blocks in place of 1; add --depth 2"),
-        ({"num_registers": 2}, {}, "2 registers in place of 0; add --model-num-registers 2"),
+        ({"depth": 2}, {}, "2 blocks instead of 1; add --depth 2"),
+        ({"num_registers": 2}, {}, "2 registers instead of 0; add --model-num-registers 2"),
         ({"layer_scale_init": 0.1}, {}, "LayerScale; add --layer-scale-init 1e-5"),
-        ({}, {"arch": "vit_small"}, "192 wide in place of 384; give an --arch of its shape"),
+        ({}, {"arch": "vit_small"}, "192 wide instead of 384; give an --arch of its shape"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused_in_one_line(

@@ -19,7 +19,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropWriter
-from signstreams.pretrain.knn import evaluate_knn, read_labels, table, weighted_knn
+from signstreams.pretrain.knn import cosines, evaluate_knn, read_labels, table, vote
 from signstreams.pretrain.settings import KnnConfig
 
 NUM_VIDEOS, NUM_FRAMES = 4, 16
@@ -62,11 +62,11 @@ def test_neighbours_vote_with_the_exponential_of_their_cosine() -> None:
     angles = torch.tensor([0.0, 0.3, 0.32, 2.0])
     bank = torch.stack((angles.cos(), angles.sin()), dim=1) * 5
     labels = torch.tensor([0, 1, 1, 2])
-    query = torch.tensor([[2.0, 0.0]])
+    similarity = cosines(torch.tensor([[2.0, 0.0]]), bank)
     near, far = math.exp(1 / 0.07), math.exp(math.cos(0.3) / 0.07) + math.exp(math.cos(0.32) / 0.07)
-    assert weighted_knn(bank, labels, query, k=3, temperature=0.07).tolist() == [0 if near > far else 1]
-    assert weighted_knn(bank, labels, query, k=1, temperature=0.07).tolist() == [0]
-    assert weighted_knn(bank, labels, query, k=100, temperature=100.0).tolist() == [1]  # heads count, not distance
+    assert vote(similarity, labels, k=3, temperature=0.07).tolist() == [0 if near > far else 1]
+    assert vote(similarity, labels, k=1, temperature=0.07).tolist() == [0]
+    assert vote(similarity, labels, k=100, temperature=100.0).tolist() == [1]  # heads count, not distance
 
 
 def test_crops_are_labelled_and_split_by_video(corpus: KnnConfig) -> None:

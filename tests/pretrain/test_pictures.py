@@ -21,8 +21,8 @@ from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.data import find_crops
 from signstreams.pretrain.pictures import (
     FAR_FRAMES,
-    NAMES,
-    _strangers,
+    PICTURE_FILES,
+    _candidates,
     class_attention,
     nearest_crops,
     patch_colors,
@@ -102,10 +102,10 @@ def test_colours_of_few_patches_do_not_fail() -> None:
     assert torch.isfinite(patch_colors(torch.zeros(2, 4, 8))).all()
 
 
-def test_neighbours_are_the_nearest_that_may_answer() -> None:
+def test_neighbours_are_the_nearest_that_is_candidate() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 2.0], [5.0, 5.0]])
-    may_answer = torch.tensor([[False, True, True, True], [True, False, False, False]])
-    places, cosines = nearest_crops(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), bank, may_answer, 2)
+    is_candidate = torch.tensor([[False, True, True, True], [True, False, False, False]])
+    places, cosines = nearest_crops(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), bank, is_candidate, 2)
     assert places[0].tolist() == [1, 3]
     assert cosines[0].tolist() == pytest.approx([0.9939, 0.7071], abs=1e-3)
     assert places[1, 0] == 0
@@ -122,19 +122,19 @@ def test_answers_come_from_other_videos_or_from_far_away(tmp_path: Path, picture
             writer.add(frame, picture(0, frame % 16))
     for folder, words in (("two", "from other videos"), ("one", "frames away")):
         crops = list(find_crops([tmp_path / folder], probe_crops=8).train)
-        may_answer, said = _strangers(crops, crops)
+        is_candidate, said = _candidates(crops, crops)
         assert words in said
         for i, crop in enumerate(crops):
             for j, other in enumerate(crops):
                 is_far = folder == "one" and abs(crop.frame - other.frame) >= FAR_FRAMES
-                assert bool(may_answer[i, j]) == (crop.video_id != other.video_id or is_far)
+                assert bool(is_candidate[i, j]) == (crop.video_id != other.video_id or is_far)
 
 
 def test_a_run_draws_them_and_the_script_draws_the_same(make: Make, project: Path, tmp_path: Path) -> None:
     config = make(epochs=1, monitor={"pictures": True})
     folder = pretrain(config, "hand_r").parent
     listed = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))
-    for name in NAMES:
+    for name in PICTURE_FILES:
         assert listed[Path(name).stem]["file"] == name
         image = cv2.imread(str(folder / name))
         assert min(image.shape[:2]) > 300
@@ -143,7 +143,7 @@ def test_a_run_draws_them_and_the_script_draws_the_same(make: Make, project: Pat
     command += ["--crops", str(config.train_dir[0]), "--output", str(tmp_path / "seen"), "--title", "hand_r: vit_tiny"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert [Path(line).name for line in done.stdout.split("\n") if line] == list(NAMES)
+    assert [Path(line).name for line in done.stdout.split("\n") if line] == list(PICTURE_FILES)
     ours, theirs = (cv2.imread(str(at / "patches_pca.png")) for at in (folder, tmp_path / "seen"))
     assert ours.shape == theirs.shape
 

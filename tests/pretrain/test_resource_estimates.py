@@ -119,12 +119,12 @@ def test_what_lies_there_already_is_not_asked_for_again(
     state = tmp_path / "state"
     state.mkdir()
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=0.3 * 1e9))
-    with pytest.raises(UserError, match=r"0\.30 GB are free on its disk, the run asks for 0\.40 GB"):
+    with pytest.raises(UserError, match=r"0\.30 GB are free on its disk, the run needs 0\.40 GB"):
         room.check_disk(make(), tmp_path, 10**7)
     with (state / "checkpoint_last.pt").open("wb") as file:
         file.truncate(2 * 10**8)  # sparse
     room.check_disk(make(), tmp_path, 10**7)
-    with pytest.raises(UserError, match=r"asks for 2\.50 GB .* set checkpointing\.min_free_gb"):
+    with pytest.raises(UserError, match=r"needs 2\.50 GB .* set checkpointing\.min_free_gb"):
         room.check_disk(make(checkpointing={"min_free_gb": 2.5}), tmp_path, 10**7)
 
 

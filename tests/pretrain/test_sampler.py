@@ -79,7 +79,7 @@ def test_a_gap_that_is_asked_for_is_kept(balance: float) -> None:
         order = plan.order(number)
         assert len(order) == 47
         assert min(min(_gaps(batch, groups), default=99) for batch in order[:42].reshape(7, 6)) >= 5
-    with pytest.raises(ValueError, match="kept for sure by 7 crops of 3 videos, and a batch has 8"):
+    with pytest.raises(ValueError, match="guaranteed for 7 crops of 3 videos, and a batch has 8"):
         BatchPlan(groups, batch_size=8, world_size=1, seed=0, min_gap_frames=5)
 
 

@@ -58,7 +58,7 @@ def test_measured_is_as_if_it_had_been_given(crops: list[Crop], make: Callable[.
 
 
 def test_of_many_crops_some_are_measured_evenly_spread(crops: list[Crop], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "MAX_CROPS", 4)
+    monkeypatch.setattr(statistics, "STATS_CROPS", 4)
     mean, std = channel_stats(crops)
     pixels = _pixels([crops[i] for i in (6, 18, 30, 42)])  # the middles of four equal parts
     assert mean == pytest.approx(pixels.mean(axis=0), abs=1e-4)

@@ -1,4 +1,4 @@
-"""Architectures by name, backbone specs (``file::path[:arch]``, ``timm::name``), and which architecture the tensors of a checkpoint belong to. Imports no torch."""
+"""Vision transformer architectures, by name or from a checkpoint's tensors, and backbone specs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from signstreams.errors import UserError
-
-# Architectures by name, and which one the tensors of a checkpoint belong to. No torch here.
 
 HEAD_DIM = 64  # of every architecture here
 TABLE_CLASS_TOKENS = 1
@@ -30,7 +28,7 @@ class ViTArch:
         patch_px: Side of a patch.
         table_px: Image side whose patch grid the position table covers; other sizes are interpolated from it.
         num_registers: Register tokens (Darcet et al. 2024).
-        layer_scale_init: First value of LayerScale; None has no LayerScale.
+        layer_scale_init: First value of LayerScale; None: no LayerScale.
     """
 
     name: str
@@ -89,10 +87,10 @@ def resolve(
     num_registers: int | None = None,
     layer_scale_init: float | None = None,
 ) -> ViTArch:
-    """The architecture of this name with what the user changed in it; the table covers ``image_px``, DINOv2's its own.
+    """The architecture of this name with the user's changes; its position table covers ``image_px``, except DINOv2's.
 
     Raises:
-        ValueError: Unknown name, or DINOv2's own architecture altered (its name promises its shape).
+        ValueError: Unknown name, or a change of DINOv2's own architectures, whose names promise their shapes.
     """
     if name not in ARCHS:
         raise ValueError(f"architecture '{name}' is unknown, expected one of {', '.join(ARCHS)}")
@@ -115,14 +113,14 @@ def resolve(
 
 
 def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
-    """The architecture that tensors of these names and shapes belong to, by hub layout.
+    """The architecture that tensors of these names and shapes belong to, in hub layout.
 
     Args:
         shapes: Shape of each tensor of a state dict.
-        name: Used when it names an architecture of this width, depth and so on; else ``vit``.
+        name: Name to give it; empty: ``vit``.
 
     Raises:
-        ValueError: When the tensors are not those of a vision transformer in hub layout.
+        ValueError: The tensors are not those of a vision transformer in hub layout.
     """
     try:
         embed_dim, _, patch_px, _ = shapes["patch_embed.proj.weight"]
@@ -148,12 +146,12 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
 
 
 def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
-    """``"384 wide in place of 192"`` for all in which a checkpoint's shape differs; the table's size may differ."""
+    """Differences of a checkpoint's shape, such as ``"384 wide instead of 192"``; the table's size may differ."""
     said = {
-        "embed_dim": "{} wide in place of {}",
-        "depth": "{} blocks in place of {}",
-        "patch_px": "patches of {} px in place of {}",
-        "num_registers": "{} registers in place of {}",
+        "embed_dim": "{} wide instead of {}",
+        "depth": "{} blocks instead of {}",
+        "patch_px": "patches of {} px instead of {}",
+        "num_registers": "{} registers instead of {}",
     }
     lines = [
         text.format(getattr(found, key), getattr(expected, key))
@@ -165,19 +163,17 @@ def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
     return lines
 
 
-# How a backbone is named on the command line: ``file::path[:architecture]`` or ``timm::name``. No torch here.
-
 _LOOKS_LIKE_ARCH = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A parsed name.
+    """A backbone as named on the command line: ``file::path[:architecture]`` or ``timm::name``.
 
     Attributes:
         kind: ``file`` (a checkpoint on disk) or ``timm`` (a pretrained model of timm).
         location: The path, or timm's name.
-        arch: Architecture the file must have; None takes what the file says of itself.
+        arch: Architecture that the file must have; None: as the file says.
     """
 
     kind: Literal["file", "timm"]
@@ -189,10 +185,10 @@ class BackboneSpec:
 
 
 def parse_spec(text: str) -> BackboneSpec:
-    """Read ``file::work_dirs/dino_face/backbone.pt:dinov2_vits14`` and its like; the path may hold colons and spaces.
+    """Parse ``file::work_dirs/dino_face/backbone.pt:dinov2_vits14`` or the like; the path may hold colons and spaces.
 
     Raises:
-        UserError: When the text is none of the forms, or names an unknown architecture.
+        UserError: The text has none of the forms, or names an unknown architecture.
     """
     kind, separator, rest = text.partition("::")
     if not separator or kind not in ("file", "timm") or not rest:

@@ -1,4 +1,8 @@
-"""Vision transformer with the parameter names of DINOv2's hub models, so that weights load without renaming."""
+"""Vision transformer with the parameter names of DINOv2's hub models, so that weights load without renaming.
+
+Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2. Letters: B images, N tokens, D width,
+H heads, P patches; T tokens of images of several sizes, packed one after the other.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from signstreams.backbones.archs import ViTArch
 
-# First values of a position table: where a patch lies, said by sines and cosines of its row and column.
-
-SPAN = 16.0
-"""Distance of the image's edges in the sines' unit, whatever the grid: small grids are told apart as well as large."""
-MAX_STEP = 2.0
-"""But no wave is shorter than three patches, which a table resized for local views could not hold."""
-LONGEST = 100.0
-"""Ratio of the longest to the shortest wavelength, which is 2 pi units."""
-
-
-def sine_positions(grid: int, dim: int) -> Tensor:
-    """(grid * grid, dim) with mean 0 over the grid and deviation 1, row by row; dim divides by 4.
-
-    The sines of Vaswani et al. 2017 in two dimensions, as MoCo v3 and MAE fix them. There they are small beside the
-    patches; here they weigh as much, so that a class token of random weights tells of the place of what it sees: k-NN
-    on hand photos 43 % in place of 29 %, and pretraining starts from there (docs/experiments.md).
-    """
-    at = torch.arange(grid, dtype=torch.float64) * min(MAX_STEP, SPAN / grid)  # (G,)
-    frequencies = torch.exp(-math.log(LONGEST) * torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    angles = at[:, None] * frequencies  # (G, dim / 4)
-    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # (G, dim / 2)
-    columns = waves[None].expand(grid, -1, -1)  # (G, G, dim / 2)
-    rows = waves[:, None].expand(-1, grid, -1)
-    table = torch.cat((columns, rows), dim=2).flatten(0, 1)  # (G * G, dim)
-    table = table - table.mean(dim=0)
-    return (table / table.std(correction=0).clamp_min(1e-6)).float()
-
-
-# Vision transformer with the parameter names of DINOv2's hub models, so that its weights travel without renaming.
-#
-# Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2. Letters: B images, N tokens, D width,
-# H heads, P patches; T tokens of images of several sizes, packed one after the other.
-
 NORM_EPS = 1e-6
 MAX_EXPLICIT_TOKENS = 512
-"""Up to here the CPU's attention in bfloat16 holds the weights (N, N); beyond, their memory would count."""
+"""Up to this many tokens the CPU's attention in bfloat16 holds the weights (N, N); beyond, memory would matter."""
 
 Sizes = tuple[tuple[int, int], ...]
-"""Images and tokens an image of each group in a packed tensor."""
+"""Number of images, and of tokens per image, of each group in a packed tensor."""
 
 
 class VisionTransformer(nn.Module):
@@ -60,7 +31,7 @@ class VisionTransformer(nn.Module):
     Args:
         arch: Shape of the network.
         drop_path_prob: Stochastic depth of the last block, rising linearly from 0 at the first.
-        checkpoint_activations: Keep the blocks' inputs alone for the backward pass and compute the rest again.
+        checkpoint_activations: Keep only the blocks' inputs for the backward pass and recompute the rest.
     """
 
     def __init__(self, arch: ViTArch, *, drop_path_prob: float = 0.0, checkpoint_activations: bool = False) -> None:
@@ -84,7 +55,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised; sides divisible by the patch.
-            masks: (B, P) bool, patches whose embedding gives way to the mask token; None masks nothing.
+            masks: (B, P) bool, patches whose embedding is replaced by the mask token; None: none.
 
         Returns:
             (B, D).
@@ -99,7 +70,7 @@ class VisionTransformer(nn.Module):
         return self._parts(self.norm(x))
 
     def layer_tokens(self, images: Tensor) -> Tensor:
-        """Class token behind every block, each through the last norm: (B, L, D); the last one is `forward`'s."""
+        """Class token after every block, each through the last norm: (B, L, D); the last one is `forward`'s."""
         x = self._embed(images, None)  # (B, 1 + R + P, D)
         tokens = []
         for block in self.blocks:
@@ -115,11 +86,12 @@ class VisionTransformer(nn.Module):
         *,
         packed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Normalised class tokens of images of several sizes, and some patch tokens of the first size, as training
-        needs them: behind its attention, the last block computes these tokens alone.
+        """Normalised class tokens of images of several sizes, and selected patch tokens of the first size.
+
+        For training: after its attention, the last block computes these tokens only.
 
         Args:
-            groups: Images of one size each, (B_i, 3, side_i, side_i).
+            groups: Groups of images of one size, (B_i, 3, side_i, side_i).
             masks: (B_0, P_0) bool, of the first group, as in `forward`.
             rows: (M,) patches wanted, as rows of (B_0 * P_0). None: none.
             packed: One pass for all sizes: norms and matrix products over all tokens together, attention by image.
@@ -143,18 +115,18 @@ class VisionTransformer(nn.Module):
         return _joined(classes), patches
 
     def compile_blocks(self, **options: Any) -> None:
-        """Let torch.compile make kernels for the blocks, by shape; names and state stay as they are.
+        """Compile the blocks with torch.compile, by shape; names and state do not change.
 
-        Not for the last: under masking, the number of tokens behind its attention differs from step to step.
+        Not the last one: under masking, the number of tokens after its attention differs from step to step.
 
         Args:
-            options: Of torch.compile.
+            options: Options of torch.compile.
         """
         for block in self.blocks[:-1]:
             block.compile(dynamic=False, **options)
 
     def _embed(self, images: Tensor, masks: Tensor | None) -> Tensor:
-        """(B, 3, H, W) to (B, 1 + R + P, D): patches, the mask token in place of some, positions, registers."""
+        """(B, 3, H, W) to (B, 1 + R + P, D): patches, some replaced by the mask token, positions, registers."""
         height_px, width_px = images.shape[-2:]
         x = self.patch_embed(images)  # (B, P, D)
         if masks is not None:
@@ -198,7 +170,7 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Truncated normal: weights with deviation 1 / sqrt(inputs), tokens with .02; sines for positions; zero biases.
+        """Truncated normal weights with deviation 1 / sqrt(inputs), tokens with .02; sine positions; zero biases.
 
         DINO's .02 for every weight suits 384 to 768 inputs; at 192 it shrinks each branch to a quarter, and the crop
         hardly reaches the class token (docs/experiments.md).
@@ -221,7 +193,7 @@ class VisionTransformer(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Linear map of each patch; a convolution by name and weight, a matrix product by execution."""
+    """Linear map of each patch: a convolution by name and weight, computed as a matrix product."""
 
     def __init__(self, patch_px: int, embed_dim: int) -> None:
         super().__init__()
@@ -259,9 +231,9 @@ class Block(nn.Module):
 
         Args:
             x: (B, N, D), or packed (T, D) with ``sizes``.
-            sizes: Of the groups of a packed ``x``.
+            sizes: Sizes of the groups of a packed ``x``.
             drop: Factors of the two branches, from `draw_drop`.
-            rows: (W,) of a packed ``x``, wanted alone. None: all.
+            rows: (W,) rows of a packed ``x`` to compute. None: all.
         """
         attended = self.attn.attend(self.norm1(x), sizes)
         if rows is not None:
@@ -274,7 +246,7 @@ class Block(nn.Module):
     def draw_drop(self, x: Tensor, sizes: Sizes | None = None) -> Tensor | None:
         """Stochastic depth of a pass, (2, B, 1, 1) or (2, T, 1): a dropped image skips a branch.
 
-        The others are scaled so that the expectation stays. None when nothing is dropped.
+        The others are scaled to keep the expectation. None if nothing is dropped.
         """
         if not self.training or self.drop_path_prob == 0:
             return None
@@ -360,12 +332,38 @@ class LayerScale(nn.Module):
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Along the first dimension; a single one is not copied."""
+    """Concatenated along the first dimension; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _added(x: Tensor, branch: Tensor, drop: Tensor | None) -> Tensor:
     return x + branch if drop is None else torch.addcmul(x, branch, drop)
+
+
+SPAN = 16.0
+"""Distance of the image's edges in the unit of the sines, for any grid, so that small grids differ as much as large."""
+MAX_STEP = 2.0
+"""Longest step from patch to patch in that unit: shorter waves would not survive resizing for local views."""
+LONGEST = 100.0
+"""Ratio of the longest to the shortest wavelength, which is 2 pi units."""
+
+
+def sine_positions(grid: int, dim: int) -> Tensor:
+    """(grid * grid, dim) with mean 0 over the grid and deviation 1, row by row; dim divides by 4.
+
+    The sines of Vaswani et al. 2017 in two dimensions, as MoCo v3 and MAE fix them. There they are small beside the
+    patches; here they weigh as much, so that even with random weights a class token reflects the layout of the image:
+    k-NN on hand photos 43 % instead of 29 %, and pretraining starts from there (docs/experiments.md).
+    """
+    at = torch.arange(grid, dtype=torch.float64) * min(MAX_STEP, SPAN / grid)  # (G,)
+    frequencies = torch.exp(-math.log(LONGEST) * torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = at[:, None] * frequencies  # (G, dim / 4)
+    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # (G, dim / 2)
+    columns = waves[None].expand(grid, -1, -1)  # (G, G, dim / 2)
+    rows = waves[:, None].expand(-1, grid, -1)
+    table = torch.cat((columns, rows), dim=2).flatten(0, 1)  # (G * G, dim)
+    table = table - table.mean(dim=0)
+    return (table / table.std(correction=0).clamp_min(1e-6)).float()
 
 
 def resize_table(table: Tensor, rows: int, columns: int) -> Tensor:
@@ -379,14 +377,11 @@ def resize_table(table: Tensor, rows: int, columns: int) -> Tensor:
     return torch.cat((table[:, :1], patches), dim=1)
 
 
-# Patch embeddings of another patch size.
-
-
 def resize_patch_embed(weight: Tensor, patch_px: int) -> Tensor:
     """Kernel (D, C, p, p) for patches of ``patch_px``: the pseudo-inverse resize of FlexiViT (Beyer et al. 2023).
 
     A patch enlarged by bicubic interpolation gives the same token under the new kernel as the small one under the old;
-    a smaller kernel is the best fit of that in the least-squares sense.
+    a smaller kernel fits this in the least-squares sense.
     """
     old_px = weight.shape[-1]
     if old_px == patch_px:

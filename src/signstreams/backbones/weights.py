@@ -17,75 +17,22 @@ from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
 
-# Pretrained networks of timm: from the local cache; from the network only where a setting allows it.
-
-
-def load_timm(name: str, *, download: bool, setting: str = "backbone", flag: str = "--model-download") -> Any:
-    """A network of timm with its pretrained weights, without its classifier; has more than an nn.Module declares.
-
-    Args:
-        name: Timm's, such as ``vit_small_patch14_dinov2.lvd142m``.
-        download: Whether weights that are not in the local cache may be fetched.
-        setting: Which one names the network, for messages.
-        flag: The one that allows the download, for messages.
-
-    Raises:
-        UserError: timm has no such weights, they are not in the cache, or cannot be fetched or read.
-    """
-    import timm
-
-    named = f"{setting} 'timm::{name}'"
-    try:
-        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:
-        config = None
-    if config is None or not config.has_weights:
-        raise UserError(f"{named}: timm has no such model with weights; see timm.list_pretrained()")
-    local = cached_file(config)
-    if local is None and not download:
-        raise UserError(f"{named}: is not in the local cache; add {flag} to fetch it, or give a file::")
-    overlay = {} if local is None else {"file": str(local), "custom_load": False}
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
-        reason = " ".join(str(error).split())[:160]
-        what = "fetched" if local is None else f"read from {local}"
-        raise UserError(f"{named}: cannot be {what} ({type(error).__name__}: {reason}); give a file::") from None
-
-
-def cached_file(config: Any) -> Path | None:
-    """Weights of a timm model that lie in the cache of the hub client or of torch.hub; asks no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if config.hf_hub_id:
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str):
-                return Path(found)
-    if config.url and config.url.endswith((".pth", ".pt")):
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
-        if path.is_file():
-            return path
-    return None
-
-
-# Backbones from disk or from timm, checked against the architecture they are said to have.
-
 log = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FORMAT = "signstreams_backbone_v1"
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.")
 
 
 class Backbone(nn.Module):
-    """A network with what its user must know to feed it.
+    """A network with what is needed to feed it.
 
     Attributes:
         embed_dim: Width of the features.
         patch_size: Side of a patch in pixels.
         image_px: Image side it was trained on.
-        mean, std: Of R, G, B in 0..1, to normalise images with.
-        metadata: What the file says about itself.
+        mean, std: Mean and deviation of R, G, B in 0..1, to normalise images with.
+        metadata: Metadata of the file.
     """
 
     _mean: Tensor
@@ -109,7 +56,7 @@ class Backbone(nn.Module):
         self.image_px = image_px
         self.mean, self.std = tuple(mean), tuple(std)
         self.metadata = metadata or {}
-        # beside the weights, where the images are: a copy to a GPU at each call would wait for it
+        # on the device of the weights and images: copying to a GPU at each call would wait for it
         self.register_buffer("_mean", torch.tensor(self.mean), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std), persistent=False)
 
@@ -120,7 +67,7 @@ class Backbone(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """Blocks whose class tokens `layer_tokens` gives; 1 where only the last is to be had (timm)."""
+        """Blocks whose class tokens `layer_tokens` gives; 1 where only the last is available (timm)."""
         return len(self.model.blocks) if isinstance(self.model, VisionTransformer) else 1
 
     def layer_tokens(self, images: Tensor) -> Tensor:
@@ -138,7 +85,7 @@ class Backbone(nn.Module):
 def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     """Backbone of ``file::path[:architecture]`` or ``timm::name``, in evaluation mode, on the CPU.
 
-    A position table of another size is resized to the architecture's, and the log says so.
+    A position table of another size is resized to the architecture's, which is logged.
 
     Args:
         download: Let ``timm::`` fetch weights that are not in the local cache.
@@ -179,7 +126,7 @@ def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], 
     """State dict in hub layout, metadata, and shape of the network in a ``.pt`` or ``.safetensors`` file.
 
     Args:
-        named: Architecture that the user says it has.
+        named: Architecture that the user expects.
 
     Raises:
         UserError: Absent, broken, without a vision transformer, or of another architecture than named.
@@ -204,11 +151,11 @@ def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], 
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """``{"model": tensors, "metadata": ...}`` of a file that `export_backbone` wrote, or any other's tensors.
+    """``{"model": tensors, "metadata": ...}`` of a file of `export_backbone`, or the tensors of any other file.
 
     Raises:
-        FileNotFoundError: When it is absent.
-        ValueError: When it is broken; names the file.
+        FileNotFoundError: It is absent.
+        ValueError: It is broken; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -224,7 +171,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names and tables as DINOv2's: ``reg_token``, and a table whose class entry is summed into the token."""
+    """Convert timm's names and tables to DINOv2's: ``reg_token``, and a table without an entry for the class token."""
     state = dict(state)
     if "reg_token" in state:
         state["register_tokens"] = state.pop("reg_token")
@@ -235,10 +182,10 @@ def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict in hub layout and metadata of a checkpoint; wrappers' prefixes are taken off.
+    """State dict in hub layout and metadata of a checkpoint; prefixes of wrappers are removed.
 
     Raises:
-        ValueError: When there is no state dict in it.
+        ValueError: It holds no state dict.
     """
     metadata: dict[str, Any] = {}
     if isinstance(content, dict):
@@ -260,7 +207,7 @@ def unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
-    """The architecture to build: the file's own shape, with the named one's table; refused where they differ."""
+    """The architecture to build: the file's shape with the named one's position table; refused where they differ."""
     if named is None:
         return found
     expected = ARCHS[named]
@@ -278,6 +225,55 @@ def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
     return expected
 
 
+def load_timm(name: str, *, download: bool, setting: str = "backbone", flag: str = "--model-download") -> Any:
+    """A network of timm with its pretrained weights, without its classifier; has more than an nn.Module declares.
+
+    Args:
+        name: Timm's name, such as ``vit_small_patch14_dinov2.lvd142m``.
+        download: Whether weights that are not in the local cache may be fetched.
+        setting: Setting that names the network, for messages.
+        flag: Flag that allows the download, for messages.
+
+    Raises:
+        UserError: timm has no such weights, they are not in the cache, or cannot be fetched or read.
+    """
+    import timm
+
+    named = f"{setting} 'timm::{name}'"
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        config = None
+    if config is None or not config.has_weights:
+        raise UserError(f"{named}: timm has no such model with weights; see timm.list_pretrained()")
+    local = cached_file(config)
+    if local is None and not download:
+        raise UserError(f"{named}: is not in the local cache; add {flag} to fetch it, or give a file::")
+    overlay = {} if local is None else {"file": str(local), "custom_load": False}
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
+        reason = " ".join(str(error).split())[:160]
+        what = "fetched" if local is None else f"read from {local}"
+        raise UserError(f"{named}: cannot be {what} ({type(error).__name__}: {reason}); give a file::") from None
+
+
+def cached_file(config: Any) -> Path | None:
+    """Weights of a timm model in the cache of the hub client or of torch.hub, without network access; None: absent."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if config.hf_hub_id:
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(config.hf_hub_id, file)
+            if isinstance(found, str):
+                return Path(found)
+    if config.url and config.url.endswith((".pth", ".pt")):
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name
+        if path.is_file():
+            return path
+    return None
+
+
 def _from_timm(name: str, *, download: bool) -> Backbone:
     model = load_timm(name, download=download)
     config = model.pretrained_cfg
@@ -293,11 +289,6 @@ def _from_timm(name: str, *, download: bool) -> Backbone:
     ).eval()
 
 
-# Weights on disk: ``{"model": state dict in hub layout, "metadata": plain values}``, equal runs giving equal bytes.
-
-FORMAT = "signstreams_backbone_v1"
-
-
 def export_backbone(
     path: str | Path,
     arch: ViTArch,
@@ -306,16 +297,17 @@ def export_backbone(
     *,
     safetensors: str | Path | None = None,
 ) -> None:
-    """Write a backbone that timm, torch.hub's DINOv2 and `load_dinov2_backbone` read.
+    """Write a backbone that timm, torch.hub's DINOv2 and `load_dinov2_backbone` read; equal runs give equal bytes.
 
-    ``mask_token`` stays where a reader looks for it: in DINOv2's architectures (timm recognises them by it) and where
-    there are registers (timm renames them then). Elsewhere the keys equal timm's own.
+    The file holds ``{"model": state dict in hub layout, "metadata": plain values}``. ``mask_token`` is kept where a
+    reader expects it: in DINOv2's architectures (timm recognises them by it) and where there are registers (timm
+    renames them then). Elsewhere the keys equal timm's own.
 
     Args:
         path: File to write.
         arch: Shape of the network.
         state: Its parameters by name.
-        metadata: Plain values; no times and no paths, which would make equal runs differ.
+        metadata: Plain values without times and paths, which would make equal runs differ.
         safetensors: A second file with the same tensors; the metadata is its entry ``signstreams``, as JSON.
     """
     keeps_mask_token = arch.is_dinov2 or arch.num_registers > 0
@@ -331,11 +323,11 @@ def export_backbone(
         from safetensors.torch import save
 
         described = {"format": "pt", "signstreams": json.dumps(content, ensure_ascii=False)}
-        write_bytes(safetensors, _in_order(save(model, metadata=described)))
+        write_bytes(safetensors, _with_sorted_metadata(save(model, metadata=described)))
 
 
-def _in_order(data: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted: the library writes that in the order of a hash map."""
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """The same safetensors file with sorted metadata, which the library writes in the order of a hash map."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

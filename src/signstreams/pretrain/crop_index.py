@@ -1,8 +1,8 @@
-"""Where millions of crops lie, in arrays: 28 bytes a crop and its names once, in place of an object each.
+"""Index of millions of crops in arrays: 28 bytes per crop, and each name once, instead of an object per crop.
 
 Three layouts: archives `<video>.zip`, loose JPEGs `<video>_f000000.jpg`, and plain images under any names, in a folder
-with any sub-folders or in one stored ZIP. A plain image is a video of its own: nothing is known of its neighbours,
-and a sub-folder's name, which may be a label, takes no part.
+with any sub-folders or in one stored ZIP. A plain image counts as a video of its own, since nothing is known of its
+neighbours; the name of its sub-folder, which may be a label, is not used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LOOSE = -1
 """Offset of a crop that is a file of its own."""
 _END = struct.Struct(
-    "<4s4xHHIIH"
-)  # end of central directory: signature, entries here and in all, size, offset, comment
+    "<4s4xHHIIH"  # end of central directory: signature, entries here and in all, size, offset, comment
+)
 _ENTRY_BYTES = 46  # of a member in the central directory, without its name
 
 
@@ -40,7 +40,7 @@ class Names(Sequence[str]):
         self._ends = array("q", [0])
 
     def add(self, name: str) -> int:
-        """Append a name; its number."""
+        """Append a name and return its number."""
         self._bytes += os.fsencode(name)
         self._ends.append(len(self._bytes))
         return len(self._ends) - 2
@@ -61,9 +61,9 @@ class CropIndex(Sequence[Crop]):
     """Crops, sorted by folder, video and frame; behaves as a list of `Crop`.
 
     Attributes:
-        folders: As given.
+        folders: Folders, as given.
         videos: Video ids.
-        video_folder: Folder of each video.
+        video_folder: Number of each video's folder.
         files: Paths of archives and loose images.
         video: (N,) int32 into ``videos``.
         frame: (N,) int32 frame in the video.
@@ -109,19 +109,19 @@ class CropIndex(Sequence[Crop]):
         return (self[i] for i in range(len(self)))
 
     def take(self, chosen: Array) -> CropIndex:
-        """The crops of these numbers, or where this mask is true; names are shared."""
+        """The crops with these numbers, or those where a mask is true; names are shared."""
         columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
         return CropIndex(self.folders, self.videos, self.video_folder, self.files, *(c[chosen] for c in columns))
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays and names."""
+        """Memory of arrays and names."""
         columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
         return sum(column.nbytes for column in columns) + self.videos.nbytes + self.files.nbytes
 
     @property
     def digest(self) -> str:
-        """Of names, frames, sizes and checksums in their order: the same wherever the folders lie.
+        """Digest of names, frames, sizes and checksums in their order: the same wherever the folders are.
 
         Archives carry the CRC-32 of every member in their directory, so nothing is read twice; loose files count by
         size.
@@ -136,7 +136,7 @@ class CropIndex(Sequence[Crop]):
 
 
 class _Builder:
-    """Collects crops of one folder after the other; numbers of videos follow their ids."""
+    """Collects crops folder by folder; the numbers of a folder's videos follow their ids."""
 
     def __init__(self) -> None:
         self.videos, self.files, self.video_folder = Names(), Names(), array("i")
@@ -152,7 +152,7 @@ class _Builder:
             column.append(value)
 
     def add_block(self, video: int, file: int, frame: Ints, entries: Array) -> None:
-        """A whole archive of one video."""
+        """Add a whole archive, which holds one video."""
         count = len(frame)
         self.blocks.append(
             [
@@ -178,9 +178,9 @@ class _Builder:
 
 
 def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Path, Exception | None]]]:
-    """Index of all crops of the folders (or ZIP files), and the folders that gave none, with what was wrong.
+    """Index of all crops of the folders (or ZIP files), and the folders that gave none, each with its error.
 
-    None in place of an error: there is no image. FileNotFoundError: absent. ValueError or OSError: a broken archive.
+    FileNotFoundError: absent; ValueError or other OSError: a broken archive; None: there is no image.
     """
     builder = _Builder()
     problems: list[tuple[Path, Exception | None]] = []
@@ -220,7 +220,7 @@ def _add_folder(builder: _Builder, folder: Path, number: int) -> None:
 
 
 def _add_images(builder: _Builder, folder: Path, number: int, within: str = "") -> None:
-    """Images of any names, sub-folders included, in the order of their names."""
+    """Add images under any names, sub-folders included, in the order of their names."""
     found: list[tuple[str, str, int | None]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -247,7 +247,7 @@ def _add_archives(builder: _Builder, paths: Sequence[Path], number: int) -> None
 
 
 def _add_members(builder: _Builder, path: Path, number: int) -> None:
-    """An archive of any make, member by member: crops by their names or, where there is none, all images."""
+    """Add an archive by any writer, member by member: the crops or, where no name is a crop's, all images."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -267,10 +267,10 @@ def _add_members(builder: _Builder, path: Path, number: int) -> None:
 
 
 def read_directory(path: Path) -> tuple[str, Ints, Array] | None:
-    """Video id, frames and (offset, size, crc) of an archive as `CropWriter` makes it; None for any other.
+    """Video id, frames and (offset, size, crc) of an archive that `CropWriter` wrote; None for any other.
 
-    Its members' names are equally long, so that the central directory is one array: fifty times faster than
-    `zipfile`, which makes an object of each.
+    The members' names are equally long, so that the central directory is one array: fifty times faster than `zipfile`,
+    which makes an object per member.
     """
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END)

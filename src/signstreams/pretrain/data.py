@@ -19,11 +19,10 @@ from signstreams.errors import UserError
 from signstreams.formats.crops import Crop, CropReader
 from signstreams.formats.damaged import DamagedFile
 from signstreams.pretrain.crop_index import CropIndex, build_index
-from signstreams.pretrain.device_views import DeviceViews
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
-from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, ViewMaker, whole_view
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, whole_view
 from signstreams.processes import available_cores, ctrl_c_held_back
 from signstreams.spread import evenly_spread
 
@@ -36,9 +35,9 @@ class CropSet:
     """The crops of a run.
 
     Attributes:
-        train: What the run learns from.
-        probe: Held-out crops its health is measured on; evenly spread over videos and frames.
-        digest: Of all of them together.
+        train: Crops that the run learns from.
+        probe: Held-out crops that its health is measured on, evenly spread over videos and frames.
+        digest: Digest of all of them together.
     """
 
     train: CropIndex
@@ -58,11 +57,11 @@ def find_crops(
     """All crops of the folders that may be used, split into training and held-out ones.
 
     Args:
-        folders: Of crops or plain images, or ZIPs.
+        folders: Folders of crops or plain images, or ZIPs.
         probe_crops: Most crops to hold out.
         max_crops: Most crops to use, evenly spread.
         dataset: Limits of confidence, state and sharpness; None: every crop.
-        stream: Whose tracks the limits are about.
+        stream: Stream whose tracks hold confidence and state.
         cache_dir: Where measured sharpness is kept.
 
     Raises:
@@ -121,7 +120,7 @@ class ViewBatch(NamedTuple):
     Attributes:
         global_views: (2, B, side, side, 3) uint8.
         local_views: (V - 2, B, side, side, 3) uint8; (0,) without local views.
-        params: (V, B, PARAMS) float32, what is left to do (`signstreams.pretrain.device_views`); None: nothing.
+        params: (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing.
     """
 
     global_views: Tensor
@@ -130,9 +129,9 @@ class ViewBatch(NamedTuple):
 
 
 class ViewDataset(Dataset[ViewBatch]):
-    """Views of crops at a step; the draws come from (seed, step, crop), so no worker has a state of its own.
+    """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state.
 
-    A key carries its crop: however many crops there are, a worker holds none of them.
+    A key carries its crop, so that no worker holds the index of all crops.
     """
 
     def __init__(self, make_views: ViewMaker, seed: int) -> None:
@@ -141,7 +140,7 @@ class ViewDataset(Dataset[ViewBatch]):
         self.reader = CropReader()
 
     def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
-        """The batch of (step, index, crop) keys; each view is written to its place at once."""
+        """The batch of (step, index, crop) keys; each view is written straight to its place."""
         maker = self.make_views
         global_px, local_px = maker.config.global_px, maker.config.local_px
         num_local = len(maker.recipes) - NUM_GLOBAL
@@ -188,10 +187,10 @@ class ViewLoader:
             ViewDataset(ViewMaker(config.augmentation, is_photometric=not is_on_device), config.seed),
             batch_sampler=self._batches,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=config.dataset.pin_memory and world.device.type == "cuda",
             persistent_workers=config.dataset.persistent_workers and self.num_workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_use_one_thread,
             # not fork: our threads of OpenMP and of gloo would not live in the child
             multiprocessing_context="forkserver" if self.num_workers else None,
         )
@@ -213,7 +212,7 @@ class ViewLoader:
 
 
 class _EpochBatches:
-    """Batch sampler of one span of steps; the loader asks it anew for each epoch."""
+    """Batch sampler of one span of steps, which changes from epoch to epoch."""
 
     def __init__(self, crops: Sequence[Crop], plan: BatchPlan, rank: int) -> None:
         self.crops = crops
@@ -261,10 +260,10 @@ def _doubled(folders: Sequence[Path]) -> list[Path]:
     return [folder for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:  # a lambda would not reach a worker
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _use_one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

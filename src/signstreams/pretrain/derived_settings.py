@@ -1,4 +1,4 @@
-"""What the number of crops and the length of the run decide, where the config leaves it open."""
+"""Settings that the config leaves open, derived from the number of crops and the length of the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from signstreams.pretrain.settings import PretrainConfig
 PROTOTYPES = ((5_000, 256), (20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768))
 MAX_PROTOTYPES = 65_536
 SMALL_CROPS = 20_000
-"""Up to so many crops a run has too few steps to leave the flat phase by itself. Batch norm in a narrow head and
-balanced, sharper targets take it out of there (docs/experiments.md)."""
+"""Up to this many crops a run has too few steps to leave the flat phase by itself. Batch norm in a narrow head and
+balanced, sharper targets help it out (docs/experiments.md)."""
 SMALL_TEMP = 0.025
 BASE_BATCH = 256
 MAX_HEAD_ONLY_STEPS = 2_000  # a new head's first gradients would destroy what the backbone knows
@@ -22,17 +22,17 @@ LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
 
 @dataclass(frozen=True)
 class DerivedSettings:
-    """Numbers of one run, settled.
+    """The numbers that a run uses.
 
     Attributes:
         total_steps, epoch_steps: Length of the run and of an epoch.
-        peak_learning_rate: After scaling by the batch.
-        num_prototypes, hidden_dim, bottleneck_dim, batch_norm: Of the head.
-        use_sinkhorn: Balanced targets in place of centred ones.
-        warmup_teacher_temp, teacher_temp, momentum: Of the teacher.
-        warmup_steps, teacher_temp_warmup_steps, freeze_prototypes_steps: From their shares of the run.
-        head_only_steps: First steps in which the backbone rests.
-        layer_decay, patch_embed_factor: Of the learning rates in the backbone.
+        peak_learning_rate: Peak after scaling by the batch.
+        num_prototypes, hidden_dim, bottleneck_dim, batch_norm: Size and kind of the head.
+        use_sinkhorn: Balanced targets instead of centred ones.
+        warmup_teacher_temp, teacher_temp, momentum: Temperatures and momentum of the teacher.
+        warmup_steps, teacher_temp_warmup_steps, freeze_prototypes_steps: Their shares of the run, in steps.
+        head_only_steps: First steps in which only the head learns.
+        layer_decay, patch_embed_factor: Factors of the learning rates in the backbone.
     """
 
     total_steps: int
@@ -55,7 +55,7 @@ class DerivedSettings:
 
 
 def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int) -> DerivedSettings:
-    """Settle a run over ``num_crops`` training crops with ``global_batch`` of them a step."""
+    """Settings of a run over ``num_crops`` training crops with ``global_batch`` of them per step."""
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
     total_steps = config.epochs * epoch_steps
     dino, optim = config.dino, config.optim
@@ -90,12 +90,12 @@ def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int
 
 
 def prototypes_for(num_crops: int) -> int:
-    """K: few for few crops; each must find crops to stand for."""
+    """Number of prototypes K: few for few crops, so that each finds crops to represent."""
     return next((count for limit, count in PROTOTYPES if num_crops <= limit), MAX_PROTOTYPES)
 
 
 def teacher_temp_for(num_crops: int) -> float:
-    """Lower for fewer crops, between two measured ends; sharper still for small corpora."""
+    """Lower for fewer crops, between two measured ends; lower still for small corpora."""
     if num_crops <= SMALL_CROPS:
         return SMALL_TEMP
     (low_crops, low), (high_crops, high) = LOW_TEMP, HIGH_TEMP
@@ -104,5 +104,5 @@ def teacher_temp_for(num_crops: int) -> float:
 
 
 def momentum_for(total_steps: int) -> float:
-    """The teacher averages over a hundredth of the run: .996 of 25,000 steps; within .95 to .9995."""
+    """The teacher averages over a hundredth of the run: .996 for 25,000 steps; within .95 to .9995."""
     return round(min(0.9995, max(0.95, 1 - 100 / max(1, total_steps))), 5)

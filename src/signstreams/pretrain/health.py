@@ -57,15 +57,15 @@ def feature_std(features: Tensor) -> float:
     return float(x.std(dim=0).mean() * x.shape[1] ** 0.5)
 
 
-# What shows whether training goes well, gathered on the device and read only on logging steps.
+# -- Meters: gathered on the device, read only on logging steps
 
 NUM_SUMS = 6  # loss, dino, koleo, entropy, gradient norm, steps
 
 
 def count_best(counts: Tensor, rows: Tensor, is_bad: Tensor) -> None:
-    """Add to counts (K,) how many rows (N, K) are greatest there, none of a bad step.
+    """Add to counts (K,) how many of the rows (N, K) have their maximum there; a bad step adds nothing.
 
-    `bincount`, or leaving the call out, would wait for a CUDA device.
+    `bincount`, or skipping the call for a bad step, would wait for a CUDA device.
     """
     best = rows.argmax(dim=-1)  # (N,)
     counts.index_add_(0, best, (~is_bad).to(counts.dtype).expand(len(best)))
@@ -76,7 +76,7 @@ class Meters:
 
     Args:
         num_prototypes: K.
-        device: Where the sums live.
+        device: Device of the sums.
     """
 
     def __init__(self, num_prototypes: int, device: torch.device) -> None:
@@ -90,7 +90,7 @@ class Meters:
     def add(
         self, *, loss: Tensor, dino: Tensor, koleo: Tensor, targets: Tensor, grad_norm: Tensor, is_bad: Tensor
     ) -> None:
-        """Take in one step; ``targets`` (T, B, K), the rest scalars. A bad step counts as bad and enters no sum."""
+        """Add one step; ``targets`` (T, B, K), the rest scalars. A bad step is counted as bad and enters no sum."""
         rows = targets.flatten(0, 1)  # (T * B, K)
         entropy = torch.special.entr(rows).sum(dim=-1).mean()
         step = torch.stack([value.double() for value in (loss, dino, koleo, entropy, grad_norm, torch.ones_like(loss))])
@@ -101,11 +101,11 @@ class Meters:
         self.worst_in_a_row = torch.maximum(self.worst_in_a_row, self.bad_in_a_row)
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading over all processes, and start again.
+        """Means since the last reading, over all processes; then start again.
 
-        Entropies are in nats, of the teacher's targets: ``entropy_sample`` the mean of each crop's, ``entropy_batch``
-        of the mean target. Healthy: the first well below the second. Both near ln K: nothing learned yet; both near 0:
-        collapse onto one prototype. ``kl`` is cross-entropy less ``entropy_sample``.
+        Entropies are in nats, of the teacher's targets: ``entropy_sample`` is the mean over crops, ``entropy_batch``
+        that of the mean target. Healthy: the first well below the second. Both near ln K: nothing learned yet; both
+        near 0: collapse onto one prototype. ``kl`` is the cross-entropy less ``entropy_sample``.
         """
         sums = distributed.all_reduce_sum(self.sums.clone())
         target_sum = distributed.all_reduce_sum(self.target_sum.clone())
@@ -130,7 +130,7 @@ class Meters:
         return record
 
     def num_bad_in_a_row(self) -> int:
-        """The longest run of losses that were not finite."""
+        """Length of the longest run of losses that were not finite."""
         return int(self.worst_in_a_row)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -138,12 +138,12 @@ class Meters:
         return {name: value.detach().cpu().clone() for name, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the sums back."""
+        """Restore the sums."""
         for name, value in vars(self).items():
             setattr(self, name, state[name].to(value.device))
 
 
-# Tells a run that has failed from one that starts slowly, and names the setting to change.
+# -- Collapse: tell a run that has failed from one that starts slowly, and name the setting to change
 
 MIN_STEPS = 100  # and the warm-up: nothing is judged before
 MIN_STEPS_FLAT = 5_000  # every run starts flat; a long one that still is has failed
@@ -161,8 +161,8 @@ class CollapseWatch:
 
     Args:
         num_prototypes: K.
-        warmup_steps: Nothing is judged before; a phase in which the backbone rests is part of it.
-        total_steps: Of the run.
+        warmup_steps: Nothing is judged before; includes the phase in which only the head learns.
+        total_steps: Length of the run.
         has_patches: Whether the masked patches' targets are judged as well.
         rows: Targets between two lines, over all processes.
     """
@@ -184,7 +184,7 @@ class CollapseWatch:
         self.best_feature_std = 0.0
 
     def judge(self, record: dict[str, float], step: int) -> str | None:
-        """A diagnosis, when the last `PATIENCE` lines that could show it all showed the same collapse."""
+        """A diagnosis, if the last `PATIENCE` lines that can show a symptom all showed it."""
         for symptom, diagnosis in self._symptoms(record, step):
             self.strikes[symptom] = 0 if diagnosis is None else self.strikes.get(symptom, 0) + 1
             if diagnosis is not None and self.strikes[symptom] >= PATIENCE:
@@ -192,11 +192,11 @@ class CollapseWatch:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
+        """State that a resumed run needs."""
         return {"strikes": dict(self.strikes), "best_feature_std": self.best_feature_std}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what another process saw."""
+        """Restore the state of another process."""
         self.strikes = dict(state["strikes"])
         self.best_feature_std = float(state["best_feature_std"])
 

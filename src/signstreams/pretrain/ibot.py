@@ -24,23 +24,19 @@ from signstreams.pretrain.health import Meters, count_best
 from signstreams.pretrain.losses import Centre, row_chunks, soft_cross_entropy, teacher_targets
 from signstreams.pretrain.settings import IbotConfig, PretrainConfig
 
-# Block-wise masks for iBOT: rectangles as in BEiT (Bao et al. 2022), ratios stratified over the batch as in DINOv2.
-#
-# A view's mask is a pure function of seed, step and its place in the joint batch of all processes. So there is no state
-# to save, and several processes mask what one process with all of the batch would. Letters: V global views, B crops of
-# this process, P patches of a view, M masked patches of this process.
+# -- Masks: rectangles as in BEiT (Bao et al. 2022), ratios stratified over the batch as in DINOv2
 
 DRAWS = 4  # area, aspect, top, left of one try
 
 
 @dataclass(frozen=True)
 class Masked:
-    """What of a batch is masked.
+    """The masked patches of a batch.
 
     Attributes:
         masks: (V * B, P) bool.
         rows: (M,) int64, the masked patches as rows of (V * B * P).
-        weights: (M,) float32, one over the number of masked patches of the row's view: each view weighs 1.
+        weights: (M,) float32, one over the number of masked patches of the row's view, so that each view weighs 1.
     """
 
     masks: Tensor
@@ -55,7 +51,7 @@ class Masked:
         return cls(masks, rows, weights)
 
     def parts(self, num_views: int, count: int) -> list[Masked]:
-        """Of ``count`` equal parts of the crops, one after the other; before `to`."""
+        """The masks of ``count`` equal parts of the crops, one after the other; to be called before `to`."""
         if count == 1:
             return [self]
         whole = self.masks.unflatten(0, (num_views, -1))  # (V, B, P)
@@ -69,10 +65,13 @@ class Masked:
 class BlockMasker:
     """Draws the masks of every step.
 
+    A view's mask is a pure function of seed, step and the view's place in the joint batch of all processes. So there is
+    no state to save, and several processes mask what one process with the whole batch would.
+
     Args:
         config: Shares and sizes.
         grid: Patches along a side of a global view.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     def __init__(self, config: IbotConfig, grid: int, seed: int) -> None:
@@ -93,9 +92,9 @@ class BlockMasker:
         return Masked(torch.from_numpy(masks), torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
 
     def _targets(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Patches to mask in each of ``count`` views, (count,): 0 in those that stay whole, else at least 1.
+        """Number of patches to mask in each of ``count`` views, (count,): 0 in those that stay whole, else at least 1.
 
-        One ratio from each of evenly spaced strata, so that the total hardly differs from step to step.
+        One ratio is drawn from each of evenly spaced strata, so that the total hardly differs from step to step.
         """
         low, high = self.config.mask_ratio
         num_masked = max(1, round(self.config.masked_views_ratio * count))
@@ -105,11 +104,11 @@ class BlockMasker:
         return targets
 
     def _blocks(self, targets: NDArray[np.int64], own: Ints, rng: np.random.Generator) -> Flags:
-        """Masks (len(own), grid, grid) of the views ``own``, all of them at once.
+        """Masks (len(own), grid, grid) of the views ``own``, all at once.
 
         Blocks are added until the target is met; a block that masks nothing new or too much is drawn again, and after
-        `max_block_tries` in a row the mask stays as it is, below its target. Every round draws for the views of all
-        processes, whoever is done, so that the n-th draw of a view is the same for any number of processes.
+        `max_block_tries` failures in a row the mask stays below its target. Every round draws for the views of all
+        processes, finished or not, so that the n-th draw of a view is the same for any number of processes.
         """
         grid = self.grid
         spare = rng.integers(grid**2, size=len(targets))
@@ -132,11 +131,11 @@ class BlockMasker:
             missing[open_] -= np.where(is_good, gain, 0)
             tries[open_] = np.where(is_good, 0, tries[open_] + 1)
         bare = np.flatnonzero((targets[own] > 0) & ~masks.any(axis=(1, 2)))
-        masks.reshape(len(own), -1)[bare, spare[own[bare]]] = True  # a view that is to be masked is
+        masks.reshape(len(own), -1)[bare, spare[own[bare]]] = True  # no view of a target stays whole
         return masks
 
 
-# iBOT's patch term (Zhou et al. 2022): its loss, schedule and meters. Letters: M masked patches, K prototypes.
+# -- Loss and meters
 
 NUM_PATCH_SUMS = 5  # cross-entropy, entropy, masked views, masked patches, patches
 
@@ -176,7 +175,7 @@ class PatchMeters(Meters):
     def add_patches(
         self, *, loss: Tensor, targets: Tensor, weights: Tensor, num_views: int, num_patches: int, is_bad: Tensor
     ) -> None:
-        """Take in one step: loss and rows as of `patch_loss`, ``num_patches`` of all global views together."""
+        """Add one step: loss and rows as in `patch_loss`, ``num_patches`` of all global views together."""
         entropies = [torch.special.entr(rows).sum(dim=-1) for (rows,) in row_chunks(targets)]
         entropy = torch.cat(entropies) @ weights
         counts = (weights.new_full((), len(weights)), weights.new_full((), num_patches))
@@ -186,9 +185,9 @@ class PatchMeters(Meters):
         count_best(self.patch_assigned, targets, is_bad)
 
     def read(self) -> dict[str, float]:
-        """As `Meters.read`, and of the masked patches the like; every mean is over masked views, each with weight 1.
+        """As `Meters.read`, and the same of the masked patches, as means over masked views, each with weight 1.
 
-        So ``train/loss_patch`` and ln K compare, and ``train/kl_patch`` is never below 0. In ``train/loss`` the term
+        So ``train/loss_patch`` compares with ln K, and ``train/kl_patch`` is never below 0. In ``train/loss`` the term
         weighs ``ibot.patch_weight`` times the share of masked views.
         """
         record = super().read()
@@ -213,15 +212,12 @@ class PatchMeters(Meters):
         return record | patch_record
 
 
-# What iBOT (Zhou et al. 2022) adds to a DINO step: masks, the patches' targets and loss, their centre and meters.
-
-
 class PatchTerm:
-    """The patch term of a run.
+    """What iBOT adds to a DINO step: masks, targets and loss of the patches, their centre and meters.
 
     Args:
         config: As the user gave it.
-        derived: What it left open, settled.
+        derived: What it leaves open.
         arch: Shape of the backbone.
         world: This process among the others.
     """
@@ -255,7 +251,7 @@ class PatchTerm:
 
     @torch.no_grad()
     def after_step(self, loss: Tensor, teacher: Tensor, targets: Tensor, masked: list[Masked], is_bad: Tensor) -> None:
-        """Centre and meters take in a step: scores and targets (M, K) of its parts, one after the other."""
+        """Update centre and meters with the scores and targets (M, K) of a step's parts, one after the other."""
         if self.sinkhorn is None:
             self.centre.update(teacher)
         self.meters.add_patches(

@@ -28,8 +28,8 @@ class InitialWeights:
     """Weights that fit the backbone of the run.
 
     Attributes:
-        state: Of the backbone, without what begins anew.
-        digest: Of the tensors as they were given, short.
+        state: State dict of the backbone, without the tensors that start from scratch.
+        digest: Short digest of the tensors as they were given.
         report: What was adapted, in one line.
     """
 
@@ -39,7 +39,7 @@ class InitialWeights:
 
 
 def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeights | None:
-    """The weights that ``init.weights`` names, made to fit; None without it.
+    """The weights that ``init.weights`` names, adapted to the run's architecture; None where it is not set.
 
     Raises:
         UserError: Absent, broken, or of a shape that cannot be adapted.
@@ -51,24 +51,24 @@ def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeight
         state, metadata, found = read_file(Path(spec.location), spec.arch)
     else:
         state, metadata, found = _from_timm(spec.location, download=config.init.download)
-    weights = fit(str(spec), state, found, arch)
+    weights = adapt(str(spec), state, found, arch)
     log.info("%s", weights.report)
     _check_statistics(str(spec), metadata, config)
     return weights
 
 
-def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> InitialWeights:
-    """Adapt a state dict in hub layout to ``arch``: position table, patch embedding, parts that are new.
+def adapt(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> InitialWeights:
+    """Adapt a state dict in hub layout to ``arch``: position table, patch embedding, new parts.
 
     Raises:
-        UserError: One line with all that cannot be adapted and what to set.
+        UserError: One line with everything that cannot be adapted, and what to set.
     """
     digest = _digest(state)
     state = {key: tensor.float() for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
     fatal = [text for text in mismatches(found, arch) if "patches" not in text and "registers" not in text]
     fatal = [text for text in fatal if text != "no LayerScale"]
     if found.num_registers not in (0, arch.num_registers):
-        fatal.append(f"{found.num_registers} registers in place of {arch.num_registers}")
+        fatal.append(f"{found.num_registers} registers instead of {arch.num_registers}")
     if fatal:
         raise UserError(
             f"init.weights {name}: holds {found.described()}, the run trains {arch.described()}: {', '.join(fatal)};"
@@ -84,16 +84,15 @@ def fit(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> I
         done.append(f"position table from {found.grid}x{found.grid} to {arch.grid}x{arch.grid}")
     wanted = VisionTransformer(arch).state_dict()
     if found.layer_scale_init is None and arch.layer_scale_init is not None:
-        # 1, not the small first value: the branches must keep what they learned
+        # 1, not the small first value, so that the branches keep what they learned
         state |= {key: torch.ones_like(value) for key, value in wanted.items() if key.endswith(".gamma")}
         done.append("LayerScale set to 1")
     new = sorted({"mask_token", "register_tokens"} & (set(wanted) - set(state)))
     missing = sorted(set(wanted) - set(state) - set(new))
     extra = sorted(set(state) - set(wanted))
     wrong = sorted(key for key in set(wanted) & set(state) if wanted[key].shape != state[key].shape)
-    if problems := [
-        f"{what} {_named(keys)}" for what, keys in (("lacks", missing), ("has", extra), ("misfits in", wrong)) if keys
-    ]:
+    found_keys = (("lacks", missing), ("has", extra), ("has other shapes in", wrong))
+    if problems := [f"{what} {_named(keys)}" for what, keys in found_keys if keys]:
         raise UserError(
             f"init.weights {name}: {'; '.join(problems)}; expected a plain vision transformer in the layout of DINOv2"
             " or timm; give other weights"
@@ -129,7 +128,7 @@ def _digest(state: dict[str, Tensor]) -> str:
 
 
 def _check_statistics(name: str, metadata: dict[str, Any], config: PretrainConfig) -> None:
-    """Say when the weights saw images normalised otherwise; they still learn, more slowly at first."""
+    """Warn if the weights were trained on images normalised otherwise; they still learn, more slowly at first."""
     for key in ("mean", "std"):
         theirs, ours = metadata.get(key), getattr(config.augmentation, key)
         if theirs is not None and any(abs(a - b) > 0.005 for a, b in zip(theirs, ours, strict=True)):
@@ -148,6 +147,6 @@ def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[st
 
 
 def initialize_backbones(weights: InitialWeights, backbones: list[VisionTransformer]) -> None:
-    """Write the weights into student's and teacher's backbone; what they lack stays as it was made."""
+    """Write the weights into the backbones of student and teacher; tensors that they lack keep their first values."""
     for backbone in backbones:
         backbone.load_state_dict(weights.state, strict=False)

@@ -1,4 +1,7 @@
-"""Weighted k-NN on labelled crops: what a backbone knows, and the labels that choose the best checkpoint."""
+"""Weighted k-NN on labelled crops: evaluation of a backbone, and the score that chooses the best checkpoint.
+
+Neighbours never come from the video of the query, whose adjacent frames would answer for each other.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,47 @@ from signstreams.pretrain.health import embed
 from signstreams.pretrain.settings import KnnConfig
 from signstreams.streams import HAND_STREAMS
 
-# True handshapes of the demo corpus, by frame: only rendered video comes with them.
+TEMPERATURE = 0.07
+"""Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
+NUM_NEIGHBOURS = 20
+"""k of the probe, as in DINO's evaluation."""
+FOLDERS, HANDSHAPES = "folders", "handshapes"
+MIN_LABELLED = 8
+COLUMNS = ("video_id", "frame", "label")
+
+
+def cosines(queries: Tensor, bank: Tensor) -> Tensor:
+    """Cosine (M, N) of each of M query features (M, D) with each of the bank (N, D)."""
+    return F.normalize(queries.float(), dim=-1) @ F.normalize(bank.float(), dim=-1).T
+
+
+def vote(similarity: Tensor, labels: Tensor, *, k: int, temperature: float = TEMPERATURE) -> Tensor:
+    """Label of each query by the weighted vote of its ``k`` nearest crops of the bank.
+
+    Args:
+        similarity: (M, N) cosines of queries and bank; -inf where a crop must not vote, but not in a whole row.
+        labels: (N,) int64.
+
+    Returns:
+        (M,) int64.
+    """
+    nearest, indices = similarity.topk(min(k, len(labels)), dim=-1)  # (M, k)
+    weights = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest: cannot overflow
+    votes = torch.zeros(len(similarity), int(labels.max()) + 1, dtype=weights.dtype)
+    return votes.scatter_add_(1, labels[indices], weights).argmax(dim=-1)
+
+
+# -- Evaluation on the true handshapes of the demo corpus: only rendered video has them
 
 
 class Handshapes(NamedTuple):
-    """Of one hand in one video.
+    """Handshapes of one hand in one video.
 
     Attributes:
         frames: (T,) int, index into ``names``; -1 between two handshapes.
-        names: Of all handshapes.
-        clips: Ids of the clips the video holds.
-        signer: Who signs.
+        names: Names of all handshapes.
+        clips: Ids of the clips in the video.
+        signer: Signer of the video.
     """
 
     frames: Ints
@@ -50,10 +83,10 @@ class Handshapes(NamedTuple):
 
 
 def read_handshapes(path: Path, stream: str) -> Handshapes:
-    """From ``ground_truth/<video>.npz``, for a hand stream.
+    """Handshapes of a hand stream from ``ground_truth/<video>.npz``.
 
     Raises:
-        UserError: Absent, or no ground truth.
+        UserError: The file is absent, or holds no ground truth.
     """
     try:
         with np.load(path, allow_pickle=False) as truth:
@@ -67,23 +100,17 @@ def read_handshapes(path: Path, stream: str) -> Handshapes:
         raise UserError(f"{path}: no ground truth of handshapes ({error}); only the demo corpus has it") from None
 
 
-# Weighted k-NN on true handshape: what a backbone knows, next to random weights and raw pixels.
-#
-# Neighbours never come from the video of the query: adjacent frames would answer for each other. Twice: from the
-# videos of the train split for the others, and, where there are several signers, from all other signers.
-
-
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Crops whose handshape is known.
+    """Crops with known handshape.
 
     Attributes:
         crops: N crops.
         labels: (N,) int64, index into ``names``.
-        is_train: (N,) bool, of a video of the train split.
-        signers: (N,) int64, one number a signer.
+        is_train: (N,) bool, whether the crop is of a video of the train split.
+        signers: (N,) int64, one number per signer.
         names: Handshapes.
-        num_videos: Of the train split, and of the others.
+        num_videos: Videos of the train split, and others.
     """
 
     crops: list[Crop]
@@ -95,10 +122,13 @@ class LabelledCrops:
 
 
 def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
-    """Write and return the report.
+    """Evaluate a backbone beside random weights and raw pixels; writes and returns the report.
+
+    Neighbours come from the videos of the train split and, where there are several signers, once more from all other
+    signers.
 
     Raises:
-        UserError: Files absent, no crop with a known handshape, or nothing to split.
+        UserError: Files are absent, no crop has a known handshape, or there is nothing to split.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -117,7 +147,7 @@ def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
         "stream": stream,
         "backbone": spec,
         "k": config.k,
-        "temperature": config.temperature,
+        "temperature": TEMPERATURE,
         "handshapes": data.names,
         "num_train_crops": int(data.is_train.sum()),
         "num_test_crops": int((~data.is_train).sum()),
@@ -132,31 +162,11 @@ def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
     return report
 
 
-def weighted_knn(bank: Tensor, labels: Tensor, queries: Tensor, *, k: int, temperature: float) -> Tensor:
-    """Label of each query by the vote of its ``k`` nearest of the bank, weighted with exp(cosine / temperature).
-
-    As in Wu et al. 2018 and DINO's evaluation.
-
-    Args:
-        bank: (N, D) features.
-        labels: (N,) int64.
-        queries: (M, D) features.
-
-    Returns:
-        (M,) int64.
-    """
-    similarity = F.normalize(queries, dim=-1) @ F.normalize(bank, dim=-1).T  # (M, N)
-    nearest, indices = similarity.topk(min(k, len(bank)), dim=-1)  # (M, k)
-    weights = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest: cannot overflow
-    votes = torch.zeros(len(queries), int(labels.max()) + 1, dtype=weights.dtype)
-    return votes.scatter_add_(1, labels[indices], weights).argmax(dim=-1)
-
-
 def read_labels(config: KnnConfig, stream: str) -> LabelledCrops:
-    """Crops with their true handshape; those in between two handshapes are left out.
+    """Crops with their true handshapes; those between two handshapes are left out.
 
     Raises:
-        UserError: All problems of the folders.
+        UserError: Crops or ground truth are absent, or the split has no crops on one side.
     """
     try:
         found = list_crops(config.crops)
@@ -202,7 +212,9 @@ def _clip_ids(path: Path) -> set[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return {row[0].strip() for row in csv.reader(file) if row}
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}, expected one clip id a line; run scripts/split_corpus.py") from None
+        raise UserError(
+            f"{path}: {error.strerror}, expected one clip id per line; run scripts/split_corpus.py"
+        ) from None
 
 
 def _random(backbone: Backbone, seed: int) -> VisionTransformer:
@@ -226,20 +238,18 @@ def _by_signer(features: Tensor, data: LabelledCrops, config: KnnConfig) -> floa
 
 
 def _accuracy(features: Tensor, labels: Tensor, is_bank: Tensor, is_query: Tensor, config: KnnConfig) -> float:
-    answers = weighted_knn(
-        features[is_bank], labels[is_bank], features[is_query], k=config.k, temperature=config.temperature
-    )
-    return float((answers == labels[is_query]).double().mean())
+    similarity = cosines(features[is_query], features[is_bank])  # (M, N)
+    return float((vote(similarity, labels[is_bank], k=config.k) == labels[is_query]).double().mean())
 
 
 def _most_frequent(data: LabelledCrops) -> float:
-    """Accuracy of always naming the handshape that is most frequent in the train split."""
+    """Accuracy of always answering with the most frequent handshape of the train split."""
     guess = data.labels[data.is_train].bincount().argmax()
     return float((data.labels[~data.is_train] == guess).double().mean())
 
 
 def table(report: dict[str, Any]) -> str:
-    """The figures as people read them."""
+    """The accuracies of a report as a table for people."""
     unseen = report.get("accuracy_unseen_signer", {})
     lines = [f"{report['stream']}: k-NN on handshape{'':8}other videos   unseen signers"]
     for name, value in report["accuracy"].items():
@@ -248,12 +258,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, f"  most frequent handshape     {100 * report['most_frequent_handshape']:8.1f} %"])
 
 
-# k-NN on the held-out crops where labels are known: they choose the best checkpoint, and take no part in training.
-
-FOLDERS, HANDSHAPES = "folders", "handshapes"
-K, TEMPERATURE = 20, 0.07  # as DINO's evaluation
-MIN_LABELLED = 8
-COLUMNS = ("video_id", "frame", "label")
+# -- Probe: labels of held-out crops choose the best checkpoint, and take no part in training
 
 
 @dataclass(frozen=True)
@@ -262,7 +267,7 @@ class ProbeLabels:
 
     Attributes:
         labels: (N,) int64, -1 where unknown.
-        videos: (N,) int64, one number a video.
+        videos: (N,) int64, one number per video.
     """
 
     labels: Tensor
@@ -270,16 +275,14 @@ class ProbeLabels:
 
 
 def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
-    """Labels of the crops by ``folders`` (a plain image's sub-folder), by the demo corpus's own ``handshapes``, or
-    from a CSV of ``video_id,frame,label``.
-
-    A line without a frame labels all of the video.
+    """Labels of the crops from ``folders`` (a plain image's sub-folder), from the demo corpus's own ``handshapes``, or
+    from a CSV of ``video_id,frame,label``, in which a row without a frame labels the whole video.
 
     Raises:
-        UserError: Absent, without the columns, or with too few of the crops in it.
+        UserError: The CSV is absent or lacks columns, or too few of the crops have labels.
     """
     if setting == FOLDERS:
-        named = [_by_folder(crop) for crop in crops]
+        named = [crop.video_id.rpartition("/")[0] for crop in crops]
     elif setting == HANDSHAPES:
         named = _by_handshape(crops)
     else:
@@ -300,22 +303,15 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
 
 
 def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
-    """Share of the labelled crops that the weighted vote of their nearest crops of other videos names.
+    """Share of the labelled crops whose label the vote of their nearest crops of other videos predicts.
 
     Args:
         features: (N, D).
     """
     is_known = known.labels >= 0
-    x, labels, videos = F.normalize(features.float(), dim=-1)[is_known], known.labels[is_known], known.videos[is_known]
-    similarity = (x @ x.T).masked_fill(videos[:, None] == videos[None], -torch.inf)  # (M, M)
-    nearest, indices = similarity.topk(min(K, len(x)), dim=-1)  # (M, k)
-    weights = ((nearest - 1) / TEMPERATURE).exp()  # 0 for crops of the own video
-    votes = torch.zeros(len(x), int(labels.max()) + 1).scatter_add_(1, labels[indices], weights)
-    return float((votes.argmax(dim=-1) == labels).float().mean())
-
-
-def _by_folder(crop: Crop) -> str:
-    return crop.video_id.rpartition("/")[0]
+    x, labels, videos = features[is_known], known.labels[is_known], known.videos[is_known]
+    similarity = cosines(x, x).masked_fill(videos[:, None] == videos[None], -torch.inf)  # (M, M)
+    return float((vote(similarity, labels, k=NUM_NEIGHBOURS) == labels).float().mean())
 
 
 def _by_handshape(crops: Sequence[Crop]) -> list[str]:

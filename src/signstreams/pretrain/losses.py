@@ -1,4 +1,8 @@
-"""DINO loss (Caron et al. 2021) with centring or Sinkhorn-Knopp, and KoLeo. Letters: N rows, K prototypes."""
+"""DINO loss (Caron et al. 2021), its targets by centring or Sinkhorn-Knopp, and KoLeo (Sablayrolles et al. 2019).
+
+Letters: T teacher views (the 2 global ones), V student views (the same 2 first, then the local ones), B crops of a
+process, N rows, K prototypes.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,12 @@ from torch.autograd.function import once_differentiable
 from signstreams.engine import distributed
 from signstreams.pretrain.settings import SinkhornConfig
 
-# Cross-entropy of soft targets that reads large scores twice and copies none. Letters: N rows, K prototypes.
-#
-# By autograd, log-softmax and product of (N, K) cost six tensors of that size, forwards and backwards; with K = 65,536
-# and the masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
-
 CHUNK = 2**19
-"""Numbers of a piece on a CPU: 2 MB, which stay in its cache from one operation to the next."""
+"""Numbers in a chunk on a CPU: 2 MB, which stay in its cache from one operation to the next."""
 
 
 def row_chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors (N, ...) in equal pieces of rows, for the first one's size; whole on a GPU, which likes large kernels."""
+    """Tensors (N, ...) in chunks of rows, by the first one's size; whole on a GPU, which prefers large kernels."""
     first = tensors[0]
     if first.device.type != "cpu" or first.numel() <= CHUNK:
         yield tensors
@@ -33,11 +32,14 @@ def row_chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def soft_cross_entropy(scores: Tensor, targets: Tensor, temp: float) -> Tensor:
-    """Cross-entropy (N,) of softmax(scores / temp), in float32.
+    """Cross-entropy (N,) of softmax(scores / temp), in float32; reads the scores twice and copies none.
+
+    By autograd, log-softmax and product of (N, K) cost six tensors of that size, forward and backward; with K = 65,536
+    and the masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
 
     Args:
         scores: (N, K), with gradient.
-        targets: (N, K) weights, most often probabilities; without gradient.
+        targets: (N, K) weights, usually probabilities; without gradient.
         temp: Softmax temperature, > 0.
     """
     losses: Tensor = _SoftCrossEntropy.apply(scores, targets, temp)
@@ -69,17 +71,11 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return out, None, None
 
 
-# DINO loss (Caron et al. 2021), its targets by centring or Sinkhorn-Knopp, and KoLeo (Sablayrolles et al. 2019).
-#
-# Letters: T teacher views (the 2 global ones), V student views (the same 2 first, then the local ones), B crops of a
-# process, K prototypes.
-
-
 def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tensor:
-    """Cross-entropy of every student view against every teacher view of the same crop but itself.
+    """Cross-entropy of every student view against every other teacher view of the same crop.
 
-    Cross-entropy is linear in the target: each student view meets the sum of the other views' targets once. No matrix
-    product, which a GPU might round to TF32.
+    Cross-entropy is linear in the target, so each student view meets the sum of the other views' targets once. There is
+    no matrix product, which a GPU might round to TF32.
 
     Args:
         student: (V, B, K) scores, with gradient.
@@ -98,7 +94,7 @@ def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tenso
 
 
 class Centre(nn.Module):
-    """Moving average of the teacher's scores, taken off before its softmax.
+    """Moving average of the teacher's scores, subtracted before its softmax.
 
     The targets of a step use the centre of the steps before; one update a step, over both views and all processes.
     """
@@ -121,9 +117,9 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def update(self, teacher: Tensor) -> None:
-        """Take in the scores (..., K) of a step, over the rows of all processes, which may differ in number.
+        """Add the scores (..., K) of a step, over the rows of all processes, which may differ in number.
 
-        A batch that is not finite, or has no row at all, leaves the centre as it is.
+        A batch that is not finite, or has no row at all, leaves the centre unchanged.
         """
         rows = teacher.float().flatten(0, -2)  # (N, K)
         sums = distributed.all_reduce_sum(torch.cat((rows.sum(dim=0), rows.new_full((1,), float(len(rows))))))
@@ -135,7 +131,7 @@ class Centre(nn.Module):
 def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     """Targets in which every prototype gets the same total over the whole batch of all processes.
 
-    Sinkhorn-Knopp as in SwAV and DINOv2, in float32; the greatest score is taken off first, so exp cannot overflow.
+    Sinkhorn-Knopp as in SwAV and DINOv2, in float32; the greatest score is subtracted first, so exp cannot overflow.
 
     Args:
         teacher: (N, K) scores of this process's rows; N may differ between processes, and be 0 in some.
@@ -159,7 +155,7 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
 
 
 def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig | None, temp: float) -> Tensor:
-    """Targets (..., K) of the teacher's scores (..., K), by Sinkhorn-Knopp; by centring where that is None."""
+    """Targets (..., K) from the teacher's scores (..., K): by Sinkhorn-Knopp, or by centring where that is None."""
     if sinkhorn is None:
         return centre.targets(scores, temp)
     rows = sinkhorn_targets(scores.flatten(0, -2), temp=sinkhorn.eps or temp, num_iters=sinkhorn.iters)
@@ -176,7 +172,7 @@ def koleo_loss(tokens: Tensor, *, epsilon: float) -> Tensor:
     with torch.autocast(tokens.device.type, enabled=False):
         x = F.normalize(tokens.float(), dim=-1)
         with torch.no_grad():
-            # in float64, which no GPU rounds to TF32: near a collapse few bits do not tell who is nearest
+            # in float64, which no GPU rounds to TF32: near a collapse, few bits cannot tell who is nearest
             exact = F.normalize(tokens.double(), dim=-1)
             similarity = exact @ exact.T  # (B, B)
             similarity.fill_diagonal_(-1.0)

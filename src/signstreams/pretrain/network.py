@@ -16,15 +16,13 @@ from signstreams.engine.seeding import torch_generator
 from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.settings import PretrainConfig
 
-# Batch normalisation over the rows of all processes, with nothing to save: always by the batch at hand.
-
 EPS = 1e-5
 
 
 class BatchNorm(nn.Module):
-    """Each column of the joint batch to mean 0 and deviation 1, then scaled and shifted by what is learned.
+    """Normalises each column over the rows of all processes, then applies a learned scale and shift.
 
-    Without running means: in the teacher as in the student, in training as in evaluation, a row is seen among others
+    There are no running means: teacher and student, in training and in evaluation, normalise by the batch at hand
     (DINO's ``use_bn_in_head`` keeps its teacher in training mode). So two processes equal one with the joint batch, and
     a checkpoint holds no state of it. PyTorch's SyncBatchNorm needs a GPU.
 
@@ -48,19 +46,16 @@ class BatchNorm(nn.Module):
         return x if self.weight is None or self.bias is None else torch.addcmul(self.bias, x, self.weight)
 
 
-# DINO's projection head (Caron et al. 2021): three layers, unit-length bottleneck, weight-normed prototypes.
-
-
 class DinoHead(nn.Module):
-    """Class tokens to prototype scores.
+    """Class tokens to prototype scores: three layers, unit-length bottleneck, prototypes of length 1.
 
     Args:
         in_dim: Width D of a class token.
         num_prototypes: K.
         hidden_dim: Width of the two hidden layers.
         bottleneck_dim: Width before the prototypes.
-        batch_norm: Normalise each layer's outputs over the joint batch, so that rows cannot come to score alike: the
-            flat phase, in which every target is uniform, is then no rest (docs/experiments.md).
+        batch_norm: Normalise each layer's outputs over the joint batch, so that rows cannot come to score alike and the
+            run cannot stay in the flat phase, in which every target is uniform (docs/experiments.md).
     """
 
     def __init__(
@@ -78,7 +73,7 @@ class DinoHead(nn.Module):
         sides = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sides)):
             is_last = i + 2 == len(sides)
-            layers.append(nn.Linear(inputs, outputs, bias=not batch_norm))  # a norm would take the bias off again
+            layers.append(nn.Linear(inputs, outputs, bias=not batch_norm))  # a norm would remove the bias again
             if batch_norm:
                 layers.append(BatchNorm(outputs, affine=not is_last))
             if not is_last:
@@ -108,8 +103,8 @@ class DinoHead(nn.Module):
     def standardize(self, tokens: Tensor) -> None:
         """Rescale and shift each layer so that its outputs have mean 0 and deviation 1 over these class tokens.
 
-        Class tokens of random weights are nearly equal for all crops, so are their scores, and DINO spends its first
-        thousands of steps in that flat phase. After this the first targets differ from crop to crop already
+        With random weights, class tokens are nearly equal for all crops, and so are their scores: DINO spends its first
+        thousands of steps in that flat phase. After this the first targets already differ from crop to crop
         (data-dependent initialisation, Krähenbühl et al. 2016; docs/experiments.md).
 
         Args:
@@ -138,16 +133,13 @@ class Prototypes(nn.Module):
         return F.linear(x, F.normalize(self.weight_v, dim=-1))
 
 
-# Student and teacher: the same backbone and head, the teacher a moving average of the student without gradient.
-
-
 class MultiCropNet(nn.Module):
-    """Backbone and head over views of several sizes: one pass of the head for all.
+    """Backbone and head over views of several sizes, with one pass of the head for all.
 
     Args:
         backbone: Images to tokens.
         head: Tokens to prototype scores.
-        patch_head: The masked patches' own; None: they share ``head``.
+        patch_head: Head of the masked patches; None: they share ``head``.
     """
 
     def __init__(self, backbone: VisionTransformer, head: DinoHead, patch_head: DinoHead | None = None) -> None:
@@ -163,12 +155,12 @@ class MultiCropNet(nn.Module):
     def forward(
         self, groups: list[Tensor], rows: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Class tokens and prototype scores of all views, and scores of some patches of the first group.
+        """Class tokens and prototype scores of all views, and scores of selected patches of the first group.
 
         Args:
-            groups: Views of one size each, (V_i, B, 3, side, side), normalised.
+            groups: Groups of views of one size, (V_i, B, 3, side, side), normalised.
             rows: (M,) patches to score, as rows of the first group's (V_0 * B * P).
-            masks: (V_0 * B, P) bool, patches of the first group that the backbone must not see.
+            masks: (V_0 * B, P) bool, patches of the first group that are hidden from the backbone.
 
         Returns:
             tokens (V, B, D) and scores (V, B, K), views in their order; patch scores (M, K'), None without ``rows``.
@@ -178,7 +170,7 @@ class MultiCropNet(nn.Module):
             [group.flatten(0, 1) for group in groups],  # each (V_i * B, 3, side, side)
             masks,
             rows,
-            packed=groups[0].device.type == "cuda",  # on a CPU packing wins nothing (docs/experiments.md)
+            packed=groups[0].device.type == "cuda",  # on a CPU packing gains nothing (docs/experiments.md)
         )  # (V * B, D), (M, D)
         patch_scores = None
         if patches is None:
@@ -192,7 +184,7 @@ class MultiCropNet(nn.Module):
 
 
 def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSettings, *, is_student: bool) -> MultiCropNet:
-    """A network with its first weights, which depend on the seed alone: student and teacher start equal."""
+    """A network with its first weights, which depend on the seed alone, so that student and teacher start equal."""
     backbone = VisionTransformer(
         arch,
         drop_path_prob=config.model.drop_path_prob if is_student else 0.0,

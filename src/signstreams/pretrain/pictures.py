@@ -20,12 +20,12 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop
+from signstreams.formats.run_layout import PRETRAINING_FILES
 from signstreams.pretrain.data import find_crops, load_whole
 from signstreams.pretrain.health import embed
+from signstreams.pretrain.knn import cosines
 from signstreams.pretrain.settings import ShowConfig
 from signstreams.spread import evenly_spread
-
-# What a backbone sees in crops: attention of its class token, main directions of its patches, nearest crops.
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
         images: (B, 3, H, W), normalised.
 
     Returns:
-        (B, heads, rows, columns); a head's sum is 1 less what the class token and registers get.
+        (B, heads, rows, columns); a head sums to 1 less the share of class token and registers.
     """
     last = model.blocks[-1]
     assert isinstance(last, Block)
@@ -63,8 +63,8 @@ def patch_colors(patches: Tensor) -> Tensor:
         patches: (B, P, D) patch tokens of several images.
 
     Returns:
-        (B, P, 3) in 0..1: between the 2nd and 98th percentile of each component. Signs are fixed, so that equal
-        patches give equal pictures: the greatest loading of a component is positive.
+        (B, P, 3) in 0..1, between the 2nd and 98th percentile of each component. The greatest loading of a component
+        is positive, so that equal patches give equal pictures.
     """
     x = patches.flatten(0, 1).double()
     x = x - x.mean(dim=0)
@@ -80,44 +80,44 @@ def patch_colors(patches: Tensor) -> Tensor:
     return by_crop.float()
 
 
-def nearest_crops(queries: Tensor, bank: Tensor, may_answer: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def nearest_crops(queries: Tensor, bank: Tensor, is_candidate: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The crops of the bank most like each query, by cosine.
 
     Args:
         queries: (M, D) features.
         bank: (N, D) features.
-        may_answer: (M, N) bool, such as crops of other videos.
-        count: At most; fewer where few may answer.
+        is_candidate: (M, N) bool, such as crops of other videos.
+        count: Number of crops, at most.
 
     Returns:
-        (M, <= count) indices into the bank, nearest first, and their cosines; -inf where none may answer any more.
+        (M, <= count) indices into the bank, nearest first, and their cosines; -inf where there is no further candidate.
     """
-    similarity = F.normalize(queries.float(), dim=-1) @ F.normalize(bank.float(), dim=-1).T  # (M, N)
-    nearest = similarity.masked_fill(~may_answer, -torch.inf).topk(min(count, len(bank)), dim=-1)
+    similarity = cosines(queries, bank).masked_fill(~is_candidate, -torch.inf)  # (M, N)
+    nearest = similarity.topk(min(count, len(bank)), dim=-1)
     return nearest.indices, nearest.values
 
 
-# Pictures of what a backbone sees: ``attention.png``, ``patches_pca.png``, ``neighbours.png``.
-
-NAMES = ("attention.png", "patches_pca.png", "neighbours.png")
+PICTURE_FILES = tuple(PRETRAINING_FILES[name] for name in ("attention", "patches", "neighbours"))
 NUM_SHOWN = 8
 NUM_NEIGHBOURS = 7
 MAX_BANK = 2_000
-"""Crops that neighbours are sought among, evenly spread; half a minute on two cores for a small network."""
+"""Crops to search for neighbours, evenly spread; half a minute on two cores for a small network."""
 MIN_GRID = 8
-"""Patches a side, at least, that maps are drawn from: small inputs are shown to the network enlarged."""
+"""Least number of patches per side of a map: small inputs are enlarged for the network."""
 FAR_FRAMES = 50
+"""Least distance of neighbours where all crops are of one video."""
 SHOWN_PX = 160
 ATTENTION_MASS = 0.6
+"""Share of a head's attention that is outlined."""
 
 Normalize = Callable[[Tensor], Tensor]
 
 
 def show_backbone(config: ShowConfig) -> dict[str, Path]:
-    """The pictures of a backbone from a file, on crops of a folder.
+    """Draw the pictures of a backbone from a file, on crops of a folder.
 
     Raises:
-        UserError: No crops, no such backbone, or one whose attention cannot be read.
+        UserError: No crops, no such backbone, or one whose attention is not accessible.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -151,23 +151,26 @@ def draw_pictures(
     *,
     title: str,
 ) -> dict[str, Path]:
-    """Draw the three pictures; returns them by the name of their kind.
+    """Draw the three pictures and return their paths by the stem of their names.
 
     Args:
-        model: In evaluation mode.
-        normalize: uint8 (..., H, W, 3) to what the model takes, on its device.
-        image_px: Side it was trained on.
-        crops: To show, some of them; held-out ones.
-        others: To seek neighbours among, together with ``crops``.
-        title: Above each picture.
+        model: Backbone, in evaluation mode.
+        normalize: uint8 (..., H, W, 3) to input of the model, on its device.
+        image_px: Image side it was trained on.
+        crops: Held-out crops, of which some are shown.
+        others: Further crops to search for neighbours, beside ``crops``.
+        folder: Where to write.
+        title: Title of each picture.
     """
     shown = [crops[i] for i in evenly_spread(min(NUM_SHOWN, len(crops)), len(crops))]
     side_px = image_px * max(1, -(-MIN_GRID * model.patch_size // image_px))
-    enlarged = f", shown to it at {side_px} px in place of {image_px}" if side_px > image_px else ""
-    looked_at = load_whole(shown, side_px)  # (N, side, side, 3) uint8
-    inputs = normalize(looked_at)  # (N, 3, side, side)
-    images = [cv2.resize(image, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC) for image in looked_at.numpy()]
-    paths = {Path(name).stem: folder / name for name in NAMES}
+    enlarged = f", enlarged for it from {image_px} to {side_px} px" if side_px > image_px else ""
+    images_at_side = load_whole(shown, side_px)  # (N, side, side, 3) uint8
+    inputs = normalize(images_at_side)  # (N, 3, side, side)
+    images = [
+        cv2.resize(image, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC) for image in images_at_side.numpy()
+    ]
+    paths = {Path(name).stem: folder / name for name in PICTURE_FILES}
 
     attention = class_attention(model, inputs).cpu().numpy()  # (N, heads, rows, columns)
     heads = attention / attention.sum(axis=(2, 3), keepdims=True).clip(1e-9)
@@ -205,8 +208,8 @@ def draw_pictures(
     bank = [*crops, *others]
     bank = [bank[i] for i in evenly_spread(min(MAX_BANK, len(bank)), len(bank))]
     queries, answers = (embed(model, load_whole(of, image_px), normalize) for of in (shown, bank))  # (N, D), (M, D)
-    may_answer, where = _strangers(shown, bank)
-    places, cosines = nearest_crops(queries, answers, may_answer, NUM_NEIGHBOURS)
+    is_candidate, where = _candidates(shown, bank)
+    places, cosines = nearest_crops(queries, answers, is_candidate, NUM_NEIGHBOURS)
     rows = []
     for i, image in enumerate(images):
         found = [bank[place] for place, cosine in zip(places[i], cosines[i], strict=True) if torch.isfinite(cosine)]
@@ -224,8 +227,8 @@ def draw_pictures(
     return paths
 
 
-def _strangers(shown: Sequence[Crop], bank: Sequence[Crop]) -> tuple[Tensor, str]:
-    """(M, N) bool, which crops of the bank may answer, and the rule in words."""
+def _candidates(shown: Sequence[Crop], bank: Sequence[Crop]) -> tuple[Tensor, str]:
+    """(M, N) bool, which crops of the bank may be shown as neighbours, and the rule in words."""
     videos = [np.array([crop.video_id for crop in of]) for of in (shown, bank)]
     other = videos[0][:, None] != videos[1][None]
     if other.any(axis=1).all():
@@ -236,7 +239,7 @@ def _strangers(shown: Sequence[Crop], bank: Sequence[Crop]) -> tuple[Tensor, str
 
 
 def _heat(image: Pixels, attention: Floats) -> Pixels:
-    """The crop, grey, under the map (rows, columns), with the patches outlined that hold most of it."""
+    """The grey crop under its attention map (rows, columns), with the patches that hold most of it outlined."""
     smooth = cv2.resize(attention, (SHOWN_PX, SHOWN_PX), interpolation=cv2.INTER_CUBIC).clip(0)
     heat = cv2.applyColorMap((255 * smooth / max(float(smooth.max()), 1e-9)).astype(np.uint8), cv2.COLORMAP_INFERNO)
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
@@ -262,7 +265,7 @@ def _sheet(
     caption: str,
     below: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Images in rows of at most as many as there are columns; equal input gives equal bytes."""
+    """Draw rows of images, each as long as ``columns`` or shorter; equal input gives equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Room to run: free disk before the start, an estimate of the memory, and what to turn when either runs out."""
+"""Disk and memory of a run: checks before the start, an estimate, and advice when either runs out."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Memory:
 
     Attributes:
         weights: Student, its gradients, AdamW's moments, teacher.
-        activations: Of the student's blocks, kept for the backward pass.
-        scores: Of the heads, over the prototypes.
+        activations: Activations of the student's blocks, kept for the backward pass.
+        scores: Scores of the heads over the prototypes.
     """
 
     weights: int
@@ -57,7 +57,7 @@ class Memory:
 
 
 def estimate_memory(config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, student: nn.Module) -> Memory:
-    """What one process will hold at the peak of a step, to a few ten percent; interpreter and loader not included."""
+    """Memory of one process at the peak of a step, within a few ten percent; without interpreter and loader."""
     views, batch = config.augmentation, config.dataset.batch_size / config.optim.accumulate
     tokens = sum(
         count * (1 + arch.num_registers + (side // arch.patch_px) ** 2)
@@ -80,7 +80,7 @@ def estimate_memory(config: PretrainConfig, derived: DerivedSettings, arch: ViTA
 
 
 def log_memory_estimate(memory: Memory, device: torch.device) -> None:
-    """Log the estimate; a warning when it is more than there is."""
+    """Log the estimate, as a warning if it exceeds the free memory."""
     free = free_memory(device)
     text = (
         f"memory of a process: about {memory.total / GIB:.2f} GiB (weights and optimiser {memory.weights / GIB:.2f},"
@@ -96,11 +96,11 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
     """Refuse to start a run that would fill the disk.
 
     Args:
-        folder: Claimed output folder; what its ``state`` holds already counts as there.
-        checkpoint_bytes: Of one checkpoint.
+        folder: Claimed output folder; files that its ``state`` already holds are not counted again.
+        checkpoint_bytes: Size of one checkpoint.
 
     Raises:
-        UserError: With what there is, what is asked for, and the setting.
+        UserError: Names free and required space, and the setting.
     """
     asked = config.checkpointing.min_free_gb
     files = COPIES_ON_DISK * checkpoint_bytes
@@ -108,27 +108,27 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
         needed = round(asked * GB)
     else:
         held = sum(path.stat().st_size for path in (folder / "state").iterdir() if path.is_file())
-        # 5 GB, as the requirement says; a small run need not ask for it, a large one needs more
+        # 5 GB, as the requirement says; less for a small run, more for a large one
         needed = max(round(1.5 * files), min(DEFAULT_FREE_BYTES, 10 * files)) - held
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder}: {free / GB:.2f} GB are free on its disk, the run asks for {needed / GB:.2f} GB"
-            f" ({COPIES_ON_DISK} checkpoints of {checkpoint_bytes / GB:.2f} GB); make room, give another --output-dir,"
-            " or set checkpointing.min_free_gb"
+            f"{folder}: {free / GB:.2f} GB are free on its disk, the run needs {needed / GB:.2f} GB"
+            f" ({COPIES_ON_DISK} checkpoints of {checkpoint_bytes / GB:.2f} GB); free some space, give another"
+            " --output-dir, or set checkpointing.min_free_gb"
         )
 
 
 @contextlib.contextmanager
 def exhaustion_as_user_error(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
-    """Turn an out-of-memory error, of a GPU or of the CPU, and a full disk into one line that names the settings.
+    """Turn an out-of-memory error of GPU or CPU, and a full disk, into one line that names the settings to change.
 
     Args:
-        config: Of the run.
-        memory: The estimate; None while the networks are built, from which it is taken.
+        config: Config of the run.
+        memory: The estimate; None while the networks are built, which it depends on.
 
     Raises:
-        UserError: In place of those errors; all others pass.
+        UserError: Instead of those errors; all others pass.
     """
     try:
         yield
@@ -136,8 +136,8 @@ def exhaustion_as_user_error(config: PretrainConfig, memory: Memory | None = Non
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{config.output_dir}: its disk is full ({error.strerror}); the last whole checkpoint is kept: make room"
-            " and run again to go on"
+            f"{config.output_dir}: its disk is full ({error.strerror}); the last whole checkpoint is kept: free some"
+            " space and run again to go on"
         ) from error
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         text = str(error)
@@ -147,11 +147,11 @@ def exhaustion_as_user_error(config: PretrainConfig, memory: Memory | None = Non
         place = "the GPU" if isinstance(error, torch.OutOfMemoryError) or "CUDA" in text else "the CPU"
         if memory is None:
             raise UserError(
-                f"{config.output_dir}: out of memory on {place} already while the networks were built; take a smaller"
-                " --arch or --depth, lower dino.num_prototypes or dino.hidden_dim, or end what else runs there"
+                f"{config.output_dir}: out of memory on {place} while the networks were built; take a smaller --arch"
+                " or --depth, lower dino.num_prototypes or dino.hidden_dim, or stop other programs there"
             ) from error
         raise UserError(
-            f"{config.output_dir}: out of memory on {place}, about {memory.total / GIB:.2f} GiB were expected (weights"
+            f"{config.output_dir}: out of memory on {place}, about {memory.total / GIB:.2f} GiB were estimated (weights"
             f" {memory.weights / GIB:.2f}, activations {memory.activations / GIB:.2f}, scores"
             f" {memory.scores / GIB:.2f}); {_settings_that_save_memory(config, memory)}, in a new --output-dir"
         ) from error

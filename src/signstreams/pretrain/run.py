@@ -155,7 +155,8 @@ class Pretraining(Stage[Views]):
         trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
         loader = ViewLoader(self.config, crops.train, self.plan, self.run.world)
         self._probe = load_whole(crops.probe, side_px) if crops.probe else None
-        if self.step == 0 and not trainer.derived.batch_norm and len(crops.train) > 1:
+        is_fitted = self.config.dino.standardize_head and not trainer.derived.batch_norm
+        if self.step == 0 and is_fitted and len(crops.train) > 1:
             some = evenly_spread(min(HEAD_CROPS, len(crops.train)), len(crops.train))
             trainer.standardize_head(load_whole([crops.train[i] for i in some], side_px))
         while not self.is_over:

@@ -1,8 +1,8 @@
-"""The order in which crops are seen: a pure function of (seed, pass), spread so that near-duplicates do not meet.
+"""The order of the crops in a pass: a pure function of (seed, pass) that keeps near-duplicates out of one batch.
 
-Consecutive frames of a video are near-duplicates. Each video's frames are laid evenly over the pass, so that a batch
-holds as few of one video as can be, and those it holds lie far apart in time. Where two still come closer than the
-least gap, one of them changes places with a crop of another batch.
+Consecutive frames of a video are near-duplicates. Each video's frames are spread evenly over the pass, so that a batch
+holds as few frames of a video as possible, and those far apart in time. Where two still come closer than the least gap,
+one of them changes places with a crop of another batch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from signstreams.engine.seeding import numpy_rng
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 USUAL_GAP_FRAMES = 10
-"""Gap aimed at where none is asked for: .4 s at 25 frames a second."""
+"""Gap aimed at where none is set: .4 s at 25 frames per second."""
 MAX_ROUNDS, MAX_CANDIDATES = 4, 256
 
 
 @dataclass(frozen=True)
 class CropGroups:
-    """What the order needs to know of N crops of V videos.
+    """What the order depends on, of N crops of V videos.
 
     Attributes:
         video: (N,) number of each crop's video, below V.
-        frame: (N,) its frame.
+        frame: (N,) frame of each crop.
         order: (N,) crops by video and frame.
-        starts: (V,) place in ``order`` where a video begins.
-        counts: (V,) its crops.
+        starts: (V,) place in ``order`` where each video begins.
+        counts: (V,) number of crops of each video.
         signer: (V,) number of each video's signer.
     """
 
@@ -43,7 +43,7 @@ class CropGroups:
 
     @classmethod
     def of(cls, video: Ints, frame: Ints, signer: Ints | None = None) -> CropGroups:
-        """Groups of crops; ``video`` (N,) numbers from 0, ``signer`` (N,) any numbers, None: each video its own."""
+        """Groups of N crops; ``video`` (N,) counts from 0, ``signer`` (N,) holds any numbers (None: one per video)."""
         key = video.astype(np.int64) << 32 | frame
         order = np.arange(len(key)) if (np.diff(key) >= 0).all() else np.argsort(key, kind="stable")
         is_first = np.diff(video[order], prepend=-1) != 0
@@ -63,11 +63,12 @@ def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0)
     """Crops in the order of one pass, as many as there are.
 
     Args:
-        groups: Of the crops.
-        seed: Of the run.
-        number: Of the pass, from 0.
-        balance: 0: each crop once. 1: each signer equally often, so that crops of the rare are seen several times and
-            those of the frequent in some passes only. Between: share as (crops of the signer) ** (1 - balance).
+        groups: Groups of the crops.
+        seed: Seed of the run.
+        number: Number of the pass, from 0.
+        balance: 0: each crop once. 1: each signer equally often, so that crops of rare signers are seen several times
+            and those of frequent ones in some passes only. In between: a signer's share is
+            (its crops) ** (1 - balance).
     """
     rng = numpy_rng(seed, "order", number)
     quotas = _quotas(groups, balance, rng)
@@ -99,7 +100,7 @@ def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> Int
 
 
 def too_close(order: Ints, groups: CropGroups, batch: int, gap_frames: int) -> Ints:
-    """Places in ``order`` whose crop has one of its own video less than ``gap_frames`` before it in its batch."""
+    """Places in ``order`` whose crop is less than ``gap_frames`` after one of the same video in the same batch."""
     order = order[: len(order) // batch * batch]
     key = np.arange(len(order)) // batch * groups.num_videos + groups.video[order]  # of batch and video
     by = np.argsort(key, kind="stable")
@@ -112,16 +113,16 @@ def too_close(order: Ints, groups: CropGroups, batch: int, gap_frames: int) -> I
 
 
 class BatchPlan:
-    """Which crops make up the batch of each step; knows the past and the future without state.
+    """The crops of each step's batch, for any step, without state.
 
     Args:
-        groups: Of the crops.
-        batch_size: Crops of a process.
+        groups: Groups of the crops.
+        batch_size: Crops per process.
         world_size: Processes; together they see the batch that one process with all of it would see.
-        seed: Of the run.
+        seed: Seed of the run.
         balance: As in `pass_order`.
-        min_gap_frames: Kept between any two crops of a video in a batch, all processes together, if need be by leaving
-            a crop out of the pass for one that is in it already. None: `USUAL_GAP_FRAMES` where exchange alone can.
+        min_gap_frames: Least distance of any two crops of a video in a batch, over all processes; if necessary, a crop
+            is left out of the pass and another repeated. None: `USUAL_GAP_FRAMES`, where an exchange suffices.
 
     Raises:
         ValueError: When the crops do not fill one batch, or not with that gap.
@@ -147,7 +148,7 @@ class BatchPlan:
             raise ValueError(f"{self.num_crops} crops do not fill a batch of {self.global_batch}")
         if min_gap_frames and (room := self._room(min_gap_frames)) < self.global_batch:
             raise ValueError(
-                f"dataset.min_gap_frames = {min_gap_frames}: is kept for sure by {room} crops of {groups.num_videos}"
+                f"dataset.min_gap_frames = {min_gap_frames}: is guaranteed for {room} crops of {groups.num_videos}"
                 f" videos, and a batch has {self.global_batch}"
             )
 
@@ -188,12 +189,12 @@ class BatchPlan:
         if self.min_gap_frames is None:
             return
         for place in too_close(order, self.groups, self.global_batch, gap):
-            order[place] = self._any_that_fits(order, int(place), rng, gap)
+            order[place] = self._any_fitting(order, int(place), rng, gap)
 
     def _exchange(self, order: Ints, place: int, rng: np.random.Generator, gap: int) -> None:
         rest = self._others(order, place)
         if not self._is_near(order[place : place + 1], rest, gap)[0]:
-            return  # an exchange before this one mended it
+            return  # an earlier exchange has solved it
         others = rng.integers(0, len(order), MAX_CANDIDATES)
         batch = place // self.global_batch
         others = others[(others // self.global_batch != batch) & ~self._is_near(order[others], rest, gap)]
@@ -202,7 +203,7 @@ class BatchPlan:
                 order[place], order[other] = order[other], order[place]
                 return
 
-    def _any_that_fits(self, order: Ints, place: int, rng: np.random.Generator, gap: int) -> int:
+    def _any_fitting(self, order: Ints, place: int, rng: np.random.Generator, gap: int) -> int:
         rest = self._others(order, place)
         start = int(rng.integers(self.num_crops))
         for block in np.array_split(np.roll(self.groups.order, -start), -(-self.num_crops // MAX_CANDIDATES)):
@@ -227,5 +228,5 @@ class BatchPlan:
         return near
 
     def _room(self, gap: int) -> int:
-        """Crops that fit a batch whichever come first: each keeps at most 2 gap - 1 frames of its video out."""
+        """Crops that fit into a batch in any order: each excludes at most 2 gap - 1 frames of its video."""
         return int((-(-self.groups.counts // (2 * gap - 1))).sum())

@@ -1,6 +1,6 @@
-"""Crops on a disk of the node's own: copied there once, read from there all through the training.
+"""Copies of the crops on the node's own disk, made once and read during the whole training.
 
-A shared file system answers each random read after its latency; a training of a week does millions of them.
+A shared file system answers each random read only after its latency; a week of training does millions of them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ FREE_SHARE = 0.98  # of the scratch disk, at most
 def copy_to_scratch(index: CropIndex, folder: str) -> CropIndex:
     """The same crops, read from copies of their files below ``folder``.
 
-    Each process of a node may call this: the first one copies, the others wait for it. What an earlier run of the same
-    job has copied is used again when its size and time of change are those of the source.
+    Every process of a node may call this: the first one copies, the others wait for it. Copies of an earlier run are
+    used again when size and modification time are those of the source.
 
     Args:
-        index: Crops; the files that none of them is in are not copied.
-        folder: On the node's own disk; ``$NAMES`` are those of the environment, such as ``$TMPDIR``.
+        index: Crops; only the files that hold them are copied.
+        folder: Folder on the node's own disk; ``$NAMES`` are environment variables, such as ``$TMPDIR``.
 
     Raises:
-        UserError: A name that the environment lacks, no room, a folder that cannot be written or is another user's.
+        UserError: A variable that is not set, too little space, or a folder that cannot be written to or belongs to
+            another user.
     """
     expanded = os.path.expandvars(folder)
     if "$" in expanded:
-        raise UserError(f"dataset.scratch_dir '{folder}': the environment has no such name, expected one that is set")
+        raise UserError(
+            f"dataset.scratch_dir '{folder}': this environment variable is not set; set it, or name a folder"
+        )
     root = Path(expanded).expanduser().absolute() / f"signstreams_{os.getuid()}"  # in a shared /tmp each user's own
     used = np.unique(index.file)
     pairs = [(source, root / source.relative_to("/")) for source in (Path(index.files[i]).absolute() for i in used)]
@@ -53,7 +56,7 @@ def copy_to_scratch(index: CropIndex, folder: str) -> CropIndex:
             _copy_all(pairs, root)
     except OSError as error:
         raise UserError(
-            f"dataset.scratch_dir '{folder}': {error}; name a folder of the node's own, or leave it out"
+            f"dataset.scratch_dir '{folder}': {error}; name a folder on the node's own disk, or leave it out"
         ) from None
     files = Names()
     places = dict(zip(used.tolist(), (str(target) for _, target in pairs), strict=True))
@@ -63,7 +66,7 @@ def copy_to_scratch(index: CropIndex, folder: str) -> CropIndex:
 
 
 def _copy_all(pairs: list[tuple[Path, Path]], root: Path) -> None:
-    absent = [(source, target) for source, target in pairs if not _same(source, target)]
+    absent = [(source, target) for source, target in pairs if not _is_copied(source, target)]
     needed, free = sum(source.stat().st_size for source, _ in absent), shutil.disk_usage(root).free
     if needed > FREE_SHARE * free:
         raise UserError(
@@ -87,7 +90,7 @@ def _copy(source: Path, target: Path) -> None:
         os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def _same(source: Path, target: Path) -> bool:
+def _is_copied(source: Path, target: Path) -> bool:
     try:
         there = target.stat()
     except FileNotFoundError:

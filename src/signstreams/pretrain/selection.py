@@ -26,12 +26,12 @@ from signstreams.processes import available_cores
 from signstreams.spread import evenly_spread
 from signstreams.streams import BoxState
 
-# Which crops a run learns from: by how their box came about, by sharpness, and whose they are.
-
 log = logging.getLogger(__name__)
 
 SHARPNESS_PX = 112
 SHARPNESS_CACHE = "sharpness.npz"
+STATS_CROPS, STATS_DECIMALS = 2048, 4
+"""Crops whose mean and deviation are measured: enough for three digits, as crops differ by far less than 1."""
 _CHUNK = 2048
 
 
@@ -41,11 +41,11 @@ def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache
     Args:
         index: All crops.
         config: The limits.
-        stream: Whose tracks to ask.
+        stream: Stream whose tracks hold confidence and state.
         cache_dir: Folder to keep measured sharpness in; None: measure each time.
 
     Raises:
-        UserError: Tracks asked for are absent or unreadable, or a crop is.
+        UserError: Tracks that are needed, or a crop, are absent or unreadable.
     """
     chosen = np.ones(len(index), bool)
     if config.min_confidence or len(set(config.states)) < len(BoxState) - 1:
@@ -103,7 +103,7 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
                     measured: Floats = kept["sharpness"]
                     return measured
         except (OSError, ValueError, KeyError):
-            log.warning("%s: cannot be read, is measured anew", path)
+            log.warning("%s: cannot be read, is measured again", path)
     cv2.setNumThreads(1)
     spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
     with ThreadPoolExecutor(available_cores()) as threads:
@@ -132,7 +132,7 @@ def crop_sharpness(jpeg: bytes) -> float:
 
 
 def signers(index: CropIndex) -> Ints:
-    """(N,) number of each crop's signer, by the corpus's meta.csv; a video that it does not name is its own signer."""
+    """(N,) number of each crop's signer, from the corpus's meta.csv; a video that it lacks counts as a signer."""
     known: dict[int, dict[str, str]] = {}
     for number, folder in enumerate(index.folders):
         parents = folder.resolve().parents
@@ -150,7 +150,7 @@ def signers(index: CropIndex) -> Ints:
 
 
 def by_video(index: CropIndex) -> Iterator[tuple[int, slice]]:
-    """Number of each video that has crops, and where its crops stand."""
+    """Number of each video that has crops, and the span of its crops."""
     if not len(index):
         return
     starts = np.flatnonzero(np.diff(index.video, prepend=-1))
@@ -159,7 +159,7 @@ def by_video(index: CropIndex) -> Iterator[tuple[int, slice]]:
 
 
 def _signers_of(meta: Path) -> dict[str, str]:
-    """Video id to the signer of most of its clips."""
+    """Video id to the most frequent signer of its clips."""
     found: dict[str, Counter[str]] = {}
     for clip in scan_meta(meta).clips:
         if clip.signer:
@@ -180,15 +180,8 @@ def _measure(crops: Sequence[Crop]) -> Floats:
     return values
 
 
-# Mean and deviation of the crops' channels.
-
-MAX_CROPS = 2048
-"""Enough for three digits: the deviation between crops is far below 1."""
-DECIMALS = 4
-
-
 def with_measured_stats(config: PretrainConfig, crops: Sequence[Crop]) -> PretrainConfig:
-    """The config as if mean and std had been given, where it asks to measure them."""
+    """The config with measured mean and std, where it asks to measure them, as if they had been given."""
     if not config.dataset.measure_stats:
         return config
     mean, std = channel_stats(crops)
@@ -200,12 +193,12 @@ def with_measured_stats(config: PretrainConfig, crops: Sequence[Crop]) -> Pretra
 
 
 def channel_stats(crops: Sequence[Crop]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of R, G, B in 0..1 over all pixels of up to `MAX_CROPS` crops, evenly spread; each crop alike.
+    """Mean and deviation of R, G, B in 0..1 over the pixels of up to `STATS_CROPS` crops, each with equal weight.
 
     Raises:
         UserError: When a crop cannot be read.
     """
-    count = min(MAX_CROPS, len(crops))
+    count = min(STATS_CROPS, len(crops))
     moments = np.zeros((2, 3))
     reader = CropReader()
     for place in evenly_spread(count, len(crops)):
@@ -217,5 +210,7 @@ def channel_stats(crops: Sequence[Crop]) -> tuple[list[float], list[float]]:
         moments += pixels.mean(axis=0), (pixels**2).mean(axis=0)
     reader.close()
     mean, square = moments / count
-    std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 10**-DECIMALS)  # crops of one colour
-    return [round(float(value), DECIMALS) for value in mean], [round(float(value), DECIMALS) for value in std]
+    std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 10**-STATS_DECIMALS)  # crops of one colour
+    return [round(float(value), STATS_DECIMALS) for value in mean], [
+        round(float(value), STATS_DECIMALS) for value in std
+    ]

@@ -309,9 +309,9 @@ class DinoConfig(Section):
     """Momentum of the centre's moving average, as in DINO; without the centre (Sinkhorn-Knopp) it does nothing."""
     freeze_prototypes_ratio: Share = 0.01
     """Share of the run in which the prototypes keep their first values (DINO: the first of 100 epochs)."""
-    standardize_head: Annotated[bool, Fixed()] = True
-    """Fit the head's first weights to some crops, so that the first targets differ: without it, DINO's start is flat
-    for thousands of steps. A head with batch_norm needs no fitting."""
+    standardize_head: bool = True
+    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start); a head
+    with batch_norm needs no fitting."""
     fix_prototype_norm: Annotated[bool, Fixed()] = True
     """Every prototype has length 1, DINO's norm_last_layer: learned lengths only make training less stable."""
 
@@ -486,7 +486,7 @@ def auto_workers(cores: int) -> int:
 
 
 class KnnConfig(Section):
-    """Weighted k-NN on true handshape: a pretrained backbone, the same with random weights, raw pixels."""
+    """Weighted k-NN on true handshapes: a pretrained backbone, the same with random weights, and raw pixels."""
 
     backbone: str
     """file::PATH[:ARCHITECTURE], timm::NAME or a plain path."""
@@ -503,11 +503,9 @@ class KnnConfig(Section):
     stream: Literal["hand_l", "hand_r"] | None = None
     """Which hand; None: the name of the crops' folder."""
     k: Count = 20
-    """Neighbours."""
-    temperature: Positive = 0.07
-    """Neighbours vote with exp(cosine / temperature)."""
+    """Number of neighbours that vote."""
     seed: int = 0
-    """Of the random weights."""
+    """Seed of the random weights."""
     threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""
 
@@ -528,6 +526,6 @@ class ShowConfig(Section):
     output: Path
     """Folder to write into."""
     title: str | None = None
-    """Above each picture; None: the name of the crops' folder."""
+    """Title of each picture; None: the name of the crops' folder."""
     threads: Count | None = None
     """CPU threads; None: PyTorch's choice."""

@@ -1,4 +1,15 @@
-"""Multi-crop views of one crop (Caron et al. 2021): geometry, colour, blur."""
+"""Multi-crop views of one crop (Caron et al. 2021): two global ones with a recipe each, and local ones.
+
+Every view is cut from the decoded crop itself, not from another view. A JPEG is decoded at a half or a quarter of its
+size where that still holds every pixel the views need. Views are uint8; the device normalises them and, where the
+settings say so, also jitters colours, blurs and solarises (`DeviceViews`). The draws are the same either way; pixels
+differ by rounding, as the CPU rounds after each operation.
+
+Colour jitter is folded into one affine map of R, G, B, applied once. The reference applies brightness, contrast,
+saturation, hue and grey one after the other and clips after each; here values are clipped once, at the end, and hue
+turns in the YIQ plane instead of HSV: about ten times faster, and the same to a network that is to ignore colour. The
+order is brightness, contrast, saturation, hue, grey.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +20,30 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
+from signstreams.engine.device import to_device
 from signstreams.pretrain.settings import AugmentationConfig
 
-# Colour changes of a view, folded into a single affine map of R, G, B, applied to its pixels once.
-#
-# The reference applies brightness, contrast, saturation, hue and grey one after the other, clipping after each. Folding
-# them clips once at the end and turns hue in the YIQ plane in place of HSV: about ten times faster, and the same to a
-# network that is to ignore colour. Order here: brightness, contrast, saturation, hue, grey.
-
-LUMA = np.array([0.299, 0.587, 0.114])
-MAP_SIZE = 10
-"""Values of a colour map: the 3 x 3 part row by row, then what each channel gains per unit of the view's mean luma."""
+NUM_GLOBAL = 2
+ASPECT = (3 / 4, 4 / 3)
+BOX_TRIES = 10
+"""Boxes drawn for a view; the first that fits into the crop counts, as in torchvision."""
+BLUR_SIGMA_OF_PX = 224
+"""Side of the view that `blur_sigma_px` is given for."""
 MIN_BLUR_SIGMA_PX = 0.25
 """Below it a neighbour weighs 1 in 3,000: no pixel changes by a grey level."""
+MAP_SIZE = 10
+"""Values of a colour map: the 3 x 3 part row by row, then what each channel gains per unit of the view's mean luma."""
+PARAMS = MAP_SIZE + 2
+"""Values of a view's photometric parameters: colour map, blur sigma in px (0: none), solarise (0 or 1)."""
+LUMA = np.array([0.299, 0.587, 0.114])
+
+_NUM_DRAWS = 2 * BOX_TRIES + 12
+_REDUCED = ((4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
@@ -34,99 +54,28 @@ _QUADRATURE = _FROM_YIQ @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0
 _INVERTED_ABOVE = np.array([value if value < 128 else 255 - value for value in range(256)], np.uint8)
 
 
-def color_maps(brightness: Floats, contrast: Floats, saturation: Floats, hue_turn: Floats, is_gray: Flags) -> Floats:
-    """(V, MAP_SIZE) maps of V views, values 0..255; all arguments (V,).
-
-    Args:
-        brightness: Factor; 1 changes nothing, as for the next two.
-        contrast: Factor of the distance to the mean luma.
-        saturation: Factor of the distance to the pixel's own luma.
-        hue_turn: Turn of hue, in full circles.
-        is_gray: Luma in all three channels.
-    """
-    maps = np.empty((len(brightness), MAP_SIZE))
-    turn = 2 * math.pi * hue_turn
-    chroma = saturation * ~is_gray
-    maps[:, :9] = _GRAY.ravel()
-    maps[:, :9] += np.multiply.outer(chroma * np.cos(turn), _CHROMA.ravel())
-    maps[:, :9] += np.multiply.outer(chroma * np.sin(turn), _QUADRATURE.ravel())
-    maps[:, :9] *= (brightness * contrast)[:, None]
-    maps[:, 9] = (1 - contrast) * brightness
-    return maps
-
-
-def apply_color(view: Pixels, color_map: Floats) -> None:
-    """Change a uint8 RGB view (H, W, 3) by a map (MAP_SIZE,), in place; rounded and clipped."""
-    affine = np.empty((3, 4))
-    affine[:, :3] = color_map[:9].reshape(3, 3)
-    # a change of contrast is about the mean luma; the grey image's mean costs half of that of three channels
-    affine[:, 3] = color_map[9] * cv2.mean(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY))[0] if color_map[9] else 0.0
-    cv2.transform(view, affine, view)
-
-
-def solarize(view: Pixels) -> None:
-    """Invert the values from 128 on of a uint8 view, in place."""
-    cv2.LUT(view, _INVERTED_ABOVE, view)
-
-
-def blur(view: Pixels, sigma_px: float) -> None:
-    """Gaussian blur of a uint8 view, in place; mirrored at the rim without doubling it."""
-    taps = gaussian_taps(sigma_px)
-    cv2.sepFilter2D(view, -1, taps, taps, view, borderType=cv2.BORDER_REFLECT_101)
-
-
-def blur_radius(sigma_px: float) -> int:
-    """Taps to either side: three sigma."""
-    return max(1, math.ceil(3 * sigma_px))
-
-
-def gaussian_taps(sigma_px: float) -> Floats:
-    """(2 radius + 1,) float64 weights with sum 1."""
-    radius = blur_radius(sigma_px)
-    return np.asarray(cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0], np.float64)
-
-
-# Multi-crop views of one crop (Caron et al. 2021): two global ones with a recipe each, and local ones.
-#
-# Every view is cut from the same decoded crop, not from another view. A JPEG is decoded at a half or a quarter of its
-# size when that still holds every pixel the views need. Output is uint8: the device normalises, and on request changes
-# colour, blurs and solarises as well (`signstreams.pretrain.device_views`).
-
-ASPECT = (3 / 4, 4 / 3)
-BLUR_SIGMA_OF_PX = 224
-NUM_GLOBAL = 2
-BOX_TRIES = 10
-"""Boxes drawn for a view; the first that lies within the crop counts, as in torchvision."""
-PARAMS = MAP_SIZE + 2
-"""Values of a view's photometric parameters: colour map, blur sigma in px (0: none), solarise (0 or 1)."""
-_REDUCED = ((4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
-_NUM_DRAWS = 2 * BOX_TRIES + 12
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How one kind of view is made."""
 
     side_px: int
-    scale: tuple[float, float]
+    scale: Sequence[float]
     blur_prob: float
     solarize_prob: float
 
 
 def recipes(config: AugmentationConfig) -> list[Recipe]:
-    """Of each view of a crop: view 1, view 2, then the local ones."""
+    """Recipe of each view of a crop: view 1, view 2, then the local ones."""
     blur_1, blur_2, blur_local = config.blur_probs
-    global_scale = (config.global_scale[0], config.global_scale[1])
-    local_scale = (config.local_scale[0], config.local_scale[1])
     return [
-        Recipe(config.global_px, global_scale, blur_1, 0.0),
-        Recipe(config.global_px, global_scale, blur_2, config.solarize_prob),
-        *[Recipe(config.local_px, local_scale, blur_local, 0.0)] * config.num_local,
+        Recipe(config.global_px, config.global_scale, blur_1, 0.0),
+        Recipe(config.global_px, config.global_scale, blur_2, config.solarize_prob),
+        *[Recipe(config.local_px, config.local_scale, blur_local, 0.0)] * config.num_local,
     ]
 
 
 class Draws(NamedTuple):
-    """What chance decided for the V views of a crop.
+    """Random draws for the V views of a crop.
 
     Attributes:
         boxes: (V, 4) int, top, left, height, width in px of the decoded crop.
@@ -146,7 +95,7 @@ class ViewMaker:
 
     Args:
         config: The recipe.
-        is_photometric: Change colour, blur and solarise here; else the views' parameters say what is left to do.
+        is_photometric: Jitter colours, blur and solarise here; otherwise `DeviceViews` does it by the parameters.
     """
 
     def __init__(self, config: AugmentationConfig, *, is_photometric: bool = True) -> None:
@@ -218,6 +167,34 @@ class ViewMaker:
         return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params)
 
 
+def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> Ints:
+    """(V, 4) int: top, left, height, width of a random part for each view.
+
+    Area share uniform in the view's scale, log-uniform aspect 3/4 to 4/3; the middle square where no try fits.
+
+    Args:
+        height: Of the crop, px.
+        width: Of the crop, px.
+        scales: (V, 2) least and greatest share of the area.
+        uniform: (V, 2 * BOX_TRIES + 2) in 0..1.
+    """
+    rows = np.arange(len(scales))
+    low, high = scales[:, :1], scales[:, 1:]
+    area = height * width * (low + (high - low) * uniform[:, :BOX_TRIES])  # (V, BOX_TRIES)
+    stretch = np.exp((0.5 * math.log(ASPECT[1])) * (2 * uniform[:, BOX_TRIES : 2 * BOX_TRIES] - 1))  # root of aspect
+    side = np.sqrt(area)
+    widths, heights = np.rint(side * stretch), np.rint(side / stretch)
+    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
+    first = fits.argmax(axis=1)
+    boxes = np.empty((len(scales), 4))
+    boxes[:, 2], boxes[:, 3] = heights[rows, first], widths[rows, first]
+    boxes[:, :2] = np.floor(uniform[:, -2:] * ((height, width) - boxes[:, 2:] + 1))
+    if not fits[rows, first].all():
+        square = min(height, width)
+        boxes[~fits[rows, first]] = ((height - square) // 2, (width - square) // 2, square, square)
+    return boxes.astype(np.intp)
+
+
 def decode(jpeg: bytes, needed_px: float = math.inf) -> Pixels:
     """uint8 RGB (H, W, 3), at a quarter or half of the size where that leaves ``needed_px`` of the shorter side.
 
@@ -249,39 +226,18 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     raise ValueError("is no readable JPEG")
 
 
-def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> Ints:
-    """(V, 4) int: top, left, height, width of a random part for each view.
-
-    Area share uniform in the view's scale, log-uniform aspect 3/4 to 4/3; the middle square where no try fits.
-
-    Args:
-        height: Of the crop, px.
-        width: Of the crop, px.
-        scales: (V, 2) least and greatest share of the area.
-        uniform: (V, 2 * BOX_TRIES + 2) in 0..1.
-    """
-    rows = np.arange(len(scales))
-    low, high = scales[:, :1], scales[:, 1:]
-    area = height * width * (low + (high - low) * uniform[:, :BOX_TRIES])  # (V, BOX_TRIES)
-    stretch = np.exp((0.5 * math.log(ASPECT[1])) * (2 * uniform[:, BOX_TRIES : 2 * BOX_TRIES] - 1))  # root of aspect
-    side = np.sqrt(area)
-    widths, heights = np.rint(side * stretch), np.rint(side / stretch)
-    fits = (widths >= 1) & (heights >= 1) & (widths <= width) & (heights <= height)
-    first = fits.argmax(axis=1)
-    boxes = np.empty((len(scales), 4))
-    boxes[:, 2], boxes[:, 3] = heights[rows, first], widths[rows, first]
-    boxes[:, :2] = np.floor(uniform[:, -2:] * ((height, width) - boxes[:, 2:] + 1))
-    if not fits[rows, first].all():
-        square = min(height, width)
-        boxes[~fits[rows, first]] = ((height - square) // 2, (width - square) // 2, square, square)
-    return boxes.astype(np.intp)
+def whole_view(jpeg: bytes, side_px: int) -> Pixels:
+    """The crop without augmentation, uint8 RGB (side, side, 3): input of evaluation and of the probe."""
+    image = decode(jpeg, side_px)
+    is_smaller = min(image.shape[:2]) < side_px
+    return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_CUBIC if is_smaller else cv2.INTER_AREA)
 
 
 def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
     """Write a part of the crop into ``view`` (side, side, 3), resized.
 
-    Enlarged bicubically, as the reference does. Shrunk by less than two bilinearly, which then leaves out no pixel; by
-    more, from a level of the pyramid, halved by area: OpenCV's own area resize costs six times as much.
+    Enlarged bicubically, as in the reference. Shrunk bilinearly by less than two, which leaves out no pixel; by more,
+    from a level of the pyramid, halved by area: OpenCV's own area resize costs six times as much.
 
     Args:
         pyramid: The crop, uint8 (H, W, 3), and its halves as far as they were needed; grows.
@@ -302,8 +258,125 @@ def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
     cv2.resize(part, (side_px, side_px), view, interpolation=cv2.INTER_CUBIC if is_enlarged else cv2.INTER_LINEAR)
 
 
-def whole_view(jpeg: bytes, side_px: int) -> Pixels:
-    """The crop as it is, uint8 RGB (side, side, 3): what evaluation and the probe look at."""
-    image = decode(jpeg, side_px)
-    is_smaller = min(image.shape[:2]) < side_px
-    return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_CUBIC if is_smaller else cv2.INTER_AREA)
+def color_maps(brightness: Floats, contrast: Floats, saturation: Floats, hue_turn: Floats, is_gray: Flags) -> Floats:
+    """(V, MAP_SIZE) maps of V views, values 0..255; all arguments (V,).
+
+    Args:
+        brightness: Factor; 1 changes nothing, as for the next two.
+        contrast: Factor of the distance to the mean luma.
+        saturation: Factor of the distance to the pixel's own luma.
+        hue_turn: Turn of hue, in full circles.
+        is_gray: Luma in all three channels.
+    """
+    maps = np.empty((len(brightness), MAP_SIZE))
+    turn = 2 * math.pi * hue_turn
+    chroma = saturation * ~is_gray
+    maps[:, :9] = _GRAY.ravel()
+    maps[:, :9] += np.multiply.outer(chroma * np.cos(turn), _CHROMA.ravel())
+    maps[:, :9] += np.multiply.outer(chroma * np.sin(turn), _QUADRATURE.ravel())
+    maps[:, :9] *= (brightness * contrast)[:, None]
+    maps[:, 9] = (1 - contrast) * brightness
+    return maps
+
+
+def apply_color(view: Pixels, color_map: Floats) -> None:
+    """Change a uint8 RGB view (H, W, 3) by a map (MAP_SIZE,), in place; rounded and clipped."""
+    affine = np.empty((3, 4))
+    affine[:, :3] = color_map[:9].reshape(3, 3)
+    # a change of contrast is about the mean luma; the grey image's mean costs half of that of three channels
+    affine[:, 3] = color_map[9] * cv2.mean(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY))[0] if color_map[9] else 0.0
+    cv2.transform(view, affine, view)
+
+
+def solarize(view: Pixels) -> None:
+    """Invert the values from 128 on of a uint8 view, in place."""
+    cv2.LUT(view, _INVERTED_ABOVE, view)
+
+
+def blur(view: Pixels, sigma_px: float) -> None:
+    """Gaussian blur of a uint8 view, in place; mirrored at the rim without doubling it."""
+    taps = gaussian_kernel(sigma_px)
+    cv2.sepFilter2D(view, -1, taps, taps, view, borderType=cv2.BORDER_REFLECT_101)
+
+
+def gaussian_kernel(sigma_px: float) -> Floats:
+    """(2 radius + 1,) float64 weights with sum 1: three sigma to either side."""
+    radius = max(1, math.ceil(3 * sigma_px))
+    return np.asarray(cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0], np.float64)
+
+
+class DeviceViews:
+    """The photometric half of the views, on the training device, a batch at a time: colour, blur, solarise, normalise.
+
+    Args:
+        config: Holds mean and std.
+        device: Where to compute, in float32.
+        dtype: Type of the result; bfloat16 halves its memory where the first layer would round to it anyway.
+    """
+
+    def __init__(self, config: AugmentationConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self._luma = torch.tensor(LUMA, dtype=torch.float32, device=device)
+        std = torch.tensor(config.std, device=device)[:, None, None]  # (3, 1, 1)
+        self._scale = 1 / (255 * std)
+        self._shift = -torch.tensor(config.mean, device=device)[:, None, None] / std
+
+    @torch.no_grad()
+    def __call__(self, views: Tensor, params: Tensor) -> Tensor:
+        """Views of one size, normalised.
+
+        Never waits for the device: what depends on the draws is decided from ``params``, which stay on the CPU.
+
+        Args:
+            views: (V, B, side, side, 3) uint8, anywhere.
+            params: (V, B, PARAMS) float32 on the CPU.
+
+        Returns:
+            (V, B, 3, side, side) of ``dtype``.
+        """
+        flat = params.flatten(0, 1)  # (N, PARAMS), N = V * B
+        x = views.to(self.device, non_blocking=True).flatten(0, 1).movedim(-1, 1).float()  # (N, 3, side, side)
+        x = self._color(x, flat[:, :MAP_SIZE])
+        if len(chosen := flat[:, MAP_SIZE].nonzero()[:, 0]):
+            there = to_device(chosen, self.device)
+            x.index_copy_(0, there, self._blur(x.index_select(0, there), flat[chosen, MAP_SIZE]))
+        if len(chosen := flat[:, MAP_SIZE + 1].nonzero()[:, 0]):
+            there = to_device(chosen, self.device)
+            some = x.index_select(0, there)
+            x.index_copy_(0, there, torch.where(some < 127.5, some, 255 - some))
+        x = torch.addcmul(self._shift, x, self._scale)
+        done: Tensor = x.to(self.dtype).unflatten(0, params.shape[:2])
+        return done
+
+    def _color(self, x: Tensor, maps: Tensor) -> Tensor:
+        """(N, 3, H, W) through maps (N, MAP_SIZE), clipped to 0..255."""
+        maps = to_device(maps, self.device)
+        linear = maps[:, :9].unflatten(1, (3, 3))  # (N, 3 out, 3 in)
+        mean_luma = x.mean(dim=(2, 3)) @ self._luma  # (N,)
+        offset = (maps[:, 9] * mean_luma)[:, None, None]  # (N, 1, 1)
+        # sums instead of a matrix product, which may run in TF32, whose 10 bits are too few for 256 levels
+        rows = [
+            sum(linear[:, out, i, None, None] * x[:, i] for i in range(3)) + offset
+            for out in range(3)  # (N, H, W) each
+        ]
+        return torch.stack(rows, dim=1).clamp_(0, 255)
+
+    def _blur(self, x: Tensor, sigma_px: Tensor) -> Tensor:
+        """(M, 3, H, W), each with its own Gaussian, sigma (M,) on the CPU; mirrored at the rim."""
+        taps = gaussian_kernels(sigma_px)  # (M, K)
+        num_taps, count = taps.shape[1], 3 * len(taps)
+        weight = to_device(taps, self.device).repeat_interleave(3, dim=0)  # (3 M, K)
+        x = F.pad(x, [num_taps // 2] * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 M, H + K - 1, W + K - 1)
+        x = F.conv2d(x, weight[:, None, :, None], groups=count)  # (1, 3 M, H, W + K - 1)
+        x = F.conv2d(x, weight[:, None, None, :], groups=count)  # (1, 3 M, H, W)
+        blurred: Tensor = x[0].unflatten(0, (-1, 3))
+        return blurred
+
+
+def gaussian_kernels(sigma_px: Tensor) -> Tensor:
+    """(M, K) float32 weights with sum 1 for sigmas (M,): three sigma to either side, zeros up to the widest's K."""
+    radius = (3 * sigma_px.double()).ceil().clamp(min=1)[:, None]  # (M, 1)
+    widest = math.ceil(float(radius.max()))
+    at = torch.arange(-widest, widest + 1, dtype=torch.float64)  # (K,)
+    taps = (-(at**2) / (2 * sigma_px.double()[:, None] ** 2)).exp() * (at.abs() <= radius)
+    return (taps / taps.sum(dim=1, keepdim=True)).float()
