@@ -99,7 +99,7 @@ def absent_split(corpus: BrokenCorpus) -> None:
     corpus.layout.index("test").unlink()
 
 
-@breaks("split.train", "index/train.csv", "divide the corpus anew")
+@breaks("split.train", "index/train.csv", "divide the corpus again")
 def nothing_to_train_on(corpus: BrokenCorpus) -> None:
     corpus.layout.index("train").write_text("")
 

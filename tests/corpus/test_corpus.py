@@ -28,7 +28,7 @@ def test_videos_and_table_are_joined(corpus_with: Make) -> None:
     layout = corpus_with("a.mp4", "b.mp4", meta="id;video;text;start;end\nx;a;uno;0;1\ny;a;dos;1;2\n")
     corpus = load_corpus(layout)
     assert [(clip.clip_id, clip.video_id) for clip in corpus.clips] == [("x", "a"), ("y", "a")]
-    assert corpus.num_rows == 2
+    assert corpus.meta.num_rows == 2
 
 
 def test_videos_may_lie_elsewhere(corpus_with: Make, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from signstreams.corpus import Clip, MetaTable, read_meta, scan_meta
 from signstreams.corpus.clips import parse_segments
+from signstreams.corpus.meta import has_texts
 from signstreams.errors import UserError
 
 
@@ -135,8 +136,8 @@ def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> Non
             "'start' are times as hh:mm:ss, such as '00:00:05' in row 2",
             "write seconds with a point",
         ),
-        ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point in its place"),
-        ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point in its place"),
+        ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point instead"),
+        ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point instead"),
         ("a;soon;5", "'start' are no numbers, such as 'soon' in row 2", "write plain numbers"),
         ("a;1.001.233;5", "'start' lost their decimal mark", "export the table again without thousands separators"),
     ],
@@ -290,3 +291,20 @@ def test_all_problems_come_at_once_and_many_of_a_kind_share_a_line(tmp_path: Pat
 def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_meta(tmp_path / "meta.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id;video;text\na;v;hola\n", True),
+        ("id,video,texto\na,v, \nb,v,chau\n", True),
+        ("id;video;text\na;v; \n", False),
+        ("video_id;box\nv;0 0 9 9\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_any_row_with_a_text_can_be_translated_into(tmp_path: Path, content: str | None, expected: bool) -> None:
+    if content is not None:
+        (tmp_path / "meta.csv").write_text(content, encoding="utf-8")
+    assert has_texts(tmp_path / "meta.csv") == expected

@@ -222,11 +222,11 @@ def check_clip_table(corpus: Corpus, checks: Sequence[VideoCheck], config: Contr
     if not corpus.has_meta:
         return []
     findings = []
-    num_untimed = len(corpus.untimed_rows)
-    if num_untimed > config.max_untimed_fraction * corpus.num_rows:
+    num_untimed = len(corpus.meta.untimed_rows)
+    if num_untimed > config.max_untimed_fraction * corpus.meta.num_rows:
         found = (
-            f"{num_untimed:,} of {corpus.num_rows:,} rows without exact times (max_untimed_fraction "
-            f"{config.max_untimed_fraction:g}): rows {few(corpus.untimed_rows)}"
+            f"{num_untimed:,} of {corpus.meta.num_rows:,} rows without exact times (max_untimed_fraction "
+            f"{config.max_untimed_fraction:g}): rows {few(corpus.meta.untimed_rows)}"
         )
         findings.append(rules.CLIP_TIMES.breach(META, found, "correct these rows, or raise --max-untimed-fraction"))
     if not corpus.clips:

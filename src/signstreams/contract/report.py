@@ -72,7 +72,7 @@ def build_report(
             "num_frames": sum(check.num_frames for check in usable),
             "duration_s": round(sum(check.duration_s or 0.0 for check in usable), 3),
             "num_clips": len(corpus.clips),
-            "num_rows_without_times": len(corpus.untimed_rows),
+            "num_rows_without_times": len(corpus.meta.untimed_rows),
             "num_clips_by_split": {split: len(ids) for split, ids in splits.items()},
         },
         "clip_lengths_s": histogram(_clip_lengths_s(corpus, checks)),

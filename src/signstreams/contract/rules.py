@@ -8,7 +8,7 @@ from signstreams.corpus.findings import Rule
 from signstreams.corpus.gloss import GLOSS_RULES
 from signstreams.corpus.meta import META_RULES
 from signstreams.corpus.splits import INDEX_RULES
-from signstreams.corpus.table import COLUMN_RULES, TABLE_RULES
+from signstreams.corpus.table import TABLE_RULES
 
 EXTRACTED = Rule("video.extracted", "error", "every video extracted")
 FRAMES = Rule("video.frames", "error", "at least one frame")
@@ -90,7 +90,6 @@ RULES: dict[str, Rule] = {
     for rules in (
         VIDEO_RULES,
         TABLE_RULES,
-        COLUMN_RULES,
         ROW_RULES,
         META_RULES,
         INDEX_RULES,

@@ -107,12 +107,12 @@ def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
     """Where only spans were extracted, a video that meta.csv does not name rightly has no files."""
     if not corpus.has_meta or all(check.spans_s is None for check in checks):
         return
-    with_clip = {clip.video_id for clip in corpus.clips}
+    with_clip, named = {clip.video_id for clip in corpus.clips}, corpus.meta.named_videos
     for check in checks:
         if check.video_id in with_clip or [finding.rule for finding in check.findings] != [EXTRACTED.id]:
             continue
         finding = check.findings[0]
-        if check.video_id in corpus.named_videos:
+        if check.video_id in named:
             finding = replace(finding, fix="correct its rows in meta.csv, then extract it again")
         else:
             finding = replace(finding, severity="info", fix="nothing to do: it has no span")

@@ -1,4 +1,4 @@
-"""A clip, and how one row of meta.csv becomes one: id, video, exact times, split, box."""
+"""A clip, a span of a video with its text, and the reader that makes one of a row of meta.csv."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from signstreams.formats.layout import SPLITS
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import check_id, shown
 
-# A clip: a span of a video, with its text.
-
 
 @dataclass(frozen=True)
 class Clip:
@@ -25,15 +23,15 @@ class Clip:
 
     Attributes:
         clip_id: Unique in the corpus; safe as a file name.
-        video_id: Video it lies in.
+        video_id: Its video.
         text: As written, blanks included; empty when there is none.
-        start_s: First moment of the span; None (with ``end_s``) for the whole video.
+        start_s: Start of the span; None (with ``end_s``) for the whole video.
         end_s: End of the span: it covers frames with ``start_s <= time < end_s``.
         signer: Who signs, when known.
         split: ``train``, ``val`` or ``test`` when meta.csv says so.
         box: Where the signer is: x0, y0, x1, y1 in px of the upright source frame.
-        duration_s: Declared length of the clip; None when absent, mangled or at odds with the span.
-        fps: Declared frames a second of the video.
+        duration_s: Declared length of the clip; None when absent, mangled or different from the span.
+        fps: Declared frames per second of the video.
         frame_count: Declared number of frames of the clip.
         row: Row in meta.csv (the header is row 1); None when there is no meta.csv.
     """
@@ -57,7 +55,7 @@ class Clip:
         return self.start_s is None
 
 
-# One row of meta.csv to one clip: id, video, exact times, split, box.
+# -- Rows of meta.csv
 
 NUMBER_COLUMNS = ("start", "end", "duration", "fps", "frame_count")
 SPLIT_NAMES = {
@@ -70,7 +68,7 @@ SPLIT_NAMES = {
     "test": "test",
 }
 AGREE_S = 0.01
-"""Start and end columns and segments name the same moment when they differ by no more: LSA-T writes two decimals."""
+"""Largest difference between the columns start and end and the segments: LSA-T writes two decimals."""
 DURATION_TOLERANCE_S = 0.05
 
 ID = Rule("meta.id", "error", "an id that can name a file")
@@ -85,17 +83,17 @@ ROW_RULES = (ID, VIDEO_ID, TIMES, DISAGREE, SPAN, SPLIT, BOX)
 
 @dataclass
 class Row:
-    """What one row gave.
+    """Result of reading one row.
 
     Attributes:
         row: Its number; the header is row 1.
-        clip_id: As written, blanks around it taken off.
-        video_id: Of the video that it names, also when it gives no clip; empty when it names none.
-        box: Where it says that the signer is, also when it gives no clip.
+        clip_id: As written, without blanks around it.
+        video_id: Video that it names, also when it gives no clip; empty when it names none.
+        box: Box of the signer, also when it gives no clip.
         clip: None when the row is wrong or its times cannot be known.
-        is_untimed: Whether the times are what is missing.
+        is_untimed: Whether the times are missing.
         disputed_duration: Declared duration in s that is not the span's length.
-        issues: What to tell.
+        issues: Findings.
     """
 
     row: int
@@ -113,10 +111,10 @@ class RowReader:
     """Reads rows of one table.
 
     Attributes:
-        name: What findings call the file.
+        name: Path in the findings.
         grouped: Number column to whether it holds mangled numbers.
-        lone_videos: Video cells that one row alone holds; None when the table has no spans.
-        videos: Composed form of each video id to the id; may be empty.
+        lone_videos: Video cells that occur in one row only; None when the table has no spans.
+        videos: Composed (NFC) form of each video id to the id; may be empty.
         comma: Whether numbers have a decimal comma.
     """
 
@@ -244,7 +242,7 @@ class RowReader:
 
 
 def parse_segments(cell: str) -> tuple[float, float] | None:
-    """Start of the first and end of the last of LSA-T's ``[(text, start, end), ...]``; None when it is none."""
+    """Start of the first and end of the last of LSA-T's ``[(text, start, end), ...]``; None for anything else."""
     try:
         segments = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):

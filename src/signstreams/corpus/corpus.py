@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Finding, Rule, few, raise_errors
-from signstreams.corpus.meta import scan_meta
+from signstreams.corpus.findings import Finding, Rule, few_ids, raise_errors
+from signstreams.corpus.meta import MetaTable, scan_meta
 from signstreams.formats.layout import CorpusLayout, passed_over_videos, sources_by_id, twins_text
 from signstreams.formats.video_sources import VIDEO_SUFFIXES, is_source
 from signstreams.ids import check_id, shown
@@ -26,16 +26,13 @@ class Corpus:
     """Videos and clips below one root.
 
     Attributes:
-        layout: Where everything lies.
-        videos: Video id to its file, by id; of several files of one id the first.
+        layout: Paths of its files.
+        videos: Video id to its file or folder of images, by id; the first where several have one id.
         twins: Id to its files, where there are several.
-        clips: Rows of meta.csv, or one clip without text for each video when there is no meta.csv.
+        clips: Clips of meta.csv, or one clip without text for each video when there is no meta.csv.
         has_meta: Whether there is a meta.csv.
-        issues: What was found that is no error, and in `scan_corpus` also what is.
-        num_rows: Rows of meta.csv.
-        untimed_rows: Rows of meta.csv that gave no clip because their times cannot be known.
-        absent_clips: Rows of meta.csv left out because their video is not there, where that is allowed.
-        named_videos: Ids of all videos that a row of meta.csv names, whether it gave a clip or not.
+        meta: Content of meta.csv; empty without one.
+        issues: Findings; from `load_corpus` none of them is an error.
     """
 
     layout: CorpusLayout
@@ -43,20 +40,17 @@ class Corpus:
     twins: dict[str, list[Path]] = field(default_factory=dict)
     clips: list[Clip] = field(default_factory=list)
     has_meta: bool = False
+    meta: MetaTable = field(default_factory=MetaTable)
     issues: list[Finding] = field(default_factory=list)
-    num_rows: int = 0
-    untimed_rows: list[int] = field(default_factory=list)
-    absent_clips: list[Clip] = field(default_factory=list)
-    named_videos: set[str] = field(default_factory=set)
 
     @property
     def absent_ids(self) -> list[str]:
-        """Ids of ``absent_clips``."""
-        return [clip.clip_id for clip in self.absent_clips]
+        """Ids of the clips left out because their video is not there, where that is allowed."""
+        return [clip.clip_id for clip in self.meta.absent]
 
     @property
     def is_sure_of_videos(self) -> bool:
-        """Whether ``videos`` are all there are: nothing is wrong with the folder that may hide one."""
+        """Whether ``videos`` is complete: no fault of the folder may hide one."""
         faults = {rule.id for rule in VIDEO_RULES if rule.severity == "error"}
         return not any(issue.rule in faults for issue in self.issues)
 
@@ -64,7 +58,7 @@ class Corpus:
 def load_corpus(
     root: str | Path | CorpusLayout, videos_dir: str | Path | None = None, *, allow_absent_videos: bool = False
 ) -> Corpus:
-    """Find the videos, read meta.csv when it is there, and join them.
+    """Find the videos and read meta.csv, if there is one.
 
     Args:
         root: Root of the corpus, or its layout.
@@ -72,7 +66,7 @@ def load_corpus(
         allow_absent_videos: Leave out clips whose video is not there; otherwise they are errors.
 
     Raises:
-        UserError: With everything that is wrong, one line a problem.
+        UserError: All problems, one per line.
     """
     corpus = scan_corpus(root, videos_dir, allow_absent_videos=allow_absent_videos)
     raise_errors(corpus.issues)
@@ -86,9 +80,9 @@ def scan_corpus(
     allow_absent_videos: bool = False,
     other_ids: Collection[str] = (),
 ) -> Corpus:
-    """As `load_corpus`; what is wrong is in ``issues`` and nothing is raised.
+    """As `load_corpus`; problems are in ``issues`` and nothing is raised.
 
-    ``other_ids`` are videos that are known by something else than their file; with them there may be no file at all.
+    ``other_ids`` are videos known from other files, such as loose crops; with them there may be no video file at all.
     """
     layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
     folder = layout.videos if videos_dir is None else Path(videos_dir)
@@ -101,10 +95,9 @@ def scan_corpus(
     ids = {**dict.fromkeys(other_ids), **corpus.videos}
     corpus.has_meta = layout.meta.is_file()
     if corpus.has_meta:
-        table = scan_meta(layout.meta, ids or None, name=layout.meta.name, allow_absent_videos=allow_absent_videos)
-        corpus.clips, corpus.num_rows, corpus.untimed_rows = table.clips, table.num_rows, table.untimed_rows
-        corpus.absent_clips, corpus.named_videos = table.absent, table.named_videos
-        corpus.issues += table.issues
+        corpus.meta = scan_meta(layout.meta, ids or None, allow_absent_videos=allow_absent_videos)
+        corpus.clips = corpus.meta.clips
+        corpus.issues += corpus.meta.issues
     else:
         corpus.clips = [Clip(clip_id=video_id, video_id=video_id) for video_id in sorted(ids)]
     return corpus
@@ -143,19 +136,15 @@ def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
 
 
 def _passed_over(folder: Path) -> list[Finding]:
-    passed = passed_over_videos(folder)
-    folders = [path for path in passed if path.is_dir()]
-    files = [path for path in passed if path not in folders]
+    names: dict[bool, list[str]] = {False: [], True: []}
+    for path in passed_over_videos(folder):
+        names[path.is_dir()].append(path.name)
     found = (
-        (files, "files of other endings are passed over", "convert them (ffmpeg -i FILE NAME.mp4), or move them away"),
-        (
-            folders,
-            "sub-folders with videos are passed over",
-            "move their videos up into this folder, or move them away",
-        ),
+        (names[False], "files of other endings", "convert them (ffmpeg -i FILE NAME.mp4), or move them away"),
+        (names[True], "sub-folders with videos", "move their videos up into this folder, or move them away"),
     )
     return [
-        PASSED_OVER.breach(str(folder), f"{len(paths):,} {what}: {few([shown(path.name) for path in paths])}", fix)
-        for paths, what, fix in found
-        if paths
+        PASSED_OVER.breach(str(folder), f"{len(names):,} {what} are passed over: {few_ids(names)}", fix)
+        for names, what, fix in found
+        if names
     ]

@@ -31,8 +31,8 @@ class Gloss:
     Attributes:
         clip_id: Clip it belongs to.
         gloss: As written.
-        labels: What CTC learns, in order: the names in ``ctc_labels``, or the words of ``gloss`` where those are
-            absent or numbers.
+        labels: Labels that CTC learns, in order: the names in ``ctc_labels``, or the words of ``gloss`` where those
+            are absent or numbers.
         row: Row in gloss.csv; the header is row 1.
     """
 
@@ -44,7 +44,7 @@ class Gloss:
 
 @dataclass
 class GlossTable:
-    """Clip id to its gloss, in the order of the file, and what is wrong with the file."""
+    """Clip id to its gloss, in the order of the file, and findings."""
 
     glosses: dict[str, Gloss] = field(default_factory=dict)
     issues: list[Finding] = field(default_factory=list)
@@ -55,10 +55,10 @@ def read_gloss(path: str | Path, clip_ids: Iterable[str] | None = None) -> dict[
 
     Args:
         path: ``annotations/gloss.csv``.
-        clip_ids: Clips there are; None to accept any.
+        clip_ids: Ids of the clips that exist; None to accept any.
 
     Raises:
-        UserError: With everything that is wrong, one line a problem.
+        UserError: All problems, one per line.
     """
     table = scan_gloss(path, clip_ids)
     raise_errors(table.issues)
@@ -66,17 +66,14 @@ def read_gloss(path: str | Path, clip_ids: Iterable[str] | None = None) -> dict[
 
 
 def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name: str | None = None) -> GlossTable:
-    """As `read_gloss`; what is wrong with the content is in ``issues`` and nothing is raised.
+    """As `read_gloss`; faults of the content are in ``issues`` and raise nothing.
 
     Raises:
-        UserError: When ``path`` is absent.
+        UserError: ``path`` is absent.
     """
     path = Path(path)
     name = name or path.name
-    try:
-        table = scan_table(path, (*ID_COLUMNS, *GLOSS_COLUMNS), name)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}, expected a table of glosses") from None
+    table = scan_table(path, (*ID_COLUMNS, *GLOSS_COLUMNS), name, holds="glosses")
     result = GlossTable(issues=list(table.issues))
     id_column = next((column for column in ID_COLUMNS if column in table.columns), None)
     if id_column is None or not set(GLOSS_COLUMNS) & set(table.columns):
@@ -138,7 +135,7 @@ class GlossVocabulary:
 
     @classmethod
     def build(cls, glosses: Mapping[str, Gloss], train_ids: Iterable[str]) -> GlossVocabulary:
-        """Of the clips of the train split; the same clips in any order give the same vocabulary."""
+        """Vocabulary of the train split; the same clips in any order give the same."""
         names = {label for clip_id in train_ids if clip_id in glosses for label in glosses[clip_id].labels}
         return cls((BLANK, *sorted(names - {BLANK})))
 
@@ -147,13 +144,13 @@ class GlossVocabulary:
         """Read what `save` wrote.
 
         Raises:
-            UserError: When it is something else.
+            UserError: It is something else.
         """
         try:
             content = read_json(path)
             return cls(tuple(content["glosses"]))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: {error}, expected a gloss vocabulary; train the model anew") from None
+            raise UserError(f"{path}: {error}, expected a gloss vocabulary; train the model again") from None
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -166,14 +163,14 @@ class GlossVocabulary:
         return name in self._ids  # type: ignore[attr-defined]
 
     def encode(self, labels: Iterable[str]) -> list[int]:
-        """Ids of the known ``labels``, in order; `unknown` tells which are left out."""
+        """Ids of the known ``labels``, in order; `unknown` gives the others."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
         return [ids[label] for label in labels if label in ids]
 
     def unknown(self, labels: Iterable[str]) -> list[str]:
-        """Those of ``labels`` that have no id, in order."""
+        """The ``labels`` without an id, in order."""
         return [label for label in labels if label not in self]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Glosses of ``ids``, the blank left out."""
+        """Glosses of ``ids``, without the blank."""
         return [self.names[number] for number in ids if number != 0]

@@ -1,4 +1,4 @@
-"""Read meta.csv: one clip a row, whatever its delimiter, column names, and what a spreadsheet did to its numbers."""
+"""Read meta.csv, one clip per row: which column means what, numbers as spreadsheets write them, faults by row."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ from pathlib import Path
 from signstreams.corpus.clips import NUMBER_COLUMNS, Clip, Row, RowReader
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
 from signstreams.corpus.table import (
-    KNOWN_COLUMNS,
-    TEXT_COLUMNS,
+    COLUMNS,
+    ID_COLUMNS,
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
     is_mangled,
     parse_number,
-    resolve_columns,
     scan_table,
 )
 from signstreams.errors import UserError
 from signstreams.ids import shown
 
-# Read meta.csv: one clip a row, whatever its delimiter, column names, and what a spreadsheet did to its numbers.
+TEXT_COLUMNS = ("text", "texto")
+OTHER_COLUMNS = ("video", "start", "end", "duration", "fps", "frame_count", "signer", "split", "box")
+KNOWN_COLUMNS = (*ID_COLUMNS, *TEXT_COLUMNS, *OTHER_COLUMNS)
 
+ID_COLUMN = Rule("meta.id_column", "error", f"a column with the clip's id: {', '.join(ID_COLUMNS)}")
+UNUSED = Rule("meta.unused_column", "info", f"only the columns {', '.join(KNOWN_COLUMNS)}")
 UNIQUE = Rule("meta.unique_id", "error", "each id once")
 NUMBERS = Rule("meta.numbers", "warning", "plain numbers such as 165.33")
 DURATION = Rule("meta.duration", "warning", "the length of the span")
 VIDEO_KNOWN = Rule("clip.video_known", "error", "a video of the corpus")
-META_RULES = (UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
+META_RULES = (ID_COLUMN, UNUSED, UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
 
-# What numbers that cannot be read look like, and what mends them.
+# Forms of numbers that cannot be read: found, and fix.
 _MANGLED = (
     "lost their decimal mark to a spreadsheet, or may have",
     "export the table again without thousands separators",
 )
 _NO_NUMBERS = ("are no numbers", "write plain numbers, times in seconds")
 _CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5 for 00:01:05.5")
-_COMMA = ("have a decimal comma", "write a point in its place, and no thousands separator")
+_COMMA = ("have a decimal comma", "write a point instead, and no thousands separator")
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class MetaTable:
 
     Attributes:
         clips: In the order of the file: every clip whose times are known exactly, or that is a whole video.
-        issues: What was found; rows that gave no clip are here with their numbers.
-        num_rows: Rows with anything in them, the header apart.
+        issues: Findings, also of rows that gave no clip.
+        num_rows: Rows that are not empty, without the header.
         untimed_rows: Rows left out of ``clips`` because their times cannot be known.
         absent: Clips left out of ``clips`` because their video is not there, where that is allowed.
-        rows: What each row gave, clip or none; ragged rows apart.
+        rows: Result of each row, with or without a clip; without ragged rows.
     """
 
     clips: list[Clip] = field(default_factory=list)
@@ -64,15 +67,15 @@ class MetaTable:
 
     @property
     def named_videos(self) -> set[str]:
-        """Ids of all videos that a row names, clip or none."""
+        """Ids of all videos that a row names, whether it gave a clip or not."""
         return {row.video_id for row in self.rows if row.video_id}
 
 
 def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTable:
-    """Read ``path`` (`scan_meta` says how).
+    """Read ``path`` as `scan_meta` does.
 
     Raises:
-        UserError: With everything that is wrong, one line a problem. Rows without exact times are no error.
+        UserError: All problems, one per line. Rows without exact times are no error.
     """
     table = scan_meta(path, videos)
     raise_errors(table.issues)
@@ -86,29 +89,26 @@ def scan_meta(
     name: str | None = None,
     allow_absent_videos: bool = False,
 ) -> MetaTable:
-    """Read ``path``; what is wrong with its content is in ``issues`` and nothing is raised.
+    """Read ``path``; faults of its content are in ``issues`` and raise nothing.
 
     Times come from LSA-T's segments where ``split`` holds them, else from plain ``start`` and ``end``. A mangled number
-    is never used; decimal commas are read where they are beyond doubt.
+    is never used; decimal commas are read where they are certain.
 
     A row without times is a whole video when the table has no spans, or when no other row names its video; otherwise it
     is reported and gives no clip.
 
     Args:
         path: The table.
-        videos: Ids of the videos that are there; None to accept any.
-        name: What findings call the file; its own name otherwise.
+        videos: Ids of the videos that exist; None to accept any.
+        name: Path in the findings; the file's name by default.
         allow_absent_videos: Leave out clips whose video is not in ``videos``; otherwise they are errors.
 
     Raises:
-        UserError: When ``path`` is absent.
+        UserError: ``path`` is absent.
     """
     path = Path(path)
     name = name or path.name
-    try:
-        table = scan_table(path, KNOWN_COLUMNS, name)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}, expected a table of clips") from None
+    table = scan_table(path, KNOWN_COLUMNS, name, holds="clips")
     issues = list(table.issues)
     if not table.columns and issues:
         return MetaTable(issues=issues)
@@ -120,48 +120,74 @@ def scan_meta(
     grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_COLUMNS if key in columns}
     comma = table.delimiter == ";" and all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
     issues += _number_issues(fields, grouped, comma, name)
-    reader = RowReader(name, grouped, _lone_videos(fields, columns), _names(videos), comma)
+    # macOS stores file names decomposed, tables hold them composed
+    by_composed_id = {unicodedata.normalize("NFC", video): video for video in videos or ()}
+    reader = RowReader(name, grouped, _lone_videos(fields, columns), by_composed_id, comma)
     rows = [reader.read(row, texts) for row, texts in fields]
     for row in rows:
         issues += row.issues
-    issues += _twins(rows, name)
+    issues += _repeated_ids(rows, name)
+    issues += _disputed_durations(rows, name)
     clips = [row.clip for row in rows if row.clip is not None]
-    issues += _durations(rows, name)
     absent: list[Clip] = []
     if videos is not None:
-        there = set(videos)
-        absent = [clip for clip in clips if clip.video_id not in there]
+        present = set(videos)
+        absent = [clip for clip in clips if clip.video_id not in present]
         issues += _absent_videos(absent, name, allow_absent_videos)
         if allow_absent_videos:
-            clips = [clip for clip in clips if clip.video_id in there]
+            clips = [clip for clip in clips if clip.video_id in present]
     untimed = [row.row for row in rows if row.is_untimed]
     return MetaTable(clips, issues, len(rows), untimed, absent if allow_absent_videos else [], rows)
 
 
+def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list[Finding]]:
+    """Meaning (``clip_id``, ``video``, ``text``, ``start``, ...) to the column that holds it.
+
+    The clip's id is in ``clip_id``, else ``id``, else ``video_id``. When ``video_id`` is not the clip's id and there is
+    no ``video``, it names the video. Without either, the clip's own id is the video's.
+
+    Returns:
+        The mapping, empty when no column holds an id, and findings.
+    """
+    clip_column = next((column for column in ID_COLUMNS if column in columns), None)
+    if clip_column is None:
+        found = f"the columns {few([repr(column) for column in columns], 20)}" if columns else "no header"
+        return {}, [ID_COLUMN.breach(name, found, "rename the column that holds the ids")]
+    used = {"clip_id": clip_column}
+    issues = []
+    texts = [column for column in TEXT_COLUMNS if column in columns]
+    if len(texts) > 1:
+        issues.append(COLUMNS.breach(name, f"both {few(texts)} hold the text", "remove one of them"))
+    if texts:
+        used["text"] = texts[0]
+    used |= {column: column for column in OTHER_COLUMNS if column in columns}
+    if "video" not in used and clip_column != "video_id" and "video_id" in columns:
+        used["video"] = "video_id"
+    unused = [column for column in columns if column not in used.values()]
+    if unused:
+        issues.append(UNUSED.breach(name, f"the columns {few(unused, 20)}, which are not read", "nothing to do"))
+    return used, issues
+
+
 def _lone_videos(fields: list[tuple[int, dict[str, str]]], columns: dict[str, str]) -> set[str] | None:
-    """Cells of ``video`` (of the id, without one) that one row alone holds; None when the table has no spans at all."""
+    """Cells of ``video`` (or of the id) that occur in one row only; None when the table has no spans at all."""
     if not any(texts.get("start") or texts.get("end") or texts.get("split", "").startswith("[") for _, texts in fields):
         return None
     counts = Counter(texts["video" if "video" in columns else "clip_id"] for _, texts in fields)
     return {video for video, count in counts.items() if count == 1 and video.strip()}
 
 
-def _names(videos: Collection[str] | None) -> dict[str, str]:
-    """Composed form of each id to the id: macOS stores file names decomposed, tables hold them composed."""
-    return {unicodedata.normalize("NFC", video): video for video in videos or ()}
-
-
 def _number_issues(
     fields: list[tuple[int, dict[str, str]]], grouped: dict[str, bool], comma: bool, name: str
 ) -> list[Finding]:
-    """One for each column and form of what cannot be read."""
+    """One finding for each column and form of numbers that cannot be read."""
     issues = []
     for column, has_mangled in grouped.items():
         forms: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for row, texts in fields:
             text = texts[column].strip()
             if text and parse_number(text, grouped=has_mangled, comma=comma) is None:
-                forms.setdefault(_form(text, has_mangled), []).append((row, text))
+                forms.setdefault(_unreadable_form(text, has_mangled), []).append((row, text))
         for (what, fix), bad in forms.items():
             row, text = next((item for item in bad if is_mangled(item[1])), bad[0])
             found = f"{len(bad):,} values of the column '{column}' {what}, such as {shown(text[:60])} in row {row}"
@@ -169,8 +195,7 @@ def _number_issues(
     return issues
 
 
-def _form(text: str, has_mangled: bool) -> tuple[str, str]:
-    """Of a number that cannot be read."""
+def _unreadable_form(text: str, has_mangled: bool) -> tuple[str, str]:
     if is_clock_time(text):
         return _CLOCK
     if has_decimal_comma(text):
@@ -178,7 +203,7 @@ def _form(text: str, has_mangled: bool) -> tuple[str, str]:
     return _MANGLED if has_mangled else _NO_NUMBERS
 
 
-def _twins(rows: list[Row], name: str) -> list[Finding]:
+def _repeated_ids(rows: list[Row], name: str) -> list[Finding]:
     seen: dict[str, list[int]] = {}
     for row in rows:
         if row.clip_id:
@@ -190,16 +215,15 @@ def _twins(rows: list[Row], name: str) -> list[Finding]:
     ]
 
 
-def _durations(rows: list[Row], name: str) -> list[Finding]:
-    bad = [row for row in rows if row.disputed_duration is not None]
-    if not bad:
+def _disputed_durations(rows: list[Row], name: str) -> list[Finding]:
+    disputed = [row for row in rows if row.disputed_duration is not None]
+    if not disputed:
         return []
-    first = bad[0]
     found = (
-        f"the duration of {len(bad):,} rows is not that of their span, such as {first.disputed_duration:g} s in row "
-        f"{first.row}"
+        f"the duration of {len(disputed):,} rows is not that of their span, such as "
+        f"{disputed[0].disputed_duration:g} s in row {disputed[0].row}"
     )
-    return [DURATION.breach(name, found, "nothing need be done: the span counts and these durations are not used")]
+    return [DURATION.breach(name, found, "nothing to do: the span counts and these durations are not used")]
 
 
 def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Finding]:
@@ -212,20 +236,20 @@ def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Find
     examples = few([f"{shown(video)} (row {numbers[0]})" for video, numbers in rows.items()])
     found = f"{len(absent):,} clips of {len(rows):,} videos that are not there: {examples}"
     if is_allowed:
-        fix = "nothing need be done: these clips are left out (allow_absent_videos)"
+        fix = "nothing to do: these clips are left out (allow_absent_videos)"
         return [VIDEO_KNOWN.breach(name, found, fix, severity="info")]
     fix = "add the videos to the videos folder, remove these rows, or leave them out with --allow-absent-videos"
     return [VIDEO_KNOWN.breach(name, found, fix)]
 
 
-# Whether there is anything to translate into. The workflow asks before it plans a training.
-
-
 def has_texts(meta: Path) -> bool:
-    """Whether a row of meta.csv has a text; False without a table that can be read, of which the contract says why."""
+    """Whether any row of meta.csv has a text, so that there is something to translate into; False if it is unreadable.
+
+    The workflow asks before it plans a training.
+    """
     try:
-        table = scan_table(meta, KNOWN_COLUMNS, meta.name)
-    except OSError:
+        table = scan_table(meta, KNOWN_COLUMNS, meta.name, holds="clips")
+    except UserError:
         return False
     columns = [column for column in TEXT_COLUMNS if column in table.columns]
     return any(fields[column].strip() for _, fields in table.rows for column in columns)

@@ -1,4 +1,4 @@
-"""Config of dividing a corpus into train, val and test."""
+"""Config of `signstreams.corpus.splits`: dividing a corpus into train, val and test."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from signstreams.config.section import Section, Share
 
 
 def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
-    """For validators of a drawn split.
+    """Refuse fractions that leave nothing for train.
 
     Raises:
-        ValueError: Nothing is left to train on.
+        ValueError: They do.
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(f"val_fraction ({val_fraction}) and test_fraction ({test_fraction}) leave nothing for train")

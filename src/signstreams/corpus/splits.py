@@ -1,4 +1,4 @@
-"""Splits: drawn so that no video or signer is in two of them, and read from and written to index files."""
+"""Train, val and test: drawn so that no video or signer is in two of them, written to and read from index files."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Finding, Rule, few, raise_errors
+from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
 from signstreams.corpus.settings import SplitConfig
 from signstreams.corpus.table import READABLE, decode_text
 from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.ids import shown
 
-# Divide clips into train, val and test so that no video, and where it can be no signer, is in two of them.
+# -- Drawing
 
 
 @dataclass(frozen=True)
 class Split:
-    """Who is in which split.
+    """The clips of each split.
 
     Attributes:
         clip_ids: Split name to its clips, in the order of the corpus.
-        group_by: ``signer`` or ``video``: what is kept together; ``meta`` when meta.csv's own column was used.
+        group_by: What is kept together, ``signer`` or ``video``; ``meta`` when the column of meta.csv was used.
         groups: Name of each group (its first signer or video) to its split.
-        notes: What one should know: a split that stays empty, a signer in two splits.
+        notes: Remarks for the user, such as a split that stays empty.
     """
 
     clip_ids: dict[str, list[str]]
@@ -37,10 +36,10 @@ class Split:
 
 
 def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
-    """Meta.csv's own ``split`` where any clip has one, else `assign_groups` over signers or videos.
+    """Use the column ``split`` of meta.csv where any clip has one, else `assign_groups` over signers or videos.
 
     Raises:
-        UserError: When signers are to be kept together and none is known.
+        UserError: Signers are to be kept together and none is known.
     """
     if any(clip.split for clip in clips):
         return _declared_split(clips)
@@ -69,10 +68,10 @@ def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
 
 
 def assign_groups(sizes: dict[str, int], config: SplitConfig) -> dict[str, str]:
-    """Group name to split, from names, sizes and seed alone.
+    """Group name to split; depends on names, sizes and seed only.
 
-    Groups stand in an order given by a hash of seed and name. Validation takes from its front and test from its back
-    until another group would be too much; train keeps the middle, and never nothing. So a new video moves few others.
+    A hash of seed and name orders the groups. Validation takes groups from the front and test from the back until
+    another one would be too much; train keeps the middle, one group at least. So a new video moves few others.
 
     Args:
         sizes: Clips in each group.
@@ -84,7 +83,7 @@ def assign_groups(sizes: dict[str, int], config: SplitConfig) -> dict[str, str]:
     wanted = [("val", config.val_fraction, order), ("test", config.test_fraction, order[::-1])]
     wanted = [item for item in wanted if item[1] > 0]
     for place, (split, fraction, queue) in enumerate(wanted):
-        still_to_fill = len(wanted) - place  # the later splits and train: each keeps one group at least
+        still_to_fill = len(wanted) - place  # the later splits and train keep one group each, at least
         taken = 0
         for name in queue:
             num_left = len(order) - len(assigned)
@@ -99,7 +98,7 @@ def assign_groups(sizes: dict[str, int], config: SplitConfig) -> dict[str, str]:
 
 
 def _components(clips: Iterable[Clip], *, by_signer: bool) -> dict[str, list[Clip]]:
-    """Clips that share a video (and, ``by_signer``, a signer, through any chain), named by their least key."""
+    """Groups of clips connected by a shared video (``by_signer``: or signer), named by their least key."""
     clips = list(clips)
     parent: dict[str, str] = {}
 
@@ -135,7 +134,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
-# The index: which clips are in train, val and test, as one file a split with a clip id a line.
+# -- Index files: one per split, with a clip id per line
 
 PRESENT = Rule("split.present", "error", "index/train.csv, index/val.csv and index/test.csv")
 KNOWN = Rule("split.known", "error", "clip ids of the corpus, one a line, without a header")
@@ -151,17 +150,17 @@ INDEX_RULES = (PRESENT, KNOWN, ONCE, DISJOINT, VIDEO_DISJOINT, SIGNER_DISJOINT, 
 
 @dataclass
 class Index:
-    """Clip ids of each split that is there, and what is wrong with them."""
+    """Clip ids of each split whose file exists, and findings."""
 
     splits: dict[str, list[str]] = field(default_factory=dict)
     issues: list[Finding] = field(default_factory=list)
 
 
 def read_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection[str] = ()) -> dict[str, list[str]]:
-    """Split name (train, val, test) to its clip ids; ``absent`` ids are passed over.
+    """Split name (train, val, test) to its clip ids; ids in ``absent`` are skipped.
 
     Raises:
-        UserError: With everything that is wrong, one line a problem.
+        UserError: All problems, one per line.
     """
     index = scan_index(layout, clips, absent)
     raise_errors(index.issues)
@@ -169,7 +168,7 @@ def read_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection
 
 
 def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection[str] = ()) -> Index:
-    """Read the three files; what is wrong is in ``issues`` and nothing is raised. ``absent`` ids are passed over."""
+    """As `read_index`; problems are in ``issues`` and nothing is raised."""
     index = Index()
     left_out = set(absent)
     for split in SPLITS:
@@ -191,10 +190,10 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection
 
 
 def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitConfig) -> Split:
-    """Divide ``clips`` and write index/{train,val,test}.csv with index/split.json, which says how it was done.
+    """Divide ``clips``; write index/{train,val,test}.csv, and index/split.json, which records how they were drawn.
 
     Raises:
-        UserError: When there is no clip, or when an index is there that this function did not write.
+        UserError: There is no clip, or an index that this function did not write.
     """
     clips = list(clips)
     if not clips:
@@ -204,7 +203,7 @@ def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitCon
     if foreign and not record.is_file():
         raise UserError(
             f"{layout.root}: {few(foreign)} without index/split.json, expected only files that split_corpus.py wrote; "
-            "remove them to have the corpus divided anew, or keep them as they are"
+            "remove them to divide the corpus again, or keep them as they are"
         )
     split = split_clips(clips, config)
     content = {
@@ -234,14 +233,14 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
         name = _name(split)
         unknown = [clip_id for clip_id in dict.fromkeys(ids) if clip_id not in clips]
         if unknown:
-            found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few(list(map(shown, unknown)))}"
-            issues.append(KNOWN.breach(name, found, "remove these lines, or add or mend their rows in meta.csv"))
-        twins = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
-        if twins:
-            found = f"{len(twins):,} ids more than once: {few(list(map(shown, twins)))}"
+            found = f"{len(unknown):,} of {len(ids):,} ids name no clip: {few_ids(unknown)}"
+            issues.append(KNOWN.breach(name, found, "remove these lines, or add or correct their rows in meta.csv"))
+        repeated = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
+        if repeated:
+            found = f"{len(repeated):,} ids more than once: {few_ids(repeated)}"
             issues.append(ONCE.breach(name, found, "remove the further lines"))
         if not ids and split == "train":
-            issues.append(TRAIN.breach(name, "no clip", "divide the corpus anew"))
+            issues.append(TRAIN.breach(name, "no clip", "divide the corpus again"))
         elif not ids:
             issues.append(EMPTY.breach(name, "no clip", f"add videos: nothing can be measured on {split}"))
         for clip_id in dict.fromkeys(ids):
@@ -252,7 +251,7 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
     issues += _overlaps(SIGNER_DISJOINT, "signer", _places_of(known, lambda clip: clip.signer, clips))
     absent = [clip_id for clip_id in clips if clip_id not in places]
     if absent and len(splits) == len(SPLITS):
-        found = f"{len(absent):,} clips in no split: {few(list(map(shown, absent)))}"
+        found = f"{len(absent):,} clips in no split: {few_ids(absent)}"
         issues.append(UNASSIGNED.breach("index", found, "add them to one, or leave them out on purpose"))
     return issues
 
@@ -268,7 +267,7 @@ def _places_of(
 
 
 def _overlaps(rule: Rule, noun: str, places: Mapping[str, list[str]]) -> list[Finding]:
-    """One finding for each pair of splits that share something."""
+    """One finding for each combination of splits that share a clip, video or signer."""
     shared: dict[tuple[str, ...], list[str]] = {}
     for name, splits in places.items():
         if len(splits) > 1:
@@ -277,8 +276,7 @@ def _overlaps(rule: Rule, noun: str, places: Mapping[str, list[str]]) -> list[Fi
     return [
         rule.breach(
             _name(splits[-1]),
-            f"{len(names):,} {noun}s also in {' and '.join(_name(split) for split in splits[:-1])}: "
-            + few(list(map(shown, names))),
+            f"{len(names):,} {noun}s also in {' and '.join(_name(split) for split in splits[:-1])}: " + few_ids(names),
             fix,
         )
         for splits, names in shared.items()
