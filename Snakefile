@@ -25,5 +25,5 @@ rule all:
     """Everything: checked corpus, backbones, their k-NN where the truth is known, the translation model, an overview."""
     default_target: True
     input:
-        made,
+        final_targets,
         rules.overview.output,

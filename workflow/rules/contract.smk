@@ -5,7 +5,7 @@ rule contract:
     """Check every file against the data contract (docs/data_contract.md)."""
     input:
         # the record that each job wrote of its files, which stands for them: a tenth of the DAG at 10,000 videos
-        checks=lambda wildcards: of_all_videos(ARTIFACTS["check"]),
+        checks=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["check"]),
         videos=lambda wildcards: list(VIDEOS.values()),
         annotations=ANNOTATIONS,
     output:
@@ -29,7 +29,9 @@ rule contract:
     params:
         root=CORPUS.root,
         videos_dir=CONFIG.corpus.videos or CORPUS.videos,
-        settings=setting_words(CONFIG.contract.set | ({"allow_absent_videos": True} if ABSENT else {})),
+        settings=lambda wildcards: setting_words(
+            CONFIG.contract.set | ({"allow_absent_videos": True} if ABSENT else {})
+        ),
     shell:
         '"$PYTHON" "$SCRIPTS"/validate_data_contract.py --root {params.root:q} --videos-dir {params.videos_dir:q} --jobs {threads}'
         " {params.settings} > {log:q} 2>&1"

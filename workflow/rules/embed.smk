@@ -11,8 +11,8 @@ rule embed:
     input:
         manifest=CORPUS.manifest,
         backbone=RUNS.backbone("{stream}"),
-        crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
-        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
+        crops=lambda wildcards: PLAN.of_all_videos(ARTIFACTS[wildcards.stream]),
+        tracks=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["tracks"]),
     output:
         RUNS.features / "{stream}.json",
     log:
@@ -43,9 +43,9 @@ rule gather_points:
     """Times, pose and the nodes of MSKA."""
     input:
         manifest=CORPUS.manifest,
-        pose=lambda wildcards: of_all_videos(ARTIFACTS["pose"]),
-        keypoints=lambda wildcards: of_all_videos(ARTIFACTS["keypoints"]),
-        tracks=lambda wildcards: of_all_videos(ARTIFACTS["tracks"]),
+        pose=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["pose"]),
+        keypoints=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["keypoints"]),
+        tracks=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["tracks"]),
     output:
         RUNS.features / "points.json",
     log:

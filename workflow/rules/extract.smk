@@ -16,7 +16,7 @@ ARTIFACTS = {
 EXTRACT_WORDS = dict(
     root=CORPUS.root,
     config=(f"--config {shlex.quote(str(CONFIG.extract.config))}" if CONFIG.extract.config else ""),
-    settings=setting_words(CONFIG.extract.set),
+    settings=lambda wildcards: setting_words(CONFIG.extract.set),  # a function: braces in a text are no wildcards
 )
 
 if BATCHES is None:
@@ -24,9 +24,9 @@ if BATCHES is None:
     rule extract:
         """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
         input:
-            video=video_input,
+            video=lambda wildcards: video_input(wildcards.video),
             config=CONFIG.extract.config or [],
-            points=points_of,
+            points=lambda wildcards: PLAN.points(wildcards.video),
             meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
         output:
             **ARTIFACTS,
@@ -41,8 +41,8 @@ if BATCHES is None:
             mem_mb=CONFIG.extract.mem_mb,
         params:
             **EXTRACT_WORDS,
-            frames=source_of_folder,
-            annotations=heeded,
+            frames=lambda wildcards: PLAN.frames_stamp(wildcards.video),
+            annotations=lambda wildcards: PLAN.annotation_settings(wildcards.video),
         shell:
             '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {input.video:q} --root {params.root:q}'
             " --force --max-failed-fraction 1 {params.settings} > {log:q} 2>&1"
@@ -50,14 +50,14 @@ if BATCHES is None:
 else:
 
     onstart:
-        write_plan(CORPUS, BATCHES)
+        write_batches(CORPUS, BATCHES)
 
     rule extract:
         """A batch of videos: what is there already and still true to video and settings is left as it is."""
         input:
             videos=lambda wildcards: [video_input(video) for video in BATCHES[wildcards.batch]],
             config=CONFIG.extract.config or [],
-            points=lambda wildcards: [path for video in BATCHES[wildcards.batch] if (path := points_of(video))],
+            points=lambda wildcards: [path for video in BATCHES[wildcards.batch] if (path := PLAN.points(video))],
             meta=ancient(CORPUS.meta) if EXTRACT.spans_only else [],
         output:
             CORPUS.batch("{batch}"),
@@ -74,8 +74,8 @@ else:
             **EXTRACT_WORDS,
             folder=CONFIG.corpus.videos or CORPUS.videos,
             ids=lambda wildcards: CORPUS.batch_ids(wildcards.batch),
-            frames=lambda wildcards: "".join(source_of_folder(video) for video in BATCHES[wildcards.batch]),
-            annotations=lambda wildcards: "".join(heeded(video) for video in BATCHES[wildcards.batch]),
+            frames=lambda wildcards: "".join(PLAN.frames_stamp(video) for video in BATCHES[wildcards.batch]),
+            annotations=lambda wildcards: "".join(PLAN.annotation_settings(video) for video in BATCHES[wildcards.batch]),
         shell:
             '"$PYTHON" "$SCRIPTS"/extract_rois_v2.py {params.config} --videos {params.folder:q} --root {params.root:q}'
             " --only {params.ids:q} --manifest {output:q} --jobs {threads} --max-failed-fraction 1 {params.settings}"

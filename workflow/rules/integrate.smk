@@ -12,7 +12,7 @@ rule train:
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
         features=[RUNS.features / f"{source}.json" for source in [*FROZEN, "points"]],
         crops=lambda wildcards: [
-            path for stream in CONFIG.streams if stream not in FROZEN for path in of_all_videos(ARTIFACTS[stream])
+            path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])
         ],
         config=CONFIG.integrate.config,
     output:
@@ -39,7 +39,9 @@ rule train:
             for stream, flag in BACKBONE_FLAGS.items()
             if stream in CONFIG.streams
         ),
-        settings=setting_words(CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})),
+        settings=lambda wildcards: setting_words(
+            CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})
+        ),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
@@ -80,7 +82,7 @@ rule evaluate:
         output_dir=RUNS.training,
         features=RUNS.features,
         gpus=granted_gpus,
-        settings=setting_words(CONFIG.evaluate.set),
+        settings=lambda wildcards: setting_words(CONFIG.evaluate.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --'

@@ -13,7 +13,7 @@ rule pretrain:
     """Train the backbone of one stream."""
     input:
         manifest=CORPUS.manifest,
-        crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
+        crops=lambda wildcards: PLAN.of_all_videos(ARTIFACTS[wildcards.stream]),
         config=CONFIG.pretrain.config,
     output:
         **{name: pretrain_output(name, RUNS.pretraining_file("{stream}", name)) for name in PRETRAINING_FILES},
@@ -38,7 +38,7 @@ rule pretrain:
         # the declared names hold, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
         " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAINING_FILES),
-        settings=setting_words(CONFIG.pretrain.set),
+        settings=lambda wildcards: setting_words(CONFIG.pretrain.set),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
@@ -62,7 +62,7 @@ if IS_DEMO:
         """k-NN on true handshape: the backbone, the same with random weights, raw pixels."""
         input:
             backbone=RUNS.backbone("{stream}"),
-            crops=lambda wildcards: of_all_videos(ARTIFACTS[wildcards.stream]),
+            crops=lambda wildcards: PLAN.of_all_videos(ARTIFACTS[wildcards.stream]),
             ground_truth=[CORPUS.ground_truth(video_id) for video_id in VIDEOS],
             index=[CORPUS.index(split) for split in SPLITS],
         output:

@@ -8,7 +8,7 @@ SETTINGS_JSON = json.dumps(CONFIG.model_dump(mode="json"), ensure_ascii=False)
 rule overview:
     """The whole run on one page: figures, curves, translations, runtimes, versions, settings."""
     input:
-        made,
+        final_targets,
         curves=[RUNS.pretraining_file(stream, "curves") for stream in CONFIG.streams],
     output:
         report(
@@ -35,7 +35,7 @@ rule overview:
 rule release:
     """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to hand on."""
     input:
-        made,
+        final_targets,
         metrics=[RUNS.pretraining_file(stream, "history") for stream in CONFIG.streams],
     output:
         RUNS.release / "SHA256SUMS",
@@ -57,7 +57,7 @@ rule release:
 rule report:
     """`snakemake --report` of all that was made, as a target."""
     input:
-        made,
+        final_targets,
         rules.overview.output,
     output:
         RUNS.report,

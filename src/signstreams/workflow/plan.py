@@ -1,0 +1,343 @@
+"""What a start of the workflow is about to do: videos, settings of every stage, batches; checked before the first job.
+
+The rules state files, commands and resources; what they have to know of config and corpus is worked out here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from signstreams.config.load import build, check
+from signstreams.config.section import Section
+from signstreams.contract.settings import ContractConfig
+from signstreams.corpus.meta import has_texts
+from signstreams.engine.gpu_lease import count_gpus
+from signstreams.errors import UserError, print_problems
+from signstreams.extract.annotations import VideoAnnotations, read_annotations
+from signstreams.extract.settings import ExtractConfig, missing_points, points_path
+from signstreams.files import from_the_future, write_text
+from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
+from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
+from signstreams.ids import check_id, shown
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.streams import BACKBONE_KEYS
+from signstreams.workflow.settings import WorkflowConfig
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+Batches = dict[str, list[str]]
+"""Name of a batch to the ids of its videos."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked config, and what follows from it and the corpus."""
+
+    config: WorkflowConfig
+    videos: dict[str, Path]
+    """Video id to file or folder of frames; of the user's own footage, those that will be extracted."""
+    extract: ExtractConfig
+    """As extraction will read it."""
+    integrate: IntegrateConfig
+    """As the training of the translation model will read it; it says which backbones stay frozen."""
+    annotations: dict[str, VideoAnnotations]
+    """What extraction takes from meta.csv, per video. Empty for the demo corpus, whose size and seed fix it."""
+    batches: Batches | None
+    """None: a job per video."""
+
+    @property
+    def is_demo(self) -> bool:
+        return self.config.corpus.videos is None
+
+    @property
+    def corpus(self) -> CorpusLayout:
+        return CorpusLayout(self.config.corpus.root)
+
+    @property
+    def runs(self) -> RunLayout:
+        return RunLayout(self.config.work_dir)
+
+    def has_texts(self) -> bool:
+        """Whether there is something to translate; reads meta.csv, which may also hold boxes or spans alone."""
+        return self.is_demo or has_texts(self.corpus.meta)
+
+    def of_all_videos(self, pattern: str | Path) -> list[str]:
+        """One artifact per video; where a job takes several, the manifests that vouch for it."""
+        if self.batches is not None:
+            return [str(self.corpus.batch(batch)) for batch in self.batches]
+        return [str(pattern).replace("{video}", video_id) for video_id in self.videos]
+
+    def frames_stamp(self, video_id: str) -> str:
+        """Changes when an image of a folder of frames does; empty for a file, whose time of change is enough."""
+        return source_stamp(self.videos[video_id]) or ""
+
+    def points(self, video_id: str) -> Path | list[Path]:
+        """The file of points that another tool found; an empty list for a detector of our own."""
+        return (self.extract.detector == "precomputed" and points_path(self.extract.precomputed.folder, video_id)) or []
+
+    def annotation_settings(self, video_id: str) -> str:
+        """Spans and box of a video: when they change it is extracted again, and not for other changes of meta.csv."""
+        found = self.annotations.get(video_id)
+        return "" if found is None else json.dumps(found.settings())
+
+
+def make_plan(
+    tree: Mapping[str, Any],
+    *,
+    is_start: bool = True,
+    is_module: bool = False,
+    storage_provider: str | None = None,
+    set_resources: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Plan:
+    """Check the workflow's config against itself, the corpus and what every stage would refuse hours later.
+
+    Args:
+        tree: Snakemake's config; stays as it is.
+        is_start: Whether this process starts the workflow. A job reads the plan again; what it is given to do was
+            checked, and its batches were written, by the process that started it.
+        is_module: Whether another workflow imports our rules.
+        storage_provider: Value of ``--default-storage-provider``.
+        set_resources: Rule to what the profile grants it.
+
+    Raises:
+        UserError: With every problem of the first check that fails.
+    """
+    if storage_provider:
+        raise UserError(
+            f"--default-storage-provider {storage_provider}: is not supported, since states and features are kept"
+            " beside declared files; work in a folder that all machines share, and see 'Where the files lie' in"
+            " docs/cluster.md"
+        )
+    config = check(WorkflowConfig, copy.deepcopy(dict(tree)), "workflow config")
+    per_job = config.extract.videos_per_job
+    if per_job > 1 and is_module:
+        raise UserError(
+            f"extract.videos_per_job = {per_job}: batches are planned when a workflow starts, which Snakemake lets no"
+            " module do, expected 1 where another workflow imports these rules; run `snakemake extract_all` in the"
+            " checkout first, or leave it out"
+        )
+    corpus = CorpusLayout(config.corpus.root)
+    videos = demo_videos(config, is_start) if config.corpus.videos is None else source_videos(config.corpus.videos)
+    places = [("videos", str(corpus.videos)), ("root", str(corpus.root))]
+    extract = _stage_config(ExtractConfig, "extract", config.extract.config, places, config.extract.set)
+    annotations = {}
+    if config.corpus.videos is not None:
+        annotations = read_annotations(corpus, videos, extract)
+        videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
+        if is_start:
+            refuse_the_future([*videos.values(), corpus.meta, corpus.gloss, *map(corpus.index, SPLITS)])
+    integrate = _integrate_config(config)
+    if is_start:
+        check_later_stages(config, corpus)
+        warn_of_gpus_without_effect(config, set_resources or {})
+    if problems := missing_points(extract, videos):
+        raise UserError(problems)
+    batches = None
+    if per_job > 1:
+        batches = plan_batches(corpus, videos, per_job) if is_start else read_batches(corpus, videos)
+    return Plan(config, videos, extract, integrate, annotations, batches)
+
+
+# -- Videos
+
+
+def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, Path]:
+    """Videos that are rendered; a folder that holds somebody's own is refused."""
+    from signstreams.demo.plan import refuse_foreign, video_ids
+
+    corpus = CorpusLayout(config.corpus.root)
+    if is_start:
+        refuse_foreign(corpus)
+    ids = video_ids(config.corpus.demo_size, config.corpus.demo_seed)
+    return {video_id: corpus.videos / f"{video_id}.mp4" for video_id in ids}
+
+
+def source_videos(folder: Path) -> dict[str, Path]:
+    """Video id to file or folder of frames of the user's own footage.
+
+    Raises:
+        UserError: With every problem of the folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"corpus.videos: there is no folder '{folder}'; name the folder that holds your videos")
+    try:
+        videos = find_videos(folder)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; rename one of them") from None
+    if not videos:
+        raise UserError(
+            f"{folder}: holds no video (expected files ending in {' '.join(VIDEO_SUFFIXES)}, or folders of images"
+            f" ending in {' '.join(IMAGE_SUFFIXES)}); put your videos there"
+        )
+    problems = []
+    for video_id, path in videos.items():
+        try:
+            check_id(video_id)
+        except ValueError as error:
+            problems.append(f"{folder}: the video id {shown(video_id)} {error}; rename {shown(path.name)}")
+        if "{" in video_id or "}" in video_id:  # Snakemake would read them as wildcards
+            problems.append(f"{folder}: the video id {shown(video_id)} holds a brace; rename {shown(path.name)}")
+    if problems:
+        raise UserError(problems)
+    return videos
+
+
+def refuse_the_future(paths: Iterable[Path]) -> None:
+    """Snakemake fails a job, when it is done, whose output is older than its input."""
+    if ahead := from_the_future(paths):
+        raise UserError(
+            f"{ahead[0]}: was changed in the future, as by a clock that is ahead ({len(ahead)} files), expected a time"
+            " before now; `touch` it, and the others"
+        )
+
+
+# -- Settings of the stages
+
+
+def setting_words(settings: Mapping[str, Any]) -> str:
+    """``--set key=value`` for each key, quoted for the shell."""
+    return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in setting_pairs(settings))
+
+
+def setting_pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Key and text of each value, as ``--set`` takes them."""
+    spelled = {True: "true", False: "false", None: "none"}
+    return [(key, spelled[value] if isinstance(value, bool | None) else str(value)) for key, value in settings.items()]
+
+
+def _stage_config(
+    model: type[ConfigT],
+    stage: str,
+    file: str | Path | None,
+    places: list[tuple[str, str]],
+    settings: Mapping[str, Any],
+) -> ConfigT:
+    """The config that a job will read, from its file, what the rule passes by flag, and the keys below ``set``."""
+    files = [] if file is None else [Path(file)]
+    return build(model, files, places + setting_pairs(settings), place=f"{stage}.set")
+
+
+def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
+    runs, section = RunLayout(config.work_dir), config.integrate
+    backbones = [(f"model.{BACKBONE_KEYS[stream]}", f"file::{runs.backbone(stream)}") for stream in config.streams]
+    return _stage_config(IntegrateConfig, "integrate", section.config, backbones, section.set)
+
+
+def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
+    """What the jobs of the other stages would refuse, hours later, of their own settings.
+
+    Raises:
+        UserError: With the problems of all of them.
+    """
+    problems = []
+    for stream in config.streams:
+        places = [("train_dir", str(corpus.processed / stream)), ("output_dir", str(config.work_dir))]
+        file = config.pretrain.config.replace("{stream}", stream)
+        try:
+            pretrain = _stage_config(PretrainConfig, "pretrain", file, places, config.pretrain.set)
+            pretrain.named_stream((stream,))
+        except UserError as error:
+            problems += error.problems
+    for stage, model, places in (
+        ("contract", ContractConfig, [("root", str(corpus.root))]),
+        ("evaluate", EvaluateSltConfig, []),
+    ):
+        try:
+            _stage_config(model, stage, None, places, getattr(config, stage).set)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(dict.fromkeys(problems))
+
+
+# -- GPUs and cores
+
+
+def wanted_gpus(gpus: int | Literal["auto"], most: int | None = None) -> int:
+    """The number behind a config's ``gpus``; ``auto`` takes at most ``most``."""
+    if gpus != "auto":
+        return gpus
+    return count_gpus() if most is None else min(most, count_gpus())
+
+
+def granted_gpus(wildcards: Any, resources: Mapping[str, Any]) -> int:
+    """GPUs of each node of a job: ``gpu`` of one node, or ``gres`` ("gpu:4", "gpu:h100:4") of several."""
+    kind, _, count = str(resources.get("gres", "")).rpartition(":")
+    return int(count) if kind.split(":")[0] == "gpu" else resources.get("gpu", 0)
+
+
+def granted_cores(wildcards: Any, threads: int, resources: Mapping[str, Any]) -> int:
+    """Cores of each task of a job, as Snakemake's Slurm executor asks for them."""
+    return max(1, resources.get("cpus_per_task", threads))
+
+
+def warn_of_gpus_without_effect(config: WorkflowConfig, set_resources: Mapping[str, Mapping[str, Any]]) -> None:
+    """The ``gpu`` of a profile decides, whatever the config says."""
+    for stage, rule in {"pretrain": "pretrain", "embed": "embed", "integrate": "train"}.items():
+        wanted, granted = getattr(config, stage).gpus, set_resources.get(rule, {})
+        if wanted != "auto" and "gpu" in granted and granted["gpu"] != wanted:
+            found = f"{stage}.gpus = {wanted} has no effect: the profile (set-resources) gives {rule} another number"
+            print_problems([f"{found}; change gpu there"], kind="warning")
+
+
+# -- Batches: which videos one job extracts together, where a corpus has too many for a job each
+
+_BATCH_NAME = re.compile(r"b\d{5,}")
+
+
+def plan_batches(layout: CorpusLayout, video_ids: Collection[str], videos_per_job: int) -> Batches:
+    """Finished batches as they are, so that new videos disturb none; the other videos by id, so many per batch.
+
+    Args:
+        layout: Where earlier plans and manifests are; nothing is written.
+        video_ids: All videos of the corpus; those that are gone drop out of their batches.
+        videos_per_job: Most videos of a new batch.
+    """
+    kept = {name: ids for name, ids in read_batches(layout, video_ids).items() if layout.batch(name).is_file()}
+    taken = {video_id for ids in kept.values() for video_id in ids}
+    rest = sorted(video_id for video_id in video_ids if video_id not in taken)
+    number = 0
+    for start in range(0, len(rest), videos_per_job):
+        while (name := f"b{number:05d}") in kept:
+            number += 1
+        kept[name] = rest[start : start + videos_per_job]
+    return dict(sorted(kept.items()))
+
+
+def read_batches(layout: CorpusLayout, video_ids: Collection[str]) -> Batches:
+    """The batches as `write_batches` left them, which a job must go by even if others have finished meanwhile."""
+    known = set(video_ids)
+    batches = {}
+    for path in _listings(layout):
+        ids = [line for line in path.read_text(encoding="utf-8").splitlines() if line in known]
+        known -= set(ids)  # a video in two batches belongs to the first
+        if ids:
+            batches[path.stem] = ids
+    return batches
+
+
+def write_batches(layout: CorpusLayout, batches: Batches) -> None:
+    """Write a listing per batch; right ones are left alone, those of no batch are removed."""
+    for path in _listings(layout):
+        if path.stem not in batches:
+            path.unlink()
+    for name, ids in batches.items():
+        path, text = layout.batch_ids(name), "".join(f"{video_id}\n" for video_id in ids)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text, sync=False)
+
+
+def _listings(layout: CorpusLayout) -> list[Path]:
+    folder = layout.batch_ids("b").parent
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix == ".txt" and _BATCH_NAME.fullmatch(path.stem))
