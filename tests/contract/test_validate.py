@@ -207,11 +207,12 @@ def test_the_decode_setting_decides_which_crops_are_read(corpus: BrokenCorpus, d
 
 def test_a_sample_spreads_over_a_long_archive(corpus: BrokenCorpus) -> None:
     from signstreams.contract.crops import NUM_SAMPLED, check_archive
+    from signstreams.contract.inventory import artifacts_of
 
     frames = dict.fromkeys(range(3 * NUM_SAMPLED), b"no jpeg")
     corpus.write_crops("one", "face", frames)
-    path = corpus.layout.crops("face", "one")
-    check = check_archive(path, "one", num_frames=None, crop_px=None, decode="sample", name="x", fix="y")
+    archive = artifacts_of(corpus.layout, "one")["face"]
+    check = check_archive(archive, "one", num_frames=None, crop_px=None, decode="sample")
     assert [finding.found.split(" of ")[0] for finding in check.findings] == [str(NUM_SAMPLED)]
     assert len(check.frames) == 3 * NUM_SAMPLED
 
@@ -322,7 +323,7 @@ def test_faults_far_into_a_long_video_are_counted_over_all_pieces() -> None:
 
     pose = np.full((3 * arrays.PIECE_FRAMES, 33, 3), 0.5, np.float32)
     pose[arrays.PIECE_FRAMES + 7 :: 10, 4] = (2, 0.5, 1)
-    (finding,) = arrays.check_pose(Pose(pose.reshape(-1, 99)), "pose.npz", "fix")
+    (finding,) = arrays.check_pose(Pose(pose.reshape(-1, 99)), "pose.npz")
     count = len(range(arrays.PIECE_FRAMES + 7, len(pose), 10))
     assert f"{count:,} points are out of range in {count:,} frames" in finding.found
     assert f"frame {arrays.PIECE_FRAMES + 7} point 4" in finding.found

@@ -8,6 +8,7 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats
 from signstreams.contract import rules
+from signstreams.contract.check_records import EXTRACT_AGAIN
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, keypoint_pieces
 from signstreams.formats.landmarks import NUM_POSE, POSE
@@ -53,11 +54,11 @@ class PointSurvey:
         self.num_frames += len(points)
         self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
 
-    def findings(self, broken: tuple[Rule, ...], name: str, fix: str) -> list[Finding]:
+    def findings(self, broken: tuple[Rule, ...], name: str) -> list[Finding]:
         """Findings of the rules for points that are not finite, half missing and out of range."""
         counts = zip(broken, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
         return [
-            rule.breach(name, f"{num_points:,} points {what} in {num_frames:,} frames: {example}", fix)
+            rule.breach(name, f"{num_points:,} points {what} in {num_frames:,} frames: {example}", EXTRACT_AGAIN)
             for rule, what, num_points, num_frames, example in counts
             if num_points
         ]
@@ -75,18 +76,18 @@ def survey_keypoints(path: Path) -> PointSurvey:
     return survey
 
 
-def check_keypoints(survey: PointSurvey, name: str, fix: str) -> list[Finding]:
+def check_keypoints(survey: PointSurvey, name: str) -> list[Finding]:
     """Check that points are finite and in range, and the sentinel where missing and nowhere else."""
-    return survey.findings((rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE), name, fix)
+    return survey.findings((rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE), name)
 
 
-def check_pose(value: Pose, name: str, fix: str) -> list[Finding]:
+def check_pose(value: Pose, name: str) -> list[Finding]:
     """Check that points are finite and in 0..1, and the sentinel where missing and nowhere else."""
     survey = PointSurvey(0.0, 1.0)
     points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
     for start in range(0, len(points), PIECE_FRAMES):
         survey.add(points[start : start + PIECE_FRAMES])
-    return survey.findings((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name, fix)
+    return survey.findings((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name)
 
 
 def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, Flags, Flags]:
@@ -100,14 +101,13 @@ def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, F
     return ~finite, half_missing, outside
 
 
-def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str, fix: str) -> list[Finding]:
+def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str) -> list[Finding]:
     """Check that times rise, and that boxes are squares that touch the frame, or -1 where the state is missing.
 
     Args:
         value: Tracks of one video.
         size_px: Width and height of the frame; None when unknown.
         name: Path in the findings.
-        fix: Fix in the findings.
     """
     findings = []
     times_s = value.times_s
@@ -115,15 +115,13 @@ def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str, fix:
     wrong[1:] |= ~(np.diff(times_s) > 0)
     if wrong.any():
         found = f"{int(wrong.sum()):,} times are wrong: {_frames(wrong)}"
-        findings.append(rules.TRACKS_TIMES.breach(name, found, fix))
+        findings.append(rules.TRACKS_TIMES.breach(name, found, EXTRACT_AGAIN))
     for stream, track in value.streams.items():
-        findings += _check_track(track, stream, size_px, name, fix)
+        findings += _check_track(track, stream, size_px, name)
     return findings
 
 
-def _check_track(
-    track: StreamTrack, stream: str, size_px: tuple[int, int] | None, name: str, fix: str
-) -> list[Finding]:
+def _check_track(track: StreamTrack, stream: str, size_px: tuple[int, int] | None, name: str) -> list[Finding]:
     state, box, confidence = track.state, track.box, track.confidence
     missing = state == BoxState.MISSING
     blank = (box == -1).all(axis=1) & (confidence == 0)
@@ -134,7 +132,7 @@ def _check_track(
         (rules.TRACKS_CONFIDENCE, ~missing & ~((confidence >= 0) & (confidence <= 1)), "confidences are out of range"),
     )
     return [
-        rule.breach(name, f"{stream}: {int(wrong.sum()):,} {what}: {_frames(wrong)}", fix)
+        rule.breach(name, f"{stream}: {int(wrong.sum()):,} {what}: {_frames(wrong)}", EXTRACT_AGAIN)
         for rule, wrong, what in found
         if wrong.any()
     ]
@@ -155,15 +153,15 @@ def _frames(wrong: Flags) -> str:
     return f"frames {few([int(frame) for frame in np.flatnonzero(wrong)])}"
 
 
-def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: str, fix: str) -> list[Finding]:
+def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: str) -> list[Finding]:
     """Check that there is a crop exactly where the state is not missing."""
     expected = set(np.flatnonzero(track.state != BoxState.MISSING).tolist())
     there = {frame for frame in frames if frame < len(track.state)}
     findings = []
     if absent := sorted(expected - there):
         found = f"no crop in {len(absent):,} frames where {stream} has a box: frames {few(absent)}"
-        findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
+        findings.append(rules.TRACKS_AGREE.breach(name, found, EXTRACT_AGAIN))
     if unexpected := sorted(there - expected):
         found = f"a crop in {len(unexpected):,} frames where {stream} is missing: frames {few(unexpected)}"
-        findings.append(rules.TRACKS_AGREE.breach(name, found, fix))
+        findings.append(rules.TRACKS_AGREE.breach(name, found, EXTRACT_AGAIN))
     return findings

@@ -28,6 +28,8 @@ from signstreams.streams import BoxState
 EXTRACT_AGAIN = ""
 """Fix of a finding that extracting the video again removes. `re_extraction_advice` replaces it by the command at the
 end: a command names folders of this machine, and records must stay true when the corpus is copied."""
+LOOSE_FIX = "write these files again with the tool that made them"
+"""The same for loose crops."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class FileRecord:
     sha256: str
     num_frames: int | None = None
     coverage_ratio: float | None = None
+
+    @classmethod
+    def of(
+        cls, artifact: Artifact, video_id: str, sha256: str, num_frames: int | None, coverage_ratio: float | None
+    ) -> FileRecord:
+        """Record of a file of a video."""
+        size = artifact.num_bytes()
+        return cls(artifact.place, artifact.kind, video_id, size, sha256, num_frames, coverage_ratio)
 
 
 @dataclass

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from signstreams.contract import rules
+from signstreams.contract.check_records import EXTRACT_AGAIN, LOOSE_FIX
 from signstreams.contract.inventory import Artifact
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.formats.crops import LOCAL_HEADER, LOCAL_SIGNATURE, parse_crop_name
@@ -43,26 +44,24 @@ class ArchiveCheck:
 
 
 def check_archive(
-    path: Path, video_id: str, *, num_frames: int | None, crop_px: int | None, decode: str, name: str, fix: str
+    artifact: Artifact, video_id: str, *, num_frames: int | None, crop_px: int | None, decode: str
 ) -> ArchiveCheck:
     """Check the archive of one stream and video.
 
     Args:
-        path: The archive.
+        artifact: The archive.
         video_id: Video that its crops were cut from.
         num_frames: Frames of the video; None when unknown.
         crop_px: Declared side of the crops; None when unknown, then they need only be square.
         decode: Crops to decode: ``all``, ``sample`` or ``none``.
-        name: Path in the findings.
-        fix: Fix in the findings.
     """
     check = ArchiveCheck()
 
     def report(rule: Rule, found: str) -> None:
-        check.findings.append(rule.breach(name, found, fix))
+        check.findings.append(rule.breach(artifact.place, found, EXTRACT_AGAIN))
 
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        with zipfile.ZipFile(artifact.path) as archive, artifact.path.open("rb") as file:
             members = archive.infolist()
             num_bytes = os.fstat(file.fileno()).st_size
             if oddity := _oddity(archive, file.fileno(), num_bytes):
@@ -79,17 +78,13 @@ def check_archive(
     return check
 
 
-def check_loose(
-    artifact: Artifact, *, num_frames: int | None, decode: str, name: str, fix: str
-) -> tuple[ArchiveCheck, set[int]]:
+def check_loose(artifact: Artifact, *, num_frames: int | None, decode: str) -> tuple[ArchiveCheck, set[int]]:
     """Check the loose crops of one stream and video.
 
     Args:
         artifact: The crops.
         num_frames: Frames of the video; None when unknown.
         decode: Crops to decode: ``all``, ``sample`` or ``none``.
-        name: Path in the findings.
-        fix: Fix in the findings.
 
     Returns:
         The check, and the sides in px of the square crops among those decoded.
@@ -97,7 +92,7 @@ def check_loose(
     check = ArchiveCheck()
 
     def report(rule: Rule, found: str) -> None:
-        check.findings.append(rule.breach(name, found, fix))
+        check.findings.append(rule.breach(artifact.place, found, LOOSE_FIX))
 
     crops = []
     for path in artifact.paths():

@@ -53,6 +53,12 @@ class Artifact:
         """The file; for loose crops, their folder."""
         return self.folder if self.is_loose else self.folder / self.names[0]
 
+    @property
+    def place(self) -> str:
+        """Path below the corpus root, as findings name it; loose crops of a video share one, with a ``*``."""
+        name = f"{self.names[0][: self.names[0].rindex('_f')]}_f*.jpg" if self.is_loose else self.names[0]
+        return f"{PROCESSED}/{self.kind}/{name}"
+
     def paths(self) -> Iterator[Path]:
         """Every file."""
         return (self.folder / name for name in self.names)

@@ -15,7 +15,7 @@ import numpy as np
 from signstreams.array_types import Array
 from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
-from signstreams.contract.check_records import FileRecord, VideoCheck
+from signstreams.contract.check_records import LOOSE_FIX, FileRecord, VideoCheck
 from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
@@ -27,7 +27,6 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 from signstreams.streams import STREAMS
 
-LOOSE_FIX = "write these files again with the tool that made them"
 METADATA_LINES = "metadata.jsonl"
 OTHER_KEYPOINTS = 79
 """Points of a frame that the layout of the requirement allows besides 543 or more."""
@@ -54,8 +53,7 @@ def check_loose_video(
         checksums: Kind to checksum, of the files that can be read.
     """
     check = VideoCheck(video_id, status="loose")
-    names = {kind: _name(artifact, video_id) for kind, artifact in artifacts.items()}
-    check.findings += check_links(layout, artifacts, names)
+    check.findings += check_links(layout, artifacts)
     missing = {"tracks", "metadata", "checksums", *({"pose", "keypoints", *STREAMS} - artifacts.keys())}
     if source is None:
         missing.add("video")
@@ -65,7 +63,7 @@ def check_loose_video(
     lengths: dict[str, int] = {}
     for kind in ("pose", "keypoints"):
         if kind in checksums:
-            values = _check_points(artifacts[kind], names[kind], kind, check.findings)
+            values = _check_points(artifacts[kind], check.findings)
             if values is not None:
                 lengths[kind] = len(values)
                 if kind == "keypoints" and values.shape[1] != NUM_KEYPOINTS:
@@ -74,16 +72,14 @@ def check_loose_video(
                     check.coverage["pose"] = float((values[:, POSE, 2] > 0).any(axis=1).mean())
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{kind} {length:,}" for kind, length in sorted(lengths.items()))
-        check.findings.append(rules.LENGTH.breach(names["keypoints"], f"frames: {found}", LOOSE_FIX))
+        check.findings.append(rules.LENGTH.breach(artifacts["keypoints"].place, f"frames: {found}", LOOSE_FIX))
     num_frames = min(lengths.values(), default=None)
     sides: set[int] = set()
     counts = dict(lengths)
     last = -1
     for stream in STREAMS:
         if stream in checksums:
-            archive, found_sides = check_loose(
-                artifacts[stream], num_frames=num_frames, decode=decode, name=names[stream], fix=LOOSE_FIX
-            )
+            archive, found_sides = check_loose(artifacts[stream], num_frames=num_frames, decode=decode)
             check.findings += archive.findings
             counts[stream], last = len(archive.frames), max(last, *archive.frames)
             sides |= found_sides
@@ -99,28 +95,16 @@ def check_loose_video(
     )
     for kind, artifact in artifacts.items():
         if kind not in checksums:
-            check.findings.append(rules.PRESENT.breach(names[kind], "it cannot be read", "correct its permissions"))
+            check.findings.append(rules.PRESENT.breach(artifact.place, "it cannot be read", "correct its permissions"))
             continue
-        check.files.append(
-            FileRecord(
-                path=names[kind],
-                kind=kind,
-                video_id=video_id,
-                num_bytes=artifact.num_bytes(),
-                sha256=checksums[kind],
-                num_frames=counts.get(kind),
-                coverage_ratio=check.coverage.get(kind),
-            )
-        )
+        coverage = check.coverage.get(kind)
+        check.files.append(FileRecord.of(artifact, video_id, checksums[kind], counts.get(kind), coverage))
     return check
 
 
-def _name(artifact: Artifact, video_id: str) -> str:
-    return f"{PROCESSED}/{artifact.kind}/" + (f"{video_id}_f*.jpg" if artifact.is_loose else artifact.names[0])
-
-
-def _check_points(artifact: Artifact, name: str, kind: str, findings: list[Finding]) -> Array | None:
+def _check_points(artifact: Artifact, findings: list[Finding]) -> Array | None:
     """Pose or keypoints (T, L, 3), findings added; None when they cannot be read."""
+    kind, name = artifact.kind, artifact.place
     readable, finite, in_range, wanted = {
         "pose": (rules.POSE_READABLE, rules.POSE_FINITE, rules.POSE_RANGE, "pose (T, 3L)"),
         "keypoints": (

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.config.load import flag_name, flatten, leaves
-from signstreams.contract.check_records import EXTRACT_AGAIN, VideoCheck
-from signstreams.contract.loose_crops import LOOSE_FIX
+from signstreams.contract.check_records import EXTRACT_AGAIN, LOOSE_FIX, VideoCheck
 from signstreams.contract.rules import EXTRACTED, PRESENT
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.findings import Finding

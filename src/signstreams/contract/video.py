@@ -79,16 +79,16 @@ def check_video(
     return _VideoChecker(layout, source, artifacts, decode, check).run(checksums, unreadable)
 
 
-def check_links(layout: CorpusLayout, artifacts: Mapping[str, Artifact], names: Mapping[str, str]) -> list[Finding]:
+def check_links(layout: CorpusLayout, artifacts: Mapping[str, Artifact]) -> list[Finding]:
     """Find files that are links to elsewhere: a corpus that is copied or moved would lose them."""
     findings = []
     root = layout.root.resolve()
-    for kind, artifact in artifacts.items():
+    for artifact in artifacts.values():
         links = [path for path in artifact.paths() if path.is_symlink()]
         away = [path for path in links if not path.resolve().is_relative_to(root)]
         if away:
             found = f"a link to {shown(str(away[0].resolve()))}" + (f", and {len(away) - 1:,} more" if away[1:] else "")
-            findings.append(rules.LINK.breach(names[kind], found, "put the file itself there"))
+            findings.append(rules.LINK.breach(artifact.place, found, "put the file itself there"))
     return findings
 
 
@@ -123,12 +123,11 @@ class _VideoChecker:
     ) -> None:
         self.layout, self.source, self.decode, self.check = layout, source, decode, check
         self.artifacts = dict(artifacts)
-        self.names = {kind: f"processed/{kind}/{artifact.names[0]}" for kind, artifact in artifacts.items()}
         self.lengths: dict[str, int] = {}
 
     def run(self, checksums: Mapping[str, str], unreadable: Mapping[str, str]) -> VideoCheck:
         """Run all checks; later ones need results of earlier ones."""
-        self.check.findings += check_links(self.layout, self.artifacts, self.names)
+        self.check.findings += check_links(self.layout, self.artifacts)
         for kind in self.artifacts.keys() & unreadable.keys():
             self._report(rules.PRESENT, kind, f"it cannot be read ({unreadable[kind]})", "check permissions and disk")
             del self.artifacts[kind]
@@ -140,16 +139,16 @@ class _VideoChecker:
         tracks = self._read("tracks", read_tracks, rules.TRACKS_READABLE)
         if keypoints is not None:
             self.lengths["keypoints"] = keypoints.num_frames
-            self.check.findings += check_keypoints(keypoints, self.names["keypoints"], EXTRACT_AGAIN)
+            self.check.findings += check_keypoints(keypoints, self.artifacts["keypoints"].place)
         if pose is not None:
             self.lengths["pose"] = len(pose.pose)
-            self.check.findings += check_pose(pose, self.names["pose"], EXTRACT_AGAIN)
+            self.check.findings += check_pose(pose, self.artifacts["pose"].place)
         if tracks is not None:
             self.lengths["tracks"] = len(tracks.times_s)
             size_px = (metadata.width_px, metadata.height_px) if metadata is not None else None
-            findings = check_tracks(tracks, size_px, self.names["tracks"], EXTRACT_AGAIN)
+            findings = check_tracks(tracks, size_px, self.artifacts["tracks"].place)
             if metadata is not None and not any(finding.rule == rules.TRACKS_TIMES.id for finding in findings):
-                findings += check_times(metadata, tracks.times_s, self.names["tracks"], EXTRACT_AGAIN)
+                findings += check_times(metadata, tracks.times_s, self.artifacts["tracks"].place)
             self.check.findings += findings
         self._compare_lengths()
         archives = self._check_archives(tracks)
@@ -170,7 +169,7 @@ class _VideoChecker:
             return None
 
     def _report(self, rule: Rule, kind: str, found: str, fix: str = EXTRACT_AGAIN) -> None:
-        self.check.findings.append(rule.breach(self.names[kind], found, fix))
+        self.check.findings.append(rule.breach(self.artifacts[kind].place, found, fix))
 
     def _check_metadata(self, metadata: VideoMetadata, checksums: Mapping[str, str]) -> None:
         check = self.check
@@ -181,7 +180,7 @@ class _VideoChecker:
         self.lengths["metadata"] = metadata.num_frames
         if metadata.video_id != check.video_id:
             self._report(rules.METADATA_VIDEO, "metadata", f"the record of {shown(metadata.video_id)}")
-        check.findings += check_metadata(metadata, self.names["metadata"], EXTRACT_AGAIN)
+        check.findings += check_metadata(metadata, self.artifacts["metadata"].place)
         for kind in self.artifacts.keys() - {"metadata"}:
             if kind not in metadata.checksums:
                 self._report(rules.CHECKSUM, "metadata", f"no checksum of {kind}")
@@ -214,18 +213,16 @@ class _VideoChecker:
             if stream not in self.artifacts:
                 continue
             archive = check_archive(
-                self.artifacts[stream].path,
+                self.artifacts[stream],
                 self.check.video_id,
                 num_frames=min(self.lengths.values(), default=None),
                 crop_px=self.check.crop_px,
                 decode=self.decode,
-                name=self.names[stream],
-                fix=EXTRACT_AGAIN,
             )
             self.check.findings += archive.findings
             if tracks is not None and archive.is_readable:
                 track = tracks.streams[stream]
-                self.check.findings += check_agreement(track, archive.frames, stream, self.names[stream], EXTRACT_AGAIN)
+                self.check.findings += check_agreement(track, archive.frames, stream, self.artifacts[stream].place)
             archives[stream] = archive
         return archives
 
@@ -251,23 +248,16 @@ class _VideoChecker:
     def _record_files(self, checksums: Mapping[str, str], archives: Mapping[str, ArchiveCheck]) -> None:
         for kind, artifact in self.artifacts.items():
             is_archive = kind in archives
-            self.check.files.append(
-                FileRecord(
-                    path=self.names[kind],
-                    kind=kind,
-                    video_id=self.check.video_id,
-                    num_bytes=artifact.num_bytes(),
-                    sha256=checksums[kind],
-                    num_frames=len(archives[kind].frames) if is_archive else self.lengths.get(kind),
-                    coverage_ratio=self.check.coverage.get(kind) if is_archive or kind == "pose" else None,
-                )
-            )
+            num_frames = len(archives[kind].frames) if is_archive else self.lengths.get(kind)
+            coverage = self.check.coverage.get(kind) if is_archive or kind == "pose" else None
+            record = FileRecord.of(artifact, self.check.video_id, checksums[kind], num_frames, coverage)
+            self.check.files.append(record)
 
 
 # -- Metadata, by themselves and against the tracks
 
 
-def check_metadata(value: VideoMetadata, name: str, fix: str) -> list[Finding]:
+def check_metadata(value: VideoMetadata, name: str) -> list[Finding]:
     """Check that status and reason agree, numbers are possible, the signer's region is in the frame, and spans rise."""
     found = (
         (rules.STATUS, _status(value)),
@@ -275,7 +265,7 @@ def check_metadata(value: VideoMetadata, name: str, fix: str) -> list[Finding]:
         (rules.SIGNER, _signer(value)),
         (rules.SPANS, _spans(value.spans_s or ())),
     )
-    return [rule.breach(name, text, fix) for rule, text in found if text]
+    return [rule.breach(name, text, EXTRACT_AGAIN) for rule, text in found if text]
 
 
 def _status(value: VideoMetadata) -> str:
@@ -314,14 +304,13 @@ def _spans(spans_s: Sequence[tuple[float, float]]) -> str:
     return f"the spans {few(wrong)}" if wrong else ""
 
 
-def check_times(value: VideoMetadata, times_s: Floats, name: str, fix: str) -> list[Finding]:
+def check_times(value: VideoMetadata, times_s: Floats, name: str) -> list[Finding]:
     """Check that frames are in the extracted spans and before the end, and follow each other at the recorded rate.
 
     Args:
         value: The video's metadata.
         times_s: (T,) times of its frames, finite and rising.
         name: Path of the tracks in the findings.
-        fix: Fix in the findings.
     """
     if not len(times_s) or not value.fps > 0 or not math.isfinite(value.fps):
         return []
@@ -338,15 +327,15 @@ def check_times(value: VideoMetadata, times_s: Floats, name: str, fix: str) -> l
         if not inside.all():
             outside = np.flatnonzero(~inside).tolist()
             found = f"{len(outside):,} frames outside the spans of the metadata: frames {few(outside)}"
-            findings.append(rules.SPANS.breach(name, found, fix))
+            findings.append(rules.SPANS.breach(name, found, EXTRACT_AGAIN))
     if times_s[-1] > value.duration_s + frame_s:
         found = f"the last frame at {times_s[-1]:.3f} s, after the end of the video at {value.duration_s:.3f} s"
-        findings.append(rules.TRACKS_RATE.breach(name, found, fix, expects="frames inside the video"))
+        findings.append(rules.TRACKS_RATE.breach(name, found, EXTRACT_AGAIN, expects="frames inside the video"))
     runs = [run for run in runs if len(run) > 1]
     num_steps = sum(len(run) - 1 for run in runs)
     wanted = sum(float(run[-1] - run[0]) for run in runs) * value.fps
     if abs(num_steps - wanted) > RATE_RATIO * wanted + RATE_FRAMES * max(1, len(runs)):
         rate_hz = num_steps * value.fps / wanted
         found = f"{rate_hz:.4g} frames a second by their times, {value.fps:g} by the metadata"
-        findings.append(rules.TRACKS_RATE.breach(name, found, fix))
+        findings.append(rules.TRACKS_RATE.breach(name, found, EXTRACT_AGAIN))
     return findings
