@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.integrate.videos import ProcessedVideo
+from signstreams.prefetch import ahead
 from signstreams.progress import Progress
 from signstreams.streams import BoxState
 
@@ -169,8 +170,10 @@ def _encode(
     for i, count in enumerate(left):
         if not count:
             finish(i)
-    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress:
-        for batch, images in _ahead(reader, frozen.stream, places, size):
+    batches = [places[start : start + size] for start in range(0, len(places), size)]
+    decoded = ((batch, reader(frozen.stream, [crop for _, crop in batch])) for batch in batches)
+    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress, ahead(decoded, 1) as pairs:
+        for batch, images in pairs:
             rows = frozen.encode(torch.from_numpy(images).to(device)).half().cpu().numpy()  # (N, D) or (N, L, D)
             if not np.isfinite(rows).all():
                 crop = batch[0][1]
@@ -187,20 +190,6 @@ def _encode(
                     finish(i)
             progress.advance(len(batch))
     frozen.net.to("cpu")
-
-
-def _ahead(
-    reader: ImageReader, stream: str, places: Sequence[tuple[int, Crop]], size: int
-) -> Iterator[tuple[Sequence[tuple[int, Crop]], Pixels]]:
-    """Batches with their images; the next one is decoded while the current one is in use."""
-    batches = [places[start : start + size] for start in range(0, len(places), size)]
-    with ThreadPoolExecutor(1) as pool:
-        jobs = [pool.submit(reader, stream, [crop for _, crop in batch]) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            images = jobs.pop().result()
-            if number + 1 < len(batches):
-                jobs.append(pool.submit(reader, stream, [crop for _, crop in batches[number + 1]]))
-            yield batch, images
 
 
 def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], about: dict[str, Any]) -> dict[str, Any]:
