@@ -6,7 +6,7 @@ shares people between train and test, as published figures do.
 
 python benchmarks/hand_digits.py                           # the recipe for small corpora: about 6 minutes on 2 cores
 python benchmarks/hand_digits.py --recipe all              # and without KoLeo, as iBOT, and DINO's own start
-python benchmarks/hand_digits.py --recipe small -- --epochs 20 --seed 1      # further words go to the trainer
+python benchmarks/hand_digits.py --recipe small -- --epochs 20 --seed 1      # further arguments go to the trainer
 """
 
 import argparse
@@ -88,7 +88,7 @@ def read(folder: Path, side_px: int) -> "tuple[Tensor, Tensor]":
 
 
 def accuracy(features: "list[Tensor]", digits: "list[Tensor]") -> float:
-    """Of the test photos, by the train photos, in %."""
+    """k-NN accuracy on the test photos with the train photos as bank, in %."""
     from signstreams.pretrain.knn import cosines, vote
 
     answers = vote(cosines(features[1], features[0]), digits[0], k=K, temperature=TEMPERATURE)
@@ -96,7 +96,7 @@ def accuracy(features: "list[Tensor]", digits: "list[Tensor]") -> float:
 
 
 def references(photos: Path) -> None:
-    """Print what needs no learning."""
+    """Print the accuracy of features that need no learning."""
     import torch
 
     images, digits = zip(*(read(photos / part, HOG_PX) for part in ("train", "test")), strict=True)
@@ -116,7 +116,7 @@ def hog(image: "np.ndarray") -> "np.ndarray":
 
 
 def run(name: str, folder: Path, words: list[str]) -> None:
-    """Pretrain by the recipe in a process of its own; print k-NN of the first weights and of the last."""
+    """Pretrain by the recipe in its own process; print the k-NN accuracy of its first and its last weights."""
     output = folder / name.replace(" ", "_")
     command = [sys.executable, str(PROJECT / "scripts" / "pretrain_dino_hands.py"), "--config", str(RECIPE)]
     command += ["--train-dir", str(folder / "photos" / "train"), "--stream", "hand_r", "--output-dir", str(output)]

@@ -1,6 +1,6 @@
 """Making views: this package against the published recipe of facebookresearch/dino on PIL and torchvision.
 
-python benchmarks/loader.py            # crops a CPU second of one core, in paired rounds, and their ratios
+python benchmarks/loader.py            # crops per CPU second of one core, in paired rounds, and their ratios
 python benchmarks/loader.py --index 5  # memory and start-up time of an index of 5 million made-up crops
 
 Crops are 224 px JPEGs: the hand photos of ../shared/data where they are, else smoothed noise.
@@ -30,7 +30,7 @@ FRAMES_OF_A_VIDEO = 10_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=float, metavar="MILLIONS", help="measure an index of so many crops instead")
+    parser.add_argument("--index", type=float, metavar="MILLIONS", help="measure an index of this many crops instead")
     millions = parser.parse_args().index
     if millions is None:
         compare()
@@ -65,7 +65,7 @@ def compare() -> None:
         for _ in range(ROUNDS):
             for label, (work, count) in pipelines.items():
                 rates[label].append(crops_per_cpu_s(work, jpegs, count))
-        print(f"\n{name}, crops a CPU second: median of {ROUNDS} rounds (least to most); ratio to the first, paired")
+        print(f"\n{name}, crops per CPU second: median of {ROUNDS} rounds (least to most); ratio to the first, paired")
         base = rates["PIL + torchvision"]
         for label, values in rates.items():
             ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
@@ -74,7 +74,7 @@ def compare() -> None:
 
 
 def crops_per_cpu_s(work: Callable[[bytes], object], jpegs: list[bytes], count: int) -> float:
-    """Crops a CPU second of this process."""
+    """Crops per CPU second of this process."""
     work(jpegs[0])
     started_s = time.process_time()
     for i in range(count):

@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="a part; several times for several")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; may be repeated")
     parser.add_argument("--reference", type=Path, help="checkout of facebookresearch/dino")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of two steps that are compared")
     parser.add_argument("--archs", nargs="+", default=["vit_tiny", "vit_small"], help="of peer and ibot")
@@ -123,7 +123,7 @@ def measure(config: PretrainConfig, folder: Path) -> None:
 def our_step(
     arch: str, algorithm: str, precision: str, num_prototypes: int, *, checkpoint: bool = False
 ) -> Callable[[], object]:
-    """A step on drawn views; main_dino.py's settings where they alter its cost (drop path, clipping, head)."""
+    """A step on random views; main_dino.py's settings where they affect its cost (drop path, clipping, head)."""
     import torch
 
     from signstreams.backbones.archs import resolve
@@ -160,7 +160,7 @@ def our_step(
 
 
 def compare_peer(options: argparse.Namespace) -> None:
-    """Print what our step costs in steps of facebookresearch/dino, at 8,192 prototypes."""
+    """Print the cost of our step relative to one of facebookresearch/dino, at 8,192 prototypes."""
     if options.reference is None:
         print("peer: left out, it needs --reference DIR, a checkout of facebookresearch/dino (see --help)")
         return
@@ -180,7 +180,7 @@ def compare_peer(options: argparse.Namespace) -> None:
 
 
 def compare_ibot(options: argparse.Namespace) -> None:
-    """Print what a step of iBOT costs in steps of DINO."""
+    """Print the cost of a step of iBOT relative to one of DINO."""
     for arch in options.archs:
         for precision in options.precisions:
             for num_prototypes in options.prototypes:
@@ -189,7 +189,7 @@ def compare_ibot(options: argparse.Namespace) -> None:
 
 
 def measure_memory() -> None:
-    """Print the peak memory of a step on the CPU, each in a process of its own: that of a process never shrinks."""
+    """Print the peak memory of steps on the CPU, each in its own process, as the peak of a process never shrinks."""
     for arch, algorithm, num_prototypes in (
         ("vit_small", "dino", 8192),
         ("vit_small", "ibot", 8192),
@@ -211,7 +211,7 @@ def measure_memory() -> None:
 
 
 def print_peak(arch: str, algorithm: str, num_prototypes: int, checkpoint: bool) -> None:
-    """Print the most memory this process held over two steps, in GiB; torch itself counts."""
+    """Print the peak memory of this process over two steps, in GiB, including torch itself."""
     step = our_step(arch, algorithm, "fp32", num_prototypes, checkpoint=checkpoint)
     for _ in range(2):
         step()
@@ -284,7 +284,7 @@ def report(name: str, batch: int, work: Callable[[], object]) -> None:
     cpu_s = (time.process_time() - cpu_s) / STEPS
     print(
         f"{name:<7} {batch / statistics.median(wall_s):8.1f} crops/s median, {batch / min(wall_s):8.1f} best,"
-        f" {batch / cpu_s:8.1f} a CPU second of this process, {cpu_s:.3f} CPU s a step"
+        f" {batch / cpu_s:8.1f} per CPU second of this process, {cpu_s:.3f} CPU s per step"
     )
 
 

@@ -1,4 +1,4 @@
-"""How much of a GPU's matrix rate a step of pretraining uses, how long it waits for data, and what memory it takes."""
+"""Share of a GPU's matrix rate that a step of pretraining reaches, its wait for data, and its memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from signstreams.backbones.archs import ViTArch
 from signstreams.pretrain.data import ViewLoader, find_crops
-from signstreams.pretrain.derived_settings import derive_settings
+from signstreams.pretrain.derived_settings import DerivedSettings, derive_settings
 from signstreams.pretrain.run import architecture
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.settings import PretrainConfig
@@ -24,16 +24,16 @@ WARMUP_STEPS, STEPS = 8, 20
 MATRIX, PRODUCTS = 8192, 20
 
 
-def step_flops(arch: ViTArch, config: PretrainConfig, *, batch: int, num_prototypes: int, hidden_dim: int) -> float:
-    """Operations that a step of DINO asks for, 2 for a multiplication with its addition; norms and the like left out.
+def step_flops(arch: ViTArch, config: PretrainConfig, derived: DerivedSettings, *, batch: int) -> float:
+    """Operations of a step of DINO, 2 for a multiplication with its addition, without norms and the like.
 
     An image of N tokens, P patches, width D, through L blocks: P 3 px^2 D + L (12 N D^2 + 2 N^2 D) multiplications, of
     which the last block saves 9 (N - 1) D^2 (output and MLP of the class token alone). A row of the head: D h + h^2 +
-    h b + b K. The student counts three times (forwards once, backwards twice, but for the patches, which get no
+    h b + b K. The student counts three times (forward once, backward twice, except for the patches, which get no
     gradient), the teacher once. Equal to what torch's FlopCounterMode counts of a step on the CPU.
     """
     views, width = config.augmentation, arch.embed_dim
-    bottleneck = config.dino.bottleneck_dim
+    hidden_dim, bottleneck = derived.hidden_dim, derived.bottleneck_dim
 
     def image(side: int, passes: int) -> float:
         patches = (side // arch.patch_px) ** 2
@@ -42,14 +42,14 @@ def step_flops(arch: ViTArch, config: PretrainConfig, *, batch: int, num_prototy
         embedding = patches * 3 * arch.patch_px**2 * width
         return passes * blocks + (1 if passes == 1 else 2) * embedding
 
-    row = width * hidden_dim + hidden_dim**2 + hidden_dim * bottleneck + bottleneck * num_prototypes
+    row = width * hidden_dim + hidden_dim**2 + hidden_dim * bottleneck + bottleneck * derived.num_prototypes
     student = 2 * image(views.global_px, 3) + views.num_local * image(views.local_px, 3)
     heads = (3 * (2 + views.num_local) + 2) * row
     return 2 * batch * (student + 2 * image(views.global_px, 1) + heads)
 
 
 def matrix_rate(device: torch.device, size: int = MATRIX) -> float:
-    """Operations a second of a bf16 product of square matrices, the best of several runs."""
+    """Operations per second of a bf16 product of square matrices, the best of several runs."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best_s = float("inf")
     for _ in range(4):
@@ -63,7 +63,7 @@ def matrix_rate(device: torch.device, size: int = MATRIX) -> float:
 
 
 def report_batch(config: PretrainConfig, crops_dir: Path, world: World, rate: float) -> None:
-    """Print share of the rate, wait for data and peak memory of a batch size, with and without checkpointing."""
+    """Print share of the matrix rate, wait for data and peak memory of a config."""
     device, batch = world.device, config.dataset.batch_size
     crops = find_crops([crops_dir], max_crops=None, probe_crops=8).train
     derived = derive_settings(config, num_crops=len(crops), global_batch=batch)
@@ -81,7 +81,7 @@ def report_batch(config: PretrainConfig, crops_dir: Path, world: World, rate: fl
         _wait(device)
         times.append(time.perf_counter() - started_s)
     step_s = statistics.median(times[WARMUP_STEPS:])
-    flops = step_flops(arch, config, batch=batch, num_prototypes=derived.num_prototypes, hidden_dim=derived.hidden_dim)
+    flops = step_flops(arch, config, derived, batch=batch)
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")
     waited_s, batches = 0.0, iter(loader.steps(0, WARMUP_STEPS + STEPS))
     for step in range(WARMUP_STEPS + STEPS):

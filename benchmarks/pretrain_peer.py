@@ -1,7 +1,7 @@
-"""A training step of facebookresearch/dino on the CPU, out of a checkout of it: its own networks, loss and clipping.
+"""A training step of facebookresearch/dino on the CPU, from a checkout of it: its own networks, loss and clipping.
 
-Called in the order of its train_one_epoch; only what asks for CUDA there is done here instead (device copies, its fp16
-scaler: bfloat16 autocast of the CPU in its place).
+They are called in the order of its train_one_epoch; only what needs CUDA there is replaced (no device copies, and
+bfloat16 autocast of the CPU instead of its fp16 scaler).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 CLIP, MOMENTUM = 3.0, 0.996  # its defaults
-FREEZE_EPOCHS, EPOCH = 1, 1  # past the epoch in which the last layer rests
+FREEZE_EPOCHS, EPOCH = 1, 1  # after the epoch in which the last layer is frozen
 
 
 def peer_step(
@@ -38,7 +38,7 @@ def peer_step(
         utils, vits, main = (importlib.import_module(name) for name in ("utils", "vision_transformer", "main_dino"))
     finally:
         sys.path.remove(str(folder))
-    # its loss speaks to the process group, of which there is none here
+    # its loss uses the process group, and there is none here
     main.dist = types.SimpleNamespace(all_reduce=lambda tensor: None, get_world_size=lambda: 1)
     torch.manual_seed(0)
     student_backbone, teacher_backbone = vits.__dict__[arch](patch_size=16, drop_path_rate=0.1), vits.__dict__[arch]()

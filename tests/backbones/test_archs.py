@@ -1,11 +1,12 @@
-"""Architectures by name, by what a user changes in them, and by the tensors of a checkpoint."""
+"""Architectures by name and by tensors, and backbone specs."""
 
 from __future__ import annotations
 
 import pytest
 
-from signstreams.backbones.archs import ARCHS, infer, mismatches, resolve
+from signstreams.backbones.archs import ARCHS, BackboneSpec, infer, mismatches, parse_spec, resolve
 from signstreams.backbones.vit import VisionTransformer
+from signstreams.errors import UserError
 
 
 def test_the_shape_of_a_checkpoint_is_read_from_its_tensors() -> None:
@@ -62,3 +63,32 @@ def test_every_difference_that_matters_is_said() -> None:
     ]
     assert mismatches(resolve("vit_tiny", image_px=32, layer_scale_init=0.1), ARCHS["vit_tiny"]) == ["LayerScale"]
     assert mismatches(resolve("vit_tiny", image_px=32), resolve("vit_tiny", image_px=64)) == []  # the table's size
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "file::work_dirs/a/backbone.pt:dinov2_vits14",
+            BackboneSpec("file", "work_dirs/a/backbone.pt", "dinov2_vits14"),
+        ),
+        ("file::C:/mis datos/año: 2/b.pt:vit_tiny", BackboneSpec("file", "C:/mis datos/año: 2/b.pt", "vit_tiny")),
+        ("file::/a b/c.pt", BackboneSpec("file", "/a b/c.pt")),
+        ("file::a:b/c.pt", BackboneSpec("file", "a:b/c.pt")),
+        ("timm::vit_small_patch16_224", BackboneSpec("timm", "vit_small_patch16_224")),
+    ],
+)
+def test_a_backbone_is_named_by_kind_path_and_architecture(text: str, expected: BackboneSpec) -> None:
+    assert parse_spec(text) == expected
+    assert parse_spec(str(expected)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "backbone.pt", "file::", "hub::x", "file:backbone.pt"])
+def test_a_malformed_name_says_what_is_expected(text: str) -> None:
+    with pytest.raises(UserError, match="expected file::PATH"):
+        parse_spec(text)
+
+
+def test_a_misspelt_architecture_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="did you mean 'dinov2_vits14'"):
+        parse_spec("file::a.pt:dinov2_vits15")

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
+from torch import Tensor
 
 from signstreams.backbones.archs import resolve
-from signstreams.backbones.vit import MAX_EXPLICIT_TOKENS, VisionTransformer, resize_table
+from signstreams.backbones.vit import (
+    MAX_EXPLICIT_TOKENS,
+    VisionTransformer,
+    resize_patch_embed,
+    resize_table,
+    sine_positions,
+)
 
 from .models import make_model
 
@@ -160,3 +168,63 @@ def test_first_weights_follow_the_generator_and_the_number_of_inputs() -> None:
     assert 0.015 < float(first["register_tokens"].std()) < 0.025
     assert not first["pos_embed"][:, 0].any() and first["pos_embed"][:, 1:].any()
     assert not first["mask_token"].any()
+
+
+@pytest.mark.parametrize("grid", [2, 4, 14, 37])
+def test_positions_are_all_different_and_near_ones_alike(grid: int) -> None:
+    table = sine_positions(grid, 192)
+    assert table.shape == (grid * grid, 192)
+    torch.testing.assert_close(table.mean(dim=0), torch.zeros(192), rtol=0, atol=1e-5)
+    assert float(table.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    near = torch.cdist(table, table) + torch.eye(grid * grid) * 1e3
+    assert float(near.min()) > 1e-2
+    if grid > 2:  # the nearest of the middle patch is one beside it
+        middle = (grid // 2) * grid + grid // 2
+        assert int(near[middle].argmin()) - middle in (-1, 1, -grid, grid)
+    rows = table.unflatten(0, (grid, grid))
+    torch.testing.assert_close(rows[0, :, :96] - rows[1, :, :96], torch.zeros(grid, 96))  # columns alone
+    torch.testing.assert_close(rows[:, 0, 96:] - rows[:, 1, 96:], torch.zeros(grid, 96))
+
+
+def test_a_class_token_of_first_weights_tells_where() -> None:
+    """The same bright patch in two places: the features of first weights differ as much as by what is there."""
+    arch = resolve("vit_tiny", image_px=32, patch_px=8, depth=2)
+    model = VisionTransformer(arch).eval()
+    model.init_weights(torch.Generator().manual_seed(0))
+    images = torch.zeros(3, 3, 32, 32)
+    images[0, :, :8, :8] = images[1, :, 24:, 24:] = 2.0
+    images[2, :, :8, :8] = -2.0
+    with torch.no_grad():
+        first, elsewhere, other = model(images)
+    assert (first - elsewhere).norm() > 0.3 * (first - other).norm()
+
+
+def _kernel(side_px: int) -> Tensor:
+    return torch.randn(5, 3, side_px, side_px, generator=torch.Generator().manual_seed(0))
+
+
+def _resized(images: Tensor, side_px: int) -> Tensor:
+    return F.interpolate(images, size=(side_px, side_px), mode="bicubic", antialias=True)
+
+
+@pytest.mark.parametrize(("old_px", "new_px"), [(4, 8), (4, 7), (14, 16)])
+def test_an_enlarged_patch_gives_the_token_of_the_small_one(old_px: int, new_px: int) -> None:
+    images = torch.rand(6, 3, old_px, old_px, generator=torch.Generator().manual_seed(1))
+    kernel = _kernel(old_px)
+    found = resize_patch_embed(kernel, new_px)
+    assert found.shape == (5, 3, new_px, new_px)
+    torch.testing.assert_close(F.conv2d(_resized(images, new_px), found), F.conv2d(images, kernel), rtol=0, atol=1e-4)
+
+
+def test_a_smaller_kernel_is_the_best_there_is() -> None:
+    """No other small kernel comes nearer to the tokens of the large one, over all pictures."""
+    kernel, basis = _kernel(8).double(), torch.eye(64, dtype=torch.float64).view(64, 1, 8, 8)
+    small = _resized(basis, 4).flatten(1)  # (64, 16): the large pictures that span all others, made small
+    expected = torch.linalg.lstsq(small, kernel.flatten(0, 1).flatten(1).T).solution.T  # (15, 16)
+    torch.testing.assert_close(resize_patch_embed(kernel, 4).flatten(0, 1).flatten(1), expected)
+
+
+def test_the_same_size_changes_nothing_and_the_precision_stays() -> None:
+    kernel = _kernel(8)
+    assert resize_patch_embed(kernel, 8) is kernel
+    assert resize_patch_embed(kernel.bfloat16(), 4).dtype == torch.bfloat16

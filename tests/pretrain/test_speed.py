@@ -193,9 +193,7 @@ def test_the_benchmark_counts_the_operations_that_a_step_does(
     trainer = _trainer(config)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused one is not counted
         trainer.train_step(*_views())
-    derived = trainer.derived
-    sizes = {"num_prototypes": derived.num_prototypes, "hidden_dim": derived.hidden_dim}
-    assert step_flops(trainer.arch, config, batch=8, **sizes) == counter.get_total_flops()
+    assert step_flops(trainer.arch, config, trainer.derived, batch=8) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(
