@@ -20,7 +20,7 @@ from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
 
-# a ZIP member may be cut, garbled, encrypted or absent, and so may the header of its array
+# Damage: a ZIP member may be cut, garbled, encrypted or absent, and so may the header of its array.
 _NPZ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -35,7 +35,7 @@ POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
 _ZIP64_FROM_BYTES = 2**30
 PIECE_FRAMES = 256
-"""Frames of keypoints held in memory at once where a file is passed through: 1.7 MB."""
+"""Frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB."""
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
 _HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -123,10 +123,10 @@ def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Fl
 
 
 def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
-    """Pieces (N, 543, 3) of ``keypoints``, in order, none for a video without frames.
+    """Read ``keypoints`` in pieces (N, 543, 3); none for a video without frames.
 
     Raises:
-        DamagedFile: As `read_keypoints`, also after some pieces: when the file ends early.
+        DamagedFile: As `read_keypoints`; after some pieces when the file ends early.
     """
     with as_damage(path), zipfile.ZipFile(path) as archive, archive.open("keypoints.npy") as member:
         read_header = _HEADER_READERS.get(np.lib.format.read_magic(member))
@@ -135,7 +135,7 @@ def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
             _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
             yield from _pieces(member, shape[0])
             return
-    keypoints = read_keypoints(path).keypoints  # an order of axes that we do not write
+    keypoints = read_keypoints(path).keypoints  # an axis order that we do not write
     for start in range(0, len(keypoints), PIECE_FRAMES):
         yield keypoints[start : start + PIECE_FRAMES]
 
@@ -152,7 +152,7 @@ def _pieces(member: IO[bytes], num_frames: int) -> Iterator[Floats]:
 
 
 def write_pose(path: str | Path, value: Pose) -> None:
-    """Write ``pose`` with its normalisation's name."""
+    """Write ``pose`` and the name of its normalisation."""
     _write(path, {"pose": value.pose.astype(np.float32, copy=False), "pose_norm": np.array(POSE_NORM)})
 
 
@@ -160,7 +160,7 @@ def read_pose(path: str | Path) -> Pose:
     """Read ``pose``.
 
     Raises:
-        DamagedFile: As `read_keypoints`, or when the normalisation is another.
+        DamagedFile: As `read_keypoints`, or the normalisation is another.
     """
     with as_damage(path):
         arrays = _read(path)
@@ -184,7 +184,7 @@ def read_tracks(path: str | Path) -> Tracks:
     """Read the tracks of all three streams.
 
     Raises:
-        DamagedFile: As `read_keypoints`, or when arrays disagree about the number of frames.
+        DamagedFile: As `read_keypoints`, or arrays disagree about the number of frames.
     """
     with as_damage(path):
         arrays = _read(path)
@@ -219,7 +219,7 @@ def _write(path: str | Path, arrays: dict[str, Array]) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str, num_bytes: int) -> IO[bytes]:
-    """An array of the archive, to be written."""
+    """Open the member of an array for writing."""
     info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
     return archive.open(info, "w", force_zip64=num_bytes > _ZIP64_FROM_BYTES)

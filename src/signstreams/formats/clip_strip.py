@@ -1,4 +1,4 @@
-"""A clip as one small picture: crops of some of its frames, a row a stream."""
+"""Picture of a clip: crops of some of its frames, one row per stream."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ABSENT = 230  # light grey
 
 
 def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reader: CropReader) -> Pixels:
-    """`NUM_FRAMES` frames of a clip, evenly spread; what has no crop stays grey.
+    """`NUM_FRAMES` frames of a clip, evenly spread; grey where there is no crop.
 
     Args:
-        layout: Of the corpus.
-        video_id: Video that the clip lies in.
-        frames: Of the video, one at least.
-        reader: Of crops; the caller closes it.
+        layout: Corpus.
+        video_id: Video of the clip.
+        frames: Frames of the clip, at least one.
+        reader: Reader of crops; the caller closes it.
 
     Returns:
         (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
@@ -36,7 +36,7 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
 
 
 def _tiles(layout: CorpusLayout, stream: str, video_id: str, frames: Sequence[int], reader: CropReader) -> list[Pixels]:
-    """A square (TILE_PX, TILE_PX, 3) a frame."""
+    """A square (TILE_PX, TILE_PX, 3) per frame."""
     import cv2
 
     try:

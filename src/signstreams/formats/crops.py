@@ -1,6 +1,6 @@
 """Crops of one stream and video: a stored (uncompressed) ZIP of JPEGs, or a folder of loose JPEGs with the same names.
 
-A stored member is read with one ``pread``: its place comes from the central directory, read once.
+A stored member is read with one ``pread``: its offset comes from the central directory, which is read once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CropWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
             self._archive.close()
-        except BaseException as failure:  # a full disk, say: nothing half-written may take the final name
+        except BaseException as failure:  # such as a full disk: no half-written file may get the final name
             self._replacing.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._replacing.__exit__(kind, error, tb)
@@ -65,18 +65,18 @@ class CropWriter:
         assert frame > self._last_frame, f"frame {frame} after {self._last_frame}"
         self._last_frame = frame
         self._archive.writestr(_member(self.video_id, frame), jpeg)
-        self._archive.NameToInfo.clear()  # frames rise: no name comes twice
+        self._archive.NameToInfo.clear()  # frames rise, so that no name occurs twice
 
 
 class _Directory:
-    """Members of an archive that is being written: 24 bytes each, where a list of `ZipInfo` takes half a KB."""
+    """Members of an archive that is being written, in 28 bytes each; a `ZipInfo` takes half a KB."""
 
     def __init__(self, video_id: str) -> None:
         self._video_id = video_id
         self._frames, self._offsets, self._sizes, self._crcs = array("q"), array("q"), array("q"), array("I")
 
     def append(self, member: zipfile.ZipInfo) -> None:
-        """Called by `ZipFile` once a member is written."""
+        """Called by `ZipFile` when a member is written."""
         key = parse_crop_name(member.filename)
         assert key is not None
         self._frames.append(key[1])
@@ -102,12 +102,12 @@ def _member(video_id: str, frame: int) -> zipfile.ZipInfo:
 
 @dataclass(frozen=True)
 class Crop:
-    """Where one crop lies: a file of its own (``offset`` is None), or a span of an archive.
+    """Location of one crop: a file of its own (``offset`` is None), or a span of an archive.
 
     Attributes:
         video_id: Video it was cut from.
         frame: Frame index in that video.
-        path: File to read.
+        path: The JPEG, or the archive.
         offset: Byte at which the local header of the ZIP member starts.
         size: Bytes of the JPEG.
         crc: CRC-32 of the JPEG's bytes; None for a loose file.
@@ -125,7 +125,7 @@ def list_crops(source: str | Path) -> list[Crop]:
     """Crops of an archive, of a folder of archives, or of a folder of loose JPEGs, by video and frame.
 
     Raises:
-        FileNotFoundError: When ``source`` is absent.
+        FileNotFoundError: ``source`` is absent.
         DamagedFile: An archive cannot be read or holds a compressed member.
     """
     source = Path(source)
@@ -143,9 +143,9 @@ def list_crops(source: str | Path) -> list[Crop]:
 
 
 def crops_digest(crops: list[Crop]) -> str:
-    """Digest of names, sizes and checksums: the same crops give the same digest wherever they lie.
+    """Digest of names, sizes and checksums: the same crops give the same digest in any folder.
 
-    Archives carry the CRC-32 of every member in their directory, so nothing is read twice; loose files count by size.
+    The directory of an archive holds the CRC-32 of every member, so that no crop is read; loose files count by size.
     """
     state = hashlib.sha256()
     for crop in crops:
@@ -154,7 +154,7 @@ def crops_digest(crops: list[Crop]) -> str:
 
 
 class CropReader:
-    """Bytes of crops, by `Crop`; keeps archives open. One for each thread; file handles do not cross a fork.
+    """Reads the bytes of crops and keeps archives open. One per thread; after a fork, archives are opened again.
 
     Args:
         max_open: Archives kept open; several readers share the process's usual limit of 1,024 files.
@@ -169,14 +169,14 @@ class CropReader:
         """JPEG bytes of ``crop``.
 
         Raises:
-            OSError: When the file is gone.
+            OSError: The file is gone.
             DamagedFile: The archive changed since it was listed.
         """
         if crop.offset is None:
             return crop.path.read_bytes()
         handle = self._handle(crop.path)
-        # One read takes header and body; the name in the local header is the one of the directory, the extra field is
-        # ours and empty. An archive of another tool may have one: then the rest is read in a second step.
+        # One read takes header and body: the local header repeats the name, and our extra fields are empty. Where an
+        # archive of another tool has one, a second read gets the rest.
         name_size = len(crop_name(crop.video_id, crop.frame).encode())
         data = os.pread(handle, LOCAL_HEADER.size + name_size + crop.size, crop.offset)
         if len(data) < LOCAL_HEADER.size:
@@ -219,7 +219,7 @@ def _list_archive(path: Path) -> list[Crop]:
     crops = []
     for member in members:
         if (key := parse_crop_name(member.filename)) is None:
-            continue  # the contract names foreign members; a reader passes over them
+            continue  # the contract reports foreign members; a reader skips them
         if member.compress_type != zipfile.ZIP_STORED:
             raise DamagedFile(path, f"'{member.filename}' is compressed", expected="a stored member")
         crops.append(Crop(*key, path, member.header_offset, member.file_size, member.CRC))

@@ -1,4 +1,4 @@
-"""What extraction records about one video."""
+"""Metadata of one video, ``processed/metadata/<video>.json``: what extraction read, did and wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT_VERSION: Final = 2
 
 
 class DetectorInfo(BaseModel):
-    """Which detector found the points."""
+    """The detector that found the points."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,19 +27,19 @@ class DetectorInfo(BaseModel):
 
 
 class SignerInfo(BaseModel):
-    """Whose points these are, and how that person was chosen."""
+    """The person whose points these are, and how that person was chosen."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     chosen_by: Literal["detector", "alone", "hand_motion", "size", "box"]
-    """detector: nobody looked for others, or saw anybody; alone: one person was seen; hand_motion: the hands that move
-    most; size: the largest and most central, as hands did not tell; box: as meta.csv says."""
+    """detector: no search for people, or none found; alone: one person found; hand_motion: the hands that move most;
+    size: the largest and most central, as hands did not decide; box: as meta.csv says."""
     num_people: int | None = None
-    """People seen side by side; None when nobody looked."""
+    """People found side by side; None without a search for people."""
     region_px: tuple[int, int, int, int] | None = None
-    """x0, y0, x1, y1 of the part of the frame in which the signer was looked for; None for all of it."""
+    """x0, y0, x1, y1 of the part of the frame that was searched for the signer; None for the whole frame."""
     hand_motion: list[float] = []
-    """Of each person seen, from left to right in the picture: how much the hands move, head units a second."""
+    """Motion of each person's hands, from left to right in the picture, in head units per second."""
 
 
 class VideoMetadata(BaseModel):
@@ -53,7 +53,7 @@ class VideoMetadata(BaseModel):
     reason: str | None = None
     """Why the video was quarantined; None when it was not."""
     note: str | None = None
-    """What is amiss with a video that was read: it ends early, packets are damaged."""
+    """Fault of a video that was read, such as an early end or damaged packets."""
     source_name: str
     """File name of the video."""
     source_bytes: int
@@ -62,9 +62,9 @@ class VideoMetadata(BaseModel):
     """Width of the upright frame."""
     height_px: int
     source_fps: float
-    """Frames a second that the file declares."""
+    """Frames per second that the file declares."""
     fps: float
-    """Frames a second of what was extracted."""
+    """Frames per second that were extracted."""
     num_frames: int
     duration_s: float
     crop_px: int
@@ -73,9 +73,9 @@ class VideoMetadata(BaseModel):
     face_privacy: FacePrivacy
     """What was done to faces in the crops."""
     spans_s: list[tuple[float, float]] | None
-    """Spans that were extracted, seconds of the video; None: all of it."""
+    """Spans that were extracted, in seconds of the video; None for the whole video."""
     box: tuple[float, float, float, float] | None = None
-    """Where meta.csv says the signer is, x0, y0, x1, y1 in px; None where it says nothing."""
+    """Box of the signer in meta.csv, x0, y0, x1, y1 in px; None without one."""
     settings: dict[str, Any]
     """The extraction config as used."""
     settings_digest: str

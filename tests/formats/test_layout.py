@@ -1,0 +1,33 @@
+"""Videos of a folder: found by ending, and those that are passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signstreams.formats.layout import find_videos, passed_over_videos
+
+
+def test_videos_are_found_by_ending_and_twins_are_refused(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a.gif", "notes.txt", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    assert list(find_videos(tmp_path)) == ["a", "b"]
+    (tmp_path / "a.mov").touch()
+    with pytest.raises(ValueError, match=r"a\.gif.*a\.mov"):
+        find_videos(tmp_path)
+
+
+def test_foreign_endings_and_sub_folders_of_videos_are_named_as_passed_over(tmp_path: Path) -> None:
+    files = (
+        *("a.mp4", "b.MTS", "c.wmv", "notes.txt", ".hidden.mts", "folder.mp4/x.mp4"),
+        *("converted.mts", "converted.mp4"),
+        *("session1/d.mp4", "session2/cam/e.vob", "texts/f.txt", ".trash/g.mp4", "frames/0001.png"),
+    )
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in passed_over_videos(tmp_path)] == ["b.MTS", "c.wmv", "session1", "session2"]
+    assert list(find_videos(tmp_path)) == ["a", "converted", "folder.mp4", "frames"]
+    with pytest.raises(FileNotFoundError):
+        passed_over_videos(tmp_path / "absent")
