@@ -1,4 +1,4 @@
-"""Against exact ground truth: where hand boxes are on the rendered corpus, and that left is never right."""
+"""Extraction of the rendered corpus against its exact ground truth: signers are found, boxes sit, left is never right."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import HAND_STREAMS, BoxState
+
+HANDS = (
+    ("hand_l", HAND_L, "left_wrist", "right_wrist"),
+    ("hand_r", HAND_R, "right_wrist", "left_wrist"),
+)
 
 
 class Hands(NamedTuple):
@@ -116,15 +121,27 @@ def test_left_and_right_never_swap(hands: Hands) -> None:
     assert not (hands.other_px[use] < 0.5 * hands.error_px[use]).any()
 
 
-def test_hand_points_are_those_of_the_true_hand(layout: CorpusLayout, tiny_corpus: Path) -> None:
-    errors = []
+@pytest.mark.parametrize(("stream", "rows", "own", "opposite"), HANDS)
+def test_visible_hands_are_found_and_their_points_are_those_of_the_true_hand(
+    stream: str, rows: slice, own: str, opposite: str, layout: CorpusLayout, tiny_corpus: Path
+) -> None:
+    num_visible, errors_px, extents_px = 0, [], []
     for video_id in video_ids(layout):
         keypoints = read_keypoints(layout.keypoints(video_id)).keypoints
         with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as truth:
-            size_px = (int(truth["width"]), int(truth["height"]))
-            for stream, rows in (("hand_l", HAND_L), ("hand_r", HAND_R)):
-                found = (keypoints[:, rows.start, 2] > 0) & truth[f"{stream}_visible"]
-                points, true = keypoints[found, rows, :2] * size_px, truth[stream][found]
-                extent_px = np.ptp(true, axis=1).max(axis=1)
-                errors.append(np.linalg.norm(points - true, axis=-1).mean(axis=1) / extent_px)
-    assert np.median(np.concatenate(errors)) < 0.1
+            is_visible = truth[f"{stream}_visible"]
+            found = (keypoints[:, rows.start, 2] > 0) & is_visible
+            points = keypoints[found, rows, :2] * (int(truth["width"]), int(truth["height"]))  # (N, 21, 2)
+            true, body, names = truth[stream][found], truth["body"][found], truth["body_names"].tolist()
+        num_visible += is_visible.sum()
+        errors_px.append(np.linalg.norm(points - true, axis=-1).mean(axis=1))
+        extents_px.append(np.ptp(true, axis=1).max(axis=1))
+        wrist, other = body[:, names.index(own)], body[:, names.index(opposite)]
+        near, far = (np.linalg.norm(points.mean(axis=1) - one, axis=1) for one in (wrist, other))
+        are_close = np.linalg.norm(wrist - other, axis=1) < 120
+        assert not ((far < near) & ~are_close).any()  # never the other hand
+    errors, extents = np.concatenate(errors_px), np.concatenate(extents_px)
+    assert num_visible > 150
+    assert len(errors) >= 0.85 * num_visible
+    assert (errors < 20).mean() >= 0.95
+    assert np.median(errors / extents) < 0.1
