@@ -1,4 +1,4 @@
-"""Extraction of the rendered corpus against its exact ground truth: signers are found, boxes sit, left is never right."""
+"""Extraction of the rendered corpus against its ground truth: signers are found, boxes sit, left is never right."""
 
 from __future__ import annotations
 
