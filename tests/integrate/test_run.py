@@ -20,15 +20,17 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.evaluate import ctc_greedy
-from signstreams.integrate.results import EVALUATION_FILES, FILES, PREDICTION_COLUMNS
+from signstreams.integrate.results import PREDICTION_COLUMNS
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.training import State, Trainer
 
 Build = Callable[..., IntegrateConfig]
+FILES = [*TRAINING_FILES.values(), GLOSSES]
 
 
 def greedy(folder: Path) -> EvaluateSltConfig:
@@ -138,15 +140,15 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
     whole = tiny_config(output_dir=tmp_path / "whole", **settings)
     run(whole)
     broken = tiny_config(output_dir=tmp_path / "broken", **settings)
-    steps = Trainer._step
+    train_step = Trainer.train_step
 
-    def stop_in_the_second_epoch(self: Trainer, batches: list[Batch | None]) -> float:
-        if self.state.step == 2:
+    def stop_in_the_second_epoch(self: Trainer, batch: list[Batch | None]) -> None:
+        if self.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return steps(self, batches)
+        train_step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop_in_the_second_epoch)
+        patch.setattr(Trainer, "train_step", stop_in_the_second_epoch)
         with pytest.raises(SystemExit) as left:
             run(broken)
     assert left.value.code == 75
@@ -187,7 +189,7 @@ def test_another_experiment_in_the_folder_is_refused_or_archived(tiny_config: Bu
     run(other.model_copy(update={"on_conflict": "archive"}))
     (before,) = (tmp_path / "out" / "previous").iterdir()
     assert (before / "best.pt").is_file()
-    with pytest.raises(UserError, match="no checkpoint to resume"):
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
         run(tiny_config(**{**settings, "output_dir": tmp_path / "new", "resume": "must"}, **small))
 
 
@@ -196,11 +198,11 @@ def test_scores_go_with_the_model_that_they_are_of(tiny_config: Build, tmp_path:
     small = {"model": dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)}
     run(tiny_config(**settings, **small))
     score(greedy(tmp_path / "out"))
-    shown = {name: (tmp_path / "out" / name).read_bytes() for name in EVALUATION_FILES}
+    shown = {name: (tmp_path / "out" / name).read_bytes() for name in EVALUATION_FILES.values()}
     run(tiny_config(**settings, **small, optim={"lr": 1e-4}, on_conflict="archive"))
-    assert [name for name in EVALUATION_FILES if (tmp_path / "out" / name).exists()] == []
+    assert [name for name in EVALUATION_FILES.values() if (tmp_path / "out" / name).exists()] == []
     (before,) = (tmp_path / "out" / "previous").iterdir()
-    assert {name: (before / name).read_bytes() for name in EVALUATION_FILES} == shown
+    assert {name: (before / name).read_bytes() for name in EVALUATION_FILES.values()} == shown
     assert json.loads(shown["scores.json"])["checkpoint_sha256"] == sha256_file(before / "best.pt")
 
 
@@ -240,7 +242,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     from signstreams.integrate import training
 
     monkeypatch.setattr(training, "total_loss", lambda terms, weights, counts: terms["translation"].mean * math.nan)
-    with pytest.raises(UserError, match="not finite in 3 steps in a row"):
+    with pytest.raises(UserError, match="3 losses in a row were not finite"):
         run(tiny_config(output_dir=tmp_path / "out", train={"epochs": 5}))
 
 

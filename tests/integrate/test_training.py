@@ -96,19 +96,20 @@ import os, signal, sys, time
 from pathlib import Path
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.run import run
+from signstreams.engine.training import TrainingRun
 from signstreams.integrate.training import Trainer
 config = IntegrateConfig.model_validate_json(Path(sys.argv[2]).read_text())
-rank, save, step = os.environ["RANK"], Trainer._save_last, Trainer._step
-def slow_save(self):
+rank, save, step = os.environ["RANK"], TrainingRun.save_last, Trainer.train_step
+def slow_save(self, stage):
     if rank == "0":
         time.sleep(3)
-        save(self)
+        save(self, stage)
         (config.output_dir / "saved").write_text(str(time.monotonic()))
-def asked(self, batches):
+def asked(self, batch):
     if rank == "1":
         os.kill(os.getpid(), signal.SIGTERM)
-    return step(self, batches)
-Trainer._save_last, Trainer._step = slow_save, asked
+    step(self, batch)
+TrainingRun.save_last, Trainer.train_step = slow_save, asked
 try:
     run(config)
 finally:

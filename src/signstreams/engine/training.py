@@ -262,7 +262,7 @@ class TrainingRun:
         experiment = Experiment.claim(
             config.output_dir,
             self.fingerprint,
-            files=[files.last, files.best, files.metrics, *files.others, *TRACKER_FOLDERS],
+            files=list(dict.fromkeys([files.last, files.best, files.metrics, *files.others, *TRACKER_FOLDERS])),
             on_conflict=config.on_conflict,
             restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
         )

@@ -10,9 +10,10 @@ from typing import Any
 
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
+from signstreams.engine.training import RunFiles
+from signstreams.formats.run_layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.settings import IntegrateConfig
-from signstreams.integrate.training import BEST, LAST, METRICS
 
 # ``curves.png`` of a translation run.
 
@@ -40,18 +41,14 @@ def draw(metrics: Path, path: Path, *, title: str) -> None:
     plot_curves(read_metrics(metrics), path, PANELS, title=title, caption=_CAPTION)
 
 
-PAGE = "translations.html"
-
-
-# What a run and its evaluation leave: predictions, scores, and the list of files.
-
-TOKENIZER, GLOSSES, CONFIG = "tokenizer.json", "gloss_vocabulary.json", "config.json"
-PREDICTIONS, SCORES, ARTIFACTS = "predictions.csv", "scores.json", "artifacts.json"
-CURVES = "curves.png"
-FILES = [BEST, LAST, METRICS, TOKENIZER, GLOSSES, CONFIG, CURVES, ARTIFACTS]
-"""Of a training run."""
-EVALUATION_FILES = [SCORES, PREDICTIONS, PAGE]
-"""Of the evaluation beside it; an archived run takes them along, since they are of its model."""
+CONFIG, TOKENIZER = TRAINING_FILES["config"], TRAINING_FILES["tokenizer"]
+RUN_FILES = RunFiles(
+    TRAINING_FILES["last"],
+    TRAINING_FILES["best"],
+    METRICS,
+    (*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values()),
+)
+"""Files of a training; those of an evaluation beside it are archived with it, since they are of its model."""
 CHECKPOINT_SHA256 = "checkpoint_sha256"
 """Key of scores.json: of which best.pt it tells."""
 PREDICTION_COLUMNS = (
@@ -68,14 +65,12 @@ PREDICTION_COLUMNS = (
 
 
 def write_training(experiment: Experiment) -> None:
-    """Show the run's files in its folder, and list them."""
-    for name in (BEST, LAST, METRICS):
-        experiment.publish(name)
-    names = {"best": BEST, "last": LAST, "metrics": METRICS, "tokenizer": TOKENIZER, "config": CONFIG, "curves": CURVES}
-    if (experiment.state / GLOSSES).exists():
-        names["gloss_vocabulary"] = GLOSSES
+    """Draw the curves and list the run's files."""
     draw(experiment.state / METRICS, experiment.folder / CURVES, title=experiment.folder.name)
-    experiment.write_artifacts({kind: experiment.folder / name for kind, name in names.items()}, ARTIFACTS)
+    names = {"metrics" if kind == "history" else kind: name for kind, name in TRAINING_FILES.items()}
+    names["gloss_vocabulary"] = GLOSSES
+    made = {kind: experiment.folder / name for kind, name in names.items() if kind != "artifacts"}
+    experiment.write_artifacts({kind: path for kind, path in made.items() if path.exists()})
 
 
 def selection(config: IntegrateConfig) -> str:

@@ -1,17 +1,15 @@
-"""One training run, from config to the best model: read, embed, train, choose by val."""
+"""One training run, from its config to the best model: read, embed, train, choose on val."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from functools import partial
-from typing import Any
 
 from signstreams.corpus import GlossVocabulary
-from signstreams.engine import checkpoint, distributed
-from signstreams.engine.distributed import World
+from signstreams.engine import distributed
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.trackers import TRACKER_FOLDERS
+from signstreams.engine.interrupt import stop_on_signal
+from signstreams.engine.training import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
@@ -22,53 +20,35 @@ from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.model import build_model
 from signstreams.integrate.nodes import stream_node_names
-from signstreams.integrate.results import CONFIG, EVALUATION_FILES, FILES, GLOSSES, TOKENIZER, write_training
+from signstreams.integrate.results import CONFIG, GLOSSES, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights
-from signstreams.integrate.training import LAST, Trainer
+from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 
 log = logging.getLogger(__name__)
 
 
 def run(config: IntegrateConfig) -> None:
-    """Train; ``best.pt`` is what was best on val.
+    """Train; ``best.pt`` is the model that was best on val.
 
     Raises:
-        UserError: With everything that is wrong with config, data or folder, one line a problem.
-        SystemExit: The system asked the run to stop; a checkpoint was written.
+        UserError: Everything that is wrong with config, data or folder, one line per problem.
+        SystemExit: A signal asked the run to stop; a checkpoint was written.
     """
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
         clips, backbones = read_inputs(config, world)
-        vocabulary = _vocabulary(config, clips)  # before the folder is claimed: it may leave nothing to learn
+        vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
         identity = config.identity(backbones.digests, init_digest=_init_digest(config))
         fingerprint = Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
-        with contextlib.ExitStack() as stack:
-            experiment = None
-            with distributed.main_first(world):
-                if world.is_main:
-                    experiment = stack.enter_context(_claim(config, fingerprint))
-                    experiment.write_params(_params(config, backbones), CONFIG)
-            _run(config, clips, vocabulary, backbones, experiment, world)
+        with TrainingRun(config, world, fingerprint, RUN_FILES) as training:
+            training.write_params({**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}, CONFIG)
+            _run(config, clips, vocabulary, backbones, training)
     finally:
         distributed.close()
-
-
-def _claim(config: IntegrateConfig, fingerprint: Fingerprint) -> Experiment:
-    experiment = Experiment.claim(
-        config.output_dir,
-        fingerprint,
-        files=[*FILES, *EVALUATION_FILES, *TRACKER_FOLDERS],
-        on_conflict=config.on_conflict,
-        restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
-    )
-    if config.resume == "must" and not (experiment.state / LAST).exists():
-        experiment.close()
-        raise UserError(f"{config.output_dir}: found no checkpoint to resume, expected one; use --resume auto")
-    return experiment
 
 
 def _init_digest(config: IntegrateConfig) -> str | None:
@@ -88,9 +68,9 @@ def _run(
     clips: ClipSet,
     vocabulary: GlossVocabulary | None,
     backbones: Backbones,
-    experiment: Experiment | None,
-    world: World,
+    training: TrainingRun,
 ) -> None:
+    experiment, world = training.experiment, training.world
     tokenizer = _tokenizer(config, clips, experiment)
     if vocabulary is not None and experiment is not None:
         vocabulary.save(experiment.state / GLOSSES)
@@ -107,8 +87,7 @@ def _run(
         config,
         model,
         splits["train"],
-        experiment,
-        world=world,
+        training,
         evaluate=partial(evaluate, model, splits["val"], config, tokenizer, vocabulary, world, read_images=reader),
         describe={
             "format": FORMAT,
@@ -125,20 +104,25 @@ def _run(
         },
         read_images=reader,
     )
-    _start_from(config, trainer, experiment, world, tokenizer, vocabulary)
+    if not training.resume(trainer) and config.train.init_checkpoint is not None:
+        load_initial_weights(model, config.train.init_checkpoint, tokenizer, vocabulary)
+        trainer.start_average()
     if world.is_main:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         log.info("%s trainable parameters", f"{trainable:,}")
-    trainer.train()
+    with stop_on_signal() as stop:
+        training.train(trainer, stop)
+    trainer.check_best()
+    training.publish()
     if experiment is not None:
         write_training(experiment)
 
 
 def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:
-    """Glosses of train, unless nothing learns them.
+    """Glosses of the train split, unless no loss learns them.
 
     Raises:
-        UserError: Glosses alone are to be learned, and train or val has none.
+        UserError: Only glosses are to be learned, and train or val has none.
     """
     if not config.model.use_mska:
         return None
@@ -152,7 +136,7 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
 
 
 def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
-    """Without the translation loss clips of train must have glosses to learn, and those of val some to choose by."""
+    """Without the translation loss, train must have glosses to learn from and val some to choose the best model by."""
     path = CorpusLayout(config.root).gloss
     if not any(entry.gloss_ids for entry in clips.entries["train"]):
         raise UserError(
@@ -166,32 +150,6 @@ def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
         )
 
 
-def _start_from(
-    config: IntegrateConfig,
-    trainer: Trainer,
-    experiment: Experiment | None,
-    world: World,
-    tokenizer: Tokenizer,
-    vocabulary: GlossVocabulary | None,
-) -> None:
-    """The run's own last checkpoint; else another run's weights, when such are named."""
-    content, path = None, None
-    with distributed.main_first(world):
-        if experiment is not None and (experiment.state / LAST).exists():
-            path = experiment.state / LAST
-            try:
-                content = checkpoint.load_latest(path)
-            except ValueError as error:
-                raise UserError(f"{error}; start anew with --resume never --on-conflict archive") from None
-    content, path = distributed.from_main((content, path))
-    if content is not None:
-        trainer.resume(content, path)
-        log.info("going on from step %d of %d", trainer.state.step, trainer.total_steps)
-    elif config.train.init_checkpoint is not None:
-        load_initial_weights(trainer.model, config.train.init_checkpoint, tokenizer, vocabulary)
-        trainer.start_average()
-
-
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
     if config.decoder.uses_own_tokenizer:
         tokenizer = Tokenizer.train([entry.text for entry in clips.entries["train"]], config.decoder.vocab_size)
@@ -202,7 +160,3 @@ def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment |
             tokenizer.save(experiment.state / TOKENIZER)
         experiment.publish(TOKENIZER)
     return tokenizer
-
-
-def _params(config: IntegrateConfig, backbones: Backbones) -> dict[str, Any]:
-    return {**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}

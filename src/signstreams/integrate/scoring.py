@@ -12,6 +12,7 @@ from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import EVALUATION_FILES
 from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, evaluate
@@ -19,9 +20,6 @@ from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.page import write_page
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
-    PAGE,
-    PREDICTIONS,
-    SCORES,
     beside,
     predictions_csv,
     scores_line,
@@ -93,15 +91,18 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         "num_train_clips": bundle.about["num_train_clips"],
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
     }
-    folder = given.output_dir or beside(bundle.path, PREDICTIONS).parent
-    write_text(folder / PREDICTIONS, predictions_csv(results, bundle.head))
-    write_page(folder / PAGE, results[last].predictions, content, CorpusLayout(config.root), bundle.head)
-    write_json(folder / SCORES, content)
+    paths = {
+        kind: given.output_dir / name if given.output_dir else beside(bundle.path, name)
+        for kind, name in EVALUATION_FILES.items()
+    }
+    write_text(paths["predictions"], predictions_csv(results, bundle.head))
+    write_page(paths["page"], results[last].predictions, content, CorpusLayout(config.root), bundle.head)
+    write_json(paths["scores"], content)
     for split in given.splits:
         log.info(scores_line(split, content if split == last else content[split]))
     if given.blank_video:
         log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
-    log.info("scores: %s", folder / SCORES)
+    log.info("scores: %s", paths["scores"])
     return content
 
 
