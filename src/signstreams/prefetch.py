@@ -1,44 +1,42 @@
-"""Threads that read ahead of a consumer, and threads that finish work behind a producer."""
+"""Two threads around a slow step: one prefetches its input, one writes its output behind it."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-# An iterator run ahead of its reader by a thread: decoding goes on while the detector computes.
-
 ItemT = TypeVar("ItemT")
+_POLL_S = 0.1  # how often a thread with a full queue checks whether its reader has left
 
 
 @contextmanager
-def ahead(items: Iterable[ItemT], depth: int) -> Iterator[Iterator[ItemT]]:
-    """Give an iterator over ``items`` of which up to ``depth`` wait ready.
+def prefetch(items: Iterable[ItemT], depth: int) -> Iterator[Iterator[ItemT]]:
+    """Iterate over ``items`` in a thread; the block reads them from an iterator.
 
-    An error of ``items`` is raised where the failing item would have come. Leaving the block stops the thread.
+    Up to ``depth`` items are ready and one more is in work. An exception of ``items`` is raised where the failing item
+    would have come. Leaving the block, for whatever reason, ends the thread.
     """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     is_left = threading.Event()
 
-    def put(entry: tuple[str, Any]) -> None:
+    def put(kind: str, value: Any) -> None:
         while not is_left.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
+            with suppress(queue.Full):
+                ready.put((kind, value), timeout=_POLL_S)
                 return
-            except queue.Full:
-                continue
 
     def run() -> None:
         try:
             for item in items:
-                put(("item", item))
+                put("item", item)
                 if is_left.is_set():
                     return
-            put(("end", None))
+            put("end", None)
         except BaseException as error:
-            put(("error", error))
+            put("error", error)
 
     def read() -> Iterator[ItemT]:
         while True:
@@ -49,7 +47,7 @@ def ahead(items: Iterable[ItemT], depth: int) -> Iterator[Iterator[ItemT]]:
                 raise value
             yield value
 
-    thread = threading.Thread(target=run, name="decode", daemon=True)
+    thread = threading.Thread(target=run, name="prefetch", daemon=True)
     thread.start()
     try:
         yield read()
@@ -58,15 +56,12 @@ def ahead(items: Iterable[ItemT], depth: int) -> Iterator[Iterator[ItemT]]:
         thread.join()
 
 
-# Work handed to a thread that follows behind: crops are cut and encoded while the detector computes.
-
-
 @contextmanager
-def behind(work: Callable[[ItemT], None], depth: int) -> Iterator[Callable[[ItemT], None]]:
-    """Give a function that queues an item for ``work``, which one thread does in order; up to ``depth`` items wait.
+def write_behind(work: Callable[[ItemT], None], depth: int) -> Iterator[Callable[[ItemT], None]]:
+    """Call ``work`` in a thread, in order, for each item that the block passes to the function it is given.
 
-    Leaving the block well waits until all is done. An error of ``work`` is raised by the next call, or on leaving;
-    after it, and after an error within the block, what waits is dropped.
+    Up to ``depth`` items wait; then the function blocks. Leaving the block waits until all is done. An exception of
+    ``work`` is raised by the next call or on leaving; after it, or after one in the block, waiting items are dropped.
     """
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     errors: list[BaseException] = []
@@ -90,7 +85,7 @@ def behind(work: Callable[[ItemT], None], depth: int) -> Iterator[Callable[[Item
             raise errors[0]
         waiting.put((True, item))
 
-    thread = threading.Thread(target=run, name="behind", daemon=True)
+    thread = threading.Thread(target=run, name="write behind", daemon=True)
     thread.start()
     try:
         yield put

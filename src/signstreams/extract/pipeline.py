@@ -32,7 +32,7 @@ from signstreams.formats.crops import CropWriter
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.formats.video_sources import change_stamp
-from signstreams.prefetch import ahead, behind
+from signstreams.prefetch import prefetch, write_behind
 from signstreams.streams import STREAMS
 
 KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}
@@ -145,8 +145,8 @@ class _Run:
                 with self._timed("crop"):  # only the thread behind adds to it
                     cropper.crop(frame)
 
-            put = stack.enter_context(behind(crop, depth))
-            frames = stack.enter_context(ahead(reader.frames(self.config.fps), depth))
+            put = stack.enter_context(write_behind(crop, depth))
+            frames = stack.enter_context(prefetch(reader.frames(self.config.fps), depth))
 
             def pass_on(ready: list[FrameBoxes]) -> None:
                 for boxes in ready:

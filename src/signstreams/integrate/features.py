@@ -22,7 +22,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.integrate.videos import ProcessedVideo
-from signstreams.prefetch import ahead
+from signstreams.prefetch import prefetch
 from signstreams.progress import Progress
 from signstreams.streams import BoxState
 
@@ -172,7 +172,7 @@ def _encode(
             finish(i)
     batches = [places[start : start + size] for start in range(0, len(places), size)]
     decoded = ((batch, reader(frozen.stream, [crop for _, crop in batch])) for batch in batches)
-    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress, ahead(decoded, 1) as pairs:
+    with Progress(len(places), "crops", f"embed {frozen.stream}") as progress, prefetch(decoded, 1) as pairs:
         for batch, images in pairs:
             rows = frozen.encode(torch.from_numpy(images).to(device)).half().cpu().numpy()  # (N, D) or (N, L, D)
             if not np.isfinite(rows).all():
