@@ -214,7 +214,7 @@ def inspect_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
     """Why a JPEG is damaged (empty when it is not), and its height and width in px."""
     if not data.startswith(JPEG_START):
         return "it is no JPEG", (0, 0)
-    if not data.endswith(JPEG_END):  # OpenCV fills what is missing with grey and says nothing
+    if not data.endswith(JPEG_END):  # OpenCV fills the rest with grey, without an error
         return "it is cut off", (0, 0)
     size = _jpeg_size(data)
     if size is None or 0 in size:

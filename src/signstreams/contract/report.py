@@ -1,4 +1,4 @@
-"""Report and manifest: what was found, as plain data with histograms. The same corpus gives the same bytes."""
+"""Report and manifest as plain data, with histograms. The same corpus gives the same bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from signstreams.corpus.findings import SEVERITIES, Finding
 from signstreams.files import digest
 from signstreams.streams import STREAMS
 
-# Histograms, counted for the report; the page draws them.
-
+FORMAT_VERSION = 1
 NUM_BARS = 24
+"""Most bars of a histogram."""
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Counts over equal steps from the least to the greatest value, as plain data.
+    """Counts in equal intervals from the least to the greatest value, as plain data; the page draws them.
 
     Returns:
         ``count``, ``least``, ``median``, ``greatest`` and ``counts`` (at most `NUM_BARS`); without values ``count``.
@@ -40,11 +40,6 @@ def histogram(values: Sequence[float]) -> dict[str, Any]:
         "greatest": round(greatest, 4),
         "counts": counts.tolist(),
     }
-
-
-# Report and manifest: what was found, as plain data. The same corpus gives the same bytes.
-
-FORMAT_VERSION = 1
 
 
 def report_order(finding: Finding) -> tuple[int, str, str, int, str]:
@@ -102,7 +97,7 @@ def build_manifest(files: Sequence[FileRecord]) -> dict[str, Any]:
 
 
 def _clip_lengths_s(corpus: Corpus, checks: Sequence[VideoCheck]) -> list[float]:
-    """Of each clip whose length is known; a clip without a span is as long as its video."""
+    """Lengths of the clips, where known; a clip without a span is as long as its video."""
     videos_s = {check.video_id: check.duration_s for check in checks}
     lengths_s = (
         videos_s.get(clip.video_id) if clip.end_s is None or clip.start_s is None else clip.end_s - clip.start_s

@@ -26,7 +26,7 @@ class ContractConfig(Section):
     """Check everything that extraction wrote, meta.csv, glosses and splits; write contract/report.json, report.html and
     manifest.json below the root.
 
-    Exit code 2 when there is an error, 0 when there are warnings at most. After an error the report also lies in
+    Exit code 2 when there is an error, 0 when there are warnings at most. After an error the report is also in
     contract/failed_report.json and .html, where Snakemake does not remove it.
     """
 

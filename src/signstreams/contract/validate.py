@@ -103,22 +103,6 @@ def validate(config: ContractConfig) -> Validation:
     return Validation(findings, report, build_manifest(files), sum(is_recorded for _, is_recorded in results))
 
 
-def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
-    """Where only spans were extracted, a video that meta.csv does not name rightly has no files."""
-    if not corpus.has_meta or all(check.spans_s is None for check in checks):
-        return
-    with_clip, named = {clip.video_id for clip in corpus.clips}, corpus.meta.named_videos
-    for check in checks:
-        if check.video_id in with_clip or [finding.rule for finding in check.findings] != [EXTRACTED.id]:
-            continue
-        finding = check.findings[0]
-        if check.video_id in named:
-            finding = replace(finding, fix="correct its rows in meta.csv, then extract it again")
-        else:
-            finding = replace(finding, severity="info", fix="nothing to do: it has no span")
-        check.findings = [finding]
-
-
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
     """Write report, page and manifest; after an error also copies of report and page, which Snakemake does not remove.
 
@@ -233,6 +217,22 @@ def _times_of(layout: CorpusLayout, check: VideoCheck) -> Floats | None:
         return read_times(layout.tracks(check.video_id))
     except READ_ERRORS:
         return None
+
+
+def _excuse_unannotated(corpus: Corpus, checks: list[VideoCheck]) -> None:
+    """Where only spans were extracted, a video that meta.csv does not name rightly has no files."""
+    if not corpus.has_meta or all(check.spans_s is None for check in checks):
+        return
+    with_clip, named = {clip.video_id for clip in corpus.clips}, corpus.meta.named_videos
+    for check in checks:
+        if check.video_id in with_clip or [finding.rule for finding in check.findings] != [EXTRACTED.id]:
+            continue
+        finding = check.findings[0]
+        if check.video_id in named:
+            finding = replace(finding, fix="correct its rows in meta.csv, then extract it again")
+        else:
+            finding = replace(finding, severity="info", fix="nothing to do: it has no span")
+        check.findings = [finding]
 
 
 def _files_of_videos(corpus: Corpus, inventory: Inventory, loose_ids: set[str]) -> list[VideoFiles]:

@@ -105,7 +105,7 @@ def check_claims(path: Path, kind: str, num_frames: int | None) -> None:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError):
-        return  # no npz: the reader says so
+        return  # no npz: the reader reports it
     if claimed > most:
         raise DamagedFile(path, f"claims {claimed:,} bytes of arrays, at most {most:,} can be")
 

@@ -56,7 +56,7 @@ class Rule:
 
     Attributes:
         id: Stable name, ``<subject>.<what>``.
-        severity: Of its findings, unless `breach` gets another.
+        severity: Default severity of its findings.
         expects: Completes "expected ...".
     """
 
