@@ -46,33 +46,11 @@ def test_only_what_matters_to_a_video_extracts_it_again(snakemake: Snakemake, ch
         assert planned.returncode == 0, planned.stderr
         return set(re.findall(r"wildcards: video=(.+)", planned.stdout + planned.stderr))
 
-    assert stale() == set()
     meta.write_text(META.replace("hola", "another text"), encoding="utf-8")
     (frames / ".DS_Store").touch()
     assert stale() == set()
-    meta.write_text(META.replace("0.1;0.2", "0.1;0.25"), encoding="utf-8")
-    assert stale() == {"frames ñ"}
     meta.write_text(META.replace("5 5 90 99", "5 5 91 99"), encoding="utf-8")
     assert stale() == {"nested"}
     meta.write_text(META, encoding="utf-8")
     write_image(frames / "images0003.png", 200)
     assert stale() == {"frames ñ"}
-
-
-def test_boxes_that_disagree_and_unknown_settings_are_named_before_any_job(
-    snakemake: Snakemake, checkout: Path
-) -> None:
-    (checkout / "odd.yaml").write_text(
-        "corpus: {root: data/boxes, videos: boxes}\nextract: {set: {box.hand_scale: 2}}\n", encoding="utf-8"
-    )
-    write_image(checkout / "boxes" / "a" / "1.png", 9)
-    (checkout / "data" / "boxes").mkdir(parents=True)
-    (checkout / "data" / "boxes" / "meta.csv").write_text("id;video;box\n1;a;1 1 9 9\n2;a;1 1 8 8\n", encoding="utf-8")
-    done = snakemake("--dry-run", "--configfile", "odd.yaml")
-    assert done.returncode == 2
-    assert "error: unknown key 'box' (extract.set box.hand_scale); did you mean 'boxes'?" in done.stderr
-    (checkout / "odd.yaml").write_text("corpus: {root: data/boxes, videos: boxes}\n", encoding="utf-8")
-    done = snakemake("--dry-run", "--configfile", "odd.yaml")
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "different boxes of the video 'a' in the rows 2, 3" in line

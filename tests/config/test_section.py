@@ -1,10 +1,13 @@
-"""What every section shares: unknown keys, values that never change, settings that would do nothing."""
+"""What every section shares: unknown keys, values that never change, settings without effect, kinds of numbers."""
 
 from __future__ import annotations
 
-import pytest
-from pydantic import Field, ValidationError
+from typing import Any
 
+import pytest
+from pydantic import Field, TypeAdapter, ValidationError
+
+from signstreams.config import section
 from signstreams.config.section import Flag, Section, refuse_without_effect
 
 
@@ -12,7 +15,7 @@ class Warmup(Section):
     warmup_epochs: int = 10
     """Epochs of growing rate."""
     marks: list[int] = Field(default_factory=lambda: [3])
-    """Made anew for each config."""
+    """A list of its own for each config."""
 
 
 def test_an_unknown_key_is_an_error_and_a_value_stays() -> None:
@@ -49,3 +52,26 @@ def test_a_changed_setting_without_effect_is_named_and_a_default_is_none() -> No
         refuse_without_effect(Warmup(warmup_epochs=3, marks=[]), names, "the rate is constant")
     with pytest.raises(ValueError, match=r"^train\.marks has no effect: none is drawn; leave it out$"):
         refuse_without_effect(Warmup(marks=[]), names, "none is drawn", prefix="train.", next_step="leave it out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused"),
+    [
+        (section.Prob, [0, 0.5, 1], [-0.1, 1.1]),
+        (section.Ratio, [0.1, 1], [0, 1.1]),
+        (section.Share, [0, 0.9], [-0.1, 1]),
+        (section.Positive, [1e-9, 5], [0, -1]),
+        (section.NotNegative, [0, 5], [-1e-9]),
+        (section.Range, [[0, 1], [3, 2]], [[1], [1, 2, 3]]),
+        (section.Count, [1, 7], [0, 1.5]),
+        (section.FileName, ["a.mp4", "ñ b", "-x"], ["", ".hidden", "..", "a/b", "a\\b", "a\nb", "a\x00"]),
+    ],
+)
+def test_a_kind_takes_its_limits_or_leaves_them_out_as_its_name_says(
+    kind: Any, taken: list[Any], refused: list[Any]
+) -> None:
+    adapter = TypeAdapter(kind)
+    assert [adapter.validate_python(value) for value in taken] == taken
+    for value in refused:
+        with pytest.raises(ValidationError):
+            adapter.validate_python(value)

@@ -1,0 +1,271 @@
+"""What the workflow says to a config or a folder of videos that is wrong, and what follows from one that is right."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from signstreams.errors import UserError
+from signstreams.workflow.plan import (
+    Plan,
+    granted_cores,
+    granted_gpus,
+    make_plan,
+    setting_words,
+    wanted_gpus,
+)
+
+MINE = "corpus: {root: data/mine, videos: videos}\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the workflow runs: with the recipes of the checkout, and no GPU."""
+    (tmp_path / "config").symlink_to(project / "config")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+def plan(text: str, **given: Any) -> Plan:
+    return make_plan(yaml.safe_load(text) or {}, **given)
+
+
+def refused(text: str, **given: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        plan(text, **given)
+    return caught.value.problems
+
+
+def write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# -- Config
+
+
+def test_an_unknown_key_is_named_with_its_neighbour_and_the_given_config_stays() -> None:
+    tree = {"corpus": {"vidoes": "x"}, "stream": ["face"]}
+    with pytest.raises(UserError) as caught:
+        make_plan(tree)
+    assert caught.value.problems == [
+        "unknown key 'corpus.vidoes' (workflow config); did you mean 'corpus.videos'?",
+        "unknown key 'stream' (workflow config); did you mean 'streams'?",
+    ]
+    assert tree == {"corpus": {"vidoes": "x"}, "stream": ["face"]}
+
+
+def test_a_wrong_type_is_one_line() -> None:
+    (line,) = refused("pretrain:\n  threads: many\n")
+    assert line.startswith("pretrain.threads = 'many' (workflow config): ")
+
+
+def test_leave_to_fetch_a_network_is_refused_since_the_workflow_trains_its_own() -> None:
+    (line,) = refused("integrate:\n  set:\n    model.download: true\n")
+    assert "download has no effect: no backbone is a timm:: model" in line
+
+
+def test_settings_of_every_stage_are_checked_before_the_first_job() -> None:
+    text = "pretrain: {set: {epoch: 3, augmentation.flip_prob: .5}}\ncontract: {set: {decod: all}}\n"
+    assert refused(text + "evaluate: {set: {decoding.num_beams: 0}}\n") == [
+        "unknown key 'epoch' (pretrain.set epoch); did you mean 'epochs'?",
+        "unknown key 'decod' (contract.set decod); did you mean 'decode'?",
+        "decoding.num_beams = '0' (evaluate.set decoding.num_beams): input should be greater than or equal to 1",
+    ]
+    (left, right) = refused("pretrain: {set: {augmentation.flip_prob: .5}}\n")
+    assert "a flipped hand_l is the other hand" in left and "a flipped hand_r is the other hand" in right
+    (line,) = refused("pretrain: {config: 'config/no/{stream}.toml'}\nstreams: [face]\n")
+    assert line.startswith("config/no/face.toml: No such file or directory")
+    (line,) = refused("extract: {set: {box.hand_scale: 2}}\n")
+    assert line == "unknown key 'box' (extract.set box.hand_scale); did you mean 'boxes'?"
+
+
+def test_what_the_rules_set_is_refused_below_set() -> None:
+    (line,) = refused("integrate:\n  set: {model.face_backbone: 'timm::a', output_dir: x}\n")
+    assert "integrate.set: model.face_backbone has no effect: the workflow sets it" in line
+
+
+def test_own_videos_do_not_mix_with_the_demo_corpus() -> None:
+    (line,) = refused("corpus:\n  videos: somewhere\n")
+    assert "name a root for your corpus" in line
+
+
+def test_a_path_with_a_brace_is_named() -> None:
+    (line,) = refused("work_dir: 'work{1}'\n")
+    assert "work_dir = 'work{1}' holds a brace" in line
+
+
+def test_the_training_takes_the_backbones_of_the_streams_that_are_named() -> None:
+    model = plan("streams: [hand_r]\n").integrate.model
+    assert model.hand_right_backbone == "file::work_dirs/dino_hand_r/backbone.pt"
+    assert model.hand_left_backbone is None and model.face_backbone is None
+
+
+def test_a_storage_provider_is_refused() -> None:
+    (line,) = refused("", storage_provider="s3")
+    assert line.startswith("--default-storage-provider s3: is not supported")
+
+
+def test_words_of_settings_survive_a_shell() -> None:
+    settings = {"a": True, "b": None, "c": 1e-3, "d.e": 'it\'s "$(x)"\n{y}'}
+    assert shlex.split(setting_words(settings)) == [
+        "--set", "a=true", "--set", "b=none", "--set", "c=0.001", "--set", 'd.e=it\'s "$(x)"\n{y}',
+    ]  # fmt: skip
+
+
+# -- Videos
+
+
+def test_a_missing_or_empty_folder_of_videos_is_named(folder: Path) -> None:
+    (line,) = refused(MINE)
+    assert line.startswith("corpus.videos: there is no folder 'videos'")
+    (folder / "videos").mkdir()
+    (line,) = refused(MINE)
+    assert line.startswith("videos: holds no video (expected files ending in .mp4 ")
+
+
+def test_unsafe_and_double_video_names_are_named(folder: Path) -> None:
+    for name in ("a{b}.mp4", "c\nd.mp4"):
+        write(folder / "videos" / name)
+    lines = refused(MINE)
+    assert len(lines) == 2
+    assert "holds a brace" in lines[0]
+    assert "U+000A" in lines[1]
+    for name in ("a.mp4", "a.mov"):
+        write(folder / "twins" / name)
+    (line,) = refused("corpus: {root: data/mine, videos: twins}\n")
+    assert "'a.mov' and 'a.mp4' both give the video id 'a'" in line
+
+
+def test_points_of_another_tool_are_named_where_they_are_absent(folder: Path) -> None:
+    for path in ("videos/a.mp4", "videos/b.mp4", "points/a.npz"):
+        write(folder / path)
+    text = MINE + "extract: {set: {detector: precomputed, precomputed.folder: points}}\n"
+    (line,) = refused(text)
+    assert line.startswith("points/b: no points of this video, expected a file ending in .npz, .npy, .pose")
+    write(folder / "points" / "b.pose")
+    found = plan(text)
+    assert [found.points(video_id) for video_id in "ab"] == [Path("points/a.npz"), Path("points/b.pose")]
+    assert plan(MINE).points("a") == []
+
+
+@pytest.mark.parametrize("name", ["meta.csv", "videos/mine.mp4"])
+def test_the_demo_corpus_is_rendered_over_nobodys_videos_and_texts(folder: Path, name: str) -> None:
+    write(folder / "data" / "forgot" / name, "id;video;text\na;mine;hola\n")
+    (line,) = refused("corpus: {root: data/forgot}\n")
+    assert line.startswith(
+        f"data/forgot/{name}: is not part of the demo corpus, which would be rendered into data/forgot"
+    )
+    assert "(corpus.videos: data/forgot/videos)" in line
+    assert plan("corpus: {root: data/forgot}\n", is_start=False).is_demo  # a job: checked by who started it
+
+
+def test_a_file_of_a_clock_that_is_ahead_is_named(folder: Path) -> None:
+    path = write(folder / "videos" / "a.mp4")
+    os.utime(path, (time.time() + 3600,) * 2)
+    (line,) = refused(MINE)
+    assert line.startswith("videos/a.mp4: was changed in the future")
+    assert plan(MINE, is_start=False).videos
+
+
+def test_only_a_corpus_with_texts_has_something_to_translate(folder: Path) -> None:
+    write(folder / "videos" / "a.mp4")
+    assert not plan(MINE).has_texts()
+    write(folder / "data" / "mine" / "meta.csv", "video_id;box\na;0 0 50 50\n")
+    assert not plan(MINE).has_texts()
+    write(folder / "data" / "mine" / "meta.csv", "id;video;text\n1;a;hola\n")
+    assert plan(MINE).has_texts() and plan("").has_texts()
+
+
+META = "id;video;text;start;end;box\n1;frames ñ;hola;0.1;0.2;\n2;nested;adiós;0.0;0.1;5 5 90 99\n"
+SPANS = MINE + "extract: {set: {spans_only: true, span_padding_s: 0.05}}\n"
+
+
+def test_what_a_job_depends_on_changes_with_spans_box_and_images_and_with_nothing_else(folder: Path) -> None:
+    for name in ("frames ñ", "nested/1", "unnamed"):
+        for number in (1, 2):
+            write(folder / "videos" / name / f"{number}.png", "x")
+
+    def stamps(meta: str = META) -> dict[str, str]:
+        write(folder / "data" / "mine" / "meta.csv", meta)
+        found = plan(SPANS)
+        return {
+            video_id: found.annotation_settings(video_id) + found.frames_stamp(video_id) for video_id in found.videos
+        }
+
+    before = stamps()
+    assert before.keys() == {"frames ñ", "nested"}  # no row names the third
+
+    def changed(after: dict[str, str]) -> set[str]:
+        return {video_id for video_id in before if after[video_id] != before[video_id]}
+
+    write(folder / "videos" / "frames ñ" / ".DS_Store")
+    assert changed(stamps(META.replace("hola", "another text"))) == set()
+    assert changed(stamps(META.replace("0.1;0.2", "0.1;0.25"))) == {"frames ñ"}
+    assert changed(stamps(META.replace("5 5 90 99", "5 5 91 99"))) == {"nested"}
+    write(folder / "videos" / "nested" / "1" / "1.png", "another image")
+    assert changed(stamps()) == {"nested"}
+
+
+def test_boxes_that_disagree_are_named(folder: Path) -> None:
+    write(folder / "videos" / "a" / "1.png")
+    write(folder / "data" / "mine" / "meta.csv", "id;video;box\n1;a;1 1 9 9\n2;a;1 1 8 8\n")
+    (line,) = refused(MINE)
+    assert "different boxes of the video 'a' in the rows 2, 3" in line
+
+
+# -- Batches and resources
+
+
+def test_artifacts_are_those_of_each_video_or_the_manifests_of_batches(folder: Path) -> None:
+    for name in "abc":
+        write(folder / "videos" / f"{name}.mp4")
+    single = plan(MINE)
+    pattern = single.corpus.pose("{video}")
+    assert single.batches is None
+    assert single.of_all_videos(pattern) == [f"data/mine/processed/pose/{name}.npz" for name in "abc"]
+    batched = plan(MINE + "extract: {videos_per_job: 2}\n")
+    assert batched.batches == {"b00000": ["a", "b"], "b00001": ["c"]}
+    assert batched.of_all_videos(pattern) == [str(batched.corpus.batch(name)) for name in batched.batches]
+    assert plan(MINE + "extract: {videos_per_job: 2}\n", is_start=False).batches == {}  # none was written
+    (line,) = refused(MINE + "extract: {videos_per_job: 2}\n", is_module=True)
+    assert line.startswith("extract.videos_per_job = 2: batches are planned when a workflow starts")
+
+
+def test_gpus_are_those_that_are_there_unless_a_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (wanted_gpus("auto"), wanted_gpus(3), wanted_gpus(3, most=1)) == (0, 3, 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert (wanted_gpus("auto"), wanted_gpus("auto", most=1), wanted_gpus(0)) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, (0, 2)),
+        ({"gpu": 4}, (4, 2)),
+        ({"nodes": 2, "gres": "gpu:4"}, (4, 2)),
+        ({"nodes": 2, "gres": "gpu:h100:8", "cpus_per_task": 32}, (8, 32)),
+        ({"gpu": 1, "gres": "license:1"}, (1, 2)),
+    ],
+)
+def test_the_profile_decides_how_many_gpus_and_cores(resources: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert (granted_gpus(None, resources), granted_cores(None, 2, resources)) == expected
+
+
+def test_a_number_of_gpus_that_the_profile_overrides_is_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "pretrain: {gpus: 2}\nembed: {gpus: 1}\n"
+    plan(text, set_resources={"pretrain": {"gpu": 1}, "embed": {"gpu": 1}, "train": {"gpu": 1}})
+    assert capsys.readouterr().err == (
+        "warning: pretrain.gpus = 2 has no effect: the profile (set-resources) gives pretrain another number;"
+        " change gpu there\n"
+    )
+    plan(text)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,129 @@
+"""The rules as Snakemake reads them: a wrong config is one line, a right one becomes commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from signstreams.config.load import flag_name, leaves
+from signstreams.config.section import Flag, Section
+from signstreams.contract.settings import ContractConfig
+from signstreams.extract.settings import ExtractConfig
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.pretrain.settings import PretrainConfig
+from signstreams.streams import BACKBONE_KEYS
+from signstreams.workflow.settings import SET_BY_RULES
+
+Snakemake = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def planned(snakemake: Snakemake, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = snakemake("--dry-run", "-p", *words, **environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_wrong_config_is_one_line_each_and_exit_code_2(snakemake: Snakemake, checkout: Path) -> None:
+    (checkout / "wrong.yaml").write_text("corpus:\n  vidoes: x\nstream: [face]\n", encoding="utf-8")
+    done = snakemake("--dry-run", "--configfile", "wrong.yaml")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: unknown key 'corpus.vidoes' (workflow config); did you mean 'corpus.videos'?",
+        "error: unknown key 'stream' (workflow config); did you mean 'streams'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "model"),
+    [
+        ("extract", ExtractConfig),
+        ("contract", ContractConfig),
+        ("pretrain", PretrainConfig),
+        ("integrate", IntegrateConfig),
+        ("evaluate", EvaluateSltConfig),
+    ],
+)
+def test_the_list_of_what_the_rules_set_is_that_of_their_flags(stage: str, model: type[Section], project: Path) -> None:
+    file = {"evaluate": "integrate"}.get(stage, stage)
+    text = (project / "workflow" / "rules" / f"{file}.smk").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", text, re.M | re.S))
+    if stage == "extract":
+        rules = {"extract": text}  # one rule in two versions
+    body = rules[{"integrate": "train"}.get(stage, stage)]
+    words = set(re.findall(r"--[a-z][a-z-]*", body))
+    if "{params.backbones}" in body:
+        words |= {f"--{key.replace('_', '-')}" for key in BACKBONE_KEYS.values()}
+    flags = {}
+    for key, field in leaves(model):
+        extra = [name for item in field.metadata if isinstance(item, Flag) for name in item.names]
+        flags |= dict.fromkeys([f"--{flag_name(key)}", *extra], key)
+    assert {flags[word] for word in words & set(flags)} == SET_BY_RULES[stage]
+
+
+def test_points_of_another_tool_are_input_and_without_a_text_no_translation_is_planned(
+    snakemake: Snakemake, checkout: Path
+) -> None:
+    root = checkout / "data" / "boxed"
+    for path in ("videos/a.mp4", "videos/b.mp4", "points/a.npz", "points/b.pose"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    (root / "meta.csv").write_text("video_id;box\na;0 0 50 50\nb;0 0 50 50\n", encoding="utf-8")
+    text = "corpus: {root: data/boxed, videos: data/boxed/videos}\n"
+    text += "extract: {set: {detector: precomputed, precomputed.folder: data/boxed/points}}\n"
+    (checkout / "boxed.yaml").write_text(text, encoding="utf-8")
+    shown = planned(snakemake, "all", "--configfile", "boxed.yaml").stdout
+    folder = "data/boxed"
+    assert f"input: {folder}/videos/a.mp4, {folder}/points/a.npz" in shown
+    assert f"input: {folder}/videos/b.mp4, {folder}/points/b.pose" in shown
+    assert "rule contract:" in shown and "rule pretrain:" in shown
+    assert "rule train:" not in shown and "rule evaluate:" not in shown
+
+
+def test_the_streams_that_are_named_are_trained_and_without_a_gpu_no_job_asks_for_one(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "train_all", "--config", "streams=['hand_r']", CUDA_VISIBLE_DEVICES="").stdout
+    assert shown.count("rule pretrain:") == shown.count("rule embed:") == 1
+    (command,) = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    assert "--hand-right-backbone file::" in command
+    assert "--hand-left-backbone" not in command and "--face-backbone" not in command
+    assert "gpu=" not in shown
+    assert "launch.py --gpus 0 --nodes 1 --cpus 2 --requeue --" in shown
+
+
+def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "pretrain_all", CUDA_VISIBLE_DEVICES="0,1").stdout
+    assert "gpu=2" in shown
+    assert "launch.py --gpus 2 --nodes 1 --cpus 2 --requeue --" in shown
+
+
+def test_resources_of_a_profile_reach_the_command(snakemake: Snakemake) -> None:
+    resources = ["pretrain:nodes=2", "pretrain:gres=gpu:h100:8", "pretrain:cpus_per_task=32"]
+    shown = planned(snakemake, "pretrain_all", "--set-resources", *resources).stdout
+    assert "launch.py --gpus 8 --nodes 2 --cpus 32 --requeue --" in shown
+
+
+@pytest.fixture(scope="module")
+def rule_names(snakemake: Snakemake) -> set[str]:
+    return set(snakemake("--list-rules").stdout.split())
+
+
+@pytest.mark.parametrize("name", ["gpu", "slurm"])
+def test_a_profile_fits_the_rules(snakemake: Snakemake, checkout: Path, rule_names: set[str], name: str) -> None:
+    """Every rule it names is there, and what it asks for reaches the jobs and decides over the config."""
+    profile = yaml.safe_load((checkout / f"workflow/profiles/{name}/config.yaml").read_text(encoding="utf-8"))
+    assert {*profile["set-resources"], *profile["set-threads"]} <= rule_names
+    (checkout / "gpus.yaml").write_text("pretrain: {gpus: 2}\nembed: {gpus: 1}\n", encoding="utf-8")
+    words = ["all", "--configfile", "gpus.yaml", "--workflow-profile", f"workflow/profiles/{name}"]
+    done = planned(snakemake, *words, SIGNSTREAMS_GPUS="0,1,2,3")
+    launched = re.findall(r"launch\.py --gpus 1 --nodes 1 --cpus \d --requeue --", done.stdout)
+    assert len(launched) == 4  # three streams and the translation
+    if name == "gpu":
+        assert [line for line in done.stderr.splitlines() if line.startswith("warning: ")] == [
+            "warning: pretrain.gpus = 2 has no effect: the profile (set-resources) gives pretrain another number;"
+            " change gpu there"
+        ]
