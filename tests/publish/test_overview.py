@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from signstreams.commands import main
 from signstreams.formats.clip_strip import HEIGHT_PX, TILE_PX, WIDTH_PX
 from signstreams.publish.overview import render_overview
 
@@ -112,11 +111,11 @@ def test_scores_of_another_model_are_not_shown(finished: Any) -> None:
     assert "BLEU-4 (test)" not in text and "Mañana querré un libro." not in text
 
 
-def test_the_script_writes_the_page(finished: Any, project: Path, tmp_path: Path) -> None:
-    command = [sys.executable, project / "scripts/write_overview.py", "--output", tmp_path / "page.html"]
-    folders = ["--root", finished.root, "--work-dir", finished.work_dir, "--logs", finished.logs]
-    done = subprocess.run([*command, *folders, "--settings", '{"seed": 7}'], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_command_writes_the_page(finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["overview", "--output", str(tmp_path / "page.html")]
+    folders = ["--root", str(finished.root), "--work-dir", str(finished.work_dir), "--logs", str(finished.logs)]
+    main([*output, *folders, "--settings", '{"seed": 7}'])
     assert '"seed": 7' in " ".join(Reader((tmp_path / "page.html").read_text(encoding="utf-8")).words)
-    refused = subprocess.run([*command, "--settings", "[1]"], capture_output=True, text=True)
-    assert refused.returncode == 2 and "is not a JSON object" in refused.stderr
+    with pytest.raises(SystemExit, match="2"):
+        main([*output, "--settings", "[1]"])
+    assert "is not a JSON object" in capsys.readouterr().err

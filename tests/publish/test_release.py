@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from signstreams.commands import main
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.publish.release import SUMS, write_release
@@ -145,8 +145,8 @@ def test_an_older_release_is_replaced_and_anything_else_is_not(finished: Any, pr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "logs", "mine", "release", "work"]
 
 
-def test_nothing_to_release_is_one_line(project: Path, tmp_path: Path) -> None:
-    command = [sys.executable, project / "scripts/release.py", "--work-dir", tmp_path, "--output", tmp_path / "r"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "error: " in done.stderr and "dino_<stream>/backbone.pt: found none" in done.stderr
+def test_nothing_to_release_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["release", "--work-dir", str(tmp_path), "--output", str(tmp_path / "r")])
+    stderr = capsys.readouterr().err
+    assert "error: " in stderr and "dino_<stream>/backbone.pt: found none" in stderr and stderr.count("\n") == 1
