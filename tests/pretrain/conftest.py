@@ -16,6 +16,34 @@ from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.settings import PretrainConfig
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
+REQUIREMENT = """
+train_dir = ["data/single_signer/processed/face"]
+output_dir = "work_dirs/dino_face"
+algorithm = "ibot"
+epochs = 50
+
+[dataset]
+batch_size = 48
+num_workers = 4
+pin_memory = true
+persistent_workers = true
+
+[augmentation]
+brightness = 0.5
+gaussian_blur_prob = 0.7
+mean = [0.481, 0.457, 0.408]
+std = [0.268, 0.261, 0.276]
+
+[checkpointing]
+last_name = "checkpoint_last.pt"
+best_name = "checkpoint_best.pt"
+history_file = "metrics.jsonl"
+
+[experiment]
+name = "face-ibot-baseline"
+tags = ["face", "ibot"]
+notes = "Primer experimento con augmentations agresivos."
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +69,12 @@ def crops_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def picture() -> Callable[[int, int], bytes]:
     """JPEG bytes of a made-up crop, by video and frame."""
     return _picture
+
+
+@pytest.fixture
+def requirement_toml() -> str:
+    """The config file that the requirement gives as its example."""
+    return REQUIREMENT
 
 
 @pytest.fixture

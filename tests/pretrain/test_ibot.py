@@ -32,34 +32,6 @@ ALONE = World(0, 1, torch.device("cpu"))
 STREAM = "hand_r"
 SIDE, PATCH, BATCH = 32, 8, 8
 NUM_PATCHES = (SIDE // PATCH) ** 2
-REQUIREMENT = """
-train_dir = ["data/single_signer/processed/face"]
-output_dir = "work_dirs/dino_face"
-algorithm = "ibot"
-epochs = 50
-
-[dataset]
-batch_size = 48
-num_workers = 4
-pin_memory = true
-persistent_workers = true
-
-[augmentation]
-brightness = 0.5
-gaussian_blur_prob = 0.7
-mean = [0.481, 0.457, 0.408]
-std = [0.268, 0.261, 0.276]
-
-[checkpointing]
-last_name = "checkpoint_last.pt"
-best_name = "checkpoint_best.pt"
-history_file = "metrics.jsonl"
-
-[experiment]
-name = "face-ibot-baseline"
-tags = ["face", "ibot"]
-notes = "Primer experimento con augmentations agresivos."
-"""
 
 
 @pytest.fixture
@@ -89,9 +61,6 @@ def _views(seed: int, batch: int = BATCH) -> tuple[Tensor, Tensor]:
 
 def _scores(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# ---------------------------------------------------------------- formulas
 
 
 # ---------------------------------------------------------------- masking that hides
@@ -465,7 +434,7 @@ def test_two_processes_equal_one_with_the_joint_batch(
 
 
 def test_the_toml_of_the_requirement_runs_as_written(
-    project: Path, tmp_path: Path, picture: Callable[[int, int], bytes]
+    project: Path, tmp_path: Path, picture: Callable[[int, int], bytes], requirement_toml: str
 ) -> None:
     """On a folder of 96 crops; only the length, the sizes and the process's threads are set on the command line."""
     folder = tmp_path / "data" / "single_signer" / "processed" / "face"
@@ -473,7 +442,7 @@ def test_the_toml_of_the_requirement_runs_as_written(
         with CropWriter(folder / f"v{video}.zip", f"v{video}") as writer:
             for frame in range(32):
                 writer.add(frame, picture(video, frame))
-    (tmp_path / "face.toml").write_text(REQUIREMENT, encoding="utf-8")
+    (tmp_path / "face.toml").write_text(requirement_toml, encoding="utf-8")
     small = "--epochs 2 --arch vit_tiny --depth 1 --image-size 32 --local-size 16 --augmentation-num-local 1"
     command = [sys.executable, str(project / "scripts" / "pretrain_dino_face.py"), "--config", "face.toml"]
     answer = subprocess.run(

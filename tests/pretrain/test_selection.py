@@ -83,13 +83,13 @@ def test_blurred_crops_are_left_out_and_measured_once(corpus: Path, monkeypatch:
     measured = sharpness(index, corpus / "cache")
     limit = float(np.median(measured))
     assert len(_find(corpus, min_sharpness=limit)) == (measured >= limit).sum() < 48
-    monkeypatch.setattr(selection, "_measure", lambda crops: pytest.fail("measured again"))
+    monkeypatch.setattr(selection, "crop_sharpness", lambda jpeg: pytest.fail("measured again"))
     assert np.array_equal(sharpness(index, corpus / "cache"), measured)
     with pytest.raises(pytest.fail.Exception, match="measured again"):  # other crops: what is kept is not theirs
         sharpness(index.take(np.arange(5)), corpus / "cache")
 
 
-def test_a_cache_that_cannot_be_read_is_measured_anew(corpus: Path) -> None:
+def test_a_cache_that_cannot_be_read_is_measured_again(corpus: Path) -> None:
     index, _ = build_index([corpus / "processed/hand_r"])
     measured = sharpness(index, corpus)
     (corpus / selection.SHARPNESS_CACHE).write_bytes(b"PK no archive")

@@ -14,34 +14,6 @@ from signstreams.pretrain import settings
 from signstreams.pretrain.settings import PretrainConfig, auto_workers
 from signstreams.processes import available_cores
 
-REQUIREMENT = """
-train_dir = ["data/single_signer/processed/face"]
-output_dir = "work_dirs/dino_face"
-algorithm = "ibot"
-epochs = 50
-
-[dataset]
-batch_size = 48
-num_workers = 4
-pin_memory = true
-persistent_workers = true
-
-[augmentation]
-brightness = 0.5
-gaussian_blur_prob = 0.7
-mean = [0.481, 0.457, 0.408]
-std = [0.268, 0.261, 0.276]
-
-[checkpointing]
-last_name = "checkpoint_last.pt"
-best_name = "checkpoint_best.pt"
-history_file = "metrics.jsonl"
-
-[experiment]
-name = "face-ibot-baseline"
-tags = ["face", "ibot"]
-notes = "Primer experimento con augmentations agresivos."
-"""
 MINIMUM = ["--train-dir", "processed/face", "--output-dir", "out"]
 
 
@@ -49,9 +21,9 @@ def _parse(*words: str) -> PretrainConfig:
     return parse(PretrainConfig, [*MINIMUM, *words])
 
 
-def test_the_toml_of_the_requirement_is_accepted_as_written(tmp_path: Path) -> None:
+def test_the_toml_of_the_requirement_is_accepted_as_written(tmp_path: Path, requirement_toml: str) -> None:
     path = tmp_path / "face ñ.toml"
-    path.write_text(REQUIREMENT, encoding="utf-8")
+    path.write_text(requirement_toml, encoding="utf-8")
     config = parse(PretrainConfig, ["--config", str(path), "--batch-size", "16"])
     assert config.dataset.batch_size == 16
     assert config.augmentation.blur_probs == (0.7, 0.7, 0.7)

@@ -147,7 +147,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
 
 def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
     """Differences of a checkpoint's shape, such as ``"384 wide instead of 192"``; the table's size may differ."""
-    said = {
+    texts = {
         "embed_dim": "{} wide instead of {}",
         "depth": "{} blocks instead of {}",
         "patch_px": "patches of {} px instead of {}",
@@ -155,7 +155,7 @@ def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
     }
     lines = [
         text.format(getattr(found, key), getattr(expected, key))
-        for key, text in said.items()
+        for key, text in texts.items()
         if getattr(found, key) != getattr(expected, key)
     ]
     if (found.layer_scale_init is None) != (expected.layer_scale_init is None):

@@ -163,9 +163,9 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
-            said = (file.metadata() or {}).get("signstreams", "{}")
+            described = (file.metadata() or {}).get("signstreams", "{}")
             names = file.keys()  # the file itself cannot be iterated
-            return {"model": {name: file.get_tensor(name) for name in names}, "metadata": json.loads(said)}
+            return {"model": {name: file.get_tensor(name) for name in names}, "metadata": json.loads(described)}
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: is truncated or no safetensors file ({error})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
-from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, whole_view
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
 from signstreams.processes import available_cores, ctrl_c_held_back
 from signstreams.spread import evenly_spread
 
@@ -234,14 +235,9 @@ def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:
     Raises:
         UserError: When one cannot be read.
     """
-    reader = CropReader()
     images = np.empty((len(crops), side_px, side_px, 3), np.uint8)
-    for i, crop in enumerate(crops):
-        try:
-            images[i] = whole_view(reader.read(crop), side_px)
-        except (OSError, ValueError) as error:
-            raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
-    reader.close()
+    for i, image in enumerate(convert_crops(crops, functools.partial(whole_view, side_px=side_px))):
+        images[i] = image
     return torch.from_numpy(images)
 
 

@@ -71,6 +71,16 @@ def count_best(counts: Tensor, rows: Tensor, is_bad: Tensor) -> None:
     counts.index_add_(0, best, (~is_bad).to(counts.dtype).expand(len(best)))
 
 
+def read_and_reset(sums: Tensor, target_sum: Tensor, assigned: Tensor) -> tuple[list[float], float, float]:
+    """Sums over all processes, entropy of the mean target, share of prototypes that won a row; all become 0 again."""
+    totals, targets, winners = (distributed.all_reduce_sum(x.clone()) for x in (sums, target_sum, assigned))
+    for x in (sums, target_sum, assigned):
+        x.zero_()
+    mean_target = targets / targets.sum().clamp_min(1e-12)
+    entropy = float(torch.special.entr(mean_target).sum())
+    return totals.tolist(), entropy, float((winners > 0).double().mean())
+
+
 class Meters:
     """Sums since the last reading.
 
@@ -107,27 +117,19 @@ class Meters:
         that of the mean target. Healthy: the first well below the second. Both near ln K: nothing learned yet; both
         near 0: collapse onto one prototype. ``kl`` is the cross-entropy less ``entropy_sample``.
         """
-        sums = distributed.all_reduce_sum(self.sums.clone())
-        target_sum = distributed.all_reduce_sum(self.target_sum.clone())
-        assigned = distributed.all_reduce_sum(self.assigned.clone())
-        loss, dino, koleo, entropy, grad_norm, _ = (sums / sums[-1].clamp_min(1)).tolist()
-        mean_target = target_sum / target_sum.sum().clamp_min(1e-12)
+        sums, entropy_batch, used = read_and_reset(self.sums, self.target_sum, self.assigned)
+        loss, dino, koleo, entropy, grad_norm = (total / max(sums[-1], 1) for total in sums[:-1])
         record = {
             "train/loss": loss,
             "train/loss_dino": dino,
             "train/loss_koleo": koleo,
             "teacher/entropy_sample": entropy,
-            "teacher/entropy_batch": float(torch.special.entr(mean_target).sum()),
-            "teacher/prototypes_used_ratio": float((assigned > 0).double().mean()),
+            "teacher/entropy_batch": entropy_batch,
+            "teacher/prototypes_used_ratio": used,
             "train/kl": dino - entropy,
             "train/grad_norm": grad_norm,
         }
-        if not float(sums[-1]):  # every step was bad
-            record = dict.fromkeys(record, math.nan)
-        self.sums.zero_()
-        self.target_sum.zero_()
-        self.assigned.zero_()
-        return record
+        return record if sums[-1] else dict.fromkeys(record, math.nan)  # every step was bad
 
     def num_bad_in_a_row(self) -> int:
         """Length of the longest run of losses that were not finite."""

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from signstreams.array_types import Flags, Ints
 from signstreams.backbones.archs import ViTArch
-from signstreams.engine import distributed
 from signstreams.engine.device import to_device
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.pretrain.derived_settings import DerivedSettings
-from signstreams.pretrain.health import Meters, count_best
+from signstreams.pretrain.health import Meters, count_best, read_and_reset
 from signstreams.pretrain.losses import Centre, row_chunks, soft_cross_entropy, teacher_targets
 from signstreams.pretrain.settings import IbotConfig, PretrainConfig
 
@@ -191,25 +190,17 @@ class PatchMeters(Meters):
         weighs ``ibot.patch_weight`` times the share of masked views.
         """
         record = super().read()
-        sums = distributed.all_reduce_sum(self.patch_sums.clone())
-        target_sum = distributed.all_reduce_sum(self.patch_target_sum.clone())
-        assigned = distributed.all_reduce_sum(self.patch_assigned.clone())
-        total, entropy, views, masked, patches = sums.tolist()
-        mean_target = target_sum / target_sum.sum().clamp_min(1e-12)
+        sums, entropy_batch, used = read_and_reset(self.patch_sums, self.patch_target_sum, self.patch_assigned)
+        total, entropy, views, masked, patches = sums
         patch_record = {
             "train/loss_patch": total / max(views, 1),
             "train/kl_patch": (total - entropy) / max(views, 1),
             "patch/entropy_sample": entropy / max(views, 1),
-            "patch/entropy_batch": float(torch.special.entr(mean_target).sum()),
-            "patch/prototypes_used_ratio": float((assigned > 0).double().mean()),
+            "patch/entropy_batch": entropy_batch,
+            "patch/prototypes_used_ratio": used,
             "patch/masked_ratio": masked / max(patches, 1),
         }
-        if not views:  # every step was bad
-            patch_record = dict.fromkeys(patch_record, math.nan)
-        self.patch_sums.zero_()
-        self.patch_target_sum.zero_()
-        self.patch_assigned.zero_()
-        return record | patch_record
+        return record | (patch_record if views else dict.fromkeys(patch_record, math.nan))  # every step was bad
 
 
 class PatchTerm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,12 @@ from signstreams.corpus.meta import scan_meta
 from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.arrays import read_tracks
-from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.crops import Crop
 from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
-from signstreams.pretrain.views import decode
+from signstreams.pretrain.views import convert_crops, decode
 from signstreams.processes import available_cores
 from signstreams.spread import evenly_spread
 from signstreams.streams import BoxState
@@ -52,7 +53,7 @@ def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache
         confidence, state = track_values(index, stream)
         allowed = [BoxState[name.upper()] for name in config.states]
         chosen &= (confidence >= config.min_confidence) & np.isin(state, allowed)
-        log.info("%d of %d crops have the confidence and state asked for", chosen.sum(), len(index))
+        log.info("%d of %d crops have the required confidence and state", chosen.sum(), len(index))
     if config.min_sharpness:
         is_sharp = sharpness(index, cache_dir) >= config.min_sharpness
         log.info("%d of %d crops are sharp enough", is_sharp.sum(), len(index))
@@ -105,10 +106,13 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
         except (OSError, ValueError, KeyError):
             log.warning("%s: cannot be read, is measured again", path)
     cv2.setNumThreads(1)
-    spans = [slice(start, start + _CHUNK) for start in range(0, len(index), _CHUNK)]
+
+    def measure(start: int) -> list[float]:
+        return list(convert_crops(index[start : start + _CHUNK], crop_sharpness))
+
     with ThreadPoolExecutor(available_cores()) as threads:
-        parts = list(threads.map(lambda span: _measure(index.take(np.arange(len(index))[span])), spans))
-    values: Floats = np.concatenate([*parts, np.empty(0, np.float32)])
+        parts = threads.map(measure, range(0, len(index), _CHUNK))
+        values = np.array(list(itertools.chain.from_iterable(parts)), np.float32)
     if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,19 +171,6 @@ def _signers_of(meta: Path) -> dict[str, str]:
     return {video_id: counts.most_common(1)[0][0] for video_id, counts in found.items()}
 
 
-def _measure(crops: Sequence[Crop]) -> Floats:
-    reader, values = CropReader(), np.empty(len(crops), np.float32)
-    try:
-        for i, crop in enumerate(crops):
-            try:
-                values[i] = crop_sharpness(reader.read(crop))
-            except (OSError, ValueError) as error:
-                raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
-    finally:
-        reader.close()
-    return values
-
-
 def with_measured_stats(config: PretrainConfig, crops: Sequence[Crop]) -> PretrainConfig:
     """The config with measured mean and std, where it asks to measure them, as if they had been given."""
     if not config.dataset.measure_stats:
@@ -200,15 +191,9 @@ def channel_stats(crops: Sequence[Crop]) -> tuple[list[float], list[float]]:
     """
     count = min(STATS_CROPS, len(crops))
     moments = np.zeros((2, 3))
-    reader = CropReader()
-    for place in evenly_spread(count, len(crops)):
-        crop = crops[place]
-        try:
-            pixels = decode(reader.read(crop)).reshape(-1, 3) / 255  # (P, 3)
-        except (OSError, ValueError) as error:
-            raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
+    for image in convert_crops((crops[place] for place in evenly_spread(count, len(crops))), decode):
+        pixels = image.reshape(-1, 3) / 255  # (P, 3)
         moments += pixels.mean(axis=0), (pixels**2).mean(axis=0)
-    reader.close()
     mean, square = moments / count
     std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 10**-STATS_DECIMALS)  # crops of one colour
     return [round(float(value), STATS_DECIMALS) for value in mean], [

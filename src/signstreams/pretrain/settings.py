@@ -59,7 +59,7 @@ class OptimConfig(Section):
     learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
     final_learning_rate: Annotated[float, Fixed()] = 1e-6
-    """End of the cosine, as in DINO: next to nothing, whatever the peak."""
+    """End of the cosine, as in DINO: next to nothing, for any peak."""
     warmup_ratio: Share = 0.1
     """Share of the run with linear warm-up."""
     layer_decay: Annotated[Ratio | None, Flag("--layer-decay")] = None
@@ -67,9 +67,9 @@ class OptimConfig(Section):
     patch_embed_factor: Annotated[None, Fixed()] = None
     """Derived: the patch embedding learns at DINOv2's fifth of its rate with --init, at its full rate without."""
     weight_decay: NotNegative = 0.04
-    """At the start; norms, biases and tokens have none."""
+    """Weight decay at the start; none on norms, biases and tokens."""
     final_weight_decay: NotNegative = 0.4
-    """At the end of the cosine."""
+    """Weight decay at the end of its cosine."""
     clip_grad_norm: Annotated[float, Fixed()] = 3.0
     """Greatest norm of all gradients together, as in DINO: cuts off the rare spike, and no healthy step."""
     beta_2: Annotated[float, Fixed()] = 0.999
@@ -495,7 +495,7 @@ class KnnConfig(Section):
     crops: Path
     """Folder of one hand stream's crops."""
     ground_truth: Path
-    """Folder of the demo corpus's ground truth, one npz a video."""
+    """Folder of the demo corpus's ground truth, one npz per video."""
     output: Path
     """JSON file to write."""
     index: Path | None = None

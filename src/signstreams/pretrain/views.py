@@ -13,10 +13,11 @@ order is brightness, contrast, saturation, hue, grey.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -26,7 +27,11 @@ from torch import Tensor
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.engine.device import to_device
+from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.damaged import DamagedFile
 from signstreams.pretrain.settings import AugmentationConfig
+
+T = TypeVar("T")
 
 NUM_GLOBAL = 2
 ASPECT = (3 / 4, 4 / 3)
@@ -256,6 +261,21 @@ def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
     part = pyramid[level][top : top + height, left : left + width]
     is_enlarged = min(part.shape[:2]) < side_px
     cv2.resize(part, (side_px, side_px), view, interpolation=cv2.INTER_CUBIC if is_enlarged else cv2.INTER_LINEAR)
+
+
+def convert_crops(crops: Iterable[Crop], convert: Callable[[bytes], T]) -> Iterator[T]:
+    """Result of ``convert`` on the image of each crop, such as `decode`.
+
+    Raises:
+        DamagedFile: A crop cannot be read or converted.
+    """
+    with contextlib.closing(CropReader()) as reader:
+        for crop in crops:
+            try:
+                converted = convert(reader.read(crop))
+            except (OSError, ValueError) as error:
+                raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
+            yield converted
 
 
 def color_maps(brightness: Floats, contrast: Floats, saturation: Floats, hue_turn: Floats, is_gray: Flags) -> Floats:
