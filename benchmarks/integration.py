@@ -1,4 +1,4 @@
-"""What each part of multistream v9 is worth: trainings that differ in one thing, on the ``bench`` demo corpus.
+"""Ablations of multistream v9: trainings that differ in one thing, on the ``bench`` demo corpus.
 
 Arms: full (pretrained backbones, pose, MSKA); random (the same with the backbones' first weights); keypoints (no
 images); images (pretrained backbones alone: no pose, no MSKA, hence no gloss losses); blank (every stream hidden).
@@ -6,7 +6,7 @@ Each with several seeds, on unseen sentences and again with signers of their own
 scored on test with five beams. Backbones are pretrained on all videos, of every split, without their texts.
 
 python benchmarks/integration.py                    # corpus, pretraining and trainings; hours on 2 cores
-python benchmarks/integration.py --dir DIR          # goes on with what DIR holds already
+python benchmarks/integration.py --dir DIR          # keeps what DIR holds already
 python benchmarks/integration.py --arms full blank --seeds 1 --epochs 5
 """
 
@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Corpus, pretrained backbones, the same with their first weights, features of both."""
+    """Render the corpus, pretrain the backbones, export them with their initial weights too, and embed both."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yaml"
     config.write_text(
         f"corpus:\n  root: {folder}/data\n  demo_size: bench\nwork_dir: {folder}/work_dirs\n"
         "pretrain:\n  config: config/pretrain/small.toml\n  threads: 1\n"
-        # the recipe for small corpora, which this one is but for a few crops
+        # the recipe for small corpora; this one has hardly more crops than that
         "  set:\n    dataset.max_crops: 20000\n    experiment.name: bench\n",
         encoding="utf-8",
     )
@@ -82,13 +82,13 @@ def prepare(folder: Path) -> None:
 
 
 def embed(folder: Path, *words: str) -> None:
-    """Features once for all trainings."""
+    """Compute the features once for all trainings."""
     command = [sys.executable, str(SCRIPTS / "embed_streams.py"), "--root", str(folder / "data")]
     subprocess.run([*command, "--features", str(folder / "features"), *words], check=True)
 
 
 def first_weights(pretrained: Path, target: Path) -> None:
-    """The very weights that a pretraining started from, exported alike."""
+    """Export the weights that a pretraining started from."""
     if target.exists():
         return
     from signstreams.backbones.vit import VisionTransformer
@@ -104,7 +104,7 @@ def first_weights(pretrained: Path, target: Path) -> None:
 
 
 def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str, float]:
-    """Train and score one model, unless that was done already; its scores on test."""
+    """Train and score one model, unless that is done already; returns its scores on test."""
     output = folder / "runs" / f"{split}_{arm}_{seed}_{epochs}"
     scores = output / "scores.json"
     if not scores.exists():

@@ -1,9 +1,9 @@
 """Multistream v9 on cached features beside frozen backbones in the loop; start-up on many clips; peak memory.
 
 Default sizes, three ViT-S/14 with random weights, on a corpus that was extracted (data/demo after ``make demo``), with
-MSKA and without. A pair is a training on cached features (clips a second by its own count, waiting for data included)
-and the time that the three backbones take for crops of the same clips. Start-up is measured on the same videos, many
-times over, under other names. Memory is the peak of a process that makes two steps of full length.
+MSKA and without. A pair is a training on cached features (clips per second by its own count, with the wait for data)
+and the time that the three backbones take for crops of the same clips. Start-up is measured on many copies of the same
+videos under other names. Memory is the peak of a process that makes two steps of full length.
 
 python benchmarks/integration_speed.py --root data/demo --pairs 3
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[1]
 ARCH = "dinov2_vits14"
 SIDES_PX = (112, 224)
-EMBED_PX = 28  # what is cached has the same size whatever the crops were
+EMBED_PX = 28  # cached features have the same size for any size of crops
 KEYS = ("face_backbone", "hand_left_backbone", "hand_right_backbone")
 LENGTHS = (128, 400)
 
@@ -98,7 +98,7 @@ def settings_of(root: Path, folder: Path, specs: dict[str, str], **changes: obje
 
 
 def compare(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> None:
-    """Cached features beside backbones in the loop."""
+    """Compare cached features with backbones in the loop."""
     import torch
 
     from signstreams.engine.distributed import World
@@ -131,8 +131,8 @@ def compare(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> No
                 found.append(1 + rates[-1] * in_the_loop_s(args.root, backbones, entries[pair], side))
         print(
             f"clips of {frames:.0f} frames, {'with' if uses_mska else 'without'} MSKA: cached"
-            f" {statistics.median(rates):.2f} clips a second, waiting for data {100 * statistics.median(waits):.2f} %"
-            f" of a step; so many times as many as with three {ARCH} in the loop: "
+            f" {statistics.median(rates):.2f} clips per second, waiting for data {100 * statistics.median(waits):.2f} %"
+            f" of a step; times as fast as with three {ARCH} in the loop: "
             + ", ".join(
                 f"{statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) at {side} px"
                 for side, found in ratios.items()
@@ -161,7 +161,7 @@ def in_the_loop_s(root: Path, backbones: "Backbones", entry: "ClipEntry", side_p
 
 
 def start_up(args: argparse.Namespace, folder: Path, specs: dict[str, str]) -> None:
-    """Time and memory until a training could begin, on the corpus many times over."""
+    """Time and memory until a training could begin, on many copies of the corpus."""
     import torch
 
     from signstreams.engine.distributed import World
@@ -221,7 +221,7 @@ def repeat(source: CorpusLayout, root: Path, copies: int) -> None:
 
 
 def peak_gib(length: int, settings: dict) -> float:
-    """Two steps of a batch of 4 clips of so many frames."""
+    """Peak memory of two steps with a batch of 4 clips of equal length."""
     import torch
 
     from signstreams.integrate.batches import Batch
@@ -256,14 +256,14 @@ def peak_gib(length: int, settings: dict) -> float:
 
 
 def peak_of_process_gib() -> float:
-    """Of this program alone: ``ru_maxrss`` would count what the parent held when it forked."""
+    """Peak of this program only: ``ru_maxrss`` would count what the parent held when it forked."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 @contextlib.contextmanager
 def quiet():
-    """Progress of the parts is not what is printed here."""
+    """Hide the progress lines of the parts."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
 

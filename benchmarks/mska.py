@@ -3,11 +3,11 @@
 Batch 4, 79 nodes, 8 blocks of 64 to 256 channels, 6 heads, without heads and losses on both sides. Each side runs in a
 process of its own, as its users run it: the reference in float32 (it has no other), ours in float32 and in bf16
 autocast, with the memory settings that our scripts make. ``--same-settings`` makes them for the reference too, so
-that only the code differs. Then the peak memory of ours at 128 and 400 frames.
+that only the code differs. Then our peak memory at 128 and 400 frames.
 
 python benchmarks/mska.py --reference DIR --pairs 5
 
-DIR is a checkout of sutwangyan/MSKA at e7d5610; without it only ours is timed:
+DIR is a checkout of sutwangyan/MSKA at e7d5610; without it only our encoders are timed:
 git clone https://github.com/sutwangyan/MSKA DIR && git -C DIR checkout e7d5610
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class Side:
-    """One side in its own process, which makes a step of the length it is told and answers what that took."""
+    """One side in its own process, which makes a step of a given length and reports what that took."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "--side", name]
@@ -78,7 +78,7 @@ class Side:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Make steps as standard input asks for them."""
+    """Make a step for each line of standard input."""
     from signstreams.processes import prepare_processor
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -115,7 +115,7 @@ def ours() -> "Callable[[Tensor], list[Tensor]]":
 
 
 def theirs(folder: Path) -> "Callable[[Tensor], list[Tensor]]":
-    """Its encoders, likewise; their node numbers go by place among the 79."""
+    """The reference's encoders as such a function; their node numbers index the 79."""
     import torch
     import yaml
 
@@ -155,7 +155,7 @@ def make_step(forward: "Callable[[Tensor], list[Tensor]]", length: int, *, is_bf
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print seconds of ours, and how many times as long the reference takes."""
+    """Print our seconds, and how many times as long the reference takes."""
     names = ["ours", "ours bf16"]
     if args.reference is None:
         print("no --reference: sutwangyan/MSKA is left out")

@@ -22,9 +22,6 @@ def sample(num_frames: int, seed: int = 0, *, missing: str = "hand_l", tokens: i
     present[missing][num_frames // 2 :] = False
     return Sample(
         f"clip{seed}",
-        "train",
-        "texto",
-        ("A",),
         rng.uniform(0.1, 1, (num_frames, NUM_NODES, 3)).astype(np.float32),
         rng.uniform(0, 1, (num_frames, 21)).astype(np.float32),
         present,

@@ -1,11 +1,11 @@
-"""Batches: buckets, padding, augmentation."""
+"""Batches: buckets, padding, augmentation, and the plan of a run: every clip once per epoch, by similar length."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from signstreams.integrate.batches import Sample, augment, batches_by_length, bucketed_batches, collate
+from signstreams.integrate.batches import BatchPlan, Sample, augment, batches_by_length, bucketed_batches, collate
 from signstreams.integrate.nodes import NUM_NODES
 from signstreams.integrate.settings import AugmentationConfig
 
@@ -18,9 +18,6 @@ def sample(num_frames: int = 10) -> Sample:
     count = np.arange(num_frames)
     return Sample(
         "a",
-        "train",
-        "x",
-        None,
         nodes,
         np.repeat(count[:, None], 21, axis=1).astype(np.float32),
         {"face": count % 2 == 0, "pose": count >= 0},
@@ -100,3 +97,32 @@ def test_time_is_resampled_in_all_streams_together(factor: float) -> None:
     np.testing.assert_array_equal(out.present["face"], frames % 2 == 0)
     np.testing.assert_allclose(out.nodes, sample().nodes[frames], atol=1e-6)
     assert len(out.crops["face"]) == out.num_frames
+
+
+def test_every_clip_is_in_one_part_of_one_step_of_an_epoch() -> None:
+    lengths = [5, 9, 30, 31, 8, 7, 6, 29, 28, 10, 4]
+    plan = BatchPlan(lengths, batch_size=2, num_parts=2, seed=0)
+    assert plan.steps_per_epoch == 3
+    for epoch in range(3):
+        steps = range(epoch * 3, epoch * 3 + 3)
+        parts = [plan.rows(step, part) for step in steps for part in range(2)]
+        assert sorted(row for rows in parts for row in rows) == list(range(11))
+        assert all(len(rows) <= 2 for rows in parts)
+    joint = [[*plan.rows(step, 0), *plan.rows(step, 1)] for step in range(3)]
+    spreads = [max(lengths[row] for row in rows) - min(lengths[row] for row in rows) for rows in joint]
+    assert sorted(spreads)[0] <= 3  # like lengths together
+
+
+def test_a_part_without_clips_counts_for_nothing() -> None:
+    plan = BatchPlan([5, 6, 7], batch_size=2, num_parts=4, seed=0)
+    assert sorted(len(plan.rows(0, part)) for part in range(4)) == [0, 1, 1, 1]
+
+
+def test_the_order_follows_the_seed_and_the_epoch_alone() -> None:
+    lengths = list(range(40))
+    plans = [BatchPlan(lengths, batch_size=4, num_parts=2, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = ([plan.rows(step, 1) for step in range(10)] for plan in plans)
+    assert first == again != other
+    assert first[:5] != first[5:]  # two epochs
+    assert plans[0].rows(2, 1) == first[2]  # back in the first one
+    assert [plans[0].epoch(step) for step in (0, 4, 5, 9, 10)] == [0, 0, 1, 1, 2]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from signstreams.integrate.evaluate import WordErrors
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.training import Trainer
 
 Build = Callable[..., IntegrateConfig]
 KEYS_ONLY = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
@@ -334,3 +338,14 @@ def test_a_run_whose_every_evaluation_is_astray_says_so(
     with pytest.raises(UserError, match=r"no evaluation had a finite loss.*lower optim\.lr"):
         run(config)
     assert not (config.output_dir / "best.pt").exists()
+
+
+def test_the_wait_for_data_is_part_of_a_step_and_counted() -> None:
+    notes: list[tuple[str, float, int]] = []
+    stage = SimpleNamespace(step=0, total_steps=1, is_over=False)
+    stage._read = lambda step: time.sleep(0.2) or [None]
+    stage._note = lambda *note: notes.append(note)
+    with contextlib.closing(Trainer.batches(stage)) as batches:  # type: ignore[arg-type]
+        assert next(batches) == [None]
+    assert [name for name, _, _ in notes] == ["step_s", "wait_s"]
+    assert all(waited_s > 0.1 for _, waited_s, _ in notes)

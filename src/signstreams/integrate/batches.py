@@ -1,4 +1,4 @@
-"""Batches of clips: bucketed by length, padded with a mask, augmented in training, read ahead by a thread.
+"""Batches of clips: bucketed by length, padded with a mask, augmented in training.
 
 Letters: B clips, T frames of the longest one, D features.
 """
@@ -6,13 +6,9 @@ Letters: B clips, T frames of the longest one, D features.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -40,9 +36,6 @@ class Sample:
 
     Attributes:
         clip_id: Id of the clip.
-        split: train, val or test.
-        text: Text as in meta.csv, unchanged.
-        gloss: Glosses; None without annotation.
         nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.place_nodes`.
         pose: (T, P) float32, zeros where missing.
         present: Stream (crops, pose) to (T,) bool.
@@ -53,9 +46,6 @@ class Sample:
     """
 
     clip_id: str
-    split: str
-    text: str
-    gloss: tuple[str, ...] | None
     nodes: Floats
     pose: Floats
     present: dict[str, Flags]
@@ -251,33 +241,3 @@ class BatchPlan:
             self._batches = bucketed_batches(self._lengths, self._joint, numpy_rng(self._seed, "epoch", epoch))
             self._epoch = epoch
         return self._batches[step % self.steps_per_epoch][part :: self._num_parts]
-
-
-class Loader:
-    """Reads ahead by one step.
-
-    Args:
-        read: Step to its batches; None stands for a part without clips.
-    """
-
-    def __init__(self, read: Callable[[int], list[Batch | None]]) -> None:
-        self._read = read
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._next: tuple[int, Future[list[Batch | None]]] | None = None
-        self.waited_s = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def get(self, step: int, *, is_last: bool) -> list[Batch | None]:
-        """Batches of a step; adds to ``waited_s`` what they were waited for."""
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._pool.submit(self._read, step))
-        started_s = time.perf_counter()
-        batches = self._next[1].result()
-        self.waited_s += time.perf_counter() - started_s
-        self._next = None if is_last else (step + 1, self._pool.submit(self._read, step + 1))
-        return batches

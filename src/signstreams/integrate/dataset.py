@@ -89,9 +89,6 @@ class ClipReader:
             features = {stream: np.zeros_like(values) for stream, values in features.items()}
         return Sample(
             entry.clip_id,
-            entry.split,
-            entry.text,
-            entry.gloss,
             nodes,
             np.where(visible[..., None], pose, 0.0).reshape(len(frames), POSE_DIM).astype(np.float32),
             present,

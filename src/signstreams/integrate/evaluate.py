@@ -226,9 +226,7 @@ def evaluate(
         num_skipped += losses.num_ctc_skipped
         totals = torch.stack([term.total for term in losses.terms.values()]).tolist()
         for (name, term), value in zip(losses.terms.items(), totals, strict=True):
-            total = sums.setdefault(name, [0.0, 0])
-            total[0] += value
-            total[1] += term.count
+            _add(sums, name, value, term.count)
         glosses = {head: ctc_greedy(scores, batch.num_steps) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
@@ -239,15 +237,19 @@ def evaluate(
     return _merged(distributed.gather((found, sums, num_skipped)), clips, config)
 
 
+def _add(sums: dict[str, list[float]], name: str, total: float, count: float) -> None:
+    entry = sums.setdefault(name, [0.0, 0])
+    entry[0] += total
+    entry[1] += count
+
+
 def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> Evaluation:
     """The results of all processes, in the order of the split."""
     by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
     sums: dict[str, list[float]] = {}
     for _, other, _ in shares:
         for name, (total, count) in other.items():
-            entry = sums.setdefault(name, [0.0, 0])
-            entry[0] += total
-            entry[1] += count
+            _add(sums, name, total, count)
     means = {name: total / max(1, count) for name, (total, count) in sums.items()}
     weights = loss_weights(config, distils=True)
     means["total"] = sum(weight * means[name] for name, weight in weights.items() if name in means)

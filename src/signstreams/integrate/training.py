@@ -19,7 +19,7 @@ from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.engine.training import Record, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.formats.run_layout import STATE, TRAINING_FILES
-from signstreams.integrate.batches import Batch, BatchPlan, Loader, ReadImages, augment, collate
+from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.losses import (
@@ -33,6 +33,7 @@ from signstreams.integrate.losses import (
 )
 from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.prefetch import prefetch
 
 log = logging.getLogger(__name__)
 
@@ -254,30 +255,27 @@ class Trainer(Stage[list[Batch | None]]):
                 f" {BAD_LOSS_HINT}, in a new --output-dir"
             )
 
-    def learning_rate_factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step."""
-        return schedules.warmup_cosine(
-            step,
-            peak=1.0,
-            final=self.config.optim.final_lr_ratio,
-            warmup_steps=round(self.config.optim.warmup_ratio * self.total_steps),
-            total_steps=self.total_steps,
-        )
-
     def batches(self) -> Generator[list[Batch | None], None, None]:
         """This process's parts of each step to come."""
-        with Loader(self._read) as loader:
+        with prefetch((self._read(step) for step in range(self.step, self.total_steps)), 1) as ready:
             while not self.is_over:
-                started_s, waited_s = time.perf_counter(), loader.waited_s
-                batches = loader.get(self.step, is_last=self.step + 1 >= self.total_steps)
-                self._note("step_s", time.perf_counter() - started_s, 0)
-                self._note("wait_s", loader.waited_s - waited_s, 1)
+                started_s = time.perf_counter()
+                batches = next(ready)
+                waited_s = time.perf_counter() - started_s
+                self._note("step_s", waited_s, 0)
+                self._note("wait_s", waited_s, 1)
                 yield batches
 
     def train_step(self, batch: list[Batch | None]) -> None:
         """One optimiser step over this process's parts of the joint batch; waits for the device once."""
-        started_s, step = time.perf_counter(), self.step
-        factor = self.learning_rate_factor(step)
+        started_s, step, optim = time.perf_counter(), self.step, self.config.optim
+        factor = schedules.warmup_cosine(
+            step,
+            peak=1.0,
+            final=optim.final_lr_ratio,
+            warmup_steps=round(optim.warmup_ratio * self.total_steps),
+            total_steps=self.total_steps,
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         distils = step >= self.config.mska.distillation_warmup_ratio * self.total_steps
@@ -314,7 +312,11 @@ class Trainer(Stage[list[Batch | None]]):
         self._note("step_s", time.perf_counter() - started_s, 1)
         self.num_bad = 0 if math.isfinite(loss) else self.num_bad + 1
         self.run.check_losses(self.num_bad, self.step, BAD_LOSS_HINT)
-        self._show(loss)
+        window, is_text = self.state.window, self.config.mska.learns_text
+        self.shown = {"loss": loss, "epoch": self.plan.epoch(step) + 1}
+        if self.state.best_bleu >= 0:
+            self.shown |= {"best BLEU-4": self.state.best_bleu} if is_text else {"best WER": self.state.best_wer}
+        self.shown["data wait"] = f"{window['wait_s'][0] / max(window['step_s'][0], 1e-9):.0%}"
 
     def measure(self) -> Iterator[Record]:
         """The window of training metrics, and the evaluation on val, when they are due."""
@@ -363,15 +365,6 @@ class Trainer(Stage[list[Batch | None]]):
         norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
         # the norm of a part without gradient (no crop of its stream in the batch) is on the CPU
         return torch.stack([norm.to(self.world.device) for norm in norms]).square().sum().sqrt()
-
-    def _show(self, loss: float) -> None:
-        window = self.state.window
-        wait_share = window["wait_s"][0] / max(window["step_s"][0], 1e-9)
-        self.shown = {"loss": loss, "epoch": self.plan.epoch(self.step - 1) + 1}
-        if self.state.best_bleu >= 0:
-            is_text = self.config.mska.learns_text
-            self.shown |= {"best BLEU-4": self.state.best_bleu} if is_text else {"best WER": self.state.best_wer}
-        self.shown["data wait"] = f"{wait_share:.0%}"
 
     def _note(self, name: str, total: float, count: int) -> None:
         entry = self.state.window.setdefault(name, [0.0, 0.0])
