@@ -68,17 +68,17 @@ def multiply(corpus: BrokenCorpus, num_videos: int) -> None:
         corpus.change_metadata(video_id, video_id=video_id)
 
 
-def test_of_fifty_videos_only_the_changed_one_is_checked_again(
+def test_of_many_videos_only_the_changed_one_is_checked_again(
     corpus: BrokenCorpus, checked: list[str], read_paths: list[Path]
 ) -> None:
-    multiply(corpus, 50)
+    multiply(corpus, 15)
     first = corpus.validate()
     assert first.findings == []
-    assert (len(checked), first.num_from_records) == (50, 0)
+    assert (len(checked), first.num_from_records) == (15, 0)
     checked.clear()
     read_paths.clear()
     again = corpus.validate()
-    assert (checked, read_paths, again.num_from_records) == ([], [], 50)
+    assert (checked, read_paths, again.num_from_records) == ([], [], 15)
     assert (again.report, again.manifest) == (first.report, first.manifest)
     corpus.write_pose("v07", corpus_pose() * 2)
     changed = corpus.validate()
@@ -86,7 +86,7 @@ def test_of_fifty_videos_only_the_changed_one_is_checked_again(
     assert {finding.file for finding in changed.findings} == {"processed/pose/v07.npz"}
     assert {path.stem for path in read_paths if path.parent.parent.name == "processed"} == {"v07"}
     assert corpus.validate().report == changed.report == corpus.validate(recheck=True).report
-    assert len(checked) == 51
+    assert len(checked) == 16
 
 
 def corpus_pose() -> Any:

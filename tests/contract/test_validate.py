@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from signstreams.commands import main
 from signstreams.contract.corpus_checks import ctc_frames
 from signstreams.contract.page import render_page
 from signstreams.contract.rules import RULES
@@ -334,21 +333,19 @@ def test_an_absent_root_is_one_line(tmp_path: Path) -> None:
         validate(ContractConfig(root=tmp_path / "absent"))
 
 
-def run_script(project: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, project / "scripts" / "validate_data_contract.py", *words]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-
-
-def test_the_script_exits_with_2_after_an_error_and_0_otherwise(corpus: BrokenCorpus, project: Path) -> None:
-    good = run_script(project, "--root", corpus.root)
-    assert good.returncode == 0, good.stderr
-    assert good.stdout.startswith("contract: pass: 0 errors, 0 warnings in 4 videos")
+def test_the_command_exits_with_2_after_an_error_and_returns_otherwise(
+    corpus: BrokenCorpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["validate", "--root", str(corpus.root)])
+    assert capsys.readouterr().out.startswith("contract: pass: 0 errors, 0 warnings in 4 videos")
     corpus.layout.pose("two").unlink()
-    bad = run_script(project, "--root", corpus.root)
-    assert bad.returncode == 2
-    (line,) = [line for line in bad.stderr.splitlines() if line.startswith("error: ")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["validate", "--root", str(corpus.root)])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert "processed/pose/two.npz: no such file" in line
-    assert "failed_report.html" in bad.stdout
+    assert "failed_report.html" in printed.out
     assert json.loads(corpus.layout.report.read_text())["verdict"] == "fail"
 
 
