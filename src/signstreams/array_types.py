@@ -1,4 +1,4 @@
-"""Kinds of NumPy arrays, for annotations. Shapes, units and exact widths stand in the docstrings beside them."""
+"""Kinds of NumPy arrays, for annotations. Docstrings beside them give shapes, units and exact widths."""
 
 from __future__ import annotations
 

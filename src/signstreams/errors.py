@@ -1,4 +1,4 @@
-"""The one exception users see, and how a script shows it: a line per problem, exit code 2. Bugs keep a traceback."""
+"""The exception that users see, and how a command shows it: a line per problem, exit code 2. Bugs keep a traceback."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from signstreams.ids import printable
 USER_ERROR_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
 
-# What a disk or its owner refuses; nobody finds a bug in a traceback of these.
 REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What a disk or its owner refuses: no bug, so no traceback."""
 
 
 class UserError(Exception):
-    """Something the user can mend. Each problem is one line: place, found, expected, next step."""
+    """Something the user can fix. Each problem is one line: place, found, expected, next step."""
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -38,12 +38,12 @@ def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning"]
 
 @contextlib.contextmanager
 def exit_on_user_error(after_stop: str = "run again to go on: finished files are kept") -> Iterator[None]:
-    """Wrap a script's work: a `UserError` ends it with code 2 and its lines; under torchrun, rank 0 prints them.
+    """Around the work of a command: a `UserError` ends it with code 2 and its lines, which rank 0 prints.
 
-    So does a full disk, or a file that may not be read or written. Ctrl-C ends it with code 130 and one line.
+    A full disk, or a file that may not be read or written, is treated alike. Ctrl-C ends it with code 130 and one line.
 
     Args:
-        after_stop: What that line says of how to go on.
+        after_stop: The rest of that line: how to go on.
     """
     is_interrupted = False
 
@@ -52,18 +52,18 @@ def exit_on_user_error(after_stop: str = "run again to go on: finished files are
         is_interrupted = True
         raise KeyboardInterrupt
 
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a job in the background ignores it
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job ignores it
     if is_ours:
         signal.signal(signal.SIGINT, note)
     try:
         yield
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # every rank meets the same error; one of them says it
+        if os.environ.get("RANK", "0") == "0":  # every rank has the same error
             print_problems(error.problems)
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
     except KeyboardInterrupt:
         _stop(after_stop)
-    except BrokenPipeError:  # `script | head`: the reader left, nothing is wrong
+    except BrokenPipeError:  # `command | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
@@ -72,10 +72,10 @@ def exit_on_user_error(after_stop: str = "run again to go on: finished files are
         if error.errno not in REFUSED:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print_problems([f"{place}{error.strerror}; mend that and run again: finished files are kept"])
+        print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
     except Exception:
-        if is_interrupted:  # in the middle of an import that swallowed it, and did half its work
+        if is_interrupted:  # during an import that swallowed it and stopped halfway
             _stop(after_stop)
         raise
     finally:
@@ -84,7 +84,7 @@ def exit_on_user_error(after_stop: str = "run again to go on: finished files are
 
 
 def _stop(after_stop: str) -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: whatever still runs ends at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: everything ends at once
     if os.environ.get("RANK", "0") == "0":
         print(f"stopped; {after_stop}", file=sys.stderr)
     raise SystemExit(INTERRUPTED_EXIT_CODE) from None

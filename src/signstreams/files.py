@@ -1,7 +1,7 @@
 """Files that are either whole or absent: written aside, synced, renamed. Digests of files and of plain data.
 
-A file that is being written is called ``.<name>.<8 characters>.part`` and stands beside its target. Its writer holds a lock
-on it, which the kernel releases when the process ends, however it ends: so a leftover is told from a living part.
+A file that is being written is called ``.<name>.<8 characters>.part`` and stands beside its target. Its writer holds a
+lock on it, which the kernel releases when the process ends, however it ends: that tells a leftover from a living part.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import json
 import re
 import sys
 import tomllib
-import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from signstreams.commands import COMMANDS
 from signstreams.config.describe import flag_names, shown_default, takes
-from signstreams.config.load import is_section
+from signstreams.config.load import is_section, sections
 from signstreams.config.section import Section, is_fixed
 from signstreams.errors import USER_ERROR_EXIT_CODE
 from signstreams.workflow.settings import WorkflowConfig
@@ -235,7 +234,7 @@ def configuration_page() -> str:
 
 def _index() -> Iterator[str]:
     for chapter in CHAPTERS:
-        titles = [name for name, _ in _sections(chapter.model) if name]
+        titles = [name for name, _ in sections(chapter.model)]
         inner = ": " + ", ".join(f"[{name}](#{_anchor(_title(chapter, name))})" for name in titles) if titles else ""
         yield f"- [{chapter.title}](#{_anchor(chapter.title)}){_called(chapter)}{inner}"
 
@@ -243,11 +242,9 @@ def _index() -> Iterator[str]:
 def _chapter(chapter: Chapter) -> Iterator[str]:
     yield f"## {chapter.title}\n"
     called = ", ".join([f"`signstreams {chapter.command}`", *(f"`scripts/{script}`" for script in chapter.scripts)])
-    yield (
-        " ".join(filter(None, [chapter.command and f"{called}.", _one_line(chapter.model.__doc__), chapter.further]))
-        + "\n"
-    )
-    for name, model in _sections(chapter.model):
+    about = [f"{called}." if chapter.command else "", _one_line(chapter.model.__doc__), chapter.further]
+    yield " ".join(filter(None, about)) + "\n"
+    for name, model in (("", chapter.model), *sections(chapter.model)):
         if name:
             yield f"### {_title(chapter, name)}\n\n{_one_line(model.__doc__)}\n"
         yield from key_table(name, model, has_flags=bool(chapter.command))
@@ -277,15 +274,6 @@ def _default(field: FieldInfo) -> str:
     if field.get_default(call_default_factory=True) in ("", {}):
         return "empty"
     return f"`{shown_default(field)}`"
-
-
-def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """The class itself and every section below it, with their dotted names."""
-    yield prefix, model
-    for name, field in model.model_fields.items():
-        if is_section(field.annotation):
-            inner = typing.cast(type[BaseModel], field.annotation)
-            yield from _sections(inner, f"{prefix}.{name}" if prefix else name)
 
 
 def _title(chapter: Chapter, section: str) -> str:

@@ -1,4 +1,4 @@
-"""Ids become file names: what a video or clip id may be, so that none leaves its folder; how odd names are shown."""
+"""Ids become file names: which ids are allowed, so that none leaves its folder, and how odd names are shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ MAX_ID_BYTES = 200  # leaves room for "_f000000.jpg" and a temporary suffix with
 
 
 def check_id(text: str) -> str:
-    """Return ``text`` when it can safely name a file.
+    """Return ``text`` if it can safely name a file.
 
     Raises:
-        ValueError: With the reason, when it could leave its folder, hide, or not be written.
+        ValueError: With the reason, if it could leave its folder, be hidden, or not be written.
     """
     if not text or text != text.strip():
         raise ValueError("is empty or has blanks around it")
@@ -19,7 +19,7 @@ def check_id(text: str) -> str:
         raise ValueError("holds a path separator")
     if text.startswith("."):
         raise ValueError("starts with a dot")
-    # Control characters, what stands for bytes that are no UTF-8, and line ends: ids are listed one a line.
+    # Control characters, surrogates (bytes that are not UTF-8) and line ends: files list one id per line.
     bad = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")), None)
     if bad is not None:
         raise ValueError(f"holds the control character U+{ord(bad):04X}")
@@ -29,9 +29,9 @@ def check_id(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes for what steers a terminal or is not seen: line ends, ESC, marks that turn the writing.
+    """``text`` with escapes for what controls a terminal or is invisible: line ends, ESC, marks of writing direction.
 
-    Letters of any script, signs and blanks stay as they are.
+    Letters of any script, punctuation and spaces stay as they are.
     """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 from signstreams.errors import UserError
 
-# Settings of the process that libraries read when they are loaded, or never by themselves.
-
 # mallopt's numbers in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _KEPT_BYTES = 2**31 - 1  # the largest that mallopt takes
@@ -26,11 +24,10 @@ MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_T
 
 
 def prepare_processor() -> None:
-    """Let idle threads leave the cores alone, and keep memory that was freed; called before torch is loaded.
+    """Make idle OpenMP threads sleep, and keep freed memory in the process; call it before torch is imported.
 
-    By itself glibc gives every large tensor back to the system when it is freed, and the next one comes page by page,
-    zeroed: a fifth to a third of the time of a training step on a CPU (benchmarks/mska.py). What the user's
-    environment says of either holds.
+    By default glibc returns every large freed tensor to the system, and the next one arrives page by page, zeroed: a
+    fifth to a third of a training step on a CPU (benchmarks/mska.py). Environment variables of the user win.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if any(name in os.environ for name in MALLOC_VARIABLES):
@@ -42,15 +39,13 @@ def prepare_processor() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-# Processes that work side by side: how Ctrl-C ends them (soon, no file half written), what is said of a killed one.
-
 ResultT = TypeVar("ResultT")
 
 
 @contextlib.contextmanager
 def ctrl_c_held_back() -> Iterator[None]:
-    """A Ctrl-C in here comes at the end; processes that are started in here get none unless they ask for it."""
-    resource_tracker.ensure_running()  # its start, inside, would let Ctrl-C through again
+    """Delay Ctrl-C to the end of the block; processes started inside ignore it until they unblock it."""
+    resource_tracker.ensure_running()  # starting it inside the block would unblock Ctrl-C
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -59,13 +54,13 @@ def ctrl_c_held_back() -> Iterator[None]:
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """Fresh processes, not forked ones: threads of MediaPipe, OpenCV and PyAV do not survive a fork.
+    """Spawned processes, not forked ones: threads of MediaPipe, OpenCV and PyAV do not survive a fork.
 
-    Left by Ctrl-C, it ends the tasks under way, which clean up after themselves, and starts no other. Where the system
-    kills a process, a `UserError` says so.
+    Ctrl-C ends the running tasks, which clean up after themselves, and starts no others. If the system kills a
+    process, a `UserError` says so.
 
     Args:
-        num_processes: How many.
+        num_processes: Number of workers.
         initializer: Called once in each; can be pickled.
     """
 
@@ -75,7 +70,7 @@ class WorkerPool(ProcessPoolExecutor):
         super().__init__(num_processes, mp_context=context, initializer=_start, initargs=(initializer,))
 
     def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
-        """As of the base class; a process that is started here gets no Ctrl-C until it knows what to do with it."""
+        """Like the base class; a process that is started here gets no Ctrl-C before it can handle it."""
         with ctrl_c_held_back():
             return super().submit(_run, fn, *args, **kwargs)
 
@@ -83,15 +78,15 @@ class WorkerPool(ProcessPoolExecutor):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            for process in multiprocessing.active_children():  # a terminal has told them; `kill -INT` told one alone
+            for process in multiprocessing.active_children():  # a terminal signals all; `kill -INT` one
                 if process.pid is not None:
                     os.kill(process.pid, signal.SIGINT)
         if kind is not None:
             self.shutdown(cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise UserError(
-                f"a worker process was killed, perhaps for want of memory ({self.num_processes} at once); run again"
-                " with fewer --jobs: what is done stays as it is"
+                f"a worker process was killed, perhaps for lack of memory ({self.num_processes} at once); run again"
+                " with fewer --jobs: finished work stays as it is"
             ) from None
         return super().__exit__(kind, error, tb)
 
@@ -101,7 +96,7 @@ _is_busy = False
 
 
 def _start(initializer: Callable[[], None] | None) -> None:
-    # before Ctrl-C is let through: it is for the main thread, which works
+    # before Ctrl-C is unblocked: the main thread, which works, is to get it
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _note)
@@ -111,18 +106,18 @@ def _start(initializer: Callable[[], None] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Or, of a parent that was killed, this process would do what is queued and then wait for more, unseen.
+    """Without it, a worker of a killed parent would finish the queue and then wait forever, unseen.
 
-    Not by PR_SET_PDEATHSIG, which comes when the thread that started this process ends.
+    PR_SET_PDEATHSIG does not do: its signal comes when the thread that started this process ends.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # nobody reads it
+        os._exit(1)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """End the task once; an idle process waits to be dismissed, and a second signal does not disturb the cleaning."""
+    """End the task once; an idle process waits for shutdown, and a second signal does not disturb the clean-up."""
     global _is_stopped
     if not _is_stopped:
         _is_stopped = True
@@ -132,7 +127,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 def _run(fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> ResultT:
     global _is_busy
-    if _is_stopped:  # handed over before the pool was left
+    if _is_stopped:  # a task that was queued before the pool shut down
         raise KeyboardInterrupt
     _is_busy = True
     try:

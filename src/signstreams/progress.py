@@ -21,10 +21,10 @@ class Progress:
     """Count ``total`` units of work.
 
     Args:
-        total: Units in all; None when unknown.
+        total: All units; None if unknown.
         unit: Plural noun, such as ``"frames"``.
         label: What is being done, such as ``"extract"``.
-        every_s: Seconds between two lines of a log, growing to a minute in work of hours; a terminal is refreshed ten
+        every_s: Seconds between two log lines, growing to a minute over hours of work; a terminal is refreshed ten
             times a second.
     """
 
@@ -51,12 +51,12 @@ class Progress:
         self._print(last=True)
 
     def skip(self, units: int) -> None:
-        """Count work that an earlier run did; it does not enter the rate."""
+        """Count work of an earlier run, which does not enter the rate."""
         self.done += units
         self._resumed_at += units
 
     def advance(self, units: int = 1, **shown: float | int | str) -> None:
-        """Count ``units`` more; ``shown`` are the few numbers worth watching."""
+        """Count ``units`` more; ``shown`` are a few numbers worth watching."""
         self.done += units
         self._shown.update(shown)
         now_s = time.monotonic()
@@ -87,7 +87,7 @@ class Progress:
         try:
             self._write(last=last)
         except OSError as error:
-            if error.errno != errno.EIO:  # that is: the terminal was closed, of which SIGHUP tells
+            if error.errno != errno.EIO:  # the terminal was closed; SIGHUP follows
                 raise
 
     def _write(self, *, last: bool) -> None:

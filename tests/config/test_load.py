@@ -18,7 +18,7 @@ from signstreams.config.load import (
     put,
     read_file,
     read_text,
-    section_names,
+    sections,
     split_setting,
     suggest,
     union_options,
@@ -59,7 +59,7 @@ def test_keys_of_sections_within_sections_have_dots() -> None:
         "train.optimizer.groups",
         "crops",
     ]
-    assert list(section_names(Stage)) == ["train", "train.optimizer"]
+    assert [key for key, _ in sections(Stage)] == ["train", "train.optimizer"]
     assert flag_name("train.optimizer.max_rate") == "train-optimizer-max-rate"
 
 
@@ -186,7 +186,7 @@ def test_a_fixed_field_is_refused_where_settings_are_given_and_with_another_valu
     file = tmp_path / "a.toml"
     file.write_text("[limits]\nmax_tries = 10\n")
     for files, pairs in (([file], []), ([], [("limits.max_tries", "10")])):
-        with pytest.raises(UserError, match=r"'limits.max_tries' \(.*\): is fixed at 10 and no setting"):
+        with pytest.raises(UserError, match=r"'limits.max_tries' \(.*\): is fixed at 10 and is not a setting"):
             build(Guarded, files, pairs)
     with pytest.raises(UserError, match="max_tries = 11: is fixed at 10"):
         check(Guarded, {"limits": {"max_tries": 11}}, "saved.json")

@@ -135,10 +135,8 @@ def test_a_missing_or_empty_folder_of_videos_is_named(folder: Path) -> None:
 def test_unsafe_and_double_video_names_are_named(folder: Path) -> None:
     for name in ("a{b}.mp4", "c\nd.mp4"):
         write(folder / "videos" / name)
-    lines = refused(MINE)
-    assert len(lines) == 2
-    assert "holds a brace" in lines[0]
-    assert "U+000A" in lines[1]
+    control, brace = sorted(refused(MINE), key=lambda line: "brace" in line)
+    assert "'a{b}' holds a brace" in brace and "'c\\nd' holds the control character U+000A" in control
     for name in ("a.mp4", "a.mov"):
         write(folder / "twins" / name)
     (line,) = refused("corpus: {root: data/mine, videos: twins}\n")

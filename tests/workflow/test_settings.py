@@ -31,7 +31,7 @@ from signstreams.workflow.settings import WorkflowConfig
         ),
         (
             {"integrate": {"set": {"resume": "never"}}},
-            "config: integrate.set: resume = 'never' would begin anew each time a job is stopped; leave it out,"
+            "config: integrate.set: resume = 'never' would begin from scratch each time a job is stopped; leave it out,"
             " and remove state/ in the job's folder of work_dir to train again",
         ),
     ],

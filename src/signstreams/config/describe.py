@@ -1,4 +1,4 @@
-"""A field of a config class in words: flags, what it takes, default. For ``--help`` and the reference page."""
+"""A field of a config class in words: flags, what it takes, default; for ``--help``, completion and the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {"int": "whole number", "float": "number", "str": "text", "Path": "path
 
 
 def flag_names(key: str, field: FieldInfo) -> list[str]:
-    """All flags of a dotted key: its regular one, and those that the requirement names."""
+    """All flags of a dotted key: its regular one and the further names of the field."""
     return list(dict.fromkeys([f"--{flag_name(key)}", *_extra_names(field)]))
 
 
@@ -25,7 +25,7 @@ def allows(annotation: Any, kind: type) -> bool:
 
 
 def shown_default(field: FieldInfo) -> str:
-    """The default as one would write it; ``none`` for no value."""
+    """The default as a user writes it; ``none`` for no value."""
     value = field.get_default(call_default_factory=True)
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value)) or "none"
@@ -44,7 +44,7 @@ def type_name(annotation: Any) -> str:
 
 
 def choices(annotation: Any) -> list[str]:
-    """The words that a field takes, when it takes only a few: choices, true and false, none."""
+    """The words that a field takes, if it takes only a few: choices, true and false, none."""
     found: list[str] = []
     for option in union_options(annotation):
         origin = typing.get_origin(option)

@@ -1,6 +1,6 @@
-"""One typed config from files, ``--set`` pairs and flags; every problem named with the place it came from.
+"""One typed config from files, ``--set`` pairs and flags; every problem names the place it came from.
 
-The declared type reads a text, never its look: ``--set experiment.name=007`` stays ``"007"``.
+A text is read by the declared type of its field, never by its look: ``--set experiment.name=007`` stays ``"007"``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -36,17 +36,17 @@ def build(
     """Merge files, ``--set`` pairs and flag values (key to value and origin) into one checked config.
 
     Args:
-        model: Its class.
-        files: TOML, YAML or JSON; a later one wins.
-        overrides: Dotted keys and texts, which win over files.
-        flags: Dotted keys to values and their place, which win over both.
+        model: Config class.
+        files: TOML, YAML or JSON; later ones win.
+        overrides: Dotted keys and texts; they win over files.
+        flags: Dotted key to value and its place; they win over both.
         place: Where the overrides come from, for messages.
 
     Raises:
-        UserError: One line per problem, each with the place it came from.
+        UserError: One line per problem.
     """
     fields = dict(leaves(model))
-    sections = set(section_names(model))
+    section_keys = {key for key, _ in sections(model)}
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     problems = []
@@ -58,7 +58,7 @@ def build(
             problems.append(f"{path}: {' '.join(str(reason).split())}; expected a readable TOML, YAML or JSON file")
             continue
         for key, value in flatten(content, fields):
-            if key in sections and value is None:
+            if key in section_keys and value is None:
                 continue  # an empty YAML section: `dataset:` with every line commented out
             put(tree, key, value)
             origin[key] = str(path)
@@ -71,7 +71,7 @@ def build(
         origin[key] = source
     fixed = dict(fixed_values(model))
     problems += [
-        f"'{key}' ({source}): is fixed at {fixed[key]!r} and no setting; leave it out"
+        f"'{key}' ({source}): is fixed at {fixed[key]!r} and is not a setting; leave it out"
         for key, source in origin.items()
         if key in fixed
     ]
@@ -81,7 +81,7 @@ def build(
 
 
 def check(model: type[ConfigT], tree: dict[str, Any], origin: dict[str, str] | str) -> ConfigT:
-    """Validate nested dictionaries; ``origin`` names the place of each dotted key, or of all.
+    """Validate nested dictionaries; ``origin`` is the place of each dotted key, or of all.
 
     Raises:
         UserError: One line per problem.
@@ -89,8 +89,8 @@ def check(model: type[ConfigT], tree: dict[str, Any], origin: dict[str, str] | s
     fields = dict(leaves(model))
     if isinstance(origin, str):
         origin = dict.fromkeys((key for key, _ in flatten(tree, fields)), origin)
-    for key in section_names(model):
-        _ensure_section(tree, key)  # so that a missing value is named, not its whole section
+    for key, _ in sections(model):
+        _ensure_section(tree, key)  # so that a missing value is named rather than its section
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -117,50 +117,52 @@ def split_setting(words: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def leaves(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """Dotted key and field of every setting below ``model``; sections and fixed fields are left out."""
-    for name, field in model.model_fields.items():
-        if is_section(field.annotation):
-            yield from leaves(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
-        elif not is_fixed(field):
-            yield f"{prefix}{name}", field
+    return ((key, field) for key, field in _walk(model) if not is_section(field.annotation) and not is_fixed(field))
 
 
-def fixed_values(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def fixed_values(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every fixed field below ``model``."""
+    return ((key, field.default) for key, field in _walk(model) if is_fixed(field))
+
+
+def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Dotted key and class of every section below ``model``."""
+    return ((key, field.annotation) for key, field in _walk(model) if is_section(field.annotation))
+
+
+def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether a field's type is a config class."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted key and field of everything below ``model``; a section comes before what it holds."""
     for name, field in model.model_fields.items():
+        yield f"{prefix}{name}", field
         if is_section(field.annotation):
-            yield from fixed_values(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
-        elif is_fixed(field):
-            yield f"{prefix}{name}", field.default
+            yield from _walk(field.annotation, f"{prefix}{name}.")
 
 
 def settings_of(config: BaseModel) -> dict[str, Any]:
     """A config as a file that reads back: plain values, fixed fields left out."""
     tree = config.model_dump(mode="json")
     for key, _ in fixed_values(type(config)):
-        *sections, name = key.split(".")
+        *parents, name = key.split(".")
         section = tree
-        for part in sections:
+        for part in parents:
             section = section[part]
         del section[name]
     return tree
-
-
-def section_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted key of every section below ``model``."""
-    for name, field in model.model_fields.items():
-        if is_section(field.annotation):
-            yield f"{prefix}{name}"
-            yield from section_names(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """Content of a TOML, YAML or JSON file.
 
     Raises:
-        OSError: When it cannot be read.
-        ValueError: When it is something else.
+        OSError: If it cannot be read.
+        ValueError: If it is something else.
     """
     text = Path(path).read_text(encoding="utf-8-sig")
     match Path(path).suffix.lower():
@@ -169,22 +171,22 @@ def read_file(path: Path) -> dict[str, Any]:
         case ".json":
             content = json.loads(text)
         case ".yaml" | ".yml":
-            import yaml  # local: users of TOML do not pay for it
+            import yaml  # here: users of TOML do not pay for it
 
             try:
                 content = yaml.safe_load(text)
-            except yaml.YAMLError as error:  # not a ValueError, unlike its TOML and JSON cousins
+            except yaml.YAMLError as error:  # not a ValueError, unlike those of TOML and JSON
                 raise ValueError(str(error)) from error
             content = {} if content is None else content
         case suffix:
             raise ValueError(f"the ending is '{suffix}'")
     if not isinstance(content, dict):
-        raise ValueError(f"holds a {type(content).__name__} in place of keys with values")
+        raise ValueError(f"holds a {type(content).__name__} instead of keys with values")
     return content
 
 
 def read_text(text: str, annotation: Any) -> Any:
-    """Turn a command-line text into a value for ``annotation``; pydantic checks it afterwards."""
+    """Turn a text of the command line into a value for ``annotation``; pydantic checks it afterwards."""
     options = union_options(annotation)
     if type(None) in options and text.lower() in ("none", "null"):
         return None
@@ -228,16 +230,16 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def suggest(name: str, known: typing.Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
+    """``"; did you mean 'x'?"`` for the nearest known name, or an empty text."""
     names = list(known)
     last = name.rpartition(".")[2]
-    # the right word under the wrong section first: `train.batch_size` for `dataset.batch_size`
+    # first the right name in the wrong section: `train.batch_size` for `dataset.batch_size`
     near = [other for other in names if other.rpartition(".")[2] == last] or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: dict[str, str]) -> list[str]:
-    """One line per problem of a failed validation: key, where it was set, what was expected."""
+    """One line per problem: key, where it was set, what was expected."""
     fields = dict(leaves(model))
     lines = []
     for item in error.errors():
@@ -246,10 +248,10 @@ def explain(error: ValidationError, model: type[BaseModel], origin: dict[str, st
         source = origin.get(named) or next((s for k, s in origin.items() if k.startswith(f"{key}.")), "")
         where = f" ({source})" if source else ""
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{key}'{where}{suggest(key, [*fields, *section_names(model)])}")
+            lines.append(f"unknown key '{key}'{where}{suggest(key, [*fields, *(name for name, _ in sections(model))])}")
         elif item["type"] == "missing":
             lines.append(f"missing key '{key}'; set it in a file, or give --{flag_name(key)}")
-        elif item["type"] == "value_error":  # raised by a validator of ours: its text already says everything
+        elif item["type"] == "value_error":  # from a validator of ours, whose text is complete
             lines.append(f"{key or 'config'}{where}: {item['ctx']['error']}")
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
@@ -258,7 +260,7 @@ def explain(error: ValidationError, model: type[BaseModel], origin: dict[str, st
 
 
 def flag_name(key: str) -> str:
-    """Flag of a dotted key, without its hyphens: ``dataset.num_workers`` is ``dataset-num-workers``."""
+    """Flag of a dotted key without the leading hyphens: ``dataset.num_workers`` is ``dataset-num-workers``."""
     return key.replace(".", "-").replace("_", "-")
 
 
@@ -267,10 +269,5 @@ def _ensure_section(tree: dict[str, Any], key: str) -> None:
     for name in parents:
         tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
-            return  # a value stands where a section belongs: pydantic says so
+            return  # a value instead of a section: pydantic says so
     tree.setdefault(last, {})
-
-
-def is_section(annotation: Any) -> bool:
-    """Whether a field's type is a config class."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

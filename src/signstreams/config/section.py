@@ -1,4 +1,4 @@
-"""Base class of every config section, extra flag names of a field, and the shared kinds of numbers."""
+"""Base class of every config section, marks of a field (`Flag`, `Fixed`), and the shared kinds of numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticOmit
 
-# Base class of every config section, and the extra flag names a field may carry.
-
 
 class Fixed:
     """Marks a field as a constant: recorded with each run and part of its fingerprint, but not a setting.
 
     ``max_tries: Annotated[int, Fixed()] = 10`` has no flag and no place in files, ``--help``, schemas and reference.
-    Configs that runs of before saved with that very value still load.
+    A config that an earlier run saved with that very value still loads.
     """
 
     def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> Any:
@@ -24,7 +22,7 @@ class Fixed:
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, values never change, docstrings under fields become their help."""
+    """Unknown keys are errors, values never change, docstrings below fields are their help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
@@ -56,10 +54,10 @@ class Flag:
 def refuse_without_effect(
     section: Section, names: Iterable[str], reason: str, *, prefix: str = "", next_step: str = "leave one of them out"
 ) -> None:
-    """For validators: a field among ``names`` that was changed, and does nothing for the ``reason``, is an error.
+    """For validators: a field among ``names`` that was changed, but has no effect for the ``reason``, is an error.
 
     Args:
-        prefix: Of the names in the message, where another section's validator looks.
+        prefix: Put before the name in the message, for a validator of an outer section.
         next_step: What the user can do.
 
     Raises:
@@ -71,10 +69,10 @@ def refuse_without_effect(
             raise ValueError(f"{prefix}{name} has no effect: {reason}; {next_step}")
 
 
-# Kinds of numbers and names that the sections of all configs share; a range has one name.
+# -- Kinds of numbers and names; each range has one name
 
 Prob = Annotated[float, Field(ge=0, le=1)]
-"""0 to 1: a probability, a score, or a share that may be none or all."""
+"""0 to 1: a probability, a score, or a share that may be nothing or everything."""
 Ratio = Annotated[float, Field(gt=0, le=1)]
 """0 to 1, but not 0."""
 Positive = Annotated[float, Field(gt=0)]

@@ -1,7 +1,4 @@
-"""What the Snakemake workflow runs: corpus, streams, resources, and the config file of each stage.
-
-``workflow/schemas/config.schema.json`` is generated from this class (for editors); a test keeps the two in step.
-"""
+"""What the Snakemake workflow runs: corpus, streams, resources, and the config file of each stage."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
 
 # Keys of each stage's own config that the rules set by flags: under `set` they would have no effect, or a wrong one.
-# tests/workflow/test_config.py holds this against the rules.
+# tests/workflow/test_rules.py compares this with the rules.
 SET_BY_RULES = {
     "extract": {"videos", "root", "only", "manifest", "num_jobs", "force", "max_failed_fraction"},
     "contract": {"root", "videos_dir", "num_jobs"},
@@ -31,7 +28,7 @@ SET_BY_RULES = {
 
 
 def _is_flat(settings: object) -> object:
-    """One text a key: it goes to the script as ``--set KEY=TEXT``."""
+    """One text per key: it goes to the script as ``--set KEY=TEXT``."""
     for key, value in settings.items() if isinstance(settings, dict) else ():
         if isinstance(value, dict):
             inner = next(iter(value), "key")
@@ -53,7 +50,7 @@ class CorpusSection(Section):
     videos: Path | None = None
     """Folder of your videos. None: the demo corpus is rendered into ``root``."""
     allow_absent_videos: bool = False
-    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
+    """Leave out clips whose video is absent, as in a corpus that was fetched in part; otherwise they are errors."""
     demo_size: Literal["tiny", "demo", "bench"] = "demo"
     """Size of the rendered demo corpus."""
     demo_seed: int = Field(0, ge=0)
@@ -63,7 +60,7 @@ class CorpusSection(Section):
     val_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of the clips that the drawn split holds out to choose a model."""
     test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the clips that the drawn split holds out to judge it."""
+    """Share of the clips that the drawn split holds out to test it."""
 
     @model_validator(mode="after")
     def _own_videos_have_their_own_root(self) -> CorpusSection:
@@ -80,17 +77,17 @@ class CorpusSection(Section):
 
 
 class ExtractSection(Section):
-    """Crops, pose and keypoints from video: one job a video, or a batch of them."""
+    """Crops, pose and keypoints from video: one job per video, or per batch of videos."""
 
     config: Path | None = None
     """Config file of scripts/extract_rois_v2.py. None: its defaults."""
     set: Settings = {}
     """Single keys of that config, such as ``fps: 25``; they win over the file."""
     videos_per_job: int = Field(1, ge=1)
-    """Videos that one job extracts: for thousands of short ones, whose jobs would each take a cluster longer to start
-    than to run. Finished batches keep their videos when others come."""
+    """Videos that one job extracts: for thousands of short ones, whose jobs would take a cluster longer to start than
+    to run. Finished batches keep their videos when others are added."""
     threads: int = Field(1, ge=1)
-    """Cores that Snakemake reserves for a job; a job of several videos works on so many at once."""
+    """Cores that Snakemake reserves for a job; a job of several videos works on as many at once."""
     mem_mb: int = Field(1500, ge=1)
     """Memory that Snakemake reserves for a job."""
 
@@ -107,14 +104,14 @@ class ContractSection(Section):
 
 
 class PretrainSection(Section):
-    """Self-supervised pretraining: one job a stream."""
+    """Self-supervised pretraining: one job per stream."""
 
     config: str = "config/pretrain/{stream}.toml"
-    """Config file of a stream; ``{stream}`` stands for its name. The demo corpus has its own: demo_{stream}.toml."""
+    """Config file of a stream; ``{stream}`` is replaced by its name. The demo corpus has demo_{stream}.toml."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
     gpus: Gpus = "auto"
-    """GPUs of a job, a process on each. ``auto``: all there are; 0: the CPU. A profile's ``gpu`` decides."""
+    """GPUs of a job, with a process on each. ``auto``: all of this machine; 0: the CPU. A profile's ``gpu`` wins."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(8000, ge=1)
@@ -122,10 +119,10 @@ class PretrainSection(Section):
 
 
 class EmbedSection(Section):
-    """Features of frozen backbones: one job a stream."""
+    """Features of frozen backbones: one job per stream."""
 
     gpus: Literal[0, 1, "auto"] = "auto"
-    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 where this machine has one. A profile's ``gpu`` decides."""
+    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 if this machine has one. A profile's ``gpu`` wins."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(6000, ge=1)
@@ -140,7 +137,7 @@ class IntegrateSection(Section):
     set: Settings = {}
     """Single keys of that config; they win over the file."""
     gpus: Gpus = "auto"
-    """GPUs, a process on each; 0: the CPU. ``auto``: 1 where there is one. A profile's ``gpu`` decides."""
+    """GPUs, with a process on each; 0: the CPU. ``auto``: 1 if there is one. A profile's ``gpu`` wins."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""
     mem_mb: int = Field(8000, ge=1)
@@ -161,7 +158,7 @@ class WorkflowConfig(Section):
     work_dir: Path = Path("work_dirs")
     """Folder of the trained models."""
     streams: list[StreamName] = Field(list(STREAMS), min_length=1)
-    """Streams whose backbones are pretrained, and that the translation sees beside the keypoints."""
+    """Streams whose backbones are pretrained and that the translation model sees beside the keypoints."""
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()
     pretrain: PretrainSection = PretrainSection()
@@ -172,7 +169,7 @@ class WorkflowConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _demo_has_its_recipes(cls, tree: Any) -> Any:
-        """Where nothing else is said; a corpus of one's own shares none of them."""
+        """Unless the config names others; the user's own corpus never gets them."""
         if not isinstance(tree, dict):
             return tree
         corpus, extract, pretrain = (tree.get(name) for name in ("corpus", "extract", "pretrain"))
@@ -213,8 +210,8 @@ class WorkflowConfig(Section):
         for stage in ("pretrain", "integrate"):
             if getattr(self, stage).set.get("resume") == "never":
                 raise ValueError(
-                    f"{stage}.set: resume = 'never' would begin anew each time a job is stopped; leave it out, and"
-                    " remove state/ in the job's folder of work_dir to train again"
+                    f"{stage}.set: resume = 'never' would begin from scratch each time a job is stopped; leave it out,"
+                    " and remove state/ in the job's folder of work_dir to train again"
                 )
         return self
 
