@@ -39,8 +39,10 @@ demo: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet host reason -- all
 	@$(BIN)/python scripts/summarize_run.py
 
+# Without an assignment before it, make starts Python itself, with no shell between that would keep a SIGTERM to itself.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 		--cov --cov-report=term --cov-fail-under=85
 
 test-slurm: $(VENV)/installed

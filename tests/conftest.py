@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,13 @@ os.environ.setdefault("SLURM_CONF", os.devnull)
 PROJECT = Path(__file__).parents[1]
 # Files of minutes, the longest first: pytest-xdist hands out whole files, and a long one at the end would run alone.
 LONG = ("test_newcomer.py", "test_chain.py", "test_kills.py", "test_safety.py", "test_disk.py", "test_batches.py")
+
+
+def pytest_configure() -> None:
+    """Let signals end the tests and what they start, however the tests themselves were started."""
+    _module("tests/stopping.py").install()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests of Ctrl-C inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

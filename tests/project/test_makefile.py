@@ -1,10 +1,14 @@
-"""`make clean-demo` removes what `make demo` made, and nothing that somebody else trained."""
+"""`make clean-demo` removes what `make demo` made, and nothing else; `make test` ends when it gets SIGTERM."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +54,65 @@ def test_a_run_on_other_videos_stays_with_all_that_may_be_of_it(folder: Path, pa
     left, said = clean(folder)
     assert left == sorted(["dino_hand_l", *BESIDE])
     assert "kept work_dirs/dino_hand_l: not of the demo corpus" in said
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_make_passes_sigterm_on_to_the_tests(tmp_path: Path, project: Path) -> None:
+    shutil.copy(project / "Makefile", tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/installed"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text("#!/bin/sh\ntrap 'touch stopped; kill $!; exit 143' TERM\nsleep 60 &\ntouch began\nwait\n")
+    python.chmod(0o755)
+    with subprocess.Popen(["make", "test"], cwd=tmp_path, stderr=subprocess.DEVNULL) as make:
+        wait_for((tmp_path / "began").exists)
+        make.send_signal(signal.SIGTERM)
+        assert make.wait(timeout=30) != 0
+    assert (tmp_path / "stopped").exists()
+
+
+STUBBORN = """
+import subprocess, sys
+from pathlib import Path
+
+def test_that_starts_a_process_which_ignores_sigterm():
+    code = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid()); time.sleep(99)"
+    with open(Path(__file__).with_suffix(".pid"), "w") as file:
+        subprocess.run([sys.executable, "-u", "-c", code], stdout=file, start_new_session=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_tests_that_are_ended_leave_no_process_behind(tmp_path: Path, project: Path, number: signal.Signals) -> None:
+    """SIGKILL reaches pytest alone: its workers notice."""
+    shutil.copy(project / "tests" / "stopping.py", tmp_path)
+    (tmp_path / "conftest.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport stopping\n"
+        "def pytest_configure():\n    stopping.install()\n"
+    )
+    for name in ("a", "b"):
+        (tmp_path / f"test_{name}.py").write_text(STUBBORN)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--numprocesses=2", "--dist=loadfile"]
+    command += ["--import-mode=importlib", f"--basetemp={tmp_path / 'base'}", str(tmp_path)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as run:
+        wait_for(lambda: sum(bool(path.read_text()) for path in tmp_path.glob("*.pid")) == 2)
+        run.send_signal(number)
+        assert run.wait(timeout=30) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    wait_for(lambda: not any(map(is_running, pids)))
