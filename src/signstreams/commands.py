@@ -115,9 +115,10 @@ def _refuse(word: str, names: list[str]) -> NoReturn:
 def _complete_name() -> list[str]:
     """For a shell that asks what may follow: answer and leave, or return the words when a command is to answer."""
     import argcomplete
+    from argcomplete.lexers import split_line
 
     start = int(os.environ["_ARGCOMPLETE"])  # words before ours: `signstreams`, or `python -m signstreams`
-    words = argcomplete.split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3][start:]
+    words = split_line(os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))[3][start:]
     if words:
         os.environ["_ARGCOMPLETE"] = str(start + 1)  # the name counts as the program
         return [str(word) for word in words]
