@@ -103,20 +103,19 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     clips = {clip.clip_id: clip for clip in table.clips}
     absent = [clip.clip_id for clip in table.absent]
     index = _with_text(read_index(layout, table.clips, absent), clips)
-    glosses = read_gloss(layout.gloss, [*clips, *absent]) if layout.gloss.is_file() else None
+    glosses = read_gloss(layout.gloss, [*clips, *absent]) if layout.gloss.is_file() else {}
     problems = [
         f"index/{split}.csv: no clip has a text, expected one at least; split the corpus again (split_corpus.py)"
         for split in splits
         if not index[split]
     ]
-    uses_glosses = glosses is not None and config.model.use_mska
-    vocabulary = (
-        GlossVocabulary.build(glosses, index["train"]) if glosses and uses_glosses and "train" in splits else None
-    )
-    if vocabulary is not None and len(vocabulary) == 1:  # no clip of train has glosses: nothing but the blank
-        vocabulary = None
+    vocabulary = None
+    if glosses and config.model.use_mska and "train" in splits:
+        vocabulary = GlossVocabulary.build(glosses, index["train"])
+        if len(vocabulary) == 1:  # only the blank: no clip of train has glosses
+            vocabulary = None
     if vocabulary is not None and config.data.unknown_gloss == "refuse":
-        problems += _unknown_glosses(index, glosses or {}, vocabulary)
+        problems += _unknown_glosses(index, glosses, vocabulary)
     train = index["train"]
     if config.data.subset_size is not None and config.data.subset_size < len(train):
         rows = numpy_rng(config.seed, "subset").choice(len(train), config.data.subset_size, replace=False)
@@ -126,7 +125,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     videos, quarantined, points, video_problems = _read_points(config, layout, {clip.video_id for _, clip in chosen})
     problems += video_problems
     log_quarantined_clips(sum(clip.video_id in quarantined for _, clip in chosen), quarantined)
-    entries, entry_problems = _make_entries(config, chosen, videos, points, glosses or {}, vocabulary)
+    entries, entry_problems = _make_entries(config, chosen, videos, points, glosses, vocabulary)
     problems += entry_problems
     if not problems:
         problems += [
@@ -212,10 +211,10 @@ def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
 
 def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str, list[str]]:
     """The clips of each split that have a text."""
-    without = [clip_id for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()]
+    without = {clip_id: True for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()}
     if without:
         log.warning("%d clips are left out: they have no text (%s)", len(without), few([shown(i) for i in without]))
-    return {split: [clip_id for clip_id in ids if clip_id not in set(without)] for split, ids in index.items()}
+    return {split: [clip_id for clip_id in ids if clip_id not in without] for split, ids in index.items()}
 
 
 def _unknown_glosses(index: dict[str, list[str]], glosses: dict[str, Gloss], vocabulary: GlossVocabulary) -> list[str]:
@@ -275,9 +274,6 @@ def _make_entries(
         ids = tuple(vocabulary.encode(labels)) if is_known and vocabulary is not None and labels is not None else None
         entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
     if num_thinned:
-        log.info(
-            "%d clips are longer than data.max_frames (%d): they are read with a larger stride",
-            num_thinned,
-            config.data.max_frames,
-        )
+        text = "%d clips are longer than data.max_frames (%d): they are read with a larger stride"
+        log.info(text, num_thinned, config.data.max_frames)
     return entries, problems

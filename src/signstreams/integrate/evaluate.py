@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import torch
@@ -91,12 +91,7 @@ class WordErrors:
     num_words: int = 0
 
     def __add__(self, other: WordErrors) -> WordErrors:
-        return WordErrors(
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.num_words + other.num_words,
-        )
+        return WordErrors(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def rate(self) -> float:
@@ -122,13 +117,7 @@ def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> WordErro
 def _step(
     cell: tuple[int, int, int, int, int], shifts: int, substitutions: int, deletions: int, insertions: int
 ) -> tuple[int, int, int, int, int]:
-    return (
-        cell[0] + 1,
-        cell[1] + shifts,
-        cell[2] + substitutions,
-        cell[3] + deletions,
-        cell[4] + insertions,
-    )
+    return (cell[0] + 1, cell[1] + shifts, cell[2] + substitutions, cell[3] + deletions, cell[4] + insertions)
 
 
 # -- Evaluation of a split

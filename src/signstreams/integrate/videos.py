@@ -30,15 +30,7 @@ POINTS = "points"
 """Source of features that is no stream of crops."""
 REVISION = "1"
 """To be raised when the same files give other arrays."""
-POSE_POINTS = (
-    "nose",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-)
+POSE_POINTS = ("nose", *(f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist") for side in ("left", "right")))
 """The seven body points of SignMusketeers."""
 POSE_DIM = 3 * len(POSE_POINTS)
 _POSE_COLUMNS = np.array([3 * pose_index(name) + channel for name in POSE_POINTS for channel in range(3)])
