@@ -66,7 +66,7 @@ def test_a_quoted_message_is_one_that_the_code_has(quote: str) -> None:
 
 
 def test_a_message_that_nobody_says_is_noticed() -> None:
-    assert len(quotes()) > 50
+    assert len(quotes()) > 35
     assert not is_said(pieces("error: <folder>: the moon is in the way; wait for the sun")[0])
 
 
