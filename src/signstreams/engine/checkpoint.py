@@ -20,12 +20,7 @@ def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
     """Write tensors and plain values (nested dicts, lists, numbers, texts) whole or not at all.
 
     Equal states give equal bytes: PyTorch names the archive inside after the file it writes, so it gets a file
-    object, which has no name.
-
-    Args:
-        path: Where it goes.
-        state: What to write.
-        keep_previous: Keep the file that was there as ``<name>.previous``, for `load_latest`.
+    object, which has no name. ``keep_previous`` keeps the earlier file as ``<name>.previous``, for `load_latest`.
     """
     path = Path(path)
     with replacing(path) as part:
@@ -33,7 +28,7 @@ def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
             try:
                 torch.save(state, file)
             except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # of the disk; the archive only says that it came short
+                if isinstance(error.__context__, OSError):  # of the disk; torch only says that it is short
                     raise error.__context__ from None
                 raise
         if keep_previous and path.is_file():
@@ -41,16 +36,16 @@ def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at ``path`` is kept."""
+    """Path of the checkpoint before the one at ``path``."""
     return path.with_name(f"{path.name}.previous")
 
 
 def load_latest(path: Path) -> Any:
-    """The checkpoint at ``path``; where a crash or a disk has broken it, the one before it, with a warning.
+    """The checkpoint at ``path``; if a crash or the disk has broken it, the one before it, with a warning.
 
     Raises:
-        FileNotFoundError: When it is absent.
-        ValueError: When neither can be read; names the file.
+        FileNotFoundError: It is absent.
+        ValueError: Neither can be read; names the file.
     """
     try:
         return load(path)
@@ -67,8 +62,8 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
     """Read a checkpoint; nothing in the file is executed (``weights_only=True``).
 
     Raises:
-        FileNotFoundError: When it is absent.
-        ValueError: When it is truncated, foreign or holds more than tensors and plain values; names the file.
+        FileNotFoundError: It is absent.
+        ValueError: It is truncated, foreign or holds more than tensors and plain values; names the file.
     """
     path = Path(path)
     if path.is_dir():

@@ -20,7 +20,7 @@ from signstreams.errors import UserError
 ValueT = TypeVar("ValueT")
 
 TIMEOUT = datetime.timedelta(minutes=30)
-"""Of waiting for another process."""
+"""Longest wait for another process."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class World:
     """This process among those of the run.
 
     Attributes:
-        rank: 0 to ``size`` - 1; rank 0 writes files and speaks.
+        rank: 0 to ``size`` - 1; rank 0 writes files and reports.
         size: Number of processes.
         device: Where this process computes.
     """
@@ -43,10 +43,10 @@ class World:
 
 
 def start(*, distributed: bool = False, device: str = "auto") -> World:
-    """Join the process group that torchrun announces by environment; alone, when there is none.
+    """Join the process group that torchrun announces in the environment; without one, this process is alone.
 
     Args:
-        distributed: The user asked for several processes: then torchrun's environment must be there.
+        distributed: The user asked for several processes: torchrun's environment is required.
         device: ``auto`` (a GPU when there is one), ``cpu`` or ``cuda``.
 
     Raises:
@@ -82,8 +82,8 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
 def _join(backend: str) -> None:
     """Meet the other processes at the address of the environment.
 
-    torchrun may serve all its attempts from one store (torch 2.15), and then a restarted process would find the
-    addresses of the dead ones there and wait or fail; each attempt therefore has its own keys.
+    torchrun may serve all its attempts from one store (torch 2.15), in which a restarted process would find the
+    addresses of the dead ones, and wait or fail; each attempt therefore has its own keys.
     """
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
@@ -92,17 +92,17 @@ def _join(backend: str) -> None:
 
 
 def _attempt() -> int:
-    """How often torchrun (``--max-restarts``) has started the processes of this run again."""
+    """Number of times that torchrun (``--max-restarts``) has restarted the processes of this run."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_restart() -> bool:
-    """Whether torchrun (``--max-restarts``) or Slurm (requeue) started this process in place of one that ended."""
+    """Whether torchrun (``--max-restarts``) or Slurm (requeue) started this process to replace one that ended."""
     return _attempt() > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 def close() -> None:
-    """Leave the process group, when there is one."""
+    """Leave the process group, if there is one."""
     if is_distributed():
         dist.destroy_process_group()
 
@@ -119,7 +119,7 @@ def world_size() -> int:
 
 @torch.no_grad()
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum over all ranks, in place and without gradient; the tensor itself when alone."""
+    """Sum over all ranks, in place and without gradient; a single process keeps its tensor."""
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
@@ -127,7 +127,7 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
-    """Greatest value over all ranks, in place and without gradient; the tensor itself when alone."""
+    """Maximum over all ranks, in place and without gradient; a single process keeps its tensor."""
     if is_distributed():
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
@@ -144,7 +144,7 @@ class _JointSum(torch.autograd.Function):
 
 
 def joint_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum over all ranks, with gradient: of the sum of all ranks' losses."""
+    """Sum over all ranks, with the gradient of the sum of all ranks' losses."""
     return _JointSum.apply(tensor) if is_distributed() else tensor
 
 
@@ -181,7 +181,7 @@ def gather(value: ValueT) -> list[ValueT]:
 
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, bucket_bytes: int = 25 * 2**20) -> None:
-    """Sum of all ranks' gradients, on every rank, in buckets; a parameter that got none on this rank counts as zero."""
+    """Sum the gradients of all ranks, in buckets; a parameter without gradient on this rank counts as zero."""
     if not is_distributed():
         return
     bucket: list[torch.Tensor] = []
@@ -207,7 +207,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter], *, bucket_bytes: int
 
 @contextlib.contextmanager
 def main_first(world: World) -> Iterator[None]:
-    """What rank 0 does alone: a `UserError` inside is raised on every rank, so that none waits for ever.
+    """For work of rank 0 alone: a `UserError` inside is raised on every rank, so that none waits forever.
 
     Use as ``with main_first(world): if world.is_main: ...``.
     """

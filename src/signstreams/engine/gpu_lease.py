@@ -1,8 +1,8 @@
 """GPUs of one machine, leased to jobs: two jobs never get the same one. No torch here.
 
-Each GPU has a lock file that the job holds as long as it lives; the kernel lets go of it however the job ends, so
-nothing is ever left behind to clean up. All jobs of a machine that use this module agree with each other, whoever
-started them: several Snakemake runs, a command by hand.
+Each GPU has a lock file that its job holds; the kernel releases it however the job ends, so nothing is left behind to
+clean up. All jobs of a machine that use this module share the GPUs, whoever started them: several Snakemake runs, a
+command by hand.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from signstreams.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 GPU_LIST = "SIGNSTREAMS_GPUS"
-"""Environment: comma-separated devices of this machine, in place of what nvidia-smi lists (tests, other vendors)."""
+"""Environment: comma-separated devices of this machine, instead of what nvidia-smi lists (tests, other vendors)."""
 LEASE_FOLDER = "SIGNSTREAMS_LEASE_FOLDER"
-"""Environment: folder of the lock files; it must be on this machine's own disk and the same for all its jobs."""
+"""Environment: folder of the lock files, on this machine's own disk and the same for all its jobs."""
 
 _POLL_S = 1.0
-_SAY_AGAIN_S = 600.0
+_REPORT_AGAIN_S = 600.0
 _LISTED = re.compile(r"^GPU (\d+): .*\(UUID: (\S+)\)$")
 
 
 def machine_gpus() -> dict[str, str]:
-    """Index of each GPU of this machine to its name that no renumbering changes (its UUID)."""
+    """Index of each GPU of this machine to its UUID, which no renumbering changes."""
     listed = os.environ.get(GPU_LIST)
     if listed is not None:
         return {name: name for name in _names(listed)}
@@ -49,7 +49,7 @@ def machine_gpus() -> dict[str, str]:
 
 
 def allowed_gpus() -> dict[str, str]:
-    """Devices this process may use, as `CUDA_VISIBLE_DEVICES` spells them, those set from outside or all; to UUIDs."""
+    """Devices this process may use, named as in `CUDA_VISIBLE_DEVICES` (all where that is not set), to their UUIDs."""
     visible = os.environ.get(VISIBLE)
     if visible is None:
         return machine_gpus()
@@ -58,7 +58,7 @@ def allowed_gpus() -> dict[str, str]:
     allowed: dict[str, str] = {}
     for name in names:
         uuid = _uuid(name, machine)
-        # CUDA stops reading at the first device it does not know, and -1 is the customary one
+        # CUDA stops reading at the first unknown device, which by custom is -1
         if uuid is None or uuid in allowed.values():
             break
         allowed[name] = uuid
@@ -66,20 +66,20 @@ def allowed_gpus() -> dict[str, str]:
 
 
 def _uuid(name: str, machine: dict[str, str]) -> str | None:
-    """Of a device named by index, UUID or the beginning of one UUID alone; None when this machine has no such one."""
+    """UUID of a device named by index, UUID or an unambiguous prefix of one; None: there is no such device."""
     if name in machine:
         return machine[name]
     if name.startswith("GPU-"):
-        begun = [uuid for uuid in machine.values() if uuid.startswith(name)]
-        if len(begun) == 1:
-            return begun[0]
-    is_told = bool(machine) and GPU_LIST not in os.environ  # by nvidia-smi, whose list is of whole GPUs
-    is_absent = name == "-1" or (is_told and not name.startswith("MIG-"))
+        matches = [uuid for uuid in machine.values() if uuid.startswith(name)]
+        if len(matches) == 1:
+            return matches[0]
+    is_complete = bool(machine) and GPU_LIST not in os.environ  # nvidia-smi's list, but of whole GPUs only
+    is_absent = name == "-1" or (is_complete and not name.startswith("MIG-"))
     return None if is_absent else name
 
 
 def count_gpus() -> int:
-    """How many devices this process may use."""
+    """Number of devices this process may use."""
     return len(allowed_gpus())
 
 
@@ -87,17 +87,17 @@ def count_gpus() -> int:
 def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
     """Hold ``count`` GPUs that no other job holds, and show this process and its children only these.
 
-    Waits until enough are free, and takes all of them at once: two waiting jobs cannot block each other with halves.
+    Waits until enough are free, and takes them all at once, so that two waiting jobs cannot block each other.
 
     Args:
-        count: GPUs wanted. 0 hides all of them.
-        wait_s: Longest wait; None waits for as long as it takes.
+        count: Number of GPUs; 0 hides all of them.
+        wait_s: Longest wait; None: no limit.
 
     Yields:
         The devices, as set in ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
-        UserError: More wanted than allowed, no free one in ``wait_s``, or the lock files cannot be made.
+        UserError: More than this process may use, not enough free ones in ``wait_s``, or the lock files cannot be made.
     """
     allowed = allowed_gpus()
     if count > len(allowed):
@@ -124,7 +124,7 @@ def _wait_for(count: int, allowed: dict[str, str], wait_s: float | None) -> dict
     """Device to its locked file descriptor."""
     folder = lease_folder()
     started_s = time.monotonic()
-    said_s = None
+    reported_s = None
     while True:
         held = _try(count, allowed, folder)
         if held is not None:
@@ -136,14 +136,14 @@ def _wait_for(count: int, allowed: dict[str, str], wait_s: float | None) -> dict
                 f"GPUs: after {wait_s:g} s other jobs still hold all but {free} of {len(allowed)}, expected {count}"
                 " free; wait for them, or limit concurrent jobs (snakemake --resources gpu=N)"
             )
-        if said_s is None or now_s - said_s >= _SAY_AGAIN_S:
-            said_s = now_s
+        if reported_s is None or now_s - reported_s >= _REPORT_AGAIN_S:
+            reported_s = now_s
             print(f"waiting for {count} of {len(allowed)} GPUs that other jobs hold ({folder})", file=sys.stderr)
         time.sleep(_POLL_S)
 
 
 def _try(count: int, allowed: dict[str, str], folder: Path) -> dict[str, int] | None:
-    """All wanted locks or none; one job at a time looks, or two could each take a half."""
+    """All ``count`` locks or none; one job at a time tries, or two could each take half of what both need."""
     door = _open(folder / "door.lock")
     try:
         fcntl.flock(door, fcntl.LOCK_EX)
@@ -178,7 +178,7 @@ def lease_folder() -> Path:
     """Folder of the lock files, made when absent.
 
     Raises:
-        UserError: It cannot be made, or is no folder.
+        UserError: It cannot be made, or is not a folder.
     """
     given = os.environ.get(LEASE_FOLDER)
     folder = Path(given) if given else Path(tempfile.gettempdir()) / "signstreams_gpus"
@@ -194,7 +194,7 @@ def lease_folder() -> Path:
 
 
 def _open(path: Path) -> int:
-    """A lock file that any user's job may lock; never through a link that someone else laid there."""
+    """A lock file that any user's job may lock; never through a link, which someone else could have put there."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except PermissionError:
@@ -207,7 +207,7 @@ def _open(path: Path) -> int:
 
 
 def _open_of_others(path: Path) -> int:
-    """A file that another user made under a strict umask: reading suffices to lock."""
+    """A file that another user made under a strict umask: read access is enough to lock it."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

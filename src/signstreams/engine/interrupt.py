@@ -1,4 +1,4 @@
-"""Signals that ask a run to save and leave: preemption and hang-up, to be tried again; Ctrl-C, which is final."""
+"""Signals that ask a run to save and stop: preemption and hang-up, to be tried again; Ctrl-C, which is final."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What the run answers: whoever pressed Ctrl-C does not want it to be started again."""
+        """Exit code of the run: after Ctrl-C nobody wants it to be started again."""
         return INTERRUPTED_EXIT_CODE if self.signal == signal.SIGINT else TRY_AGAIN_EXIT_CODE
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGTERM, SIGUSR1, SIGHUP and Ctrl-C in place of dying; the earlier handlers come back at the end.
+    """Note SIGTERM, SIGUSR1, SIGHUP and Ctrl-C instead of dying; the earlier handlers are restored at the end.
 
-    One that was ignored at the start stays so. A second Ctrl-C is a `KeyboardInterrupt`, as without this.
+    A signal that was ignored at the start stays ignored. A second Ctrl-C is a `KeyboardInterrupt`, as usual.
     """
     request = StopRequest()
 
@@ -46,8 +46,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
         request.signal = number
 
     # a job in the background of a shell ignores Ctrl-C, one under `nohup` SIGHUP
-    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    earlier = {number: signal.signal(number, note) for number in heeded}
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, note) for number in handled}
     try:
         yield request
     finally:

@@ -1,7 +1,7 @@
-"""Start a training script under torchrun on leased GPUs, and answer with what its processes answered.
+"""Start a training script under torchrun on leased GPUs, and return the exit code of its processes.
 
-torchrun itself answers 1 whatever its processes answer. Here a user's error stays 2 and a run that asks for another
-try stays 75, also through several processes and several nodes; Ctrl-C is passed on and stays 130.
+torchrun itself exits with 1 whenever a process fails. Here a user's error stays 2 and a run that asks to be tried again
+stays 75, also through several processes and nodes; Ctrl-C is passed on and stays 130.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from signstreams.ids import printable
 from signstreams.processes import available_cores
 
 SHUTDOWN_S = 3600
-"""torchrun would kill its processes 30 s after its own SIGTERM; whoever sent that decides how long they have."""
+"""torchrun would kill its processes 30 s after SIGTERM; how long they have is up to whoever sent it."""
 REQUEUE_S = 300
-"""Longest wait for Slurm to end a job that it has put back into the queue."""
+"""Longest wait for Slurm to end a job that it has requeued."""
 LAUNCHED = "SIGNSTREAMS_LAUNCHER"
-"""Environment of the processes: pid of the launcher, whose death ends them too."""
+"""Environment of the processes: pid of the launcher; they end when it does."""
 PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
-"""Signals to the launcher that its processes get too, unless it was started with them ignored."""
+"""Signals that the launcher passes on to its processes, unless it was started with them ignored."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,22 +44,22 @@ def launch(
     cpu_processes: int = 1,
     requeues: bool = False,
 ) -> int:
-    """Run ``command`` (a Python script and its words) and return its exit code.
+    """Run ``command`` (a Python script and its arguments) and return its exit code.
 
     Args:
         command: Script and arguments.
-        gpus: GPUs on each node, a process each; 0: ``cpu_processes`` processes on the CPU.
+        gpus: GPUs per node, one process each; 0: ``cpu_processes`` processes on the CPU.
         nodes: Machines. More than one needs a Slurm job that holds them.
-        cpus: Cores that this Slurm job has on each of several nodes; None: as its environment says.
+        cpus: Cores per node of a Slurm job on several nodes; None: as its environment says.
         cpu_processes: Processes without GPUs.
-        requeues: Where the run asks for another try inside a Slurm job, put that job back into the queue.
+        requeues: If the run asks to be tried again inside a Slurm job, requeue that job.
     """
     if nodes > 1 and "SLURM_STEP_NUM_NODES" not in os.environ:
         return _srun(nodes, cpus)
     processes = gpus or cpu_processes
-    if processes > 1:  # torchrun would give each a single thread, with a warning
+    if processes > 1:  # torchrun would give each one thread, with a warning
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // processes)))
-    # what torchrun keeps of each process' start is of no use afterwards, and it never clears it away
+    # torchrun never removes what it keeps of the start of each process, and nobody needs it afterwards
     with leased(gpus), tempfile.TemporaryDirectory(prefix="signstreams_torchrun_") as scratch:
         words = [*_meeting_point(nodes), f"--nproc-per-node={processes}", f"--log-dir={scratch}"]
         code = _torchrun([*words, *command])
@@ -69,7 +69,7 @@ def launch(
 
 
 def die_with_launcher() -> None:
-    """In a process that `launch` started: get SIGTERM when the launcher is killed, in place of living on unseen."""
+    """In a process that `launch` started: get SIGTERM when the launcher is killed, instead of running on unnoticed."""
     if LAUNCHED not in os.environ or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -78,9 +78,9 @@ def die_with_launcher() -> None:
 
 
 def _requeue() -> None:
-    """Put this process' Slurm job back into the queue, under its own id: whoever waits for it goes on waiting.
+    """Requeue this process' Slurm job under its own id, so that those who wait for it keep waiting.
 
-    The first node does so. The others wait for it, since srun ends all nodes with the first that leaves.
+    The first node does so. The others wait for it, since srun ends all nodes with the first that exits.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or shutil.which("scontrol") is None:
@@ -88,11 +88,11 @@ def _requeue() -> None:
     is_first = os.environ.get("SLURM_NODEID", "0") == "0"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN_EXIT_CODE))  # Slurm's, when the job is put back
     if not is_first or _put_back(job):
-        time.sleep(REQUEUE_S)  # Slurm ends this process; leaving first would look like a failure of the job
+        time.sleep(REQUEUE_S)  # Slurm ends this process; exiting first would look like a failure of the job
 
 
 def _put_back(job: str) -> bool:
-    """Whether Slurm took it. A job no longer running was cancelled, or is being preempted, which puts it back too."""
+    """Whether Slurm requeued the job. One that no longer runs was cancelled, or is preempted, which requeues it too."""
     shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True)
     if "JobState=RUNNING" not in shown.stdout:
         return False
@@ -106,14 +106,14 @@ def _put_back(job: str) -> bool:
 
 
 def _srun(nodes: int, cpus: int | None) -> int:
-    """This very command once on every node of the Slurm job; replaces this process."""
+    """Run this very command once on every node of the Slurm job; replaces this process."""
     if shutil.which("srun") is None or "SLURM_JOB_ID" not in os.environ:
         raise UserError(
             f"{nodes} nodes: found no Slurm job that holds them, expected one; submit with"
             " --workflow-profile workflow/profiles/slurm, or use --nodes 1"
         )
     words = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-    # since Slurm 22.05 srun does not take it from the job, and with one core a task nothing loads fast enough
+    # since Slurm 22.05 srun does not inherit it from the job, and one core per task loads data too slowly
     if cores := cpus or os.environ.get("SLURM_CPUS_PER_TASK"):
         words.append(f"--cpus-per-task={cores}")
     sys.stdout.flush()
@@ -121,7 +121,7 @@ def _srun(nodes: int, cpus: int | None) -> int:
 
 
 def _meeting_point(nodes: int) -> list[str]:
-    """torchrun's words on where the processes meet: the first host of the job, at a port of the job's own."""
+    """torchrun's options on where the processes meet: the first host of the job, at a port derived from its id."""
     if nodes == 1:
         return ["--standalone"]
     listed = subprocess.run(
@@ -142,9 +142,9 @@ def _torchrun(words: list[str]) -> int:
 
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said below, once
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # their messages appear below, once
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(_heeded()))
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(_passed_on()))
     os.environ[LAUNCHED] = str(os.getpid())
     signals = os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
     try:
@@ -152,33 +152,33 @@ def _torchrun(words: list[str]) -> int:
     except ChildFailedError as error:
         failures = dict(sorted(error.failures.items()))
         for rank, failure in failures.items():
-            if failure.exitcode not in range(256) and failure.exitcode != -signal.SIGTERM:  # it said nothing itself
+            if failure.exitcode not in range(256) and failure.exitcode != -signal.SIGTERM:  # it could not report itself
                 name = signal.Signals(-failure.exitcode).name
                 hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
                 print(f"error: process {rank} was ended by {name}{hint}", file=sys.stderr)
         return exit_code(failure.exitcode for failure in failures.values())
     except SignalException as error:  # the processes have saved and ended
         if error.sigval == signal.SIGINT:
-            return INTERRUPTED_EXIT_CODE  # they have said how to go on
+            return INTERRUPTED_EXIT_CODE  # they have reported how to go on
         with contextlib.suppress(OSError):  # SIGHUP: the terminal is gone
             print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
         return TRY_AGAIN_EXIT_CODE
     return 0
 
 
-def _heeded() -> list[str]:
-    """Signals for torchrun's handlers, which would also heed those that `nohup`, or a shell's background, ignores."""
+def _passed_on() -> list[str]:
+    """Signals that torchrun handles; without this also those that `nohup` or a shell's background job ignores."""
     return [name for name in PASSED_ON if signal.getsignal(signal.Signals[name]) is not signal.SIG_IGN]
 
 
 def exit_code(codes: Iterable[int]) -> int:
-    """One answer of several failed processes: a bug before a user's error before Ctrl-C before another try.
+    """One exit code for several failed processes: a bug before a user's error before Ctrl-C before another try.
 
-    So what torchrun does to the others once one has failed says nothing: they are ended by SIGTERM, or save and ask for
-    another try.
+    This ignores what torchrun does to the others once one has failed: they are ended by SIGTERM, or save and ask to be
+    tried again.
     """
-    told = {code for code in codes if code not in (0, -signal.SIGTERM)}
+    found = {code for code in codes if code not in (0, -signal.SIGTERM)}
     meanings = (USER_ERROR_EXIT_CODE, INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE)
-    if not told or told - set(meanings):
+    if not found or found - set(meanings):
         return 1
-    return next(meaning for meaning in meanings if meaning in told)
+    return next(meaning for meaning in meanings if meaning in found)

@@ -12,15 +12,13 @@ from typing import Any, Self
 
 from signstreams.files import replacing
 
-# Metrics of a run: one JSON object a line, such as ``{"step": 200, "train/loss": 6.41}``, steps rising.
-
 
 class MetricsLog:
-    """Append-only log; a resumed run drops what was logged after its checkpoint.
+    """Append-only log, steps increasing; a resumed run drops what was logged after its checkpoint.
 
     Args:
         path: File of JSON lines; made when absent, never replaced (it may be a hard link).
-        after_step: Step of the checkpoint the run goes on from; later lines are cut. None starts an empty log.
+        after_step: Step of the checkpoint that the run resumes from; later lines are cut. None starts an empty log.
     """
 
     def __init__(self, path: str | Path, *, after_step: int | None = None) -> None:
@@ -39,7 +37,7 @@ class MetricsLog:
         self.close()
 
     def log(self, record: Mapping[str, float | int | str | None], step: int) -> None:
-        """Write one line at once; a number that is not finite becomes null, which JSON can hold."""
+        """Write one line immediately; a number that is not finite becomes null, since JSON has none."""
         line = {"step": step}
         line.update({name: _plain(value) for name, value in record.items()})
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
@@ -51,7 +49,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Records of a log in their order; a last line cut short by a kill is left out."""
+    """Records of a log in order; a last line that was cut short by a kill is left out."""
     records = []
     for line in Path(path).read_bytes().split(b"\n"):
         try:
@@ -83,9 +81,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# ``curves.png``: the metrics of a run at a glance.
+# -- Curves
 
-# Okabe and Ito's colours, told apart by colour-blind people, less yellow, which white paper swallows.
+# Okabe and Ito's colours, which colour-blind people can tell apart, without yellow, which is invisible on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 COLUMNS = 3
 FEW_POINTS = 20
@@ -97,8 +95,8 @@ class Panel:
 
     Attributes:
         title: What it shows, with its unit.
-        keys: Metrics drawn; one that a run does not have is left out.
-        level: A dashed line that means something, with its name.
+        keys: Metrics drawn; those that a run does not have are left out.
+        level: Value and name of a dashed reference line.
     """
 
     title: str
@@ -109,14 +107,14 @@ class Panel:
 def plot_curves(
     records: list[dict[str, Any]], path: Path, panels: Sequence[Panel], *, title: str, caption: str
 ) -> None:
-    """Draw metrics over steps; panels of which nothing was measured are left out.
+    """Draw metrics over steps; panels without any measurement are left out.
 
     Args:
         records: Lines of metrics.jsonl.
         path: PNG to write.
-        panels: In the order of drawing.
-        title: Above all.
-        caption: Below all: what good and bad look like.
+        panels: Panels in the order of drawing.
+        title: Above the panels.
+        caption: Below the panels: what good and bad look like.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Random generators derived from names and numbers, so that no draw depends on what ran before it.
 
-A generator made from (seed, rank, worker, step) needs no saved state: a resumed run derives it again.
+A generator derived from (seed, rank, worker, step) needs no saved state: a resumed run derives it again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 def derive(*parts: int | str) -> int:
-    """A 63-bit seed from any mix of numbers and names; other parts, or another order, give another seed."""
+    """A 63-bit seed from any mix of numbers and names; different parts, or another order, give another seed."""
     text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 

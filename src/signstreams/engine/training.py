@@ -12,10 +12,9 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
 import torch
 
@@ -101,7 +100,7 @@ class Stage(ABC, Generic[BatchT]):
 
 
 class RunConfig(Protocol):
-    """What a run needs of a stage's config; its sections `experiment` and `tracking` are read from the dump."""
+    """What a run needs of a stage's config; sections `experiment` and `tracking` are read from the dump."""
 
     @property
     def output_dir(self) -> Path: ...
@@ -112,31 +111,17 @@ class RunConfig(Protocol):
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """Names of a run's files.
-
-    Attributes:
-        last: Checkpoint to resume from.
-        best: Checkpoint of the best state.
-        metrics: Metrics, one JSON object per line.
-        others: All other files that may be in the folder; archived with the run.
-    """
+class RunFiles(NamedTuple):
+    """Names of the checkpoint to resume from, that of the best state, the metrics, and all others in the folder."""
 
     last: str
     best: str
     metrics: str
-    others: tuple[str, ...]
+    others: list[str]
 
 
 class TrainingRun:
     """A training in a claimed folder; leave its ``with`` block to let the next run in.
-
-    Args:
-        config: Config of the stage.
-        world: This process among those of the run.
-        fingerprint: What makes this the same experiment as an earlier run.
-        files: Names of its files.
 
     Raises:
         UserError: The folder is in use or holds another experiment, there is nothing to resume although there must be,
@@ -175,9 +160,9 @@ class TrainingRun:
     def resume(self, stage: Stage[Any]) -> bool:
         """Load the state that the run continues from; False where there is none.
 
-        This folder's own state and one given by path are of one experiment, so the one that is further holds the steps
-        of both: a run that was given a checkpoint, stopped, and is started by the same command again continues from its
-        own. A given state becomes the folder's own; the best one so far stays in the folder it came from.
+        The folder's own state and one given by path are of one experiment; the one that is further is taken, so that a
+        run that was given a checkpoint, was stopped, and is started by the same command again continues from its own.
+        A given state becomes the folder's own; the best one so far stays in the folder it came from.
 
         Raises:
             UserError: The checkpoint is broken, and so is the one before it.
@@ -250,9 +235,14 @@ class TrainingRun:
             self._save(self.files.last, stage.state_dict, keep_previous=True)
             self._saved_step, self._saved_s = stage.step, time.monotonic()
 
-    def publish(self) -> None:
-        """Show checkpoints and metrics in the folder: Snakemake deletes them there before it starts a job again."""
+    def publish(self, stage: Stage[Any]) -> None:
+        """Show checkpoints and metrics in the folder: Snakemake deletes them there before it starts a job again.
+
+        A stage that had nothing to choose by has its last state as the best.
+        """
         if self.experiment is not None:
+            if not (self.experiment.state / self.files.best).exists():
+                self.save_best(stage.state_dict)
             (self.experiment.state / self.files.metrics).touch()  # a finished state of another folder brings none
             for name in (self.files.last, self.files.best, self.files.metrics):
                 self.experiment.publish(name)

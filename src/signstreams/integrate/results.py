@@ -11,22 +11,20 @@ from typing import Any
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.training import RunFiles
-from signstreams.formats.run_layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, TRAINING_FILES
+from signstreams.formats.run_layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.settings import IntegrateConfig
 
-# ``curves.png`` of a translation run.
-
 _RATES = ("encoder", "mska", "decoder", "backbone")
 PANELS = (
-    Panel("Translation loss (a token)", ("train/loss_translation", "val/loss_translation")),
-    Panel("CTC loss (a clip, all heads)", ("train/loss_ctc", "val/loss_ctc")),
-    Panel("Self-distillation (a step)", ("train/loss_distillation", "val/loss_distillation")),
+    Panel("Translation loss (per token)", ("train/loss_translation", "val/loss_translation")),
+    Panel("CTC loss (per clip, all heads)", ("train/loss_ctc", "val/loss_ctc")),
+    Panel("Self-distillation (per step)", ("train/loss_distillation", "val/loss_distillation")),
     Panel("Val: BLEU-4, chrF", ("val/bleu_4", "val/chrf")),
     Panel("Val: gloss WER (%)", tuple(f"val/wer_{head}" for head in ("fuse", "left", "right", "body"))),
     Panel("Gradient norm", ("train/grad_norm",)),
     Panel("Learning rate", tuple(f"train/lr_{name}" for name in _RATES)),
-    Panel("Clips a second", ("train/clips_per_s",)),
+    Panel("Clips per second", ("train/clips_per_s",)),
     Panel("Data wait (share of a step)", ("train/data_wait_share",)),
 )
 _CAPTION = (
@@ -37,7 +35,7 @@ _CAPTION = (
 
 
 def draw(metrics: Path, path: Path, *, title: str) -> None:
-    """Draw what ``metrics.jsonl`` holds."""
+    """Draw ``curves.png`` from ``metrics.jsonl``."""
     plot_curves(read_metrics(metrics), path, PANELS, title=title, caption=_CAPTION)
 
 
@@ -46,11 +44,11 @@ RUN_FILES = RunFiles(
     TRAINING_FILES["last"],
     TRAINING_FILES["best"],
     METRICS,
-    (*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values()),
+    [*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values()],
 )
 """Files of a training; those of an evaluation beside it are archived with it, since they are of its model."""
 CHECKPOINT_SHA256 = "checkpoint_sha256"
-"""Key of scores.json: of which best.pt it tells."""
+"""Key of scores.json: digest of the best.pt that was scored."""
 PREDICTION_COLUMNS = (
     "clip_id",
     "split",
@@ -102,12 +100,12 @@ def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
 def scores_line(split: str, content: Mapping[str, Any]) -> str:
     """``"test: BLEU-4 12.30, chrF 33.10, gloss WER 41.0 (fuse head)"``."""
     gloss = content.get("gloss")
-    heard = f", gloss WER {gloss['wer']:.1f} ({gloss['head']} head)" if gloss else ""
-    return f"{split}: BLEU-4 {content['bleu_4']:.2f}, chrF {content['chrf']:.2f}{heard}"
+    glosses = f", gloss WER {gloss['wer']:.1f} ({gloss['head']} head)" if gloss else ""
+    return f"{split}: BLEU-4 {content['bleu_4']:.2f}, chrF {content['chrf']:.2f}{glosses}"
 
 
 def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
-    """A row a clip, split by split, in the order of the index."""
+    """One row per clip, split by split, in the order of the index."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(PREDICTION_COLUMNS)
@@ -131,6 +129,6 @@ def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
 
 
 def beside(checkpoint_path: Path, name: str) -> Path:
-    """A file of the run that ``checkpoint_path`` belongs to; ``state/best.pt`` counts as ``best.pt``."""
+    """Path of a file in the run that ``checkpoint_path`` belongs to; ``state/best.pt`` counts as ``best.pt``."""
     folder = checkpoint_path.parent
-    return (folder.parent if folder.name == "state" else folder) / name
+    return (folder.parent if folder.name == STATE else folder) / name

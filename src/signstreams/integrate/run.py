@@ -13,6 +13,7 @@ from signstreams.engine.training import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.run_layout import GLOSSES
 from signstreams.integrate.clips import ClipSet, tokenize_clips
 from signstreams.integrate.dataset import open_datasets, read_inputs
 from signstreams.integrate.decoder import named_tokenizer
@@ -20,7 +21,7 @@ from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.model import build_model
 from signstreams.integrate.nodes import stream_node_names
-from signstreams.integrate.results import CONFIG, GLOSSES, RUN_FILES, TOKENIZER, write_training
+from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ def _run(
     with stop_on_signal() as stop:
         training.train(trainer, stop)
     trainer.check_best()
-    training.publish()
+    training.publish(trainer)
     if experiment is not None:
         write_training(experiment)
 

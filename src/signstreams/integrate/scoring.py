@@ -1,4 +1,4 @@
-"""Evaluation of a trained model: predictions, scores, and what it would score without seeing anything."""
+"""Evaluation of a trained model: predictions, scores, and the score it reaches without seeing anything."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ log = logging.getLogger(__name__)
 
 
 def score(given: EvaluateSltConfig) -> dict[str, Any]:
-    """Score a model; the content of ``scores.json``.
+    """Score a model; returns the content of ``scores.json``.
 
     Raises:
-        UserError: With everything that is wrong with model, backbones or corpus.
+        UserError: Everything that is wrong with model, backbones or corpus.
     """
     world = distributed.start(device=given.device)
     bundle = load_trained_model(given)
-    checkpoint_digest = sha256_file(bundle.path)  # now: a training that goes on may write a better one meanwhile
+    checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)
     entries: dict[str, list[ClipEntry]] = {split: clips.entries[split] for split in given.splits}
-    # a reference may be longer than anything in training: its loss is still defined, only memory grows
+    # a reference may be longer than all texts in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
     entries = tokenize_clips(_known(bundle, entries), bundle.tokenizer, longest)
     splits = open_datasets(config, clips, bundle.backbones, world, entries)
@@ -74,7 +74,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         math.isfinite(value) for found in (*results.values(), blind) if found for value in found.losses.values()
     ):
         raise UserError(
-            f"{bundle.path}: its losses are not finite, the training went astray; train again with a lower optim.lr, or"
+            f"{bundle.path}: its losses are not finite, the training diverged; train again with a lower optim.lr, or"
             " with --optim-precision fp32"
         )
     content: dict[str, Any] = {"split": last, **split_scores(results[last], bundle.head)}
@@ -107,7 +107,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
 
 
 def _known(bundle: TrainedModel, entries: dict[str, list[ClipEntry]]) -> dict[str, list[ClipEntry]]:
-    """Gloss ids of the model's own vocabulary; a clip with a gloss that it never learnt has none: no CTC loss."""
+    """Entries with gloss ids of the model's own vocabulary; a clip with a gloss unknown to it has none: no CTC loss."""
     vocabulary = bundle.vocabulary
     if vocabulary is None:
         return entries
@@ -115,7 +115,7 @@ def _known(bundle: TrainedModel, entries: dict[str, list[ClipEntry]]) -> dict[st
     def ids(gloss: tuple[str, ...] | None) -> tuple[int, ...] | None:
         return None if gloss is None or vocabulary.unknown(gloss) else tuple(vocabulary.encode(gloss))
 
-    # those that are there may be of another corpus: with train among the splits, clips come with its own vocabulary
+    # ids in the entries may be another corpus's: with train among the splits, clips come with its own vocabulary
     return {split: [replace(e, gloss_ids=ids(e.gloss)) for e in chosen] for split, chosen in entries.items()}
 
 

@@ -42,7 +42,7 @@ _NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias
 
 
 def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.AdamW:
-    """AdamW with the groups' own learning rates; norms, biases, embeddings and MSKA's matrices do not decay."""
+    """AdamW with a learning rate per part of the model; norms, biases, embeddings and MSKA's matrices do not decay."""
     optim = config.optim
     peaks = {
         "encoder": optim.lr_encoder or optim.lr,
@@ -85,7 +85,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Include the weights after a step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         torch._foreach_lerp_(list(self._kept.values()), [p.detach() for p in self._live.values()], 1 - decay)
@@ -93,7 +93,7 @@ class WeightAverage:
     @contextlib.contextmanager
     @torch.no_grad()
     def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block."""
+        """Give the model the averaged weights inside the block."""
         own = {name: p.detach().clone() for name, p in self._live.items()}
         for name, p in self._live.items():
             p.copy_(self._kept[name])
@@ -108,10 +108,10 @@ class WeightAverage:
         return {"num_updates": self.num_updates, **{f"average.{name}": t for name, t in self._kept.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Go on from `state_dict`.
+        """Continue from `state_dict`.
 
         Raises:
-            KeyError: It is of another model.
+            KeyError: It belongs to another model.
         """
         for name, kept in self._kept.items():
             kept.copy_(state[f"average.{name}"])  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ class State:
     window: dict[str, list[float]] = field(default_factory=dict)
 
     def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
-        """Higher BLEU-4, or where ``wer`` is given the lower WER; of equals the lower loss, which must be finite."""
+        """Higher BLEU-4, or lower WER where that is given; if equal, lower loss. The loss must be finite."""
         if wer is not None:
             return math.isfinite(loss) and (wer, loss) < (self.best_wer, self.best_loss)
         return math.isfinite(loss) and (bleu, -loss) > (self.best_bleu, -self.best_loss)

@@ -14,20 +14,20 @@ from signstreams.backbones.archs import ViTArch
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
-from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.training import TrainingRun
 from signstreams.files import digest, write_text
+from signstreams.formats.run_layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.streams import BY_NAME, HAND_STREAMS
 
-# ``curves.png`` of a pretraining.
+# -- Curves
 
 _CAPTION = (
-    "Good: the loss falls below the dashed line (ln K: knowing nothing), the entropy of one crop's target lies below "
+    "Good: the loss falls below the dashed line (ln K: knowing nothing), the entropy of one crop's target is below "
     "that of the batch, most prototypes are used, RankMe and k-NN rise. Bad: both entropies on the line (nothing "
     "learned) or both near 0 (one prototype takes all), a k-NN that falls, a gradient norm that climbs."
 )
@@ -50,7 +50,7 @@ def draw(records: list[dict[str, Any]], path: Path, *, num_prototypes: int, titl
     plot_curves(records, path, panels, title=title, caption=_CAPTION)
 
 
-# ``README.md`` beside the weights: what they are, what they were trained on, how they are loaded.
+# -- Model card
 
 TIMM_NAMES = {
     "vit_tiny": "vit_tiny_patch16_224",
@@ -77,14 +77,14 @@ FIGURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the card tells beside the metadata of the weights; no times and no paths.
+    """What the card says besides the metadata of the weights; no times and no paths.
 
     Attributes:
         weights, safetensors: Names of the two files.
         recipe: Setting to value, in the order to show.
-        num_videos: Of the training crops.
-        num_probe_crops: Held out.
-        name, tags, notes: Of the experiment, as the user gave them.
+        num_videos: Videos of the training crops.
+        num_probe_crops: Held-out crops.
+        name, tags, notes: The experiment's, as the user gave them.
     """
 
     weights: str
@@ -98,10 +98,10 @@ class Facts:
 
 
 def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, Any]], facts: Facts) -> str:
-    """Markdown of the card.
+    """``README.md`` beside the weights: what they are, what they were trained on, how to load them.
 
     Args:
-        metadata: Of the exported weights.
+        metadata: Metadata of the exported weights.
         records: Lines of the run's metrics.
     """
     step = metadata["step"]
@@ -195,7 +195,7 @@ def _table(rows: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """On one line, and neither markup nor the end of a table's cell."""
+    """Text on one line, without markup and without the end of a table cell."""
     return escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
 
@@ -203,7 +203,7 @@ def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-# The last act of a run: exported weights, curves, and the list of all artifacts.
+# -- Artifacts
 
 log = logging.getLogger(__name__)
 
@@ -213,78 +213,64 @@ def write_outputs(
     stream: str,
     trainer: Trainer,
     run: TrainingRun,
-    experiment: Experiment,
     crops: CropSet,
     num_videos: int,
     target: Path,
 ) -> None:
-    """Export the teacher's backbone, draw the curves, list what there is; rank 0 only.
-
-    Args:
-        target: Where the exported weights go.
-    """
-    files = config.checkpointing
+    """Export the teacher's backbone to ``target``, draw curves and pictures, write the card, list all; rank 0 only."""
+    experiment = run.experiment
+    assert experiment is not None
+    folder, title = experiment.folder, f"{stream}: {config.experiment.name or trainer.arch.described()}"
     state = trainer.state_dict()
-    if files.export == "best":
-        state = checkpoint.load(experiment.state / files.best_name)["trainer"]
-    metadata = _metadata(config, stream, trainer, state, crops)
+    if config.checkpointing.export == "best":
+        state = checkpoint.load(experiment.state / run.files.best)["trainer"]
+    metadata = _metadata(config, stream, state, crops)
     tensors = target.with_suffix(".safetensors")
     export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
-    curves = experiment.folder / "curves.png"
-    records = read_metrics(experiment.folder / files.history_file)
-    draw(
-        records,
-        curves,
-        num_prototypes=trainer.derived.num_prototypes,
-        title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
+    names = {key: folder / PRETRAINING_FILES[key] for key in ("card", "params", "curves")}
+    records = read_metrics(folder / run.files.metrics)
+    draw(records, names["curves"], num_prototypes=trainer.derived.num_prototypes, title=title)
+    pictures = {}
+    if config.monitor.pictures:
+        model = VisionTransformer(trainer.arch)
+        model.load_state_dict(teacher_backbone(state))
+        pictures = draw_pictures(
+            model.eval().to(run.world.device),
+            trainer.normalize,
+            config.augmentation.global_px,
+            crops.probe or crops.train,
+            crops.train if crops.probe else [],
+            folder,
+            title=title,
+        )
+    facts = Facts(
+        weights=target.name,
+        safetensors=tensors.name,
+        recipe=_recipe(config, trainer, run),
+        num_videos=num_videos,
+        num_probe_crops=len(crops.probe),
+        name=config.experiment.name,
+        tags=list(config.experiment.tags),
+        notes=config.experiment.notes,
     )
-    pictures = _pictures(config, stream, trainer, state, crops, experiment) if config.monitor.pictures else {}
-    card = experiment.folder / "README.md"
-    write_text(
-        card,
-        model_card(trainer.arch, metadata, records, _facts(config, trainer, run, crops, num_videos, target, tensors)),
-    )
+    write_text(names["card"], model_card(trainer.arch, metadata, records, facts))
     experiment.write_artifacts(
         {
             "backbone": target,
             "safetensors": tensors,
-            "card": card,
-            "checkpoint_last": experiment.folder / files.last_name,
-            "checkpoint_best": experiment.folder / files.best_name,
-            "metrics": experiment.folder / files.history_file,
-            "params": experiment.folder / "params.json",
-            "curves": curves,
+            "card": names["card"],
+            "checkpoint_last": folder / run.files.last,
+            "checkpoint_best": folder / run.files.best,
+            "metrics": folder / run.files.metrics,
+            "params": names["params"],
+            "curves": names["curves"],
             **pictures,
         }
     )
     log.info("%s: exported %s", target, trainer.arch.described())
 
 
-def _pictures(
-    config: PretrainConfig,
-    stream: str,
-    trainer: Trainer,
-    state: dict[str, Any],
-    crops: CropSet,
-    experiment: Experiment,
-) -> dict[str, Path]:
-    """What the exported backbone sees, drawn on held-out crops where there are any."""
-    model = VisionTransformer(trainer.arch)
-    model.load_state_dict(teacher_backbone(state))
-    return draw_pictures(
-        model.eval().to(trainer.world.device),
-        trainer.normalize,
-        config.augmentation.global_px,
-        crops.probe or crops.train,
-        crops.train if crops.probe else [],
-        experiment.folder,
-        title=f"{stream}: {config.experiment.name or trainer.arch.described()}",
-    )
-
-
-def _metadata(
-    config: PretrainConfig, stream: str, trainer: Trainer, state: dict[str, Any], crops: CropSet
-) -> dict[str, Any]:
+def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet) -> dict[str, Any]:
     """What a user of the weights must know; no times and no paths, so that equal runs export equal bytes."""
     views = config.augmentation
     return {
@@ -302,21 +288,18 @@ def _metadata(
     }
 
 
-def _facts(
-    config: PretrainConfig,
-    trainer: Trainer,
-    run: TrainingRun,
-    crops: CropSet,
-    num_videos: int,
-    target: Path,
-    tensors: Path,
-) -> Facts:
+def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[str, Any]:
+    """Settings to show on the card."""
     derived, optim, views = trainer.derived, config.optim, config.augmentation
-    initial = run.fingerprint.config.get("init", {}).get("weights")
-    recipe = {
+    digest_of_weights = run.fingerprint.config.get("init", {}).get("weights")
+    init = "random weights"
+    if config.init.weights is not None:  # the path of a file says nothing elsewhere
+        name = "a file's weights" if config.init.weights.startswith("file::") else config.init.weights
+        init = f"{name} (tensors {digest_of_weights})"
+    return {
         "algorithm": config.algorithm,
         "seed": config.seed,
-        "init": "random weights" if initial is None else f"{config.init.weights} (tensors {initial})",
+        "init": init,
         "steps": derived.total_steps,
         "batch": f"{config.dataset.batch_size * run.world.size} crops, {2 + views.num_local} views each",
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
@@ -331,15 +314,3 @@ def _facts(
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity()),
     }
-    if config.init.weights is not None and config.init.weights.startswith("file::"):
-        recipe["init"] = f"a file's weights (tensors {initial})"  # its path says nothing elsewhere
-    return Facts(
-        weights=target.name,
-        safetensors=tensors.name,
-        recipe=recipe,
-        num_videos=num_videos,
-        num_probe_crops=len(crops.probe),
-        name=config.experiment.name,
-        tags=list(config.experiment.tags),
-        notes=config.experiment.notes,
-    )

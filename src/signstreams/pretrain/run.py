@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from signstreams.errors import UserError
 from signstreams.files import digest
 from signstreams.formats.run_layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
-from signstreams.pretrain.derived_settings import DerivedSettings, derive_settings
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import initialize_backbones, load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
@@ -86,10 +87,33 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
         identity["dataset"]["signers"] = digest(plan.groups.signer.tolist())
     fingerprint = Fingerprint(identity, crops.digest)
-    with TrainingRun(config, world, fingerprint, _files(config)) as run:
-        run.write_params(
-            _params(config, stream, world, arch, derived, crops, plan, fingerprint), PRETRAINING_FILES["params"]
-        )
+    params = {
+        "stream": stream,
+        "config": config.model_dump(mode="json"),
+        "chosen": asdict(derived),
+        "ln_num_prototypes": math.log(derived.num_prototypes),
+        "architecture": arch.described(),
+        "data": {
+            "digest": crops.digest,
+            "train_crops": len(crops.train),
+            "probe_crops": len(crops.probe),
+            "videos": plan.num_videos,
+            "steps_per_pass": plan.steps_per_pass,
+        },
+        "fingerprint": fingerprint.digest,
+        "world_size": world.size,
+        "device": str(world.device),
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    names = config.checkpointing
+    others = [name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history")]
+    files = RunFiles(names.last_name, names.best_name, names.history_file, others)
+    with TrainingRun(config, world, fingerprint, files) as run:
+        run.write_params(params, PRETRAINING_FILES["params"])
         with exhaustion_as_user_error(config):
             trainer = Trainer(config, derived, arch, world)
             if weights is not None:
@@ -105,11 +129,9 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         target = config.export_backbone or config.output_dir / PRETRAINING_FILES["backbone"]
         with exhaustion_as_user_error(config, memory):
             run.train(stage, stop)
+            run.publish(stage)
             if run.experiment is not None:
-                if not (run.experiment.state / run.files.best).exists():  # no held-out crops to choose by
-                    run.save_best(stage.state_dict)
-                run.publish()
-                write_outputs(config, stream, trainer, run, run.experiment, crops, plan.num_videos, target)
+                write_outputs(config, stream, trainer, run, crops, plan.num_videos, target)
     return target
 
 
@@ -252,10 +274,9 @@ class Pretraining(Stage[Views]):
             waited_s, worked_s = record["time/data_s"], record["time/step_s"]
             self.shown["loss"] = record["train/loss"]
             self.shown["data wait"] = f"{waited_s / max(waited_s + worked_s, 1e-9):.0%}"
-        for key, name in ((KNN, "k-NN"), ("probe/rankme", "RankMe")):
-            if key in record:
-                self.shown[name] = record[key]
-                break
+        key, name = ("probe/rankme", "RankMe") if self.known is None else (KNN, "k-NN")
+        if key in record:
+            self.shown[name] = record[key]
 
 
 def architecture(config: PretrainConfig) -> ViTArch:
@@ -277,13 +298,12 @@ def architecture(config: PretrainConfig) -> ViTArch:
     except ValueError as error:
         raise UserError(f"model: {error}") from None
     sides = {"global_px": views.global_px} | ({"local_px": views.local_px} if views.num_local else {})
-    problems = []
-    for name, side in sides.items():
-        if side % arch.patch_px:
-            near = max(1, round(side / arch.patch_px)) * arch.patch_px
-            problems.append(
-                f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is {near}"
-            )
+    problems = [
+        f"augmentation.{name} = {side}: does not divide into patches of {arch.patch_px} px; next is"
+        f" {max(1, round(side / arch.patch_px)) * arch.patch_px}"
+        for name, side in sides.items()
+        if side % arch.patch_px
+    ]
     if config.algorithm == "ibot" and views.global_px // arch.patch_px < 2:
         problems.append(f"augmentation.global_px = {views.global_px}: is one patch, iBOT expects at least 2 x 2")
     if problems:
@@ -293,17 +313,15 @@ def architecture(config: PretrainConfig) -> ViTArch:
 
 def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
     """The crops of the run; every rank lists the same files, but what must be measured, rank 0 measures first."""
-
-    def find() -> CropSet:
-        return find_crops(
-            config.train_dir,
-            probe_crops=config.monitor.probe_crops,
-            max_crops=config.dataset.max_crops,
-            dataset=config.dataset,
-            stream=stream,
-            cache_dir=config.output_dir,
-        )
-
+    find = partial(
+        find_crops,
+        config.train_dir,
+        probe_crops=config.monitor.probe_crops,
+        max_crops=config.dataset.max_crops,
+        dataset=config.dataset,
+        stream=stream,
+        cache_dir=config.output_dir,
+    )
     if config.dataset.min_sharpness and world.size > 1:
         with distributed.main_first(world):
             if world.is_main:
@@ -321,49 +339,9 @@ def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
         ) from None
 
 
-def _files(config: PretrainConfig) -> RunFiles:
-    names = config.checkpointing
-    others = (name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history"))
-    return RunFiles(names.last_name, names.best_name, names.history_file, tuple(others))
-
-
-def _params(
-    config: PretrainConfig,
-    stream: str,
-    world: World,
-    arch: ViTArch,
-    derived: DerivedSettings,
-    crops: CropSet,
-    plan: BatchPlan,
-    fingerprint: Fingerprint,
-) -> dict[str, Any]:
-    return {
-        "stream": stream,
-        "config": config.model_dump(mode="json"),
-        "chosen": asdict(derived),
-        "ln_num_prototypes": math.log(derived.num_prototypes),
-        "architecture": arch.described(),
-        "data": {
-            "digest": crops.digest,
-            "train_crops": len(crops.train),
-            "probe_crops": len(crops.probe),
-            "videos": plan.num_videos,
-            "steps_per_pass": plan.steps_per_pass,
-        },
-        "fingerprint": fingerprint.digest,
-        "world_size": world.size,
-        "device": str(world.device),
-        "threads": torch.get_num_threads(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "host": platform.node(),
-        "versions": versions(),
-        "commit": commit(),
-    }
-
-
 def _threads() -> int:
-    """Threads of this process: as the environment says, unless torchrun squeezed it to 1 for want of knowing better."""
-    set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops as well
+    """Threads of this process: OMP_NUM_THREADS, unless torchrun set it to 1 because nobody else had set it."""
+    set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops too
     if set_by_user.isdigit() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
         return max(1, int(set_by_user))
     return available_cores()

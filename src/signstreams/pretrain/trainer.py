@@ -1,4 +1,4 @@
-"""Groups of parameters for the optimiser, and their learning rates and weight decay at a step."""
+"""DINO and iBOT in memory: student and teacher, parameter groups, schedules, one step, the whole state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from signstreams.pretrain.network import build_network, update_teacher
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.views import NUM_GLOBAL
 
-# Groups of parameters for the optimiser, and their learning rates and weight decay at a step.
+# -- Parameter groups
 
 _NO_DECAY_NAMES = ("cls_token", "pos_embed", "register_tokens", "mask_token")
 
@@ -33,11 +33,11 @@ _NO_DECAY_NAMES = ("cls_token", "pos_embed", "register_tokens", "mask_token")
 def parameter_groups(
     network: nn.Module, *, depth: int, layer_decay: float = 1.0, patch_embed_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups of equal treatment; norms, biases, LayerScale and tokens have no weight decay.
+    """Groups with equal learning rate and weight decay; norms, biases, LayerScale and tokens have no weight decay.
 
     Args:
-        network: Its backbone's parameters are named ``backbone.*``.
-        depth: Blocks of the backbone.
+        network: Network whose backbone's parameters are named ``backbone.*``.
+        depth: Number of blocks of the backbone.
         layer_decay: Rate of each block as a share of the next one's; the last norm and the heads have the full rate.
         patch_embed_factor: Further factor of the patch embedding.
     """
@@ -79,19 +79,19 @@ def set_rates(groups: list[dict[str, Any]], now: dict[str, float]) -> None:
         group["weight_decay"] = now["weight_decay"] if group["is_decayed"] else 0.0
 
 
-# One run of DINO or iBOT in memory: networks, optimiser, targets, schedules; a step, and its whole state.
+# -- Trainer
 
 BETA_1 = 0.9
 HEAD_PATCHES = 16
-"""Patches of a crop, at most, that the patches' own head is fitted to."""
+"""Most patches per crop that the patches' own head is fitted to."""
 
 
 class Trainer:
     """Student, teacher and all that a step needs; no files.
 
     Args:
-        config: As the user gave it.
-        derived: What it left open, settled.
+        config: Config as the user gave it.
+        derived: Settings that the config leaves open.
         arch: Shape of the backbone.
         world: This process among the others.
     """
@@ -243,10 +243,10 @@ class Trainer:
         for i, (part, target) in enumerate(zip(parts, targets.chunk(count, dim=1), strict=True)):
             rows, masks = (None, None) if masked is None else (masked[i].rows, masked[i].masks)
             is_last = i + 1 == count
-            alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if not is_last and isinstance(self.replica, nn.parallel.DistributedDataParallel):
-                alone = self.replica.no_sync()
-            with alone:  # processes average their gradients once a step
+                sync = self.replica.no_sync()
+            with sync:  # processes average their gradients once per step
                 with autocast(self.config.optim.precision, self.world.device):
                     tokens, scores, patch_scores = self.replica(
                         list(part), rows, masks
@@ -289,7 +289,7 @@ class Trainer:
         return float(norms[0] / norms[1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later process needs to go on as if nothing had happened."""
+        """Everything that a later process needs to continue to the same bits."""
         patches = {} if self.patches is None else {"patch_centre": self.patches.centre.state_dict()}
         return patches | {
             "step": self.step,
@@ -301,7 +301,7 @@ class Trainer:
         }
 
     def state_bytes(self) -> int:
-        """Of a checkpoint of a later step: both networks and AdamW's two moments."""
+        """Size of a checkpoint of any later step: both networks and AdamW's two moments."""
         tensors: dict[str, Tensor] = self.student.state_dict()
         return 4 * sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
