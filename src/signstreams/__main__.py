@@ -1,4 +1,6 @@
-"""``python -m signstreams``: the command `signstreams`. PYTHON_ARGCOMPLETE_OK"""
+"""``python -m signstreams``: the command `signstreams`."""
+
+# PYTHON_ARGCOMPLETE_OK
 
 from signstreams.commands import main
 

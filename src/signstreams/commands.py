@@ -1,7 +1,9 @@
-"""Every command, in one table: ``signstreams NAME``, and the scripts/*.py of the same commands. PYTHON_ARGCOMPLETE_OK
+"""Every command, in one table: ``signstreams NAME``, and the scripts/*.py of the same commands.
 
 A command line is parsed before anything heavy is imported: ``--help`` and typos are answered without torch or NumPy.
 """
+
+# PYTHON_ARGCOMPLETE_OK: tells the shell that this module completes its command line
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ class Command:
     """One line."""
     config: str
     """``module:Class`` of its settings; empty when it parses its own command line."""
-    call: Callable[[Any], None]
+    call: Callable[..., None]
     """Gets the parsed config; without a config class, the words and the name of the program."""
     logs: int | None = None
     """Level from which on our own log lines are shown; None: it prints, and logs nothing."""
@@ -74,7 +76,7 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
     from signstreams.cli import leading_words_as, parse, start_logging  # here: `signstreams --help` needs no pydantic
 
     if not command.config:
-        command.call((words, prog))
+        command.call(words, prog)
         return
     if command.leading_words:
         words = leading_words_as(command.leading_words, words)
@@ -263,10 +265,9 @@ python scripts/launch.py --gpus 2 -- scripts/pretrain_dino_hands.py --distribute
 """
 
 
-def _launch(given: tuple[list[str], str | None]) -> None:
+def _launch(words: list[str], prog: str | None) -> None:
     from signstreams.cli import complete
 
-    words, prog = given
     parser = argparse.ArgumentParser(
         prog=prog, description=LAUNCH_DOC, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,12 +13,10 @@ import json
 import os
 import re
 import secrets
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CLOCKS_DIFFER_S = 10.0
 _PART = ".part"
 _PART_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
@@ -103,17 +101,6 @@ def sha256_file(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def from_the_future(paths: Iterable[Path]) -> list[Path]:
-    """Those last changed later than now, as by a machine whose clock is ahead; absent ones are passed over."""
-    latest_s = time.time() + CLOCKS_DIFFER_S
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime > latest_s:
-                found.append(path)
-    return found
 
 
 def digest(content: Any) -> str:

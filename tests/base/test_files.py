@@ -13,7 +13,6 @@ import pytest
 
 from signstreams.files import (
     digest,
-    from_the_future,
     read_json,
     remove_leftovers,
     replacing,
@@ -174,11 +173,3 @@ def test_a_write_on_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as other, replacing(tmp_path / "a.txt"):
         (tmp_path / "b.txt").read_text()
     assert other.value.filename == str(tmp_path / "b.txt")
-
-
-def test_files_of_a_clock_that_is_ahead_are_found(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("old", "ahead", "absent")]
-    for path, ahead_s in zip(paths[:2], (0, 3600), strict=True):
-        path.touch()
-        os.utime(path, (path.stat().st_mtime + ahead_s,) * 2)
-    assert from_the_future(paths) == [tmp_path / "ahead"]

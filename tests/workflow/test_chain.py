@@ -7,12 +7,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from signstreams.commands import main
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -155,38 +156,44 @@ def test_no_library_speaks_to_the_user_and_nothing_is_said_twice(chain: list[str
         assert len(lines) == len(set(lines)), f"{path.name}: {text}"
 
 
-def test_the_summary_says_where_to_look(chain: list[str], checkout: Path, project: Path) -> None:
-    command = [sys.executable, str(project / "scripts" / "summarize_run.py")]
-    done = subprocess.run(
-        [*command, "--root", "data/ñandú d'oro", "--work-dir", "work dirs"],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "not there yet" not in done.stdout
-    assert "k-NN on handshape" in done.stdout
-    empty = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
-    assert empty.stdout.count("not there yet") == 5
+def run_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command, run in this process."""
+    code = 0
+    try:
+        main(list(words))
+    except SystemExit as left:
+        code = int(left.code or 0)
+    return code, *capsys.readouterr()
 
 
-def test_a_clip_is_translated_from_its_video_as_it_was_scored(chain: list[str], checkout: Path, project: Path) -> None:
+def test_the_summary_says_where_to_look(
+    chain: list[str], checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    code, said, errors = run_command(capsys, "summary", "--root", "data/ñandú d'oro", "--work-dir", "work dirs")
+    assert code == 0, errors
+    assert "not there yet" not in said
+    assert "k-NN on handshape" in said
+    _, said, _ = run_command(capsys, "summary")
+    assert said.count("not there yet") == 5
+
+
+def test_a_clip_is_translated_from_its_video_as_it_was_scored(
+    chain: list[str], checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same frames, boxes, features and decoding, from nothing but the video and the checkpoint."""
+    monkeypatch.chdir(checkout)
     with (checkout / "work dirs" / "multistream_v9" / "predictions.csv").open(encoding="utf-8", newline="") as file:
         scored = next(row for row in csv.DictReader(file) if row["split"] == "test")
     root = checkout / "data" / "ñandú d'oro"
     with (root / "meta.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file, delimiter=";")}
     clip = rows[scored["clip_id"]]
-    command = [
-        sys.executable,
-        str(project / "scripts" / "translate_video.py"),
-        str(root / "videos" / f"{clip['video']}.mp4"),
-    ]
-    command += ["--checkpoint", "work dirs/multistream_v9/best.pt", "--start", clip["start"], "--end", clip["end"]]
-    done = subprocess.run([*command, "--json"], cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+    words = [str(root / "videos" / f"{clip['video']}.mp4"), "--checkpoint", "work dirs/multistream_v9/best.pt"]
+    words += ["--start", clip["start"], "--end", clip["end"]]
+    code, said, errors = run_command(capsys, "translate", *words, "--json")
+    assert code == 0, errors
+    (line,) = said.splitlines()
     found = json.loads(line)
     assert found["text"] == scored["hypothesis"]
     assert " ".join(found["glosses"]) == scored["gloss_hypothesis"]
@@ -194,15 +201,17 @@ def test_a_clip_is_translated_from_its_video_as_it_was_scored(chain: list[str], 
 
 @pytest.mark.parametrize(("name", "content"), [("absent.mp4", None), ("broken.mp4", b"no video")])
 def test_a_video_that_cannot_be_read_is_one_line(
-    chain: list[str], checkout: Path, project: Path, name: str, content: bytes | None
+    chain: list[str],
+    checkout: Path,
+    name: str,
+    content: bytes | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(checkout)
     if content is not None:
         (checkout / name).write_bytes(content)
-    command = [sys.executable, str(project / "scripts" / "translate_video.py"), name]
-    done = subprocess.run(
-        [*command, "--checkpoint", "work dirs/multistream_v9/best.pt"], cwd=checkout, capture_output=True, text=True
-    )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert (done.returncode, len(errors)) == (2, 1), done.stderr
+    code, _, said = run_command(capsys, "translate", name, "--checkpoint", "work dirs/multistream_v9/best.pt")
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert (code, len(errors)) == (2, 1), said
     assert name in errors[0]
-    assert "Traceback" not in done.stderr

@@ -5,10 +5,12 @@ The rules state files, commands and resources; what they have to know of config 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import re
 import shlex
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,11 @@ from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.settings import ExtractConfig, missing_points, points_path
-from signstreams.files import from_the_future, write_text
-from signstreams.formats.layout import SPLITS, CorpusLayout, find_videos
+from signstreams.files import write_text
+from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.run_layout import RunLayout
-from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_stamp
-from signstreams.ids import check_id, shown
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources
+from signstreams.ids import shown
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.streams import BACKBONE_KEYS
@@ -34,6 +36,8 @@ from signstreams.workflow.settings import WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
+CLOCKS_DIFFER_S = 10.0
+"""A file changed so much later than now comes from a machine whose clock is ahead."""
 Batches = dict[str, list[str]]
 """Name of a batch to the ids of its videos."""
 
@@ -43,7 +47,7 @@ class Plan:
     """A checked config, and what follows from it and the corpus."""
 
     config: WorkflowConfig
-    videos: dict[str, Path]
+    videos: dict[str, VideoSource]
     """Video id to file or folder of frames; of the user's own footage, those that will be extracted."""
     extract: ExtractConfig
     """As extraction will read it."""
@@ -78,11 +82,14 @@ class Plan:
 
     def frames_stamp(self, video_id: str) -> str:
         """Changes when an image of a folder of frames does; empty for a file, whose time of change is enough."""
-        return source_stamp(self.videos[video_id]) or ""
+        return self.videos[video_id].frames_stamp() or ""
 
     def points(self, video_id: str) -> Path | list[Path]:
         """The file of points that another tool found; an empty list for a detector of our own."""
-        return (self.extract.detector == "precomputed" and points_path(self.extract.precomputed.folder, video_id)) or []
+        folder = self.extract.precomputed.folder
+        if self.extract.detector != "precomputed" or folder is None:
+            return []
+        return points_path(folder, video_id) or []
 
     def annotation_settings(self, video_id: str) -> str:
         """Spans and box of a video: when they change it is extracted again, and not for other changes of meta.csv."""
@@ -132,9 +139,11 @@ def make_plan(
     annotations = {}
     if config.corpus.videos is not None:
         annotations = read_annotations(corpus, videos, extract)
-        videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
+        videos = {video_id: source for video_id, source in videos.items() if video_id in annotations}
         if is_start:
-            refuse_the_future([*videos.values(), corpus.meta, corpus.gloss, *map(corpus.index, SPLITS)])
+            refuse_the_future(
+                [*(source.path for source in videos.values()), corpus.meta, corpus.gloss, *map(corpus.index, SPLITS)]
+            )
     integrate = _integrate_config(config)
     if is_start:
         check_later_stages(config, corpus)
@@ -150,7 +159,7 @@ def make_plan(
 # -- Videos
 
 
-def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, Path]:
+def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, VideoSource]:
     """Videos that are rendered; a folder that holds somebody's own is refused."""
     from signstreams.demo.plan import refuse_foreign, video_ids
 
@@ -158,10 +167,10 @@ def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, Path]:
     if is_start:
         refuse_foreign(corpus)
     ids = video_ids(config.corpus.demo_size, config.corpus.demo_seed)
-    return {video_id: corpus.videos / f"{video_id}.mp4" for video_id in ids}
+    return {video_id: VideoSource(corpus.videos / f"{video_id}.mp4") for video_id in ids}
 
 
-def source_videos(folder: Path) -> dict[str, Path]:
+def source_videos(folder: Path) -> dict[str, VideoSource]:
     """Video id to file or folder of frames of the user's own footage.
 
     Raises:
@@ -169,23 +178,17 @@ def source_videos(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise UserError(f"corpus.videos: there is no folder '{folder}'; name the folder that holds your videos")
-    try:
-        videos = find_videos(folder)
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}; rename one of them") from None
-    if not videos:
+    found = list_sources(folder)
+    if not found.sources:
         raise UserError(
             f"{folder}: holds no video (expected files ending in {' '.join(VIDEO_SUFFIXES)}, or folders of images"
             f" ending in {' '.join(IMAGE_SUFFIXES)}); put your videos there"
         )
-    problems = []
-    for video_id, path in videos.items():
-        try:
-            check_id(video_id)
-        except ValueError as error:
-            problems.append(f"{folder}: the video id {shown(video_id)} {error}; rename {shown(path.name)}")
+    problems = found.problems()
+    videos = {video_id: sources[0] for video_id, sources in found.sources.items()}
+    for video_id, source in videos.items():
         if "{" in video_id or "}" in video_id:  # Snakemake would read them as wildcards
-            problems.append(f"{folder}: the video id {shown(video_id)} holds a brace; rename {shown(path.name)}")
+            problems.append(f"{folder}: the video id {shown(video_id)} holds a brace; rename {shown(source.path.name)}")
     if problems:
         raise UserError(problems)
     return videos
@@ -193,7 +196,13 @@ def source_videos(folder: Path) -> dict[str, Path]:
 
 def refuse_the_future(paths: Iterable[Path]) -> None:
     """Snakemake fails a job, when it is done, whose output is older than its input."""
-    if ahead := from_the_future(paths):
+    latest_s = time.time() + CLOCKS_DIFFER_S
+    ahead = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # absent ones are no problem here
+            if path.stat().st_mtime > latest_s:
+                ahead.append(path)
+    if ahead:
         raise UserError(
             f"{ahead[0]}: was changed in the future, as by a clock that is ahead ({len(ahead)} files), expected a time"
             " before now; `touch` it, and the others"
@@ -272,12 +281,12 @@ def wanted_gpus(gpus: int | Literal["auto"], most: int | None = None) -> int:
 def granted_gpus(wildcards: Any, resources: Mapping[str, Any]) -> int:
     """GPUs of each node of a job: ``gpu`` of one node, or ``gres`` ("gpu:4", "gpu:h100:4") of several."""
     kind, _, count = str(resources.get("gres", "")).rpartition(":")
-    return int(count) if kind.split(":")[0] == "gpu" else resources.get("gpu", 0)
+    return int(count if kind.split(":")[0] == "gpu" else resources.get("gpu", 0))
 
 
 def granted_cores(wildcards: Any, threads: int, resources: Mapping[str, Any]) -> int:
     """Cores of each task of a job, as Snakemake's Slurm executor asks for them."""
-    return max(1, resources.get("cpus_per_task", threads))
+    return max(1, int(resources.get("cpus_per_task", threads)))
 
 
 def warn_of_gpus_without_effect(config: WorkflowConfig, set_resources: Mapping[str, Mapping[str, Any]]) -> None:
