@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from signstreams.contract import check_records, inventory, run_checks
+from signstreams.contract.inventory import VideoFiles
 from signstreams.contract.run_checks import CheckAfterExtraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
@@ -29,9 +30,9 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the videos that are checked from here on, not taken from their records."""
     ids: list[str] = []
 
-    def check(layout: CorpusLayout, video_id: str, *rest: Any) -> Any:
-        ids.append(video_id)
-        return real(layout, video_id, *rest)
+    def check(layout: CorpusLayout, video: VideoFiles, *rest: Any) -> Any:
+        ids.append(video.video_id)
+        return real(layout, video, *rest)
 
     real = run_checks.check_video
     monkeypatch.setattr(run_checks, "check_video", check)

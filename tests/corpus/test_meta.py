@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.corpus import Clip, MetaTable, read_meta, scan_meta
+from signstreams.corpus import Clip, MetaTable, scan_meta
 from signstreams.corpus.clips import parse_segments
+from signstreams.corpus.findings import raise_errors
 from signstreams.corpus.meta import has_texts
 from signstreams.errors import UserError
 
@@ -17,6 +18,12 @@ def write(folder: Path, text: str | bytes) -> Path:
     path = folder / "meta.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+def read_meta(path: Path, videos: set[str] | None = None) -> MetaTable:
+    table = scan_meta(path, videos)
+    raise_errors(table.issues)
+    return table
 
 
 def read(folder: Path, text: str | bytes, videos: set[str] | None = None) -> MetaTable:

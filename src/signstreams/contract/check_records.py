@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from signstreams.contract.inventory import Artifact
+from signstreams.contract.inventory import Artifact, VideoFiles
 from signstreams.contract.rules import CONTRACT_RULES
 from signstreams.corpus.findings import Finding
 from signstreams.files import digest, write_text
@@ -190,21 +190,14 @@ def file_checksums(artifacts: Mapping[str, Artifact]) -> tuple[dict[str, str], d
     return checksums, unreadable
 
 
-def recorded_check(
-    layout: CorpusLayout, video_id: str, artifacts: Mapping[str, Artifact], decode: str, *, may_read: bool
-) -> VideoCheck | None:
+def recorded_check(layout: CorpusLayout, video: VideoFiles, decode: str, *, may_read: bool) -> VideoCheck | None:
     """Result of an earlier check; None when the video must be checked again.
 
-    Args:
-        layout: Corpus.
-        video_id: Id of the video.
-        artifacts: Kind to file, of the files that exist; `SOURCE` is the video.
-        decode: Crops to decode.
-        may_read: Compare checksums where only modification times differ; otherwise such files count as changed.
+    With ``may_read``, checksums decide where only modification times differ; otherwise such files count as changed.
     """
-    path = layout.check(video_id)
+    path, artifacts = layout.check(video.video_id), video.with_source()
     record = _read_record(path)
-    if record is None or record.rules != rules_digest(decode) or record.check.video_id != video_id:
+    if record is None or record.rules != rules_digest(decode) or record.check.video_id != video.video_id:
         return None
     stamps = file_stamps(artifacts)
     if stamps is None or stamps.keys() != record.stamps.keys():
@@ -223,21 +216,9 @@ def recorded_check(
 
 
 def record_check(
-    layout: CorpusLayout,
-    check: VideoCheck,
-    stamps: Mapping[str, str] | None,
-    checksums: Mapping[str, str],
-    decode: str,
+    layout: CorpusLayout, check: VideoCheck, stamps: Mapping[str, str] | None, checksums: Mapping[str, str], decode: str
 ) -> None:
-    """Write the record of a check; remove it where a file could not be read or is a link.
-
-    Args:
-        layout: Corpus.
-        check: Result.
-        stamps: Kind to stamp, taken before the check; None to have no record.
-        checksums: Kind to checksum.
-        decode: Crops that were decoded.
-    """
+    """Write the record; remove it without ``stamps`` (a file is a link) or when a checksum lacks (it is unreadable)."""
     path = layout.check(check.video_id)
     if stamps is None or stamps.keys() != checksums.keys():
         with contextlib.suppress(OSError):

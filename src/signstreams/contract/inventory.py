@@ -14,7 +14,7 @@ from pathlib import Path
 from signstreams.files import sha256_file
 from signstreams.formats.crops import parse_crop_name
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_sources import change_stamp, source_sha256
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS
 
 PROCESSED = "processed"
@@ -75,7 +75,7 @@ class Artifact:
             OSError: When a file is gone.
         """
         if self.kind == SOURCE:  # may be linked from another disk; results may not
-            return change_stamp(self.path)
+            return VideoSource.at(self.path).stamp()
         stamps = []
         for name in self.names:
             found = os.lstat(self.folder / name)
@@ -95,7 +95,7 @@ class Artifact:
             OSError: When a file cannot be read.
         """
         if self.kind == SOURCE:
-            return source_sha256(self.path)
+            return VideoSource.at(self.path).sha256()
         sums = [sha256_file(path) for path in self.paths()]
         return self._joined(sums) if self.is_loose else sums[0]
 
@@ -104,6 +104,27 @@ class Artifact:
         for name, value in zip(self.names, values, strict=True):
             state.update(f"{name}\0{value}\n".encode())
         return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """A video and its files.
+
+    Attributes:
+        video_id: Its id.
+        source: The video itself; None when it is not there.
+        artifacts: Kind to file, of the files that exist.
+        is_loose: Whether they are loose crops.
+    """
+
+    video_id: str
+    source: Path | None
+    artifacts: dict[str, Artifact]
+    is_loose: bool = False
+
+    def with_source(self) -> dict[str, Artifact]:
+        """All files that a record depends on."""
+        return self.artifacts if self.source is None else {**self.artifacts, SOURCE: Artifact.of_source(self.source)}
 
 
 @dataclass

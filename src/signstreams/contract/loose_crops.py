@@ -17,7 +17,7 @@ from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
 from signstreams.contract.check_records import LOOSE_FIX, FileRecord, VideoCheck
 from signstreams.contract.crops import check_loose
-from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact
+from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, VideoFiles
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
 from signstreams.corpus.findings import Finding, few, few_ids
 from signstreams.formats.arrays import POSE_NORM, as_damage
@@ -34,28 +34,13 @@ MAY_LACK = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *ST
 """What a video of loose crops may lack, in the order of the report."""
 
 
-def check_loose_video(
-    layout: CorpusLayout,
-    video_id: str,
-    source: Path | None,
-    artifacts: Mapping[str, Artifact],
-    decode: str,
-    checksums: Mapping[str, str],
-) -> VideoCheck:
-    """Check the loose crops of one video, its pose and its keypoints.
-
-    Args:
-        layout: Corpus.
-        video_id: Id of the video.
-        source: The video itself; None when it is not there.
-        artifacts: Kind to files, of the files that exist.
-        decode: Crops to decode.
-        checksums: Kind to checksum, of the files that can be read.
-    """
+def check_loose_video(layout: CorpusLayout, video: VideoFiles, decode: str, checksums: Mapping[str, str]) -> VideoCheck:
+    """Check the loose crops of one video, its pose and its keypoints; those without a checksum cannot be read."""
+    video_id, artifacts = video.video_id, video.artifacts
     check = VideoCheck(video_id, status="loose")
     check.findings += check_links(layout, artifacts)
     missing = {"tracks", "metadata", "checksums", *({"pose", "keypoints", *STREAMS} - artifacts.keys())}
-    if source is None:
+    if video.source is None:
         missing.add("video")
     if missing.issuperset(STREAMS):
         place = f"{PROCESSED}/{STREAMS[0]}"

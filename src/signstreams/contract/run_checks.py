@@ -14,7 +14,7 @@ from signstreams.contract.check_records import (
     record_check,
     recorded_check,
 )
-from signstreams.contract.inventory import SOURCE, Artifact, artifacts_of
+from signstreams.contract.inventory import SOURCE, VideoFiles, artifacts_of
 from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import check_video
@@ -25,27 +25,6 @@ from signstreams.progress import Progress
 
 
 @dataclass(frozen=True)
-class VideoFiles:
-    """A video to check.
-
-    Attributes:
-        video_id: Its id.
-        source: The video itself; None when it is not there.
-        artifacts: Kind to file, of the files that exist.
-        is_loose: Whether they are loose crops.
-    """
-
-    video_id: str
-    source: Path | None
-    artifacts: dict[str, Artifact]
-    is_loose: bool = False
-
-    def with_source(self) -> dict[str, Artifact]:
-        """All files that a record depends on."""
-        return self.artifacts if self.source is None else {**self.artifacts, SOURCE: Artifact.of_source(self.source)}
-
-
-@dataclass(frozen=True)
 class CheckAfterExtraction:
     """Checks a video right after its extraction and leaves the record for the contract; may go to other processes."""
 
@@ -53,32 +32,24 @@ class CheckAfterExtraction:
 
     def __call__(self, layout: CorpusLayout, video_id: str, source: Path, metadata: VideoMetadata) -> None:
         """Extraction read every file a moment ago, so that its checksums are used as they are."""
-        files = VideoFiles(video_id, source, artifacts_of(layout, video_id))
-        if recorded_check(layout, video_id, files.with_source(), self.decode, may_read=False) is None:
-            check_and_record(layout, files, self.decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
+        video = VideoFiles(video_id, source, artifacts_of(layout, video_id))
+        if recorded_check(layout, video, self.decode, may_read=False) is None:
+            check_and_record(layout, video, self.decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
 
 
 def check_and_record(
     layout: CorpusLayout, video: VideoFiles, decode: str, known_checksums: Mapping[str, str] | None = None
 ) -> VideoCheck:
-    """Check a video and write its record.
-
-    Args:
-        layout: Corpus.
-        video: Video to check.
-        decode: Crops to decode.
-        known_checksums: Kind to checksum, of files that need not be read for it.
-    """
+    """Check a video and write its record; ``known_checksums`` are those of files that need not be read for them."""
     files = video.with_source()
     stamps = file_stamps(files)
     known = {kind: value for kind, value in (known_checksums or {}).items() if kind in files}
     checksums, unreadable = file_checksums({kind: file for kind, file in files.items() if kind not in known})
     checksums |= known
     if video.is_loose:
-        check = check_loose_video(layout, video.video_id, video.source, video.artifacts, decode, checksums)
+        check = check_loose_video(layout, video, decode, checksums)
     else:
-        assert video.source is not None
-        check = check_video(layout, video.video_id, video.source, video.artifacts, decode, checksums, unreadable)
+        check = check_video(layout, video, decode, checksums, unreadable)
     is_unchanged = stamps is not None and stamps == file_stamps(files)  # nobody wrote to the files meanwhile
     record_check(layout, check, stamps if is_unchanged else None, checksums, decode)
     return check
@@ -89,10 +60,7 @@ def check_all(
 ) -> Iterator[tuple[VideoCheck, bool]]:
     """Check of each video, in order, and whether it comes from its record."""
     recorded = [
-        None
-        if config.recheck
-        else recorded_check(layout, video.video_id, video.with_source(), config.decode, may_read=False)
-        for video in videos
+        None if config.recheck else recorded_check(layout, video, config.decode, may_read=False) for video in videos
     ]
     remaining = [video for video, check in zip(videos, recorded, strict=True) if check is None]
     with Progress(len(videos), "videos", "contract") as progress:
@@ -122,7 +90,6 @@ def _check_unless_same_bytes(
     layout: CorpusLayout, config: ContractConfig, video: VideoFiles
 ) -> tuple[VideoCheck, bool]:
     """Where only modification times differ from the record, checksums decide."""
-    files = video.with_source()
-    if not config.recheck and (check := recorded_check(layout, video.video_id, files, config.decode, may_read=True)):
+    if not config.recheck and (check := recorded_check(layout, video, config.decode, may_read=True)):
         return check, True
     return check_and_record(layout, video, config.decode), False

@@ -20,13 +20,13 @@ from signstreams.contract.corpus_checks import (
     check_processed,
     check_videos,
 )
-from signstreams.contract.inventory import Inventory, take_inventory
+from signstreams.contract.inventory import Inventory, VideoFiles, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
 from signstreams.contract.page import render_page
 from signstreams.contract.re_extraction_advice import RecordedSettings, advise_re_extraction, extract_command
 from signstreams.contract.report import build_manifest, build_report, report_order
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
-from signstreams.contract.run_checks import VideoFiles, check_all
+from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import Clip
@@ -37,8 +37,9 @@ from signstreams.corpus.splits import Index, scan_index
 from signstreams.errors import UserError, print_problems
 from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
-from signstreams.formats.layout import SPLITS, CorpusLayout, sources_by_id
+from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_sources import list_sources
 
 MAX_FILES = 20
 """Files for which findings of one rule are printed."""
@@ -172,7 +173,7 @@ def _printed_lines(findings: Sequence[Finding]) -> list[str]:
 
 def _video_ids(folder: Path) -> Collection[str]:
     try:
-        return sources_by_id(folder).keys()
+        return list_sources(folder).sources.keys()
     except OSError:
         return ()
 

@@ -23,7 +23,7 @@ from signstreams.contract.arrays import (
 )
 from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, FileRecord, VideoCheck
 from signstreams.contract.crops import ArchiveCheck, check_archive
-from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact
+from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
 from signstreams.formats.damaged import DamagedFile
@@ -48,9 +48,7 @@ Value = TypeVar("Value", PointSurvey, Pose, Tracks, VideoMetadata)
 
 def check_video(
     layout: CorpusLayout,
-    video_id: str,
-    source: Path,
-    artifacts: Mapping[str, Artifact],
+    video: VideoFiles,
     decode: str,
     checksums: Mapping[str, str],
     unreadable: Mapping[str, str],
@@ -61,22 +59,20 @@ def check_video(
 
     Args:
         layout: Corpus.
-        video_id: Id of the video.
-        source: The video itself.
-        artifacts: Kind to file, of the files that exist.
+        video: Video, whose source exists.
         decode: Crops to decode: ``all``, ``sample`` or ``none``.
         checksums: Kind to checksum, of the files that can be read; ``source`` is that of the video.
         unreadable: Kind to the reason, of the files that cannot be read.
     """
-    check = VideoCheck(video_id)
-    places = {kind: f"processed/{kind}/{video_id}{ending}" for kind, ending in ENDINGS.items()}
-    if not artifacts:
-        found = f"nothing of the video {shown(video_id)}"
+    check = VideoCheck(video.video_id)
+    places = {kind: f"processed/{kind}/{video.video_id}{ending}" for kind, ending in ENDINGS.items()}
+    if not video.artifacts:
+        found = f"nothing of the video {shown(video.video_id)}"
         check.findings.append(rules.EXTRACTED.breach(places["metadata"], found, EXTRACT_AGAIN))
         return check
-    for kind in ENDINGS.keys() - artifacts.keys():
+    for kind in ENDINGS.keys() - video.artifacts.keys():
         check.findings.append(rules.PRESENT.breach(places[kind], "no such file", EXTRACT_AGAIN))
-    return _VideoChecker(layout, source, artifacts, decode, check).run(checksums, unreadable)
+    return _VideoChecker(layout, video, decode, check).run(checksums, unreadable)
 
 
 def check_links(layout: CorpusLayout, artifacts: Mapping[str, Artifact]) -> list[Finding]:
@@ -113,16 +109,10 @@ def check_claims(path: Path, kind: str, num_frames: int | None) -> None:
 class _VideoChecker:
     """The checks of one video, which share what was read so far."""
 
-    def __init__(
-        self,
-        layout: CorpusLayout,
-        source: Path,
-        artifacts: Mapping[str, Artifact],
-        decode: str,
-        check: VideoCheck,
-    ) -> None:
-        self.layout, self.source, self.decode, self.check = layout, source, decode, check
-        self.artifacts = dict(artifacts)
+    def __init__(self, layout: CorpusLayout, video: VideoFiles, decode: str, check: VideoCheck) -> None:
+        assert video.source is not None
+        self.layout, self.source, self.decode, self.check = layout, video.source, decode, check
+        self.artifacts = dict(video.artifacts)
         self.lengths: dict[str, int] = {}
 
     def run(self, checksums: Mapping[str, str], unreadable: Mapping[str, str]) -> VideoCheck:

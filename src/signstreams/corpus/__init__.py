@@ -7,7 +7,7 @@ wrong content and return it as findings, which the data contract reports.
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, load_corpus, scan_corpus
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss, scan_gloss
-from signstreams.corpus.meta import MetaTable, read_meta, scan_meta
+from signstreams.corpus.meta import MetaTable, scan_meta
 from signstreams.corpus.splits import read_index, scan_index, write_splits
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "load_corpus",
     "read_gloss",
     "read_index",
-    "read_meta",
     "scan_corpus",
     "scan_gloss",
     "scan_index",

@@ -9,8 +9,8 @@ from pathlib import Path
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few_ids, raise_errors
 from signstreams.corpus.meta import MetaTable, scan_meta
-from signstreams.formats.layout import CorpusLayout, passed_over_videos, sources_by_id, twins_text
-from signstreams.formats.video_sources import VIDEO_SUFFIXES, is_source
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_sources import VIDEO_SUFFIXES, SourceFolder, doubled_id, list_sources
 from signstreams.ids import check_id, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
@@ -107,44 +107,45 @@ def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
     """Video id to its files or folders of images: one, unless the folder has twins."""
     place, fix = str(folder), "put the videos there, or name their folder with --videos-dir"
     try:
-        found = sources_by_id(folder)
+        found = list_sources(folder)
     except FileNotFoundError:
         issues.append(VIDEOS.breach(place, "no such folder", fix))
         return {}
     except NotADirectoryError:
         issues.append(VIDEOS.breach(place, "a file", fix))
         return {}
-    if not found:
+    if not found.sources:
         issues.append(VIDEOS.breach(place, "no video", fix))
-    sources = {}
-    for video_id, paths in found.items():
+    usable: dict[str, list[Path]] = {}
+    for video_id, sources in found.sources.items():
+        names = [source.path.name for source in sources]
         try:
             check_id(video_id)
         except ValueError as error:
-            issues.append(VIDEO_NAME.breach(place, f"the name {shown(paths[0].name)} {error}", "rename the file"))
-        if len(paths) > 1:
-            issues.append(VIDEO_TWINS.breach(place, twins_text(video_id, paths), "rename or remove one of them"))
-        usable = [path for path in paths if is_source(path)]
-        for path in paths:
-            if path not in usable:
-                kind = "a folder" if path.is_dir() else "a link to nothing"
-                issues.append(VIDEO_FILE.breach(place, f"{shown(path.name)} is {kind}", "rename, replace or remove it"))
-        if usable:
-            sources[video_id] = usable
-    issues += _passed_over(folder)
-    return sources
+            issues.append(VIDEO_NAME.breach(place, f"the name {shown(names[0])} {error}", "rename the file"))
+        if text := doubled_id(video_id, names):
+            issues.append(VIDEO_TWINS.breach(place, text, "rename or remove one of them"))
+        for source in sources:
+            if source.is_video:
+                usable.setdefault(video_id, []).append(source.path)
+                continue
+            kind = "a folder" if source.is_folder else "a link to nothing"
+            text = f"{shown(source.path.name)} is {kind}"
+            issues.append(VIDEO_FILE.breach(place, text, "rename, replace or remove it"))
+    issues += _passed_over(found)
+    return usable
 
 
-def _passed_over(folder: Path) -> list[Finding]:
+def _passed_over(folder: SourceFolder) -> list[Finding]:
     names: dict[bool, list[str]] = {False: [], True: []}
-    for path in passed_over_videos(folder):
+    for path in folder.passed_over():
         names[path.is_dir()].append(path.name)
     found = (
         (names[False], "files of other endings", "convert them (ffmpeg -i FILE NAME.mp4), or move them away"),
         (names[True], "sub-folders with videos", "move their videos up into this folder, or move them away"),
     )
     return [
-        PASSED_OVER.breach(str(folder), f"{len(names):,} {what} are passed over: {few_ids(names)}", fix)
+        PASSED_OVER.breach(str(folder.path), f"{len(names):,} {what} are passed over: {few_ids(names)}", fix)
         for names, what, fix in found
         if names
     ]

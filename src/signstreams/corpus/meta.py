@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.clips import NUMBER_COLUMNS, Clip, Row, RowReader
-from signstreams.corpus.findings import Finding, Rule, few, raise_errors
+from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.corpus.table import (
     COLUMNS,
     ID_COLUMNS,
@@ -69,17 +69,6 @@ class MetaTable:
     def named_videos(self) -> set[str]:
         """Ids of all videos that a row names, whether it gave a clip or not."""
         return {row.video_id for row in self.rows if row.video_id}
-
-
-def read_meta(path: str | Path, videos: Collection[str] | None = None) -> MetaTable:
-    """Read ``path`` as `scan_meta` does.
-
-    Raises:
-        UserError: All problems, one per line. Rows without exact times are no error.
-    """
-    table = scan_meta(path, videos)
-    raise_errors(table.issues)
-    return table
 
 
 def scan_meta(

@@ -34,6 +34,12 @@ _NPZ_ERRORS = (
 POSE_NORM = "signing_space_v1"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: equal arrays give equal bytes
 _ZIP64_FROM_BYTES = 2**30
+_TRACK_ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "box": (np.float32, (4,)),
+    "confidence": (np.float32, ()),
+    "state": (np.uint8, ()),
+}
+"""Fields of `StreamTrack` to the type and the shape of a frame."""
 PIECE_FRAMES = 256
 """Frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB."""
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
@@ -174,9 +180,8 @@ def write_tracks(path: str | Path, value: Tracks) -> None:
     """Write ``<stream>_box``, ``<stream>_confidence``, ``<stream>_state`` and ``times_s``."""
     arrays = {"times_s": value.times_s.astype(np.float64, copy=False)}
     for stream, track in value.streams.items():
-        arrays[f"{stream}_box"] = track.box.astype(np.float32, copy=False)
-        arrays[f"{stream}_confidence"] = track.confidence.astype(np.float32, copy=False)
-        arrays[f"{stream}_state"] = track.state.astype(np.uint8, copy=False)
+        for name, (dtype, _) in _TRACK_ARRAYS.items():
+            arrays[f"{stream}_{name}"] = getattr(track, name).astype(dtype, copy=False)
     _write(path, arrays)
 
 
@@ -189,16 +194,14 @@ def read_tracks(path: str | Path) -> Tracks:
     with as_damage(path):
         arrays = _read(path)
         times_s = _expect(arrays, "times_s", np.float64, (None,))
-        num_frames = len(times_s)
-        streams = {
-            stream: StreamTrack(
-                _expect(arrays, f"{stream}_box", np.float32, (num_frames, 4)),
-                _expect(arrays, f"{stream}_confidence", np.float32, (num_frames,)),
-                _expect(arrays, f"{stream}_state", np.uint8, (num_frames,)),
-            )
+        values = {
+            stream: [
+                _expect(arrays, f"{stream}_{name}", dtype, (len(times_s), *shape))
+                for name, (dtype, shape) in _TRACK_ARRAYS.items()
+            ]
             for stream in STREAMS
         }
-        return Tracks(streams, times_s)
+        return Tracks({stream: StreamTrack(*arrays) for stream, arrays in values.items()}, times_s)
 
 
 def read_times(path: str | Path) -> Floats:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from signstreams.errors import UserError
 
-EXTRACT_AGAIN = "extract the video again"
-
 
 class DamagedFile(UserError, ValueError):
     """A processed file that cannot be used. Reads ``<path>: <found>, expected <expected>; extract the video again``.
@@ -22,7 +20,7 @@ class DamagedFile(UserError, ValueError):
     def __init__(self, path: str | Path, found: str, *, expected: str = "", frame: int | None = None) -> None:
         self.path, self.found, self.expected, self.frame = Path(path), found, expected, frame
         place = f"{path}" if frame is None else f"{path}, frame {frame}"
-        super().__init__(f"{place}: {found}{f', expected {expected}' if expected else ''}; {EXTRACT_AGAIN}")
+        super().__init__(f"{place}: {found}{f', expected {expected}' if expected else ''}; extract the video again")
 
     @classmethod
     def of(cls, path: str | Path, error: BaseException, *, frame: int | None = None) -> DamagedFile:

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.formats.layout import find_videos, passed_over_videos
+from signstreams.formats.video_sources import list_sources
 
 
 def test_videos_are_found_by_ending_and_twins_are_refused(tmp_path: Path) -> None:
     for name in ("b.MP4", "a.gif", "notes.txt", ".hidden.mp4"):
         (tmp_path / name).touch()
-    assert list(find_videos(tmp_path)) == ["a", "b"]
+    found = list_sources(tmp_path)
+    assert (list(found.sources), found.problems()) == (["a", "b"], [])
     (tmp_path / "a.mov").touch()
-    with pytest.raises(ValueError, match=r"a\.gif.*a\.mov"):
-        find_videos(tmp_path)
+    assert list_sources(tmp_path).problems() == [
+        f"{tmp_path}: 'a.gif' and 'a.mov' both give the video id 'a'; rename one of them"
+    ]
 
 
 def test_foreign_endings_and_sub_folders_of_videos_are_named_as_passed_over(tmp_path: Path) -> None:
@@ -27,7 +29,8 @@ def test_foreign_endings_and_sub_folders_of_videos_are_named_as_passed_over(tmp_
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
-    assert [path.name for path in passed_over_videos(tmp_path)] == ["b.MTS", "c.wmv", "session1", "session2"]
-    assert list(find_videos(tmp_path)) == ["a", "converted", "folder.mp4", "frames"]
+    found = list_sources(tmp_path)
+    assert [path.name for path in found.passed_over()] == ["b.MTS", "c.wmv", "session1", "session2"]
+    assert list(found.sources) == ["a", "converted", "folder.mp4", "frames"]
     with pytest.raises(FileNotFoundError):
-        passed_over_videos(tmp_path / "absent")
+        list_sources(tmp_path / "absent")
