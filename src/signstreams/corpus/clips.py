@@ -59,14 +59,11 @@ class Clip:
 
 NUMBER_COLUMNS = ("start", "end", "duration", "fps", "frame_count")
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "dev": "val",
-    "valid": "val",
-    "validation": "val",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "dev", "valid", "validation"), "val"),
     "test": "test",
 }
+"""Names of splits in meta.csv to ours."""
 AGREE_S = 0.01
 """Largest difference between the columns start and end and the segments: LSA-T writes two decimals."""
 DURATION_TOLERANCE_S = 0.05
@@ -127,7 +124,7 @@ class RowReader:
     def read(self, row: int, texts: Mapping[str, str]) -> Row:
         """Read the fields of row number ``row``, by meaning."""
         result = Row(row, texts["clip_id"].strip())
-        self._check(result, ID, "clip", result.clip_id)
+        self._check_id(result, ID, "clip", result.clip_id)
         segments, split = self._split(result, texts.get("split", ""))
         span = self._span(result, texts, segments)
         result.video_id = self._video_id(result, texts, has_times=span is not None)
@@ -158,12 +155,14 @@ class RowReader:
     def _number(self, texts: Mapping[str, str], column: str) -> float | None:
         return parse_number(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
 
-    def _check(self, result: Row, rule: Rule, what: str, text: str) -> None:
+    def _report(self, result: Row, rule: Rule, found: str, fix: str) -> None:
+        result.issues.append(rule.breach(self.name, found, fix, row=result.row))
+
+    def _check_id(self, result: Row, rule: Rule, what: str, text: str) -> None:
         try:
             check_id(text)
         except ValueError as error:
-            fix = f"give the {what} another id"
-            result.issues.append(rule.breach(self.name, f"the {what} id {shown(text)} {error}", fix, row=result.row))
+            self._report(result, rule, f"the {what} id {shown(text)} {error}", f"give the {what} another id")
 
     def _video_id(self, result: Row, texts: Mapping[str, str], *, has_times: bool) -> str:
         if "video" not in texts:
@@ -172,7 +171,7 @@ class RowReader:
         if PurePath(cell).suffix.lower() in VIDEO_SUFFIXES:
             cell = cell[: -len(PurePath(cell).suffix)]
         if cell or has_times:
-            self._check(result, VIDEO_ID, "video", cell)
+            self._check_id(result, VIDEO_ID, "video", cell)
         elif not result.is_untimed:
             self._no_times(result, "neither a video nor times")
         return self._known(cell)
@@ -190,9 +189,7 @@ class RowReader:
             return segments, None
         if not cell or cell.lower() in SPLIT_NAMES:
             return None, SPLIT_NAMES.get(cell.lower())
-        result.issues.append(
-            SPLIT.breach(self.name, f"the split {shown(cell[:60])}", "write one of these names", row=result.row)
-        )
+        self._report(result, SPLIT, f"the split {shown(cell[:60])}", "write one of these names")
         return None, None
 
     def _span(
@@ -206,8 +203,7 @@ class RowReader:
                 value = plain[column]
                 if value is not None and abs(value - moment) > AGREE_S:
                     found = f"{column} {value:g}, but {moment:g} in the segments"
-                    fix = "check which is right; the segments were used"
-                    result.issues.append(DISAGREE.breach(self.name, found, fix, row=result.row))
+                    self._report(result, DISAGREE, found, "check which is right; the segments were used")
         elif plain["start"] is not None and plain["end"] is not None:
             span = (plain["start"], plain["end"])
         else:
@@ -220,15 +216,13 @@ class RowReader:
                 self._no_times(result, "start and end are empty" + (" and so is the video" if is_nameless else ""))
             return None
         if not 0 <= span[0] < span[1]:
-            found = f"start {span[0]:g} s and end {span[1]:g} s"
-            result.issues.append(SPAN.breach(self.name, found, "correct the times", row=result.row))
+            self._report(result, SPAN, f"start {span[0]:g} s and end {span[1]:g} s", "correct the times")
         return span
 
     def _no_times(self, result: Row, found: str, fix: str = "fill them in") -> None:
         if not result.is_untimed:
             result.is_untimed = True
-            found = f"clip {shown(result.clip_id)}: {found}"
-            result.issues.append(TIMES.breach(self.name, found, f"{fix}; the clip is left out", row=result.row))
+            self._report(result, TIMES, f"clip {shown(result.clip_id)}: {found}", f"{fix}; the clip is left out")
 
     def _box(self, result: Row, cell: str) -> tuple[float, float, float, float] | None:
         if not cell.strip():
@@ -237,7 +231,7 @@ class RowReader:
         numbers = [value for value in values if value is not None]
         if len(values) == len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
             return numbers[0], numbers[1], numbers[2], numbers[3]
-        result.issues.append(BOX.breach(self.name, f"the box {shown(cell[:60])}", "correct it", row=result.row))
+        self._report(result, BOX, f"the box {shown(cell[:60])}", "correct it")
         return None
 
 

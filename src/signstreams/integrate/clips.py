@@ -11,7 +11,7 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
-from signstreams.corpus.findings import few, raise_errors
+from signstreams.corpus.findings import few, few_ids, raise_errors
 from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
@@ -213,7 +213,7 @@ def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str,
     """The clips of each split that have a text."""
     without = {clip_id: True for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()}
     if without:
-        log.warning("%d clips are left out: they have no text (%s)", len(without), few([shown(i) for i in without]))
+        log.warning("%d clips are left out: they have no text (%s)", len(without), few_ids(without))
     return {split: [clip_id for clip_id in ids if clip_id not in without] for split, ids in index.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.corpus.findings import few
+from signstreams.corpus.findings import few_ids
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import crops_digest, list_crops
@@ -19,7 +19,6 @@ from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
-from signstreams.ids import shown
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.nodes import gather_nodes
 from signstreams.progress import Progress
@@ -110,7 +109,7 @@ def _source(layout: CorpusLayout, kind: str, video_id: str, checksums: dict[str,
 def log_quarantined_clips(num_clips: int, quarantined: list[str]) -> None:
     """Warn of clips that are left out because their videos could not be extracted."""
     if num_clips:
-        names = few([shown(video_id) for video_id in quarantined])
+        names = few_ids(quarantined)
         log.warning("%d clips are left out: their videos are quarantined (%s)", num_clips, names)
 
 
