@@ -1,6 +1,6 @@
-"""Say what a run of the workflow made and where it lies: contract, backbones, k-NN, translation.
+"""Say what a run of the workflow made and where it is: contract, backbones, k-NN, translation.
 
-Reads what is there; a stage that has not run yet is said to be missing.
+Reads what is there; a stage that has not run yet is reported as missing.
 """
 
 from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK

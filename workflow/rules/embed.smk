@@ -1,6 +1,6 @@
-"""Frozen backbones over all crops, once a backbone and video -> work_dirs/features: what a training maps into memory.
+"""Frozen backbones over all crops, once per backbone and video -> work_dirs/features, which a training maps into memory.
 
-The arrays lie beside their manifest, undeclared: a job that is run again makes only what is absent or out of date.
+The arrays are beside their manifest, undeclared: a job that is run again makes only what is absent or out of date.
 """
 
 EMBED_GPUS = min(1, wanted_gpus(CONFIG.embed.gpus))

@@ -1,7 +1,7 @@
 """Video -> crops of face and hands, keypoints, pose, tracks, metadata, record of their check.
 
-One job a video; or, with `extract.videos_per_job`, one job a batch of videos, whose manifest is then what Snakemake
-tracks. A batch that was stopped goes on where it stopped.
+One job per video; or, with `extract.videos_per_job`, one per batch of videos, whose manifest is then what Snakemake tracks.
+A batch that was stopped resumes where it stopped.
 """
 
 ARTIFACTS = {
@@ -22,7 +22,7 @@ EXTRACT_WORDS = dict(
 if BATCHES is None:
 
     rule extract:
-        """Everything that is taken from one video. A video that cannot be read is quarantined: see its metadata."""
+        """All artifacts of one video. A video that cannot be read is quarantined: see its metadata."""
         input:
             video=lambda wildcards: video_input(wildcards.video),
             config=CONFIG.extract.config or [],
@@ -53,7 +53,7 @@ else:
         write_batches(CORPUS, BATCHES)
 
     rule extract:
-        """A batch of videos: what is there already and still true to video and settings is left as it is."""
+        """A batch of videos; artifacts that are still current are left as they are."""
         input:
             videos=lambda wildcards: [video_input(video) for video in BATCHES[wildcards.batch]],
             config=CONFIG.extract.config or [],

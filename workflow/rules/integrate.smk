@@ -5,7 +5,7 @@ FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(strea
 
 
 rule train:
-    """Train, choose by the dev split."""
+    """Train; the best epoch is chosen on val."""
     input:
         **{stream: RUNS.backbone(stream) for stream in CONFIG.streams},
         manifest=CORPUS.manifest,
@@ -51,13 +51,13 @@ rule train:
 
 
 rule evaluate:
-    """Score the best model on the test split, with beam search; write what it says beside what was said."""
+    """Score the best model on the test split, with beam search; write each translation beside its reference."""
     input:
         best=RUNS.training_file("best"),
         tokenizer=RUNS.training_file("tokenizer"),
         features=rules.train.input.features,
         annotations=rules.train.input.annotations,
-        manifest=CORPUS.manifest,  # vouches for the crops that the page shows
+        manifest=CORPUS.manifest,  # stands for the crops that the page shows
     output:
         scores=RUNS.evaluation_file("scores"),
         predictions=RUNS.evaluation_file("predictions"),

@@ -1,8 +1,8 @@
-"""Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job a stream, under torchrun.
+"""Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job per stream, under torchrun.
 
 scripts/launch.py leases the GPUs and starts torchrun.
 
-The state to resume from lies beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
+The state to resume from is beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
 a job starts and when it fails.
 """
 
@@ -31,11 +31,11 @@ rule pretrain:
         script=lambda wildcards: BY_NAME[wildcards.stream].pretrain_script,
         train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
         output_dir=lambda wildcards: RUNS.pretraining(wildcards.stream),
-        # of what the profile grants: another number of GPUs or nodes makes nothing stale
+        # what the profile grants: Snakemake does not call a run stale for another number of GPUs or nodes
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         cpus=granted_cores,
-        # the declared names hold, whatever the config file calls its checkpoints
+        # the declared names, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
         " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAINING_FILES),
         settings=lambda wildcards: setting_words(CONFIG.pretrain.set),

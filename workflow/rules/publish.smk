@@ -1,4 +1,4 @@
-"""What people look at and take away: the overview page, the workflow report, the release bundle."""
+"""What people read and take away: the overview page, the workflow report, the release bundle."""
 
 import json
 
@@ -33,7 +33,7 @@ rule overview:
 
 
 rule release:
-    """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to hand on."""
+    """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to publish."""
     input:
         final_targets,
         metrics=[RUNS.pretraining_file(stream, "history") for stream in CONFIG.streams],
