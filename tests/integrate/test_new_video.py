@@ -27,7 +27,7 @@ GREEDY = {"num_beams": 1}
 
 
 class Extraction:
-    """In place of the real one: gives the files that the corpus has of the same video, and keeps what it was asked."""
+    """Stands in for extraction: copies the files that the corpus has of the same video, and records the calls."""
 
     def __init__(self, layout: CorpusLayout) -> None:
         self.layout = layout
@@ -63,7 +63,7 @@ def trained(tiny_config: Build, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def altered(run_dir: Path, tmp_path: Path, **changes: object) -> Path:
-    """The model with another account of its training; ``...`` takes an entry away."""
+    """The model with other entries about its training; ``...`` removes an entry."""
     folder = tmp_path / "altered"
     shutil.copytree(run_dir, folder)
     content = {**checkpoint.load(folder / "best.pt"), **changes}
@@ -92,7 +92,7 @@ def test_a_video_gets_the_text_that_evaluation_gives(
     settings: dict = {"train": {"epochs": 12, "eval_every_epochs": 12}, "optim": {"lr": 3e-3, "precision": precision}}
     config = tiny_config(output_dir=tmp_path / "run", **settings)
     run(config)
-    splits = ["train", "val", "test"]
+    splits = ["val", "test"]
     score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=splits, decoding=GREEDY, batch_size=1))
     with (config.output_dir / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -113,7 +113,7 @@ def test_a_video_gets_the_text_that_evaluation_gives(
         (100.0, [25.0, 60.0], 60.0),
     ],
 )
-def test_a_video_keeps_its_rate_where_the_corpus_has_such(
+def test_a_video_keeps_its_frame_rate_where_the_corpus_has_such_rates(
     fps: float, known: list[float], expected: float | None, trained: Path, extraction: Extraction, tmp_path: Path
 ) -> None:
     model = altered(trained, tmp_path, extraction={"fps": None, "frames_fps": fps}, fps_range=known)
@@ -121,7 +121,7 @@ def test_a_video_keeps_its_rate_where_the_corpus_has_such(
     assert [config.fps for config in extraction.configs] == [expected]
 
 
-def test_a_training_tells_the_rates_of_its_videos(trained: Path) -> None:
+def test_a_training_records_the_frame_rates_of_its_videos(trained: Path) -> None:
     about = checkpoint.load(trained / "best.pt")
     assert about["fps_range"] == [25.0, 25.0] and about["extraction"].get("fps") is None
 
@@ -152,6 +152,6 @@ def test_a_box_without_a_size_is_refused(box: list[float]) -> None:
 def test_points_for_a_model_that_finds_its_own_are_refused(
     trained: Path, extraction: Extraction, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"points has no effect: .*best\.pt was trained on points that extraction"):
+    with pytest.raises(UserError, match=r"points has no effect: .*best\.pt was trained on points detected by extraction"):
         list(translate(given(trained, frames_folder(tmp_path, "val ñ0"), points=tmp_path)))
     assert not extraction.configs

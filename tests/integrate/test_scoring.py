@@ -101,7 +101,7 @@ def test_gloss_ids_of_another_corpus_are_none_of_the_models(
     layout.gloss.write_text("\n".join(["video_id;gloss;ctc_labels", *lines]) + "\n", encoding="utf-8")
     seen: list[object] = []
     monkeypatch.setattr(
-        "signstreams.integrate.scoring.tokenized",
+        "signstreams.integrate.scoring.tokenize_clips",
         lambda entries, *args: seen.extend(e.gloss_ids for e in entries["train"]) or tokenize_clips(entries, *args),
     )
     content = score(given(trained, tmp_path, root=own_corpus, features_dir=tmp_path / "f", splits=["train"]))
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_pat
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other\.pt: is no multistream v9 model"):
         load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
-    with pytest.raises(UserError, match=r"last\.pt: is where a training goes on from, .*; name the best\.pt beside it"):
+    with pytest.raises(UserError, match=r"last\.pt: holds the state of a training, .*; name the best\.pt beside it"):
         load_trained_model(given(trained, tmp_path, checkpoint=trained.output_dir / "last.pt"))
 
 
