@@ -21,7 +21,7 @@ def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
 
 
 class SplitConfig(Section):
-    """How clips are divided. A ``split`` column of meta.csv (train, val or dev, test) goes before all of this."""
+    """How clips are divided. A ``split`` column of meta.csv (train, val or dev, test) takes precedence."""
 
     seed: int = 0
     """Another seed gives another split."""
