@@ -210,14 +210,23 @@ class CropReader:
         return self._handles[path]
 
 
-def _list_archive(path: Path) -> list[Crop]:
+def archive_members(path: Path) -> list[zipfile.ZipInfo]:
+    """All members of a ZIP archive, crops or not.
+
+    Raises:
+        FileNotFoundError: It is absent.
+        DamagedFile: It is no readable archive.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            return archive.infolist()
     except (zipfile.BadZipFile, EOFError) as error:
         raise DamagedFile(path, f"is not a readable ZIP archive ({error})") from error
+
+
+def _list_archive(path: Path) -> list[Crop]:
     crops = []
-    for member in members:
+    for member in archive_members(path):
         if (key := parse_crop_name(member.filename)) is None:
             continue  # the contract reports foreign members; a reader skips them
         if member.compress_type != zipfile.ZIP_STORED:

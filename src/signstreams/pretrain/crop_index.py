@@ -20,7 +20,7 @@ from typing import overload
 import numpy as np
 
 from signstreams.array_types import Array, Ints
-from signstreams.formats.crops import Crop, parse_crop_name
+from signstreams.formats.crops import Crop, archive_members, parse_crop_name
 from signstreams.formats.damaged import DamagedFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -248,11 +248,7 @@ def _add_archives(builder: _Builder, paths: Sequence[Path], number: int) -> None
 
 def _add_members(builder: _Builder, path: Path, number: int) -> None:
     """Add an archive by any writer, member by member: the crops or, where no name is a crop's, all images."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DamagedFile(path, f"is not a readable ZIP archive ({error})") from error
+    members = [member for member in archive_members(path) if not member.is_dir()]
     keys = [parse_crop_name(member.filename) for member in members]
     if not any(keys):
         keys = [(m.filename, 0) if m.filename.lower().endswith(IMAGE_SUFFIXES) else None for m in members]
