@@ -39,11 +39,11 @@ demo: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet host reason -- all
 	@$(BIN)/python scripts/summarize_run.py
 
-# Without an assignment before it, make starts Python itself, with no shell between that would keep a SIGTERM to itself.
+# .ci/run adds COVERAGE="--cov ...", which costs some minutes. OMP_NUM_THREADS is no assignment in the recipe: make would need
+# a shell for that, which keeps a SIGTERM to itself.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--cov --cov-report=term --cov-fail-under=85
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(COVERAGE)
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))
