@@ -68,10 +68,12 @@ def main() -> None:
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
     from signstreams.contract.run_checks import CheckAfterExtraction
+    from signstreams.extract.holistic import HOLISTIC
     from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
     from signstreams.extract.pipeline import extract_video
+    from signstreams.extract.results import VideoJob
     from signstreams.extract.settings import ExtractConfig
-    from signstreams.formats.layout import CorpusLayout
+    from signstreams.formats.video_sources import VideoSource
 
     frames = _read(video)
     runs: dict[str, Callable[[], None]] = {}
@@ -85,8 +87,8 @@ def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
 
     def whole(in_flight: int) -> None:
         config = ExtractConfig(videos=[video], root=video.parent / "corpus", holistic={"in_flight": in_flight})
-        layout = CorpusLayout(config.root)
-        CheckAfterExtraction()(layout, "video", video, extract_video(video, layout, "video", config))
+        job = VideoJob(VideoSource.at(video), config, HOLISTIC)
+        CheckAfterExtraction()(job.layout, job.video_id, video, extract_video(job))
 
     runs = {"bare": bare, "whole": lambda: whole(2), "whole, one frame in flight": lambda: whole(1)}
     for run in runs.values():  # models into the page cache, code into memory
@@ -148,17 +150,19 @@ def memory(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
 
 def stride(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Every k-th frame: time saved, and boxes against those of every frame."""
+    from signstreams.extract.holistic import HOLISTIC
     from signstreams.extract.pipeline import extract_video
+    from signstreams.extract.results import VideoJob
     from signstreams.extract.settings import ExtractConfig
     from signstreams.formats.arrays import Tracks, read_tracks
-    from signstreams.formats.layout import CorpusLayout
+    from signstreams.formats.video_sources import VideoSource
 
     def run(step: int) -> tuple[float, Tracks]:
         config = ExtractConfig(videos=[video], root=video.parent / f"stride_{step}", holistic={"stride": step})
-        layout = CorpusLayout(config.root)
+        job = VideoJob(VideoSource.at(video), config, HOLISTIC)
         began_s = time.perf_counter()
-        extract_video(video, layout, "video", config)
-        return time.perf_counter() - began_s, read_tracks(layout.tracks("video"))
+        extract_video(job)
+        return time.perf_counter() - began_s, read_tracks(job.layout.tracks("video"))
 
     for step in (2, 3, 5):
         pairs = [(run(1), run(step)) for _ in range(max(1, num_pairs // 2))]

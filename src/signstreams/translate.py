@@ -15,13 +15,13 @@ from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.errors import UserError
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
-from signstreams.extract.batch import extract_videos, find_all_videos
+from signstreams.extract.batch import extract_videos, find_videos
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
-from signstreams.formats.video_sources import source_id
+from signstreams.formats.video_sources import VideoSource
 from signstreams.integrate.batches import Sample, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames
 from signstreams.integrate.dataset import ClipReader
@@ -80,7 +80,7 @@ def list_videos(places: list[Path]) -> list[Path]:
     Raises:
         UserError: A place neither is nor holds a video.
     """
-    return [path for place in places for path in find_all_videos([place]).values()]
+    return [source.path for place in places for source in find_videos([place]).values()]
 
 
 def _translate(
@@ -93,7 +93,7 @@ def _translate(
 ) -> Translation:
     extraction = _extraction(given, trained, path, config.root)
     layout = CorpusLayout(config.root)
-    video_id = source_id(path)
+    video_id = VideoSource.at(path).video_id
     extract_videos(extraction, detector=detector, annotations={video_id: _annotations(given)})
     metadata = read_metadata(layout.metadata(video_id))
     if metadata.status == "quarantined":

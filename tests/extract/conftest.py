@@ -13,11 +13,13 @@ import pytest
 
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, VideoMetadata
+from signstreams.formats.video_sources import VideoSource
 
 WIDTH, HEIGHT = 160, 120
 COLOURS = {"face": (0, 0, 255), "hand_l": (255, 0, 0), "hand_r": (0, 255, 0)}
@@ -135,7 +137,6 @@ def extract_discs(tmp_path: Path) -> Callable[..., tuple[VideoMetadata, CorpusLa
 
     def run(path: Path, **settings: object) -> tuple[VideoMetadata, CorpusLayout]:
         config = ExtractConfig(videos=[path], root=tmp_path / "corpus", **settings)
-        layout = CorpusLayout(config.root)
-        return extract_video(path, layout, path.stem, config, detector=DISCS), layout
+        return extract_video(VideoJob(VideoSource.at(path), config, DISCS)), CorpusLayout(config.root)
 
     return run

@@ -13,9 +13,12 @@ from pose_format.pose_header import PoseHeaderDimensions
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.points_file import BODY_NAMES, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
+from signstreams.extract.precomputed import PRECOMPUTED
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_sources import VideoSource
 
 WIDTH, HEIGHT = 160, 120
 BODY = {
@@ -74,8 +77,8 @@ def extracted(
     config = ExtractConfig(
         videos=[path], root=tmp_path / "corpus", detector="precomputed", precomputed=points, **settings
     )
-    layout = CorpusLayout(config.root)
-    return extract_video(path, layout, path.stem, config, annotations=annotations), layout
+    job = VideoJob(VideoSource.at(path), config, PRECOMPUTED, annotations)
+    return extract_video(job), job.layout
 
 
 def write_pose(path: Path, components: list, points: np.ndarray) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.extract import batch
-from signstreams.extract.batch import extract_videos, find_all_videos, summary
+from signstreams.extract.batch import extract_videos, find_videos, summary
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
@@ -117,7 +118,7 @@ def test_a_rate_above_the_sources_own_repeats_frames_and_says_so_once(
     assert outcome.extracted["slow"].num_frames == 13  # the grid of the rate: all videos of a corpus have it
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert warning == (
-        "warning: 1 of 4 videos have fewer than 25 frames a second (the least 8, 'slow'): they repeat frames; a lower "
+        "warning: 1 of 4 videos have fewer than 25 frames per second (lowest: 8, 'slow'): they repeat frames; a lower "
         "--fps, or none, would not"
     )
 
@@ -131,13 +132,13 @@ def test_every_bad_place_is_named_at_once(tmp_path: Path, make_video: Callable) 
     (tmp_path / "none").mkdir()
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(UserError) as error:
-        find_all_videos([video, tmp_path / "gone", tmp_path / "none", tmp_path / "x.txt", other])
+        find_videos([video, tmp_path / "gone", tmp_path / "none", tmp_path / "x.txt", other])
     missing, empty, ending, twice, unsafe = error.value.problems
     assert missing == f"{tmp_path / 'gone'}: no such file or folder; expected a video or a folder of videos"
     assert empty.startswith(f"{tmp_path / 'none'}: found no video in this folder, expected files ending in .mp4, .mkv")
     assert "the ending is '.txt', expected one of .mp4" in ending
-    assert twice == f"{other / 'a.mkv'}: gives the id 'a', as does {video}; rename one of them"
-    assert "the id 'bad ' is empty or has blanks around it; rename it" in unsafe
+    assert twice == f"{video}: '{video}' and '{other / 'a.mkv'}' both give the video id 'a'; rename one of them"
+    assert "the video id 'bad ' is empty or has blanks around it; rename it" in unsafe
 
 
 def test_what_looks_like_videos_and_is_passed_over_is_named_in_one_line(
@@ -163,7 +164,7 @@ def test_what_looks_like_videos_and_is_passed_over_is_named_in_one_line(
 
 
 def test_the_same_file_named_twice_is_one_video(folder: Path) -> None:
-    assert list(find_all_videos([folder, folder / "a.mp4"])) == ["a", "b", "c"]
+    assert list(find_videos([folder, folder / "a.mp4"])) == ["a", "b", "c"]
 
 
 def test_an_output_path_that_is_a_file_is_refused(folder: Path, tmp_path: Path, discs: DetectorKind) -> None:
@@ -178,10 +179,10 @@ def test_a_write_that_fails_is_one_line_and_the_rest_goes_on(
 ) -> None:
     real = batch.extract_video
 
-    def full_disk(path: Path, layout: CorpusLayout, video_id: str, *args: object, **kwargs: object) -> object:
-        if video_id == "b":
-            raise OSError(28, "No space left on device", str(layout.pose("b")))
-        return real(path, layout, video_id, *args, **kwargs)
+    def full_disk(job: VideoJob, **kwargs: object) -> object:
+        if job.video_id == "b":
+            raise OSError(28, "No space left on device", str(job.layout.pose("b")))
+        return real(job, **kwargs)
 
     monkeypatch.setattr(batch, "extract_video", full_disk)
     with pytest.raises(UserError) as error:

@@ -14,11 +14,13 @@ from signstreams.extract.frame_source import Timed, sample_at_rate, within
 from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph
 from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import BoxState
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -131,7 +133,7 @@ def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, 
     path = make_video("v.mp4", 13)
     config = ExtractConfig(videos=[path], root=tmp_path / "c", holistic={"stride": 3})
     layout = CorpusLayout(config.root)
-    extract_video(path, layout, "v", config, detector=discs)
+    extract_video(VideoJob(VideoSource.at(path), config, discs))
     tracks = read_tracks(layout.tracks("v"))
     looked_at = [0, 3, 6, 9, 12]
     for track in tracks.streams.values():
@@ -139,7 +141,7 @@ def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, 
         assert detected == looked_at
         assert (np.delete(track.state, looked_at) == BoxState.FILLED).all()
     every = ExtractConfig(videos=[path], root=tmp_path / "every")
-    extract_video(path, CorpusLayout(every.root), "v", every, detector=discs)
+    extract_video(VideoJob(VideoSource.at(path), every, discs))
     exact = read_tracks(CorpusLayout(every.root).tracks("v"))
     for stream, track in tracks.streams.items():
         assert np.abs(track.box - exact.streams[stream].box).max() < 1.0  # px; the discs move evenly

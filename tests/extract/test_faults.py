@@ -15,13 +15,14 @@ import pytest
 
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.results import checksums
+from signstreams.extract.results import VideoJob, checksums
 from signstreams.extract.settings import ExtractConfig
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS
 
 NUM_FRAMES = 120
@@ -33,7 +34,8 @@ import numpy as np
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import extract_video
-from signstreams.formats.layout import CorpusLayout
+from signstreams.extract.results import VideoJob
+from signstreams.formats.video_sources import VideoSource
 from signstreams.formats.metadata import DetectorInfo
 
 class Middle:
@@ -48,7 +50,7 @@ kind = DetectorKind(lambda config, video_id: DetectorInfo(name="middle", version
 video, root = map(Path, sys.argv[1:])
 config = ExtractConfig(videos=[video], root=root)
 print("started", flush=True)
-extract_video(video, CorpusLayout(root), video.stem, config, detector=kind)
+extract_video(VideoJob(VideoSource.at(video), config, kind))
 """
 
 
@@ -113,7 +115,7 @@ def test_a_kill_while_a_finished_video_is_extracted_again_never_leaves_its_old_r
 ) -> None:
     config = ExtractConfig(videos=[video], root=tmp_path / "c")
     layout = CorpusLayout(config.root)
-    extract_video(video, layout, video.stem, config, detector=discs)
+    extract_video(VideoJob(VideoSource.at(video), config, discs))
     process = start(video, config.root)
     while layout.metadata(video.stem).exists() and process.poll() is None:
         time.sleep(0.002)

@@ -14,14 +14,14 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.corpus.corpus import load_corpus
 from signstreams.errors import UserError
-from signstreams.extract.batch import extract_videos, find_all_videos
+from signstreams.extract.batch import extract_videos, find_videos
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.frame_source import frame_places
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
-from signstreams.formats.layout import CorpusLayout, find_videos
+from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
-from signstreams.formats.video_sources import images_folder, source_bytes, source_sha256, source_stamp
+from signstreams.formats.video_sources import VideoSource, list_sources
 
 FIRST = 1
 
@@ -170,8 +170,9 @@ def test_folders_of_frames_are_found_beside_files(frames: Callable, make_video: 
         "film": tmp_path / "videos" / "film.mp4",
         "nested": tmp_path / "videos" / "nested",
     }
-    assert find_videos(tmp_path / "videos") == expected
-    assert find_all_videos([tmp_path / "videos"]) == expected
+    listed = list_sources(tmp_path / "videos").sources
+    assert {video_id: source.path for video_id, (source,) in listed.items()} == expected
+    assert {video_id: source.path for video_id, source in find_videos([tmp_path / "videos"]).items()} == expected
     assert load_corpus(tmp_path).videos == expected
 
 
@@ -179,40 +180,46 @@ def test_a_folder_of_frames_can_be_named_itself(
     frames: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, nested = frames("x/plain", 2), frames("y/nested/1", 2).parent
-    assert find_all_videos([plain, nested]) == {"plain": plain, "nested": nested}
+    found = find_videos([plain, nested])
+    assert {video_id: source.path for video_id, source in found.items()} == {"plain": plain, "nested": nested}
     monkeypatch.chdir(plain)
-    assert list(find_all_videos([Path(".")])) == ["plain"]
+    assert list(find_videos([Path(".")])) == ["plain"]
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match=r"found no video in this folder.*or folders of images \(\.png"):
-        find_all_videos([tmp_path / "none"])
+        find_videos([tmp_path / "none"])
 
 
 def test_a_folder_and_a_file_of_one_name_are_refused(frames: Callable, make_video: Callable, tmp_path: Path) -> None:
     make_video("a.mp4", 1)
     frames("videos/a", 1)
-    with pytest.raises(ValueError, match=r"'a' and 'a\.mp4' both give the video id 'a'"):
-        find_videos(tmp_path / "videos")
-    with pytest.raises(UserError, match="gives the id 'a', as does"):
-        find_all_videos([tmp_path / "videos"])
+    (problem,) = list_sources(tmp_path / "videos").problems()
+    assert problem.endswith("'a' and 'a.mp4' both give the video id 'a'; rename one of them")
+    with pytest.raises(UserError, match=r"a' and '.*a\.mp4' both give the video id 'a'; rename one of them"):
+        find_videos([tmp_path / "videos"])
 
 
 def test_digest_and_stamp_follow_every_image_and_nothing_else(frames: Callable) -> None:
     folder = frames("a/1", 3).parent
-    before = (source_sha256(folder), source_stamp(folder), source_bytes(folder))
+    source = VideoSource.at(folder)
+
+    def state() -> tuple[str, str | None, int]:
+        return source.sha256(), source.frames_stamp(), source.num_bytes()
+
+    before = state()
     (folder / "1" / ".DS_Store").touch()
     (folder / "1" / "notes.txt").write_text("mine")
-    assert (source_sha256(folder), source_stamp(folder), source_bytes(folder)) == before
+    assert state() == before
     image = folder / "1" / "images0002.png"
     data = bytearray(image.read_bytes())
     data[-1] ^= 1
     image.write_bytes(data)  # in place, and as long: the folder's own time of change stays
     os.utime(image, ns=(1, 2**62))
-    assert source_sha256(folder) != before[0]
-    assert source_stamp(folder) != before[1]
+    assert source.sha256() != before[0]
+    assert source.frames_stamp() == source.stamp() != before[1]
     image.rename(image.with_name("images0009.png"))
-    assert len({before[0], source_sha256(folder)}) == 2
-    assert source_stamp(image.parent / "images0001.png") is None
-    assert images_folder(folder) == folder / "1"
+    assert len({before[0], source.sha256()}) == 2
+    assert VideoSource.at(image.parent / "images0001.png").frames_stamp() is None
+    assert source.images_dir == folder / "1"
 
 
 def test_a_folder_is_extracted_kept_and_extracted_again_when_an_image_changes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,9 @@ import numpy as np
 import pytest
 
 from signstreams.extract import pipeline
-from signstreams.extract.annotations import NOT_ANNOTATED
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.results import REVISION, current_metadata, settings_digest
+from signstreams.extract.results import REVISION, VideoJob, current_metadata
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.files import digest, sha256_file
@@ -24,6 +24,7 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import HAND_L
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 
 RADIUS_PX = 10
@@ -128,7 +129,7 @@ def test_the_same_video_gives_the_same_bytes(make_video: Callable, tmp_path: Pat
     runs = []
     for name in ("a", "b"):
         config = ExtractConfig(videos=[path], root=tmp_path / name)
-        runs.append(extract_video(path, CorpusLayout(config.root), "v", config, detector=discs))
+        runs.append(extract_video(VideoJob(VideoSource.at(path), config, discs)))
     assert runs[0].checksums == runs[1].checksums
     assert runs[0].settings_digest == runs[1].settings_digest
 
@@ -147,7 +148,7 @@ def test_a_small_buffer_bounds_memory_and_keeps_the_frames(
             return done
 
     monkeypatch.setattr(pipeline, "TrackBuilder", Counting)
-    metadata = extract_video(path, CorpusLayout(config.root), "v", config, detector=discs)
+    metadata = extract_video(VideoJob(VideoSource.at(path), config, discs))
     assert metadata.num_frames == 8
     assert max(waiting) == 2
 
@@ -165,7 +166,7 @@ def test_frames_in_flight_change_no_crop_where_the_buffer_is_small(
     for in_flight in (1, 2, 8):
         root = tmp_path / str(in_flight)
         config = ExtractConfig(videos=[path], root=root, max_buffer_mib=50, holistic={"in_flight": in_flight})
-        found.append(extract_video(path, CorpusLayout(root), "v", config, detector=discs))
+        found.append(extract_video(VideoJob(VideoSource.at(path), config, discs)))
     assert found[0].checksums == found[1].checksums == found[2].checksums
     assert found[0].settings_digest == found[1].settings_digest == found[2].settings_digest
 
@@ -202,7 +203,7 @@ def test_a_failure_midway_leaves_no_file_and_no_metadata(
     path = make_video("v.mp4", 12)
     config = ExtractConfig(videos=[path], root=tmp_path / "c")
     layout = CorpusLayout(config.root)
-    extract_video(path, layout, "v", config, detector=discs)
+    extract_video(VideoJob(VideoSource.at(path), config, discs))
 
     class Failing(discs.start):
         def detect(self, frame: Frame) -> np.ndarray:
@@ -212,7 +213,7 @@ def test_a_failure_midway_leaves_no_file_and_no_metadata(
 
     before = sha256_file(layout.crops("face", "v"))
     with pytest.raises(RuntimeError, match="a bug"):
-        extract_video(path, layout, "v", config, detector=discs._replace(start=Failing))
+        extract_video(VideoJob(VideoSource.at(path), config, discs._replace(start=Failing)))
     assert not layout.metadata("v").exists()  # what is left is not vouched for
     assert sha256_file(layout.crops("face", "v")) == before
     assert not [p for p in layout.processed.rglob("*") if p.name.startswith(".")]
@@ -223,23 +224,24 @@ def test_results_are_current_only_for_this_video_and_these_settings(
 ) -> None:
     path = make_video("v.mp4", 6)
     config = ExtractConfig(videos=[path], root=tmp_path / "c")
-    layout = CorpusLayout(config.root)
-    assert current_metadata(path, layout, "v", config, discs) is None
-    metadata = extract_video(path, layout, "v", config, detector=discs)
-    assert current_metadata(path, layout, "v", config, discs) == metadata
+    job = VideoJob(VideoSource.at(path), config, discs)
+    layout = job.layout
+    assert current_metadata(job) is None
+    metadata = extract_video(job)
+    assert current_metadata(job) == metadata
     other = config.model_copy(update={"crop_px": 96})
-    assert current_metadata(path, layout, "v", other, discs) is None
+    assert current_metadata(replace(job, config=other)) is None
     same = config.model_copy(update={"num_jobs": 4, "force": True})
-    assert settings_digest(same, discs, "v") == settings_digest(config, discs, "v")
+    assert replace(job, config=same).settings_digest() == job.settings_digest()
     tracks = layout.tracks("v").read_bytes()
     layout.tracks("v").write_bytes(tracks[:-1])
-    assert current_metadata(path, layout, "v", config, discs) is None
+    assert current_metadata(job) is None
     layout.tracks("v").unlink()
-    assert current_metadata(path, layout, "v", config, discs) is None
+    assert current_metadata(job) is None
     layout.tracks("v").write_bytes(tracks)
-    assert current_metadata(path, layout, "v", config, discs) == metadata
+    assert current_metadata(job) == metadata
     path.write_bytes(path.read_bytes() + b"x")
-    assert current_metadata(path, layout, "v", config, discs) is None
+    assert current_metadata(job) is None
 
 
 def test_results_of_repeats_that_once_were_wrong_are_not_current(tmp_path: Path, discs: DetectorKind) -> None:
@@ -249,14 +251,14 @@ def test_results_of_repeats_that_once_were_wrong_are_not_current(tmp_path: Path,
         holistic = HolisticConfig(stride=settings.get("stride", 1))
         config = plain.model_copy(update={"fps": settings.get("fps"), "holistic": holistic})
         as_before = digest({"revision": REVISION, "settings": config.settings(), "detector": ["discs", "1"]})
-        assert (settings_digest(config, discs, "v") == as_before) == is_same
+        assert (VideoJob(VideoSource(tmp_path / "v.mp4"), config, discs).settings_digest() == as_before) == is_same
 
 
 def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
     path = make_video("v.mp4", 7)
     config = ExtractConfig(videos=[path], root=tmp_path / "c")
     expected: list = []
-    extract_video(path, CorpusLayout(config.root), "v", config, detector=discs, on_frame=expected.append)
+    extract_video(VideoJob(VideoSource.at(path), config, discs), on_frame=expected.append)
     assert expected == [7] * 7
 
 
@@ -276,13 +278,11 @@ def test_memory_grows_by_half_a_kilobyte_a_frame(
             f"v{num_frames}.mp4", num_frames, draw=lambda index: np.full((48, 64, 3), index % 256, np.uint8)
         )
         config = ExtractConfig(videos=[path], root=tmp_path / "c")
-        run = pipeline._Run(
-            path, CorpusLayout(config.root), "v", config, discs._replace(start=Nobody), NOT_ANNOTATED, None
-        )
+        run = pipeline._Run(VideoJob(VideoSource.at(path), config, discs._replace(start=Nobody)))
         with VideoReader(path) as reader:
             tracemalloc.start()
             run.extract(reader)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-        assert len(run.collected.times_s) == num_frames
+        assert len(run.recorder.times_s) == num_frames
     assert peaks[1] - peaks[0] < 600 * 900  # bytes; one frame's points alone are 6,516

@@ -11,10 +11,11 @@ import pytest
 
 from signstreams.extract.boxes import observe
 from signstreams.extract.crops import BoxedFrame, Cropper
-from signstreams.extract.holistic import HolisticDetector
+from signstreams.extract.holistic import HOLISTIC, HolisticDetector
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.preview import Preview
 from signstreams.extract.privacy import GREY, protect
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
@@ -34,6 +35,7 @@ from signstreams.formats.landmarks import (
     pose_index,
 )
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 
 SIDE = 240
@@ -283,6 +285,6 @@ def test_nothing_of_the_body_moves_under_protection(shared_data: Path, tmp_path:
     for mode in ("none", "blur"):
         config = ExtractConfig(videos=[path], root=tmp_path / mode, face_privacy=mode, signer={"choose": "none"})
         layout = CorpusLayout(config.root)
-        extract_video(path, layout, path.stem, config)
+        extract_video(VideoJob(VideoSource.at(path), config, HOLISTIC))
         kept.append(layout.keypoints(path.stem).read_bytes())
     assert kept[0] == kept[1]

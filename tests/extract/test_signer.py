@@ -11,26 +11,28 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.extract import signer_tracking as audition_module
-from signstreams.extract.annotations import VideoAnnotations
+from signstreams.extract import signer_tracking
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
+from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.people import Face, FaceFinder, Person, blank_others, link, signing_box
 from signstreams.extract.pipeline import extract_video
+from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.signer_tracking import (
-    BoxGuide,
+    BoxLocator,
     Candidate,
     RegionDetector,
-    SignerChoice,
+    SignerTracker,
     _moments,
     _runs,
-    choose,
+    choose_candidate,
 )
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import DetectorInfo, SignerInfo, VideoMetadata
+from signstreams.formats.video_sources import VideoSource
 
 RED, BLUE = np.eye(80, dtype=np.float32)[:2]
 
@@ -77,7 +79,7 @@ def candidate(x: float, size_px: float, motion: float) -> Candidate:
     ],
 )
 def test_the_hands_decide_and_size_only_where_they_do_not(candidates: list[Candidate], chosen: tuple) -> None:
-    assert choose(candidates, 320) == chosen
+    assert choose_candidate(candidates, 320) == chosen
 
 
 def test_moments_are_spread_over_the_whole_video_and_lie_in_the_spans() -> None:
@@ -105,14 +107,14 @@ def test_runs_of_frames_are_read_at_every_moment_of_a_file_and_of_a_folder(make_
 def test_a_length_declared_as_nothing_is_measured(
     make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Declared(audition_module.VideoReader):
+    class Declared(signer_tracking.VideoReader):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
             self.duration_s = 0.0
 
     path = make_video(num_frames=30, fps=15)
     expected = [[time_s for time_s, _ in run] for run in _runs(path, None, 25.0)]
-    monkeypatch.setattr(audition_module, "VideoReader", Declared)
+    monkeypatch.setattr(signer_tracking, "VideoReader", Declared)
     assert [[time_s for time_s, _ in run] for run in _runs(path, None, 25.0)] == expected != []
 
 
@@ -168,7 +170,7 @@ def dot(x: int, y: int) -> np.ndarray:
 
 
 def test_points_of_a_region_are_fractions_of_the_whole_frame() -> None:
-    with RegionDetector(Scripted, (50, 20, 150, 90), BoxGuide((60, 30, 140, 80))) as detector:
+    with RegionDetector(Scripted, (50, 20, 150, 90), BoxLocator((60, 30, 140, 80))) as detector:
         keypoints = detector.detect(frame(dot(100, 40)))
         assert keypoints[0] == pytest.approx((100.5 / 200, 40.5 / 100, 0.9))
         assert (keypoints[33:] == (-1, -1, 0)).all()
@@ -177,7 +179,7 @@ def test_points_of_a_region_are_fractions_of_the_whole_frame() -> None:
 
 def test_a_detector_that_stays_with_somebody_else_starts_anew_and_no_frame_is_lost() -> None:
     Scripted.starts = 0
-    with RegionDetector(Scripted, (50, 20, 150, 90), BoxGuide((60, 30, 140, 80))) as detector:
+    with RegionDetector(Scripted, (50, 20, 150, 90), BoxLocator((60, 30, 140, 80))) as detector:
         xs = [100, 55, 55, 55, 55, 100, 101]  # 55 lies in the margin: somebody else
         found = []
         for index, x in enumerate(xs):
@@ -209,14 +211,14 @@ def config(**settings: object) -> ExtractConfig:
 
 def test_choose_none_and_detectors_without_pixels_leave_the_detector_alone() -> None:
     for settings, sees_pixels in ((config(signer={"choose": "none"}), True), (config(), False)):
-        choice = SignerChoice(kind(sees_pixels), settings, VideoAnnotations())
+        choice = SignerTracker(kind(sees_pixels), settings, None)
         assert type(choice.start(video())) is Scripted
         assert choice.info == SignerInfo(chosen_by="detector")
 
 
 def test_a_box_of_the_annotations_goes_before_everything() -> None:
     box = (50.0, 20.0, 150.0, 80.0)
-    choice = SignerChoice(kind(), config(signer={"choose": "none"}), VideoAnnotations(box=box))
+    choice = SignerTracker(kind(), config(signer={"choose": "none"}), None)
     detector = choice.start(video(box))
     assert choice.info == SignerInfo(chosen_by="box", region_px=(35, 11, 165, 89))
     assert detector.detect(frame(dot(100, 50)))[0, 0] == pytest.approx(100.5 / 200)
@@ -224,7 +226,7 @@ def test_a_box_of_the_annotations_goes_before_everything() -> None:
 
 
 def test_a_box_beside_the_frame_is_a_fault_of_the_annotations() -> None:
-    choice = SignerChoice(kind(), config(), VideoAnnotations(box=(300, 0, 400, 100)))
+    choice = SignerTracker(kind(), config(), None)
     with pytest.raises(UnreadableVideoError, match=r"box 300 0 400 100 lies outside the frame of 200x100"):
         choice.start(video((300, 0, 400, 100)))
 
@@ -288,7 +290,7 @@ def compose(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
             container.mux(stream.encode(None))
         settings = ExtractConfig(videos=[path], root=folder / name)
         layout = CorpusLayout(settings.root)
-        metadata = extract_video(path, layout, name, settings)
+        metadata = extract_video(VideoJob(VideoSource.at(path), settings, HOLISTIC))
         points = read_keypoints(layout.keypoints(name)).keypoints
         with np.load(tiny_corpus / "ground_truth" / "demo_000.npz") as file:
             nose = file["body"][:NUM_FRAMES, file["body_names"].tolist().index("nose")]

@@ -58,8 +58,8 @@ wildcard_constraints:
 
 def video_input(video_id):
     """A file; or a folder, whose own time of change says nothing about its images: a parameter tells those."""
-    path = VIDEOS[video_id]
-    return ancient(path) if path.is_dir() else path
+    source = VIDEOS[video_id]
+    return ancient(source.path) if source.is_folder else source.path
 
 
 def all_artifacts(wildcards):

@@ -4,9 +4,9 @@
 rule contract:
     """Check every file against the data contract (docs/data_contract.md)."""
     input:
-        # the record that each job wrote of its files, which stands for them: a tenth of the DAG at 10,000 videos
+        # the record that each job wrote of its files stands for them: a tenth of the DAG at 10,000 videos
         checks=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["check"]),
-        videos=lambda wildcards: list(VIDEOS.values()),
+        videos=lambda wildcards: [source.path for source in VIDEOS.values()],
         annotations=ANNOTATIONS,
     output:
         report=CORPUS.report,

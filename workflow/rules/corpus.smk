@@ -54,7 +54,7 @@ if HAS_META and not IS_DEMO and not OWN_INDEX:
         """Seeded split that keeps signers and videos apart, where index/*.csv are absent."""
         input:
             meta=CORPUS.meta,
-            videos=list(VIDEOS.values()),
+            videos=[source.path for source in VIDEOS.values()],
         output:
             index=[CORPUS.index(split) for split in SPLITS],
             record=CORPUS.root / "index" / "split.json",

@@ -1,7 +1,8 @@
-"""Extraction of many videos: which ones, what is left as it is, processes, progress, and what counts as failed."""
+"""Extraction of many videos: find them, skip current results, run processes, show progress, and decide what failed."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
@@ -13,20 +14,27 @@ from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.preview import restore_preview
-from signstreams.extract.results import current_metadata
+from signstreams.extract.results import VideoJob, current_metadata
 from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.files import remove_leftovers, sha256_file, write_json
-from signstreams.formats.layout import CorpusLayout, passed_over_videos
+from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata
-from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_folder, source_id
-from signstreams.ids import check_id, shown
+from signstreams.formats.video_sources import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    SourceFolder,
+    VideoSource,
+    doubled_id,
+    list_sources,
+    unsafe_id,
+)
+from signstreams.ids import shown
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
 
-_REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame a second, and goes unsaid
+_REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame per second, which is not worth a warning
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
-
 
 OnResult = Callable[[CorpusLayout, str, Path, VideoMetadata], object]
 """Called with layout, video id, video and metadata once all files of a video are there."""
@@ -39,16 +47,16 @@ class Outcome:
     extracted: dict[str, VideoMetadata] = field(default_factory=dict)
     unchanged: list[str] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
-    """Id to reason; those found in an earlier run included."""
+    """Id to reason, including those of earlier runs."""
     problems: list[str] = field(default_factory=list)
-    """One line per video that could not be worked on at all."""
+    """One line per video that could not be processed at all."""
     unannotated: list[str] = field(default_factory=list)
-    """Left out, as only annotated spans are wanted and meta.csv has none."""
+    """Left out: only annotated spans are extracted, and meta.csv has none of these videos."""
 
 
 @dataclass(frozen=True)
 class _Result:
-    """Of one video: metadata, or one line that says why there is none."""
+    """Metadata of one job, or one line that states why there is none."""
 
     video_id: str
     metadata: VideoMetadata | None
@@ -67,125 +75,45 @@ def extract_videos(
 
     Args:
         config: Settings.
-        detector: In place of the one that the config names; can be pickled.
-        on_result: Called after each video, in the process that worked on it; can be pickled.
-        annotations: Of each video, in place of what meta.csv says.
+        detector: Detector to use instead of the configured one; picklable.
+        on_result: Called after each video, in the process that extracted it; picklable.
+        annotations: Annotations per video, instead of those of meta.csv.
 
     Raises:
-        UserError: When the videos or the output folder cannot be used; after all work, when a video could not be
-            worked on, or, of several videos, more than ``max_failed_fraction`` are quarantined.
+        UserError: The videos or the output folder cannot be used; after all work, a video could not be processed, or,
+            of several videos, more than ``max_failed_fraction`` are quarantined.
     """
     detector = detector or KINDS[config.detector]
-    videos = find_all_videos(config.videos)
+    videos = find_videos(config.videos, warns=config.only is None)
     if config.only is not None:
         videos = only_listed(videos, config.only)
-    else:
-        _warn_of_passed_over(config.videos)
     layout = CorpusLayout(config.root)
     _check_output(layout)
     annotations = read_annotations(layout, videos, config) if annotations is None else annotations
     outcome = Outcome(unannotated=[video_id for video_id in videos if video_id not in annotations])
-    videos = {video_id: path for video_id, path in videos.items() if video_id in annotations}
-    if problems := missing_points(config, videos):
+    jobs = [
+        VideoJob(source, config, detector, annotations[video_id])
+        for video_id, source in videos.items()
+        if video_id in annotations
+    ]
+    if problems := missing_points(config, [job.video_id for job in jobs]):
         raise UserError(problems)
-    is_single = len(videos) == 1
+    is_single = len(jobs) == 1
     if not is_single:  # listing the folders would cost a job per video more than it saves
         remove_leftovers(layout.processed, layout.report.parent)
-    num_frames = num_pose_frames = 0
-    with Progress(None if is_single else len(videos), "frames" if is_single else "videos", "extract") as progress:
-
-        def on_frame(expected: int | None) -> None:
-            if is_single:
-                progress.total = expected
-                progress.advance()
-            else:
-                progress.advance(0)
-
-        for result in _results(videos, annotations, config, detector, on_result, on_frame):
-            _record(result, outcome, videos[result.video_id])
-            if result.is_unchanged:
-                progress.skip(0 if is_single else 1)
-            elif not is_single:
-                if result.metadata:
-                    num_frames += result.metadata.num_frames
-                    num_pose_frames += result.metadata.num_pose_frames
-                told: dict[str, int | str] = {"frames": num_frames}
-                told |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.video_id}
-                progress.advance(1, **told)
-        if is_single:
-            progress.total = progress.done  # containers only estimate their number of frames
+    _run_jobs(jobs, config.num_jobs, on_result, outcome)
     _warn_of_repeats(outcome, config)
     num_failed = len(outcome.quarantined)
-    if len(videos) > 1 and num_failed > config.max_failed_fraction * len(videos):
+    if len(jobs) > 1 and num_failed > config.max_failed_fraction * len(jobs):
         outcome.problems.append(
-            f"{num_failed} of {len(videos)} videos are unreadable, expected at most a fraction of "
+            f"{num_failed} of {len(jobs)} videos are unreadable, expected at most a fraction of "
             f"{config.max_failed_fraction} (max_failed_fraction); replace or remove them, or raise it"
         )
     if outcome.problems:
         raise UserError(outcome.problems)
     if config.manifest is not None:
-        write_json(config.manifest, {"videos": {video_id: _record_of(layout, video_id) for video_id in videos}})
+        write_json(config.manifest, {"videos": {job.video_id: _manifest_entry(job) for job in jobs}})
     return outcome
-
-
-def only_listed(videos: dict[str, Path], listing: Path) -> dict[str, Path]:
-    """Those of ``videos`` whose ids a text file lists, in its order.
-
-    Raises:
-        UserError: The file cannot be read or lists nothing, and every id that is none of the videos.
-    """
-    try:
-        ids = [line for line in listing.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected ids, one a line") from None
-    if not ids:
-        raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one a line")
-    if absent := [video_id for video_id in ids if video_id not in videos]:
-        raise UserError([f"{listing}: {shown(video_id)} is none of the videos; correct it" for video_id in absent])
-    return {video_id: videos[video_id] for video_id in ids}
-
-
-def find_all_videos(places: list[Path]) -> dict[str, Path]:
-    """Video id to file or folder of frames, over files and folders.
-
-    A folder stands for the videos in it; when it has none but images, or a numbered sub-folder of images, it is one.
-
-    Raises:
-        UserError: Every missing place, folder without videos, unsafe id, foreign ending and id that comes twice.
-    """
-    videos: dict[str, Path] = {}
-    problems = []
-    for place in places:
-        if place.is_dir():
-            images = images_folder(place)
-            found = [place] if images is not None and images != place else _videos_in(place) or [place] * bool(images)
-            if not found:
-                passed_over = _passed_over(place, places)
-                problems.append(
-                    f"{place}: found no video in this folder, expected files ending in {_ENDINGS}, "
-                    f"or folders of images ({', '.join(IMAGE_SUFFIXES)}){f'; {passed_over}' if passed_over else ''}"
-                )
-        elif not place.exists():
-            problems.append(f"{place}: no such file or folder; expected a video or a folder of videos")
-            continue
-        elif place.suffix.lower() not in VIDEO_SUFFIXES:
-            problems.append(f"{place}: the ending is '{place.suffix}', expected one of {_ENDINGS}")
-            continue
-        else:
-            found = [place]
-        for path in found:
-            video_id = source_id(path)
-            try:
-                check_id(video_id)
-            except ValueError as error:
-                problems.append(f"{path}: the id {shown(video_id)} {error}; rename it")
-                continue
-            if video_id in videos and videos[video_id].resolve() != path.resolve():
-                problems.append(f"{path}: gives the id '{video_id}', as does {videos[video_id]}; rename one of them")
-            videos.setdefault(video_id, path)
-    if problems:
-        raise UserError(problems)
-    return videos
 
 
 def summary(outcome: Outcome, root: Path) -> str:
@@ -200,51 +128,159 @@ def summary(outcome: Outcome, root: Path) -> str:
     return f"{', '.join(parts)}; results in {CorpusLayout(root).processed}"
 
 
+# -- Which videos
+
+
+def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSource]:
+    """Video id to source, over files and folders.
+
+    A folder stands for the videos in it; if it holds images only, or a numbered sub-folder of images, it is one video.
+
+    Args:
+        places: Files and folders.
+        warns: Whether to warn of entries of the folders that look like videos but are none.
+
+    Raises:
+        UserError: Every missing place, folder without videos, unsafe id, foreign ending and doubled id.
+    """
+    found: dict[str, list[VideoSource]] = {}
+    problems, warnings = [], []
+    for place in places:
+        source = VideoSource.at(place)
+        sources = [source]
+        if source.is_folder:
+            folder = list_sources(place)
+            if folder.sources and source.images_dir in (None, place):
+                sources = sorted(itertools.chain(*folder.sources.values()), key=lambda source: source.path)
+            elif source.images_dir is None:
+                passed_over = _passed_over_text(folder, places)
+                problems.append(
+                    f"{place}: found no video in this folder, expected files ending in {_ENDINGS}, "
+                    f"or folders of images ({', '.join(IMAGE_SUFFIXES)}){passed_over and f'; {passed_over}'}"
+                )
+                continue
+            if warns and (passed_over := _passed_over_text(folder, places)):
+                warnings.append(f"{place}: {passed_over}")
+        elif not place.exists():
+            problems.append(f"{place}: no such file or folder; expected a video or a folder of videos")
+            continue
+        elif place.suffix.lower() not in VIDEO_SUFFIXES:
+            problems.append(f"{place}: the ending is '{place.suffix}', expected one of {_ENDINGS}")
+            continue
+        for source in sources:
+            found.setdefault(source.video_id, []).append(source)
+    for video_id, sources in found.items():
+        paths = {source.path.resolve(): str(source.path) for source in reversed(sources)} if len(sources) > 1 else {}
+        for text in (doubled_id(video_id, list(paths.values())[::-1]), unsafe_id(video_id)):
+            if text:
+                problems.append(f"{sources[0].path}: {text}; rename {'one of them' if len(paths) > 1 else 'it'}")
+    if problems:
+        raise UserError(problems)
+    if warns:
+        print_problems(warnings, kind="warning")
+    return {video_id: sources[0] for video_id, sources in found.items()}
+
+
+def only_listed(videos: dict[str, VideoSource], listing: Path) -> dict[str, VideoSource]:
+    """Those of ``videos`` that a text file lists by id, in its order.
+
+    Raises:
+        UserError: The file cannot be read or is empty, or lists ids that are none of the videos.
+    """
+    try:
+        ids = [line for line in listing.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected ids, one a line") from None
+    if not ids:
+        raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one a line")
+    if absent := [video_id for video_id in ids if video_id not in videos]:
+        raise UserError([f"{listing}: {shown(video_id)} is none of the videos; correct it" for video_id in absent])
+    return {video_id: videos[video_id] for video_id in ids}
+
+
+def _passed_over_text(folder: SourceFolder, places: list[Path]) -> str:
+    """Names what looks like videos but is passed over, and what to do about it; empty when there is none."""
+    named = {place.resolve() for place in places}
+    passed = [path for path in folder.passed_over() if path.resolve() not in named]
+    if not passed:
+        return ""
+    names = few([f"{path.name}/" if path.is_dir() else path.name for path in passed], limit=3)
+    return (
+        f"what looks like videos is passed over ({len(passed):,}: {names}); convert files (ffmpeg -i FILE NAME.mp4), "
+        "and name sub-folders or move their videos up"
+    )
+
+
+def _check_output(layout: CorpusLayout) -> None:
+    folders = [*reversed(layout.processed.parents), layout.processed]
+    folders += [layout.processed / name for name in (*STREAMS, "pose", "keypoints", "tracks", "metadata")]
+    problems = [
+        f"{f}: found a file, expected a folder for results; move it or choose another --root"
+        for f in folders
+        if f.is_file()
+    ]
+    if problems:
+        raise UserError(problems)
+
+
+# -- Running
+
+
+def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | None, outcome: Outcome) -> None:
+    """Extract, and show progress: frames of a single video, else videos."""
+    is_single = len(jobs) == 1
+    path_of = {job.video_id: job.source.path for job in jobs}
+    num_frames = num_pose_frames = 0
+    with Progress(None if is_single else len(jobs), "frames" if is_single else "videos", "extract") as progress:
+
+        def on_frame(expected: int | None) -> None:
+            if is_single:
+                progress.total = expected
+                progress.advance()
+            else:
+                progress.advance(0)
+
+        for result in _results(jobs, num_processes, on_result, on_frame):
+            _record(result, outcome, path_of[result.video_id])
+            if result.is_unchanged:
+                progress.skip(0 if is_single else 1)
+            elif not is_single:
+                if result.metadata:
+                    num_frames += result.metadata.num_frames
+                    num_pose_frames += result.metadata.num_pose_frames
+                shares: dict[str, int | str] = {"frames": num_frames}
+                shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.video_id}
+                progress.advance(1, **shares)
+        if is_single:
+            progress.total = progress.done  # containers only estimate their number of frames
+
+
 def _results(
-    videos: dict[str, Path],
-    annotations: dict[str, VideoAnnotations],
-    config: ExtractConfig,
-    detector: DetectorKind,
-    on_result: OnResult | None,
-    on_frame: OnFrame,
+    jobs: list[VideoJob], num_processes: int, on_result: OnResult | None, on_frame: OnFrame
 ) -> Iterator[_Result]:
-    num_jobs = min(config.num_jobs, len(videos))
-    if num_jobs == 1:
-        for video_id, path in videos.items():
-            yield _extract_one(path, video_id, annotations[video_id], config, detector, on_result, on_frame)
+    num_processes = min(num_processes, len(jobs))
+    if num_processes == 1:
+        for job in jobs:
+            yield _extract_one(job, on_result, on_frame)
         return
-    with WorkerPool(num_jobs) as pool:
-        futures = [
-            pool.submit(_extract_one, path, video_id, annotations[video_id], config, detector, on_result)
-            for video_id, path in videos.items()
-        ]
-        for future in as_completed(futures):
+    with WorkerPool(num_processes) as pool:
+        for future in as_completed([pool.submit(_extract_one, job, on_result) for job in jobs]):
             yield future.result()
 
 
-def _extract_one(
-    path: Path,
-    video_id: str,
-    annotations: VideoAnnotations,
-    config: ExtractConfig,
-    detector: DetectorKind,
-    on_result: OnResult | None,
-    on_frame: OnFrame | None = None,
-) -> _Result:
-    layout = CorpusLayout(config.root)
+def _extract_one(job: VideoJob, on_result: OnResult | None, on_frame: OnFrame | None = None) -> _Result:
     try:
-        current = None if config.force else current_metadata(path, layout, video_id, config, detector, annotations)
-        if current is not None and not restore_preview(path, layout, config, current):
+        current = None if job.config.force else current_metadata(job)
+        if current is not None and not restore_preview(job, current):
             current = None
-        metadata = current or extract_video(
-            path, layout, video_id, config, detector=detector, annotations=annotations, on_frame=on_frame
-        )
+        metadata = current or extract_video(job, on_frame=on_frame)
         if on_result is not None:
-            on_result(layout, video_id, path, metadata)
-        return _Result(video_id, metadata, is_unchanged=current is not None)
-    except OSError as error:  # no permission, no space: for the user to mend; the other videos go on
-        place = error.filename or path
-        return _Result(video_id, None, problem=f"{place}: {error.strerror or error}; '{video_id}' was not extracted")
+            on_result(job.layout, job.video_id, job.source.path, metadata)
+        return _Result(job.video_id, metadata, is_unchanged=current is not None)
+    except OSError as error:  # no permission, no space: for the user to fix; the other videos go on
+        place = error.filename or job.source.path
+        problem = f"{place}: {error.strerror or error}; '{job.video_id}' was not extracted"
+        return _Result(job.video_id, None, problem=problem)
 
 
 def _record(result: _Result, outcome: Outcome, path: Path) -> None:
@@ -262,61 +298,25 @@ def _record(result: _Result, outcome: Outcome, path: Path) -> None:
             _warn(f"{path}: {result.metadata.note}; the frames that could be read are kept")
 
 
-def _record_of(layout: CorpusLayout, video_id: str) -> dict[str, object]:
-    """What a batch's manifest says of a video; its metadata vouches for all its other files."""
-    path = layout.metadata(video_id)
+def _manifest_entry(job: VideoJob) -> dict[str, object]:
+    """What a batch's manifest records of a video; its metadata vouches for all its other files."""
+    path = job.layout.metadata(job.video_id)
     metadata = read_metadata(path)
     return {"status": metadata.status, "num_frames": metadata.num_frames, "metadata_sha256": sha256_file(path)}
 
 
 def _warn_of_repeats(outcome: Outcome, config: ExtractConfig) -> None:
-    """A rate holds for all videos, as translation wants it; but crops that repeat teach pretraining nothing."""
+    """One rate for all videos suits translation, but repeated crops teach pretraining nothing."""
     if config.fps is None:
         return
     slow = {k: m.source_fps for k, m in outcome.extracted.items() if 0 < m.source_fps < _REPEATS_BELOW * config.fps}
     if slow:
         video_id = min(slow, key=lambda k: slow[k])
         _warn(
-            f"{len(slow)} of {len(outcome.extracted)} videos have fewer than {config.fps:g} frames a second (the least "
+            f"{len(slow)} of {len(outcome.extracted)} videos have fewer than {config.fps:g} frames per second (lowest: "
             f"{slow[video_id]:.4g}, {shown(video_id)}): they repeat frames; a lower --fps, or none, would not"
         )
 
 
-def _warn_of_passed_over(places: list[Path]) -> None:
-    for place in places:
-        if place.is_dir() and (text := _passed_over(place, places)):
-            _warn(f"{place}: {text}")
-
-
-def _passed_over(folder: Path, places: list[Path]) -> str:
-    """Names what looks like videos and is passed over, and what to do; empty when there is none."""
-    named = {place.resolve() for place in places}
-    passed = [path for path in passed_over_videos(folder) if path.resolve() not in named]
-    if not passed:
-        return ""
-    names = few([f"{path.name}/" if path.is_dir() else path.name for path in passed], limit=3)
-    return (
-        f"what looks like videos is passed over ({len(passed):,}: {names}); convert files (ffmpeg -i FILE NAME.mp4), "
-        "and name sub-folders or move their videos up"
-    )
-
-
 def _warn(text: str) -> None:
     print_problems([text], kind="warning")
-
-
-def _videos_in(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
-    return [p for p in paths if p.suffix.lower() in VIDEO_SUFFIXES or (p.is_dir() and images_folder(p) is not None)]
-
-
-def _check_output(layout: CorpusLayout) -> None:
-    folders = [*reversed(layout.processed.parents), layout.processed]
-    folders += [layout.processed / name for name in (*STREAMS, "pose", "keypoints", "tracks", "metadata")]
-    problems = [
-        f"{f}: found a file, expected a folder for results; move it or choose another --root"
-        for f in folders
-        if f.is_file()
-    ]
-    if problems:
-        raise UserError(problems)

@@ -6,14 +6,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from signstreams.array_types import Pixels
-from signstreams.formats.video_sources import IMAGE_SUFFIXES, image_files
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VideoSource
 
 # Frames by timestamp: a constant output rate from any source rate, variable ones included.
 
@@ -159,8 +158,8 @@ class FolderSource:
     that cannot be decoded is missing likewise. All are scaled to the size of the first.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self._files = image_files(path)
+    def __init__(self, source: VideoSource, fps: float) -> None:
+        self._files = source.image_files()
         if not self._files:
             raise UnreadableVideoError(f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
         places, self._numbering = frame_places([file.stem for file in self._files])

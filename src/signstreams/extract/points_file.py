@@ -1,4 +1,4 @@
-"""Files of points found by another tool: NumPy arrays and .pose files, 543 or 133 points, matched to the video's frames."""
+"""Points found by another tool, as its file holds them: arrays or .pose, 543 (MediaPipe) or 133 (COCO-WholeBody)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pose_format import Pose
 
 from signstreams.array_types import Array, Flags, Floats, Ints
-from signstreams.extract.detectors import VideoContext
-from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import (
     FACE,
     HAND_L,
@@ -26,10 +23,10 @@ from signstreams.formats.landmarks import (
     pose_index,
 )
 
-# From the 133 points of COCO-WholeBody to the 543: every point goes to the row that means the same place.
+# -- COCO-WholeBody
 #
-# Order of the 133 (jin-s13/COCO-WholeBody): body 17, feet 6, face 68, left hand 21, right hand 21; sides are anatomical.
-# The hands' joints have MediaPipe's order: wrist, then thumb to little finger, each from palm to tip.
+# Order of the 133 (jin-s13/COCO-WholeBody): body 17, feet 6, face 68, left hand 21, right hand 21; anatomical sides.
+# The joints of the hands have MediaPipe's order: wrist, then thumb to little finger, each from palm to tip.
 
 BODY_NAMES = (
     "nose",
@@ -46,7 +43,7 @@ _SAME_PLACE = {"big_toe": "foot_index", "heel": "heel"}  # the small toe has no 
 
 
 def _rows() -> tuple[Ints, Ints]:
-    """Of the 133 and of the 543: points that mean the same."""
+    """Rows of the 133 and of the 543 points that mean the same place."""
     pairs = [(index, pose_index(name)) for index, name in enumerate(BODY_NAMES)]
     for index, name in enumerate(FOOT_NAMES, W_FEET.start):
         side, part = name.split("_", 1)
@@ -62,14 +59,14 @@ SOURCE_ROWS, TARGET_ROWS = _rows()
 
 
 def from_wholebody(points: Floats) -> Floats:
-    """(..., 133, 3) x, y, confidence to (..., 543, 3) float32; rows that 133 points say nothing of are missing."""
+    """(..., 133, 3) x, y, confidence to (..., 543, 3) float32; rows without a counterpart are missing."""
     result = np.empty((*points.shape[:-2], NUM_KEYPOINTS, 3), np.float32)
     result[...] = MISSING
     result[..., TARGET_ROWS, :] = points[..., SOURCE_ROWS, :]
     return result
 
 
-# Files of points that another tool found: NumPy arrays here, .pose files in `pose_file`.
+# -- Files
 
 LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
 MAX_DEPTH_RATIO = 0.1
@@ -82,18 +79,18 @@ class PointsError(ValueError):
 
 @dataclass(frozen=True)
 class PointsFile:
-    """Points as a tool wrote them. T rows, P people, J points. They stay as they are on disk or in memory: an hour of
-    video has 100,000 rows.
+    """Points as a tool wrote them: T rows, P people, J points. Memory-mapped where possible: an hour of video has
+    100,000 rows.
 
     Attributes:
         path: The file.
         array: (T, P, K, 2 or more) numbers, x and y first.
         scores: (T, P, K) confidence; None when the file has none.
-        columns: (J,) which of the K is each of the 543 or 133 points, -1 for none; None where K is J.
-        is_px: Whether the file says that x and y are px; None when it does not say.
-        fps: Rows a second; None when it does not say.
-        times_s: (T,) time of each row; None likewise.
-        size_px: Width and height of the frame that the points belong to; None likewise.
+        columns: (J,) index among the K of each of the 543 or 133 points, -1 for none; None where K is J.
+        is_px: Whether x and y are px; None when the file does not say.
+        fps: Rows per second; None when the file does not say.
+        times_s: (T,) time of each row; None when the file does not say.
+        size_px: Width and height of the frame that the points belong to; None when the file does not say.
     """
 
     path: Path
@@ -124,11 +121,11 @@ class PointsFile:
 
 
 def read_points(path: Path) -> PointsFile:
-    """Read by ending.
+    """Read a file according to its ending.
 
     Raises:
-        PointsError: When it holds something else.
-        OSError: When it cannot be opened.
+        PointsError: It holds something else.
+        OSError: It cannot be opened.
     """
     if path.suffix == ".pose":
         return read_pose_file(path)
@@ -216,7 +213,7 @@ def _is_depth(array: Array) -> bool:
 
 
 def spread_rows(num_rows: int) -> slice:
-    """About a thousand rows, or all, spread over the video: enough to tell how a file is written."""
+    """About a thousand rows, or all, spread over the video: enough to infer units and layout."""
     return slice(None, None, max(1, num_rows // 1000))
 
 
@@ -239,7 +236,7 @@ def _number(path: Path, name: str, array: Array) -> float:
     return value
 
 
-# Read .pose files through sign-language-processing/pose (pose-format), whose import is light: NumPy and tqdm.
+# -- .pose files, read by sign-language-processing/pose (pose-format)
 
 MEDIAPIPE = ("POSE_LANDMARKS", "FACE_LANDMARKS", "LEFT_HAND_LANDMARKS", "RIGHT_HAND_LANDMARKS")
 COCO = ("BODY", "FACE", "LEFT_HAND", "RIGHT_HAND")  # AlphaPose appends _133
@@ -251,13 +248,15 @@ def read_pose_file(path: Path) -> PointsFile:
     """Points of all people; x and y in px of the header's frame, z dropped, confidence 0 where nothing was found.
 
     Raises:
-        PointsError: When pose-format cannot read it, or it holds other components.
-        OSError: When it cannot be opened.
+        PointsError: pose-format cannot read it, or it holds other components.
+        OSError: It cannot be opened.
     """
+    from pose_format import Pose  # only these files need it
+
     data = path.read_bytes()
     try:
         pose = Pose.read(data)
-    except Exception as error:  # struct, Unicode, Value, Zero: whatever random bytes bring about in its reader
+    except Exception as error:  # struct, Unicode, Value, ZeroDivision: random bytes raise anything in its reader
         reason = f"{type(error).__name__}: {error}"
         raise PointsError(f"{path}: is no .pose file that pose-format can read ({reason})") from None
     family, targets = _targets(path, pose.header.components)
@@ -281,7 +280,7 @@ def read_pose_file(path: Path) -> PointsFile:
 
 
 def _targets(path: Path, components: list[Any]) -> tuple[tuple[str, ...], list[int | None]]:
-    """Family of the components, and for each point of the file its row among the 543 or 133; None for none."""
+    """Family of the components, and the row of each point of the file among the 543 or 133; None for none."""
     names = [component.name.removesuffix("_133") for component in components]
     family = next((family for family in FAMILIES if family[0] in names), None)
     if family is None:
@@ -304,7 +303,7 @@ def _holistic_body(index: int, point: str) -> int | None:
 
 
 def _holistic_face(index: int, point: str) -> int | None:
-    """Points are named by their number, so that a face reduced to some of them can be told; irises come after 467."""
+    """Points are named by their number, so that a face reduced to some of them can be told; irises are above 467."""
     return FACE.start + int(point) if point.isdigit() and int(point) < NUM_FACE else None
 
 
@@ -347,110 +346,3 @@ _ROW_OF = {
     COCO: (_coco_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
     OPENPOSE: (_openpose_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
 }
-
-
-# Which row of a file of points belongs to which frame, and whether file and video are of one length.
-
-MAX_RATE_ERROR = 0.005
-"""Up to which two rates are one: 29.97 and 30."""
-SAME_LENGTH_RATIO = 0.01
-"""Rows that number the frames of the video to this share belong to frames, whatever rate the file states: many tools
-write a default, or a rounded one."""
-MAX_LENGTH_RATIO, MIN_LENGTH_ROWS = 0.05, 2
-"""Most that rows and frames may differ in number."""
-_EPS = 1e-6  # timestamps are sums of rounded steps
-
-
-class RowFinder:
-    """Rows of one video's frames: by number, or by time where the file brings times or a rate of its own.
-
-    Args:
-        file: The points.
-        video: What the video declares.
-        is_whole: Whether all of the video is going to be read, so that rows that no frame asks for are too many.
-    """
-
-    def __init__(self, file: PointsFile, video: VideoContext, *, is_whole: bool) -> None:
-        self._file, self._video, self._is_whole = file, video, is_whole
-        self._num_rows = len(file.array)
-        self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
-        self._rate_hz = (file.fps if not self._by_number else None) or video.fps
-        self._max_away_s = (
-            0.75 * float(np.median(np.diff(file.times_s))) if file.times_s is not None and self._num_rows > 1 else 0.5
-        )
-        self._offset_s: float | None = None
-        self._num_asked = self._num_without = 0
-        self._last_asked = -1  # highest row that a frame belongs to, whether it exists or not
-        self._step = 0  # most rows between two frames that follow each other: frames are taken at a lower rate
-
-    @property
-    def _is_timed(self) -> bool:
-        return self._file.times_s is not None
-
-    def row(self, frame: Frame) -> int | None:
-        """Row of the frame; None when the file has none for it."""
-        if self._is_timed:
-            asked = self._nearest(frame.time_s)
-        elif self._by_number:
-            asked = frame.source_index
-        else:
-            asked = self._at_rate(frame)
-        self._num_asked += 1
-        if asked is not None and self._last_asked >= 0:
-            self._step = max(self._step, asked - self._last_asked)
-        self._last_asked = max(self._last_asked, -1 if asked is None else asked)
-        if asked is None or not 0 <= asked < self._num_rows:
-            self._num_without += 1
-            return None
-        return asked
-
-    def check(self) -> str | None:
-        """After the last frame: a note on frames without a row, None when there are none.
-
-        Raises:
-            PointsError: When rows and frames differ too much in number for the rows to be of these frames.
-        """
-        if not self._num_asked:
-            return None
-        path, without = self._file.path, self._num_without
-        note = f"{path.name} has no row for {without} of {self._num_asked} frames" if without else None
-        if self._is_timed:
-            if without == self._num_asked:
-                raise PointsError(f"{path}: no row is at the time of a frame; expected seconds of the video in times_s")
-            return note
-        slack = max(MIN_LENGTH_ROWS, self._step)
-        is_short = without > max(MIN_LENGTH_ROWS, MAX_LENGTH_RATIO * self._num_asked)
-        left_over = self._num_rows - 1 - self._last_asked
-        is_long = self._is_whole and left_over > max(slack, MAX_LENGTH_RATIO * self._num_rows)
-        if is_short or is_long:
-            frames = self._last_asked + 1
-            unit = "frames" if self._by_number else f"frames at the file's {self._rate_hz:g} a second"
-            raise PointsError(
-                f"{path}: found {self._num_rows} rows, expected about {frames} as the video has {unit}; "
-                "find the points in this very video, or store fps or times_s with them"
-            )
-        return note
-
-    def _rates_agree(self, fps: float) -> bool:
-        """Whether rows are frames: their rate is the video's, or at least their number is."""
-        video = self._video
-        if not video.fps or abs(fps - video.fps) <= MAX_RATE_ERROR * video.fps:
-            return True
-        declared = round(video.fps * video.duration_s) if video.duration_s else 0
-        return abs(self._num_rows - declared) <= max(1, SAME_LENGTH_RATIO * declared)
-
-    def _at_rate(self, frame: Frame) -> int:
-        """Row by time, counted from the first picture, which need not be at 0 s."""
-        if self._offset_s is None:  # the video's rate is known: it is not that of the file
-            self._offset_s = frame.time_s - frame.source_index / self._video.fps
-        place = (frame.time_s - self._offset_s) * self._rate_hz
-        nearest = int(np.ceil(place - 0.5 - _EPS))  # halfway between two, the earlier: it shows until the later comes
-        return min(nearest, self._num_rows - 1) if place < self._num_rows - _EPS else nearest  # the last shows on
-
-    def _nearest(self, time_s: float) -> int | None:
-        times_s = self._file.times_s
-        assert times_s is not None
-        after = int(np.searchsorted(times_s, time_s))
-        choices = [row for row in (after - 1, after) if 0 <= row < len(times_s)]
-        best = min(choices, key=lambda row: abs(times_s[row] - time_s))
-        return best if abs(times_s[best] - time_s) <= self._max_away_s else None

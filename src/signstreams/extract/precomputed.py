@@ -1,9 +1,10 @@
-"""Points that another tool found, in place of a detector: a file for each video, read whole, given frame by frame."""
+"""A detector that reads the points another tool found: their rows, units and signer matched to the video."""
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -19,38 +20,20 @@ from signstreams.extract.points_file import (
     W_HAND_R,
     PointsError,
     PointsFile,
-    RowFinder,
     from_wholebody,
     is_sentinel,
     read_points,
     spread_rows,
 )
 from signstreams.extract.settings import ExtractConfig, PrecomputedConfig, points_path
-from signstreams.extract.signer_tracking import BoxPx, follow, signer_slots
 from signstreams.extract.video import Frame, UnreadableVideoError
 from signstreams.files import sha256_file
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NOSE_TIP, NUM_KEYPOINTS, POSE_NAMES
 from signstreams.formats.metadata import DetectorInfo, SignerInfo
 
-PX_FROM = 2.0
-"""Median of |x|, |y| from which they are px: fractions of a person in the picture stay about 1, px of 16 do not."""
-MAX_OUTSIDE_RATIO = 0.5
-"""Most points that may lie outside the frame."""
-MAX_ASPECT_ERROR = 0.02
-MIN_PART_RATIO = 0.5
-"""Of the points of a hand or face of COCO-WholeBody, the least share above min_confidence: else it is guessed."""
-MAX_NOSE_DISTANCE, MIN_SHOULDER_WIDTH = 0.35, 0.1
-"""Between the noses of body and face mesh, and between the shoulders, over the extent of the face: .1 and 1.6 on real
-clips; .6 or .02 when rows have another order."""
-SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
-BLOCK_ROWS = 512
-"""Rows looked at together."""
-MIN_PRESENCE_RATIO = 0.1
-"""Of a video's rows, the least in which somebody counts as one of the people in it."""
-
 
 def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
-    """Which file, and the digest of its content: changed points are extracted again."""
+    """File and digest of its content: a video with changed points is extracted again."""
     path = points_path(config.precomputed.folder, video_id) if config.precomputed.folder else None
     settings = {"file": path.name if path else None, "sha256": _sha256(path) if path else None}
     return DetectorInfo(
@@ -60,12 +43,22 @@ def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
     )
 
 
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
+    return sha256_file(path)
+
+
 class PrecomputedDetector:
-    """Gives each frame the row of the file that belongs to it.
+    """Gives each frame its row of the file.
 
     Attributes:
-        note: After the last frame: what is amiss with the points though they are used; None when nothing is.
-        signer: Whose points of several people these are.
+        note: After the last frame: faults of points that are used all the same; None without any.
+        signer: Which of several people the points belong to.
     """
 
     def __init__(self, config: ExtractConfig, video: VideoContext) -> None:
@@ -86,7 +79,7 @@ class PrecomputedDetector:
         return self
 
     def __exit__(self, kind: object = None, *rest: object) -> None:
-        """Raises `UnreadableVideoError` when all frames were seen, and the points are of another length than they."""
+        """Raises `UnreadableVideoError` when all frames were read and the points are of another length."""
         if kind is None:
             try:
                 self.note = self._rows.check()
@@ -105,19 +98,143 @@ class PrecomputedDetector:
 PRECOMPUTED = DetectorKind(precomputed_info, PrecomputedDetector, sees_pixels=False)
 
 
+# -- Rows to frames
+
+MAX_RATE_ERROR = 0.005
+"""Relative difference up to which two rates are equal: 29.97 and 30."""
+SAME_LENGTH_RATIO = 0.01
+"""If rows and frames are equal in number to this share, rows belong to frames whatever rate the file states: many tools
+write a default rate, or a rounded one."""
+MAX_LENGTH_RATIO, MIN_LENGTH_ROWS = 0.05, 2
+"""Largest difference between the numbers of rows and frames, as a share and in rows."""
+_EPS = 1e-6  # timestamps are sums of rounded steps
+
+
+class RowFinder:
+    """Finds each frame's row: by number, or by time where the file states times or a rate of its own.
+
+    Args:
+        file: The points.
+        video: What the video declares.
+        is_whole: Whether the whole video will be read, so that rows without a frame are too many.
+    """
+
+    def __init__(self, file: PointsFile, video: VideoContext, *, is_whole: bool) -> None:
+        self._file, self._video, self._is_whole = file, video, is_whole
+        self._num_rows = len(file.array)
+        self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
+        self._rate_hz = (file.fps if not self._by_number else None) or video.fps
+        self._max_away_s = (
+            0.75 * float(np.median(np.diff(file.times_s))) if file.times_s is not None and self._num_rows > 1 else 0.5
+        )
+        self._offset_s: float | None = None
+        self._num_frames = self._num_without = 0
+        self._last_row = -1  # highest row of any frame, whether it exists or not
+        self._step = 0  # most rows between consecutive frames: they may be sampled at a lower rate
+
+    @property
+    def _is_timed(self) -> bool:
+        return self._file.times_s is not None
+
+    def row(self, frame: Frame) -> int | None:
+        """Row of the frame; None when the file has none for it."""
+        if self._is_timed:
+            found = self._nearest(frame.time_s)
+        elif self._by_number:
+            found = frame.source_index
+        else:
+            found = self._at_rate(frame)
+        self._num_frames += 1
+        if found is not None and self._last_row >= 0:
+            self._step = max(self._step, found - self._last_row)
+        self._last_row = max(self._last_row, -1 if found is None else found)
+        if found is None or not 0 <= found < self._num_rows:
+            self._num_without += 1
+            return None
+        return found
+
+    def check(self) -> str | None:
+        """After the last frame: a note on frames without a row; None if all have one.
+
+        Raises:
+            PointsError: Rows and frames differ too much in number to belong together.
+        """
+        if not self._num_frames:
+            return None
+        path, without = self._file.path, self._num_without
+        note = f"{path.name} has no row for {without} of {self._num_frames} frames" if without else None
+        if self._is_timed:
+            if without == self._num_frames:
+                raise PointsError(f"{path}: no row is at the time of a frame; expected seconds of the video in times_s")
+            return note
+        slack = max(MIN_LENGTH_ROWS, self._step)
+        is_short = without > max(MIN_LENGTH_ROWS, MAX_LENGTH_RATIO * self._num_frames)
+        left_over = self._num_rows - 1 - self._last_row
+        is_long = self._is_whole and left_over > max(slack, MAX_LENGTH_RATIO * self._num_rows)
+        if is_short or is_long:
+            frames = self._last_row + 1
+            unit = "frames" if self._by_number else f"frames at the file's {self._rate_hz:g} a second"
+            raise PointsError(
+                f"{path}: found {self._num_rows} rows, expected about {frames} as the video has {unit}; "
+                "find the points in this very video, or store fps or times_s with them"
+            )
+        return note
+
+    def _rates_agree(self, fps: float) -> bool:
+        """Whether rows are frames: they have the video's rate, or at least its number of frames."""
+        video = self._video
+        if not video.fps or abs(fps - video.fps) <= MAX_RATE_ERROR * video.fps:
+            return True
+        declared = round(video.fps * video.duration_s) if video.duration_s else 0
+        return abs(self._num_rows - declared) <= max(1, SAME_LENGTH_RATIO * declared)
+
+    def _at_rate(self, frame: Frame) -> int:
+        """Row by time, counted from the first frame, which need not be at 0 s."""
+        if self._offset_s is None:  # the video's rate is known, as it differs from the file's
+            self._offset_s = frame.time_s - frame.source_index / self._video.fps
+        place = (frame.time_s - self._offset_s) * self._rate_hz
+        nearest = int(np.ceil(place - 0.5 - _EPS))  # halfway between two, the earlier: it shows until the later comes
+        return min(nearest, self._num_rows - 1) if place < self._num_rows - _EPS else nearest  # the last shows on
+
+    def _nearest(self, time_s: float) -> int | None:
+        times_s = self._file.times_s
+        assert times_s is not None
+        after = int(np.searchsorted(times_s, time_s))
+        choices = [row for row in (after - 1, after) if 0 <= row < len(times_s)]
+        best = min(choices, key=lambda row: abs(times_s[row] - time_s))
+        return best if abs(times_s[best] - time_s) <= self._max_away_s else None
+
+
+# -- Points of a row
+
+PX_FROM = 2.0
+"""Median of |x|, |y| from which they are px: fractions of a person in the picture stay near 1, px of 16 do not."""
+MAX_OUTSIDE_RATIO = 0.5
+"""Largest share of points that may be outside the frame."""
+MAX_ASPECT_ERROR = 0.02
+MIN_PART_RATIO = 0.5
+"""Least share of a hand's or face's points of COCO-WholeBody above min_confidence: with fewer, the part is a guess."""
+MAX_NOSE_DISTANCE, MIN_SHOULDER_WIDTH = 0.35, 0.1
+"""Distance between the noses of body and face mesh, and shoulder width, over the extent of the face: .1 and 1.6 on real
+clips; .6 or .02 when rows are in another order."""
+SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
+BLOCK_ROWS = 512
+"""Rows processed together."""
+
+
 class SignerPoints:
-    """The signer's points, in our units and with our sentinel, row by row.
+    """The signer's points row by row, as fractions of the frame, `MISSING` where not found.
 
     Args:
         file: The points of all people.
         config: Units, least confidence, choice of the signer.
-        video: Whose frames they belong to.
+        video: The video.
 
     Attributes:
-        signer: Who of how many people that is.
+        signer: Which of how many people that is.
 
     Raises:
-        PointsError: When they cannot belong to this video's frames.
+        PointsError: The points cannot belong to this video.
     """
 
     def __init__(self, file: PointsFile, config: ExtractConfig, video: VideoContext) -> None:
@@ -157,14 +274,14 @@ class SignerPoints:
         return points, confidence, present
 
     def _unscored_parts(self, some: slice) -> list[slice]:
-        """Parts of MediaPipe's points whose confidence is 0 throughout: it has none for them, and exporters write 0."""
+        """Parts of MediaPipe's points with confidence 0 throughout: it gives them none, and exporters write 0."""
         if self._is_wholebody:
             return []
         _, confidence = self._file.take(some)
         return [part for part in (FACE, HAND_L, HAND_R) if not (confidence[..., part] > 0).any()]
 
     def _choose(self, config: ExtractConfig, video: VideoContext) -> tuple[Ints, SignerInfo]:
-        """(T,) slot of the signer in each row, -1 where there is none; and how she was chosen."""
+        """(T,) slot of the signer in each row, -1 where there is none; and how the signer was chosen."""
         num_rows, num_people = self._file.array.shape[:2]
         if num_people == 1 or (config.signer.choose == "none" and video.box is None):
             return np.zeros(num_rows, int), SignerInfo(chosen_by="detector")
@@ -184,7 +301,7 @@ def _drop_guessed_parts(present: Flags) -> None:
 
 
 def _scale(file: PointsFile, found: Floats, config: PrecomputedConfig, video: VideoContext) -> Floats:
-    """(2,) what x and y are to be divided by; ``found`` (N, 2) are points as written."""
+    """(2,) divisors of x and y that give fractions of the frame; ``found`` (N, 2) are points as written."""
     is_px = file.is_px
     if config.units != "auto":
         is_px = config.units == "px"
@@ -213,31 +330,8 @@ def _check_inside(file: PointsFile, fractions: Floats, video: VideoContext) -> N
         )
 
 
-def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
-    """Of several people.
-
-    Args:
-        seen: (T, P, 4, 2) left and right shoulder, left and right wrist, px; NaN where missing.
-        box: Of meta.csv.
-
-    Returns:
-        (T,) slot of the signer in each row, -1 where there is none; and how she was chosen.
-    """
-    left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
-    middles = (left + right) / 2
-    people = follow(middles, wrists, np.maximum(np.linalg.norm(left - right, axis=-1) / 2, 1.0))
-    slots = signer_slots(people, middles, box)
-    at_hand = [person for person in people if len(person.slots) >= MIN_PRESENCE_RATIO * len(slots)]
-    if len(at_hand) < 2 and box is None:
-        return slots, SignerInfo(chosen_by="alone", num_people=len(at_hand))
-    at_hand.sort(key=lambda person: np.mean([middles[row, slot, 0] for row, slot in person.slots.items()]))
-    motion = [round(person.motion / max(len(person.slots), 1), 3) for person in at_hand]
-    chosen_by = "hand_motion" if box is None else "box"
-    return slots, SignerInfo(chosen_by=chosen_by, num_people=len(at_hand), hand_motion=motion)
-
-
 def _check_order(file: PointsFile, some: Floats, video: VideoContext) -> None:
-    """Rows in another order (the face first, as in some data sets) put noses apart, or shoulders on one spot."""
+    """Refuse rows in another order (such as the face first): noses would be apart, or shoulders in one place."""
     px = np.where(some[..., 2:] > 0, some[..., :2], np.nan) * (video.width_px, video.height_px)  # (T', 543, 2)
     nose, shoulders, face = px[:, 0], px[:, SHOULDERS], px[:, FACE]
     known = ~np.isnan(nose[:, 0]) & ~np.isnan(face[:, NOSE_TIP, 0]) & ~np.isnan(shoulders[..., 0]).any(axis=1)
@@ -254,11 +348,110 @@ def _check_order(file: PointsFile, some: Floats, video: VideoContext) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+# -- The signer among several people
+
+MIN_PRESENCE_RATIO = 0.1
+"""Least share of a video's rows in which somebody must be to count as one of the people in it."""
+MAX_STEP = 3.0
+"""Largest distance that a person moves between rows, or across a gap, in half shoulder distances."""
+MAX_WRIST_STEP = 1.0
+"""Largest motion counted per frame, in the same unit: a wrist that jumps farther is a wrong detection."""
+
+BoxPx = tuple[float, float, float, float]
 
 
-@functools.lru_cache(maxsize=4)
-def _sha256_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
-    return sha256_file(path)
+@dataclass
+class TrackedPerson:
+    """One person, followed over the video.
+
+    Attributes:
+        slots: Row to the person's slot in it.
+        motion: Path length of the wrists relative to the shoulders, in half shoulder distances.
+    """
+
+    slots: dict[int, int] = field(default_factory=dict)
+    motion: float = 0.0
+    _middle: Floats = field(default_factory=lambda: np.zeros(2))
+    _wrists: Floats | None = None
+    _last_row: int = -1
+
+    def add(self, row: int, slot: int, middle: Floats, wrists: Floats, unit_px: float) -> None:
+        """Add a sighting in a slot of a row: (2,) middle, (2, 2) wrists, NaN where missing."""
+        wrists = (wrists - middle) / unit_px
+        if self._wrists is not None and self._last_row == row - 1:
+            way = np.linalg.norm(wrists - self._wrists, axis=-1)
+            self.motion += float(np.minimum(way[~np.isnan(way)], MAX_WRIST_STEP).sum())
+        self.slots[row], self._middle, self._wrists, self._last_row = slot, middle, wrists, row
+
+    def distance(self, middle: Floats) -> float:
+        """Distance from the last sighting."""
+        return float(np.linalg.norm(middle - self._middle))
+
+    def rows_inside(self, middles: Floats, box: BoxPx) -> int:
+        """Number of rows in which the person's middle is in the box; ``middles`` is (T, P, 2)."""
+        places = np.array([middles[row, slot] for row, slot in self.slots.items()])
+        return int(((places >= box[:2]) & (places <= box[2:])).all(axis=-1).sum())
+
+
+def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPerson]:
+    """Link slots to people over time: in each row, the nearest pairs of person and slot are joined.
+
+    Detectors list the people of each frame in any order.
+
+    Args:
+        middles: (T, P, 2) middle of the shoulders, px; NaN where a slot is empty.
+        wrists: (T, P, 2, 2) left and right wrist, likewise.
+        units_px: (T, P) half the shoulder distance.
+    """
+    people: list[TrackedPerson] = []
+    for row in range(len(middles)):
+        free = [slot for slot in range(middles.shape[1]) if not np.isnan(middles[row, slot]).any()]
+        pairs = sorted(
+            (person.distance(middles[row, slot]) / units_px[row, slot], index, slot)
+            for index, person in enumerate(people)
+            for slot in free
+        )
+        taken: set[int] = set()
+        for distance, index, slot in pairs:
+            if distance > MAX_STEP:
+                break
+            if slot in free and index not in taken:
+                people[index].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
+                taken.add(index)
+                free.remove(slot)
+        for slot in free:
+            people.append(TrackedPerson())
+            people[-1].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
+    return people
+
+
+def signer_slots(people: list[TrackedPerson], middles: Floats, box: BoxPx | None) -> Ints:
+    """(T,) slot of the signer per row, -1 where absent: who is most often in the box, else whose wrists move most."""
+    slots = np.full(len(middles), -1)
+    if people:
+        chosen = max(people, key=lambda person: (person.rows_inside(middles, box) if box else 0, person.motion))
+        slots[list(chosen.slots)] = list(chosen.slots.values())
+    return slots
+
+
+def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
+    """Choose the signer among several people.
+
+    Args:
+        seen: (T, P, 4, 2) left and right shoulder, left and right wrist, px; NaN where missing.
+        box: The signer's box in meta.csv; None without one.
+
+    Returns:
+        (T,) slot of the signer in each row, -1 where there is none; and how the signer was chosen.
+    """
+    left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
+    middles = (left + right) / 2
+    people = follow(middles, wrists, np.maximum(np.linalg.norm(left - right, axis=-1) / 2, 1.0))
+    slots = signer_slots(people, middles, box)
+    present = [person for person in people if len(person.slots) >= MIN_PRESENCE_RATIO * len(slots)]
+    if len(present) < 2 and box is None:
+        return slots, SignerInfo(chosen_by="alone", num_people=len(present))
+    present.sort(key=lambda person: np.mean([middles[row, slot, 0] for row, slot in person.slots.items()]))
+    motion = [round(person.motion / max(len(person.slots), 1), 3) for person in present]
+    chosen_by = "hand_motion" if box is None else "box"
+    return slots, SignerInfo(chosen_by=chosen_by, num_people=len(present), hand_motion=motion)

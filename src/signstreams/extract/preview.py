@@ -13,14 +13,13 @@ import numpy as np
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.boxes import corners
 from signstreams.extract.privacy import protect
-from signstreams.extract.settings import ExtractConfig
+from signstreams.extract.results import VideoJob
 from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.files import write_bytes
 from signstreams.formats.arrays import Tracks, keypoint_pieces, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import BROW_L, BROW_R, EYE_L, EYE_R, FACE, HAND_L, HAND_R, JAW, LIPS, pose_index
-from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.spread import evenly_spread
 from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
@@ -249,33 +248,34 @@ def _write(path: Path, picture: Pixels) -> None:
     write_bytes(path, data.tobytes())
 
 
-# The preview of a video that is extracted already, drawn anew from its results: one that was deleted comes back.
+# -- Again later, from the results of a video
 
 
-def restore_preview(video_path: Path, layout: CorpusLayout, config: ExtractConfig, metadata: VideoMetadata) -> bool:
-    """Draw the preview of current results where it is missing: of the video, only the frames shown are decoded.
+def restore_preview(job: VideoJob, metadata: VideoMetadata) -> bool:
+    """Draw the preview of current results where it is missing; only the frames shown are decoded.
 
     Returns:
-        Whether it is there now. When frames do not come again as they came before, the video has to be extracted anew.
+        Whether it is there now. If frames do not decode as they did before, the video has to be extracted again.
 
     Raises:
-        OSError: When the video cannot be opened, or the preview not be written.
+        OSError: The video cannot be opened, or the preview not be written.
     """
-    path = layout.preview(metadata.video_id)
+    path = job.layout.preview(job.video_id)
     if path.is_file():
         return True
     if metadata.status == "quarantined":
         write_notice(path, "quarantined")
         return True
     try:
-        preview = _drawn(video_path, layout, config, metadata.video_id)
+        preview = _redrawn(job)
     except (UnreadableVideoError, ValueError):
         return False
     preview.write(path, metadata.signer.region_px)
     return True
 
 
-def _drawn(video_path: Path, layout: CorpusLayout, config: ExtractConfig, video_id: str) -> Preview:
+def _redrawn(job: VideoJob) -> Preview:
+    layout, video_id, config = job.layout, job.video_id, job.config
     tracks = read_tracks(layout.tracks(video_id))
     num_frames = len(tracks.times_s)
     rows = evenly_spread(min(NUM_TILES, num_frames), num_frames, with_ends=True)
@@ -283,11 +283,11 @@ def _drawn(video_path: Path, layout: CorpusLayout, config: ExtractConfig, video_
     keypoints = _keypoints(layout.keypoints(video_id), rows)
     crops = [_crops(layout.crops(stream, video_id), rows) for stream in STREAMS]
     preview = Preview(None)
-    spans_s = [(time_s, float(np.nextafter(time_s, np.inf))) for time_s in times_s]  # of one frame each
-    with VideoReader(video_path, frames_fps=config.frames_fps, spans_s=spans_s) as reader:
+    spans_s = [(time_s, float(np.nextafter(time_s, np.inf))) for time_s in times_s]  # one frame each
+    with VideoReader(job.source.path, frames_fps=config.frames_fps, spans_s=spans_s) as reader:
         for row, time_s, frame in zip(rows, times_s, reader.frames(config.fps), strict=True):
             if frame.time_s != time_s:
-                raise ValueError(f"the frame at {time_s} s did not come again")
+                raise ValueError(f"no frame at {time_s} s any more")
             boxes = _boxes(tracks, row)
             image = protect(frame.image, keypoints[row], boxes, config.face_privacy)
             preview.offer(time_s, image, keypoints[row], boxes, [own.get(row) for own in crops])

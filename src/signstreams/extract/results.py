@@ -1,86 +1,207 @@
-"""What extraction writes beside the crops: arrays, metadata, and which results are still current."""
+"""One video to extract, what is kept of its frames until it ends, the files written beside its crops, and whether
+existing results are still current.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import signstreams
+from signstreams.array_types import Floats
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
+from signstreams.extract.boxes import NUM_STREAMS, corners
 from signstreams.extract.detectors import DetectorKind
-from signstreams.extract.frame_records import CollectedTracks, KeypointSpool
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.signing_space import signing_space
+from signstreams.extract.tracks import FrameBoxes
 from signstreams.files import digest, sha256_file
-from signstreams.formats.arrays import Pose, write_keypoint_pieces, write_pose, write_tracks
+from signstreams.formats.arrays import (
+    PIECE_FRAMES,
+    Pose,
+    StreamTrack,
+    Tracks,
+    write_keypoint_pieces,
+    write_pose,
+    write_tracks,
+)
+from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata, read_metadata, write_metadata
-from signstreams.formats.video_sources import change_stamp, source_bytes, source_sha256
+from signstreams.formats.metadata import DetectorInfo, VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 
 REVISION = 2
 """Raised when the same settings give other results: existing results then no longer count as current."""
 
 
-def settings_digest(config: ExtractConfig, detector: DetectorKind, video_id: str) -> str:
-    """Digest of all that shapes the results of every video: settings, detector with its version, revision of this code.
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to extract: what is read, with which settings and detector.
 
-    What is a single video's own (spans, box, the file of its points) is not in it: a corpus made alike has one digest.
+    Attributes:
+        source: The video.
+        config: Settings.
+        detector: Finds the points.
+        annotations: What meta.csv says about the video.
     """
-    info = detector.info(config, video_id)
-    return digest({"revision": _revision(config), "settings": config.settings(), "detector": [info.name, info.version]})
+
+    source: VideoSource
+    config: ExtractConfig
+    detector: DetectorKind
+    annotations: VideoAnnotations = NOT_ANNOTATED
+
+    @property
+    def layout(self) -> CorpusLayout:
+        """Where results go."""
+        return CorpusLayout(self.config.root)
+
+    @property
+    def video_id(self) -> str:
+        """Names the results."""
+        return self.source.video_id
+
+    @property
+    def spans_s(self) -> list[tuple[float, float]] | None:
+        """Spans to extract, as the metadata records them; None for the whole video."""
+        return None if self.annotations.spans_s is None else list(self.annotations.spans_s)
+
+    def detector_info(self) -> DetectorInfo:
+        """Name, version and settings of the detector for this video."""
+        return self.detector.info(self.config, self.video_id)
+
+    def settings_digest(self) -> str:
+        """Digest of everything that shapes the results of all videos: settings, detector with version, code revision.
+
+        What belongs to one video (spans, box, its file of points) is not included: a corpus extracted with one set of
+        settings has one digest.
+        """
+        # Up to revision 2, frames between those detected got wrong points where a rate repeats them; results of all
+        # other settings are as before and stay current.
+        revision = REVISION + (self.config.fps is not None and self.config.holistic.stride > 1)
+        info = self.detector_info()
+        return digest({"revision": revision, "settings": self.config.settings(), "detector": [info.name, info.version]})
 
 
-def _revision(config: ExtractConfig) -> int:
-    """Of the code that these settings use: up to revision 2, frames between had wrong points where a rate repeats them.
+# -- What is kept of every frame until the video ends: points on disk, half a KB per frame in memory
 
-    All other settings keep the results that they have.
+
+class TrackRecorder:
+    """Times and final boxes in flat arrays, 71 bytes per frame. Boxes follow later than times.
+
+    Attributes:
+        times_s: (T,) seconds.
     """
-    return REVISION + (config.fps is not None and config.holistic.stride > 1)
+
+    def __init__(self) -> None:
+        self.times_s = array("d")
+        self._corners, self._confidence, self._state = array("f"), array("f"), array("B")
+
+    @property
+    def num_boxed(self) -> int:
+        """Frames with boxes so far."""
+        return len(self._state) // NUM_STREAMS
+
+    def append(self, boxes: FrameBoxes) -> None:
+        """Add the boxes of the next frame."""
+        placed = np.where((boxes.state != BoxState.MISSING)[:, None], corners(boxes.box), MISSING[0])  # (S, 4)
+        self._corners.frombytes(placed.astype(np.float32).tobytes())
+        self._confidence.frombytes(boxes.confidence.astype(np.float32).tobytes())
+        self._state.frombytes(boxes.state.tobytes())
+
+    def tracks(self) -> Tracks:
+        """Tracks of all frames, without copies; nothing can be added while they are in use."""
+        placed = np.frombuffer(self._corners, np.float32).reshape(-1, NUM_STREAMS, 4)
+        confidence = np.frombuffer(self._confidence, np.float32).reshape(-1, NUM_STREAMS)
+        state = np.frombuffer(self._state, np.uint8).reshape(-1, NUM_STREAMS)
+        streams = {
+            stream: StreamTrack(placed[:, index], confidence[:, index], state[:, index])
+            for index, stream in enumerate(STREAMS)
+        }
+        return Tracks(streams, np.frombuffer(self.times_s, np.float64))
 
 
-def current_metadata(
-    video_path: Path,
-    layout: CorpusLayout,
-    video_id: str,
-    config: ExtractConfig,
-    detector: DetectorKind,
-    annotations: VideoAnnotations = NOT_ANNOTATED,
-) -> VideoMetadata | None:
+class KeypointSpool:
+    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process.
+
+    Attributes:
+        num_face_frames: Frames with a face.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
+        self._poses = array("f")
+        self._num_frames = 0
+        self.num_face_frames = 0
+
+    def __enter__(self) -> KeypointSpool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, keypoints: Floats) -> None:
+        """Add the (543, 3) points of the next frame."""
+        keypoints = np.ascontiguousarray(keypoints, np.float32)
+        self._file.write(keypoints.data)
+        self._poses.frombytes(keypoints[POSE].tobytes())
+        self._num_frames += 1
+        self.num_face_frames += bool(keypoints[FACE.start, 2] > 0)
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    def take_pose(self) -> Floats:
+        """(T, 33, 3) float32 body points, writable; the spool gives them away, once."""
+        poses, self._poses = self._poses, array("f")
+        return np.frombuffer(poses, np.float32).reshape(-1, NUM_POSE, 3)
+
+    def pieces(self) -> Iterator[Floats]:
+        """(N, 543, 3) float32 each, in order."""
+        self._file.seek(0)
+        for start in range(0, len(self), PIECE_FRAMES):
+            num_frames = min(PIECE_FRAMES, len(self) - start)
+            data = self._file.read(num_frames * NUM_KEYPOINTS * 3 * 4)
+            yield np.frombuffer(data, np.float32).reshape(num_frames, NUM_KEYPOINTS, 3)
+
+
+# -- Files
+
+
+def current_metadata(job: VideoJob) -> VideoMetadata | None:
     """Metadata of complete results of this very video with these settings; None when there are none."""
     try:
-        found = read_metadata(layout.metadata(video_id))
+        found = read_metadata(job.layout.metadata(job.video_id))
     except (OSError, ValueError):
         return None
     is_current = (
-        found.settings_digest == settings_digest(config, detector, video_id)
-        and found.detector == detector.info(config, video_id)
-        and (found.spans_s, found.box) == (_spans(annotations), annotations.box)
-        and found.source_bytes == source_bytes(video_path)
-        and found.source_sha256 == source_sha256(video_path)
-        and found.checksums == checksums(layout, video_id)
+        found.settings_digest == job.settings_digest()
+        and found.detector == job.detector_info()
+        and (found.spans_s, found.box) == (job.spans_s, job.annotations.box)
+        and found.source_bytes == job.source.num_bytes()
+        and found.source_sha256 == job.source.sha256()
+        and found.checksums == checksums(job.layout, job.video_id)
     )
     return found if is_current else None
 
 
 def write_arrays(
-    layout: CorpusLayout,
-    video_id: str,
-    keypoints: KeypointSpool,
-    collected: CollectedTracks,
-    size_px: tuple[int, int],
+    job: VideoJob, keypoints: KeypointSpool, recorder: TrackRecorder, size_px: tuple[int, int]
 ) -> dict[str, Any]:
     """Write keypoints, pose and tracks. The body points of the spool are used up.
 
     Args:
-        layout: Where they go.
-        video_id: Of the video.
-        keypoints: Of T frames.
-        collected: Times and final boxes of the T frames.
+        job: The video.
+        keypoints: Points of T frames.
+        recorder: Times and final boxes of the T frames.
         size_px: Width and height of the frame.
 
     Returns:
@@ -88,10 +209,10 @@ def write_arrays(
     """
     pose = keypoints.take_pose()
     num_pose_frames = int((pose[..., 2] > 0).any(axis=1).sum())
-    write_pose(layout.pose(video_id), Pose(signing_space(pose, *size_px, out=pose)))
-    write_keypoint_pieces(layout.keypoints(video_id), len(keypoints), keypoints.pieces())
-    tracks = collected.tracks()
-    write_tracks(layout.tracks(video_id), tracks)
+    write_pose(job.layout.pose(job.video_id), Pose(signing_space(pose, *size_px, out=pose)))
+    write_keypoint_pieces(job.layout.keypoints(job.video_id), len(keypoints), keypoints.pieces())
+    tracks = recorder.tracks()
+    write_tracks(job.layout.tracks(job.video_id), tracks)
     return {
         "states": {
             stream: {state.name.lower(): int((track.state == state).sum()) for state in BoxState}
@@ -102,43 +223,39 @@ def write_arrays(
     }
 
 
-def write_record(
-    layout: CorpusLayout,
-    video_path: Path,
-    video_id: str,
-    config: ExtractConfig,
-    detector: DetectorKind,
-    annotations: VideoAnnotations,
-    stamp: str | None,
-    **found: Any,
-) -> VideoMetadata:
+def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoMetadata:
     """Write the metadata, which vouches for all other files of the video by their checksums: the last file written.
 
+    Args:
+        job: The video.
+        stamp: Stamp of the source when it was opened; None when it could not be opened.
+        found: Fields of the metadata that reading the video gave.
+
     Raises:
-        OSError: When the video is not as it was with ``stamp`` (None where it never could be opened), such as one that
-            is still being copied: its checksum would vouch for frames that nobody saw.
+        OSError: The video has changed since, as one that is still being copied: its checksum would vouch for frames
+            that were never read.
     """
-    sums = checksums(layout, video_id)
+    sums = checksums(job.layout, job.video_id)
     assert sums is not None
     metadata = VideoMetadata(
-        video_id=video_id,
-        source_name=video_path.name,
-        source_bytes=source_bytes(video_path),
-        source_sha256=source_sha256(video_path),
-        crop_px=config.crop_px,
-        detector=detector.info(config, video_id),
-        face_privacy=config.face_privacy,
-        spans_s=_spans(annotations),
-        box=annotations.box,
-        settings=config.settings(),
-        settings_digest=settings_digest(config, detector, video_id),
+        video_id=job.video_id,
+        source_name=job.source.path.name,
+        source_bytes=job.source.num_bytes(),
+        source_sha256=job.source.sha256(),
+        crop_px=job.config.crop_px,
+        detector=job.detector_info(),
+        face_privacy=job.config.face_privacy,
+        spans_s=job.spans_s,
+        box=job.annotations.box,
+        settings=job.config.settings(),
+        settings_digest=job.settings_digest(),
         checksums=sums,
         signstreams_version=signstreams.__version__,
         **found,
     )
-    if stamp not in (None, change_stamp(video_path)):
+    if stamp not in (None, job.source.stamp()):
         raise OSError("changed while it was read, expected a whole video; run again when it is")
-    write_metadata(layout.metadata(video_id), metadata)
+    write_metadata(job.layout.metadata(job.video_id), metadata)
     return metadata
 
 
@@ -156,8 +273,8 @@ def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
 
 
 def mean_rate_hz(times_s: Sequence[float], spans_s: Sequence[tuple[float, float]] | None = None) -> float:
-    """Frames a second over the video, or over its spans, rounded to what timestamps in milliseconds can tell; 0 when
-    no two frames follow each other.
+    """Mean frame rate over the video, or within its spans, rounded to what timestamps in milliseconds can resolve;
+    0 when no two frames follow each other.
     """
     steps_s = np.diff(times_s)
     if spans_s is not None:
@@ -167,7 +284,3 @@ def mean_rate_hz(times_s: Sequence[float], spans_s: Sequence[tuple[float, float]
         return 0.0
     rate_hz = float(len(steps_s) / steps_s.sum())
     return float(round(rate_hz)) if math.isclose(rate_hz, round(rate_hz), rel_tol=1e-4) else rate_hz
-
-
-def _spans(annotations: VideoAnnotations) -> list[tuple[float, float]] | None:
-    return None if annotations.spans_s is None else list(annotations.spans_s)

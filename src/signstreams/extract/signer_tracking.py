@@ -1,18 +1,21 @@
-"""Of several people, the one who signs: found over the whole video, chosen, and followed from frame to frame."""
+"""Which of several people signs, and a detector that stays with that person.
+
+Usually one person is in the picture, which must cost next to nothing: the detector sees whole frames, and now and then
+a face detector checks for somebody else. Only then the whole video is searched for people, the one whose hands move
+most is chosen, and the detector gets that person's part of each frame.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from signstreams.array_types import Floats, Ints, Pixels
-from signstreams.extract.annotations import VideoAnnotations
+from signstreams.array_types import Floats, Pixels
 from signstreams.extract.detectors import Detector, DetectorKind, VideoContext, in_flight, missing_keypoints
 from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
 from signstreams.extract.people import (
@@ -33,63 +36,192 @@ from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.metadata import SignerInfo
 
-# Which of several people signs: how much each one's hands move at moments spread over the whole video.
+Spans = Sequence[tuple[float, float]]
+
+# -- The signer of a video
+
+
+class SeveralPeopleError(Exception):
+    """A video that seemed to show one person shows several: what was found so far may be somebody else's."""
+
+
+class SignerTracker:
+    """Who the signer of a video is, and the detector that stays with that person.
+
+    Attributes:
+        info: For the metadata; complete once the video has been read.
+    """
+
+    CHECK_EVERY_S, FIRST_CHECKS_EVERY_S, NUM_FIRST_CHECKS = 2.0, 0.5, 4
+    """How often to check for other people: 6 ms each, and short videos need several checks, too."""
+
+    def __init__(self, kind: DetectorKind, config: ExtractConfig, spans_s: Spans | None) -> None:
+        self._kind, self._config, self._spans_s = kind, config, spans_s
+        self._choice: ChosenSigner | None = None
+        self._is_settled = not kind.sees_pixels or config.signer.choose == "none"
+        self.info = SignerInfo(chosen_by="detector")
+
+    def start(self, video: VideoContext) -> Detector:
+        """Detector for one pass over the video. If it raises `SeveralPeopleError`, the pass has to start over.
+
+        Raises:
+            UnreadableVideoError: The signer's box is outside the frame.
+        """
+        if video.box is not None and self._kind.sees_pixels:
+            region = _box_region(video)
+            self.info = SignerInfo(chosen_by="box", region_px=region)
+            return self._in_region(video, region, BoxLocator(video.box))
+        if self._choice is not None:
+            region = self._choice.region(video.width_px, video.height_px)
+            return self._in_region(video, region, FaceLocator(self._choice))
+        detector = self._kind.start(self._config, video)
+        if not self._kind.sees_pixels:
+            self.info = getattr(detector, "signer", self.info)  # its points may be of several people
+        return detector if self._is_settled else _CheckingDetector(detector, self, video)
+
+    def note_people(self, num_people: int) -> None:
+        """Record that a check found one person, or nobody."""
+        if num_people or self.info.num_people is None:
+            self.info = SignerInfo(chosen_by="alone" if num_people else "detector", num_people=num_people)
+
+    def choose(self, video: VideoContext) -> bool:
+        """Search the whole video for people and choose the signer; whether there are several."""
+        candidates = find_candidates(video.path, self._spans_s, self._config.frames_fps)
+        self._is_settled = True
+        if len(candidates) < 2:
+            self.note_people(1)
+            return False
+        index, is_by_motion = choose_candidate(candidates, video.width_px)
+        self._choice = ChosenSigner(candidates, index)
+        self.info = SignerInfo(
+            chosen_by="hand_motion" if is_by_motion else "size",
+            num_people=len(candidates),
+            region_px=self._choice.region(video.width_px, video.height_px),
+            hand_motion=[round(candidate.motion, 2) for candidate in candidates],
+        )
+        return True
+
+    def _in_region(self, video: VideoContext, region: Box, locator: SignerLocator) -> Detector:
+        x0, y0, x1, y1 = region
+        part = video._replace(width_px=x1 - x0, height_px=y1 - y0, box=None)
+        return RegionDetector(lambda: self._kind.start(self._config, part), region, locator)
+
+
+class _CheckingDetector:
+    """A detector on whole frames that checks now and then whether other people are in the picture."""
+
+    def __init__(self, detector: Detector, tracker: SignerTracker, video: VideoContext) -> None:
+        self._detector, self._worker = detector, in_flight(detector)
+        self._tracker, self._video = tracker, video
+        self._finder = FaceFinder()
+        self._num_checks, self._next_check_s = 0, -np.inf
+        self._is_first = True
+
+    def __enter__(self) -> Self:
+        self._detector.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._finder.__exit__(*exception)
+        self._detector.__exit__(*exception)
+
+    @property
+    def max_in_flight(self) -> int:
+        """See `InFlight`."""
+        return self._worker.max_in_flight
+
+    def detect(self, frame: Frame) -> Floats:
+        """See `Detector`; raises `SeveralPeopleError` when the signer has to be chosen first."""
+        self.submit(frame)
+        return self.collect()
+
+    def submit(self, frame: Frame) -> None:
+        """See `InFlight`; raises as `detect` does."""
+        if frame.time_s >= self._next_check_s:
+            self._check(frame)
+        self._is_first = False
+        self._worker.submit(frame)
+
+    def collect(self) -> Floats:
+        """See `InFlight`."""
+        return self._worker.collect()
+
+    def _check(self, frame: Frame) -> None:
+        tracker = self._tracker
+        self._num_checks += 1
+        is_early = self._num_checks < tracker.NUM_FIRST_CHECKS
+        self._next_check_s = frame.time_s + (tracker.FIRST_CHECKS_EVERY_S if is_early else tracker.CHECK_EVERY_S)
+        num_people = len(self._finder.find(frame.image))
+        if num_people < 2:
+            tracker.note_people(num_people)
+            return
+        self._next_check_s = np.inf  # the choice considers the whole video
+        if not tracker.choose(self._video):
+            return
+        if not self._is_first:
+            raise SeveralPeopleError
+        self._detector.__exit__(None, None, None)
+        self._detector = tracker.start(self._video)
+        self._worker = in_flight(self._detector)
+        self._detector.__enter__()
+
+
+# -- Choosing: how much each person's hands move at moments spread over the video
 
 RUN_LENGTH = 4
-"""Frames of a moment: one place and three steps of the hands."""
+"""Frames per moment: one position and three steps of the hands."""
 RUN_HZ = 8.0
-"""Their rate. Slower than video: over 1/8 s a signing hand moves far more than the body model trembles."""
+"""Rate of these frames. Slower than video: in 1/8 s a signing hand moves far more than the body model jitters."""
 RUN_S = RUN_LENGTH / RUN_HZ
 MOMENT_EVERY_S, MIN_MOMENTS, MAX_MOMENTS = 2.0, 6, 24
 MIN_PRESENCE = 0.2
-"""Somebody seen in a smaller share of the moments is a passer-by, or no person at all."""
+"""Somebody seen in a smaller share of the moments is a passer-by, or a false detection."""
 MAX_SPEED = 20.0
-"""Head units a second; beyond it the body model has jumped."""
+"""In head units per second; at higher speeds the body model has jumped."""
 _MIN_VISIBILITY = 0.5
 _NOSE, _LEFT, _RIGHT = pose_index("nose"), pose_index("left_shoulder"), pose_index("right_shoulder")
 _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 
-
-Spans = Sequence[tuple[float, float]]
 Run = list[tuple[float, Pixels]]
-"""Time and image of frames that follow each other."""
+"""Time and image of consecutive frames."""
 _Moment = tuple[float, list[Face], list[float]]
-"""Time, faces, and of each the speed of the hands."""
+"""Time, faces, and the hand speed of each person."""
 
 
 class Candidate(NamedTuple):
     """Somebody who may be the signer.
 
     Attributes:
-        person: With the sightings at the moments looked at.
-        motion: Mean speed of the hands against the shoulders over all moments (0 where absent), head units a second.
+        person: With the sightings at the moments searched.
+        motion: Mean speed of the hands relative to the shoulders over all moments (0 where absent), in head units per
+            second.
     """
 
     person: Person
     motion: float
 
 
-def audition(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0) -> list[Candidate]:
-    """The people seen side by side in a video, from left to right; none or one when there are no several.
+def find_candidates(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0) -> list[Candidate]:
+    """People seen side by side in a video, from left to right; none or one if there are not several.
 
     Args:
         path: The video.
-        spans_s: Look only there (rising, apart); None for everywhere.
+        spans_s: Spans to search (rising, apart); None for the whole video.
         frames_fps: Rate of the images where the video is a folder, Hz.
     """
     sightings: list[_Moment] = []
-    with FaceFinder() as finder, _BodyFinder() as bodies, suppress(UnreadableVideoError):  # the extraction will say so
+    with FaceFinder() as finder, _HandMotion() as motion, suppress(UnreadableVideoError):  # extraction will report it
         for run in _runs(path, spans_s, frames_fps):
             faces = [sorted(finder.find(image), key=lambda face: face.x) for _, image in run]
-            sightings.append((run[0][0], faces[0], [bodies.hand_speed(run, faces, k) for k in range(len(faces[0]))]))
+            sightings.append((run[0][0], faces[0], [motion.hand_speed(run, faces, k) for k in range(len(faces[0]))]))
     return _candidates(sightings)
 
 
-def choose(candidates: Sequence[Candidate], width_px: int) -> tuple[int, bool]:
-    """Number of the signer, and whether hand motion decided it.
+def choose_candidate(candidates: Sequence[Candidate], width_px: int) -> tuple[int, bool]:
+    """Index of the signer, and whether hand motion decided.
 
-    Hands that move less than a fifth of a head unit a second do not sign, and a lead of less than a tenth is chance:
-    then it is the larger one, and of equally large ones the more central one.
+    Hands that move less than a fifth of a head unit per second do not sign, and a lead below a tenth is chance; then
+    the largest person is chosen, of equally large ones the most central.
     """
     motions = [candidate.motion for candidate in candidates]
     first, second = sorted(motions, reverse=True)[:2]
@@ -110,15 +242,15 @@ def _candidates(sightings: list[_Moment]) -> list[Candidate]:
     largest = max(person.place[2] for person in steady)
     steady = sorted((p for p in steady if p.place[2] >= MIN_RELATIVE_SIZE * largest), key=lambda p: p.place[0])
     times = [time_s for person in steady for time_s in person.times_s]
-    if len(set(times)) == len(times):  # one after the other, as in a film that was cut together: nobody to tell apart
+    if len(set(times)) == len(times):  # one after the other, as in an edited film: nobody to tell apart
         return [Candidate(person, 0.0) for person in steady[:1]]
     return [Candidate(person, sum(speed_of[id(face)] for face in person.faces) / len(sightings)) for person in steady]
 
 
-class _BodyFinder:
-    """MediaPipe Pose in tracking mode, one graph for each place in the row of people.
+class _HandMotion:
+    """Hand speed by MediaPipe Pose in tracking mode, one graph per place in the row of people.
 
-    Without tracking, folded hands tremble by 1.4 head units a second; with it by 0.7 (the man in lsat_two_people.gif).
+    Without tracking, folded hands jitter by 1.4 head units per second; with it by 0.7 (the man in lsat_two_people.gif).
     """
 
     def __init__(self) -> None:
@@ -135,18 +267,18 @@ class _BodyFinder:
         self._quiet.close()
 
     def hand_speed(self, run: Run, faces: Sequence[list[Face]], index: int) -> float:
-        """Mean over both hands of the speed of a person's wrists against the shoulders, head units a second.
+        """Speed of a person's wrists relative to the shoulders, head units per second: mean of both, median over steps.
 
-        A wrist that is out of sight stands still: what the body model guesses there trembles.
+        A wrist that is not visible counts as still: the body model's guesses of it jitter.
 
         Args:
             run: The frames.
-            faces: Those found in each of them.
-            index: The person's face in the first frame.
+            faces: Faces found in each of them.
+            index: Index of the person's face in the first frame.
         """
         first = face = faces[0][index]
         height_px, width_px = run[0][1].shape[:2]
-        # One box for all: from a box that follows the face, the body model would tremble with it.
+        # One box for all frames: with a box that follows the face, the body model would jitter along.
         box = signing_box(first, [other for other in faces[0] if other is not first], width_px, height_px)
         speeds, before, before_s = [], None, 0.0
         for (time_s, image), seen in zip(run, faces, strict=True):
@@ -172,7 +304,7 @@ class _BodyFinder:
         points = np.array([(p.x * (x1 - x0), p.y * (y1 - y0), p.visibility) for p in found.landmark])
         if face.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) > 1:
             with self._quiet:
-                self._graphs.pop(index).close()  # it follows somebody else
+                self._graphs.pop(index).close()  # it tracks somebody else
             return None
         wrists = points[_WRISTS]
         wrists[:, :2] -= (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
@@ -184,7 +316,7 @@ def _runs(path: Path, spans_s: Spans | None, frames_fps: float) -> Iterator[Run]
     if spans_s is None:
         with VideoReader(path, frames_fps=frames_fps) as reader:
             duration_s = reader.duration_s
-            if not duration_s:  # not declared, as in recordings of browsers, or declared as nothing
+            if not duration_s:  # not declared, as in recordings of browsers, or declared as 0
                 duration_s = max(frame.time_s for frame in reader.frames(1.0)) + 1.0
         spans_s = [(0.0, duration_s)]
     moments = [(start, start + RUN_S) for start in _moments(spans_s)]
@@ -205,7 +337,7 @@ def _runs(path: Path, spans_s: Spans | None, frames_fps: float) -> Iterator[Run]
 
 
 def _moments(spans_s: Spans) -> list[float]:
-    """Starts of the runs, s: evenly over the spans laid end to end, not closer than runs are long."""
+    """Starts of the runs, s: evenly over the spans joined end to end, at least the length of a run apart."""
     total_s = sum(end - start for start, end in spans_s)
     wanted = int(np.clip(round(total_s / MOMENT_EVERY_S), MIN_MOMENTS, MAX_MOMENTS))
     number = max(1, min(wanted, int(total_s / RUN_S)))
@@ -221,97 +353,16 @@ def _moments(spans_s: Spans) -> list[float]:
     return moments
 
 
-# Who is who in arrays of several people: detectors list the people of each frame in any order.
-
-MAX_STEP = 3.0
-"""Farthest that a person moves, or comes back after a gap, in half shoulder distances."""
-MAX_WRIST_STEP = 1.0
-"""Of one frame, in the same unit: a wrist that jumps farther is a wrong detection and counts as this much."""
-
-BoxPx = tuple[float, float, float, float]
-
-
-@dataclass
-class TrackedPerson:
-    """One person as followed over the video.
-
-    Attributes:
-        slots: Row to the slot that she has there.
-        motion: Way of the wrists relative to the shoulders, summed over the video, in half shoulder distances.
-    """
-
-    slots: dict[int, int] = field(default_factory=dict)
-    motion: float = 0.0
-    _middle: Floats = field(default_factory=lambda: np.zeros(2))
-    _wrists: Floats | None = None
-    _last_row: int = -1
-
-    def add(self, row: int, slot: int, middle: Floats, wrists: Floats, unit_px: float) -> None:
-        """She is in this slot of this row: (2,) middle, (2, 2) wrists, NaN where missing."""
-        wrists = (wrists - middle) / unit_px
-        if self._wrists is not None and self._last_row == row - 1:
-            way = np.linalg.norm(wrists - self._wrists, axis=-1)
-            self.motion += float(np.minimum(way[~np.isnan(way)], MAX_WRIST_STEP).sum())
-        self.slots[row], self._middle, self._wrists, self._last_row = slot, middle, wrists, row
-
-    def distance(self, middle: Floats) -> float:
-        """From where she was last."""
-        return float(np.linalg.norm(middle - self._middle))
-
-    def rows_inside(self, middles: Floats, box: BoxPx) -> int:
-        """Rows in which her (T, P, 2) middle lies in the box."""
-        places = np.array([middles[row, slot] for row, slot in self.slots.items()])
-        return int(((places >= box[:2]) & (places <= box[2:])).all(axis=-1).sum())
-
-
-def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPerson]:
-    """People by distance over time: in each row the nearest pairs of person and slot go together.
-
-    Args:
-        middles: (T, P, 2) middle of the shoulders, px; NaN where a slot is empty.
-        wrists: (T, P, 2, 2) likewise.
-        units_px: (T, P) half the shoulder distance.
-    """
-    people: list[TrackedPerson] = []
-    for row in range(len(middles)):
-        free = [slot for slot in range(middles.shape[1]) if not np.isnan(middles[row, slot]).any()]
-        pairs = sorted(
-            (person.distance(middles[row, slot]) / units_px[row, slot], index, slot)
-            for index, person in enumerate(people)
-            for slot in free
-        )
-        taken: set[int] = set()
-        for distance, index, slot in pairs:
-            if distance > MAX_STEP:
-                break
-            if slot in free and index not in taken:
-                people[index].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
-                taken.add(index)
-                free.remove(slot)
-        for slot in free:
-            people.append(TrackedPerson())
-            people[-1].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
-    return people
-
-
-def signer_slots(people: list[TrackedPerson], middles: Floats, box: BoxPx | None) -> Ints:
-    """(T,) slot of the signer in each row, -1 where she is not: who is in the box most, else whose wrists move most."""
-    slots = np.full(len(middles), -1)
-    if people:
-        chosen = max(people, key=lambda person: (person.rows_inside(middles, box) if box else 0, person.motion))
-        slots[list(chosen.slots)] = list(chosen.slots.values())
-    return slots
-
-
-# Keeping to one person: the detector sees that person's part of the frame, and what it finds must be that person.
+# -- Where the signer is in a frame
 
 _FACES_EVERY_S = 0.1
 _OTHERS_STAY_S = 2.0
-_RESTART_AFTER, _RESTART_AFTER_AT_MOST = 3, 48
+BOX_MARGIN = 0.15
+"""Added on each side of a box of meta.csv, as a share of its width and height: hands leave a box around the body."""
 
 
-class View(Protocol):
-    """What is known of the people in one frame."""
+class FrameView(Protocol):
+    """What is known about the people in one frame."""
 
     def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """Blank other people, in place, in a part of the frame that starts at ``corner`` (x, y px)."""
@@ -322,28 +373,161 @@ class View(Protocol):
         ...
 
 
-class Guide(Protocol):
-    """Knows where the signer is."""
+class SignerLocator(Protocol):
+    """Knows where the signer is, frame after frame."""
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def look(self, frame: Frame) -> View:
-        """At the next frame."""
+    def locate(self, frame: Frame) -> FrameView:
+        """People of the next frame."""
         ...
 
 
-class RegionDetector:
-    """A detector that sees a part of the frame only. Points are fractions of the whole frame all the same.
+class BoxLocator:
+    """The signer is where meta.csv says: a nose in the box is the signer's; nothing is known about others."""
 
-    Where the body that it finds is somebody else's, the frame holds nothing: a gap is filled or left out later, while
-    points of two people in one track would be taken for true. A detector that stays with somebody else starts anew.
+    def __init__(self, box: tuple[float, float, float, float]) -> None:
+        self._box = box
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def locate(self, frame: Frame) -> FrameView:
+        """See `SignerLocator`."""
+        return self
+
+    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
+        """See `FrameView`."""
+        return part
+
+    def is_signer(self, x: float, y: float) -> bool:
+        """See `FrameView`."""
+        x0, y0, x1, y1 = self._box
+        return bool(x0 <= x <= x1 and y0 <= y <= y1)
+
+
+def _box_region(video: VideoContext) -> Box:
+    """Part of the frame that the detector sees for a box of meta.csv."""
+    assert video.box is not None
+    x0, y0, x1, y1 = video.box
+    if min(x1, video.width_px) - max(x0, 0) < 1 or min(y1, video.height_px) - max(y0, 0) < 1:
+        box = " ".join(f"{value:g}" for value in video.box)
+        raise UnreadableVideoError(
+            f"the signer's box {box} lies outside the frame of {video.width_px}x{video.height_px} px"
+        )
+    margin_x, margin_y = BOX_MARGIN * (x1 - x0), BOX_MARGIN * (y1 - y0)
+    return (
+        max(0, int(x0 - margin_x)),
+        max(0, int(y0 - margin_y)),
+        min(video.width_px, int(np.ceil(x1 + margin_x))),
+        min(video.height_px, int(np.ceil(y1 + margin_y))),
+    )
+
+
+class ChosenSigner(NamedTuple):
+    """People of a video, from left to right, and which of them signs.
+
+    Attributes:
+        candidates: Everybody.
+        signer: Index of the signer.
     """
 
-    def __init__(self, start: Callable[[], Detector], region: Box, guide: Guide) -> None:
-        self._start, self._region, self._guide = start, region, guide
+    candidates: Sequence[Candidate]
+    signer: int
+
+    def region(self, width_px: int, height_px: int) -> Box:
+        """Part of the frame that the signer needs throughout the video."""
+        boxes = []
+        signer = self.candidates[self.signer].person
+        others = [c.person for number, c in enumerate(self.candidates) if number != self.signer]
+        for face, time_s in zip(signer.faces, signer.times_s, strict=True):
+            beside = [other.faces[other.times_s.index(time_s)] for other in others if time_s in other.times_s]
+            boxes.append(signing_box(face, beside, width_px, height_px))
+        return union(boxes)
+
+
+class FaceLocator:
+    """Follows everybody's face from frame to frame."""
+
+    def __init__(self, choice: ChosenSigner) -> None:
+        self._finder = FaceFinder()
+        self._people = [
+            Person(c.person.faces[:1], c.person.times_s[:1], c.person.looks, c.person.num_seen)
+            for c in choice.candidates
+        ]
+        self._signer = self._people[choice.signer]
+        self._strangers: list[Face] = []
+        self._searched_s = -np.inf
+
+    def __exit__(self, *exception: object) -> None:
+        self._finder.__exit__(*exception)
+
+    def locate(self, frame: Frame) -> FrameView:
+        """See `SignerLocator`."""
+        now_s = frame.time_s
+        if now_s - self._searched_s >= _FACES_EVERY_S:
+            self._searched_s = now_s
+            faces = self._finder.find(frame.image)
+            owners = match(self._people, faces, now_s)
+            for index, number in owners.items():
+                self._people[number].see(faces[index], now_s)
+                self._people[number].forget()
+            self._strangers = [face for index, face in enumerate(faces) if index not in owners]
+        others = [
+            person.faces[-1]
+            for person in self._people
+            if person is not self._signer and abs(now_s - person.times_s[-1]) < _OTHERS_STAY_S
+        ]
+        return _FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
+
+
+class _FaceView(NamedTuple):
+    """Faces of one frame, as last seen.
+
+    Attributes:
+        face: Face of the signer.
+        age_s: Time since it was seen.
+        others: Faces of the other candidates.
+        strangers: Faces of nobody known: passers-by, and hands that look like faces; not to be blanked.
+    """
+
+    face: Face
+    age_s: float
+    others: list[Face]
+    strangers: list[Face]
+
+    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
+        """See `FrameView`."""
+        return blank_others(part, corner, self.face, self.others)
+
+    def is_signer(self, x: float, y: float) -> bool:
+        """See `FrameView`."""
+        distance = self.face.distance(x, y)
+        # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
+        strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
+        # The nose is within half a side of the middle; the head may have moved since.
+        return distance <= 0.75 + min(0.75, 1.5 * self.age_s) and all(
+            distance < other.distance(x, y) for other in self.others + strangers
+        )
+
+
+# -- A detector on the signer's part of the frame
+
+_RESTART_AFTER, _RESTART_AFTER_AT_MOST = 3, 48
+
+
+class RegionDetector:
+    """A detector that sees part of the frame only; its points are fractions of the whole frame all the same.
+
+    A frame in which it finds somebody else's body holds nothing: a gap is filled or left out later, while points of two
+    people in one track would be taken for true. A detector that stays with somebody else is restarted.
+    """
+
+    def __init__(self, start: Callable[[], Detector], region: Box, locator: SignerLocator) -> None:
+        self._start, self._region, self._locator = start, region, locator
         self._detector = start()
         self._worker = in_flight(self._detector)
-        self._views: deque[tuple[View, int, int]] = deque()  # with width and height of the frame
+        self._views: deque[tuple[FrameView, int, int]] = deque()  # with width and height of the frame
         self._collected: deque[Floats] = deque()  # of a detector that has ended
         self._num_foreign, self._patience = 0, _RESTART_AFTER
 
@@ -353,7 +537,7 @@ class RegionDetector:
 
     def __exit__(self, *exception: object) -> None:
         self._detector.__exit__(*exception)
-        self._guide.__exit__(*exception)
+        self._locator.__exit__(*exception)
 
     @property
     def max_in_flight(self) -> int:
@@ -367,7 +551,7 @@ class RegionDetector:
 
     def submit(self, frame: Frame) -> None:
         """See `InFlight`."""
-        view = self._guide.look(frame)
+        view = self._locator.locate(frame)
         x0, y0, x1, y1 = self._region
         part = view.blank(np.array(frame.image[y0:y1, x0:x1]), (x0, y0))
         self._worker.submit(Frame(frame.time_s, part, frame.is_repeat, frame.source_index))
@@ -398,263 +582,3 @@ class RegionDetector:
         self._worker = in_flight(self._detector)
         self._detector.__enter__()
         self._num_foreign, self._patience = 0, min(2 * self._patience, _RESTART_AFTER_AT_MOST)
-
-
-class BoxGuide:
-    """The signer is where meta.csv says: a nose in the box is the signer's; nothing is known of others."""
-
-    def __init__(self, box: tuple[float, float, float, float]) -> None:
-        self._box = box
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def look(self, frame: Frame) -> View:
-        """See `Guide`."""
-        return self
-
-    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
-        """See `View`."""
-        return part
-
-    def is_signer(self, x: float, y: float) -> bool:
-        """See `View`."""
-        x0, y0, x1, y1 = self._box
-        return bool(x0 <= x <= x1 and y0 <= y <= y1)
-
-
-class Cast(NamedTuple):
-    """People of a video, from left to right.
-
-    Attributes:
-        candidates: Everybody.
-        signer: Number of the signer.
-    """
-
-    candidates: Sequence[Candidate]
-    signer: int
-
-    def region(self, width_px: int, height_px: int) -> Box:
-        """What the signer needs of the frame throughout the video."""
-        boxes = []
-        signer = self.candidates[self.signer].person
-        others = [c.person for number, c in enumerate(self.candidates) if number != self.signer]
-        for face, time_s in zip(signer.faces, signer.times_s, strict=True):
-            beside = [other.faces[other.times_s.index(time_s)] for other in others if time_s in other.times_s]
-            boxes.append(signing_box(face, beside, width_px, height_px))
-        return union(boxes)
-
-
-class FollowingGuide:
-    """Follows everybody's face from frame to frame."""
-
-    def __init__(self, cast: Cast) -> None:
-        self._finder = FaceFinder()
-        self._people = [_first_sighting(candidate.person) for candidate in cast.candidates]
-        self._signer = self._people[cast.signer]
-        self._strangers: list[Face] = []
-        self._looked_s = -np.inf
-
-    def __exit__(self, *exception: object) -> None:
-        self._finder.__exit__(*exception)
-
-    def look(self, frame: Frame) -> View:
-        """See `Guide`."""
-        now_s = frame.time_s
-        if now_s - self._looked_s >= _FACES_EVERY_S:
-            self._looked_s = now_s
-            faces = self._finder.find(frame.image)
-            owners = match(self._people, faces, now_s)
-            for index, number in owners.items():
-                self._people[number].see(faces[index], now_s)
-                self._people[number].forget()
-            self._strangers = [face for index, face in enumerate(faces) if index not in owners]
-        others = [
-            person.faces[-1]
-            for person in self._people
-            if person is not self._signer and abs(now_s - person.times_s[-1]) < _OTHERS_STAY_S
-        ]
-        return _FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
-
-
-class _FaceView(NamedTuple):
-    """Faces of one frame, as last seen.
-
-    Attributes:
-        face: The signer's.
-        age_s: Time since.
-        others: Those of the others in the cast.
-        strangers: Of nobody known: passers-by, and hands that look like faces; not to be blanked.
-    """
-
-    face: Face
-    age_s: float
-    others: list[Face]
-    strangers: list[Face]
-
-    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
-        """See `View`."""
-        return blank_others(part, corner, self.face, self.others)
-
-    def is_signer(self, x: float, y: float) -> bool:
-        """See `View`."""
-        distance = self.face.distance(x, y)
-        # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
-        strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
-        # The nose lies within half a side of the middle; the head may have moved on since.
-        return distance <= 0.75 + min(0.75, 1.5 * self.age_s) and all(
-            distance < other.distance(x, y) for other in self.others + strangers
-        )
-
-
-def _first_sighting(person: Person) -> Person:
-    return Person(person.faces[:1], person.times_s[:1], person.looks, person.num_seen)
-
-
-# Of several people the one who signs: looked for, chosen over the whole video, and kept to from frame to frame.
-#
-# One person is the usual case and must cost nearly nothing: the detector works as if this module were not there, and now
-# and then a face detector looks whether somebody else is in the picture. Only then is the whole video looked through.
-
-BOX_MARGIN = 0.15
-"""Added on each side of a box of meta.csv, as a share of its width and height: hands leave a box around the body."""
-LOOK_EVERY_S, FIRST_LOOKS_EVERY_S, NUM_FIRST_LOOKS = 2.0, 0.5, 4
-"""How often to look for others: 6 ms each, and short videos need some looks, too."""
-
-
-class CompanyError(Exception):
-    """Several people are in a video that was taken for that of one: what was found so far may be somebody else's."""
-
-
-class SignerChoice:
-    """Who the signer of one video is, and the detector that keeps to that person.
-
-    Attributes:
-        info: For the metadata; complete when the video has been read.
-    """
-
-    def __init__(self, kind: DetectorKind, config: ExtractConfig, annotations: VideoAnnotations) -> None:
-        self._kind, self._config, self._spans_s = kind, config, annotations.spans_s
-        self._cast: Cast | None = None
-        self._is_settled = not kind.sees_pixels or config.signer.choose == "none"
-        self.info = SignerInfo(chosen_by="detector")
-
-    def start(self, video: VideoContext) -> Detector:
-        """The detector for a pass over the video. When its `detect` raises `CompanyError`, the pass has to begin anew.
-
-        Raises:
-            UnreadableVideoError: When the signer's box lies outside the frame.
-        """
-        if video.box is not None and self._kind.sees_pixels:
-            region = _box_region(video)
-            self.info = SignerInfo(chosen_by="box", region_px=region)
-            return self._in_region(video, region, BoxGuide(video.box))
-        if self._cast is not None:
-            return self._in_region(
-                video, self._cast.region(video.width_px, video.height_px), FollowingGuide(self._cast)
-            )
-        detector = self._kind.start(self._config, video)
-        if not self._kind.sees_pixels:
-            self.info = getattr(detector, "signer", self.info)  # its points may be of several people
-        return detector if self._is_settled else _WatchingDetector(detector, self, video)
-
-    def saw(self, num_people: int) -> None:
-        """Note that a look showed one person, or nobody."""
-        if num_people or self.info.num_people is None:
-            self.info = SignerInfo(chosen_by="alone" if num_people else "detector", num_people=num_people)
-
-    def hold_audition(self, video: VideoContext) -> bool:
-        """Look through the whole video; whether there are several people to tell apart."""
-        candidates = audition(video.path, self._spans_s, self._config.frames_fps)
-        self._is_settled = True
-        if len(candidates) < 2:
-            self.saw(1)
-            return False
-        number, is_by_motion = choose(candidates, video.width_px)
-        self._cast = Cast(candidates, number)
-        self.info = SignerInfo(
-            chosen_by="hand_motion" if is_by_motion else "size",
-            num_people=len(candidates),
-            region_px=self._cast.region(video.width_px, video.height_px),
-            hand_motion=[round(candidate.motion, 2) for candidate in candidates],
-        )
-        return True
-
-    def _in_region(self, video: VideoContext, region: Box, guide: Guide) -> Detector:
-        x0, y0, x1, y1 = region
-        part = video._replace(width_px=x1 - x0, height_px=y1 - y0, box=None)
-        return RegionDetector(lambda: self._kind.start(self._config, part), region, guide)
-
-
-class _WatchingDetector:
-    """A detector on the whole frame that looks now and then whether its person has company."""
-
-    def __init__(self, detector: Detector, choice: SignerChoice, video: VideoContext) -> None:
-        self._detector, self._worker = detector, in_flight(detector)
-        self._choice, self._video = choice, video
-        self._finder = FaceFinder()
-        self._num_looks, self._next_look_s = 0, -np.inf
-        self._is_first = True
-
-    def __enter__(self) -> Self:
-        self._detector.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._finder.__exit__(*exception)
-        self._detector.__exit__(*exception)
-
-    @property
-    def max_in_flight(self) -> int:
-        """See `InFlight`."""
-        return self._worker.max_in_flight
-
-    def detect(self, frame: Frame) -> Floats:
-        """See `Detector`; raises `CompanyError` when the signer has to be told from others first."""
-        self.submit(frame)
-        return self.collect()
-
-    def submit(self, frame: Frame) -> None:
-        """See `InFlight`; raises as `detect` does."""
-        if frame.time_s >= self._next_look_s:
-            self._look(frame)
-        self._is_first = False
-        self._worker.submit(frame)
-
-    def collect(self) -> Floats:
-        """See `InFlight`."""
-        return self._worker.collect()
-
-    def _look(self, frame: Frame) -> None:
-        self._num_looks += 1
-        self._next_look_s = frame.time_s + (FIRST_LOOKS_EVERY_S if self._num_looks < NUM_FIRST_LOOKS else LOOK_EVERY_S)
-        num_people = len(self._finder.find(frame.image))
-        if num_people < 2:
-            self._choice.saw(num_people)
-            return
-        self._next_look_s = np.inf  # the audition looks at the whole video
-        if not self._choice.hold_audition(self._video):
-            return
-        if not self._is_first:
-            raise CompanyError
-        self._detector.__exit__(None, None, None)
-        self._detector = self._choice.start(self._video)
-        self._worker = in_flight(self._detector)
-        self._detector.__enter__()
-
-
-def _box_region(video: VideoContext) -> Box:
-    assert video.box is not None
-    x0, y0, x1, y1 = video.box
-    if min(x1, video.width_px) - max(x0, 0) < 1 or min(y1, video.height_px) - max(y0, 0) < 1:
-        box = " ".join(f"{value:g}" for value in video.box)
-        raise UnreadableVideoError(
-            f"the signer's box {box} lies outside the frame of {video.width_px}x{video.height_px} px"
-        )
-    margin_x, margin_y = BOX_MARGIN * (x1 - x0), BOX_MARGIN * (y1 - y0)
-    return (
-        max(0, int(x0 - margin_x)),
-        max(0, int(y0 - margin_y)),
-        min(video.width_px, int(np.ceil(x1 + margin_x))),
-        min(video.height_px, int(np.ceil(y1 + margin_y))),
-    )

@@ -18,6 +18,7 @@ from signstreams.extract.frame_source import (
     sample_every,
     within,
 )
+from signstreams.formats.video_sources import VideoSource
 
 __all__ = ["Frame", "UnreadableVideoError", "VideoReader"]
 
@@ -62,7 +63,8 @@ class VideoReader:
         self, path: Path, *, frames_fps: float = 25.0, spans_s: Sequence[tuple[float, float]] | None = None
     ) -> None:
         self.path, self.spans_s = path, spans_s
-        self._source: Source = FolderSource(path, frames_fps) if path.is_dir() else ContainerSource(path)
+        video = VideoSource.at(path)
+        self._source: Source = FolderSource(video, frames_fps) if video.is_folder else ContainerSource(path)
         self.width_px, self.height_px = self._source.width_px, self._source.height_px
         self.fps, self.duration_s = self._source.fps, self._source.duration_s
 

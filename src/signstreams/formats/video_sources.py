@@ -1,23 +1,104 @@
-"""What counts as a video, a file or a folder of frames: its id, size, digest and change stamp."""
+"""What counts as a video, a file or a folder of frames: id, size, digest, stamp; and which videos a folder holds."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from signstreams.files import sha256_file
+from signstreams.ids import check_id, shown
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FOREIGN_SUFFIXES = (".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp", ".flv", ".vob", ".mod", ".mxf")
+"""Endings of video files that have to be converted first: camcorders, DVDs and broadcast, often interlaced."""
 
 
-def images_folder(folder: Path) -> Path | None:
-    """The folder that holds the images of a video; None when ``folder`` is no video.
+@dataclass(frozen=True)
+class VideoSource:
+    """A video. "File or folder of frames?" is asked once, by `VideoSource.at`; methods that read raise `OSError`.
 
-    That is ``folder`` when images and no videos lie in it, or its only sub-folder when that has a number for its name
-    (PHOENIX-2014T: ``<video>/1/*.png``) and holds images. A folder that may not be listed is no video.
+    Attributes:
+        path: The file or folder.
+        is_folder: Whether it is a folder.
+        images_dir: Where the images of a folder of frames are; None for a file, and for a folder that is no video.
+    """
+
+    path: Path
+    is_folder: bool = False
+    images_dir: Path | None = None
+
+    @classmethod
+    def at(cls, path: Path) -> VideoSource:
+        """Inspect ``path``, which need not exist."""
+        is_folder = path.is_dir()
+        return cls(path, is_folder, _images_dir(path) if is_folder else None)
+
+    @property
+    def video_id(self) -> str:
+        """Name of a file without its ending; whole name of a folder."""
+        path = Path(os.path.abspath(self.path))
+        return path.name if self.is_folder else path.stem
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is an existing file, or a folder that holds the frames of a video."""
+        return self.images_dir is not None if self.is_folder else self.path.is_file()
+
+    def image_files(self) -> list[Path]:
+        """Images of a folder of frames in natural order (2 before 10); else none."""
+        if self.images_dir is None:
+            return []
+        names = filter(_is_image, os.listdir(self.images_dir))
+        return [self.images_dir / name for name in sorted(names, key=natural_key)]
+
+    def num_bytes(self) -> int:
+        """Size of the file, or of all images."""
+        return sum(f.stat().st_size for f in self.image_files()) if self.is_folder else self.path.stat().st_size
+
+    def sha256(self) -> str:
+        """Hex digest of the file's bytes, or of names and digests of all images."""
+        if not self.is_folder:
+            return sha256_file(self.path)
+        total = hashlib.sha256()
+        for file in self.image_files():
+            total.update(f"{sha256_file(file)}  {file.name}\n".encode(errors="surrogateescape"))
+        return total.hexdigest()
+
+    def frames_stamp(self) -> str | None:
+        """Number, bytes and newest modification of a folder's images; None for a file.
+
+        The folder's own modification time misses an image that was overwritten, and changes with foreign files.
+        """
+        if self.images_dir is None:
+            return None
+        stats = [entry.stat() for entry in os.scandir(self.images_dir) if _is_image(entry.name)]
+        newest = max((s.st_mtime_ns for s in stats), default=0)
+        return f"{len(stats)} images, {sum(s.st_size for s in stats)} bytes, {newest}"
+
+    def stamp(self) -> str:
+        """Changes when the video does: `frames_stamp` of a folder, size and modification time of a file."""
+        if (stamp := self.frames_stamp()) is not None:
+            return stamp
+        found = self.path.stat()
+        return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts runs of digits by their value; of equal values the longer text comes last."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
+
+
+def _images_dir(folder: Path) -> Path | None:
+    """Folder that holds the images of the video ``folder``; None when it is no video.
+
+    That is ``folder`` when it holds images and no videos, or its only sub-folder with a number for a name
+    (PHOENIX-2014T: ``<video>/1/*.png``) when that does. A folder that may not be listed is no video.
     """
     try:
         if _holds_images(folder):
@@ -30,78 +111,6 @@ def images_folder(folder: Path) -> Path | None:
     return None
 
 
-def is_source(path: Path) -> bool:
-    """Whether it is a file, or a folder that is a video."""
-    return images_folder(path) is not None if path.is_dir() else path.is_file()
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Images of the video ``folder`` in natural order (2 before 10); none when it is no video."""
-    place = images_folder(folder)
-    if place is None:
-        return []
-    return [place / name for name in sorted(filter(_is_image, os.listdir(place)), key=natural_key)]
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts runs of digits by their value; of equal ones the longer text goes last."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
-
-
-def source_id(path: Path) -> str:
-    """Id of the video at ``path``: the name of a file without its ending, the whole name of a folder."""
-    path = Path(os.path.abspath(path))
-    return path.name if path.is_dir() else path.stem
-
-
-def source_bytes(path: Path) -> int:
-    """Size of a video: of the file, or of all images of a folder.
-
-    Raises:
-        OSError: When it is absent or cannot be read.
-    """
-    return sum(file.stat().st_size for file in image_files(path)) if path.is_dir() else path.stat().st_size
-
-
-def source_sha256(path: Path) -> str:
-    """Hex digest of a video: of the file's bytes, or of names and digests of all images of a folder.
-
-    Raises:
-        OSError: When it is absent or cannot be read.
-    """
-    if not path.is_dir():
-        return sha256_file(path)
-    total = hashlib.sha256()
-    for file in image_files(path):
-        total.update(f"{sha256_file(file)}  {file.name}\n".encode(errors="surrogateescape"))
-    return total.hexdigest()
-
-
-def source_stamp(path: Path) -> str | None:
-    """What changes when an image of a folder does: their number, bytes and newest modification; None for a file.
-
-    The folder's own modification time tells nothing of an image that was overwritten, and changes for foreign files.
-    """
-    place = images_folder(path) if path.is_dir() else None
-    if place is None:
-        return None
-    stats = [entry.stat() for entry in os.scandir(place) if _is_image(entry.name)]
-    return f"{len(stats)} images, {sum(s.st_size for s in stats)} bytes, {max(s.st_mtime_ns for s in stats)}"
-
-
-def change_stamp(path: Path) -> str:
-    """What changes when a video does: `source_stamp` of a folder, size and time of change of a file.
-
-    Raises:
-        OSError: When it is gone.
-    """
-    if (stamp := source_stamp(path)) is not None:
-        return stamp
-    found = path.stat()
-    return f"{found.st_size}:{found.st_mtime_ns}"
-
-
 def _holds_images(folder: Path) -> bool:
     names = [name.lower() for name in os.listdir(folder)]
     return any(map(_is_image, names)) and not any(n.endswith(VIDEO_SUFFIXES) and n[0] != "." for n in names)
@@ -109,3 +118,99 @@ def _holds_images(folder: Path) -> bool:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+# -- Folders of videos
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """What `list_sources` found in a folder, hidden entries aside.
+
+    Attributes:
+        path: The folder.
+        sources: Sources by video id, sorted; several of one id are a fault of the folder. Entries with the ending of a
+            video are among them even when they are a folder or a dangling link (see `VideoSource.is_video`).
+        others: All other entries, sorted by name, with whether each is a folder.
+    """
+
+    path: Path
+    sources: dict[str, list[VideoSource]]
+    others: list[tuple[Path, bool]]
+
+    def problems(self) -> list[str]:
+        """One line per doubled or unsafe id."""
+        return [
+            f"{self.path}: {text}; rename {'one of them' if len(sources) > 1 else shown(sources[0].path.name)}"
+            for video_id, sources in self.sources.items()
+            for text in (doubled_id(video_id, [s.path.name for s in sources]), unsafe_id(video_id))
+            if text
+        ]
+
+    def passed_over(self) -> list[Path]:
+        """Entries that look like videos but are none: files with a foreign ending, sub-folders that hold videos.
+
+        A file does not count when it was converted (a.mts beside a.mp4). Sub-folders are walked to any depth.
+        """
+        files = [source for found in self.sources.values() for source in found if _has_ending(source.path)]
+        converted = {source.video_id for source in files}
+        return [
+            path
+            for path, is_folder in self.others
+            if (
+                _has_video_below(path)
+                if is_folder
+                else path.suffix.lower() in FOREIGN_SUFFIXES and path.stem not in converted
+            )
+        ]
+
+
+def list_sources(folder: Path) -> SourceFolder:
+    """List the videos of a folder: files by their ending, and sub-folders of frames.
+
+    Raises:
+        FileNotFoundError: The folder is absent.
+        NotADirectoryError: It is a file.
+    """
+    sources: dict[str, list[VideoSource]] = {}
+    others: list[tuple[Path, bool]] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        path, is_folder = Path(entry.path), entry.is_dir()
+        source = VideoSource(path, is_folder, _images_dir(path) if is_folder else None)
+        if source.images_dir is not None or _has_ending(path):
+            sources.setdefault(source.video_id, []).append(source)
+        else:
+            others.append((path, is_folder))
+    return SourceFolder(folder, dict(sorted(sources.items())), others)
+
+
+def doubled_id(video_id: str, names: Sequence[str]) -> str:
+    """States that several names give one id; empty for a single name."""
+    if len(names) < 2:
+        return ""
+    both = "both" if len(names) == 2 else "all"
+    return f"{' and '.join(map(shown, names))} {both} give the video id {shown(video_id)}"
+
+
+def unsafe_id(video_id: str) -> str:
+    """States why an id cannot name files; empty when it can."""
+    try:
+        check_id(video_id)
+    except ValueError as error:
+        return f"the video id {shown(video_id)} {error}"
+    return ""
+
+
+def _has_ending(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _has_video_below(folder: Path) -> bool:
+    """Whether any video file is in the folder or below; links to folders are not followed, they may form a circle."""
+    for _, folders, names in os.walk(folder):
+        if any(name.lower().endswith(VIDEO_SUFFIXES + FOREIGN_SUFFIXES) and name[0] != "." for name in names):
+            return True
+        folders[:] = [name for name in folders if name[0] != "."]
+    return False
