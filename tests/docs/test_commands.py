@@ -153,13 +153,6 @@ def without_comments(block: tuple[str, list[str]]) -> tuple[str, list[str]]:
     return block
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
 @pytest.mark.parametrize("page", TRANSLATED[0])
 def test_the_own_videos_config_in_the_readme_is_the_file_that_is_shipped(page: str) -> None:
     text = (PROJECT / page).read_text(encoding="utf-8")

@@ -121,7 +121,7 @@ def make_plan(
     if storage_provider:
         raise UserError(
             f"--default-storage-provider {storage_provider}: is not supported, since states and features are kept"
-            " beside declared files; work in a folder that all machines share, and see 'Where the files lie' in"
+            " beside declared files; work in a folder that all machines share, and see 'Where the files are' in"
             " docs/cluster.md"
         )
     config = check(WorkflowConfig, copy.deepcopy(dict(tree)), "workflow config")

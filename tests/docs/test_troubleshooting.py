@@ -1,17 +1,16 @@
-"""docs/troubleshooting.md quotes what the code really says; docs/extending.md shows code that runs."""
+"""docs/troubleshooting.md quotes messages of the code and rules of the contract."""
 
 from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
 from signstreams.contract.rules import RULES
 
-PROJECT = Path(__file__).parents[2]
-PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
+from .pages import PROJECT
+
 TROUBLESHOOTING = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 MIN_LETTERS = 12
 """A quote of ours has a piece of so many letters at least, or it would be found anywhere."""
@@ -68,20 +67,6 @@ def test_a_quoted_message_is_one_that_the_code_has(quote: str) -> None:
 def test_a_message_that_nobody_says_is_noticed() -> None:
     assert len(quotes()) > 35
     assert not is_said(pieces("error: <folder>: the moon is in the way; wait for the sun")[0])
-
-
-def anchors(page: Path) -> set[str]:
-    """What GitHub makes of a page's headings."""
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_a_link_into_a_page_leads_to_a_heading(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
-        other = (page.parent / target).resolve() if target else page
-        assert anchor in anchors(other), f"{page.name}: {target}#{anchor}"
 
 
 def test_the_rules_that_it_explains_are_rules() -> None:
