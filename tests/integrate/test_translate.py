@@ -1,4 +1,7 @@
-"""A new video goes the way of the corpus: the precision of the training, its frames a second, the signer's box."""
+"""Translation of new videos: which ones, extracted and computed as the training corpus was, and nothing of them is left.
+
+tests/workflow/test_chain.py translates a real video.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, TranslateConfig
-from signstreams.translate import translate
+from signstreams.translate import list_videos, remove_extraction, translate
 
 Build = Callable[..., IntegrateConfig]
 GREEDY = {"num_beams": 1}
@@ -155,3 +158,32 @@ def test_points_for_a_model_that_finds_its_own_are_refused(
     with pytest.raises(UserError, match=r"points has no effect: .*best\.pt was trained on points detected by extraction"):
         list(translate(given(trained, frames_folder(tmp_path, "val ñ0"), points=tmp_path)))
     assert not extraction.configs
+
+
+def test_a_folder_stands_for_its_videos_and_names_may_come_twice(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "hola.mp4", tmp_path / "a" / "café.mp4", tmp_path / "b" / "hola.mp4"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"video")
+    assert list_videos([paths[2], tmp_path / "a"]) == [paths[2], paths[1], paths[0]]
+
+
+def test_a_place_without_videos_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"absent\.mp4"):
+        list_videos([tmp_path / "absent.mp4"])
+    with pytest.raises(UserError, match="no video in this folder"):
+        list_videos([tmp_path])
+
+
+def test_all_files_of_a_video_are_removed_with_any_name(tmp_path: Path) -> None:
+    layout = CorpusLayout(tmp_path)
+    name = "Señas [dQw4w9WgXcQ]"  # as yt-dlp calls its downloads
+    own = [layout.crops("face", name), layout.pose(name), layout.metadata(name)]
+    other = layout.metadata("Señas d")
+    for path in [*own, other]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    remove_extraction(layout, name)
+    assert [path for path in own if path.exists()] == []
+    assert other.exists()
