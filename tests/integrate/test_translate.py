@@ -1,4 +1,4 @@
-"""Translation of new videos: which ones, extracted and computed as the training corpus was, and nothing of them is left.
+"""Translation of new videos: which ones, extracted and encoded like the training corpus, and nothing of them is left.
 
 tests/workflow/test_chain.py translates a real video.
 """
@@ -155,7 +155,7 @@ def test_a_box_without_a_size_is_refused(box: list[float]) -> None:
 def test_points_for_a_model_that_finds_its_own_are_refused(
     trained: Path, extraction: Extraction, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"points has no effect: .*best\.pt was trained on points detected by extraction"):
+    with pytest.raises(UserError, match=r"points has no effect: .*best\.pt was trained on points detected by"):
         list(translate(given(trained, frames_folder(tmp_path, "val ñ0"), points=tmp_path)))
     assert not extraction.configs
 
