@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from signstreams.engine import checkpoint, training
+from signstreams.engine import checkpoint
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.training import Stage, TrainingRun
 from signstreams.errors import UserError
@@ -61,35 +60,6 @@ def test_the_folders_own_checkpoint_by_its_path_keeps_the_best(
     monkeypatch.setattr(Trainer, "probe", lambda *_: {HEALTH: 1.0})
     pretrain(make(resume=str(config.output_dir / name)), STREAM)
     assert checkpoint.load(config.output_dir / "checkpoint_best.pt")["best"]["step"] == 4
-
-
-def test_the_best_checkpoint_does_not_put_off_the_one_to_go_on_from(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter(range(100))
-    monkeypatch.setattr(Trainer, "probe", lambda *_: {HEALTH: float(next(scores))})
-    clock = [0.0]
-    train_step = Trainer.train_step
-
-    def second_long(self: Trainer, *views: torch.Tensor) -> None:
-        clock[0] += 1
-        train_step(self, *views)
-
-    monkeypatch.setattr(Trainer, "train_step", second_long)
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    saved: list[tuple[str, int]] = []
-    save = checkpoint.save
-
-    def note(path: Path, state: dict[str, Any], **options: bool) -> None:
-        if "trainer" in state:  # the exported weights are no checkpoint of the run
-            saved.append((path.name, state["trainer"]["step"]))
-        save(path, state, **options)
-
-    monkeypatch.setattr(checkpoint, "save", note)
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 3.0)
-    pretrain(make(checkpointing={"every_steps": 1000}, monitor={"probe_every_steps": 1}), STREAM)
-    assert [step for name, step in saved if name == "checkpoint_last.pt"][:2] == [3, 6]
-    assert [step for name, step in saved if name == "checkpoint_best.pt"] == list(range(1, 11))
 
 
 def test_a_job_that_slurm_puts_back_goes_on_though_it_was_not_to_resume(
