@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import shutil
@@ -20,6 +21,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # An installed Slurm that does not answer would hold up each start of Snakemake for 9 s; tests/slurm takes this back.
 os.environ.setdefault("SLURM_CONF", os.devnull)
+# Tests start hundreds of processes: what one has compiled the others read.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROJECT = Path(__file__).parents[1]
 # Files of minutes, the longest first: pytest-xdist hands out whole files, and a long one at the end would run alone.
@@ -58,8 +61,8 @@ def copy_checkout() -> Callable[[Path], Path]:
 
     def copy(folder: Path) -> Path:
         folder.mkdir()
-        for name in ("workflow", "scripts", "config", "src"):
-            shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for name in ("workflow", "scripts", "config", "src"):  # compiled files fit the copies: they keep their times
+            shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("*.egg-info"))
         (folder / "profiles").symlink_to("workflow/profiles")
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(PROJECT / name, folder)
@@ -141,10 +144,29 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``build_once(name, build)``: a folder that ``build`` fills once for all workers of pytest-xdist. Read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def build_folder(name: str, build: Callable[[Path], None]) -> Path:
+        folder, finished = shared / name, shared / f"{name}.finished"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be building it
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                finished.touch()
+        return folder
+
+    return build_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Root of the demo corpus of size ``tiny``: videos, meta.csv, annotations, index, ground truth. Read only."""
     from signstreams.demo.corpus import render_corpus
 
-    root = tmp_path_factory.mktemp("corpus") / "tiny"
-    render_corpus(root, size="tiny", seed=0, jobs=2)
-    return root
+    return build_once("tiny_corpus", lambda root: render_corpus(root, size="tiny", seed=0, jobs=2))
