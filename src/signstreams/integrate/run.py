@@ -12,8 +12,7 @@ from signstreams.engine.interrupt import stop_on_signal
 from signstreams.engine.training import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import GLOSSES
+from signstreams.formats.layout import GLOSSES, CorpusLayout
 from signstreams.integrate.clips import ClipSet, tokenize_clips
 from signstreams.integrate.dataset import open_datasets, read_inputs
 from signstreams.integrate.decoder import named_tokenizer
@@ -138,17 +137,17 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
 
 def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
     """Without the translation loss, train must have glosses to learn from and val some to choose the best model by."""
-    path = CorpusLayout(config.root).gloss
-    if not any(entry.gloss_ids for entry in clips.entries["train"]):
-        raise UserError(
-            f"{path}: has no glosses for the clips of train, expected some: mska.translation_weight is 0, and no loss"
-            " is left; annotate them, or give the translation a weight"
-        )
-    if not any(entry.gloss for entry in clips.entries["val"]):
-        raise UserError(
-            f"{path}: has no glosses for the clips of val, expected some: mska.translation_weight is 0, and best.pt is"
-            " chosen by their WER; annotate them, or give the translation a weight"
-        )
+    has_glosses = {
+        "train": any(entry.gloss_ids for entry in clips.entries["train"]),
+        "val": any(entry.gloss for entry in clips.entries["val"]),
+    }
+    reasons = {"train": "no loss is left", "val": "best.pt is chosen by their WER"}
+    for split, reason in reasons.items():
+        if not has_glosses[split]:
+            raise UserError(
+                f"{CorpusLayout(config.root).gloss}: has no glosses for the clips of {split}, expected some:"
+                f" mska.translation_weight is 0, and {reason}; annotate them, or give the translation a weight"
+            )
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
