@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from browser import SIZES, Browser, find_browser
 
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.layout import CorpusLayout, RunLayout
 
 MAX_BYTES = 300_000
 SCALES = {"desktop": 1.25, "phone": 2.0}

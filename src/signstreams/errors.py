@@ -1,4 +1,4 @@
-"""The exception that users see, and how a command shows it: a line per problem, exit code 2. Bugs keep a traceback."""
+"""Errors that users see, and how a command shows them: a line per problem, exit code 2. Bugs keep their traceback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn
 
@@ -88,3 +89,37 @@ def _stop(after_stop: str) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":
         print(f"stopped; {after_stop}", file=sys.stderr)
     raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+
+
+
+class DamagedFile(UserError, ValueError):
+    """A processed file that cannot be used. Reads ``<path>: <found>, expected <expected>; extract the video again``.
+
+    Attributes:
+        path: The file.
+        found: What is wrong with it, without the path.
+        expected: What it should be; empty when ``found`` says it.
+        frame: Frame of the crop that is damaged; None for the whole file.
+    """
+
+    def __init__(self, path: str | Path, found: str, *, expected: str = "", frame: int | None = None) -> None:
+        self.path, self.found, self.expected, self.frame = Path(path), found, expected, frame
+        place = f"{path}" if frame is None else f"{path}, frame {frame}"
+        super().__init__(f"{place}: {found}{f', expected {expected}' if expected else ''}; extract the video again")
+
+    @classmethod
+    def of(cls, path: str | Path, error: BaseException, *, frame: int | None = None) -> DamagedFile:
+        """What reading ``path`` raised, as damage; an `OSError` may name another file, a `DamagedFile` stays."""
+        if isinstance(error, DamagedFile):
+            return error
+        text = str(error)
+        if isinstance(error, OSError):
+            path, text = error.filename or path, error.strerror or text
+        return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame)
+
+    def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back
+        return _make, (self.path, self.found, self.expected, self.frame)
+
+
+def _make(path: Path, found: str, expected: str, frame: int | None) -> DamagedFile:
+    return DamagedFile(path, found, expected=expected, frame=frame)

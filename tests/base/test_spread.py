@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from signstreams.spread import evenly_spread
@@ -19,6 +21,6 @@ def test_places_are_in_the_middle_of_their_parts_or_reach_both_ends() -> None:
 @pytest.mark.parametrize(("count", "among"), [(7, 7), (7, 100), (100, 12_345_679)])
 def test_places_differ_rise_and_keep_their_distance(count: int, among: int, with_ends: bool) -> None:
     places = evenly_spread(count, among, with_ends=with_ends)
-    steps = [later - earlier for earlier, later in zip(places, places[1:], strict=False)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(places)]
     assert len(places) == count and places[0] >= 0 and places[-1] < among
     assert min(steps) >= 1 and max(steps) - min(steps) <= 1

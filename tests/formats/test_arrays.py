@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from signstreams.errors import DamagedFile
 from signstreams.formats import landmarks
 from signstreams.formats.arrays import (
     PIECE_FRAMES,
@@ -26,7 +27,6 @@ from signstreams.formats.arrays import (
     write_pose,
     write_tracks,
 )
-from signstreams.formats.damaged import DamagedFile
 from signstreams.streams import STREAMS
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from signstreams.errors import DamagedFile
 from signstreams.formats.crops import CropReader, CropWriter, crop_name, crops_digest, list_crops, parse_crop_name
-from signstreams.formats.damaged import DamagedFile
 
 VIDEO = "Ñandú d'ayer"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from signstreams.errors import DamagedFile
 from signstreams.files import read_json
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.metadata import VideoMetadata, read_metadata
 
 

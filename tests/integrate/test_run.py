@@ -19,8 +19,7 @@ from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES
+from signstreams.formats.layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES, CorpusLayout
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.evaluate import ctc_greedy
 from signstreams.integrate.results import PREDICTION_COLUMNS

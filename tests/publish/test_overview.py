@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from signstreams.commands import main
-from signstreams.formats.clip_strip import HEIGHT_PX, TILE_PX, WIDTH_PX
+from signstreams.formats.crops import HEIGHT_PX, TILE_PX, WIDTH_PX
 from signstreams.publish.overview import render_overview
 
 

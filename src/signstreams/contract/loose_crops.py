@@ -20,8 +20,8 @@ from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, VideoFiles
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
 from signstreams.corpus.findings import Finding, few, few_ids
+from signstreams.errors import DamagedFile
 from signstreams.formats.arrays import POSE_NORM, as_damage
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown

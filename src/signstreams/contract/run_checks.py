@@ -7,13 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from signstreams.contract.check_records import (
-    VideoCheck,
-    file_checksums,
-    file_stamps,
-    record_check,
-    recorded_check,
-)
+from signstreams.contract.check_records import VideoCheck, file_checksums, file_stamps, record_check, recorded_check
 from signstreams.contract.inventory import SOURCE, VideoFiles, artifacts_of
 from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig

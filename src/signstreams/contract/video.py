@@ -25,8 +25,8 @@ from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, FileR
 from signstreams.contract.crops import ArchiveCheck, check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
+from signstreams.errors import DamagedFile
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata, read_metadata

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal
 from signstreams.config.load import flatten
 from signstreams.errors import UserError
 from signstreams.files import digest, read_json, remove_leftovers, sha256_file, write_bytes, write_json
-from signstreams.formats.run_layout import ARTIFACTS, PREVIOUS, STATE
+from signstreams.formats.layout import ARTIFACTS, PREVIOUS, STATE
 
 # -- What a run ran on
 

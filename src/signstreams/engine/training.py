@@ -24,7 +24,7 @@ from signstreams.engine.experiment import MAX_DIFFERENCES_SHOWN, Experiment, Fin
 from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.trackers import TRACKER_FOLDERS, TrackedLog
 from signstreams.errors import UserError
-from signstreams.formats.run_layout import STATE
+from signstreams.formats.layout import STATE
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)

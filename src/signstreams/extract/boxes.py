@@ -1,6 +1,6 @@
-"""Where face and hands are in one frame: from the finer detectors' points, and from the body's points.
+"""Where face and hands are in one frame: from their own points, and from the points of the body.
 
-A box is its centre and side, (x, y, side) in px; NaN where there is none. S streams are in the order of `STREAMS`.
+A box is (x, y, side): centre and side in px, NaN without a box. S streams are in the order of `STREAMS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FACE_POINTS = np.array([pose_index("nose"), *_EYES, *_EARS, *_MOUTH])
 _HANDS = np.array(
     [[pose_index(f"{side}_{part}") for part in ("wrist", "index", "pinky")] for side in ("left", "right")]
 )
-# What COCO's 17 body points have of these.
+# Those of them that COCO's 17 body points have.
 _COCO_FACE_POINTS = np.array([pose_index(f"{side}_{part}") for part in ("eye", "ear") for side in ("left", "right")])
 _FOREARMS = np.array([[pose_index(f"{side}_{part}") for part in ("wrist", "elbow")] for side in ("left", "right")])
 
@@ -44,12 +44,12 @@ HAND_EXTENT_TO_UNIT = 0.9  # the same over half the shoulder distance: what a fo
 
 
 class Observation(NamedTuple):
-    """What one frame says about the boxes.
+    """Boxes observed in one frame.
 
     Attributes:
-        detected: (S, 3) boxes around the points of the finer detectors.
-        anchored: (S, 3) boxes placed by the body's points; NaN where these are not visible enough.
-        visibility: (S,) mean visibility of the body points used for `anchored`; 0 where NaN.
+        detected: (S, 3) boxes around the points of face and hands.
+        anchored: (S, 3) boxes placed by points of the body; NaN where these are not visible enough.
+        visibility: (S,) mean visibility of the body points behind `anchored`; 0 where NaN.
     """
 
     detected: Floats
@@ -104,14 +104,14 @@ def corners(boxes: Floats) -> Floats:
 
 
 def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float]:
-    """Where the face is as far as any body point of the head tells, however faint.
+    """Where the face is according to any body points of the head, however faint.
 
     Args:
         points: (543, 2) px.
         present: (543,) bool.
 
     Returns:
-        (3,) centre and extent of the face, px, None without such a point; half the shoulder distance, 0 when unknown.
+        (3,) centre and extent of the face, px, None without such points; half the shoulder distance, 0 when unknown.
     """
     unit_px = _body_unit(points, present)
     for rows, anchor in _ANCHORS["face"]:
@@ -126,7 +126,7 @@ def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float
 
 
 def _body_unit(points: Floats, confidence: Floats | Flags) -> float:
-    """Half the shoulder distance, px; a body that is turned away keeps the one that its head says. 0 without a body."""
+    """Half the shoulder distance, px; for a body turned sideways, as the head's size implies. 0 without a body."""
     unit_px = 0.0
     for pair, ratio in ((_SHOULDERS, 0.5), (_EARS, EAR_TO_UNIT)):
         if (confidence[pair] > 0).all():
@@ -144,7 +144,7 @@ def _face_anchor(points: Floats, unit_px: float) -> Floats:
 
 
 def _face_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
-    """(3,) likewise, from nose, eyes and ears."""
+    """(3,) centre and extent of the face, from nose, eyes and ears."""
     nose, eyes, ears = points[0], points[1:3], points[3:]
     extent_px = max(
         FACE_EXTENT_TO_EARS * float(np.linalg.norm(ears[0] - ears[1])),
@@ -158,7 +158,7 @@ def _face_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
 def _hand_anchor(points: Floats, unit_px: float) -> Floats:
     """(3,) centre and extent of a hand, from wrist, index and pinky of the body.
 
-    The knuckle of the middle finger lies between the latter two. MediaPipe looks for hands from the same points
+    The knuckle of the middle finger is between the latter two. MediaPipe searches hands from the same points
     (google-ai-edge/mediapipe: hand_detections_from_pose_to_rects).
     """
     wrist, index, pinky = points
@@ -168,7 +168,7 @@ def _hand_anchor(points: Floats, unit_px: float) -> Floats:
 
 
 def _hand_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
-    """(3,) likewise, from wrist and elbow: a hand goes on where the forearm ends."""
+    """(3,) centre and extent of a hand, from wrist and elbow: it continues the forearm."""
     wrist, elbow = points
     forearm_px = float(np.linalg.norm(wrist - elbow))
     extent_px = max(HAND_EXTENT_TO_FOREARM * forearm_px, HAND_EXTENT_TO_UNIT * unit_px, 1.0)
@@ -180,4 +180,4 @@ _ANCHORS = {
     "hand_l": ((_HANDS[0], _hand_anchor), (_FOREARMS[0], _hand_anchor_of_coco)),
     "hand_r": ((_HANDS[1], _hand_anchor), (_FOREARMS[1], _hand_anchor_of_coco)),
 }
-"""Per stream: body points and the box that they suggest; the first whose points all exist counts."""
+"""Per stream: body points and the box they imply; the first set with all points present counts."""

@@ -1,4 +1,4 @@
-"""Square crops from the full-resolution frame, cut and encoded behind the detector."""
+"""Square crops cut from the full-resolution frame, encoded as JPEG and stored, behind the detector."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from signstreams.extract.tracks import FrameBoxes
 from signstreams.formats.crops import CropWriter
 from signstreams.streams import BoxState
 
-# Square crops from the full-resolution frame, as JPEG bytes.
-
 PAD_VALUE = 0
-"""Constant colour beyond the frame's border."""
+"""Colour beyond the frame's border."""
 _MARGIN_PX = 2  # around the box, so that interpolation at its rim sees the frame
 
 
 def cut(image: Pixels, box: Floats, crop_px: int) -> Pixels:
-    """The box's content, scaled to ``crop_px``; what lies beyond the frame is black.
+    """The box's content, scaled to ``crop_px``; black beyond the frame.
 
-    The box is followed to a fraction of a pixel (half a pixel of the crop): rounding to source pixels would make
-    enlarged crops tremble. Shrinking averages first, by halving and a Gaussian: as free of aliasing as area
-    interpolation, in a third of its time.
+    The box is followed to half a pixel of the crop: rounding to source pixels would make enlarged crops jitter.
+    Shrinking averages first, by halving and a Gaussian: as free of aliasing as area interpolation, in a third of its
+    time.
 
     Args:
         image: (H, W, 3) uint8.
@@ -40,7 +38,7 @@ def cut(image: Pixels, box: Floats, crop_px: int) -> Pixels:
     """
     x0, y0, side = (float(value) for value in (box[0] - box[2] / 2, box[1] - box[2] / 2, box[2]))
     most = 2.0 * max(*image.shape[:2], crop_px)
-    while side > most:  # around a wild point: the frame is shrunk, for a patch of that size may not fit into memory
+    while side > most:  # an outlier point: shrink the frame, a patch of that size may not fit into memory
         image = cv2.pyrDown(image)
         x0, y0, side = (x0 + 0.5) / 2, (y0 + 0.5) / 2, side / 2
     left, top = math.floor(x0) - _MARGIN_PX, math.floor(y0) - _MARGIN_PX
@@ -77,24 +75,13 @@ def _padded(image: Pixels, left: int, top: int, side: int) -> Pixels:
     return padded
 
 
-# The stage behind the detector: a frame with its final boxes becomes crops in the archives.
-
-
 class BoxedFrame(NamedTuple):
-    """A frame whose boxes are final.
+    """A frame with final boxes."""
 
-    Attributes:
-        index: Output frame.
-        time_s: Its time.
-        image: (H, W, 3) uint8 RGB.
-        keypoints: (543, 3) points of the signer.
-        boxes: Box of each stream.
-    """
-
-    index: int  # type: ignore[assignment]  # hides tuple.index
+    number: int  # among the output frames, from 0
     time_s: float
-    image: Pixels
-    keypoints: Floats
+    image: Pixels  # (H, W, 3) uint8 RGB
+    keypoints: Floats  # (543, 3) points of the signer
     boxes: FrameBoxes
 
 
@@ -102,16 +89,16 @@ class Cropper:
     """Cuts, encodes and stores the crops of one video.
 
     Args:
-        archives: One for each stream, in the order of `STREAMS`.
-        config: Size, quality, and what is shown of faces.
-        preview: Is offered every frame.
+        archives: One per stream, in the order of `STREAMS`.
+        config: Size, quality and face privacy.
+        preview: Gets every frame.
     """
 
     def __init__(self, archives: list[CropWriter], config: ExtractConfig, preview: Preview) -> None:
         self._archives, self._config, self._preview = archives, config, preview
 
     def crop(self, frame: BoxedFrame) -> None:
-        """Crops of the streams that have a box in this frame."""
+        """Cut, encode and store the crop of each stream that has a box in this frame."""
         image = protect(frame.image, frame.keypoints, frame.boxes, self._config.face_privacy)
         crops: list[Pixels | None] = []
         for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
@@ -119,6 +106,6 @@ class Cropper:
                 crops.append(None)
                 continue
             crop = cut(image, box, self._config.crop_px)
-            archive.add(frame.index, encode(crop, self._config.jpeg_quality))
+            archive.add(frame.number, encode(crop, self._config.jpeg_quality))
             crops.append(crop)
         self._preview.offer(frame.time_s, image, frame.keypoints, frame.boxes, crops)

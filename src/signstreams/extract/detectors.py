@@ -1,4 +1,4 @@
-"""Detectors: from a frame to the 543 points of one person. Add one by writing a class with `Detector`'s methods."""
+"""Detectors: from a frame to the 543 points of one person. To add one, write a class with the methods of `Detector`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,212 @@ from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, POSE, pose_index
 from signstreams.formats.metadata import DetectorInfo
 
-# Which detected hand is whose: the person's own wrists decide.
+MIN_CONFIDENCE = 1e-4
+"""Least confidence of a point that was found: 0 means missing."""
+
+
+class VideoContext(NamedTuple):
+    """What a detector may know about its video.
+
+    Attributes:
+        path: The video.
+        video_id: Its id.
+        width_px, height_px: Size of the upright frame.
+        fps: Mean rate of the source as declared, Hz; 0 when unknown.
+        box: Where the signer is, x0, y0, x1, y1 in px, if meta.csv says so.
+        duration_s: Length as declared; None when unknown.
+    """
+
+    path: Path
+    video_id: str
+    width_px: int
+    height_px: int
+    fps: float
+    box: tuple[float, float, float, float] | None = None
+    duration_s: float | None = None
+
+
+class Detector(Protocol):
+    """Finds the points of one person, frame after frame of one video."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def detect(self, frame: Frame) -> Floats:
+        """Points of the next frame.
+
+        Args:
+            frame: The frame; its image is (H, W, 3) uint8 RGB.
+
+        Returns:
+            (543, 3) float32 x, y, confidence in the order and units of `signstreams.formats.landmarks`; `MISSING` rows
+            where nothing was found. Hands are anatomical.
+        """
+        ...
+
+
+class DetectorKind(NamedTuple):
+    """How to describe a detector, without importing what it needs, and how to start it for one video.
+
+    Attributes:
+        info: Describes the detector for the video with this id; must change with whatever changes its results.
+        start: Makes the detector. Raises `UnreadableVideoError` when it cannot process this video.
+        sees_pixels: Whether it uses the image; if not, the signer is not chosen from pixels.
+    """
+
+    info: Callable[[ExtractConfig, str], DetectorInfo]
+    start: Callable[[ExtractConfig, VideoContext], Detector]
+    sees_pixels: bool = True
+
+
+def missing_keypoints() -> Floats:
+    """(543, 3) float32, every point missing."""
+    return np.tile(np.array(MISSING, np.float32), (NUM_KEYPOINTS, 1))
+
+
+class InFlight(Protocol):
+    """A detector that also takes frames before earlier ones are done; optional."""
+
+    @property
+    def max_in_flight(self) -> int: ...
+
+    def submit(self, frame: Frame) -> None: ...
+
+    def collect(self) -> Floats: ...
+
+
+class _OneByOne:
+    """One frame at a time, for a detector that only has `detect`."""
+
+    max_in_flight = 1
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def submit(self, frame: Frame) -> None:
+        self._keypoints = self._detector.detect(frame)
+
+    def collect(self) -> Floats:
+        return self._keypoints
+
+
+def in_flight(detector: Detector) -> InFlight:
+    """The detector as one to submit to and collect from."""
+    return detector if hasattr(detector, "submit") else _OneByOne(detector)  # type: ignore[return-value]
+
+
+# -- Frames through a detector: in order, several in flight if it can, every k-th one if that is enough
+
+MAX_GAP_S = 0.5
+"""Frames farther apart than this belong to different spans; nothing is interpolated across."""
+_PARTS = (POSE, FACE, HAND_L, HAND_R)
+
+
+class Detection(NamedTuple):
+    """Points of one frame.
+
+    Attributes:
+        frame: The frame.
+        keypoints: (543, 3) float32.
+        is_interpolated: Whether the points were interpolated between neighbours instead of detected.
+    """
+
+    frame: Frame
+    keypoints: Floats
+    is_interpolated: bool
+
+
+def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> Iterator[Detection]:
+    """Points of every frame, in order. A frame that repeats the one before is not detected again.
+
+    Args:
+        detector: Gets every ``stride``-th new frame, and the last one of each span.
+        frames: In order of time.
+        stride: 1 for every new frame; otherwise points in between are interpolated linearly in time.
+    """
+    between: deque[Frame] = deque()  # frames to interpolate
+    before: Detection | None = None
+    for detection in _detected(detector, _chosen(frames, stride, between)):
+        while between and between[0].time_s < detection.frame.time_s:
+            assert before is not None
+            yield _interpolated(between.popleft(), before, detection)
+        yield detection
+        before = detection
+
+
+def _chosen(frames: Iterable[Frame], stride: int, between: deque[Frame]) -> Iterator[Frame]:
+    """Frames to detect; the others are appended to ``between``. A repeat goes where the frame it repeats went."""
+    since, last_s = 0, 0.0  # new frames since the last chosen one, itself included; 0 at the start of a span
+    for frame in frames:
+        if frame.time_s - last_s > MAX_GAP_S:
+            if since > 1:
+                yield from _last_shown(between)  # the last frame of a span
+            since = 0
+        last_s = frame.time_s
+        if frame.is_repeat and since > 0:
+            is_chosen = since == 1
+        else:
+            is_chosen = since in (0, stride)
+            since = 1 if is_chosen else since + 1
+        if is_chosen:
+            yield frame
+        else:
+            between.append(frame)
+    if since > 1:
+        yield from _last_shown(between)  # the last frame: nothing after it to interpolate towards
+
+
+def _last_shown(between: deque[Frame]) -> Iterator[Frame]:
+    """The last new frame and its repeats, taken out."""
+    shown = [between.pop()]
+    while shown[-1].is_repeat:
+        shown.append(between.pop())
+    return reversed(shown)
+
+
+def _detected(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection]:
+    worker = in_flight(detector)
+    waiting: deque[Frame] = deque()
+    num_submitted = 0
+    keypoints: Floats | None = None
+
+    def next_one() -> Detection:
+        nonlocal keypoints, num_submitted
+        frame = waiting.popleft()
+        if keypoints is None or not frame.is_repeat:
+            keypoints, num_submitted = worker.collect(), num_submitted - 1
+        return Detection(frame, keypoints, False)
+
+    is_first = True
+    for frame in frames:
+        if is_first or not frame.is_repeat:
+            worker.submit(frame)
+            num_submitted += 1
+        is_first = False
+        waiting.append(frame)
+        while num_submitted >= worker.max_in_flight or (waiting and num_submitted == 0):
+            yield next_one()
+    while waiting:
+        yield next_one()
+
+
+def _interpolated(frame: Frame, before: Detection, after: Detection) -> Detection:
+    """Points between two detections; a part (body, face, a hand) that one of them lacks is missing."""
+    share = (frame.time_s - before.frame.time_s) / (after.frame.time_s - before.frame.time_s)
+    keypoints = missing_keypoints()
+    for part in _PARTS:
+        first, last = before.keypoints[part], after.keypoints[part]
+        seen = (first[:, 2] > 0) & (last[:, 2] > 0)
+        keypoints[part][seen] = (1 - share) * first[seen] + share * last[seen]
+    return Detection(frame, keypoints, True)
+
+
+# -- Which detected hand belongs to which side: the person's own wrists decide
 
 WRISTS = (pose_index("left_wrist"), pose_index("right_wrist"))
 CLEARLY_NEARER = 0.5
-"""A hand belongs to the other wrist when that is nearer than this share of the distance to its own."""
+"""A hand belongs to the other wrist if its distance is below this share of the distance to its own wrist."""
 
 
 def assign_hands(keypoints: Floats, aspect_ratio: float) -> Floats:
@@ -60,206 +261,3 @@ def _is_stray(keypoints: Floats, side: int, aspect_ratio: float) -> bool:
         return False
     to_own, to_other = (np.hypot((hand_wrist[0] - w[0]) * aspect_ratio, hand_wrist[1] - w[1]) for w in (own, other))
     return bool(to_other < CLEARLY_NEARER * to_own)
-
-
-# Detectors: from a frame to the 543 points of one person. Add one by writing a class with `Detector`'s methods.
-
-MIN_CONFIDENCE = 1e-4
-"""Confidence of a point that was found is at least this: 0 stands for "missing"."""
-
-
-class VideoContext(NamedTuple):
-    """What a detector may know of the video it starts on.
-
-    Attributes:
-        path: The video.
-        video_id: Its id.
-        width_px, height_px: Size of the upright frame.
-        fps: Mean rate of the source as declared, Hz; 0 when the file does not say.
-        box: Where the signer is, x0, y0, x1, y1 in px, when meta.csv says so.
-        duration_s: Length as declared; None when the file does not say.
-    """
-
-    path: Path
-    video_id: str
-    width_px: int
-    height_px: int
-    fps: float
-    box: tuple[float, float, float, float] | None = None
-    duration_s: float | None = None
-
-
-class Detector(Protocol):
-    """Finds the points of one person, frame after frame of one video."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def detect(self, frame: Frame) -> Floats:
-        """Points of the next frame.
-
-        Args:
-            frame: The frame; its image is (H, W, 3) uint8 RGB.
-
-        Returns:
-            (543, 3) float32 x, y, confidence in the order and units of `signstreams.formats.landmarks`; `MISSING` rows
-            where nothing was found. Hands are anatomical.
-        """
-        ...
-
-
-class DetectorKind(NamedTuple):
-    """A detector's description, without importing what it needs, and how to start it for one video.
-
-    Attributes:
-        info: Of the detector as it would look at the video with this id: whatever changes its results shows in it.
-        start: The detector itself. Raises `UnreadableVideoError` when it can do nothing with this video.
-        sees_pixels: Whether it looks at the image; one that does not needs no choice of the signer from pixels.
-    """
-
-    info: Callable[[ExtractConfig, str], DetectorInfo]
-    start: Callable[[ExtractConfig, VideoContext], Detector]
-    sees_pixels: bool = True
-
-
-def missing_keypoints() -> Floats:
-    """(543, 3) float32, every point missing."""
-    return np.tile(np.array(MISSING, np.float32), (NUM_KEYPOINTS, 1))
-
-
-# Frames through a detector: in order, several in flight where it can, every k-th one where that is enough.
-
-MAX_GAP_S = 0.5
-"""Frames farther apart than this are of different spans; nothing is interpolated across."""
-_PARTS = (POSE, FACE, HAND_L, HAND_R)
-
-
-class Detection(NamedTuple):
-    """Points of one frame.
-
-    Attributes:
-        frame: The frame.
-        keypoints: (543, 3) float32.
-        is_interpolated: Whether the detector was not asked and the points lie between those of its neighbours.
-    """
-
-    frame: Frame
-    keypoints: Floats
-    is_interpolated: bool
-
-
-class InFlight(Protocol):
-    """A detector that takes frames before the last ones are done."""
-
-    @property
-    def max_in_flight(self) -> int: ...
-
-    def submit(self, frame: Frame) -> None: ...
-
-    def collect(self) -> Floats: ...
-
-
-class _InStep:
-    """One frame at a time, for a detector that knows no other way."""
-
-    max_in_flight = 1
-
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
-
-    def submit(self, frame: Frame) -> None:
-        self._keypoints = self._detector.detect(frame)
-
-    def collect(self) -> Floats:
-        return self._keypoints
-
-
-def in_flight(detector: Detector) -> InFlight:
-    """The detector, as one that is fed and collected from."""
-    return detector if hasattr(detector, "submit") else _InStep(detector)  # type: ignore[return-value]
-
-
-def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> Iterator[Detection]:
-    """Points of every frame, in order. A frame that repeats the one before is not looked at again.
-
-    Args:
-        detector: Asked for every ``stride``-th new frame and the last one of each span.
-        frames: In order of time.
-        stride: 1 asks for every new frame; else points between two frames asked for are interpolated linearly in time.
-    """
-    between: deque[Frame] = deque()  # of two frames that were asked for
-    before: Detection | None = None
-    for detection in _asked(detector, _chosen(frames, stride, between)):
-        while between and between[0].time_s < detection.frame.time_s:
-            assert before is not None
-            yield _interpolated(between.popleft(), before, detection)
-        yield detection
-        before = detection
-
-
-def _chosen(frames: Iterable[Frame], stride: int, between: deque[Frame]) -> Iterator[Frame]:
-    """Frames to ask for; the others are appended to ``between``. A repeat goes where the frame that it repeats went."""
-    since, last_s = 0, 0.0  # new frames from the last one asked for on; 0 at the start of a span
-    for frame in frames:
-        if frame.time_s - last_s > MAX_GAP_S:
-            if since > 1:
-                yield from _last_shown(between)  # the last of a span: what comes next is somewhere else
-            since = 0
-        last_s = frame.time_s
-        if frame.is_repeat and since > 0:
-            is_chosen = since == 1
-        else:
-            is_chosen = since in (0, stride)
-            since = 1 if is_chosen else since + 1
-        if is_chosen:
-            yield frame
-        else:
-            between.append(frame)
-    if since > 1:
-        yield from _last_shown(between)  # the last frame: nothing after it to interpolate towards
-
-
-def _last_shown(between: deque[Frame]) -> Iterator[Frame]:
-    """The last new frame and its repeats, taken out."""
-    shown = [between.pop()]
-    while shown[-1].is_repeat:
-        shown.append(between.pop())
-    return reversed(shown)
-
-
-def _asked(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection]:
-    worker = in_flight(detector)
-    waiting: deque[Frame] = deque()
-    num_submitted = 0
-    keypoints: Floats | None = None
-
-    def next_one() -> Detection:
-        nonlocal keypoints, num_submitted
-        frame = waiting.popleft()
-        if keypoints is None or not frame.is_repeat:
-            keypoints, num_submitted = worker.collect(), num_submitted - 1
-        return Detection(frame, keypoints, False)
-
-    is_first = True
-    for frame in frames:
-        if is_first or not frame.is_repeat:
-            worker.submit(frame)
-            num_submitted += 1
-        is_first = False
-        waiting.append(frame)
-        while num_submitted >= worker.max_in_flight or (waiting and num_submitted == 0):
-            yield next_one()
-    while waiting:
-        yield next_one()
-
-
-def _interpolated(frame: Frame, before: Detection, after: Detection) -> Detection:
-    """Between two detections; a part (body, face, a hand) that one of them lacks is missing."""
-    share = (frame.time_s - before.frame.time_s) / (after.frame.time_s - before.frame.time_s)
-    keypoints = missing_keypoints()
-    for part in _PARTS:
-        first, last = before.keypoints[part], after.keypoints[part]
-        seen = (first[:, 2] > 0) & (last[:, 2] > 0)
-        keypoints[part][seen] = (1 - share) * first[seen] + share * last[seen]
-    return Detection(frame, keypoints, True)

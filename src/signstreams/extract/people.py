@@ -12,14 +12,12 @@ import numpy as np
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
 
-# Who is in the picture: faces by MediaPipe's full-range face detector, linked to people over time.
-
 MIN_FACE_PX = 12
-"""Side of the smallest face that counts: the hands that belong to it have too few pixels to be read."""
+"""Side of the smallest face that counts: hands of a smaller person have too few pixels."""
 MIN_RELATIVE_SIZE = 0.3
 """A face smaller than this share of the largest one is background. Not higher: interpreters are inset into news."""
 MAX_FACES = 4
-"""Of more faces in one picture the largest count."""
+"""Of more faces in one picture, the largest are kept."""
 HEAD_UNITS = 0.88
 """Half the shoulder distance over the side of the face box: .81, .90, .91 and .75 on the clips of shared/data."""
 _MAX_LINK_COST = 2.0
@@ -31,7 +29,7 @@ class Face(NamedTuple):
     Attributes:
         x, y: Centre, px.
         size_px: Side of the (square) face box, from brows to chin.
-        looks: (80,) what clothes and hair look like, see `_looks`.
+        looks: (80,) appearance of clothes and hair, see `_looks`.
     """
 
     x: float
@@ -40,7 +38,7 @@ class Face(NamedTuple):
     looks: Floats
 
     def distance(self, x: float, y: float) -> float:
-        """From the centre, in sides of the face box."""
+        """Distance from the centre, in sides of the face box."""
         return float(np.hypot(self.x - x, self.y - y)) / self.size_px
 
 
@@ -81,7 +79,7 @@ class FaceFinder:
 
 
 def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
-    """Roots of the chest's histograms of colour (8x8 of a, b) and lightness (16): their dot product is likeness."""
+    """Square roots of the chest's histograms of colour (8x8 of a, b) and lightness (16); dot products are similarity."""
     left, right = (int(np.clip(x + side * 0.9 * size_px, 0, image.shape[1])) for side in (-1, 1))
     top, bottom = (int(np.clip(y + down * size_px, 0, image.shape[0])) for down in (0.9, 2.2))
     patch = image[top:bottom, left:right]
@@ -98,13 +96,13 @@ def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
 
 @dataclass
 class Person:
-    """Somebody, as seen so far.
+    """One person, as seen so far.
 
     Attributes:
-        faces: In order of time.
-        times_s: When they were seen.
-        looks: Mean of theirs.
-        num_seen: How many sightings the mean is of.
+        faces: Sightings in order of time.
+        times_s: Time of each.
+        looks: Mean appearance.
+        num_seen: Number of sightings in the mean.
     """
 
     faces: list[Face] = field(default_factory=list)
@@ -113,7 +111,7 @@ class Person:
     num_seen: int = 0
 
     def see(self, face: Face, time_s: float) -> None:
-        """Add a sighting. Looks of long ago fade: light and clothes may change."""
+        """Add a sighting. Old appearance fades: light and clothes may change."""
         weight = 1 / min(self.num_seen + 1, 50)
         self.looks = (1 - weight) * self.looks + weight * face.looks
         self.num_seen += 1
@@ -130,7 +128,7 @@ class Person:
         return tuple(np.median([face[:3] for face in self.faces], axis=0).tolist())
 
     def cost(self, face: Face, time_s: float) -> float:
-        """How little the face fits: by place, which counts less the longer ago it was known, by size and by looks."""
+        """How poorly a face matches: by place, which counts less with time since the last sighting, size and appearance."""
         last, gap_s = self.faces[-1], abs(time_s - self.times_s[-1])
         apart = face.distance(last.x, last.y) / (1 + gap_s)
         unlike = np.sqrt(max(0.0, 1 - float(self.looks @ face.looks) / float(np.linalg.norm(self.looks))))
@@ -138,7 +136,7 @@ class Person:
 
 
 def match(people: Sequence[Person], faces: Sequence[Face], time_s: float) -> dict[int, int]:
-    """Number of a face to number of the person it belongs to, cheapest first; faces of nobody known are left out."""
+    """Index of a face to index of its person, cheapest matches first; faces of nobody known are left out."""
     costs = sorted((person.cost(face, time_s), f, p) for f, face in enumerate(faces) for p, person in enumerate(people))
     owners: dict[int, int] = {}
     for cost, f, p in costs:
@@ -160,19 +158,18 @@ def link(moments: Iterable[tuple[float, Sequence[Face]]]) -> list[Person]:
     return people
 
 
-# The part of a picture that belongs to one person, and what to blank in it of the others.
+# -- The part of a picture that belongs to one person
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in px."""
 
 REACH_X, REACH_UP, REACH_DOWN = 4.0, 2.2, 6.5
-"""How far the region reaches from the middle of the face, in sides of the face box: 7 head units to the sides and 7.7
-in height, a little more than the signing space, and up to where raised hands go."""
+"""Reach of the region from the middle of the face, in sides of the face box: 7 head units wide and 7.7 high, a little
+more than the signing space, and up to raised hands."""
 SHARE_OF_GAP = 0.65
-"""Of the gap between two faces side by side, what belongs to the signer: hands reach further out than those of somebody
-who stands by."""
+"""Share of the gap between two faces side by side that belongs to the signer, whose hands reach farther."""
 MUCH_SMALLER = 0.6
-"""Somebody whose face is smaller than this share of the signer's stands behind: of these only the head is blanked."""
+"""Somebody with a face smaller than this share of the signer's stands behind; then only the head is blanked."""
 _GREY = 112
 
 
@@ -193,7 +190,7 @@ def signing_box(face: Face, others: Iterable[Face], width_px: int, height_px: in
 
 
 def union(boxes: Sequence[Box]) -> Box:
-    """The box around boxes."""
+    """Smallest box around all boxes."""
     low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
     return int(low[0]), int(low[1]), int(high[2]), int(high[3])
 
@@ -204,11 +201,11 @@ def blank_others(part: Pixels, corner: tuple[int, int], face: Face, others: Iter
     Args:
         part: (H, W, 3) a part of the frame.
         corner: Its x0, y0 in the frame, px.
-        face: The signer's.
+        face: Face of the signer.
         others: Faces of everybody else.
 
     Returns:
-        part
+        ``part``
     """
     for other in others:
         edge = _edge(face, other)
@@ -222,7 +219,7 @@ def blank_others(part: Pixels, corner: tuple[int, int], face: Face, others: Iter
 
 
 def _edge(face: Face, other: Face) -> float | None:
-    """x of the line between the signer and somebody beside; None for somebody in front, above or behind."""
+    """x of the line between the signer and somebody beside them; None for somebody in front, above or behind."""
     if other.size_px < MUCH_SMALLER * face.size_px:
         return None
     gap = abs(face.x - other.x) - (face.size_px + other.size_px) / 2
@@ -232,7 +229,7 @@ def _edge(face: Face, other: Face) -> float | None:
 
 
 def _blank_head(part: Pixels, corner: tuple[int, int], face: Face, other: Face) -> None:
-    """The other's head; but nothing of the signer's."""
+    """Blank the other person's head, but nothing of the signer's."""
     own = _head(face, corner, part.shape)
     kept = part[own].copy()
     part[_head(other, corner, part.shape)] = _GREY

@@ -121,7 +121,7 @@ class PointsFile:
 
 
 def read_points(path: Path) -> PointsFile:
-    """Read a file according to its ending.
+    """Read an npz, npy or .pose file.
 
     Raises:
         PointsError: It holds something else.
@@ -293,56 +293,35 @@ def _targets(path: Path, components: list[Any]) -> tuple[tuple[str, ...], list[i
     for name, component in zip(names, components, strict=True):
         part = family.index(name) if name in family else None  # POSE_WORLD_LANDMARKS has no place in the frame
         for index, point in enumerate(component.points):
-            targets.append(None if part is None else _ROW_OF[family][part](index, str(point)))
+            targets.append(None if part is None else _row(family, part, index, str(point)))
     return family, targets
 
 
-def _holistic_body(index: int, point: str) -> int | None:
-    name = point.lower()
-    return POSE_NAMES.index(name) if name in POSE_NAMES else None
-
-
-def _holistic_face(index: int, point: str) -> int | None:
-    """Points are named by their number, so that a face reduced to some of them can be told; irises are above 467."""
-    return FACE.start + int(point) if point.isdigit() and int(point) < NUM_FACE else None
-
-
-def _holistic_hand(start: int) -> Any:
-    def row(index: int, point: str) -> int | None:
-        name = point.lower().replace("_finger_", "_")
-        return start + HAND_NAMES.index(name) if name in HAND_NAMES else None
-
-    return row
-
-
-_COCO_ROWS = {name: index for index, name in enumerate(BODY_NAMES)} | {
+_MEDIAPIPE_PARTS = (
+    (0, POSE_NAMES),
+    (FACE.start, tuple(map(str, range(NUM_FACE)))),
+    (HAND_L.start, HAND_NAMES),
+    (HAND_R.start, HAND_NAMES),
+)
+_BODY_ROWS = {name: index for index, name in enumerate(BODY_NAMES)} | {
     name: index for index, name in enumerate(FOOT_NAMES, W_FEET.start)
 }
-_OPENPOSE_PARTS = {"BigToe": "big_toe", "SmallToe": "small_toe"}
 
 
-def _coco_body(index: int, point: str) -> int | None:
-    return _COCO_ROWS.get(point)
+def _row(family: tuple[str, ...], part: int, index: int, point: str) -> int | None:
+    """Row of a component's point among the 543 or 133; None for none.
 
-
-def _openpose_body(index: int, point: str) -> int | None:
-    """LShoulder and the like; neck and the middle of the hips have no row."""
-    side = {"L": "left_", "R": "right_"}.get(point[:1], "")
-    part = point[1:] if side else point
-    return _COCO_ROWS.get(side + _OPENPOSE_PARTS.get(part, part.lower()))
-
-
-def _in_order(part: slice) -> Any:
-    """The same points in the same order; what comes after them (OpenPose's pupils) has no row."""
-
-    def row(index: int, point: str) -> int | None:
-        return part.start + index if index < part.stop - part.start else None
-
-    return row
-
-
-_ROW_OF = {
-    MEDIAPIPE: (_holistic_body, _holistic_face, _holistic_hand(HAND_L.start), _holistic_hand(HAND_R.start)),
-    COCO: (_coco_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
-    OPENPOSE: (_openpose_body, _in_order(W_FACE), _in_order(W_HAND_L), _in_order(W_HAND_R)),
-}
+    MediaPipe's points and bodies go by name: a face may be reduced to some of its points, which have numbers for names
+    (irises are above 467). Other parts go by order; what follows them (OpenPose's pupils) has no row.
+    """
+    if family is MEDIAPIPE:
+        start, names = _MEDIAPIPE_PARTS[part]
+        name = point.lower().replace("_finger_", "_")
+        return start + names.index(name) if name in names else None
+    if part > 0:
+        rows = (W_FACE, W_HAND_L, W_HAND_R)[part - 1]
+        return rows.start + index if index < rows.stop - rows.start else None
+    if family is OPENPOSE:  # LShoulder, LBigToe and the like; neck and the middle of the hips have no row
+        side = {"L": "left_", "R": "right_"}.get(point[:1], "")
+        point = side + point[bool(side) :].lower().replace("toe", "_toe")
+    return _BODY_ROWS.get(point)

@@ -1,6 +1,6 @@
 """Hide the signer's face in a frame before crops are cut from it.
 
-What counts as the head is drawn generously, and more so the less is known of it; hands in front of it stay as they are.
+The head is outlined generously, the more so the less is known about it; hands in front of it stay visible.
 """
 
 from __future__ import annotations
@@ -32,19 +32,16 @@ from signstreams.streams import STREAMS, BoxState
 
 GREY = 128
 HEAD_SCALE = 1.35
-"""The head over the mesh, which ends before the ears and at mid-forehead."""
+"""Size of the head over the mesh, which ends before the ears and at mid-forehead."""
 KEPT_SCALE = 1.25
-"""What stays of eyes and mouth, over the hull of their points: lids, lashes and the rims of the lips."""
+"""Size of the visible eyes and mouth over the hull of their points: lids, lashes and the rims of the lips."""
 BLUR_CELLS = 7
-"""Pixels that the height of a face is brought down to: faces are not told apart below about 16."""
+"""Pixels to which the height of a face is reduced: below about 16, faces cannot be told apart."""
 MIN_MESH_RATIO = 0.9
-"""Share of the 68 points from which a mesh says where the head ends."""
+"""Least share of the 68 points with which a mesh outlines the head."""
 FINGER_TO_PALM = 0.4
-"""Width kept along a finger's bones over the length of the palm; a finger is 0.2 wide, its points are not exact."""
-_PALM_TO_HAND, _PALM_TO_UNIT = (
-    0.45,
-    0.4,
-)  # least palm when it points at the camera, over hand and half shoulder distance
+"""Width spared along a finger's bones over the length of the palm; a finger is 0.2 wide, its points are not exact."""
+_PALM_TO_HAND, _PALM_TO_UNIT = 0.45, 0.4  # least palm, foreshortened: over the hand and half the shoulder distance
 
 _FACE_STREAM = STREAMS.index("face")
 _KEPT = tuple(np.array(rows) for rows in (BROW_R + EYE_R, BROW_L + EYE_L, LIPS + INNER_LIPS))
@@ -53,14 +50,14 @@ _FINGERS = tuple((0 if first == 1 else first, *range(first, first + 4)) for firs
 
 
 def protect(image: Pixels, keypoints: Floats, boxes: FrameBoxes, mode: FacePrivacy) -> Pixels:
-    """A copy of the frame without the signer's face; the image itself where nothing is known of a face.
+    """A copy of the frame without the signer's face; the image itself if no face is known.
 
     Args:
-        image: (H, W, 3) uint8; it is left as it is.
+        image: (H, W, 3) uint8; not modified.
         keypoints: (543, 3) points of the signer, fractions of the frame.
-        boxes: Their final boxes: the face's stands in where its points are missing.
-        mode: blur hides the head; eyes-mouth shows eyes with brows and mouth where the mesh says where they are, and
-            grey for the rest of the head; none changes nothing.
+        boxes: Their final boxes; that of the face replaces missing points of the face.
+        mode: blur blurs the head; eyes-mouth greys it except eyes with brows and mouth, where the mesh has them; none
+            changes nothing.
     """
     if mode == "none":
         return image
@@ -93,10 +90,10 @@ class _Head(NamedTuple):
     """Where the head is.
 
     Attributes:
-        parts: Convex outlines, (N, 2) px each, which it fills together.
+        parts: Convex outlines, (N, 2) px each, that cover it together.
         extent_px: Larger extent of the face.
         unit_px: Half the shoulder distance; 0 when unknown.
-        has_mesh: Whether the mesh says where eyes and mouth are.
+        has_mesh: Whether the mesh locates eyes and mouth.
     """
 
     parts: list[Floats]
@@ -114,7 +111,7 @@ def _head(points: Floats, present: Flags, boxes: FrameBoxes) -> _Head | None:
         edge = np.vstack([face[found], forehead(face, found)])
         parts.append(_scaled_hull(edge, HEAD_SCALE))
         extents_px.append(np.ptp(edge, axis=0).max())
-    if not has_mesh:  # all that hints at a head is hidden
+    if not has_mesh:  # hide everything that may be the head
         if boxes.state[_FACE_STREAM] != BoxState.MISSING:
             x, y, side = boxes.box[_FACE_STREAM]
             parts.append(np.array([x, y]) + side / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]))
@@ -126,12 +123,12 @@ def _head(points: Floats, present: Flags, boxes: FrameBoxes) -> _Head | None:
 
 
 def _kept(face: Floats, present: Flags) -> list[Floats]:
-    """Outlines of eyes with brows, and of the mouth; those of which half of the points are known."""
+    """Outlines of eyes with brows and of the mouth, of those with half of their points known."""
     return [_scaled_hull(face[rows[present[rows]]], KEPT_SCALE) for rows in _KEPT if present[rows].mean() >= 0.5]
 
 
 def _spare_hand(mask: Pixels, hand: Floats, unit_px: float) -> None:
-    """Take the palm and the fingers out of the mask; what shows between spread fingers stays hidden."""
+    """Take palm and fingers out of the mask; the face between spread fingers stays hidden."""
     palm_px = max(
         np.linalg.norm(hand[9] - hand[0]), _PALM_TO_HAND * np.ptp(hand, axis=0).max(), _PALM_TO_UNIT * unit_px, 1.0
     )
@@ -144,7 +141,7 @@ def _spare_hand(mask: Pixels, hand: Floats, unit_px: float) -> None:
 
 
 def _blurred(patch: Pixels, extent_px: float) -> Pixels:
-    """Averaged into a few cells, these blurred, and scaled up smoothly: no detail is left to sharpen."""
+    """Averaged into a few cells, blurred and scaled up smoothly: no detail is left to sharpen."""
     size = [max(2, round(BLUR_CELLS * side / extent_px)) for side in patch.shape[1::-1]]
     cells = cv2.GaussianBlur(cv2.resize(patch, size, interpolation=cv2.INTER_AREA), (3, 3), 0.8)
     return cv2.resize(cells, patch.shape[1::-1], interpolation=cv2.INTER_LINEAR)

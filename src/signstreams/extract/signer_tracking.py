@@ -107,44 +107,60 @@ class SignerTracker:
         return RegionDetector(lambda: self._kind.start(self._config, part), region, locator)
 
 
-class _CheckingDetector:
-    """A detector on whole frames that checks now and then whether other people are in the picture."""
+class _Wrapper:
+    """A detector that passes frames to another one, which it may replace."""
 
-    def __init__(self, detector: Detector, tracker: SignerTracker, video: VideoContext) -> None:
+    def __init__(self, detector: Detector) -> None:
         self._detector, self._worker = detector, in_flight(detector)
-        self._tracker, self._video = tracker, video
-        self._finder = FaceFinder()
-        self._num_checks, self._next_check_s = 0, -np.inf
-        self._is_first = True
 
     def __enter__(self) -> Self:
         self._detector.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._finder.__exit__(*exception)
         self._detector.__exit__(*exception)
 
     @property
     def max_in_flight(self) -> int:
-        """See `InFlight`."""
         return self._worker.max_in_flight
 
     def detect(self, frame: Frame) -> Floats:
-        """See `Detector`; raises `SeveralPeopleError` when the signer has to be chosen first."""
         self.submit(frame)
         return self.collect()
 
     def submit(self, frame: Frame) -> None:
-        """See `InFlight`; raises as `detect` does."""
-        if frame.time_s >= self._next_check_s:
-            self._check(frame)
-        self._is_first = False
         self._worker.submit(frame)
 
     def collect(self) -> Floats:
-        """See `InFlight`."""
         return self._worker.collect()
+
+    def _replace(self, start: Callable[[], Detector]) -> None:
+        self._detector.__exit__(None, None, None)
+        self._detector = start()
+        self._worker = in_flight(self._detector)
+        self._detector.__enter__()
+
+
+class _CheckingDetector(_Wrapper):
+    """A detector on whole frames that checks now and then whether other people are in the picture."""
+
+    def __init__(self, detector: Detector, tracker: SignerTracker, video: VideoContext) -> None:
+        super().__init__(detector)
+        self._tracker, self._video = tracker, video
+        self._finder = FaceFinder()
+        self._num_checks, self._next_check_s = 0, -np.inf
+        self._is_first = True
+
+    def __exit__(self, *exception: object) -> None:
+        self._finder.__exit__(*exception)
+        super().__exit__(*exception)
+
+    def submit(self, frame: Frame) -> None:
+        """See `InFlight`; raises `SeveralPeopleError` when the signer has to be chosen first."""
+        if frame.time_s >= self._next_check_s:
+            self._check(frame)
+        self._is_first = False
+        super().submit(frame)
 
     def _check(self, frame: Frame) -> None:
         tracker = self._tracker
@@ -160,10 +176,7 @@ class _CheckingDetector:
             return
         if not self._is_first:
             raise SeveralPeopleError
-        self._detector.__exit__(None, None, None)
-        self._detector = tracker.start(self._video)
-        self._worker = in_flight(self._detector)
-        self._detector.__enter__()
+        self._replace(lambda: tracker.start(self._video))
 
 
 # -- Choosing: how much each person's hands move at moments spread over the video
@@ -516,7 +529,7 @@ class _FaceView(NamedTuple):
 _RESTART_AFTER, _RESTART_AFTER_AT_MOST = 3, 48
 
 
-class RegionDetector:
+class RegionDetector(_Wrapper):
     """A detector that sees part of the frame only; its points are fractions of the whole frame all the same.
 
     A frame in which it finds somebody else's body holds nothing: a gap is filled or left out later, while points of two
@@ -524,30 +537,15 @@ class RegionDetector:
     """
 
     def __init__(self, start: Callable[[], Detector], region: Box, locator: SignerLocator) -> None:
+        super().__init__(start())
         self._start, self._region, self._locator = start, region, locator
-        self._detector = start()
-        self._worker = in_flight(self._detector)
         self._views: deque[tuple[FrameView, int, int]] = deque()  # with width and height of the frame
         self._collected: deque[Floats] = deque()  # of a detector that has ended
         self._num_foreign, self._patience = 0, _RESTART_AFTER
 
-    def __enter__(self) -> Self:
-        self._detector.__enter__()
-        return self
-
     def __exit__(self, *exception: object) -> None:
-        self._detector.__exit__(*exception)
+        super().__exit__(*exception)
         self._locator.__exit__(*exception)
-
-    @property
-    def max_in_flight(self) -> int:
-        """See `InFlight`."""
-        return self._worker.max_in_flight
-
-    def detect(self, frame: Frame) -> Floats:
-        """See `Detector`."""
-        self.submit(frame)
-        return self.collect()
 
     def submit(self, frame: Frame) -> None:
         """See `InFlight`."""
@@ -577,8 +575,5 @@ class RegionDetector:
     def _restart(self) -> None:
         while len(self._collected) < len(self._views):
             self._collected.append(self._worker.collect())
-        self._detector.__exit__(None, None, None)
-        self._detector = self._start()
-        self._worker = in_flight(self._detector)
-        self._detector.__enter__()
+        self._replace(self._start)
         self._num_foreign, self._patience = 0, min(2 * self._patience, _RESTART_AFTER_AT_MOST)

@@ -1,7 +1,7 @@
-"""From per-frame boxes to tracks: gaps filled, smoothed without lag, while frames still stream by.
+"""From per-frame boxes to tracks while frames stream by: gaps filled, boxes smoothed without lag.
 
-Gaps are interpolated and boxes smoothed with a look ahead; `TrackBuilder` holds back each frame for just that time, so
-that its crop can be cut from the frame as decoded. What it gives equals working on the whole video at once.
+Both need later frames; `TrackBuilder` holds each frame back just that long, so that its crop can be cut from the frame
+as decoded. The result equals that of processing the whole video at once.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from signstreams.extract.settings import BoxConfig
 from signstreams.streams import BoxState
 
 KERNEL_RADIUS = 2.0
-"""The Gaussian ends at two standard deviations: 95 % of its weight, and a shorter look ahead."""
+"""The Gaussian is cut at two standard deviations: 95 % of its weight, and fewer frames held back."""
 BLOCK_FRAMES = 8
 """Frames whose boxes are resolved together."""
 MIN_INSIDE_RATIO = 0.75
-"""Least share of a tracked or filled box that lies within the frame: a wrist at the rim has no hand to show."""
+"""Least share of a tracked or filled box inside the frame: a wrist at the edge has no hand to show."""
 _EPS_S = 1e-6  # timestamps are sums of rounded steps
 
 
 class FrameBoxes(NamedTuple):
-    """Final boxes of one frame.
+    """Final boxes of one frame; S streams.
 
     Attributes:
         box: (S, 3) centre and side, px; NaN where missing.
         state: (S,) uint8 of `BoxState`.
-        confidence: (S,) 1 detected, the body's visibility for tracked, the lesser neighbour's for filled, 0 missing.
+        confidence: (S,) 1 if detected, the body's visibility if tracked, the lower neighbour's if filled, 0 if missing.
     """
 
     box: Floats
@@ -40,16 +40,16 @@ class FrameBoxes(NamedTuple):
 
 
 class TrackBuilder:
-    """Takes observations in order of time, gives the boxes of frames once nothing later can change them.
+    """Takes observations in order of time and returns boxes once no later frame can change them.
 
-    They come in blocks: resolving a window costs the same for one frame as for several.
+    Boxes come in blocks: resolving a window costs the same for one frame as for several.
 
     Args:
         width_px: Frame width.
-        height_px: Frame height: a box that lies outside the frame is missing.
+        height_px: Frame height; a box outside the frame is missing.
         config: Gap and smoothing.
-        max_waiting: Most frames held back. When there is no room for the whole look ahead, the first half of them gets
-            its boxes from what is known so far.
+        max_waiting: Most frames held back. If more were needed, the first half gets its boxes from what is known so
+            far.
     """
 
     def __init__(self, width_px: int, height_px: int, config: BoxConfig, max_waiting: int) -> None:
@@ -65,11 +65,11 @@ class TrackBuilder:
 
     @property
     def num_waiting(self) -> int:
-        """Frames whose boxes are not final yet."""
+        """Frames without final boxes."""
         return len(self._times_s) - self._next
 
     def add(self, time_s: float, observation: Observation) -> list[FrameBoxes]:
-        """Take the observation of the next frame; give the boxes that this makes final, in order, often none."""
+        """Add the observation of the next frame; returns the boxes that this makes final, in order, often none."""
         self._times_s.append(time_s)
         self._observations.append(observation)
         if self.num_waiting > self._max_waiting:
@@ -79,7 +79,7 @@ class TrackBuilder:
         return []
 
     def finish(self) -> list[FrameBoxes]:
-        """Boxes of all frames that wait, at the end of the video."""
+        """Boxes of all waiting frames, at the end of the video."""
         return self._take(self.num_waiting)
 
     def _take(self, num_frames: int) -> list[FrameBoxes]:
@@ -94,23 +94,16 @@ class TrackBuilder:
 
 
 class Window(NamedTuple):
-    """W frames in a row: their times and what was observed, as in `Observation`.
+    """Times and observations (see `Observation`) of W consecutive frames."""
 
-    Attributes:
-        times_s: (W,) rising.
-        detected: (W, S, 3).
-        anchored: (W, S, 3).
-        visibility: (W, S).
-    """
-
-    times_s: Floats
-    detected: Floats
-    anchored: Floats
-    visibility: Floats
+    times_s: Floats  # (W,) rising
+    detected: Floats  # (W, S, 3)
+    anchored: Floats  # (W, S, 3)
+    visibility: Floats  # (W, S)
 
 
 def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: BoxConfig) -> list[FrameBoxes]:
-    """Boxes of the frames with these indices in the window; ``size_px`` is the width and height of the image."""
+    """Boxes of the frames with these indices in the window; ``size_px`` is width and height of the image."""
     box = np.full((len(frames), NUM_STREAMS, 3), np.nan)
     state = np.zeros((len(frames), NUM_STREAMS), np.uint8)
     confidence = np.zeros((len(frames), NUM_STREAMS))
@@ -132,7 +125,7 @@ def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: Bo
 
 
 def _is_in_frame(box: Floats, size_px: tuple[int, int], *, is_detected: bool) -> bool:
-    """Whether a crop would show the part: its centre, and most of it when no detector vouches for what is seen."""
+    """Whether a crop would show the part: its centre, and most of it unless a detector has seen it."""
     if not (0 <= box[0] < size_px[0] and 0 <= box[1] < size_px[1]):
         return False
     low, high = np.maximum(box[:2] - box[2] / 2, 0), np.minimum(box[:2] + box[2] / 2, size_px)
@@ -142,19 +135,19 @@ def _is_in_frame(box: Floats, size_px: tuple[int, int], *, is_detected: bool) ->
 def resolve(
     times_s: Floats, detected: Floats, anchored: Floats, visibility: Floats, max_gap_s: float
 ) -> tuple[Floats, Ints, Floats]:
-    """One stream: which box each frame has, and why.
+    """Box of each frame for one stream, and its state.
 
-    Where the detector has nothing, the body's box is taken, shifted by what the two differ at the detections around:
-    all of it between near ones, less with growing distance from far ones, so that the box never jumps. A short gap
-    in which the body is not visible throughout is interpolated, and so are short gaps that remain in the end.
-    (docs/extraction.md compares the three on gaps made in real clips.)
+    Where the detector found nothing, the body's box is used, shifted by the difference between both at the detections
+    around: fully between near detections, less with distance from far ones, so that the box never jumps. Short gaps in
+    which the body is not visible throughout are interpolated, and so are short gaps that remain. (docs/extraction.md
+    compares the three on gaps made in real clips.)
 
     Args:
         times_s: (W,).
-        detected: (W, 3), NaN where the finer detector has nothing.
-        anchored: (W, 3), NaN where the body has nothing.
-        visibility: (W,) of the body points.
-        max_gap_s: Longest gap that is interpolated, from known box to known box, and the reach of a shift.
+        detected: (W, 3), NaN where the detector found nothing.
+        anchored: (W, 3), NaN where the body is not visible.
+        visibility: (W,) visibility of the body points.
+        max_gap_s: Longest gap that is interpolated, from known box to known box; also the reach of a shift.
 
     Returns:
         (W, 3) boxes, (W,) uint8 states, (W,) confidence.
@@ -182,7 +175,7 @@ def _fill_gaps(
     max_gap_s: float,
     unless: Flags | None = None,
 ) -> None:
-    """Interpolate short gaps in place; ``unless`` (W,) holds from the box before to the box after one."""
+    """Interpolate short gaps in place, unless ``unless`` (W,) is true from the box before to the box after a gap."""
     known = np.flatnonzero(states != BoxState.MISSING)
     for place in np.flatnonzero(np.diff(known) > 1):
         before, after = known[place], known[place + 1]
@@ -198,17 +191,17 @@ def _fill_gaps(
 
 
 def _shifted(times_s: Floats, detected: Floats, anchored: Floats, max_gap_s: float) -> Floats:
-    """(W, 3) the body's boxes, carried over to the detections next to them.
+    """(W, 3) the body's boxes, shifted towards the detections next to them.
 
-    A detection's shift fades linearly to nothing over ``max_gap_s``; between two that are nearer to each other than
-    that, their shifts are interpolated. Both agree where they meet. Sides shift by ratio, so that they stay positive.
+    The shift at a detection fades linearly to 0 over ``max_gap_s``; between two closer detections it is interpolated.
+    Sides shift by ratio, so that they stay positive.
     """
     both = np.flatnonzero(~np.isnan(detected[:, 0]) & ~np.isnan(anchored[:, 0]))
     if len(both) == 0 or max_gap_s == 0:
         return anchored
     body = np.concatenate([anchored[:, :2], np.log(anchored[:, 2:])], axis=1)
     shift = np.concatenate([detected[both, :2], np.log(detected[both, 2:])], axis=1) - body[both]  # (N, 3)
-    after = np.searchsorted(both, np.arange(len(times_s)))  # (W,) of N: the next detection, N when there is none
+    after = np.searchsorted(both, np.arange(len(times_s)))  # (W,) index of the next detection, N for none
     since_s = np.where(after > 0, times_s - times_s[both[after - 1]], np.inf)
     until_s = np.where(after < len(both), times_s[both[np.minimum(after, len(both) - 1)]] - times_s, np.inf)
     reach_s = np.minimum(max_gap_s, since_s + until_s)
@@ -218,7 +211,7 @@ def _shifted(times_s: Floats, detected: Floats, anchored: Floats, max_gap_s: flo
 
 
 def smooth_at(frame: int, times_s: Floats, boxes: Floats, config: BoxConfig) -> Floats:
-    """(3,) Gaussian mean of centre and side over the neighbours that an unbroken run of boxes connects."""
+    """(3,) Gaussian mean of centre and side over the unbroken run of boxes around a frame."""
     reach_s = _kernel_reach_s(config) + _EPS_S
     breaks = np.flatnonzero(np.isnan(boxes[:, 0]) | (np.abs(times_s - times_s[frame]) > reach_s))
     place = np.searchsorted(breaks, frame)
@@ -232,7 +225,7 @@ def smooth_at(frame: int, times_s: Floats, boxes: Floats, config: BoxConfig) -> 
 
 
 def _gaussian(offset_s: Floats, sigma_s: float) -> Floats:
-    """Weights that sum to one. Cut to the reach that both sides have, so that a run's end does not pull inwards."""
+    """Weights that sum to 1, cut to the reach that both sides have: the end of a run must not pull boxes inwards."""
     weight: Floats
     if sigma_s == 0:
         weight = (offset_s == 0).astype(float)

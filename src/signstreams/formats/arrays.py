@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from signstreams.array_types import Array, Floats, Ints
+from signstreams.errors import DamagedFile
 from signstreams.files import replacing
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.streams import STREAMS
 

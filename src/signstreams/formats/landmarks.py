@@ -1,4 +1,6 @@
-"""Names and order of the 543 points of a frame, and the rows of the face mesh that outline a face."""
+"""Names and order of the 543 points of a frame (pose 33, face 468, left hand 21, right hand 21; anatomical sides), and
+the rows of the face mesh that outline a face.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +8,18 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats
 
-# Names and order of the 543 points of a frame: pose 33, face 468, left hand 21, right hand 21 (anatomical sides).
-#
 # Names follow MediaPipe's documentation (google-ai-edge/mediapipe: mediapipe/python/solutions/{pose,hands}.py). Face
 # points have numbers only.
-
 POSE_NAMES = (
-    "nose",
-    "left_eye_inner",
-    "left_eye",
-    "left_eye_outer",
-    "right_eye_inner",
-    "right_eye",
-    "right_eye_outer",
-    "left_ear",
-    "right_ear",
-    "mouth_left",
-    "mouth_right",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_pinky",
-    "right_pinky",
-    "left_index",
-    "right_index",
-    "left_thumb",
-    "right_thumb",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-    "left_heel",
-    "right_heel",
-    "left_foot_index",
-    "right_foot_index",
-)
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+    "left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index",
+    "left_thumb", "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "left_heel", "right_heel", "left_foot_index", "right_foot_index",
+)  # fmt: skip
 HAND_NAMES = (
     "wrist",
-    *(f"{finger}_{joint}" for finger, joints in (("thumb", ("cmc", "mcp", "ip", "tip")),) for joint in joints),
+    *(f"thumb_{joint}" for joint in ("cmc", "mcp", "ip", "tip")),
     *(f"{finger}_{joint}" for finger in ("index", "middle", "ring", "pinky") for joint in ("mcp", "pip", "dip", "tip")),
 )
 NUM_POSE, NUM_FACE, NUM_HAND = len(POSE_NAMES), 468, len(HAND_NAMES)
@@ -77,13 +48,10 @@ def pose_index(name: str) -> int:
 
 
 MISSING = (-1.0, -1.0, 0.0)
-"""What a point that was not found holds: x, y, confidence."""
+"""x, y, confidence of a point that was not found."""
 
-
-# Rows of the face mesh that mean something, and what a face without its forehead still says of its extent.
+# -- Rows of the face mesh, within the 468 face points
 #
-# Rows count within the 468 face points. Sides are the person's.
-
 # The 68 points of iBUG 300-W, which dlib and COCO-WholeBody share, as mesh rows: PeizhiYan/Mediapipe_2_Dlib_Landmarks,
 # with the wings of the nose (98, 327) of the same author's flame-head-tracker (utils/mp2dlib.py). Five points lie
 # between two mesh points there; one of the two is taken, so that left and right stay mirror images.
@@ -105,7 +73,7 @@ _BROWS = np.array(BROW_R + BROW_L)
 
 
 def forehead(points: Floats, present: Flags) -> Floats:
-    """(N, 2) upper rim of the mesh where it is not known: the brows, lifted; empty where it is, or cannot be told.
+    """(N, 2) estimate of the mesh's missing upper rim: the brows, lifted; empty if the rim is known or cannot be told.
 
     Args:
         points: (468, 2) in any unit that is the same along x and y.
@@ -121,9 +89,9 @@ def forehead(points: Floats, present: Flags) -> Floats:
 
 
 def outline(points: Floats, present: Flags) -> Floats:
-    """(N, 2) the face points that are present, and the middle of the forehead where only the 68 points are known.
+    """(N, 2) the face points that are present, and the middle of the forehead if only the 68 points are known.
 
-    The middle alone: the rim beside it is a guess that would widen the box of a tilted head. See `forehead`.
+    Only its middle: the whole rim of `forehead` is a guess that would widen the box of a tilted head.
     """
     rim = forehead(points, present)
     return np.vstack([points[present], rim.mean(axis=0)]) if len(rim) else points[present]

@@ -1,4 +1,4 @@
-"""Where each file of a corpus is."""
+"""Where each file of a corpus is, and each file of the runs below a work directory."""
 
 from __future__ import annotations
 
@@ -79,3 +79,100 @@ class CorpusLayout:
     def ground_truth(self, video_id: str) -> Path:
         """Only the demo corpus has one."""
         return self.root / "ground_truth" / f"{video_id}.npz"
+
+
+# -- Runs
+
+STATE, PREVIOUS = "state", "previous"
+"""Folders of a run: what it resumes from, which no rule declares; and the runs that it replaced."""
+METRICS, CURVES, ARTIFACTS = "metrics.jsonl", "curves.png", "artifacts.json"
+"""Written by both trainings."""
+
+PRETRAINING_FILES = {
+    "backbone": "backbone.pt",
+    "safetensors": "backbone.safetensors",
+    "card": "README.md",
+    "last": "checkpoint_last.pt",
+    "best": "checkpoint_best.pt",
+    "history": METRICS,
+    "params": "params.json",
+    "artifacts": ARTIFACTS,
+    "curves": CURVES,
+    "attention": "attention.png",
+    "patches": "patches_pca.png",
+    "neighbours": "neighbours.png",
+}
+"""Output of the rule `pretrain` to file name."""
+TRAINING_FILES = {
+    "best": "best.pt",
+    "last": "last.pt",
+    "tokenizer": "tokenizer.json",
+    "config": "config.json",
+    "history": METRICS,
+    "curves": CURVES,
+    "artifacts": ARTIFACTS,
+}
+"""Output of the rule `train` to file name; `GLOSSES` is written where there are glosses."""
+GLOSSES = "gloss_vocabulary.json"
+EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "page": "translations.html"}
+"""Output of the rule `evaluate` to file name."""
+KNN_REPORT = "knn.json"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Paths below the work directory of a workflow; nothing is checked or made."""
+
+    work_dir: Path
+
+    def pretraining(self, stream: str) -> Path:
+        """Folder of the run that pretrains a stream."""
+        return self.work_dir / f"dino_{stream}"
+
+    def pretraining_file(self, stream: str, name: str) -> Path:
+        """One of `PRETRAINING_FILES` of a stream."""
+        return self.pretraining(stream) / PRETRAINING_FILES[name]
+
+    def backbone(self, stream: str) -> Path:
+        """The exported backbone of a stream."""
+        return self.pretraining_file(stream, "backbone")
+
+    def knn_report(self, stream: str) -> Path:
+        """k-NN scores of a stream's backbone, where labels are known."""
+        return self.pretraining(stream) / KNN_REPORT
+
+    @property
+    def training(self) -> Path:
+        """Folder of the translation model and its evaluation."""
+        return self.work_dir / "multistream_v9"
+
+    def training_file(self, name: str) -> Path:
+        """One of `TRAINING_FILES`."""
+        return self.training / TRAINING_FILES[name]
+
+    def evaluation_file(self, name: str) -> Path:
+        """One of `EVALUATION_FILES`."""
+        return self.training / EVALUATION_FILES[name]
+
+    @property
+    def features(self) -> Path:
+        """Features of frozen backbones and points, with a manifest per source."""
+        return self.work_dir / "features"
+
+    @property
+    def logs(self) -> Path:
+        """Logs and benchmarks of the jobs."""
+        return self.work_dir / "logs"
+
+    @property
+    def overview(self) -> Path:
+        return self.work_dir / "overview.html"
+
+    @property
+    def report(self) -> Path:
+        return self.work_dir / "report.html"
+
+    @property
+    def release(self) -> Path:
+        """Folder of the release bundle."""
+        return self.work_dir / "release"

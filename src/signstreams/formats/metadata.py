@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from signstreams.errors import DamagedFile
 from signstreams.files import read_json, write_json
-from signstreams.formats.damaged import DamagedFile
 
 FacePrivacy = Literal["none", "eyes-mouth", "blur"]
 """What is hidden of the signer's face in crops and previews."""

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from signstreams.array_types import Array, Pixels
-from signstreams.errors import UserError
+from signstreams.errors import DamagedFile, UserError
 from signstreams.files import digest, write_json
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.stream_backbones import FrozenBackbone

@@ -9,8 +9,7 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 
 from signstreams.files import write_text
-from signstreams.formats.clip_strip import clip_strip
-from signstreams.formats.crops import CropReader
+from signstreams.formats.crops import CropReader, clip_strip
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.evaluate import Prediction
 from signstreams.pages.render import ShownClip, render

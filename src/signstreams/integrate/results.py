@@ -11,7 +11,7 @@ from typing import Any
 from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.training import RunFiles
-from signstreams.formats.run_layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
+from signstreams.formats.layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.settings import IntegrateConfig
 

@@ -11,8 +11,7 @@ from typing import Any
 from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import EVALUATION_FILES
+from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, evaluate

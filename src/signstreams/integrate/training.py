@@ -18,7 +18,7 @@ from signstreams.engine.device import autocast
 from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.engine.training import Record, Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.formats.run_layout import STATE, TRAINING_FILES
+from signstreams.formats.layout import STATE, TRAINING_FILES
 from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.evaluate import Evaluation

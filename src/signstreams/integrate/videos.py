@@ -12,10 +12,10 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.corpus.findings import few_ids
+from signstreams.errors import DamagedFile
 from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import crops_digest, list_crops
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import read_metadata

@@ -20,8 +20,8 @@ from typing import overload
 import numpy as np
 
 from signstreams.array_types import Array, Ints
+from signstreams.errors import DamagedFile
 from signstreams.formats.crops import Crop, archive_members, parse_crop_name
-from signstreams.formats.damaged import DamagedFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LOOSE = -1

@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
-from signstreams.errors import UserError
+from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.crops import Crop, CropReader
-from signstreams.formats.damaged import DamagedFile
 from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers

@@ -17,7 +17,7 @@ from signstreams.engine import checkpoint
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.training import TrainingRun
 from signstreams.files import digest, write_text
-from signstreams.formats.run_layout import PRETRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig

@@ -20,7 +20,7 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop
-from signstreams.formats.run_layout import PRETRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import find_crops, load_whole
 from signstreams.pretrain.health import embed
 from signstreams.pretrain.knn import cosines

@@ -23,7 +23,7 @@ from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import digest
-from signstreams.formats.run_layout import PRETRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.health import CollapseWatch

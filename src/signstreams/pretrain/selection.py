@@ -14,11 +14,10 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints
 from signstreams.corpus.meta import scan_meta
-from signstreams.errors import UserError
+from signstreams.errors import DamagedFile, UserError
 from signstreams.files import replacing
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop
-from signstreams.formats.damaged import DamagedFile
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig

@@ -23,7 +23,7 @@ from signstreams.config.section import (
 )
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.errors import UserError
-from signstreams.formats.run_layout import PRETRAINING_FILES, PREVIOUS, STATE
+from signstreams.formats.layout import PRETRAINING_FILES, PREVIOUS, STATE
 from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS, StreamName
 
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.engine.device import to_device
+from signstreams.errors import DamagedFile
 from signstreams.formats.crops import Crop, CropReader
-from signstreams.formats.damaged import DamagedFile
 from signstreams.pretrain.settings import AugmentationConfig
 
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from typing import Any
 
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import rounded
 from signstreams.streams import STREAMS
 

@@ -12,10 +12,8 @@ from typing import Any
 from signstreams.array_types import Pixels
 from signstreams.engine.experiment import commit, versions
 from signstreams.files import read_json, write_text
-from signstreams.formats.clip_strip import clip_strip
-from signstreams.formats.crops import CropReader
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.crops import CropReader, clip_strip
+from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import ShownClip, render
 from signstreams.publish.figures import (
     contract_figures,
@@ -38,7 +36,7 @@ _PICTURES = {
     "attention": "where the class token looks",
     "patches": "patches by their main directions",
 }
-"""Picture of a pretraining, a key of `formats.run_layout.PRETRAINING_FILES`, to its caption."""
+"""Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES`, to its caption."""
 
 
 @dataclass(frozen=True)

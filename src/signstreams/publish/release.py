@@ -12,8 +12,7 @@ from typing import Any
 from signstreams.engine.experiment import commit, versions
 from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
-from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.run_layout import (
+from signstreams.formats.layout import (
     CURVES,
     EVALUATION_FILES,
     GLOSSES,
@@ -21,6 +20,7 @@ from signstreams.formats.run_layout import (
     METRICS,
     PRETRAINING_FILES,
     TRAINING_FILES,
+    CorpusLayout,
     RunLayout,
 )
 from signstreams.pages.render import percent, rounded

@@ -16,7 +16,7 @@ from signstreams.engine.experiment import FINGERPRINT
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import read_json
-from signstreams.formats.run_layout import METRICS, PRETRAINING_FILES, PREVIOUS, STATE, TRAINING_FILES
+from signstreams.formats.layout import METRICS, PRETRAINING_FILES, PREVIOUS, STATE, TRAINING_FILES
 from signstreams.ids import printable
 
 MAX_FOLDERS_NAMED = 4

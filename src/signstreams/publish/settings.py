@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from signstreams.config.section import Count, Section
-from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.layout import RunLayout
 
 
 class SummaryConfig(Section):

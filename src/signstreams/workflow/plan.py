@@ -25,8 +25,7 @@ from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.settings import ExtractConfig, missing_points, points_path
 from signstreams.files import write_text
-from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.formats.run_layout import RunLayout
+from signstreams.formats.layout import SPLITS, CorpusLayout, RunLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources
 from signstreams.ids import shown
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig

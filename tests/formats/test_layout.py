@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from signstreams.formats.run_layout import EVALUATION_FILES, PRETRAINING_FILES, TRAINING_FILES, RunLayout
+from signstreams.formats.layout import EVALUATION_FILES, PRETRAINING_FILES, TRAINING_FILES, RunLayout
 
 
 def test_paths_are_those_that_the_requirement_names() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.errors import UserError
-from signstreams.formats.damaged import DamagedFile
+from signstreams.errors import DamagedFile, UserError
 
 
 def test_damage_is_one_line_with_place_found_expected_and_next_step() -> None:
