@@ -81,7 +81,7 @@ def test_a_second_run_has_nothing_to_do(chain: list[str], snakemake: Snakemake) 
 
 def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, checkout: Path) -> None:
     overview = (checkout / "work dirs" / "overview.html").read_text(encoding="utf-8")
-    assert "ñandú d&#x27;oro" in overview and "3 of 3" in overview and "pretrain hand_r" in overview
+    assert "ñandú d&#39;oro" in overview and "3 of 3" in overview and "pretrain hand_r" in overview
     done = snakemake("report", "release", *chain)
     assert done.returncode == 0, done.stderr + (checkout / "work dirs" / "logs" / "report.log").read_text(
         encoding="utf-8"
