@@ -12,14 +12,7 @@ import pytest
 import yaml
 
 from signstreams.errors import UserError
-from signstreams.workflow.plan import (
-    Plan,
-    granted_cores,
-    granted_gpus,
-    make_plan,
-    setting_words,
-    wanted_gpus,
-)
+from signstreams.workflow.plan import Plan, granted_cores, granted_gpus, make_plan, setting_words, wanted_gpus
 
 MINE = "corpus: {root: data/mine, videos: videos}\n"
 

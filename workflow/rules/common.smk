@@ -16,8 +16,7 @@ if not (PROJECT / "scripts").is_dir():
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.errors import exit_on_user_error
-from signstreams.formats.layout import SPLITS
-from signstreams.formats.run_layout import PRETRAINING_FILES, TRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES, SPLITS, TRAINING_FILES
 from signstreams.streams import BACKBONE_KEYS, BY_NAME, HAND_STREAMS, STREAMS
 from signstreams.workflow.plan import granted_cores, granted_gpus, make_plan, setting_words, wanted_gpus, write_batches
 
