@@ -16,7 +16,10 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [
-    *(PROJECT / name for name in ("README.md", "README.es.md", "config/README.md", "benchmarks/README.md")),
+    *(
+        PROJECT / name
+        for name in ("README.md", "README.es.md", "CONTRIBUTING.md", "config/README.md", "benchmarks/README.md")
+    ),
     *sorted((PROJECT / "docs").glob("*.md")),
 ]
 RUN = ("README.md", "docs/tutorial.md")  # by tests/docs/test_newcomer.py, command by command
@@ -24,6 +27,7 @@ TRANSLATED = [("README.md", "README.es.md"), ("docs/tutorial.md", "docs/tutorial
 
 # Programs that are not ours, which no test starts from a page unless tests/docs/test_newcomer.py does, and why.
 OTHERS = {
+    ".venv/bin/pre-commit": "changes the hooks of a git clone",
     "aws": "needs somebody's storage",
     "cat": "only shows a file",
     "cd": "changes nothing",
