@@ -57,9 +57,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/python scripts/export_environment.py --check
-	$(BIN)/python scripts/export_schemas.py --check
-	$(BIN)/python scripts/export_configuration.py --check
+	$(BIN)/python scripts/export_generated.py --check
 
 audit: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet pip-audit
@@ -69,7 +67,7 @@ lock: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url --extra extract --extra workflow --extra dev pyproject.toml -o requirements.lock
-	$(BIN)/python scripts/export_environment.py
+	$(BIN)/python scripts/export_generated.py
 
 # What `make demo` made, and nothing else: a run that was trained on other videos says so in its settings, and stays.
 clean-demo:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
-MAY_IMPORT |= {"__main__": {"commands"}, "generated": BASE | {"commands", "workflow"}}
+MAY_IMPORT["__main__"] = {"commands"}
 HEAVY = {"torch", "torchvision", "timm", "transformers", "tokenizers", "sacrebleu", "safetensors", "mediapipe", "cv2"}
 HEAVY |= {"av", "numpy", "pandas", "matplotlib", "yaml", "snakemake", "tensorboard", "wandb", "jinja2"}
 

@@ -1,4 +1,4 @@
-"""What extraction reads of meta.csv: the annotated spans of each video, and the signer's box."""
+"""What extraction uses of meta.csv: the annotated spans of each video, and the signer's box."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.ids import shown
 
-# What meta.csv says about a video that extraction heeds: where the signer is, and which spans are annotated.
-
 
 class VideoAnnotations(NamedTuple):
-    """Of one video.
+    """Annotations of one video.
 
     Attributes:
         spans_s: Spans to extract, padded, merged, in order of time, seconds from the start; None for the whole video.
-        box: Where the signer is, x0, y0, x1, y1 in px of the upright frame; None when nothing says so.
+        box: Where the signer is, x0, y0, x1, y1 in px of the upright frame; None without one.
     """
 
     spans_s: tuple[tuple[float, float], ...] | None = None
@@ -39,26 +37,23 @@ class VideoAnnotations(NamedTuple):
 NOT_ANNOTATED = VideoAnnotations()
 
 
-# From meta.csv to what extraction heeds of it: of each video the spans that are annotated, and the signer's box.
-
 _TOUCH_S = 1e-6  # 0.7 + 0.1 is a little less than 0.9 - 0.1
 _BOX_COLUMN = re.compile(rb'(^|[;,"\s]|\xef\xbb\xbf)box([;,"\s]|$)')
 _OF_BOXES = {rule.id for rule in (BOX, READABLE, RAGGED, ID_COLUMN)}
-"""What hides or spoils a box."""
+"""Rules whose breach hides or spoils a box."""
 
 
 def read_annotations(
     layout: CorpusLayout, video_ids: Collection[str], config: ExtractConfig
 ) -> dict[str, VideoAnnotations]:
-    """Of each video what meta.csv says; with ``spans_only`` a video that no row names is not among them.
+    """Annotations by video id; with ``spans_only``, videos that no row names are left out.
 
-    The table is read only when something in it matters: with ``spans_only``, or when it has boxes. Without
-    ``spans_only`` all that must be right of it are the boxes, so that videos can be extracted while texts are written:
-    a box counts whatever else is wrong in its row. With ``spans_only``, rows of these videos whose times cannot be read
-    are warned of.
+    The table is read only for ``spans_only``, or if it has boxes. Without ``spans_only`` only the boxes have to be
+    correct, so that videos can be extracted while texts are still being written: a box counts no matter what else is
+    wrong in its row. With ``spans_only``, a warning names rows of these videos with unreadable times.
 
     Raises:
-        UserError: When spans are wanted and the table is absent or wrong, no row gives a span of a video, or a box is
+        UserError: With ``spans_only``, the table is absent or has errors, or no row gives a span of a video; a box is
             wrong or cannot be read.
     """
     if config.spans_only and not layout.meta.is_file():
@@ -66,7 +61,7 @@ def read_annotations(
     if not (config.spans_only or _names_boxes(layout.meta)):
         return dict.fromkeys(video_ids, NOT_ANNOTATED)
     table = scan_meta(layout.meta, video_ids, name=str(layout.meta))
-    # A run may be given some videos of many: rows of the others are no error here.
+    # A run may get some videos of many: rows of the others are no error here.
     wrong = [issue for issue in errors(table.issues) if issue.rule != VIDEO_KNOWN.id]
     if not config.spans_only:
         wrong = [issue for issue in wrong if issue.rule in _OF_BOXES]
@@ -78,12 +73,12 @@ def read_annotations(
     untimed = _untimed(table, set(video_ids))
     named = {video_id: found[video_id] for video_id in video_ids if video_id in found}
     if not named:
-        fix = "mend their times" if untimed else "correct its ids"
-        said = (
+        fix = "correct their times" if untimed else "correct its ids"
+        problem = (
             f"{layout.meta}: none of its {table.num_rows:,} rows gives a span of one of the {len(video_ids):,} videos "
             f"(such as {shown(next(iter(video_ids)))}), expected some; {fix} or leave out spans_only"
         )
-        raise UserError([*lines(untimed), said])
+        raise UserError([*lines(untimed), problem])
     print_problems(lines(untimed), kind="warning")
     return named
 
@@ -91,9 +86,9 @@ def read_annotations(
 def annotations_of(
     rows: Iterable[Row], config: ExtractConfig, name: str
 ) -> tuple[dict[str, VideoAnnotations], list[Finding]]:
-    """Of each video that a row names, its annotations; and the videos whose rows have different boxes.
+    """Annotations of each video that rows name, and a finding per video with different boxes.
 
-    With ``spans_only`` a video whose rows give no clip is not among them. A box counts where its row gives none too.
+    With ``spans_only``, videos without a clip are left out. A box also counts in a row that gives no clip.
     """
     by_video: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -118,9 +113,9 @@ def annotations_of(
 
 
 def _untimed(table: MetaTable, video_ids: Collection[str]) -> list[Finding]:
-    """Of rows of these videos that give no span since their times cannot be read; and what is wrong with the numbers.
+    """Findings on rows of these videos with unreadable times, and on the format of numbers.
 
-    Rows of other videos are no matter of this run, which may be one job of many.
+    Rows of other videos do not concern this run, which may be one job of many.
     """
     own = (row for row in table.rows if row.is_untimed and row.video_id in video_ids)
     found = [issue for row in own for issue in row.issues if issue.rule == TIMES.id]
@@ -128,7 +123,7 @@ def _untimed(table: MetaTable, video_ids: Collection[str]) -> list[Finding]:
 
 
 def merged(spans_s: Sequence[tuple[float, float]], padding_s: float) -> tuple[tuple[float, float], ...]:
-    """Spans with so much before and after them, in order of time; those that overlap or touch are one."""
+    """Padded spans in order of time; those that overlap or touch become one."""
     result: list[tuple[float, float]] = []
     for start, end in sorted((max(0.0, start - padding_s), end + padding_s) for start, end in spans_s):
         if result and start <= result[-1][1] + _TOUCH_S:
@@ -139,7 +134,7 @@ def merged(spans_s: Sequence[tuple[float, float]], padding_s: float) -> tuple[tu
 
 
 def _names_boxes(path: Path) -> bool:
-    """Whether the header has a column ``box``: of ten thousand jobs each would read the whole table otherwise."""
+    """Whether the header has a column ``box``: otherwise each of ten thousand jobs would read the whole table."""
     try:
         with path.open("rb") as file:
             header = file.readline(100_000).lower().replace(b"\0", b"")  # of UTF-16, which the reader then refuses

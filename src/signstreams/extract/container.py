@@ -1,4 +1,4 @@
-"""A video file as a source of frames, decoded by PyAV (FFmpeg's libraries)."""
+"""A video file as a source of frames, decoded by PyAV (FFmpeg's libraries): mp4, mkv, webm, mov, avi, GIF alike."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from av.video.reformatter import VideoReformatter
 from signstreams.array_types import Pixels
 from signstreams.extract.frame_source import Timed, UnreadableVideoError, add_note, check_size
 
-# Which frames a video file holds, without decoding them: to jump over what is not wanted, and to know what comes.
-
 _WITHOUT_KEYFRAMES = {"gif", "apng", "webp"}
-"""Their frames draw on the ones before, whatever their packets are marked as."""
+"""Their frames build on the ones before, even if their packets are marked as keyframes."""
 WITHOUT_PTS = "avi"
-"""The format does not know when a frame is shown: only in which order they come."""
+"""This format does not store when a frame is shown, only the order of decoding."""
 
 
 class Keyframe(NamedTuple):
@@ -34,8 +32,8 @@ class Keyframe(NamedTuple):
     Attributes:
         index: Among all frames in order of display.
         position: Among all packets in order of decoding.
-        pts: Of its packet, in units of the stream's time base.
-        seek_to: Timestamp that leads to it or to a keyframe before: mp4 goes by decoding time, Matroska by the other.
+        pts: Timestamp of its packet, in units of the stream's time base.
+        seek_to: Timestamp that leads to it or to an earlier keyframe: mp4 seeks by decoding time, Matroska by display.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index
@@ -45,7 +43,7 @@ class Keyframe(NamedTuple):
 
 
 class PacketTable:
-    """Every frame of a stream in order of display.
+    """Every frame of a stream in order of display, known without decoding: to jump over frames not needed.
 
     Attributes:
         pts: Timestamps, rising.
@@ -58,10 +56,10 @@ class PacketTable:
 
     @classmethod
     def read(cls, path: Path, stream_index: int) -> PacketTable | None:
-        """Read a file through (a GB in seconds); None when its packets do not tell what is shown when.
+        """Read through a file (a GB in seconds); None when its packets do not tell what is shown when.
 
         Raises:
-            OSError: When the file cannot be opened.
+            OSError: The file cannot be opened.
         """
         shown: list[tuple[int, int | None, int, bool]] = []
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
@@ -79,7 +77,7 @@ class PacketTable:
                         return None
                     shown.append((packet.pts, packet.dts, position, packet.is_keyframe))
             except FFmpegError:
-                pass  # the file ends early: so much of it is there
+                pass  # the file ends early: keep what is there
         shown.sort(key=lambda entry: entry[0])
         pts = [entry[0] for entry in shown]
         if not pts or len(set(pts)) < len(pts):
@@ -92,32 +90,30 @@ class PacketTable:
         return cls(pts, keyframes, tick) if keyframes and keyframes[0].index == 0 else None
 
     def last_at(self, time_s: float) -> int:
-        """Index of the last frame at or before a time as the file counts; of the first when none is."""
+        """Index of the last frame at or before a time of the file; of the first frame when there is none."""
         numerator, denominator = self._tick  # as PyAV computes a frame's time
         return max(0, bisect_right(self.pts, time_s, key=lambda pts: float(pts) * numerator / denominator) - 1)
 
     def keyframe_before(self, index: int) -> Keyframe:
-        """The last one at or before a frame."""
+        """Last keyframe at or before a frame."""
         return self._keyframes[bisect_right(self._keyframes, index, key=lambda key: key.index) - 1]
 
-
-# A video file as a source of frames. Decoding is PyAV's (FFmpeg's libraries): mp4, mkv, webm, mov, avi, GIF alike.
 
 if TYPE_CHECKING:
     Packet = av.Packet[av.VideoStream]  # generic in its stubs alone
 
 _EARLY_END_S = 0.5  # declared and decoded end may differ by a few frames without anything being lost
 _MIN_JUMP_FRAMES = 24
-"""Fewer frames than these are decoded rather than jumped over: a jump empties the decoder and reads the file anew."""
-_EPS_S = 1e-6  # the sum may be rounded otherwise than the times it is compared with
+"""Fewer frames are decoded rather than jumped over: a jump flushes the decoder and may read the file again."""
+_EPS_S = 1e-6  # the sum may be rounded differently from the times it is compared with
 
 
 class ContainerSource:
-    """The first video stream of a file; see `source.Source`.
+    """The first video stream of a file; see `frame_source.Source`.
 
     Raises:
-        UnreadableVideoError: When there is no frame to read.
-        OSError: When the file cannot be opened at all.
+        UnreadableVideoError: There is no frame to read.
+        OSError: The file cannot be opened at all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,7 +132,7 @@ class ContainerSource:
 
     @property
     def note(self) -> str | None:
-        """What was lost so far, and whether the camera wrote half frames: two moments woven into each picture."""
+        """What was lost so far, and whether frames are interlaced."""
         if not self._num_interlaced:
             return self._note
         return add_note(
@@ -146,9 +142,9 @@ class ContainerSource:
         )
 
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
-        """Frames with rising times; one that does not advance (a broken timestamp) is dropped.
+        """Frames with rising times; a frame that does not advance (a broken timestamp) is dropped.
 
-        The end is not looked at when the last range ends before.
+        Reading stops after the last range.
         """
         step_s = 1 / self.fps if self.fps else 0.04
         stop_s = float("inf") if ranges_s is None else ranges_s[-1][1] if ranges_s else 0.0
@@ -178,13 +174,13 @@ class ContainerSource:
             self._note = add_note(self._note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
 
     def image(self, frame: av.VideoFrame) -> Pixels:
-        """(H, W, 3) uint8 RGB, upright, square pixels, over black where it is transparent."""
+        """(H, W, 3) uint8 RGB, upright, square pixels, transparent parts over black."""
         width, height = self._stored_px  # a stream that changes its size midway is scaled to its first
         has_alpha = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
         # One context for all frames, in this thread: PyAV would set up swscale and its threads for each frame.
         converted = self._reformatter.reformat(frame, width, height, "rgba" if has_alpha else "rgb24", threads=1)
         pixels = converted.to_ndarray()
-        if has_alpha:  # over black, as the crops' padding
+        if has_alpha:  # over black, like the padding of crops
             alpha = pixels[..., 3:]
             pixels = pixels[..., :3] if alpha.min() == 255 else (pixels[..., :3] * (alpha / 255.0)).astype(np.uint8)
         return self._turn.apply(pixels)
@@ -198,7 +194,7 @@ class ContainerSource:
             self._container = av.open(str(self._path.absolute()), metadata_errors="replace")
         except FFmpegError as error:
             raise UnreadableVideoError(f"is not a video that FFmpeg can open ({_reason(error)})") from error
-        # A song's cover picture is a video stream of one frame, marked as such.
+        # The cover picture of a song is a video stream of one frame, marked as such.
         streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not streams:
             has_others = bool(self._container.streams)
@@ -219,13 +215,15 @@ class ContainerSource:
             self._first = next(self._decoded)
         except StopIteration:
             raise UnreadableVideoError(f"no frame can be decoded{f' ({self._note})' if self._note else ''}") from None
-        # FFmpeg does not know it of some Matroska files, and of some with sound says a time after the first frames.
+        # For some Matroska files FFmpeg has no start time, and for some with sound one after the first frames.
         start, first_s = self._container.start_time, self._first.time
         self._start_s = (first_s or 0.0) if start is None else start / av.time_base
         if first_s is not None and self._container.format.name != WITHOUT_PTS:
             self._start_s = min(self._start_s, first_s)
         frame, ratio = self._first, self._stream.sample_aspect_ratio
-        wide = 1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)  # of one pixel: old TV formats are not square
+        wide = (
+            1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)
+        )  # of one pixel: those of old TV formats are not square
         self._stored_px = (max(1, round(frame.width * wide)), frame.height)
         self._turn = _upright(frame)
         self.width_px, self.height_px = self._stored_px[::-1] if self._turn.is_transposed else self._stored_px
@@ -241,10 +239,10 @@ class ContainerSource:
         return float((frame.dts - self._first.dts + first) * frame.time_base) - self._start_s
 
     def _declared_end_s(self) -> float | None:
-        """Where the pictures should end; None where that cannot be told.
+        """Declared end of the pictures; None when unknown.
 
-        Matroska declares the whole file only, whose sound may go on. Of a cut AVI FFmpeg guesses a length, but the
-        header counts frames.
+        Matroska declares the length of the whole file only, and sound may go on. For a cut AVI FFmpeg guesses a length,
+        but the header counts frames.
         """
         if self._container.format.name == WITHOUT_PTS and self._stream.frames and self.fps:
             return self._stream.frames / self.fps
@@ -256,7 +254,7 @@ class ContainerSource:
         return self._container.duration / av.time_base - self._start_s
 
     def _packets(self) -> Iterator[Packet]:
-        """Packets of the stream as the file holds them; ends, with a note, where reading breaks off."""
+        """Packets of the stream in order of the file; ends, with a note, where reading breaks off."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -269,7 +267,7 @@ class ContainerSource:
             yield packet
 
     def _decode(self, packets: Iterator[Packet]) -> Generator[av.VideoFrame, None, None]:
-        """Frames in order of display; a packet that cannot be decoded is passed over and noted."""
+        """Frames in order of display; a packet that cannot be decoded is skipped and noted."""
         num_bad, first_error = 0, ""
         for packet in packets:
             self._num_read += 1
@@ -282,7 +280,7 @@ class ContainerSource:
             yield from frames
 
     def _all(self, after_pts: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Every frame with its number, the first included; those up to ``after_pts`` are left out."""
+        """Every frame with its index, the first included; those up to ``after_pts`` are left out."""
         frame: av.VideoFrame | None = self._first
         index = 0
         while frame is not None:
@@ -291,10 +289,10 @@ class ContainerSource:
             frame, index = next(self._decoded, None), index + 1
 
     def _needed(self, ranges_s: Sequence[tuple[float, float]]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames that the ranges need, with their numbers, jumping over long stretches that none does.
+        """Frames that the ranges need, with their indices, jumping over long stretches between them.
 
-        A table of all packets says which frames there are, so that each one decoded can be checked. When anything is
-        not as it says, all is decoded from the start: slow, and right.
+        Each decoded frame is checked against a table of all packets; at any difference everything is decoded from the
+        start: slow but correct.
         """
         table = PacketTable.read(self._path, self._stream.index)
         if table is None or self._first.pts != table.pts[0]:
@@ -324,7 +322,7 @@ class ContainerSource:
                 yield index, frame
 
     def _jump(self, key: Keyframe) -> None:
-        """Go on with this keyframe: by seeking where the container does that well, else by reading up to it."""
+        """Continue at this keyframe: by seeking if the container does that well, else by reading up to it."""
         self._decoded.close()
         try:
             self._container.seek(key.seek_to, stream=self._stream)
@@ -340,7 +338,7 @@ class ContainerSource:
         self._decoded = self._decode(packets if packets is not None else iter(()))
 
     def _from(self, key: Keyframe) -> Iterator[Packet] | None:
-        """Packets from the keyframe on, without decoding those before; None when it does not come."""
+        """Packets from the keyframe on, without decoding those before; None if it is not found."""
         packets = self._packets()
         for packet in packets:
             if packet.pts == key.pts:
@@ -359,14 +357,14 @@ class ContainerSource:
 
 @dataclass(frozen=True)
 class _Turn:
-    """One of the eight ways to lay a rectangle on itself: transposed first, then flipped."""
+    """One of the eight symmetries of a rectangle: transposed first, then flipped."""
 
     is_transposed: bool
     flips_x: bool
     flips_y: bool
 
     def apply(self, image: Pixels) -> Pixels:
-        """A contiguous copy, made in one go where OpenCV can: frames of 4K are 25 MB."""
+        """A contiguous copy, in one pass where OpenCV can: frames of 4K are 25 MB."""
         if self.is_transposed:
             if self.flips_x != self.flips_y:
                 return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE if self.flips_x else cv2.ROTATE_90_COUNTERCLOCKWISE)
@@ -379,7 +377,7 @@ class _Turn:
 def _upright(frame: av.VideoFrame) -> _Turn:
     """How a phone's display matrix (ISO 14496-12, 6.2.2) turns or mirrors the stored frame.
 
-    The matrix takes the stored (x, y) to the shown (a x + c y, b x + d y); quarter turns and mirrors occur in practice.
+    It maps the stored (x, y) to the shown (a x + c y, b x + d y); quarter turns and mirrors occur in practice.
     """
     side_data = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # its keys are no text alone
     if side_data is None:

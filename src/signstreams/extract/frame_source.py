@@ -1,4 +1,4 @@
-"""Sources of frames with times: the interface, resampling to a constant rate, and folders of images."""
+"""Sources of frames with times: the interface, folders of images, and sampling at a constant rate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import numpy as np
 from signstreams.array_types import Pixels
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VideoSource
 
-# Frames by timestamp: a constant output rate from any source rate, variable ones included.
-
 
 class Timed(NamedTuple):
     """Anything shown from ``time_s`` on for ``duration_s``."""
@@ -26,7 +24,7 @@ class Timed(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """An output frame: its time, what is shown, and whether the output frame before shows the same."""
+    """An output frame: its time, what it shows, and whether the output frame before shows the same."""
 
     time_s: float
     payload: Any
@@ -34,12 +32,12 @@ class Sampled(NamedTuple):
 
 
 def sample_at_rate(frames: Iterable[Timed], fps: float, source_fps: float) -> Iterator[Sampled]:
-    """Output frame k, at ``t0 + k / fps``, shows the last source frame at or before that time.
+    """Constant output rate from any source rate, also a variable one.
 
-    "Before" has a tolerance of half a source frame (at most half an output frame), so that at a constant source rate
-    the nearest frame is taken, and rounded timestamps (29.97 in milliseconds) never show a frame twice by accident. A
-    source slower than ``fps`` repeats frames; the last frame counts for its own duration: 60 frames at 30 Hz give 50
-    at 25 Hz.
+    Output frame k, at ``t0 + k / fps``, shows the last source frame at or before that time, with a tolerance of half a
+    source frame (at most half an output frame): at a constant source rate the nearest frame is taken, and rounded
+    timestamps (29.97 in milliseconds) never show a frame twice by accident. A source slower than ``fps`` repeats
+    frames; the last frame counts for its own duration: 60 frames at 30 Hz give 50 at 25 Hz.
 
     Args:
         frames: Source frames in rising time.
@@ -60,7 +58,7 @@ def sample_at_rate(frames: Iterable[Timed], fps: float, source_fps: float) -> It
     if shown is None:
         return
     end_s = shown.time_s + shown.duration_s
-    # One output frame may lie before the last source frame's time within the tolerance; and one frame is always given.
+    # By the tolerance, an output frame may be before the last source frame's time; and there is always one.
     while num_out == 0 or start_s + num_out / fps < end_s - 1e-3 / fps:
         yield Sampled(start_s + num_out / fps, shown.payload, was_shown)
         num_out, was_shown = num_out + 1, True
@@ -73,7 +71,7 @@ def sample_every(frames: Iterable[Timed]) -> Iterator[Sampled]:
 
 
 def within(frames: Iterable[Sampled], spans_s: Sequence[tuple[float, float]]) -> Iterator[Sampled]:
-    """Those with start <= time < end of one of the spans, which rise and lie apart: what a pass over all would pick."""
+    """Frames with start <= time < end of one of the spans (rising, apart), as a pass over all frames has them."""
     spans = iter(spans_s)
     start_s, end_s = next(spans, (0.0, 0.0))
     last = None
@@ -87,13 +85,11 @@ def within(frames: Iterable[Sampled], spans_s: Sequence[tuple[float, float]]) ->
             last = frame.payload
 
 
-# What a video is to its reader: frames with times, one after the other; and the error when there are none.
-
 MIN_SIDE_PX, MAX_SIDE_PX = 2, 16_384
 
 
 class UnreadableVideoError(Exception):
-    """The video holds nothing to extract; the message says why."""
+    """The video holds nothing to extract; the message states why."""
 
 
 class Source(Protocol):
@@ -103,8 +99,8 @@ class Source(Protocol):
         width_px, height_px: Size of the upright frame with square pixels.
         fps: Mean rate as declared, Hz; 0 when unknown.
         duration_s: Length as declared; None when unknown.
-        end_s: Where the last frame ends; None until it was reached.
-        note: What was lost so far; None when nothing was.
+        end_s: End of the last frame; None until it was reached.
+        note: What was lost so far; None if nothing.
     """
 
     width_px: int
@@ -119,22 +115,22 @@ class Source(Protocol):
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
         """Frames in rising time; the payload is the index in the source and what `image` takes.
 
-        With ``ranges_s`` (rising, apart) those that no range needs may be left out. A range (a, b) needs the last frame
-        at or before a, all within, and the first after b. The first frame of the video is always given.
+        With ``ranges_s`` (rising, apart), frames that no range needs may be left out. A range (a, b) needs the last
+        frame at or before a, all within, and the first after b. The first frame of the video is always included.
         """
         ...
 
     def image(self, frame: Any) -> Pixels:
-        """(H, W, 3) uint8 RGB of a frame that `timed` gave."""
+        """(H, W, 3) uint8 RGB of a payload of `timed`."""
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""
         ...
 
 
 def check_size(width_px: int, height_px: int) -> None:
-    """Raise `UnreadableVideoError` for a size that is none."""
+    """Raise `UnreadableVideoError` for an impossible size."""
     if not (MIN_SIDE_PX <= width_px <= MAX_SIDE_PX and MIN_SIDE_PX <= height_px <= MAX_SIDE_PX):
         raise UnreadableVideoError(
             f"frames are {width_px}x{height_px} px, expected sides of {MIN_SIDE_PX} to {MAX_SIDE_PX}"
@@ -146,16 +142,14 @@ def add_note(note: str | None, text: str) -> str:
     return text if note is None else f"{note}; {text}"
 
 
-# A folder of images as a source of frames.
-
 _MAX_NAMED = 5
 
 
 class FolderSource:
-    """Images in natural order at a constant rate; see `source.Source`.
+    """Images of a folder, in natural order at a constant rate; see `Source`.
 
-    The numbers in their names tell the time: with 1, 2, 5 two frames are missing, and the third is at 4 / rate. One
-    that cannot be decoded is missing likewise. All are scaled to the size of the first.
+    The numbers in their names give their times: with 1, 2, 5 two frames are missing, and the third is at 4 / rate. An
+    image that cannot be decoded is missing, too. All are scaled to the size of the first.
     """
 
     def __init__(self, source: VideoSource, fps: float) -> None:
@@ -202,25 +196,25 @@ class FolderSource:
             yield Timed(self._times_s[index], 1 / self.fps, (index, image))
 
     def image(self, frame: Pixels) -> Pixels:
-        """It is decoded already."""
+        """See `Source`; the payload is the image."""
         return frame
 
     def close(self) -> None:
-        """No file is open."""
+        """See `Source`; no file is open."""
 
     def _needed(self, ranges_s: Sequence[tuple[float, float]]) -> Iterator[int]:
         yield self._first_index
         done = self._first_index
         for start_s, stop_s in ranges_s:
             low = max(done, bisect_right(self._times_s, start_s) - 1)
-            while low > done and self._decode(low) is None:  # what is on screen is the image before
+            while low > done and self._decode(low) is None:  # the image before is still shown
                 low -= 1
             high = bisect_right(self._times_s, stop_s)
             yield from range(max(low, done + 1), min(high + 1, len(self._files)))
             done = max(done, high)
 
     def _decode(self, index: int) -> Pixels | None:
-        """(H, W, 3) uint8 RGB, over black where it is transparent; None for a file that is no whole image."""
+        """(H, W, 3) uint8 RGB, transparent parts over black; None for a file that is not a whole image."""
         data = self._files[index].read_bytes()
         flag = cv2.IMREAD_UNCHANGED if _has_alpha(data) else cv2.IMREAD_COLOR
         try:
@@ -238,17 +232,17 @@ class FolderSource:
 
 
 def _has_alpha(data: bytes) -> bool:
-    """Whether a PNG or WebP says that it has transparent pixels; OpenCV would show the colours hidden under them."""
+    """Whether a PNG or WebP declares transparency; OpenCV would show the colours hidden under it."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return data[25:26] in (b"\4", b"\6") or b"tRNS" in data[33:2000]
     return data[8:16] == b"WEBPVP8X" and bool(data[20] & 0x10)
 
 
 def frame_places(names: Sequence[str]) -> tuple[list[int], str | None]:
-    """Place of each frame on the grid of the rate, from the last number in each name; and what is amiss.
+    """Place of each frame on the grid of the rate, by the last number in its name; and a note on missing frames.
 
-    Their usual distance counts as one frame: of video that was thinned, 0, 5, 10 are neighbours. Names without numbers,
-    or with irregular ones (times in milliseconds), are taken one after the other.
+    The median distance counts as one frame: in thinned video 0, 5, 10 are neighbours. Names without numbers, or with
+    irregular ones (times in milliseconds), are taken one after the other.
     """
     in_order = list(range(len(names)))
     found = [re.search(r"([0-9]+)[^0-9]*$", name) for name in names]

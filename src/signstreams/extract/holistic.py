@@ -1,4 +1,4 @@
-"""MediaPipe Holistic as a detector: body, face and hands of one person, several frames in flight."""
+"""MediaPipe Holistic as a detector: body, face and hands of one person, by the models in MediaPipe's wheel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, NUM_FACE, POSE
 from signstreams.formats.metadata import DetectorInfo
 
-# MediaPipe's Holistic graph with several frames in flight.
-#
-# `Holistic.process` waits for each frame, though body and hands of neighbouring frames could be looked for side by side:
-# the graph itself keeps frames apart by their timestamps. Feeding the next frame before the last is done gives the same
-# points, sooner, where a core is free.
-
 OUTPUTS = ("pose_landmarks", "face_landmarks", "left_hand_landmarks", "right_hand_landmarks")
 STEP_US = 33_333
 """Between timestamps, as in MediaPipe's own Python interface; the body's smoothing filter is tuned to it."""
@@ -28,7 +22,10 @@ _CHECK_S = 1.0
 
 
 class HolisticGraph:
-    """Submit images, collect their landmarks in the same order.
+    """MediaPipe's Holistic graph with several frames in flight: submit images, collect landmarks in the same order.
+
+    `Holistic.process` waits for each frame, but the graph itself keeps frames apart by their timestamps. Submitting the
+    next frame before the last is done gives the same points, sooner if a core is free.
 
     Args:
         solution: A `mediapipe.python.solutions.holistic.Holistic`; taken over and closed by `close`.
@@ -45,21 +42,21 @@ class HolisticGraph:
         self._last = 0
 
     def submit(self, image: Pixels) -> None:
-        """Feed (H, W, 3) uint8 RGB; it is copied, and worked on while the caller goes on."""
+        """Submit (H, W, 3) uint8 RGB; it is copied, and processed while the caller goes on."""
         self._last += STEP_US
         packet = self._solution._make_packet(self._image_type, image).at(self._last)
         self._solution._graph.add_packet_to_input_stream(stream="image", packet=packet)
         self._timestamps.append(self._last)
 
     def wait(self) -> None:
-        """Until all images in flight are worked through."""
+        """Wait until all images in flight are processed."""
         self._solution._graph.wait_until_idle()
 
     def collect(self) -> dict[str, Any]:
-        """Landmark list of each of `OUTPUTS` for the oldest image in flight, None where nothing was found.
+        """Landmark list per name of `OUTPUTS` for the oldest image in flight, None where nothing was found.
 
         Raises:
-            RuntimeError: When the graph failed.
+            RuntimeError: The graph failed.
         """
         timestamp = self._timestamps.popleft()
         while not self._outputs.wait(timestamp, _CHECK_S):
@@ -71,7 +68,7 @@ class HolisticGraph:
         }
 
     def close(self) -> None:
-        """End the graph; images in flight are worked through first."""
+        """End the graph; images in flight are processed first."""
         self._solution.close()
 
     def _kind(self, name: str) -> Any:
@@ -90,23 +87,20 @@ class _Outputs(dict[str, Any]):
     def __setitem__(self, name: str, packet: Any) -> None:
         timestamp = packet.timestamp.value
         with self._changed:
-            # An empty packet says that nothing comes up to its time: it may stand for several frames.
+            # An empty packet means that nothing comes up to its time: it may stand for several frames.
             if name in OUTPUTS and not packet.is_empty():
                 self._packets[name, timestamp] = packet
             self._latest[name] = timestamp
             self._changed.notify_all()
 
     def wait(self, timestamp: int, timeout_s: float) -> bool:
-        """Whether all streams have spoken about the image of this time."""
+        """Whether all outputs for the image of this time have arrived."""
         with self._changed:
             return self._changed.wait_for(lambda: min(self._latest.values()) >= timestamp, timeout_s)
 
     def take(self, timestamp: int) -> list[tuple[str, Any]]:
         with self._changed:
             return [(name, self._packets.pop((name, timestamp), None)) for name in OUTPUTS]
-
-
-# MediaPipe Holistic as a detector: body, face and hands of one person, from the models in MediaPipe's wheel.
 
 
 def holistic_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
@@ -119,11 +113,10 @@ def holistic_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
 
 
 class HolisticDetector:
-    """MediaPipe Holistic in tracking mode: one person; hands and face are looked for where the body has them.
+    """MediaPipe Holistic in tracking mode: one person; hands and face are searched where the body has them.
 
-    Its hands are named from the person's view (the separate Hands solution assumes a mirrored selfie and names them the
-    other way round); `assign_hands` holds it to the person's own wrists. One object for each video: it follows the
-    person from frame to frame.
+    Its hands are named from the person's view (the separate Hands solution assumes a mirrored selfie and swaps them);
+    `assign_hands` checks them against the person's own wrists. One object per video: it tracks from frame to frame.
     """
 
     def __init__(self, config: HolisticConfig) -> None:
@@ -146,7 +139,7 @@ class HolisticDetector:
 
     @property
     def max_in_flight(self) -> int:
-        """Frames that may be submitted before one is collected; one until somebody was found (see `submit`)."""
+        """Frames that may be submitted before one is collected; one until somebody is found (see `submit`)."""
         return self._config.in_flight if self._has_found else 1
 
     def detect(self, frame: Frame) -> Floats:
@@ -156,8 +149,8 @@ class HolisticDetector:
 
     def submit(self, frame: Frame) -> None:
         """Start on the next frame; results are collected in the same order."""
-        # The graph starts in threads that report on stderr, and waits for them only with the first frame; the first
-        # person brings warnings of its own, whenever she comes: until then, each frame is waited for in silence.
+        # Threads of the graph write to stderr while it starts, and again when the first person appears: until then,
+        # each frame is waited for with stderr held back.
         with self._quiet:
             if self._graph is None:
                 self._graph = HolisticGraph(
@@ -182,7 +175,7 @@ class HolisticDetector:
         keypoints = missing_keypoints()
         body, face, left, right = (found[name] for name in OUTPUTS)
         if body is None:
-            return keypoints  # face and hands are looked for from the body; none without it
+            return keypoints  # face and hands are searched from the body: none without it
         self._has_found = True
         keypoints[POSE] = [
             (point.x, point.y, min(1.0, max(point.visibility, MIN_CONFIDENCE))) for point in body.landmark
@@ -198,7 +191,7 @@ class HolisticDetector:
 
 
 def start_holistic(config: ExtractConfig, video: VideoContext) -> HolisticDetector:
-    """For one video: the graph follows a person from frame to frame."""
+    """Detector for one video."""
     return HolisticDetector(config.holistic)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 def solution_class(module: str, name: str) -> Any:
     """A class of ``mediapipe.python.solutions``, such as ("holistic", "Holistic").
 
-    The import draws in matplotlib's plotting for helpers unused here: a second a video. An empty module takes its place
-    meanwhile, unless matplotlib is there already.
+    The import pulls in matplotlib for helpers unused here: one second per video. An empty module replaces it meanwhile,
+    unless matplotlib is imported already.
     """
     stand_ins = {name: types.ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
     used = "matplotlib" not in sys.modules and "mediapipe" not in sys.modules
@@ -31,7 +31,7 @@ def solution_class(module: str, name: str) -> Any:
 
 
 class QuietStderr:
-    """While entered, holds back what native code (MediaPipe, TFLite, absl) writes to stderr; shows it on failure.
+    """Holds back what native code (MediaPipe, TFLite, absl) writes to stderr within the block; shows it on failure.
 
     Cheap enough for every frame (0.01 ms). Not reentrant.
     """

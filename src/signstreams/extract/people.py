@@ -79,7 +79,7 @@ class FaceFinder:
 
 
 def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
-    """Square roots of the chest's histograms of colour (8x8 of a, b) and lightness (16); dot products are similarity."""
+    """Square roots of the chest's histograms of colour (8x8 of a, b) and lightness (16); compared by dot product."""
     left, right = (int(np.clip(x + side * 0.9 * size_px, 0, image.shape[1])) for side in (-1, 1))
     top, bottom = (int(np.clip(y + down * size_px, 0, image.shape[0])) for down in (0.9, 2.2))
     patch = image[top:bottom, left:right]
@@ -128,7 +128,7 @@ class Person:
         return tuple(np.median([face[:3] for face in self.faces], axis=0).tolist())
 
     def cost(self, face: Face, time_s: float) -> float:
-        """How poorly a face matches: by place, which counts less with time since the last sighting, size and appearance."""
+        """How poorly a face matches in place (less important with time since the last sighting), size and appearance."""
         last, gap_s = self.faces[-1], abs(time_s - self.times_s[-1])
         apart = face.distance(last.x, last.y) / (1 + gap_s)
         unlike = np.sqrt(max(0.0, 1 - float(self.looks @ face.looks) / float(np.linalg.norm(self.looks))))

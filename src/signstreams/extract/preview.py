@@ -1,4 +1,4 @@
-"""One picture per video: frames with the points found in them, and the crops below; drawn during extraction or again later."""
+"""One picture per video for people: frames with points and boxes, and the crops below them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from signstreams.formats.metadata import VideoMetadata
 from signstreams.spread import evenly_spread
 from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
 
-# Points and boxes drawn onto a picture, in colours that show at a glance which side is which.
+# -- Drawing points and boxes; colours tell the sides apart
 
 Colour = tuple[int, int, int]
 """RGB."""
@@ -35,7 +35,7 @@ STATE_COLOURS: dict[int, Colour] = {
     BoxState.TRACKED: (247, 144, 9),
     BoxState.FILLED: (155, 138, 251),
 }
-"""As in the page of the contract."""
+"""As on the page of the contract."""
 _SHIFT = 3  # fractional bits of cv2's coordinates
 
 _TRUNK = [
@@ -71,14 +71,14 @@ def draw_skeleton(image: Pixels, keypoints: Floats) -> None:
 
 
 def draw_box(image: Pixels, corners: Sequence[float] | Floats, colour: Colour, thickness: int = 2) -> None:
-    """A rectangle x0, y0, x1, y1 px, in place; a dark line around it keeps it visible on any ground."""
+    """Draw a rectangle x0, y0, x1, y1 px in place; a dark outline keeps it visible on any background."""
     x0, y0, x1, y1 = (round(float(np.clip(value, -(2**14), 2**14))) for value in corners)
     cv2.rectangle(image, (x0, y0), (x1, y1), (20, 22, 28), thickness + 2)
     cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness)
 
 
 def _lines() -> Iterator[tuple[Sequence[int], Colour, int]]:
-    """Rows that a line runs through, its colour and thickness; hands last, over everything."""
+    """Rows that each line joins, its colour and thickness; hands last, on top."""
     for part in _FACE_PARTS:
         yield [FACE.start + row for row in part], FACE_LINES, 1
     for rows in _TRUNK:
@@ -90,44 +90,34 @@ def _lines() -> Iterator[tuple[Sequence[int], Colour, int]]:
             yield [hand.start + row for row in finger], colour, 1
 
 
-# One picture of a video: frames spread over it with what was found in them, and the crops that were cut.
-#
-# Made while extracting, from frames as they pass: how many there will be is not known, so every n-th is kept, and n
-# doubles when too many are held.
+# -- The picture
 
 NUM_TILES, NUM_COLUMNS = 8, 4
 FRAME_PX = (320, 240)
-"""Most that a frame takes of a tile, width and height."""
+"""Largest width and height of a frame in a tile."""
 QUALITY = 70
 _CROP_PX, _BORDER_PX, _GAP_PX = 100, 3, 8
 _GROUND, _INK, _REGION = (24, 28, 36), (235, 238, 244), (255, 224, 130)
 
 
 class _Kept(NamedTuple):
-    """A frame that may be shown.
-
-    Attributes:
-        time_s: Its time.
-        image: (h, w, 3) scaled down.
-        scale: Over the size of the frame.
-        keypoints: (543, 3).
-        boxes: Of the streams.
-        crops: As they were stored, scaled down; None where missing.
-    """
+    """A frame that may be shown."""
 
     time_s: float
-    image: Pixels
-    scale: float
-    keypoints: Floats
+    image: Pixels  # (h, w, 3), scaled down
+    scale: float  # of the image over the frame
+    keypoints: Floats  # (543, 3)
     boxes: FrameBoxes
-    crops: list[Pixels | None]
+    crops: list[Pixels | None]  # scaled down; None where missing
 
 
 class Preview:
-    """Collects frames of one video and draws some of them.
+    """Collects frames of one video as they pass and draws some of them.
+
+    Their number is not known for sure: every n-th is kept, and n doubles when too many are held.
 
     Args:
-        expected: Frames to expect; None when unknown. A wrong number costs some scaling, nothing else.
+        expected: Frames to expect; None when unknown. A wrong number only costs some scaling.
     """
 
     def __init__(self, expected: int | None) -> None:
@@ -143,13 +133,13 @@ class Preview:
         boxes: FrameBoxes,
         crops: Sequence[Pixels | None],
     ) -> None:
-        """Take the next frame, or pass it over.
+        """Keep the next frame, or skip it.
 
         Args:
-            time_s: Its time.
+            time_s: Time of the frame.
             image: (H, W, 3) uint8 RGB, faces hidden as in the crops.
-            keypoints: (543, 3).
-            boxes: Of the streams.
+            keypoints: (543, 3) points.
+            boxes: Box of each stream.
             crops: Crop of each stream; None where missing.
         """
         self._num_offered += 1
@@ -170,8 +160,8 @@ class Preview:
         """Write the picture as a JPEG.
 
         Args:
-            path: Where.
-            region_px: Part of the frame in which the signer was looked for.
+            path: Output file.
+            region_px: Part of the frame that was searched for the signer.
         """
         places = evenly_spread(min(NUM_TILES, len(self._kept)), len(self._kept), with_ends=True)
         tiles = [_tile(self._kept[place], region_px) for place in places]
@@ -179,12 +169,12 @@ class Preview:
 
 
 def write_notice(path: Path, text: str) -> None:
-    """A small picture in place of frames that are not there."""
+    """Write a small picture of a text, for a video without frames."""
     _write(path, _notice(text))
 
 
 def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> Pixels:
-    """A frame with what was found in it, and its crops below."""
+    """A frame with its points and boxes, and its crops below."""
     image = kept.image.copy()
     if region_px is not None:
         draw_box(image, np.multiply(region_px, kept.scale), _REGION, 1)
@@ -305,7 +295,7 @@ def _keypoints(path: Path, rows: list[int]) -> dict[int, Floats]:
 
 
 def _crops(path: Path, rows: list[int]) -> dict[int, Pixels]:
-    """Row to its crop, RGB, of those that have one."""
+    """Row to its RGB crop, where there is one."""
     reader = CropReader()
     try:
         data = {crop.frame: reader.read(crop) for crop in list_crops(path) if crop.frame in rows}

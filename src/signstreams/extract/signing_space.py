@@ -1,9 +1,9 @@
 """Body points in signing space (SignMusketeers, Gueuwou et al. 2024): independent of camera and build.
 
-A box of 6 by 7 head units, a head unit being half the shoulder distance, hangs from the face: centred on the nose
-sideways, its top half a head unit above the eyes, as in ShesterG/SHuBERT (features/body_features.py). Two departures,
-both against noise: the unit is the median over the video (one per frame makes the whole body pulse), and the height of
-the eyes is the mean of both (one alone tilts with the head).
+The space is a box of 6 by 7 head units (half the shoulder distance each), horizontally centred on the nose, with its
+top half a head unit above the eyes, as in ShesterG/SHuBERT (features/body_features.py). Two departures reduce noise: the
+unit is the median over the video (one per frame makes the whole body pulse), and the height of the eyes is the mean of
+both (one alone tilts with the head).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EYES = [pose_index("left_eye"), pose_index("right_eye")]
 _SHOULDERS = [pose_index("left_shoulder"), pose_index("right_shoulder")]
 _MIN_VISIBILITY = 0.5
 _BLOCK_FRAMES = 1024
-"""Frames worked on at once: what they need in between is six times their points."""
+"""Frames processed at once: intermediate arrays take six times their points."""
 
 
 def signing_space(pose: Floats, width_px: int, height_px: int, out: Floats | None = None) -> Floats:
@@ -28,7 +28,7 @@ def signing_space(pose: Floats, width_px: int, height_px: int, out: Floats | Non
 
     Args:
         pose: (T, 33, 3) x, y as fractions of the frame, visibility; missing is (-1, -1, 0).
-        width_px: Frame width; distances are taken in pixels, so that the frame's shape does not matter.
+        width_px: Frame width; distances are measured in pixels, so that the frame's shape does not matter.
         height_px: Frame height.
         out: (T, 33, 3) float32 for the result; may be ``pose`` itself. None: a new array.
 
@@ -61,9 +61,9 @@ def _placed(pose: Floats, unit_px: float, width_px: int, height_px: int) -> Floa
 
 
 def head_unit_px(pose: Floats, width_px: int, height_px: int) -> float:
-    """Median over the video of half the shoulder distance, px; 0 when no frame shows shoulders.
+    """Median over the video of half the shoulder distance, px; 0 without shoulders.
 
-    Frames in which both shoulders are visible count; where there is none, frames in which they are guessed.
+    Over frames in which both shoulders are visible; if there are none, over frames in which they are guessed.
     """
     both = pose[:, _SHOULDERS]  # (T, 2, 3)
     for least in (_MIN_VISIBILITY, np.finfo(np.float32).tiny):

@@ -31,8 +31,8 @@ class Frame:
         time_s: Seconds from the start of the video, as a player counts.
         image: (H, W, 3) uint8 RGB, upright.
         is_repeat: Whether the output frame before shows the same image.
-        source_index: Which frame of the source is shown, counting all that the video decodes to from 0; of a folder,
-            the place in its list of images.
+        source_index: Index of the source frame shown, among all frames that the video decodes to, or among the images
+            of a folder.
     """
 
     time_s: float
@@ -47,16 +47,16 @@ class VideoReader:
     Args:
         path: File or folder.
         frames_fps: Rate of a folder's images, Hz.
-        spans_s: Give only frames with start <= time < end of one of these spans (rising, apart); None for all.
+        spans_s: Read only frames with start <= time < end of one of these spans (rising, apart); None for all.
 
     Attributes:
         width_px, height_px: Size of the upright frame with square pixels.
-        fps: Mean rate of the source as declared, Hz; 0 when the file does not say.
-        duration_s: Length as declared; None when the file does not say.
+        fps: Mean rate of the source as declared, Hz; 0 when unknown.
+        duration_s: Length as declared; None when unknown.
 
     Raises:
-        UnreadableVideoError: When there is no frame to read; from `frames` when none lies in the spans.
-        OSError: When the file cannot be opened at all.
+        UnreadableVideoError: There is no frame to read; from `frames` if none is in the spans.
+        OSError: The file cannot be opened at all.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class VideoReader:
 
     @property
     def end_s(self) -> float | None:
-        """Where the video ends, once its last frame was read; spans may end before."""
+        """End of the video once its last frame was read, which spans may not reach."""
         return self._source.end_s
 
     def num_frames(self, fps: float | None) -> int | None:
-        """Output frames to expect at a target rate, for showing progress; None when the file does not say."""
+        """Output frames to expect at a target rate, for the progress; None when unknown."""
         rate_hz = self.fps if fps is None else fps
         if not rate_hz or (self.duration_s is None and self.spans_s is None):
             return None
@@ -94,7 +94,7 @@ class VideoReader:
         return max(1, round(sum(max(0.0, min(end, end_s) - start) for start, end in spans_s) * rate_hz))
 
     def frames(self, fps: float | None = None) -> Iterator[Frame]:
-        """Frames at the target rate (see `sampling`), or every frame of the source. To be read once."""
+        """Frames at the target rate (see `sample_at_rate`), or every frame of the source. To be read once."""
         ranges_s = None
         if self.spans_s is not None:  # the rate's grid shows a frame up to half an output frame early
             ranges_s = [(start, end + (0.5 / fps if fps else 0.0)) for start, end in self.spans_s]

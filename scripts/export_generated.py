@@ -1,7 +1,7 @@
-"""Files of the checkout that are written from something else, and the check that they are in step with it.
+"""Write the files that follow from others: docs/configuration.md and workflow/schemas/*.json from the config classes,
+environment.yml from pyproject.toml and requirements.lock.
 
-``docs/configuration.md`` and ``workflow/schemas/*.json`` come from the config classes, ``environment.yml`` from the
-lock file. scripts/export_*.py write them.
+Run it after a change of these; `--check` only says whether the files are in step, as the tests do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,31 +25,22 @@ from signstreams.config.section import Section, is_fixed
 from signstreams.errors import USER_ERROR_EXIT_CODE
 from signstreams.workflow.settings import WorkflowConfig
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 
 
-def write_or_check(render: Callable[[], dict[Path, str]], *, source: str, script: str, doc: str | None) -> None:
-    """Write the files; with ``--check`` leave with code 2 when one says something else.
-
-    Args:
-        render: Gives the text of each file.
-        source: What the files are written from, for the message.
-        script: ``__file__`` of the script.
-        doc: Docstring of the script, for ``--help``.
-    """
-    words = sys.argv[1:]
+def main(words: list[str]) -> None:
+    """Write the files; with ``--check`` leave with code 2 when one says something else."""
     if words not in ([], ["--check"]):
-        print((doc or "").strip())
+        print((__doc__ or "").strip())
         sys.exit(0 if words[0] in ("-h", "--help") else USER_ERROR_EXIT_CODE)
-    texts = render()
-    if not words:
-        for path, text in texts.items():
-            path.write_text(text, encoding="utf-8")
-        return
+    texts = environment() | schemas() | configuration()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        print(f"error: {path} is not in step with {source}; run scripts/{Path(script).name}", file=sys.stderr)
-    sys.exit(USER_ERROR_EXIT_CODE if stale else 0)
+        if words:
+            print(f"error: {path} is not in step; run scripts/export_generated.py", file=sys.stderr)
+        else:
+            path.write_text(texts[path], encoding="utf-8")
+    sys.exit(USER_ERROR_EXIT_CODE if words and stale else 0)
 
 
 # -- environment.yml
@@ -57,7 +48,7 @@ def write_or_check(render: Callable[[], dict[Path, str]], *, source: str, script
 EXTRAS = ("extract", "workflow", "dev")
 ENVIRONMENT_HEAD = """\
 # For conda users: conda env create -f environment.yml && conda activate signstreams && pip install --no-deps -e .
-# Written by scripts/export_environment.py from pyproject.toml and requirements.lock; a test keeps it in step.
+# Written by scripts/export_generated.py from pyproject.toml and requirements.lock; a test keeps it in step.
 name: signstreams
 channels:
   - conda-forge
@@ -157,7 +148,7 @@ CHAPTERS = (
 PAGE_HEAD = """\
 # Configuration
 
-Every setting, with its flags, what it takes and its default. Written by `scripts/export_configuration.py` from the
+Every setting, with its flags, what it takes and its default. Written by `scripts/export_generated.py` from the
 config classes, `settings.py` of each stage in `src/signstreams/`: do not edit this page, edit the line below the field
 in the class.
 
@@ -299,3 +290,7 @@ def _one_line(text: str | None) -> str:
 
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
