@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from signstreams.cli import flag_names, shown_default, takes
 from signstreams.commands import COMMANDS
-from signstreams.config.describe import flag_names, shown_default, takes
 from signstreams.config.load import is_section, sections
 from signstreams.config.section import Section, is_fixed
 from signstreams.errors import USER_ERROR_EXIT_CODE

@@ -13,9 +13,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from signstreams.cli import parse
+from signstreams.cli import flag_names, parse, takes
 from signstreams.commands import COMMANDS
-from signstreams.config.describe import flag_names, takes
 from signstreams.config.load import leaves
 from signstreams.config.section import Flag, Section
 
