@@ -1,9 +1,9 @@
-"""The pages that people read, and what stands in them to be typed: each command with its page and line.
+"""The pages that people read, and the commands in them, each with its page and line.
 
 What counts as a command line: each line of a block fenced as ``bash``; each line of an indented block (or of one fenced
-without a language) whose first line begins with a program we know. Such a block that begins with anything else must be
-among NOT_COMMANDS, so that no new program slips by. In running text: code that calls one of our scripts, make or
-snakemake with words behind it.
+without a language) whose first line begins with a known program. Such a block that begins with anything else must be
+among NOT_COMMANDS, so that no new program goes unchecked. In running text: code spans that call one of our scripts,
+make or snakemake with arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGES = [
 RUN = ("README.md", "docs/tutorial.md")  # by tests/docs/test_newcomer.py, command by command
 TRANSLATED = [("README.md", "README.es.md"), ("docs/tutorial.md", "docs/tutorial.es.md")]
 
-# Programs that are not ours, which no test starts from a page unless tests/docs/test_newcomer.py does, and why.
+# Programs of others, and why no test starts them (except tests/docs/test_newcomer.py).
 OTHERS = {
     ".venv/bin/pre-commit": "changes the hooks of a git clone",
     "aws": "needs somebody's storage",
@@ -62,7 +62,7 @@ PLACEHOLDER = re.compile(r"…|\.\.\.|\[|<|\b(FILE|FOLDER|TARGET|VIDEO|DIR|NAME|
 
 @dataclass(frozen=True)
 class Command:
-    """A line that somebody may copy."""
+    """A command line that a reader may copy."""
 
     page: str
     line: int
@@ -71,17 +71,17 @@ class Command:
 
     @property
     def is_synopsis(self) -> bool:
-        """It shows a form, not something to type as it is."""
+        """Whether it has placeholders, so that it cannot be typed as it is."""
         return PLACEHOLDER.search(self.text) is not None
 
     @property
     def bare(self) -> str:
-        """Without a comment behind it."""
+        """The command without a trailing comment."""
         return re.sub(r"\s+#.*", "", self.text)
 
     @property
     def words(self) -> list[str]:
-        """As the shell splits it, without variables before it, ``timeout``, and what follows a pipe."""
+        """The words as the shell splits them, without leading variables, ``timeout``, and anything after a pipe."""
         words = shlex.split(self.text, comments=True)
         for index, word in enumerate(words):
             if word in ("|", "&&", ">", ">>", "2>"):
@@ -98,7 +98,7 @@ class Command:
 
     @property
     def script(self) -> list[str] | None:
-        """The call of one of our scripts: its path and the words behind it."""
+        """If it calls one of our scripts: the path and its arguments."""
         words = self.words
         if words[0] in ("python", "torchrun") or words[0].startswith("scripts/"):
             for index, word in enumerate(words):
@@ -127,7 +127,7 @@ def fences(text: str) -> Iterator[tuple[str, int, list[str]]]:
 
 
 def indented(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the first line and lines of each block that is code because of its indentation."""
+    """Number of the first line and lines of each indented code block."""
     inside, in_list, after_blank, start = False, False, True, 0
     body: list[str] = []
     for number, line in enumerate([*text.splitlines(), "end"], 1):
@@ -146,7 +146,7 @@ def indented(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def joined(start: int, lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Lines with those joined that a backslash continues."""
+    """(number, line), with lines joined that a backslash continues."""
     held, first = "", start
     for number, line in enumerate(lines, start):
         first = first if held else number
@@ -158,7 +158,7 @@ def joined(start: int, lines: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def command_blocks(page: Path) -> tuple[list[Command], list[Command]]:
-    """Commands of a page's blocks, and first lines of blocks of which nobody knows what they are."""
+    """Commands of a page's blocks, and first lines of blocks that are neither commands nor in NOT_COMMANDS."""
     text = page.read_text(encoding="utf-8")
     name = str(page.relative_to(PROJECT))
     blocks = [(start, body, language) for language, start, body in fences(text)]
@@ -179,7 +179,7 @@ def command_blocks(page: Path) -> tuple[list[Command], list[Command]]:
 
 
 def inline_commands(page: Path) -> list[Command]:
-    """Calls of ours in running text."""
+    """Calls of our scripts, make or snakemake in running text."""
     text = re.sub(
         r"(?ms)^ *```.*?^ *```\s*$", lambda block: "\n" * block[0].count("\n"), page.read_text(encoding="utf-8")
     )

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type is accepted; those of README and tutorial are run by test_newcomer.py."""
+"""Commands on the pages are accepted by their programs; test_newcomer.py runs those of README and tutorial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from .pages import OTHERS, PAGES, PROJECT, RUN, TRANSLATED, Command, command_blocks, fences, inline_commands
 
-# At least so many commands in blocks of these pages; a page that loses them to a change of form would go untested.
+# Least number of commands in blocks of these pages; a change of form that hides them would leave them untested.
 AT_LEAST = {
     "README.md": 17,
     "docs/tutorial.md": 17,
@@ -29,14 +29,14 @@ AT_LEAST = {
 
 @functools.cache
 def commands() -> tuple[Command, ...]:
-    """Of all pages but the translated ones, which hold the same."""
+    """Commands of all pages but the translated ones, which have the same."""
     spanish = {name for _, name in TRANSLATED}
     pages = [page for page in PAGES if str(page.relative_to(PROJECT)) not in spanish]
     return tuple(command for page in pages for command in (*command_blocks(page)[0], *inline_commands(page)))
 
 
 def complete(test: Callable[[Command], bool]) -> list[Command]:
-    """Commands that can be typed as they are, each once, without those that test_newcomer.py really runs."""
+    """Commands that can be typed as they are, each once, without those that test_newcomer.py runs."""
     run = {command.bare for page in RUN for command in command_blocks(PROJECT / page)[0]}
     wanted = {command.bare: command for command in reversed(commands()) if not command.is_synopsis and test(command)}
     return [command for bare, command in reversed(wanted.items()) if bare not in run]
@@ -132,7 +132,7 @@ def test_snakemake_plans_what_a_page_asks_for(command: Command, plain_checkout: 
 
 @pytest.mark.parametrize(("english", "spanish"), TRANSLATED)
 def test_both_languages_give_the_same_commands(english: str, spanish: str) -> None:
-    """And the same outputs, pictures and links, in the same order: all that is not words."""
+    """And the same outputs, pictures and headings, in the same order."""
     pages = [PROJECT / english, PROJECT / spanish]
     texts = [page.read_text(encoding="utf-8") for page in pages]
     ours = [[(language, body) for language, _, body in fences(text)] for text in texts]
@@ -144,7 +144,7 @@ def test_both_languages_give_the_same_commands(english: str, spanish: str) -> No
 
 
 def without_comments(block: tuple[str, list[str]]) -> tuple[str, list[str]]:
-    """Comments behind commands may be translated, and what README's table of files says of each."""
+    """The block without what may be translated: comments after commands, descriptions in README's list of files."""
     language, body = block
     if language == "bash":
         return language, [re.sub(r"\s+#.*", "", line) for line in body]
@@ -161,7 +161,7 @@ def test_the_own_videos_config_in_the_readme_is_the_file_that_is_shipped(page: s
 
 
 def test_python_on_the_pages_is_python() -> None:
-    """That of README and tutorial is run, by test_newcomer.py."""
+    """It compiles; test_newcomer.py runs that of README and tutorial."""
     for page in PAGES:
         for language, start, body in fences(page.read_text(encoding="utf-8")):
             if language == "python":

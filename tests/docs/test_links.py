@@ -74,3 +74,14 @@ def test_pages_that_code_and_config_name_exist() -> None:
     }
     assert len(named) > 10
     assert not [f"{path}: {name}" for name, path in named if not (PROJECT / name).is_file()]
+
+
+CREATES = ("CHANGELOG.md", "docs/extending.md", "docs/configuration.md")  # name files of the past, or to be written
+FILE = re.compile(r"(?<![\w/.])(?:src|scripts|benchmarks|tests|workflow|config)/[\w/.-]*\.(?:py|smk|toml|ya?ml|json)\b")
+
+
+def test_files_of_ours_that_pages_name_exist() -> None:
+    pages = [page for page in ALL_PAGES if str(page.relative_to(PROJECT)) not in CREATES]
+    named = {(name, page.name) for page in pages for name in FILE.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 30
+    assert not [f"{page}: {name}" for name, page in named if not (PROJECT / name).is_file()]

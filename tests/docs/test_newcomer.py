@@ -1,6 +1,6 @@
-"""README and tutorial as a newcomer follows them: every command, in order, in a fresh checkout, and what it promises.
+"""README and tutorial as a newcomer follows them: every command, in order, in a fresh checkout, with its results.
 
-Only the size differs: a corpus of four videos, trainings of some steps. SMALLER, RECIPES and SHORTER say where.
+Only sizes differ: a corpus of four videos, trainings of some steps (SMALLER, RECIPES, SHORTER).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ NOT_RUN = {
     "source .venv/bin/activate": "PATH is set for all commands at once",
 }
 
-# What the config of the demo says here besides; lines of recipes whose trainings take minutes or a GPU, and what they
-# say here; parts of commands, and what is typed in their place.
+# SMALLER: additions to the demo's config. RECIPES: lines of recipes that take minutes or a GPU, and their replacement.
+# SHORTER: parts of commands, and their replacement.
 SMALLER = {
     "corpus": {"demo_size": "tiny"},
     "pretrain": {
@@ -64,7 +64,7 @@ SHORTER = [
     ("demo_010", "demo_003"),  # of the test split, there as here
 ]
 
-# Words that the page promises, and the exit code where it is not 0.
+# Output that the page promises.
 PROMISED = [
     (r"make demo$", r"translation BLEU-4 .*\nall of it   work_dirs/overview.html"),
     (r"snakemake --cores 8 all$", "Nothing to be done"),
@@ -124,7 +124,7 @@ def bring_own_texts(checkout: Path) -> None:
     (checkout / "data/mine/meta.csv").write_text("\n".join([header, *rows, ""]), encoding="utf-8")
 
 
-# What a reader does between two commands, because the page says so.
+# What the page asks a reader to do between two commands.
 BEFORE = [
     ("snakemake --cores 8 pretrain_all --configfile config/own_videos.yaml", bring_own_videos),
     ("snakemake --cores 8 all --configfile config/own_videos.yaml", bring_own_texts),
@@ -133,7 +133,7 @@ BEFORE = [
 
 @pytest.fixture(scope="module")
 def failed() -> list[str]:
-    """Commands that failed: those after them would only say so again."""
+    """Commands that failed; those after them are skipped."""
     return []
 
 
@@ -182,7 +182,7 @@ def test_the_tables_above_are_in_use() -> None:
 
 
 def listed() -> list[str]:
-    """The files that the README says come out."""
+    """The files that the README lists as results."""
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     (body,) = [body for language, _, body in fences(readme) if language == "text" and "overview.html  " in body[0]]
     return [re.split(r"\s{2,}", line)[0] for line in body if not line.startswith(" ")]

@@ -13,16 +13,16 @@ from .pages import PROJECT
 
 TROUBLESHOOTING = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 MIN_LETTERS = 12
-"""A quote of ours has a piece of so many letters at least, or it would be found anywhere."""
+"""Least length of the longest piece of a quote; shorter ones would be found anywhere."""
 
 
 def quotes() -> list[str]:
-    """Code spans that begin as our messages do."""
+    """Code spans that quote our messages."""
     return re.findall(r"`((?:error|warning): [^`]+|(?:WARNING|INFO) [^`]+|waiting for [^`]+)`", TROUBLESHOOTING)
 
 
 def said() -> str:
-    """All texts in library, scripts, rules and Makefile; what a message fills in is a line break."""
+    """All texts in library, scripts, rules and Makefile, with a line break for each value that is filled in."""
     texts = []
     for path in [*(PROJECT / "src").rglob("*.py"), *(PROJECT / "scripts").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -43,13 +43,13 @@ SAID = said()
 
 
 def pieces(quote: str) -> list[str]:
-    """What a quote says between its <...>, without the kind of the line."""
+    """The parts of a quote between its <...>, without ``error:`` and the like."""
     text = re.sub(r"^(error: |warning: |WARNING |INFO )", "", quote)
     return [piece for piece in re.split(r"<[^>]*>", text) if re.search(r"[a-z]{2}", piece)]
 
 
 def is_said(piece: str, most_parts: int = 3) -> bool:
-    """Whether the code has this text, in one string or in a few that it puts one after the other."""
+    """Whether the code has this text, in one string or in a few consecutive ones."""
     if piece in SAID:
         return True
     longest = next(end for end in range(len(piece), -1, -1) if piece[:end] in SAID)
