@@ -56,11 +56,7 @@ def test_a_full_disk_at_the_record_costs_no_video(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    for video_id in (
-        "a",
-        "b",
-        "cut",
-    ):  # forced files may come out the same to the byte: an old record would hold
+    for video_id in ("a", "b", "cut"):  # forced files may come out the same to the byte: an old record would hold
         layout.check(video_id).unlink()
     monkeypatch.setattr("signstreams.contract.check_records.write_text", refuse)
     config = ExtractConfig(videos=[layout.videos], root=layout.root, force=True, max_failed_fraction=1)

@@ -16,10 +16,7 @@ from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout
 from signstreams.streams import HAND_STREAMS, BoxState
 
-HANDS = (
-    ("hand_l", HAND_L, "left_wrist", "right_wrist"),
-    ("hand_r", HAND_R, "right_wrist", "left_wrist"),
-)
+HANDS = (("hand_l", HAND_L, "left_wrist", "right_wrist"), ("hand_r", HAND_R, "right_wrist", "left_wrist"))
 
 
 class Hands(NamedTuple):

@@ -49,11 +49,7 @@ def test_every_artifact_is_written_and_agrees(make_video: Callable, extract_disc
     metadata, layout = extract_discs(make_video("v.mp4", 12))
     tracks, keypoints, pose = (
         read(place("v"))
-        for read, place in (
-            (read_tracks, layout.tracks),
-            (read_keypoints, layout.keypoints),
-            (read_pose, layout.pose),
-        )
+        for read, place in ((read_tracks, layout.tracks), (read_keypoints, layout.keypoints), (read_pose, layout.pose))
     )
     assert metadata == read_metadata(layout.metadata("v"))
     assert metadata.status == "ok" and metadata.reason is None

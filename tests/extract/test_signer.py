@@ -329,10 +329,7 @@ def assert_all_is_the_signers(result: Composed, min_found: float = 1.0) -> None:
 
 @pytest.mark.parametrize(
     ("name", "signs", "rests", "number"),
-    [
-        ("left", at(0), at(325), 0),
-        ("right_and_smaller", at(430, 120, 0.5), at(0, -60, 1.0), 1),
-    ],
+    [("left", at(0), at(325), 0), ("right_and_smaller", at(430, 120, 0.5), at(0, -60, 1.0), 1)],
 )
 def test_the_one_whose_hands_move_is_the_signer(
     name: str, signs: Place, rests: Place, number: int, compose: Callable[..., Composed]

@@ -136,8 +136,7 @@ def test_the_table_is_heeded_only_where_it_matters(corpus: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    "cells",
-    ["0;1;", "00:00:00;00:00:01;", "16.532.999;20;", "5;4;", "0;1;trial", "-1;1;", "1;;", ";;[damaged"],
+    "cells", ["0;1;", "00:00:00;00:00:01;", "16.532.999;20;", "5;4;", "0;1;trial", "-1;1;", "1;;", ";;[damaged"]
 )
 def test_a_box_counts_whatever_else_is_wrong_in_its_row(corpus: Callable, cells: str) -> None:
     rows = f"id;video;start;end;split;box\n1;a;{cells};10 10 100 100\n2;a;0;1;;\n../3;b.mp4;0;1;;1 1 9 9\n"
@@ -188,7 +187,7 @@ def test_where_no_time_can_be_read_the_ids_are_not_blamed(corpus: Callable) -> N
         read(corpus("id;video;start;end\n1;a;00:00:00;00:00:01\n2;b;00:00:02;00:00:03\n", spans_only=True))
     *findings, last = caught.value.problems
     assert [line.rsplit(" ", 1)[1] for line in findings] == ["[meta.times]"] * 2 + ["[meta.numbers]"] * 2
-    assert last.endswith("expected some; mend their times or leave out spans_only")
+    assert last.endswith("expected some; correct their times or leave out spans_only")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class Person:
         return tuple(np.median([face[:3] for face in self.faces], axis=0).tolist())
 
     def cost(self, face: Face, time_s: float) -> float:
-        """How poorly a face matches in place (less important with time since the last sighting), size and appearance."""
+        """How poorly a face matches in place (which counts less with time since the last sighting), size and looks."""
         last, gap_s = self.faces[-1], abs(time_s - self.times_s[-1])
         apart = face.distance(last.x, last.y) / (1 + gap_s)
         unlike = np.sqrt(max(0.0, 1 - float(self.looks @ face.looks) / float(np.linalg.norm(self.looks))))
@@ -181,12 +181,7 @@ def signing_box(face: Face, others: Iterable[Face], width_px: int, height_px: in
         if edge is not None:
             x0, x1 = (max(x0, edge), x1) if other.x < face.x else (x0, min(x1, edge))
     y0, y1 = face.y - REACH_UP * face.size_px, face.y + REACH_DOWN * face.size_px
-    return (
-        max(0, int(x0)),
-        max(0, int(y0)),
-        min(width_px, int(np.ceil(x1))),
-        min(height_px, int(np.ceil(y1))),
-    )
+    return (max(0, int(x0)), max(0, int(y0)), min(width_px, int(np.ceil(x1))), min(height_px, int(np.ceil(y1))))
 
 
 def union(boxes: Sequence[Box]) -> Box:

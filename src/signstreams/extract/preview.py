@@ -126,12 +126,7 @@ class Preview:
         self._kept: list[_Kept] = []
 
     def offer(
-        self,
-        time_s: float,
-        image: Pixels,
-        keypoints: Floats,
-        boxes: FrameBoxes,
-        crops: Sequence[Pixels | None],
+        self, time_s: float, image: Pixels, keypoints: Floats, boxes: FrameBoxes, crops: Sequence[Pixels | None]
     ) -> None:
         """Keep the next frame, or skip it.
 

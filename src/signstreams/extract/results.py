@@ -262,11 +262,7 @@ def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoM
 def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
     """Artifact to digest; None when one is absent."""
     paths = {stream: layout.crops(stream, video_id) for stream in STREAMS}
-    paths |= {
-        "pose": layout.pose(video_id),
-        "keypoints": layout.keypoints(video_id),
-        "tracks": layout.tracks(video_id),
-    }
+    paths |= {"pose": layout.pose(video_id), "keypoints": layout.keypoints(video_id), "tracks": layout.tracks(video_id)}
     if not all(path.is_file() for path in paths.values()):
         return None
     return {name: sha256_file(path) for name, path in paths.items()}

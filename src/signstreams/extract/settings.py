@@ -12,20 +12,18 @@ from pydantic import Field, field_validator, model_validator
 from signstreams.config.section import Flag, Prob, Section, refuse_without_effect
 from signstreams.formats.metadata import FacePrivacy
 
-# Config of extraction: from videos to crops, keypoints, pose and tracks.
-
 
 class HolisticConfig(Section):
-    """MediaPipe Holistic, model complexity 1: the only one whose weights its wheel carries (0 and 2 download)."""
+    """MediaPipe Holistic, model complexity 1: the only one with weights in its wheel (0 and 2 download)."""
 
     min_detection_confidence: Prob = 0.5
     """Least score of a person detection."""
     min_tracking_confidence: Prob = 0.5
-    """Least score at which the body of the last frame is followed; below it, the person is detected anew."""
+    """Least score for tracking the body of the last frame; below it, the person is detected again."""
     stride: Annotated[int, Field(ge=1, le=10)] = 1
-    """Look at every k-th frame only and interpolate the points between: faster, less exact (docs/extraction.md)."""
+    """Detect on every k-th frame only and interpolate in between: faster, less exact (docs/extraction.md)."""
     in_flight: Annotated[int, Field(ge=1, le=8)] = 2
-    """Frames worked on side by side within one video: the same results, sooner where a core is free."""
+    """Frames processed at the same time within one video: the same results, sooner if a core is free."""
 
 
 class PrecomputedConfig(Section):
@@ -34,30 +32,30 @@ class PrecomputedConfig(Section):
     folder: Path | None = None
     """Folder with <video>.npz, <video>.npy or <video>.pose for every video."""
     units: Literal["auto", "fraction", "px"] = "auto"
-    """Of x and y: fractions of the frame, or px of the upright frame. auto: px when most are above 2; .pose has px."""
+    """Units of x and y: fraction or px of the upright frame. auto: px if most are above 2; .pose files have px."""
     min_confidence: Prob = 0.3
-    """Of 133 points, those below it count as missing: top-down models guess every point. MediaPipe's 543 count as
-    missing where their file says so."""
+    """Of 133 points, those below this confidence count as missing: top-down models guess every point. MediaPipe's 543
+    count as missing where their file says so."""
 
 
 class SignerConfig(Section):
-    """Which of several people is the signer; ``box`` in meta.csv goes before it."""
+    """Which of several people is the signer; ``box`` in meta.csv takes precedence."""
 
     choose: Literal["motion", "none"] = "motion"
-    """motion: looks for people, and of several takes the one whose hands move most; none: the detector's own choice."""
+    """motion: detects people, and of several takes the one whose hands move most; none: the detector's own choice."""
 
 
 class BoxConfig(Section):
-    """From points to square boxes. Times rather than frames, so that a setting means the same at any frame rate."""
+    """From points to square boxes. Durations in seconds, so that a setting means the same at any frame rate."""
 
     face_scale: Annotated[float, Field(ge=1, le=4)] = 1.3
     """Side of the face box over the extent of the face points, which end at chin and mid-forehead."""
     hand_scale: Annotated[float, Field(ge=1, le=4)] = 1.5
-    """Side of a hand box over the extent of the 21 joints, which lie inside the skin."""
+    """Side of a hand box over the extent of the 21 joints, which are inside the hand."""
     min_visibility: Prob = 0.5
-    """Least visibility of the body points that stand in for a detector which found nothing."""
+    """Least visibility of the body points that place a box where the detector found no face or hand."""
     max_gap_s: Annotated[float, Field(ge=0, le=2)] = 0.25
-    """Longest time between two known boxes over which the boxes between are interpolated."""
+    """Longest time between two known boxes across which boxes are interpolated."""
     centre_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     """Standard deviation of the Gaussian (symmetric in time: no lag) over box centres; 0 switches it off."""
     size_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -76,21 +74,21 @@ class ExtractConfig(Section):
     root: Path
     """Corpus folder: results go into its `processed/`."""
     only: Path | None = None
-    """Of the videos, only those whose ids this text file lists, one a line."""
+    """Extract only the videos listed by id in this text file, one per line."""
     manifest: Path | None = None
-    """JSON file that is written once every one of the videos is done: id to status, frames and checksum of metadata."""
+    """JSON file that is written once all videos are done: id to status, frames and checksum of metadata."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Frames a second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
+    """Frames per second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
     frames_fps: Annotated[float, Field(gt=0, le=1000)] = 25.0
-    """Frames a second of a video that is a folder of images."""
+    """Frames per second of a video that is a folder of images."""
     crop_px: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side of the square crops."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Quality of the crops' JPEG encoding."""
     max_failed_fraction: Prob = 0.1
-    """Of several videos, the share that may be unreadable before the run counts as failed."""
+    """Share of several videos that may be unreadable before the run counts as failed."""
     num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
-    """Videos worked on at once, each in a process of its own; one keeps about 1.4 cores busy."""
+    """Videos processed at once, each in its own process; one keeps about 1.4 cores busy."""
     force: bool = False
     """Extract again even where results of the same video and settings exist."""
     max_buffer_mib: Annotated[int, Field(ge=16)] = 256
@@ -131,13 +129,13 @@ class ExtractConfig(Section):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What shapes the results, in the order of the class; paths and the number of processes do not."""
+        """Settings that shape the results, in the order of the class; paths and the number of processes do not."""
         whole = {"videos", "root", "only", "manifest", "max_failed_fraction", "num_jobs", "force"}
         parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(whole, True), **parts})
 
 
-# Where the points of a video are. Light: the workflow asks for every video while it is planned.
+# -- Files of precomputed points; the workflow asks for every video when it starts
 
 SUFFIXES = (".npz", ".npy", ".pose")
 
@@ -149,7 +147,7 @@ def points_path(folder: Path, video_id: str) -> Path | None:
 
 
 def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
-    """One line for each video whose points cannot be found, or are there twice; none for other detectors."""
+    """One line per video without points or with several files of them; none for other detectors."""
     folder = config.precomputed.folder
     if config.detector != "precomputed" or folder is None:
         return []

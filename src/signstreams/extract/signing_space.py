@@ -1,7 +1,7 @@
 """Body points in signing space (SignMusketeers, Gueuwou et al. 2024): independent of camera and build.
 
-The space is a box of 6 by 7 head units (half the shoulder distance each), horizontally centred on the nose, with its
-top half a head unit above the eyes, as in ShesterG/SHuBERT (features/body_features.py). Two departures reduce noise: the
+The space is a box of 6 by 7 head units (half the shoulder distance each), horizontally centred on the nose, its top
+half a head unit above the eyes, as in ShesterG/SHuBERT (features/body_features.py). Two departures reduce noise: the
 unit is the median over the video (one per frame makes the whole body pulse), and the height of the eyes is the mean of
 both (one alone tilts with the head).
 """

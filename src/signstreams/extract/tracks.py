@@ -168,12 +168,7 @@ def resolve(
 
 
 def _fill_gaps(
-    times_s: Floats,
-    boxes: Floats,
-    states: Ints,
-    confidence: Floats,
-    max_gap_s: float,
-    unless: Flags | None = None,
+    times_s: Floats, boxes: Floats, states: Ints, confidence: Floats, max_gap_s: float, unless: Flags | None = None
 ) -> None:
     """Interpolate short gaps in place, unless ``unless`` (W,) is true from the box before to the box after a gap."""
     known = np.flatnonzero(states != BoxState.MISSING)
