@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:
         words = _complete_name()
     if not words or words[0] in ("-h", "--help"):
-        print(_overview(), file=sys.stdout if words else sys.stderr)
+        with exit_on_user_error():
+            print(_overview(), file=sys.stdout if words else sys.stderr, flush=True)
         raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
     known = {command.name: command for command in COMMANDS}
     if words[0] not in known:

@@ -91,7 +91,6 @@ def _stop(after_stop: str) -> NoReturn:
     raise SystemExit(INTERRUPTED_EXIT_CODE) from None
 
 
-
 class DamagedFile(UserError, ValueError):
     """A processed file that cannot be used. Reads ``<path>: <found>, expected <expected>; extract the video again``.
 
