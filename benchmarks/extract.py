@@ -1,16 +1,16 @@
-"""What extraction costs: beside a bare MediaPipe Holistic loop, with two jobs, in memory, until its first frame.
+"""Cost of extraction: against a bare MediaPipe Holistic loop, with two jobs, in memory, to the first frame.
 
     python benchmarks/extract.py [VIDEO] [--pairs N] [--repeat N] [--only PART ...]
 
-The video is played forth and back N times, so that the fixed costs of a file weigh as they do in videos of some length.
-Runs that are compared alternate, so that a busy machine slows both; figures are medians of ratios with their range.
+The video is played forwards and backwards N times, so that fixed costs per file weigh as in longer videos. Compared runs
+alternate, so that a busy machine slows both; figures are medians of ratios with their range.
 
     ratio    whole extraction (decoding, crops, JPEGs, files, checks) over the frame rate of the bare loop, which gets
              frames that were decoded before, one at a time
     jobs     two videos at once over one after the other
     start    a fresh process to its first result
     memory   peak of a process over 10 minutes of video, and over 20 seconds
-    stride   looking at every k-th frame: what it saves, how far boxes lie from those of every frame
+    stride   detection on every k-th frame: time saved, and distance of boxes from those of every frame
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def main() -> None:
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
     from signstreams.contract.run_checks import CheckAfterExtraction
-    from signstreams.extract.holistic import HOLISTIC
-    from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
+    from signstreams.extract.holistic import HOLISTIC, QuietStderr, solution_class
     from signstreams.extract.pipeline import extract_video
     from signstreams.extract.results import VideoJob
     from signstreams.extract.settings import ExtractConfig
@@ -133,7 +132,7 @@ def start(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
 
 
 def memory(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
-    """Peak memory of a whole run of the script, every frame cropped, every tenth looked at (that spares time only)."""
+    """Peak memory of a run of the script; detection on every tenth frame only saves time, all frames are cropped."""
     for name, seconds in (("20 s", 20), ("10 min", 600)):
         path = video.parent / f"long_{seconds}.mp4"
         _write_repeated(images, path, max(1, seconds * 30 // len(images)))
@@ -191,7 +190,7 @@ def _read(video: Path) -> list[np.ndarray]:
 
 
 def _write_repeated(images: list[np.ndarray], target: Path, num_times: int) -> None:
-    """H.264 of the frames forth and back, again and again."""
+    """H.264 of the frames, forwards and backwards in turn."""
     import av
 
     with av.open(str(target), "w") as container:

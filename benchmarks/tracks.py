@@ -2,8 +2,8 @@
 
     python benchmarks/tracks.py [--size demo] [--set KEY=VALUE ...]
 
-Prints, for each stream: the share of visible parts that have a box on them (whatever its state), the distance of the
-centre from the true one as a share of the true box's side, the overlap (IoU) with the true box, how much a box trembles
+Prints, for each stream: the share of visible parts that have a box on them (in any state), the distance of the
+centre from the true one as a share of the true box's side, the overlap (IoU) with the true box, how much a box jitters
 against the truth from frame to frame, and for hands whether any sits on the other one. Settings are those of
 scripts/extract_rois_v2.py.
 """
@@ -61,22 +61,22 @@ def report(corpus: CorpusLayout, layout: CorpusLayout, config: BoxConfig) -> Non
             rows[stream].append(
                 _compare(track.box, track.state, true[stream], true.get(OTHER.get(stream, "")), visible)
             )
-    print("stream  frames  with a box on it  centre off: median / 95 %  IoU: median / 5 %  trembles  on the other hand")
+    print("stream  frames  with a box on it  centre off: median / 95 %  IoU: median / 5 %    jitter  on the other hand")
     for stream, parts in rows.items():
-        visible, on_it, off, iou, tremble, swapped = np.concatenate(parts, axis=1)
+        visible, on_it, off, iou, jitter, swapped = np.concatenate(parts, axis=1)
         use = (visible > 0) & ~np.isnan(off)
         print(
             f"{stream:7} {int(visible.sum()):6} {on_it[visible > 0].mean():13.2%} "
             f"{np.median(off[use]):18.3f} / {np.quantile(off[use], 0.95):.3f} "
             f"{np.median(iou[use]):15.3f} / {np.quantile(iou[use], 0.05):.3f} "
-            f"{np.nanmedian(tremble[use]):10.4f} {int(swapped[use].sum()):10}"
+            f"{np.nanmedian(jitter[use]):10.4f} {int(swapped[use].sum()):10}"
         )
 
 
 def _compare(
     box: np.ndarray, state: np.ndarray, true: np.ndarray, other: np.ndarray | None, visible: np.ndarray
 ) -> np.ndarray:
-    """(6, T): visible, has a box on it, centre off, IoU, tremble, nearer to the other hand; NaN without a box."""
+    """(6, T): visible, has a box on it, centre off, IoU, jitter, nearer to the other hand; NaN without a box."""
     has_box = state != BoxState.MISSING
     low, high = true[:, :2] - true[:, 2:] / 2, true[:, :2] + true[:, 2:] / 2
     shared = np.clip(np.minimum(box[:, 2:], high) - np.maximum(box[:, :2], low), 0, None).prod(axis=1)
@@ -84,14 +84,14 @@ def _compare(
     iou = np.where(has_box, shared / (area + true[:, 2] ** 2 - shared), np.nan)
     centre = (box[:, :2] + box[:, 2:]) / 2
     error = np.where(has_box[:, None], centre - true[:, :2], np.nan) / true[:, 2:]  # (T, 2), of the side
-    tremble = np.full(len(state), np.nan)
-    tremble[1:] = np.linalg.norm(np.diff(error, axis=0), axis=1)
+    jitter = np.full(len(state), np.nan)
+    jitter[1:] = np.linalg.norm(np.diff(error, axis=0), axis=1)
     off = np.linalg.norm(error, axis=1)
     swapped = np.zeros(len(state))
     if other is not None:
         to_other = np.linalg.norm(centre - other[:, :2], axis=1) / true[:, 2]
         swapped = has_box & (to_other < 0.5 * off)
-    return np.stack([visible, has_box & (np.nan_to_num(iou) > ON_PART_IOU), off, iou, tremble, swapped])
+    return np.stack([visible, has_box & (np.nan_to_num(iou) > ON_PART_IOU), off, iou, jitter, swapped])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import torch
 from signstreams.engine import checkpoint, training
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Fingerprint
-from signstreams.engine.interrupt import stop_on_signal
 from signstreams.engine.metrics import read_metrics
 from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
+from signstreams.processes import stop_on_signal
 
 ALONE = World(0, 1, torch.device("cpu"))
 FILES = RunFiles("last.pt", "best.pt", "metrics.jsonl", ["weights.pt"])

@@ -11,8 +11,7 @@ import pytest
 
 from signstreams.extract.detectors import DetectorKind, detections, missing_keypoints
 from signstreams.extract.frame_source import Timed, sample_at_rate, within
-from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph
-from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
+from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph, QuietStderr, solution_class
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig, HolisticConfig

@@ -18,9 +18,8 @@ from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.clips import load_clips, tokenize_clips
 from signstreams.integrate.evaluate import Prediction, translation_scores
-from signstreams.integrate.page import MAX_CLIPS, write_page
 from signstreams.integrate.run import run
-from signstreams.integrate.scoring import score
+from signstreams.integrate.scoring import MAX_CLIPS, score, write_page
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import load_trained_model
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from signstreams.engine import checkpoint
-from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.training import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.run import HEALTH, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
+from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"

@@ -18,13 +18,13 @@ import torch
 
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.experiment import Experiment
-from signstreams.engine.interrupt import StopRequest
 from signstreams.engine.metrics import read_metrics
 from signstreams.engine.training import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.run import Pretraining, pretrain
 from signstreams.pretrain.settings import PretrainConfig
+from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
 STREAM = "hand_r"

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
-from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
+from signstreams.extract.holistic import QuietStderr, solution_class
 
 MIN_FACE_PX = 12
 """Side of the smallest face that counts: hands of a smaller person have too few pixels."""

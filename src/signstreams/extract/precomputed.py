@@ -103,8 +103,8 @@ PRECOMPUTED = DetectorKind(precomputed_info, PrecomputedDetector, sees_pixels=Fa
 MAX_RATE_ERROR = 0.005
 """Relative difference up to which two rates are equal: 29.97 and 30."""
 SAME_LENGTH_RATIO = 0.01
-"""If rows and frames are equal in number to this share, rows belong to frames whatever rate the file states: many tools
-write a default rate, or a rounded one."""
+"""If rows and frames are equal in number to this share, rows belong to frames and the file's rate is
+ignored: many tools write a default rate, or a rounded one."""
 MAX_LENGTH_RATIO, MIN_LENGTH_ROWS = 0.05, 2
 """Largest difference between the numbers of rows and frames, as a share and in rows."""
 _EPS = 1e-6  # timestamps are sums of rounded steps
@@ -173,7 +173,7 @@ class RowFinder:
         is_long = self._is_whole and left_over > max(slack, MAX_LENGTH_RATIO * self._num_rows)
         if is_short or is_long:
             frames = self._last_row + 1
-            unit = "frames" if self._by_number else f"frames at the file's {self._rate_hz:g} a second"
+            unit = "frames" if self._by_number else f"frames at the file's {self._rate_hz:g} per second"
             raise PointsError(
                 f"{path}: found {self._num_rows} rows, expected about {frames} as the video has {unit}; "
                 "find the points in this very video, or store fps or times_s with them"

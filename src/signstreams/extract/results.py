@@ -1,6 +1,4 @@
-"""One video to extract, what is kept of its frames until it ends, the files written beside its crops, and whether
-existing results are still current.
-"""
+"""Results of a video: what is kept of its frames until it ends, the files beside its crops, whether they are current."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.detectors import Detector, DetectorKind, VideoContext, in_flight, missing_keypoints
-from signstreams.extract.mediapipe_solutions import QuietStderr, solution_class
+from signstreams.extract.holistic import QuietStderr, solution_class
 from signstreams.extract.people import (
     HEAD_UNITS,
     MIN_RELATIVE_SIZE,

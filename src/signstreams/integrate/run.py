@@ -8,7 +8,6 @@ from functools import partial
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.interrupt import stop_on_signal
 from signstreams.engine.training import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
@@ -27,6 +26,7 @@ from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
+from signstreams.processes import stop_on_signal
 
 log = logging.getLogger(__name__)
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from sacrebleu.metrics import CHRF
 
 from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
+from signstreams.formats.crops import CropReader, clip_strip
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
-from signstreams.integrate.evaluate import Evaluation, evaluate
+from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
-from signstreams.integrate.page import write_page
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
     beside,
@@ -27,7 +31,58 @@ from signstreams.integrate.results import (
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
+from signstreams.pages.render import ShownClip, render
 from signstreams.progress import Progress
+from signstreams.spread import evenly_spread
+
+# -- ``translations.html``: what the model says beside what was said, with frames of each clip; the worst first
+
+MAX_CLIPS = 60
+
+
+def write_page(
+    path: Path, predictions: list[Prediction], content: Mapping[str, Any], layout: CorpusLayout, head: str | None
+) -> None:
+    """Write the page: at most `MAX_CLIPS` clips by chrF, spread evenly from the worst to the best.
+
+    Args:
+        path: File to write.
+        predictions: Of one split.
+        content: Content of scores.json.
+        layout: The corpus; frames come from its crops.
+        head: Head whose glosses are shown.
+    """
+    chrf = CHRF()
+    rated = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
+    rated.sort(key=lambda pair: pair[0])
+    chosen = rated
+    if len(rated) > MAX_CLIPS:
+        chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
+    reader = CropReader()
+    try:
+        clips = [_shown(score, prediction, head, layout, reader) for score, prediction in chosen]
+    finally:
+        reader.close()
+    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
+
+
+def _shown(
+    score: float, prediction: Prediction, head: str | None, layout: CorpusLayout, reader: CropReader
+) -> ShownClip:
+    entry = prediction.entry
+    return ShownClip(
+        title=f"{entry.clip_id}, chrF {score:.0f}",
+        frames=clip_strip(layout, entry.video.video_id, entry.frames, reader),
+        reference=entry.text,
+        hypothesis=prediction.text,
+        gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
+        gloss_hypothesis=" ".join(prediction.glosses[head])
+        if head is not None and head in prediction.glosses
+        else None,
+    )
+
+
+# -- The evaluation
 
 log = logging.getLogger(__name__)
 

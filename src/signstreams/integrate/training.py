@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstreams.engine import distributed, schedules
+from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.engine.seeding import numpy_rng, seed_global
-from signstreams.engine.training import Record, Stage, TrainingRun
+from signstreams.engine.training import Record, Stage, TrainingRun, warmup_cosine
 from signstreams.errors import UserError
 from signstreams.formats.layout import STATE, TRAINING_FILES
 from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate
@@ -269,7 +269,7 @@ class Trainer(Stage[list[Batch | None]]):
     def train_step(self, batch: list[Batch | None]) -> None:
         """One optimiser step over this process's parts of the joint batch; waits for the device once."""
         started_s, step, optim = time.perf_counter(), self.step, self.config.optim
-        factor = schedules.warmup_cosine(
+        factor = warmup_cosine(
             step,
             peak=1.0,
             final=optim.final_lr_ratio,

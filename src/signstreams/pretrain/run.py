@@ -19,11 +19,11 @@ from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.experiment import Fingerprint, commit, versions
-from signstreams.engine.interrupt import StopRequest, stop_on_signal
 from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import digest
 from signstreams.formats.layout import PRETRAINING_FILES
+from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.health import CollapseWatch
@@ -37,11 +37,10 @@ from signstreams.pretrain.resource_estimates import (
     log_memory_estimate,
 )
 from signstreams.pretrain.sampler import BatchPlan
-from signstreams.pretrain.scratch import copy_to_scratch
 from signstreams.pretrain.selection import with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import available_cores
+from signstreams.processes import StopRequest, available_cores, stop_on_signal
 from signstreams.spread import evenly_spread
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from signstreams.engine.interrupt import stop_on_signal
+from signstreams.processes import stop_on_signal
 
 
 @pytest.fixture(autouse=True)

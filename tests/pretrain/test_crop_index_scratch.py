@@ -14,11 +14,10 @@ import pytest
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.crops import CropReader
-from signstreams.pretrain import scratch
-from signstreams.pretrain.crop_index import build_index
+from signstreams.pretrain import crop_index as scratch
+from signstreams.pretrain.crop_index import build_index, copy_to_scratch
 from signstreams.pretrain.data import find_crops
 from signstreams.pretrain.run import pretrain
-from signstreams.pretrain.scratch import copy_to_scratch
 
 
 def test_a_training_reads_from_scratch_and_gives_the_same_weights(
