@@ -2,8 +2,8 @@
 
     python benchmarks/extract.py [VIDEO] [--pairs N] [--repeat N] [--only PART ...]
 
-The video is played forwards and backwards N times, so that fixed costs per file weigh as in longer videos. Compared runs
-alternate, so that a busy machine slows both; figures are medians of ratios with their range.
+The video is played forwards and backwards N times, so that fixed costs per file weigh as in longer videos. Compared
+runs alternate, so that a busy machine slows both; figures are medians of ratios with their range.
 
     ratio    whole extraction (decoding, crops, JPEGs, files, checks) over the frame rate of the bare loop, which gets
              frames that were decoded before, one at a time

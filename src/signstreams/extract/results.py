@@ -1,4 +1,4 @@
-"""Results of a video: what is kept of its frames until it ends, the files beside its crops, whether they are current."""
+"""Results of a video: data kept of its frames until it ends, files beside its crops, and whether they are current."""
 
 from __future__ import annotations
 
