@@ -12,27 +12,19 @@ from typing import TYPE_CHECKING, Literal
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of crops.
+    """One stream of crops."""
 
-    Attributes:
-        name: In paths, flags, files and metrics.
-        region: Points that its boxes are drawn around: a key of `formats.landmarks.REGIONS`, or rows of the 543.
-        scale: Side of a box over the extent of its points: a field of `extract.settings.BoxConfig`, or a number.
-        min_extent: Least extent of the points, in half shoulder distances: a fist is a hand of the same size.
-        coverage: Field of `contract.settings.CoverageConfig` with the least share of frames that show it.
-        side: The signer's own side. Such a stream is never flipped: it would become the other side.
-        backbone_key: Its backbone among the settings of multistream v9; ``--<backbone-key>`` is the flag.
-        pretrain_script: Script that pretrains it.
-    """
-
-    name: str
+    name: str  # in paths, flags, files and metrics
     region: str | tuple[int, ...]
+    """Points that its boxes are drawn around: a key of `formats.landmarks.REGIONS`, or rows of the 543."""
     scale: str | float
-    min_extent: float
-    coverage: str
+    """Side of a box over the extent of its points: a field of `extract.settings.BoxConfig`, or a number."""
+    min_extent: float  # least extent of the points, in half shoulder distances: a fist is a hand of the same size
+    coverage: str  # field of `contract.settings.CoverageConfig` with the least share of frames that show it
     side: Literal["left", "right"] | None
-    backbone_key: str
-    pretrain_script: str
+    """The signer's own side. Such a stream is never flipped: it would become the other side."""
+    backbone_key: str  # its backbone among the settings of multistream v9; ``--<backbone-key>`` is the flag
+    pretrain_script: str  # script that pretrains it
 
     @property
     def backbone_flag(self) -> str:

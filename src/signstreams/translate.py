@@ -37,21 +37,13 @@ RATES_DIFFER = 1.05
 
 @dataclass(frozen=True)
 class Translation:
-    """Output of the model for one video.
+    """Output of the model for one video."""
 
-    Attributes:
-        video: File of the video.
-        text: Translation.
-        glosses: Glosses of the head that was best on val; None for a model without glosses.
-        num_frames: Number of frames that the model read.
-        duration_s: Duration of the video.
-    """
-
-    video: str
-    text: str
-    glosses: list[str] | None
-    num_frames: int
-    duration_s: float
+    video: str  # file of the video
+    text: str  # translation
+    glosses: list[str] | None  # glosses of the head that was best on val; None for a model without glosses
+    num_frames: int  # number of frames that the model read
+    duration_s: float  # duration of the video
 
 
 def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -> Iterator[Translation]:

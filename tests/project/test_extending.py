@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-BLOCK = re.compile(r"^```(python|diff) (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(python|diff|toml) (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def edited(text: str, edit: str) -> str:
@@ -43,7 +43,8 @@ def extended(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, name, content in BLOCK.findall((project / "docs" / "extending.md").read_text(encoding="utf-8")):
         path = folder / name
         assert path.exists() == (kind == "diff"), name
-        path.write_text(content if kind == "python" else edited(path.read_text(encoding="utf-8"), content), "utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(edited(path.read_text(encoding="utf-8"), content) if kind == "diff" else content, "utf-8")
     return folder
 
 
@@ -65,7 +66,7 @@ def test_the_tests_on_the_page_pass(extended: Path) -> None:
 
 def test_the_code_on_the_page_is_as_tidy_as_ours(extended: Path, project: Path) -> None:
     names = [name for _, name, _ in BLOCK.findall((project / "docs" / "extending.md").read_text(encoding="utf-8"))]
-    files = [str(extended / name) for name in names]
+    files = [str(extended / name) for name in names if name.endswith(".py")]
     for words in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *words, *files]
         done = subprocess.run(command, cwd=extended, capture_output=True, text=True)

@@ -18,27 +18,16 @@ TABLE_CLASS_TOKENS = 1
 
 @dataclass(frozen=True)
 class ViTArch:
-    """Shape of one vision transformer.
+    """Shape of one vision transformer."""
 
-    Attributes:
-        name: Its name, such as ``vit_tiny``.
-        embed_dim: Width D of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        patch_px: Side of a patch.
-        table_px: Image side whose patch grid the position table covers; other sizes are interpolated from it.
-        num_registers: Register tokens (Darcet et al. 2024).
-        layer_scale_init: First value of LayerScale; None: no LayerScale.
-    """
-
-    name: str
-    embed_dim: int
-    depth: int
-    num_heads: int
-    patch_px: int = 16
-    table_px: int = 224
-    num_registers: int = 0
-    layer_scale_init: float | None = None
+    name: str  # its name, such as ``vit_tiny``
+    embed_dim: int  # width D of a token
+    depth: int  # number of blocks
+    num_heads: int  # attention heads
+    patch_px: int = 16  # side of a patch
+    table_px: int = 224  # image side whose patch grid the position table covers; other sizes are interpolated from it
+    num_registers: int = 0  # register tokens (Darcet et al. 2024).
+    layer_scale_init: float | None = None  # first value of LayerScale; None: no LayerScale
 
     def __post_init__(self) -> None:
         if self.table_px % self.patch_px:
@@ -168,17 +157,11 @@ _LOOKS_LIKE_ARCH = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as named on the command line: ``file::path[:architecture]`` or ``timm::name``.
+    """A backbone as named on the command line: ``file::path[:architecture]`` or ``timm::name``."""
 
-    Attributes:
-        kind: ``file`` (a checkpoint on disk) or ``timm`` (a pretrained model of timm).
-        location: The path, or timm's name.
-        arch: Architecture that the file must have; None: as the file says.
-    """
-
-    kind: Literal["file", "timm"]
-    location: str
-    arch: str | None = None
+    kind: Literal["file", "timm"]  # ``file`` (a checkpoint on disk) or ``timm`` (a pretrained model of timm)
+    location: str  # the path, or timm's name
+    arch: str | None = None  # architecture that the file must have; None: as the file says
 
     def __str__(self) -> str:
         return f"{self.kind}::{self.location}" + (f":{self.arch}" if self.arch else "")

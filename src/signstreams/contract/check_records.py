@@ -34,25 +34,15 @@ LOOSE_FIX = "write these files again with the tool that made them"
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of the manifest.
+    """One file of the manifest."""
 
-    Attributes:
-        path: Below the corpus root, with forward slashes; loose crops of a video share one, with a ``*``.
-        kind: A key of `signstreams.contract.inventory.ENDINGS`; meta, gloss or index for tables.
-        video_id: Video it belongs to; None for tables.
-        num_bytes: Size.
-        sha256: Checksum.
-        num_frames: Crops of an archive, frames of an array; None for other files.
-        coverage_ratio: Share of the video's frames that it covers; None for other files.
-    """
-
-    path: str
-    kind: str
-    video_id: str | None
-    num_bytes: int
-    sha256: str
-    num_frames: int | None = None
-    coverage_ratio: float | None = None
+    path: str  # below the corpus root, with forward slashes; loose crops of a video share one, with a ``*``
+    kind: str  # A key of `signstreams.contract.inventory.ENDINGS`; meta, gloss or index for tables
+    video_id: str | None  # video it belongs to; None for tables
+    num_bytes: int  # size
+    sha256: str  # checksum
+    num_frames: int | None = None  # crops of an archive, frames of an array; None for other files
+    coverage_ratio: float | None = None  # share of the video's frames that it covers; None for other files
 
     @classmethod
     def of(
@@ -65,46 +55,28 @@ class FileRecord:
 
 @dataclass
 class VideoCheck:
-    """Result of the check of one video.
+    """Result of the check of one video."""
 
-    Attributes:
-        video_id: Its id.
-        status: ``ok``, ``loose`` (crops of another tool), ``quarantined``, or ``absent`` when it was not extracted or
-            its metadata cannot be read.
-        reason: Why it was quarantined.
-        findings: Findings about its files and its clips.
-        files: Its files.
-        num_frames: Frames that all files agree on; 0 when there are none.
-        fps: Frames per second that were extracted.
-        source_fps: Frames per second that the video declares.
-        duration_s: Length of the video.
-        crop_px: Side of its crops.
-        settings_digest: Digest of the extraction settings and of the detector with its version.
-        face_privacy: What its crops hide of faces.
-        spans_s: Spans that were extracted; None for the whole video.
-        missing: For loose crops, what extraction would have written besides.
-        states: Stream to the number of frames in each state.
-        coverage: Pose, face, hand_l, hand_r to the share of frames in which it was found.
-        clip_frames: Clip id to the number of frames in its span.
-    """
-
-    video_id: str
+    video_id: str  # its id
     status: str = "absent"
-    reason: str | None = None
-    findings: list[Finding] = field(default_factory=list)
-    files: list[FileRecord] = field(default_factory=list)
-    num_frames: int = 0
-    fps: float | None = None
-    source_fps: float | None = None
-    duration_s: float | None = None
-    crop_px: int | None = None
-    settings_digest: str | None = None
-    face_privacy: str | None = None
-    spans_s: list[tuple[float, float]] | None = None
-    missing: list[str] = field(default_factory=list)
-    states: dict[str, dict[str, int]] = field(default_factory=dict)
+    """``ok``, ``loose`` (crops of another tool), ``quarantined``, or ``absent`` when it was not extracted or its
+    metadata cannot be read."""
+    reason: str | None = None  # why it was quarantined
+    findings: list[Finding] = field(default_factory=list)  # findings about its files and its clips
+    files: list[FileRecord] = field(default_factory=list)  # its files
+    num_frames: int = 0  # frames that all files agree on; 0 when there are none
+    fps: float | None = None  # frames per second that were extracted
+    source_fps: float | None = None  # frames per second that the video declares
+    duration_s: float | None = None  # length of the video
+    crop_px: int | None = None  # side of its crops
+    settings_digest: str | None = None  # digest of the extraction settings and of the detector with its version
+    face_privacy: str | None = None  # what its crops hide of faces
+    spans_s: list[tuple[float, float]] | None = None  # spans that were extracted; None for the whole video
+    missing: list[str] = field(default_factory=list)  # for loose crops, what extraction would have written besides
+    states: dict[str, dict[str, int]] = field(default_factory=dict)  # stream to the number of frames in each state
     coverage: dict[str, float] = field(default_factory=dict)
-    clip_frames: dict[str, int] = field(default_factory=dict)
+    """Pose, face, hand_l, hand_r to the share of frames in which it was found."""
+    clip_frames: dict[str, int] = field(default_factory=dict)  # clip id to the number of frames in its span
 
     def num_crops(self, stream: str) -> int:
         """Number of crops in the stream's archive."""
@@ -140,19 +112,12 @@ REVISION = 1
 
 @dataclass
 class _Record:
-    """Content of a record.
+    """Content of a record."""
 
-    Attributes:
-        rules: `rules_digest` at the time of the check.
-        stamps: Kind of file to `Artifact.stamp` at the time of the check.
-        sums: Kind of file to checksum.
-        check: Result; fixes that name folders of this machine are still `EXTRACT_AGAIN`.
-    """
-
-    rules: str
-    stamps: dict[str, str]
-    sums: dict[str, str]
-    check: VideoCheck
+    rules: str  # `rules_digest` at the time of the check
+    stamps: dict[str, str]  # kind of file to `Artifact.stamp` at the time of the check
+    sums: dict[str, str]  # kind of file to checksum
+    check: VideoCheck  # result; fixes that name folders of this machine are still `EXTRACT_AGAIN`
 
 
 _ADAPTER = TypeAdapter(_Record)

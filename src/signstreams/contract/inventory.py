@@ -34,19 +34,12 @@ PLAIN = ".npy"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of a video, or all loose crops of one stream.
+    """One file of a video, or all loose crops of one stream."""
 
-    Attributes:
-        kind: A key of `ENDINGS`, or `SOURCE` for the video.
-        folder: Its folder.
-        names: File names in that folder, sorted; several for loose crops only.
-        is_loose: Whether it is loose crops.
-    """
-
-    kind: str
-    folder: Path
-    names: tuple[str, ...]
-    is_loose: bool = False
+    kind: str  # A key of `ENDINGS`, or `SOURCE` for the video
+    folder: Path  # its folder
+    names: tuple[str, ...]  # file names in that folder, sorted; several for loose crops only
+    is_loose: bool = False  # whether it is loose crops
 
     @property
     def path(self) -> Path:
@@ -108,19 +101,12 @@ class Artifact:
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """A video and its files.
+    """A video and its files."""
 
-    Attributes:
-        video_id: Its id.
-        source: The video itself; None when it is not there.
-        artifacts: Kind to file, of the files that exist.
-        is_loose: Whether they are loose crops.
-    """
-
-    video_id: str
-    source: Path | None
-    artifacts: dict[str, Artifact]
-    is_loose: bool = False
+    video_id: str  # its id
+    source: Path | None  # the video itself; None when it is not there
+    artifacts: dict[str, Artifact]  # kind to file, of the files that exist
+    is_loose: bool = False  # whether they are loose crops
 
     def with_source(self) -> dict[str, Artifact]:
         """All files that a record depends on."""
@@ -129,20 +115,17 @@ class VideoFiles:
 
 @dataclass
 class Inventory:
-    """Names below ``processed/``.
-
-    Attributes:
-        files: Kind to the ids of videos that have that file.
-        plain: pose, keypoints to the ids of videos that have an npy file.
-        loose: Stream to video id to what follows the id in the names of its loose crops.
-        others: Kind to the names of all other files in its folder.
-    """
+    """Names below ``processed/``."""
 
     layout: CorpusLayout
     files: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in ENDINGS})
+    """Kind to the ids of videos that have that file."""
     plain: dict[str, set[str]] = field(default_factory=lambda: {"pose": set(), "keypoints": set()})
+    """pose, keypoints to the ids of videos that have an npy file."""
     loose: dict[str, dict[str, list[str]]] = field(default_factory=lambda: {stream: {} for stream in STREAMS})
+    """Stream to video id to what follows the id in the names of its loose crops."""
     others: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in ENDINGS})
+    """Kind to the names of all other files in its folder."""
 
     @property
     def extracted_ids(self) -> set[str]:

@@ -47,19 +47,12 @@ MAX_FILES = 20
 
 @dataclass(frozen=True)
 class Validation:
-    """Outcome of the contract.
+    """Outcome of the contract."""
 
-    Attributes:
-        findings: Everything found.
-        report: Content of report.json.
-        manifest: Content of manifest.json.
-        num_from_records: Videos whose check was taken from their record.
-    """
-
-    findings: list[Finding]
-    report: dict[str, Any]
-    manifest: dict[str, Any]
-    num_from_records: int = 0
+    findings: list[Finding]  # everything found
+    report: dict[str, Any]  # content of report.json
+    manifest: dict[str, Any]  # content of manifest.json
+    num_from_records: int = 0  # videos whose check was taken from their record
 
     @property
     def has_errors(self) -> bool:

@@ -19,35 +19,21 @@ from signstreams.ids import check_id, shown
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of meta.csv, or a whole video of a corpus without one.
+    """One row of meta.csv, or a whole video of a corpus without one."""
 
-    Attributes:
-        clip_id: Unique in the corpus; safe as a file name.
-        video_id: Its video.
-        text: As written, blanks included; empty when there is none.
-        start_s: Start of the span; None (with ``end_s``) for the whole video.
-        end_s: End of the span: it covers frames with ``start_s <= time < end_s``.
-        signer: Who signs, when known.
-        split: ``train``, ``val`` or ``test`` when meta.csv says so.
-        box: Where the signer is: x0, y0, x1, y1 in px of the upright source frame.
-        duration_s: Declared length of the clip; None when absent, mangled or different from the span.
-        fps: Declared frames per second of the video.
-        frame_count: Declared number of frames of the clip.
-        row: Row in meta.csv (the header is row 1); None when there is no meta.csv.
-    """
-
-    clip_id: str
-    video_id: str
-    text: str = ""
-    start_s: float | None = None
-    end_s: float | None = None
-    signer: str | None = None
-    split: str | None = None
+    clip_id: str  # unique in the corpus; safe as a file name
+    video_id: str  # its video
+    text: str = ""  # as written, blanks included; empty when there is none
+    start_s: float | None = None  # start of the span; None (with ``end_s``) for the whole video
+    end_s: float | None = None  # end of the span: it covers frames with ``start_s <= time < end_s``
+    signer: str | None = None  # who signs, when known
+    split: str | None = None  # ``train``, ``val`` or ``test`` when meta.csv says so
     box: tuple[float, float, float, float] | None = None
-    duration_s: float | None = None
-    fps: float | None = None
-    frame_count: int | None = None
-    row: int | None = None
+    """Where the signer is: x0, y0, x1, y1 in px of the upright source frame."""
+    duration_s: float | None = None  # declared length of the clip; None when absent, mangled or different from the span
+    fps: float | None = None  # declared frames per second of the video
+    frame_count: int | None = None  # declared number of frames of the clip
+    row: int | None = None  # row in meta.csv (the header is row 1); None when there is no meta.csv
 
     @property
     def is_whole_video(self) -> bool:
@@ -80,46 +66,27 @@ ROW_RULES = (ID, VIDEO_ID, TIMES, DISAGREE, SPAN, SPLIT, BOX)
 
 @dataclass
 class Row:
-    """Result of reading one row.
+    """Result of reading one row."""
 
-    Attributes:
-        row: Its number; the header is row 1.
-        clip_id: As written, without blanks around it.
-        video_id: Video that it names, also when it gives no clip; empty when it names none.
-        box: Box of the signer, also when it gives no clip.
-        clip: None when the row is wrong or its times cannot be known.
-        is_untimed: Whether the times are missing.
-        disputed_duration: Declared duration in s that is not the span's length.
-        issues: Findings.
-    """
-
-    row: int
-    clip_id: str
-    video_id: str = ""
-    box: tuple[float, float, float, float] | None = None
-    clip: Clip | None = None
-    is_untimed: bool = False
-    disputed_duration: float | None = None
-    issues: list[Finding] = field(default_factory=list)
+    row: int  # its number; the header is row 1
+    clip_id: str  # as written, without blanks around it
+    video_id: str = ""  # video that it names, also when it gives no clip; empty when it names none
+    box: tuple[float, float, float, float] | None = None  # box of the signer, also when it gives no clip
+    clip: Clip | None = None  # None when the row is wrong or its times cannot be known
+    is_untimed: bool = False  # whether the times are missing
+    disputed_duration: float | None = None  # declared duration in s that is not the span's length
+    issues: list[Finding] = field(default_factory=list)  # findings
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads rows of one table.
+    """Reads rows of one table."""
 
-    Attributes:
-        name: Path in the findings.
-        grouped: Number column to whether it holds mangled numbers.
-        lone_videos: Video cells that occur in one row only; None when the table has no spans.
-        videos: Composed (NFC) form of each video id to the id; may be empty.
-        comma: Whether numbers have a decimal comma.
-    """
-
-    name: str
-    grouped: Mapping[str, bool]
-    lone_videos: set[str] | None
-    videos: Mapping[str, str]
-    comma: bool = False
+    name: str  # path in the findings
+    grouped: Mapping[str, bool]  # number column to whether it holds mangled numbers
+    lone_videos: set[str] | None  # video cells that occur in one row only; None when the table has no spans
+    videos: Mapping[str, str]  # composed (NFC) form of each video id to the id; may be empty
+    comma: bool = False  # whether numbers have a decimal comma
 
     def read(self, row: int, texts: Mapping[str, str]) -> Row:
         """Read the fields of row number ``row``, by meaning."""

@@ -23,25 +23,17 @@ VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE, PASSED_OVER)
 
 @dataclass
 class Corpus:
-    """Videos and clips below one root.
+    """Videos and clips below one root."""
 
-    Attributes:
-        layout: Paths of its files.
-        videos: Video id to its file or folder of images, by id; the first where several have one id.
-        twins: Id to its files, where there are several.
-        clips: Clips of meta.csv, or one clip without text for each video when there is no meta.csv.
-        has_meta: Whether there is a meta.csv.
-        meta: Content of meta.csv; empty without one.
-        issues: Findings; from `load_corpus` none of them is an error.
-    """
-
-    layout: CorpusLayout
+    layout: CorpusLayout  # paths of its files
     videos: dict[str, Path] = field(default_factory=dict)
-    twins: dict[str, list[Path]] = field(default_factory=dict)
+    """Video id to its file or folder of images, by id; the first where several have one id."""
+    twins: dict[str, list[Path]] = field(default_factory=dict)  # id to its files, where there are several
     clips: list[Clip] = field(default_factory=list)
-    has_meta: bool = False
-    meta: MetaTable = field(default_factory=MetaTable)
-    issues: list[Finding] = field(default_factory=list)
+    """Clips of meta.csv, or one clip without text for each video when there is no meta.csv."""
+    has_meta: bool = False  # whether there is a meta.csv
+    meta: MetaTable = field(default_factory=MetaTable)  # content of meta.csv; empty without one
+    issues: list[Finding] = field(default_factory=list)  # findings; from `load_corpus` none of them is an error
 
     @property
     def absent_ids(self) -> list[str]:

@@ -20,25 +20,16 @@ MAX_ROWS = 100
 
 @dataclass(frozen=True)
 class Finding:
-    """One breach of one rule.
-
-    Attributes:
-        file: Path below the corpus root, with forward slashes; for the videos folder, which may be elsewhere, its path.
-        rule: Stable id of the rule, such as ``crops.decodes``.
-        severity: ``error`` fails the contract, ``warning`` and ``info`` do not.
-        found: What is there.
-        expected: What should be.
-        fix: What to do about it.
-        row: Row of a table; the header is row 1, as in a spreadsheet.
-    """
+    """One breach of one rule."""
 
     file: str
-    rule: str
-    severity: Severity
-    found: str
-    expected: str
-    fix: str
-    row: int | None = None
+    """Path below the corpus root, with forward slashes; for the videos folder, which may be elsewhere, its path."""
+    rule: str  # stable id of the rule, such as ``crops.decodes``
+    severity: Severity  # ``error`` fails the contract, ``warning`` and ``info`` do not
+    found: str  # what is there
+    expected: str  # what should be
+    fix: str  # what to do about it
+    row: int | None = None  # row of a table; the header is row 1, as in a spreadsheet
 
     def line(self) -> str:
         """One line: place, found, expected, next step, rule."""
@@ -52,17 +43,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold, stated once; `breach` makes the finding.
+    """What must hold, stated once; `breach` makes the finding."""
 
-    Attributes:
-        id: Stable name, ``<subject>.<what>``.
-        severity: Default severity of its findings.
-        expects: Completes "expected ...".
-    """
-
-    id: str
-    severity: Severity
-    expects: str
+    id: str  # stable name, ``<subject>.<what>``
+    severity: Severity  # default severity of its findings
+    expects: str  # completes "expected ..."
 
     def breach(
         self,

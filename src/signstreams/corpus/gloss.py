@@ -26,20 +26,14 @@ GLOSS_RULES = (GLOSS_HEADER, GLOSS_UNIQUE, GLOSS_KNOWN, GLOSS_LABELS)
 
 @dataclass(frozen=True)
 class Gloss:
-    """Annotation of one clip.
+    """Annotation of one clip."""
 
-    Attributes:
-        clip_id: Clip it belongs to.
-        gloss: As written.
-        labels: Labels that CTC learns, in order: the names in ``ctc_labels``, or the words of ``gloss`` where those
-            are absent or numbers.
-        row: Row in gloss.csv; the header is row 1.
-    """
-
-    clip_id: str
-    gloss: str
+    clip_id: str  # clip it belongs to
+    gloss: str  # as written
     labels: tuple[str, ...]
-    row: int
+    """Labels that CTC learns, in order: the names in ``ctc_labels``, or the words of ``gloss`` where those are
+    absent or numbers."""
+    row: int  # row in gloss.csv; the header is row 1
 
 
 @dataclass
@@ -120,13 +114,9 @@ def _number_issues(
 
 @dataclass(frozen=True)
 class GlossVocabulary:
-    """Glosses and their CTC ids: the blank is 0, the glosses follow in sorted order.
+    """Glosses and their CTC ids: the blank is 0, the glosses follow in sorted order."""
 
-    Attributes:
-        names: Gloss of every id; the first is `BLANK`.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # gloss of every id; the first is `BLANK`
 
     def __post_init__(self) -> None:
         if self.names[:1] != (BLANK,) or len(set(self.names)) != len(self.names):

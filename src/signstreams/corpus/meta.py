@@ -47,23 +47,17 @@ _COMMA = ("have a decimal comma", "write a point instead, and no thousands separ
 
 @dataclass(frozen=True)
 class MetaTable:
-    """Content of a meta.csv.
-
-    Attributes:
-        clips: In the order of the file: every clip whose times are known exactly, or that is a whole video.
-        issues: Findings, also of rows that gave no clip.
-        num_rows: Rows that are not empty, without the header.
-        untimed_rows: Rows left out of ``clips`` because their times cannot be known.
-        absent: Clips left out of ``clips`` because their video is not there, where that is allowed.
-        rows: Result of each row, with or without a clip; without ragged rows.
-    """
+    """Content of a meta.csv."""
 
     clips: list[Clip] = field(default_factory=list)
-    issues: list[Finding] = field(default_factory=list)
-    num_rows: int = 0
+    """In the order of the file: every clip whose times are known exactly, or that is a whole video."""
+    issues: list[Finding] = field(default_factory=list)  # findings, also of rows that gave no clip
+    num_rows: int = 0  # rows that are not empty, without the header
     untimed_rows: list[int] = field(default_factory=list)
+    """Rows left out of ``clips`` because their times cannot be known."""
     absent: list[Clip] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    """Clips left out of ``clips`` because their video is not there, where that is allowed."""
+    rows: list[Row] = field(default_factory=list)  # result of each row, with or without a clip; without ragged rows
 
     @property
     def named_videos(self) -> set[str]:

@@ -20,19 +20,12 @@ from signstreams.formats.layout import SPLITS, CorpusLayout
 
 @dataclass(frozen=True)
 class Split:
-    """The clips of each split.
+    """The clips of each split."""
 
-    Attributes:
-        clip_ids: Split name to its clips, in the order of the corpus.
-        group_by: What is kept together, ``signer`` or ``video``; ``meta`` when the column of meta.csv was used.
-        groups: Name of each group (its first signer or video) to its split.
-        notes: Remarks for the user, such as a split that stays empty.
-    """
-
-    clip_ids: dict[str, list[str]]
-    group_by: str
-    groups: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    clip_ids: dict[str, list[str]]  # split name to its clips, in the order of the corpus
+    group_by: str  # what is kept together, ``signer`` or ``video``; ``meta`` when the column of meta.csv was used
+    groups: dict[str, str] = field(default_factory=dict)  # Name of each group (its first signer or video) to its split
+    notes: list[str] = field(default_factory=list)  # remarks for the user, such as a split that stays empty
 
 
 def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:

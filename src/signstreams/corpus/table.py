@@ -25,19 +25,13 @@ ID_COLUMNS = ("clip_id", "id", "video_id")
 
 @dataclass
 class Table:
-    """Rows of one file.
+    """Rows of one file."""
 
-    Attributes:
-        columns: Header names, lower case, without blanks around them.
-        rows: Row number (the header is 1) and fields by column; ragged rows are left out and reported.
-        issues: Findings.
-        delimiter: Character between fields.
-    """
-
-    columns: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)  # header names, lower case, without blanks around them
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    issues: list[Finding] = field(default_factory=list)
-    delimiter: str = DELIMITERS[0]
+    """Row number (the header is 1) and fields by column; ragged rows are left out and reported."""
+    issues: list[Finding] = field(default_factory=list)  # findings
+    delimiter: str = DELIMITERS[0]  # character between fields
 
 
 def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> Table:

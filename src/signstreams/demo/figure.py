@@ -126,19 +126,12 @@ OUTSIDE_RATIO = 0.15
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """What is where in one frame.
+    """What is where in one frame."""
 
-    Attributes:
-        limbs: Left and right.
-        face: (7, 2) px of `signstreams.demo.head.POINTS`.
-        occluded: (2,) bool: the other arm covers the hand.
-        outside: (2,) bool: the hand leaves the picture.
-    """
-
-    limbs: tuple[Limb, Limb]
-    face: Floats
-    occluded: Flags
-    outside: Flags
+    limbs: tuple[Limb, Limb]  # left and right
+    face: Floats  # (7, 2) px of `signstreams.demo.head.POINTS`
+    occluded: Flags  # (2,) bool: the other arm covers the hand
+    outside: Flags  # (2,) bool: the hand leaves the picture
 
 
 class Figure:

@@ -34,15 +34,10 @@ THUMB_RADII = np.array([0.085, 0.064, 0.058, 0.045])
 
 @dataclass(frozen=True)
 class HandPoints:
-    """A hand in space, hand frame applied.
+    """A hand in space, hand frame applied."""
 
-    Attributes:
-        points: (21, 3).
-        palmar: (21, 3) unit vectors: the direction that the inner side of the bone that ends in the point faces.
-    """
-
-    points: Floats
-    palmar: Floats
+    points: Floats  # (21, 3)
+    palmar: Floats  # (21, 3) unit vectors: the direction that the inner side of the bone that ends in the point faces
 
 
 def hand_points(angles: Floats, frame: Floats) -> HandPoints:

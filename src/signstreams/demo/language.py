@@ -66,23 +66,14 @@ MOVEMENTS = ("tap", "push", "circle", "wave", "arc_forward", "arc_back", "down",
 
 @dataclass(frozen=True)
 class Sign:
-    """How one gloss is signed.
+    """How one gloss is signed."""
 
-    Attributes:
-        handshape: One of `HANDSHAPES`; in a symmetric sign both hands have it.
-        place: Key of `PLACES`.
-        orientation: Key of `ORIENTATIONS`.
-        movement: One of `MOVEMENTS`.
-        mouth: Key of `MOUTHS`.
-        hands: ``one``; ``two``: both mirror each other; ``base``: the other hand holds still, flat, below.
-    """
-
-    handshape: str
-    place: str
-    orientation: str
-    movement: str
-    mouth: str
-    hands: str = "one"
+    handshape: str  # one of `HANDSHAPES`; in a symmetric sign both hands have it
+    place: str  # key of `PLACES`
+    orientation: str  # key of `ORIENTATIONS`
+    movement: str  # one of `MOVEMENTS`
+    mouth: str  # key of `MOUTHS`
+    hands: str = "one"  # ``one``; ``two``: both mirror each other; ``base``: the other hand holds still, flat, below
 
     def parameters(self) -> tuple[str, ...]:
         """The fields in order, which distinguish signs."""
@@ -161,15 +152,10 @@ _GOAL_WORDS = {"CASA": "a casa", "ESCUELA": "a la escuela"}
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence.
+    """One sentence."""
 
-    Attributes:
-        glosses: In signing order.
-        text: Spanish.
-    """
-
-    glosses: tuple[str, ...]
-    text: str
+    glosses: tuple[str, ...]  # in signing order
+    text: str  # spanish
 
 
 def sentences() -> list[Sentence]:

@@ -27,42 +27,25 @@ _BASE = (np.array([0.55, 1.5, 0.85]), ((-0.75, -0.45, 0.3), (-0.1, -0.75, -0.7))
 
 @dataclass(frozen=True)
 class HandMotion:
-    """One hand in every frame.
+    """One hand in every frame."""
 
-    Attributes:
-        palm: (T, 3) middle of the palm.
-        frame: (T, 3, 3) rows: thumb side, finger direction, palm normal.
-        angles: (T, 20) joint angles.
-        handshape: (T,) int16 id, or `NO_HANDSHAPE`.
-    """
-
-    palm: Floats
-    frame: Floats
-    angles: Floats
-    handshape: Ints
+    palm: Floats  # (T, 3) middle of the palm
+    frame: Floats  # (T, 3, 3) rows: thumb side, finger direction, palm normal
+    angles: Floats  # (T, 20) joint angles
+    handshape: Ints  # (T,) int16 id, or `NO_HANDSHAPE`
 
 
 @dataclass(frozen=True)
 class Motion:
-    """The signer in every frame.
+    """The signer in every frame."""
 
-    Attributes:
-        signing: The hand that signs.
-        other: The other hand.
-        mouth: (T, 2) how far open 0..1, how wide -1..1.
-        brows: (T,) how far raised, about -1..1.
-        lids: (T,) 0 open .. 1 shut.
-        sway: (T, 2) shift of the upper body.
-        head: (T, 3) shift of the head against the body, and its roll in rad.
-    """
-
-    signing: HandMotion
-    other: HandMotion
-    mouth: Floats
-    brows: Floats
-    lids: Floats
-    sway: Floats
-    head: Floats
+    signing: HandMotion  # the hand that signs
+    other: HandMotion  # the other hand
+    mouth: Floats  # (T, 2) how far open 0..1, how wide -1..1
+    brows: Floats  # (T,) how far raised, about -1..1
+    lids: Floats  # (T,) 0 open .. 1 shut.
+    sway: Floats  # (T, 2) shift of the upper body
+    head: Floats  # (T, 3) shift of the head against the body, and its roll in rad
 
 
 def minimum_jerk(t: Floats) -> Floats:

@@ -38,23 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SizeSpec:
-    """How much a corpus of this size holds.
+    """How much a corpus of this size holds."""
 
-    Attributes:
-        num_signers: Signers that take part.
-        clips_per_video: Clips of the videos, in turn.
-        num_videos: Split to its number of videos.
-        max_glosses: Glosses of the longest sentence of train.
-        max_held_out_glosses: Glosses of the longest sentence of val and test.
-        min_train_count: Least occurrences of every gloss of the lexicon in train.
-    """
-
-    num_signers: int
-    clips_per_video: tuple[int, ...]
-    num_videos: dict[str, int]
-    max_glosses: int
-    max_held_out_glosses: int
-    min_train_count: int
+    num_signers: int  # signers that take part
+    clips_per_video: tuple[int, ...]  # clips of the videos, in turn
+    num_videos: dict[str, int]  # split to its number of videos
+    max_glosses: int  # glosses of the longest sentence of train
+    max_held_out_glosses: int  # glosses of the longest sentence of val and test
+    min_train_count: int  # least occurrences of every gloss of the lexicon in train
 
 
 SIZES: dict[str, SizeSpec] = {
@@ -96,23 +87,16 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """A whole demo corpus.
+    """A whole demo corpus."""
 
-    Attributes:
-        size: Key of `SIZES`.
-        seed: Seed of everything random.
-        signers: Names of the signers who take part.
-        videos: Sorted by id.
-        splits: Split to its clip ids: video-disjoint, sentences of val and test unseen in train.
-        unseen_signer_splits: The same, val and test each with a signer of its own; only in ``bench``.
-    """
-
-    size: str
-    seed: int
-    signers: tuple[str, ...]
-    videos: tuple[PlannedVideo, ...]
+    size: str  # key of `SIZES`
+    seed: int  # seed of everything random
+    signers: tuple[str, ...]  # Names of the signers who take part
+    videos: tuple[PlannedVideo, ...]  # sorted by id
     splits: dict[str, tuple[str, ...]]
+    """Split to its clip ids: video-disjoint, sentences of val and test unseen in train."""
     unseen_signer_splits: dict[str, tuple[str, ...]] | None
+    """The same, val and test each with a signer of its own; only in ``bench``."""
 
     def clips(self) -> list[PlannedClip]:
         """All clips, in the order of the videos."""

@@ -12,47 +12,27 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Signer:
-    """Looks of one signer; lengths in units of half the shoulder distance, the unit itself in px.
+    """Looks of one signer; lengths in units of half the shoulder distance, the unit itself in px."""
 
-    Attributes:
-        name: Id in meta.csv.
-        unit_px: Half the shoulder distance in px: how near the camera is.
-        build: Thickness of torso and arms; 1 is average.
-        hand_length: Wrist to tip of the middle finger.
-        skin: Colour of the back of the hand and of the face.
-        shirt: Colour of torso and sleeves.
-        sleeve: Share of the forearm that the sleeve covers.
-        collar: ``round`` or ``vee``.
-        hair: Colour.
-        hair_style: ``short``, ``long``, ``bun`` or ``curly``.
-        brow: Colour of the brows.
-        eyes: Colour of the iris.
-        backdrop: ``wall``, ``gradient``, ``shelf``, ``window``, ``board`` or ``curtain``.
-        backdrop_color: Its main colour.
-        rests_low: Resting hands hang below the lower edge of the picture, instead of being in front of the belly.
-        left_handed: The left hand signs.
-        has_beard: A beard over chin and cheeks.
-        has_glasses: Glasses with a thin dark frame.
-    """
-
-    name: str
-    unit_px: float
-    build: float
-    hand_length: float
-    skin: Color
-    shirt: Color
-    sleeve: float
-    collar: str
-    hair: Color
-    hair_style: str
-    brow: Color
-    eyes: Color
-    backdrop: str
-    backdrop_color: Color
+    name: str  # id in meta.csv
+    unit_px: float  # half the shoulder distance in px: how near the camera is
+    build: float  # thickness of torso and arms; 1 is average
+    hand_length: float  # wrist to tip of the middle finger
+    skin: Color  # colour of the back of the hand and of the face
+    shirt: Color  # colour of torso and sleeves
+    sleeve: float  # share of the forearm that the sleeve covers
+    collar: str  # ``round`` or ``vee``
+    hair: Color  # colour
+    hair_style: str  # ``short``, ``long``, ``bun`` or ``curly``
+    brow: Color  # colour of the brows
+    eyes: Color  # colour of the iris
+    backdrop: str  # ``wall``, ``gradient``, ``shelf``, ``window``, ``board`` or ``curtain``
+    backdrop_color: Color  # its main colour
     rests_low: bool = False
-    left_handed: bool = False
-    has_beard: bool = False
-    has_glasses: bool = False
+    """Resting hands hang below the lower edge of the picture, instead of being in front of the belly."""
+    left_handed: bool = False  # the left hand signs
+    has_beard: bool = False  # A beard over chin and cheeks
+    has_glasses: bool = False  # glasses with a thin dark frame
 
 
 SIGNERS: tuple[Signer, ...] = (

@@ -25,17 +25,11 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the run.
+    """This process among those of the run."""
 
-    Attributes:
-        rank: 0 to ``size`` - 1; rank 0 writes files and reports.
-        size: Number of processes.
-        device: Where this process computes.
-    """
-
-    rank: int
-    size: int
-    device: torch.device
+    rank: int  # 0 to ``size`` - 1; rank 0 writes files and reports
+    size: int  # number of processes
+    device: torch.device  # where this process computes
 
     @property
     def is_main(self) -> bool:

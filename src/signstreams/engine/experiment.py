@@ -62,15 +62,10 @@ MAX_DIFFERENCES_SHOWN = 6
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What makes two runs the same experiment.
+    """What makes two runs the same experiment."""
 
-    Attributes:
-        config: The settings that alter the result, nested plain values (no paths, no number of workers).
-        data: Digest of the training data.
-    """
-
-    config: dict[str, Any]
-    data: str
+    config: dict[str, Any]  # the settings that alter the result, nested plain values (no paths, no number of workers)
+    data: str  # digest of the training data
 
     @property
     def digest(self) -> str:

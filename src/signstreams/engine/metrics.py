@@ -91,17 +91,11 @@ FEW_POINTS = 20
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot over steps.
+    """One plot over steps."""
 
-    Attributes:
-        title: What it shows, with its unit.
-        keys: Metrics drawn; those that a run does not have are left out.
-        level: Value and name of a dashed reference line.
-    """
-
-    title: str
-    keys: tuple[str, ...]
-    level: tuple[float, str] | None = None
+    title: str  # what it shows, with its unit
+    keys: tuple[str, ...]  # metrics drawn; those that a run does not have are left out
+    level: tuple[float, str] | None = None  # value and name of a dashed reference line
 
 
 def plot_curves(

@@ -50,25 +50,15 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracker shows of a run, and where the run stands.
+    """What a tracker shows of a run, and where the run stands."""
 
-    Attributes:
-        folder: Folder of the run.
-        state: Folder of the files that a resumed run needs.
-        name: Name of the run, for people.
-        step: Step after which this process continues; 0 at the start.
-        tags: Labels.
-        notes: Free text.
-        settings: Dotted key to value.
-    """
-
-    folder: Path
-    state: Path
-    name: str
-    step: int
-    tags: list[str] = field(default_factory=list)
-    notes: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    folder: Path  # folder of the run
+    state: Path  # folder of the files that a resumed run needs
+    name: str  # Name of the run, for people
+    step: int  # step after which this process continues; 0 at the start
+    tags: list[str] = field(default_factory=list)  # labels
+    notes: str = ""  # free text
+    settings: dict[str, Any] = field(default_factory=dict)  # dotted key to value
 
 
 class TrackedLog(MetricsLog):

@@ -75,19 +75,12 @@ SIGNAL_LAG_S = 1.0
 
 
 class Stage(ABC, Generic[BatchT]):
-    """What one stage's training gives to its run.
+    """What one stage's training gives to its run."""
 
-    Attributes:
-        label: What the progress line says is being done.
-        total_steps: Steps of the whole run.
-        checkpoint_steps: Largest number of steps between two checkpoints.
-        shown: The few numbers worth watching on the progress line.
-    """
-
-    label: str
-    total_steps: int
-    checkpoint_steps: int
-    shown: dict[str, float | int | str]
+    label: str  # what the progress line says is being done
+    total_steps: int  # steps of the whole run
+    checkpoint_steps: int  # largest number of steps between two checkpoints
+    shown: dict[str, float | int | str]  # the few numbers worth watching on the progress line
 
     @property
     @abstractmethod

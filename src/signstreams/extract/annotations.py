@@ -19,15 +19,12 @@ from signstreams.ids import shown
 
 
 class VideoAnnotations(NamedTuple):
-    """Annotations of one video.
-
-    Attributes:
-        spans_s: Spans to extract, padded, merged, in order of time, seconds from the start; None for the whole video.
-        box: Where the signer is, x0, y0, x1, y1 in px of the upright frame; None without one.
-    """
+    """Annotations of one video."""
 
     spans_s: tuple[tuple[float, float], ...] | None = None
+    """Spans to extract, padded, merged, in order of time, seconds from the start; None for the whole video."""
     box: tuple[float, float, float, float] | None = None
+    """Where the signer is, x0, y0, x1, y1 in px of the upright frame; None without one."""
 
     def settings(self) -> dict[str, Any]:
         """What shapes the results, as plain data."""

@@ -44,17 +44,11 @@ HAND_EXTENT_TO_UNIT = 0.9  # the same over half the shoulder distance: what a fo
 
 
 class Observation(NamedTuple):
-    """Boxes observed in one frame.
+    """Boxes observed in one frame."""
 
-    Attributes:
-        detected: (S, 3) boxes around the points of face and hands.
-        anchored: (S, 3) boxes placed by points of the body; NaN where these are not visible enough.
-        visibility: (S,) mean visibility of the body points behind `anchored`; 0 where NaN.
-    """
-
-    detected: Floats
-    anchored: Floats
-    visibility: Floats
+    detected: Floats  # (S, 3) boxes around the points of face and hands
+    anchored: Floats  # (S, 3) boxes placed by points of the body; NaN where these are not visible enough
+    visibility: Floats  # (S,) mean visibility of the body points behind `anchored`; 0 where NaN
 
 
 def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig) -> Observation:

@@ -61,17 +61,13 @@ class Detector(Protocol):
 
 
 class DetectorKind(NamedTuple):
-    """How to describe a detector, without importing what it needs, and how to start it for one video.
-
-    Attributes:
-        info: Describes the detector for the video with this id; must change with whatever changes its results.
-        start: Makes the detector. Raises `UnreadableVideoError` when it cannot process this video.
-        sees_pixels: Whether it uses the image; if not, the signer is not chosen from pixels.
-    """
+    """How to describe a detector, without importing what it needs, and how to start it for one video."""
 
     info: Callable[[ExtractConfig, str], DetectorInfo]
+    """Describes the detector for the video with this id; must change with whatever changes its results."""
     start: Callable[[ExtractConfig, VideoContext], Detector]
-    sees_pixels: bool = True
+    """Makes the detector. Raises `UnreadableVideoError` when it cannot process this video."""
+    sees_pixels: bool = True  # whether it uses the image; if not, the signer is not chosen from pixels
 
 
 def missing_keypoints() -> Floats:
@@ -118,17 +114,11 @@ _PARTS = (POSE, FACE, HAND_L, HAND_R)
 
 
 class Detection(NamedTuple):
-    """Points of one frame.
+    """Points of one frame."""
 
-    Attributes:
-        frame: The frame.
-        keypoints: (543, 3) float32.
-        is_interpolated: Whether the points were interpolated between neighbours instead of detected.
-    """
-
-    frame: Frame
-    keypoints: Floats
-    is_interpolated: bool
+    frame: Frame  # the frame
+    keypoints: Floats  # (543, 3) float32
+    is_interpolated: bool  # whether the points were interpolated between neighbours instead of detected
 
 
 def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> Iterator[Detection]:

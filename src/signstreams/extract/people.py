@@ -96,19 +96,12 @@ def _looks(image: Pixels, x: float, y: float, size_px: float) -> Floats:
 
 @dataclass
 class Person:
-    """One person, as seen so far.
+    """One person, as seen so far."""
 
-    Attributes:
-        faces: Sightings in order of time.
-        times_s: Time of each.
-        looks: Mean appearance.
-        num_seen: Number of sightings in the mean.
-    """
-
-    faces: list[Face] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)
-    looks: Floats = field(default_factory=lambda: np.zeros(80, np.float32))
-    num_seen: int = 0
+    faces: list[Face] = field(default_factory=list)  # sightings in order of time
+    times_s: list[float] = field(default_factory=list)  # time of each
+    looks: Floats = field(default_factory=lambda: np.zeros(80, np.float32))  # mean appearance
+    num_seen: int = 0  # number of sightings in the mean
 
     def see(self, face: Face, time_s: float) -> None:
         """Add a sighting. Old appearance fades: light and clothes may change."""

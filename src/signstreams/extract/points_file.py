@@ -81,26 +81,18 @@ class PointsError(ValueError):
 class PointsFile:
     """Points as a tool wrote them: T rows, P people, J points. Memory-mapped where possible: an hour of video has
     100,000 rows.
-
-    Attributes:
-        path: The file.
-        array: (T, P, K, 2 or more) numbers, x and y first.
-        scores: (T, P, K) confidence; None when the file has none.
-        columns: (J,) index among the K of each of the 543 or 133 points, -1 for none; None where K is J.
-        is_px: Whether x and y are px; None when the file does not say.
-        fps: Rows per second; None when the file does not say.
-        times_s: (T,) time of each row; None when the file does not say.
-        size_px: Width and height of the frame that the points belong to; None when the file does not say.
     """
 
-    path: Path
-    array: Array
-    scores: Floats | None
+    path: Path  # the file
+    array: Array  # (T, P, K, 2 or more) numbers, x and y first
+    scores: Floats | None  # (T, P, K) confidence; None when the file has none
     columns: Ints | None = None
-    is_px: bool | None = None
-    fps: float | None = None
-    times_s: Floats | None = None
+    """(J,) index among the K of each of the 543 or 133 points, -1 for none; None where K is J."""
+    is_px: bool | None = None  # whether x and y are px; None when the file does not say
+    fps: float | None = None  # rows per second; None when the file does not say
+    times_s: Floats | None = None  # (T,) time of each row; None when the file does not say
     size_px: tuple[float, float] | None = None
+    """Width and height of the frame that the points belong to; None when the file does not say."""
 
     @property
     def num_points(self) -> int:

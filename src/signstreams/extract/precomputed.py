@@ -362,15 +362,10 @@ BoxPx = tuple[float, float, float, float]
 
 @dataclass
 class TrackedPerson:
-    """One person, followed over the video.
+    """One person, followed over the video."""
 
-    Attributes:
-        slots: Row to the person's slot in it.
-        motion: Path length of the wrists relative to the shoulders, in half shoulder distances.
-    """
-
-    slots: dict[int, int] = field(default_factory=dict)
-    motion: float = 0.0
+    slots: dict[int, int] = field(default_factory=dict)  # row to the person's slot in it
+    motion: float = 0.0  # path length of the wrists relative to the shoulders, in half shoulder distances
     _middle: Floats = field(default_factory=lambda: np.zeros(2))
     _wrists: Floats | None = None
     _last_row: int = -1

@@ -87,19 +87,12 @@ def protect(image: Pixels, keypoints: Floats, boxes: FrameBoxes, mode: FacePriva
 
 
 class _Head(NamedTuple):
-    """Where the head is.
+    """Where the head is."""
 
-    Attributes:
-        parts: Convex outlines, (N, 2) px each, that cover it together.
-        extent_px: Larger extent of the face.
-        unit_px: Half the shoulder distance; 0 when unknown.
-        has_mesh: Whether the mesh locates eyes and mouth.
-    """
-
-    parts: list[Floats]
-    extent_px: float
-    unit_px: float
-    has_mesh: bool
+    parts: list[Floats]  # convex outlines, (N, 2) px each, that cover it together
+    extent_px: float  # larger extent of the face
+    unit_px: float  # half the shoulder distance; 0 when unknown
+    has_mesh: bool  # whether the mesh locates eyes and mouth
 
 
 def _head(points: Floats, present: Flags, boxes: FrameBoxes) -> _Head | None:

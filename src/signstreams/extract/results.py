@@ -42,19 +42,12 @@ REVISION = 2
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video to extract: what is read, with which settings and detector.
+    """One video to extract: what is read, with which settings and detector."""
 
-    Attributes:
-        source: The video.
-        config: Settings.
-        detector: Finds the points.
-        annotations: What meta.csv says about the video.
-    """
-
-    source: VideoSource
-    config: ExtractConfig
-    detector: DetectorKind
-    annotations: VideoAnnotations = NOT_ANNOTATED
+    source: VideoSource  # the video
+    config: ExtractConfig  # settings
+    detector: DetectorKind  # finds the points
+    annotations: VideoAnnotations = NOT_ANNOTATED  # what meta.csv says about the video
 
     @property
     def layout(self) -> CorpusLayout:

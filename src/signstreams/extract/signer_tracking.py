@@ -202,16 +202,12 @@ _Moment = tuple[float, list[Face], list[float]]
 
 
 class Candidate(NamedTuple):
-    """Somebody who may be the signer.
+    """Somebody who may be the signer."""
 
-    Attributes:
-        person: With the sightings at the moments searched.
-        motion: Mean speed of the hands relative to the shoulders over all moments (0 where absent), in head units per
-            second.
-    """
-
-    person: Person
+    person: Person  # with the sightings at the moments searched
     motion: float
+    """Mean speed of the hands relative to the shoulders over all moments (0 where absent), in head units per
+    second."""
 
 
 def find_candidates(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0) -> list[Candidate]:
@@ -438,15 +434,10 @@ def _box_region(video: VideoContext) -> Box:
 
 
 class ChosenSigner(NamedTuple):
-    """People of a video, from left to right, and which of them signs.
+    """People of a video, from left to right, and which of them signs."""
 
-    Attributes:
-        candidates: Everybody.
-        signer: Index of the signer.
-    """
-
-    candidates: Sequence[Candidate]
-    signer: int
+    candidates: Sequence[Candidate]  # everybody
+    signer: int  # index of the signer
 
     def region(self, width_px: int, height_px: int) -> Box:
         """Part of the frame that the signer needs throughout the video."""
@@ -495,19 +486,12 @@ class FaceLocator:
 
 
 class _FaceView(NamedTuple):
-    """Faces of one frame, as last seen.
+    """Faces of one frame, as last seen."""
 
-    Attributes:
-        face: Face of the signer.
-        age_s: Time since it was seen.
-        others: Faces of the other candidates.
-        strangers: Faces of nobody known: passers-by, and hands that look like faces; not to be blanked.
-    """
-
-    face: Face
-    age_s: float
-    others: list[Face]
-    strangers: list[Face]
+    face: Face  # face of the signer
+    age_s: float  # time since it was seen
+    others: list[Face]  # faces of the other candidates
+    strangers: list[Face]  # faces of nobody known: passers-by, and hands that look like faces; not to be blanked
 
     def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """See `FrameView`."""

@@ -26,17 +26,12 @@ _EPS_S = 1e-6  # timestamps are sums of rounded steps
 
 
 class FrameBoxes(NamedTuple):
-    """Final boxes of one frame; S streams.
+    """Final boxes of one frame; S streams."""
 
-    Attributes:
-        box: (S, 3) centre and side, px; NaN where missing.
-        state: (S,) uint8 of `BoxState`.
-        confidence: (S,) 1 if detected, the body's visibility if tracked, the lower neighbour's if filled, 0 if missing.
-    """
-
-    box: Floats
-    state: Ints
+    box: Floats  # (S, 3) centre and side, px; NaN where missing
+    state: Ints  # (S,) uint8 of `BoxState`
     confidence: Floats
+    """(S,) 1 if detected, the body's visibility if tracked, the lower neighbour's if filled, 0 if missing."""
 
 
 class TrackBuilder:

@@ -25,20 +25,13 @@ __all__ = ["Frame", "UnreadableVideoError", "VideoReader"]
 
 @dataclass(frozen=True)
 class Frame:
-    """One output frame.
+    """One output frame."""
 
-    Attributes:
-        time_s: Seconds from the start of the video, as a player counts.
-        image: (H, W, 3) uint8 RGB, upright.
-        is_repeat: Whether the output frame before shows the same image.
-        source_index: Index of the source frame shown, among all frames that the video decodes to, or among the images
-            of a folder.
-    """
-
-    time_s: float
-    image: Pixels
-    is_repeat: bool
+    time_s: float  # seconds from the start of the video, as a player counts
+    image: Pixels  # (H, W, 3) uint8 RGB, upright
+    is_repeat: bool  # whether the output frame before shows the same image
     source_index: int
+    """Index of the source frame shown, among all frames that the video decodes to, or among the images of a folder."""
 
 
 class VideoReader:

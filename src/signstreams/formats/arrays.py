@@ -51,53 +51,35 @@ _HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ..
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Points of the signer in every frame.
-
-    Attributes:
-        keypoints: (T, 543, 3) float32: x and y as fractions of frame width and height, confidence 0..1; a missing
-            point is (-1, -1, 0). Order: `signstreams.formats.landmarks`.
-    """
+    """Points of the signer in every frame."""
 
     keypoints: Floats
+    """(T, 543, 3) float32: x and y as fractions of frame width and height, confidence 0..1; a missing point is (-1,
+    -1, 0). Order: `signstreams.formats.landmarks`."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Body points in signing space.
+    """Body points in signing space."""
 
-    Attributes:
-        pose: (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0).
-    """
-
-    pose: Floats
+    pose: Floats  # (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0)
 
 
 @dataclass(frozen=True)
 class StreamTrack:
-    """Box of one stream in every frame.
+    """Box of one stream in every frame."""
 
-    Attributes:
-        box: (T, 4) float32 x0, y0, x1, y1 in px of the upright source frame; -1 where missing.
-        confidence: (T,) float32, 0 where missing.
-        state: (T,) uint8 of `signstreams.streams.BoxState`.
-    """
-
-    box: Floats
-    confidence: Floats
-    state: Ints
+    box: Floats  # (T, 4) float32 x0, y0, x1, y1 in px of the upright source frame; -1 where missing
+    confidence: Floats  # (T,) float32, 0 where missing
+    state: Ints  # (T,) uint8 of `signstreams.streams.BoxState`
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Boxes of all streams, and the time of every frame.
+    """Boxes of all streams, and the time of every frame."""
 
-    Attributes:
-        streams: Stream name to its track.
-        times_s: (T,) float64, seconds from the start of the video.
-    """
-
-    streams: dict[str, StreamTrack]
-    times_s: Floats
+    streams: dict[str, StreamTrack]  # stream name to its track
+    times_s: Floats  # (T,) float64, seconds from the start of the video
 
 
 def write_keypoints(path: str | Path, value: Keypoints) -> None:

@@ -108,23 +108,14 @@ def _member(video_id: str, frame: int) -> zipfile.ZipInfo:
 
 @dataclass(frozen=True)
 class Crop:
-    """Location of one crop: a file of its own (``offset`` is None), or a span of an archive.
+    """Location of one crop: a file of its own (``offset`` is None), or a span of an archive."""
 
-    Attributes:
-        video_id: Video it was cut from.
-        frame: Frame index in that video.
-        path: The JPEG, or the archive.
-        offset: Byte at which the local header of the ZIP member starts.
-        size: Bytes of the JPEG.
-        crc: CRC-32 of the JPEG's bytes; None for a loose file.
-    """
-
-    video_id: str
-    frame: int
-    path: Path
-    offset: int | None
-    size: int
-    crc: int | None
+    video_id: str  # video it was cut from
+    frame: int  # frame index in that video
+    path: Path  # the JPEG, or the archive
+    offset: int | None  # byte at which the local header of the ZIP member starts
+    size: int  # bytes of the JPEG
+    crc: int | None  # CRC-32 of the JPEG's bytes; None for a loose file
 
 
 def list_crops(source: str | Path) -> list[Crop]:

@@ -20,17 +20,12 @@ FOREIGN_SUFFIXES = (".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".wmv", ".3gp", ".f
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video. "File or folder of frames?" is asked once, by `VideoSource.at`; methods that read raise `OSError`.
+    """A video. "File or folder of frames?" is asked once, by `VideoSource.at`; methods that read raise `OSError`."""
 
-    Attributes:
-        path: The file or folder.
-        is_folder: Whether it is a folder.
-        images_dir: Where the images of a folder of frames are; None for a file, and for a folder that is no video.
-    """
-
-    path: Path
-    is_folder: bool = False
+    path: Path  # the file or folder
+    is_folder: bool = False  # whether it is a folder
     images_dir: Path | None = None
+    """Where the images of a folder of frames are; None for a file, and for a folder that is no video."""
 
     @classmethod
     def at(cls, path: Path) -> VideoSource:
@@ -125,18 +120,13 @@ def _is_image(name: str) -> bool:
 
 @dataclass(frozen=True)
 class SourceFolder:
-    """What `list_sources` found in a folder, hidden entries aside.
+    """What `list_sources` found in a folder, hidden entries aside."""
 
-    Attributes:
-        path: The folder.
-        sources: Sources by video id, sorted; several of one id are a fault of the folder. Entries with the ending of a
-            video are among them even when they are a folder or a dangling link (see `VideoSource.is_video`).
-        others: All other entries, sorted by name, with whether each is a folder.
-    """
-
-    path: Path
+    path: Path  # the folder
     sources: dict[str, list[VideoSource]]
-    others: list[tuple[Path, bool]]
+    """Sources by video id, sorted; several of one id are a fault of the folder. Entries with the ending of a video
+    are among them even when they are a folder or a dangling link (see `VideoSource.is_video`)."""
+    others: list[tuple[Path, bool]]  # all other entries, sorted by name, with whether each is a folder
 
     def problems(self) -> list[str]:
         """One line per doubled or unsafe id."""

@@ -28,23 +28,14 @@ MAX_OPEN = 256
 
 @dataclass(frozen=True)
 class Record:
-    """Entry of the journal for one array.
+    """Entry of the journal for one array."""
 
-    Attributes:
-        video: Id of the video.
-        source: Digest of the files it was made from.
-        shape: Shape of the array, frames first.
-        dtype: Data type of the array.
-        bytes: Size of the file.
-        sha256: Digest of the array's bytes.
-    """
-
-    video: str
-    source: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    sha256: str
+    video: str  # id of the video
+    source: str  # digest of the files it was made from
+    shape: tuple[int, ...]  # shape of the array, frames first
+    dtype: str  # data type of the array
+    bytes: int  # size of the file
+    sha256: str  # digest of the array's bytes
 
 
 class ArrayStore:

@@ -32,27 +32,17 @@ ReadImages = Callable[[str, list[Crop]], Pixels]
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip in memory, every stream at the same frames.
+    """One clip in memory, every stream at the same frames."""
 
-    Attributes:
-        clip_id: Id of the clip.
-        nodes: (T, 79, 3) float32 of `signstreams.integrate.nodes.place_nodes`.
-        pose: (T, P) float32, zeros where missing.
-        present: Stream (crops, pose) to (T,) bool.
-        crops: Stream with a trained backbone to the crop of each frame; None where missing.
-        features: Stream with a frozen backbone to (T, D) or (T, L, D) float16, zeros where missing.
-        tokens: Text tokens with the end token.
-        gloss_ids: Target of CTC; None without annotation, or where a gloss is unknown.
-    """
-
-    clip_id: str
-    nodes: Floats
-    pose: Floats
-    present: dict[str, Flags]
-    crops: dict[str, list[Crop | None]]
+    clip_id: str  # id of the clip
+    nodes: Floats  # (T, 79, 3) float32 of `signstreams.integrate.nodes.place_nodes`
+    pose: Floats  # (T, P) float32, zeros where missing
+    present: dict[str, Flags]  # stream (crops, pose) to (T,) bool
+    crops: dict[str, list[Crop | None]]  # stream with a trained backbone to the crop of each frame; None where missing
     features: dict[str, Array] = field(default_factory=dict)
-    tokens: list[int] = field(default_factory=list)
-    gloss_ids: list[int] | None = None
+    """Stream with a frozen backbone to (T, D) or (T, L, D) float16, zeros where missing."""
+    tokens: list[int] = field(default_factory=list)  # text tokens with the end token
+    gloss_ids: list[int] | None = None  # target of CTC; None without annotation, or where a gloss is unknown
 
     @property
     def num_frames(self) -> int:
@@ -72,33 +62,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded clips.
+    """Padded clips."""
 
-    Attributes:
-        clip_ids: Ids of the clips.
-        num_frames: Number of frames of each clip, always on the CPU.
-        lengths: (B,) the same as a tensor; later frames are padding.
-        nodes: (B, T, 79, 3) float32.
-        features: Stream to (B, T, D) or (B, T, L, D), float32 or float16; ``pose`` among them.
-        present: Stream to (B, T) bool, False in padding.
-        images: Stream with a trained backbone to its N present frames, uint8 (N, px, px, 3), clip by clip.
-        image_rows: Stream with a trained backbone to (N,) int64, the rows of its images among B * T frames.
-        num_tokens: Number of text tokens of all clips.
-        tokens: (B, L) text tokens padded with `NO_TOKEN`.
-        gloss_ids: Targets of CTC.
-    """
-
-    clip_ids: list[str]
-    num_frames: list[int]
-    lengths: Tensor
-    nodes: Tensor
-    features: dict[str, Tensor]
-    present: dict[str, Tensor]
+    clip_ids: list[str]  # ids of the clips
+    num_frames: list[int]  # number of frames of each clip, always on the CPU
+    lengths: Tensor  # (B,) the same as a tensor; later frames are padding
+    nodes: Tensor  # (B, T, 79, 3) float32
+    features: dict[str, Tensor]  # stream to (B, T, D) or (B, T, L, D), float32 or float16; ``pose`` among them
+    present: dict[str, Tensor]  # stream to (B, T) bool, False in padding
     images: dict[str, Tensor]
+    """Stream with a trained backbone to its N present frames, uint8 (N, px, px, 3), clip by clip."""
     image_rows: dict[str, Tensor]
-    num_tokens: int
-    tokens: Tensor
-    gloss_ids: list[list[int] | None]
+    """Stream with a trained backbone to (N,) int64, the rows of its images among B * T frames."""
+    num_tokens: int  # number of text tokens of all clips
+    tokens: Tensor  # (B, L) text tokens padded with `NO_TOKEN`
+    gloss_ids: list[list[int] | None]  # targets of CTC
 
     @property
     def num_steps(self) -> list[int]:

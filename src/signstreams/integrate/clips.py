@@ -38,27 +38,16 @@ MAX_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """What is known of one clip without reading its frames.
+    """What is known of one clip without reading its frames."""
 
-    Attributes:
-        clip_id: Id of the clip.
-        split: train, val or test.
-        text: Text as in meta.csv, unchanged.
-        gloss: Glosses; None without annotation.
-        video: Video that holds the clip.
-        frames: Frame indices in the video, at the clip's stride.
-        tokens: Text tokens with the end token.
-        gloss_ids: Target of CTC; None without annotation, or where a gloss is unknown.
-    """
-
-    clip_id: str
-    split: str
-    text: str
-    gloss: tuple[str, ...] | None
-    video: ProcessedVideo
-    frames: range
-    tokens: tuple[int, ...] = ()
-    gloss_ids: tuple[int, ...] | None = None
+    clip_id: str  # id of the clip
+    split: str  # train, val or test
+    text: str  # text as in meta.csv, unchanged
+    gloss: tuple[str, ...] | None  # glosses; None without annotation
+    video: ProcessedVideo  # video that holds the clip
+    frames: range  # frame indices in the video, at the clip's stride
+    tokens: tuple[int, ...] = ()  # text tokens with the end token
+    gloss_ids: tuple[int, ...] | None = None  # target of CTC; None without annotation, or where a gloss is unknown
 
     @property
     def num_frames(self) -> int:
@@ -67,21 +56,13 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """The clips of all splits.
+    """The clips of all splits."""
 
-    Attributes:
-        entries: Split to its clips, in the order of the index.
-        videos: Videos that hold them.
-        points: Times, pose and nodes of these videos.
-        vocabulary: Glosses of the train split; None without annotations.
-        digest: Digest of everything that the clips are made from.
-    """
-
-    entries: dict[str, list[ClipEntry]]
-    videos: list[ProcessedVideo]
-    points: Points
-    vocabulary: GlossVocabulary | None
-    digest: str
+    entries: dict[str, list[ClipEntry]]  # split to its clips, in the order of the index
+    videos: list[ProcessedVideo]  # videos that hold them
+    points: Points  # times, pose and nodes of these videos
+    vocabulary: GlossVocabulary | None  # glosses of the train split; None without annotations
+    digest: str  # digest of everything that the clips are made from
 
 
 def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:

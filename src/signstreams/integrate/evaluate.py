@@ -140,34 +140,23 @@ def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
 
 @dataclass
 class Prediction:
-    """Hypotheses for one clip.
+    """Hypotheses for one clip."""
 
-    Attributes:
-        entry: The clip.
-        text: Translation.
-        glosses: Head to gloss sequence; empty without glosses.
-    """
-
-    entry: ClipEntry
-    text: str
-    glosses: dict[str, list[str]]
+    entry: ClipEntry  # the clip
+    text: str  # translation
+    glosses: dict[str, list[str]]  # head to gloss sequence; empty without glosses
 
 
 @dataclass
 class Evaluation:
-    """Results on one split.
+    """Results on one split."""
 
-    Attributes:
-        predictions: In the order of the split.
-        losses: Mean of each term, over tokens, clips or steps of the whole split; ``total`` with all weights.
-        num_ctc_skipped: Clips too short for their glosses.
-        word_errors: Head to gloss word errors over the clips that have glosses.
-    """
-
-    predictions: list[Prediction]
+    predictions: list[Prediction]  # in the order of the split
     losses: dict[str, float]
-    num_ctc_skipped: int
+    """Mean of each term, over tokens, clips or steps of the whole split; ``total`` with all weights."""
+    num_ctc_skipped: int  # clips too short for their glosses
     word_errors: dict[str, WordErrors] = field(default_factory=dict)
+    """Head to gloss word errors over the clips that have glosses."""
 
     def translation(self) -> dict[str, Any]:
         """`translation_scores` against the unchanged texts."""

@@ -148,15 +148,11 @@ def total_loss(terms: dict[str, LossTerm], weights: dict[str, float], counts: di
 
 @dataclass(frozen=True)
 class Losses:
-    """Loss terms of a batch.
-
-    Attributes:
-        terms: ``translation``; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and ``distillation``.
-        num_ctc_skipped: Clips too short for their glosses.
-    """
+    """Loss terms of a batch."""
 
     terms: dict[str, LossTerm]
-    num_ctc_skipped: int
+    """``translation``; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and ``distillation``."""
+    num_ctc_skipped: int  # clips too short for their glosses
 
 
 def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:

@@ -135,17 +135,11 @@ class FusionEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Output of the encoder.
+    """Output of the encoder."""
 
-    Attributes:
-        memory: (B, S, M), zero where masked.
-        mask: (B, S) bool, True on the clip's own steps.
-        gloss_logits: Head to (B, S, G); empty without glosses.
-    """
-
-    memory: Tensor
-    mask: Tensor
-    gloss_logits: dict[str, Tensor]
+    memory: Tensor  # (B, S, M), zero where masked
+    mask: Tensor  # (B, S) bool, True on the clip's own steps
+    gloss_logits: dict[str, Tensor]  # head to (B, S, G); empty without glosses
 
 
 class MultistreamModel(nn.Module):

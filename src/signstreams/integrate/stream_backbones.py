@@ -17,21 +17,14 @@ from signstreams.integrate.settings import IntegrateConfig
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """A backbone whose weights stay as they are, and what its features depend on.
+    """A backbone whose weights stay as they are, and what its features depend on."""
 
-    Attributes:
-        stream: Stream of crops that it encodes.
-        net: The network.
-        identity: SHA-256 of its file, or its spec.
-        side_px: Side length of its input images.
-        all_layers: Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,).
-    """
-
-    stream: str
-    net: Backbone
-    identity: str
-    side_px: int
+    stream: str  # stream of crops that it encodes
+    net: Backbone  # the network
+    identity: str  # SHA-256 of its file, or its spec
+    side_px: int  # side length of its input images
     all_layers: bool = False
+    """Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,)."""
 
     @property
     def digest(self) -> str:
@@ -51,19 +44,12 @@ class FrozenBackbone:
 
 @dataclass(frozen=True)
 class Backbones:
-    """The backbones of a model.
+    """The backbones of a model."""
 
-    Attributes:
-        frozen: Stream to frozen backbone.
-        trained: Stream to backbone that trains inside the model.
-        sides_px: Stream to the side length of its images.
-        digests: Stream to the SHA-256 of its file, or its spec.
-    """
-
-    frozen: dict[str, FrozenBackbone]
-    trained: dict[str, Backbone]
-    sides_px: dict[str, int]
-    digests: dict[str, str]
+    frozen: dict[str, FrozenBackbone]  # stream to frozen backbone
+    trained: dict[str, Backbone]  # stream to backbone that trains inside the model
+    sides_px: dict[str, int]  # stream to the side length of its images
+    digests: dict[str, str]  # stream to the SHA-256 of its file, or its spec
 
     @property
     def dims(self) -> dict[str, int]:

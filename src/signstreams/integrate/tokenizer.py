@@ -23,21 +23,13 @@ SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens.
+    """Ids of the special tokens."""
 
-    Attributes:
-        pad: Padding.
-        eos: End of a text.
-        start: Input of the decoder before the first token.
-        first: Token at the start of every text (the language, for mBART-50); None without.
-        never: Tokens that are never generated.
-    """
-
-    pad: int = PAD
-    eos: int = EOS
-    start: int = PAD
-    first: int | None = None
-    never: tuple[int, ...] = (PAD, UNKNOWN)
+    pad: int = PAD  # padding
+    eos: int = EOS  # end of a text
+    start: int = PAD  # input of the decoder before the first token
+    first: int | None = None  # token at the start of every text (the language, for mBART-50); None without
+    never: tuple[int, ...] = (PAD, UNKNOWN)  # tokens that are never generated
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""

@@ -33,27 +33,16 @@ FORMAT = "signstreams_multistream_v9"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model and what it needs.
+    """A trained model and what it needs."""
 
-    Attributes:
-        path: Its checkpoint.
-        config: Config of its training, with the backbones where they are now.
-        model: The model in evaluation mode, on the CPU.
-        backbones: Backbones of its streams.
-        tokenizer: Tokenizer of its texts.
-        vocabulary: Its glosses; None without.
-        head: Gloss head chosen on val.
-        about: What else the checkpoint holds: step, scores on val, extraction settings.
-    """
-
-    path: Path
-    config: IntegrateConfig
-    model: MultistreamModel
-    backbones: Backbones
-    tokenizer: Tokenizer
-    vocabulary: GlossVocabulary | None
-    head: str | None
-    about: dict[str, Any]
+    path: Path  # its checkpoint
+    config: IntegrateConfig  # config of its training, with the backbones where they are now
+    model: MultistreamModel  # the model in evaluation mode, on the CPU
+    backbones: Backbones  # backbones of its streams
+    tokenizer: Tokenizer  # tokenizer of its texts
+    vocabulary: GlossVocabulary | None  # its glosses; None without
+    head: str | None  # gloss head chosen on val
+    about: dict[str, Any]  # what else the checkpoint holds: step, scores on val, extraction settings
 
 
 def load_trained_model(given: TrainedModelSection) -> TrainedModel:

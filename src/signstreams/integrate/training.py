@@ -120,25 +120,16 @@ class WeightAverage:
 
 @dataclass
 class State:
-    """Progress of a run; saved with each checkpoint.
+    """Progress of a run; saved with each checkpoint."""
 
-    Attributes:
-        step: Optimiser steps done.
-        best_bleu: BLEU-4 of best.pt on val; -1 before the first evaluation.
-        best_loss: Translation loss of best.pt on val; where no translation is learned, its CTC loss.
-        best_wer: Lowest gloss WER of best.pt on val.
-        num_worse: Evaluations since then.
-        is_over: Whether the run ended before its last step because it no longer improved.
-        window: Name to sum and count of what was measured since the last line of metrics.
-    """
-
-    step: int = 0
-    best_bleu: float = -1.0
-    best_loss: float = math.inf
-    best_wer: float = math.inf
-    num_worse: int = 0
-    is_over: bool = False
+    step: int = 0  # optimiser steps done
+    best_bleu: float = -1.0  # BLEU-4 of best.pt on val; -1 before the first evaluation
+    best_loss: float = math.inf  # translation loss of best.pt on val; where no translation is learned, its CTC loss
+    best_wer: float = math.inf  # lowest gloss WER of best.pt on val
+    num_worse: int = 0  # evaluations since then
+    is_over: bool = False  # whether the run ended before its last step because it no longer improved
     window: dict[str, list[float]] = field(default_factory=dict)
+    """Name to sum and count of what was measured since the last line of metrics."""
 
     def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
         """Higher BLEU-4, or lower WER where that is given; if equal, lower loss. The loss must be finite."""

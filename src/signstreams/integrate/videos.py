@@ -37,19 +37,12 @@ _POSE_COLUMNS = np.array([3 * pose_index(name) + channel for name in POSE_POINTS
 
 @dataclass(frozen=True)
 class ProcessedVideo:
-    """What a video's metadata say, and digests of its files.
+    """What a video's metadata say, and digests of its files."""
 
-    Attributes:
-        video_id: Id of the video.
-        size_px: Width and height of the frame.
-        sources: Kind of file (tracks, pose, keypoints, or a stream of crops) to its digest.
-        source_fps: Frame rate that the source declares; 0 when it declares none.
-    """
-
-    video_id: str
-    size_px: tuple[int, int]
-    sources: dict[str, str]
-    source_fps: float = 0.0
+    video_id: str  # id of the video
+    size_px: tuple[int, int]  # width and height of the frame
+    sources: dict[str, str]  # kind of file (tracks, pose, keypoints, or a stream of crops) to its digest
+    source_fps: float = 0.0  # frame rate that the source declares; 0 when it declares none
 
 
 def read_videos(
@@ -132,17 +125,12 @@ POINT_KINDS = {"times": "tracks", "pose": "pose", "nodes": "keypoints"}
 
 @dataclass(frozen=True)
 class Points:
-    """Arrays of all videos that need no backbone.
+    """Arrays of all videos that need no backbone."""
 
-    Attributes:
-        times_s: (T,) float64, time of each frame.
-        pose: (T, 7, 3) float32: x, y in signing space, visibility; missing (-1, -1, 0).
-        nodes: (T, 79, 3) float32: x, y as fractions of the frame, confidence; missing (-1, -1, 0). None without MSKA.
-    """
-
-    times_s: ArrayStore
-    pose: ArrayStore
+    times_s: ArrayStore  # (T,) float64, time of each frame
+    pose: ArrayStore  # (T, 7, 3) float32: x, y in signing space, visibility; missing (-1, -1, 0)
     nodes: ArrayStore | None
+    """(T, 79, 3) float32: x, y as fractions of the frame, confidence; missing (-1, -1, 0). None without MSKA."""
 
     @property
     def stores(self) -> dict[str, ArrayStore]:

@@ -64,31 +64,18 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True)
 class CropIndex(Sequence[Crop]):
-    """Crops, sorted by folder, video and frame; behaves as a list of `Crop`.
+    """Crops, sorted by folder, video and frame; behaves as a list of `Crop`."""
 
-    Attributes:
-        folders: Folders, as given.
-        videos: Video ids.
-        video_folder: Number of each video's folder.
-        files: Paths of archives and loose images.
-        video: (N,) int32 into ``videos``.
-        frame: (N,) int32 frame in the video.
-        file: (N,) int32 into ``files``.
-        offset: (N,) int64 as `Crop.offset`, or `LOOSE`.
-        size: (N,) uint32 bytes of the image.
-        crc: (N,) uint32; 0 for loose images.
-    """
-
-    folders: list[Path]
-    videos: Names
-    video_folder: Sequence[int]
-    files: Names
-    video: Ints
-    frame: Ints
-    file: Ints
-    offset: Ints
-    size: Ints
-    crc: Ints
+    folders: list[Path]  # folders, as given
+    videos: Names  # video ids
+    video_folder: Sequence[int]  # number of each video's folder
+    files: Names  # paths of archives and loose images
+    video: Ints  # (N,) int32 into ``videos``
+    frame: Ints  # (N,) int32 frame in the video
+    file: Ints  # (N,) int32 into ``files``
+    offset: Ints  # (N,) int64 as `Crop.offset`, or `LOOSE`
+    size: Ints  # (N,) uint32 bytes of the image
+    crc: Ints  # (N,) uint32; 0 for loose images
 
     def __len__(self) -> int:
         return len(self.video)

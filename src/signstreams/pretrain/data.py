@@ -32,17 +32,11 @@ MIN_TRAIN_CROPS_PER_PROBE = 7
 
 @dataclass(frozen=True)
 class CropSet:
-    """The crops of a run.
+    """The crops of a run."""
 
-    Attributes:
-        train: Crops that the run learns from.
-        probe: Held-out crops that its health is measured on, evenly spread over videos and frames.
-        digest: Digest of all of them together.
-    """
-
-    train: CropIndex
-    probe: CropIndex
-    digest: str
+    train: CropIndex  # crops that the run learns from
+    probe: CropIndex  # held-out crops that its health is measured on, evenly spread over videos and frames
+    digest: str  # digest of all of them together
 
 
 def find_crops(
@@ -115,17 +109,11 @@ def plan_batches(config: PretrainConfig, crops: CropIndex, world_size: int) -> B
 
 
 class ViewBatch(NamedTuple):
-    """Views of B crops.
+    """Views of B crops."""
 
-    Attributes:
-        global_views: (2, B, side, side, 3) uint8.
-        local_views: (V - 2, B, side, side, 3) uint8; (0,) without local views.
-        params: (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing.
-    """
-
-    global_views: Tensor
-    local_views: Tensor
-    params: Tensor | None
+    global_views: Tensor  # (2, B, side, side, 3) uint8
+    local_views: Tensor  # (V - 2, B, side, side, 3) uint8; (0,) without local views
+    params: Tensor | None  # (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing
 
 
 class ViewDataset(Dataset[ViewBatch]):

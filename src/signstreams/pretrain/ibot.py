@@ -30,17 +30,11 @@ DRAWS = 4  # area, aspect, top, left of one try
 
 @dataclass(frozen=True)
 class Masked:
-    """The masked patches of a batch.
+    """The masked patches of a batch."""
 
-    Attributes:
-        masks: (V * B, P) bool.
-        rows: (M,) int64, the masked patches as rows of (V * B * P).
-        weights: (M,) float32, one over the number of masked patches of the row's view, so that each view weighs 1.
-    """
-
-    masks: Tensor
-    rows: Tensor
-    weights: Tensor
+    masks: Tensor  # (V * B, P) bool
+    rows: Tensor  # (M,) int64, the masked patches as rows of (V * B * P)
+    weights: Tensor  # (M,) float32, one over the number of masked patches of the row's view, so that each view weighs 1
 
     @classmethod
     def of(cls, masks: Tensor) -> Masked:

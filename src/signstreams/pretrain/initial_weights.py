@@ -25,17 +25,11 @@ _LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "dist_token", "pre_logits.")  # 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights that fit the backbone of the run.
+    """Weights that fit the backbone of the run."""
 
-    Attributes:
-        state: State dict of the backbone, without the tensors that start from scratch.
-        digest: Short digest of the tensors as they were given.
-        report: What was adapted, in one line.
-    """
-
-    state: dict[str, Tensor]
-    digest: str
-    report: str
+    state: dict[str, Tensor]  # state dict of the backbone, without the tensors that start from scratch
+    digest: str  # short digest of the tensors as they were given
+    report: str  # what was adapted, in one line
 
 
 def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeights | None:

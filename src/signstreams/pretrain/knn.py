@@ -63,19 +63,12 @@ def vote(similarity: Tensor, labels: Tensor, *, k: int, temperature: float = TEM
 
 
 class Handshapes(NamedTuple):
-    """Handshapes of one hand in one video.
+    """Handshapes of one hand in one video."""
 
-    Attributes:
-        frames: (T,) int, index into ``names``; -1 between two handshapes.
-        names: Names of all handshapes.
-        clips: Ids of the clips in the video.
-        signer: Signer of the video.
-    """
-
-    frames: Ints
-    names: list[str]
-    clips: set[str]
-    signer: str
+    frames: Ints  # (T,) int, index into ``names``; -1 between two handshapes
+    names: list[str]  # Names of all handshapes
+    clips: set[str]  # ids of the clips in the video
+    signer: str  # signer of the video
 
     def at(self, frame: int) -> int:
         """Index of the frame's handshape; -1 where there is none."""
@@ -102,23 +95,14 @@ def read_handshapes(path: Path, stream: str) -> Handshapes:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Crops with known handshape.
+    """Crops with known handshape."""
 
-    Attributes:
-        crops: N crops.
-        labels: (N,) int64, index into ``names``.
-        is_train: (N,) bool, whether the crop is of a video of the train split.
-        signers: (N,) int64, one number per signer.
-        names: Handshapes.
-        num_videos: Videos of the train split, and others.
-    """
-
-    crops: list[Crop]
-    labels: Tensor
-    is_train: Tensor
-    signers: Tensor
-    names: list[str]
-    num_videos: tuple[int, int]
+    crops: list[Crop]  # N crops
+    labels: Tensor  # (N,) int64, index into ``names``
+    is_train: Tensor  # (N,) bool, whether the crop is of a video of the train split
+    signers: Tensor  # (N,) int64, one number per signer
+    names: list[str]  # handshapes
+    num_videos: tuple[int, int]  # videos of the train split, and others
 
 
 def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
@@ -263,15 +247,10 @@ def table(report: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ProbeLabels:
-    """Labels of the held-out crops.
+    """Labels of the held-out crops."""
 
-    Attributes:
-        labels: (N,) int64, -1 where unknown.
-        videos: (N,) int64, one number per video.
-    """
-
-    labels: Tensor
-    videos: Tensor
+    labels: Tensor  # (N,) int64, -1 where unknown
+    videos: Tensor  # (N,) int64, one number per video
 
 
 def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:

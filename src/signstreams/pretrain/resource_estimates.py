@@ -39,17 +39,11 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated bytes of one process.
+    """Estimated bytes of one process."""
 
-    Attributes:
-        weights: Student, its gradients, AdamW's moments, teacher.
-        activations: Activations of the student's blocks, kept for the backward pass.
-        scores: Scores of the heads over the prototypes.
-    """
-
-    weights: int
-    activations: int
-    scores: int
+    weights: int  # student, its gradients, AdamW's moments, teacher
+    activations: int  # activations of the student's blocks, kept for the backward pass
+    scores: int  # scores of the heads over the prototypes
 
     @property
     def total(self) -> int:

@@ -23,23 +23,14 @@ MAX_ROUNDS, MAX_CANDIDATES = 4, 256
 
 @dataclass(frozen=True)
 class CropGroups:
-    """What the order depends on, of N crops of V videos.
+    """What the order depends on, of N crops of V videos."""
 
-    Attributes:
-        video: (N,) number of each crop's video, below V.
-        frame: (N,) frame of each crop.
-        order: (N,) crops by video and frame.
-        starts: (V,) place in ``order`` where each video begins.
-        counts: (V,) number of crops of each video.
-        signer: (V,) number of each video's signer.
-    """
-
-    video: Ints
-    frame: Ints
-    order: Ints
-    starts: Ints
-    counts: Ints
-    signer: Ints
+    video: Ints  # (N,) number of each crop's video, below V
+    frame: Ints  # (N,) frame of each crop
+    order: Ints  # (N,) crops by video and frame
+    starts: Ints  # (V,) place in ``order`` where each video begins
+    counts: Ints  # (V,) number of crops of each video
+    signer: Ints  # (V,) number of each video's signer
 
     @classmethod
     def of(cls, video: Ints, frame: Ints, signer: Ints | None = None) -> CropGroups:

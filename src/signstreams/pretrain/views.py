@@ -80,19 +80,12 @@ def recipes(config: AugmentationConfig) -> list[Recipe]:
 
 
 class Draws(NamedTuple):
-    """Random draws for the V views of a crop.
+    """Random draws for the V views of a crop."""
 
-    Attributes:
-        boxes: (V, 4) int, top, left, height, width in px of the decoded crop.
-        is_flipped: (V,) bool.
-        is_colored: (V,) bool, whether the colour map changes anything.
-        params: (V, PARAMS) float64.
-    """
-
-    boxes: Ints
-    is_flipped: Flags
-    is_colored: Flags
-    params: Floats
+    boxes: Ints  # (V, 4) int, top, left, height, width in px of the decoded crop
+    is_flipped: Flags  # (V,) bool
+    is_colored: Flags  # (V,) bool, whether the colour map changes anything
+    params: Floats  # (V, PARAMS) float64
 
 
 class ViewMaker:

@@ -240,17 +240,11 @@ MAX_LABEL = 70
 
 @dataclass(frozen=True)
 class MetricPanel:
-    """One metric of all runs that have it.
+    """One metric of all runs that have it."""
 
-    Attributes:
-        metric: Its name.
-        aim: ``lower`` or ``higher`` where that is better, else empty.
-        lines: Number of the run to places on the horizontal axis and values.
-    """
-
-    metric: str
-    aim: str
-    lines: dict[int, tuple[list[float], list[float]]]
+    metric: str  # its name
+    aim: str  # ``lower`` or ``higher`` where that is better, else empty
+    lines: dict[int, tuple[list[float], list[float]]]  # number of the run to places on the horizontal axis and values
 
 
 def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Path, *, xlabel: str) -> None:

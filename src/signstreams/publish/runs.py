@@ -31,25 +31,15 @@ Axis = Callable[[list[int]], list[float]]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind.
+    """What a run left behind."""
 
-    Attributes:
-        path: Its folder, or the file of metrics where that is not the folder's own.
-        history: The file that its metrics were read from.
-        name: Name of its experiment, else of its folder.
-        tags: Tags of its experiment.
-        settings: Dotted key to plain value; empty where no file records them.
-        curves: Metric to its values.
-        label: Its unique name among the runs it is compared with, see `labelled`.
-    """
-
-    path: Path
-    history: Path
-    name: str
-    tags: tuple[str, ...]
-    settings: dict[str, Any]
-    curves: dict[str, Curve]
-    label: str = ""
+    path: Path  # its folder, or the file of metrics where that is not the folder's own
+    history: Path  # the file that its metrics were read from
+    name: str  # Name of its experiment, else of its folder
+    tags: tuple[str, ...]  # tags of its experiment
+    settings: dict[str, Any]  # dotted key to plain value; empty where no file records them
+    curves: dict[str, Curve]  # metric to its values
+    label: str = ""  # its unique name among the runs it is compared with, see `labelled`
 
     @property
     def kind(self) -> str:
