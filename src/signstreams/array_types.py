@@ -12,5 +12,4 @@ Ints = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 Pixels = NDArray[np.integer[Any] | np.floating[Any]]
 """An image: uint8 unless said otherwise. OpenCV declares no more of what it returns."""
-Array = NDArray[Any]
-"""Of any kind, or of a kind that a file decides."""
+Array = NDArray[Any]  # of any kind, or of a kind that a file decides

@@ -28,22 +28,14 @@ class Command:
     """One row of the table."""
 
     name: str
-    scripts: tuple[str, ...]
-    """Files in scripts/ that run it."""
-    help: str
-    """One line."""
-    config: str
-    """``module:Class`` of its settings; empty when it parses its own command line."""
-    call: Callable[..., None]
-    """Gets the parsed config; without a config class, the words and the name of the program."""
-    logs: int | None = None
-    """Level from which on our own log lines are shown; None: it prints, and logs nothing."""
-    computes: bool = False
-    """Whether it uses torch, for which the process is prepared."""
-    leading_words: str = ""
-    """Flag that the words before the first flag belong to."""
-    after_stop: str = GO_ON
-    """What Ctrl-C is answered with."""
+    scripts: tuple[str, ...]  # files in scripts/ that run it
+    help: str  # one line
+    config: str  # ``module:Class`` of its settings; empty when it parses its own command line
+    call: Callable[..., None]  # gets the parsed config; without a config class, the words and the name of the program
+    logs: int | None = None  # level from which on our own log lines are shown; None: it prints, and logs nothing
+    computes: bool = False  # whether it uses torch, for which the process is prepared
+    leading_words: str = ""  # flag that the words before the first flag belong to
+    after_stop: str = GO_ON  # what Ctrl-C is answered with
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -87,11 +87,7 @@ def pretrained_by(script: str) -> tuple[str, ...]:
 class BoxState(IntEnum):
     """Where the box of a stream in a frame comes from."""
 
-    MISSING = 0
-    """No box, no crop."""
-    DETECTED = 1
-    """Around the landmarks of the stream's own detector."""
-    TRACKED = 2
-    """Around the body pose's wrist or face points, where the finer detector has nothing."""
-    FILLED = 3
-    """Interpolated over a short gap."""
+    MISSING = 0  # no box, no crop
+    DETECTED = 1  # around the landmarks of the stream's own detector
+    TRACKED = 2  # around the body pose's wrist or face points, where the finer detector has nothing
+    FILLED = 3  # interpolated over a short gap

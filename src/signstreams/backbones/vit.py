@@ -21,8 +21,7 @@ NORM_EPS = 1e-6
 MAX_EXPLICIT_TOKENS = 512
 """Up to this many tokens the CPU's attention in bfloat16 holds the weights (N, N); beyond, memory would matter."""
 
-Sizes = tuple[tuple[int, int], ...]
-"""Number of images, and of tokens per image, of each group in a packed tensor."""
+Sizes = tuple[tuple[int, int], ...]  # number of images, and of tokens per image, of each group in a packed tensor
 
 
 class VisionTransformer(nn.Module):
@@ -344,8 +343,7 @@ SPAN = 16.0
 """Distance of the image's edges in the unit of the sines, for any grid, so that small grids differ as much as large."""
 MAX_STEP = 2.0
 """Longest step from patch to patch in that unit: shorter waves would not survive resizing for local views."""
-LONGEST = 100.0
-"""Ratio of the longest to the shortest wavelength, which is 2 pi units."""
+LONGEST = 100.0  # ratio of the longest to the shortest wavelength, which is 2 pi units
 
 
 def sine_positions(grid: int, dim: int) -> Tensor:

@@ -14,10 +14,8 @@ from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, 
 from signstreams.formats.landmarks import NUM_POSE, POSE
 from signstreams.streams import BoxState
 
-MAX_FRAME_SIZES = 10.0
-"""Body points may be outside the frame (hips below it), but not this many frame sizes away."""
-SQUARE_PX, SQUARE_RATIO = 1.0, 0.01
-"""Sides of a square box may differ by a pixel, or by a hundredth of a large one."""
+MAX_FRAME_SIZES = 10.0  # body points may be outside the frame (hips below it), but not this many frame sizes away
+SQUARE_PX, SQUARE_RATIO = 1.0, 0.01  # sides of a square box may differ by a pixel, or by a hundredth of a large one
 
 
 class PointSurvey:

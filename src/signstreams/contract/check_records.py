@@ -28,8 +28,7 @@ from signstreams.streams import BoxState
 EXTRACT_AGAIN = ""
 """Fix of a finding that extracting the video again removes. `re_extraction_advice` replaces it by the command at the
 end: a command names folders of this machine, and records must stay true when the corpus is copied."""
-LOOSE_FIX = "write these files again with the tool that made them"
-"""The same for loose crops."""
+LOOSE_FIX = "write these files again with the tool that made them"  # the same for loose crops
 
 
 @dataclass(frozen=True)

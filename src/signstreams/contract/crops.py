@@ -21,10 +21,8 @@ from signstreams.contract.inventory import Artifact
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.formats.crops import LOCAL_HEADER, LOCAL_SIGNATURE, parse_crop_name
 
-NUM_SAMPLED = 100
-"""Crops of an archive that ``decode: sample`` decodes."""
-MAX_SIDE_PX = 4096
-"""A JPEG whose header claims more is not decoded: OpenCV would allocate that much memory."""
+NUM_SAMPLED = 100  # crops of an archive that ``decode: sample`` decodes
+MAX_SIDE_PX = 4096  # A JPEG whose header claims more is not decoded: OpenCV would allocate that much memory
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _DIRECTORY_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 76

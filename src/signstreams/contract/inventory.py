@@ -26,10 +26,8 @@ ENDINGS = {
     "metadata": ".json",
 }
 """Kind of file, which is also the name of its folder, to its ending."""
-SOURCE = "source"
-"""Kind of the video itself."""
-PLAIN = ".npy"
-"""What other tools may write instead of an npz."""
+SOURCE = "source"  # kind of the video itself
+PLAIN = ".npy"  # what other tools may write instead of an npz
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from signstreams.ids import shown
 from signstreams.streams import STREAMS
 
 METADATA_LINES = "metadata.jsonl"
-OTHER_KEYPOINTS = 79
-"""Points of a frame that the layout of the requirement allows besides 543 or more."""
+OTHER_KEYPOINTS = 79  # points of a frame that the layout of the requirement allows besides 543 or more
 MAY_LACK = ("video", "tracks", "metadata", "checksums", "pose", "keypoints", *STREAMS)
 """What a video of loose crops may lack, in the order of the report."""
 

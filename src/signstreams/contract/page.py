@@ -25,14 +25,12 @@ from signstreams.pages.render import render
 from signstreams.spread import evenly_spread
 from signstreams.streams import STREAMS
 
-MAX_PLACES = 10
-"""Places listed per rule; report.json has all."""
+MAX_PLACES = 10  # places listed per rule; report.json has all
 MAX_VIDEOS = 24
 """Videos shown with pictures: all of a small corpus; of a large one half the worst, half spread over the others."""
 NUM_CROPS, CROP_PX = 48, 88
 PREVIEW_PX = 800
-MAX_LOOSE = 20_000
-"""Files of a folder of loose crops that are searched for some to show."""
+MAX_LOOSE = 20_000  # files of a folder of loose crops that are searched for some to show
 _COVERED = ("pose", *STREAMS)
 _STATES = ("detected", "tracked", "filled", "missing")
 
@@ -90,8 +88,7 @@ class Chart:
 
     WIDTH: ClassVar = 320
     HEIGHT: ClassVar = 120
-    BASE: ClassVar = 98
-    """Where the bars stand; labels are below."""
+    BASE: ClassVar = 98  # where the bars stand; labels are below
     BAR_HEIGHT: ClassVar = 90
 
     title: str

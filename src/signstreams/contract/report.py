@@ -17,8 +17,7 @@ from signstreams.files import digest
 from signstreams.streams import STREAMS
 
 FORMAT_VERSION = 1
-NUM_BARS = 24
-"""Most bars of a histogram."""
+NUM_BARS = 24  # most bars of a histogram
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:

@@ -41,8 +41,7 @@ from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
 
-MAX_FILES = 20
-"""Files for which findings of one rule are printed."""
+MAX_FILES = 20  # files for which findings of one rule are printed
 
 
 @dataclass(frozen=True)

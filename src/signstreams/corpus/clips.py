@@ -50,8 +50,7 @@ SPLIT_NAMES = {
     "test": "test",
 }
 """Names of splits in meta.csv to ours."""
-AGREE_S = 0.01
-"""Largest difference between the columns start and end and the segments: LSA-T writes two decimals."""
+AGREE_S = 0.01  # largest difference between the columns start and end and the segments: LSA-T writes two decimals
 DURATION_TOLERANCE_S = 0.05
 
 ID = Rule("meta.id", "error", "an id that can name a file")

@@ -12,10 +12,8 @@ from signstreams.ids import shown
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-MAX_LINES = 10
-"""Findings of one rule in one file that are printed; a last line counts the rest and names their rows."""
-MAX_ROWS = 100
-"""Rows named in that line."""
+MAX_LINES = 10  # findings of one rule in one file that are printed; a last line counts the rest and names their rows
+MAX_ROWS = 100  # rows named in that line
 
 
 @dataclass(frozen=True)

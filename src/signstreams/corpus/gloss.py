@@ -12,8 +12,7 @@ from signstreams.errors import UserError
 from signstreams.files import read_json, write_json
 from signstreams.ids import shown
 
-BLANK = "<blank>"
-"""CTC's blank: always id 0."""
+BLANK = "<blank>"  # CTC's blank: always id 0
 
 GLOSS_COLUMNS = ("gloss", "ctc_labels")
 

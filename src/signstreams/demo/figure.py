@@ -23,13 +23,11 @@ from signstreams.demo.surface import Patch, darken, paint
 SHOULDER = np.array([0.92, 0.2, 0.0])
 UPPER_ARM, FOREARM = 1.6, 1.42
 _ELBOW_SIDE = np.array([0.62, 1.0, -0.2])
-_PALM_MIDDLE = 0.42
-"""Distance from the wrist to the middle of the palm, in hand lengths."""
+_PALM_MIDDLE = 0.42  # distance from the wrist to the middle of the palm, in hand lengths
 CAMERA_DISTANCE = 11.0
 
 LEFT, RIGHT = 0, 1
-SIDES = ("left", "right")
-"""Anatomical, in the order of all arrays with a side axis."""
+SIDES = ("left", "right")  # anatomical, in the order of all arrays with a side axis
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,8 @@ _NUM_PARTS = 27
 _TORSO_HALF_WIDTH = 1.5  # units; nothing beyond is moved and painted
 _MARGIN_PX = 12  # torso beyond the picture, so that swaying shows no edge
 
-OCCLUDED_RATIO = 0.25
-"""A hand counts as occluded when more of its points than this are behind the other arm."""
-OUTSIDE_RATIO = 0.15
-"""A hand counts as outside when more of its points than this are beyond the picture."""
+OCCLUDED_RATIO = 0.25  # A hand counts as occluded when more of its points than this are behind the other arm
+OUTSIDE_RATIO = 0.15  # A hand counts as outside when more of its points than this are beyond the picture
 
 
 @dataclass(frozen=True)

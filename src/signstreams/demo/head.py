@@ -11,8 +11,7 @@ from signstreams.array_types import Floats, Pixels
 from signstreams.demo.signers import Signer
 from signstreams.demo.surface import Patch, paint
 
-MIDDLE = (0.0, -1.2)
-"""Middle of the head, in body units."""
+MIDDLE = (0.0, -1.2)  # middle of the head, in body units
 _DETAIL = 2  # the face is painted at twice the size of the picture
 _SIZE = 1.07  # the whole head, against the numbers below
 _HALF_WIDTH, _TOP, _BOTTOM = 0.9, 1.12, 1.12  # extent of the sprite around the middle, in head units
@@ -24,8 +23,7 @@ POINTS = ("nose", "left_eye", "right_eye", "mouth_left", "mouth_right", "mouth_t
 _NOSE = (0.0, 0.21)
 EYE = (0.19, -0.02)
 _MOUTH = (0.0, 0.44)
-FACE_TOP, FACE_BOTTOM = -0.42, 0.68
-"""Hairline and chin: the range that face detectors mark."""
+FACE_TOP, FACE_BOTTOM = -0.42, 0.68  # hairline and chin: the range that face detectors mark
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,7 @@ Minimal pairs: CASA and ESCUELA (handshape), AGUA and PAN (place), MAÑANA and A
 """
 
 GLOSSES = tuple(SIGNS)
-CTC_LABELS = {gloss: number for number, gloss in enumerate(GLOSSES, 1)}
-"""Gloss to its number; 0 is the blank."""
+CTC_LABELS = {gloss: number for number, gloss in enumerate(GLOSSES, 1)}  # gloss to its number; 0 is the blank
 
 
 # -- Sentences: glosses in signing order (time, subject, object, verb, negation or question) and their Spanish text

@@ -16,8 +16,7 @@ from signstreams.demo.language import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, 
 from signstreams.demo.plan import FPS, PlannedVideo
 from signstreams.demo.signers import Signer
 
-NO_HANDSHAPE = -1
-"""Handshape id while a hand changes from one to another."""
+NO_HANDSHAPE = -1  # handshape id while a hand changes from one to another
 
 _REST = HANDSHAPES.index("rest")
 _REST_ON_BELLY = (np.array([0.5, 2.0, 0.75]), ((-0.85, 0.3, 0.25), (-0.15, -0.1, -1.0)))

@@ -19,19 +19,14 @@ from signstreams.demo.signers import SIGNERS
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 
-ID_PREFIX = "demo_"
-"""Prefix of the ids of its videos and clips."""
+ID_PREFIX = "demo_"  # prefix of the ids of its videos and clips
 FPS = 25
 WIDTH_PX, HEIGHT_PX = 640, 480
 
-REST_FRAMES = 3
-"""The hands rest before the first, between two and after the last sentence of a video."""
-RAISE_FRAMES = (6, 8)
-"""Fewest and most frames in which the hands rise to the first sign, and sink after the last."""
-TRANSITION_FRAMES = (6, 7)
-"""Fewest and most frames between two signs."""
-SIGN_FRAMES = (10, 12)
-"""Fewest and most frames of a sign."""
+REST_FRAMES = 3  # the hands rest before the first, between two and after the last sentence of a video
+RAISE_FRAMES = (6, 8)  # fewest and most frames in which the hands rise to the first sign, and sink after the last
+TRANSITION_FRAMES = (6, 7)  # fewest and most frames between two signs
+SIGN_FRAMES = (10, 12)  # fewest and most frames of a sign
 
 T = TypeVar("T")
 

@@ -6,8 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-Color = tuple[int, int, int]
-"""Red, green, blue, 0..255."""
+Color = tuple[int, int, int]  # red, green, blue, 0..255
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from signstreams.errors import UserError
 
 ValueT = TypeVar("ValueT")
 
-TIMEOUT = datetime.timedelta(minutes=30)
-"""Longest wait for another process."""
+TIMEOUT = datetime.timedelta(minutes=30)  # longest wait for another process
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,9 @@ from signstreams.errors import INTERRUPTED_EXIT_CODE, USER_ERROR_EXIT_CODE, User
 from signstreams.ids import printable
 from signstreams.processes import TRY_AGAIN_EXIT_CODE, available_cores
 
-SHUTDOWN_S = 3600
-"""torchrun would kill its processes 30 s after SIGTERM; how long they have is up to whoever sent it."""
-REQUEUE_S = 300
-"""Longest wait for Slurm to end a job that it has requeued."""
-LAUNCHED = "SIGNSTREAMS_LAUNCHER"
-"""Environment of the processes: pid of the launcher; they end when it does."""
+SHUTDOWN_S = 3600  # torchrun would kill its processes 30 s after SIGTERM; how long they have is up to whoever sent it
+REQUEUE_S = 300  # longest wait for Slurm to end a job that it has requeued
+LAUNCHED = "SIGNSTREAMS_LAUNCHER"  # environment of the processes: pid of the launcher; they end when it does
 PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 """Signals that the launcher passes on to its processes, unless it was started with them ignored."""
 _PR_SET_PDEATHSIG = 1

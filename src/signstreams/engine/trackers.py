@@ -28,8 +28,7 @@ from signstreams.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-TRACKER_FOLDERS = ("tensorboard", "wandb")
-"""Folders that trackers write into the run's folder; archived with the run."""
+TRACKER_FOLDERS = ("tensorboard", "wandb")  # folders that trackers write into the run's folder; archived with the run
 STATE_FILE = "tracking.json"
 """In the run's state: the id that each service gave this run, with which a resumed run continues there."""
 TIMEOUT_S = 60

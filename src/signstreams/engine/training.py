@@ -70,8 +70,7 @@ MAX_BAD_LOSSES = 3
 """Losses in a row that are not finite and end the run; a single one, of an odd batch, changes no weight."""
 STOP_CHECK_STEPS, STOP_CHECK_S = 10, 5.0
 """Steps and seconds, at most, after which several processes agree again whether to stop; a single one stops at once."""
-SIGNAL_LAG_S = 1.0
-"""A loader process may be seen to end this long before the signal that ended it arrives here."""
+SIGNAL_LAG_S = 1.0  # A loader process may be seen to end this long before the signal that ended it arrives here
 
 
 class Stage(ABC, Generic[BatchT]):

@@ -36,8 +36,7 @@ NOT_ANNOTATED = VideoAnnotations()
 
 _TOUCH_S = 1e-6  # 0.7 + 0.1 is a little less than 0.9 - 0.1
 _BOX_COLUMN = re.compile(rb'(^|[;,"\s]|\xef\xbb\xbf)box([;,"\s]|$)')
-_OF_BOXES = {rule.id for rule in (BOX, READABLE, RAGGED, ID_COLUMN)}
-"""Rules whose breach hides or spoils a box."""
+_OF_BOXES = {rule.id for rule in (BOX, READABLE, RAGGED, ID_COLUMN)}  # rules whose breach hides or spoils a box
 
 
 def read_annotations(

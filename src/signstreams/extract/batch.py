@@ -46,10 +46,8 @@ class Outcome:
 
     extracted: dict[str, VideoMetadata] = field(default_factory=dict)
     unchanged: list[str] = field(default_factory=list)
-    quarantined: dict[str, str] = field(default_factory=dict)
-    """Id to reason, including those of earlier runs."""
-    problems: list[str] = field(default_factory=list)
-    """One line per video that could not be processed at all."""
+    quarantined: dict[str, str] = field(default_factory=dict)  # id to reason, including those of earlier runs
+    problems: list[str] = field(default_factory=list)  # one line per video that could not be processed at all
     unannotated: list[str] = field(default_factory=list)
     """Left out: only annotated spans are extracted, and meta.csv has none of these videos."""
 

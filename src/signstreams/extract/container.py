@@ -22,8 +22,7 @@ from signstreams.extract.frame_source import Timed, UnreadableVideoError, add_no
 
 _WITHOUT_KEYFRAMES = {"gif", "apng", "webp"}
 """Their frames build on the ones before, even if their packets are marked as keyframes."""
-WITHOUT_PTS = "avi"
-"""This format does not store when a frame is shown, only the order of decoding."""
+WITHOUT_PTS = "avi"  # this format does not store when a frame is shown, only the order of decoding
 
 
 class Keyframe(NamedTuple):

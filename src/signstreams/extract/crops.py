@@ -16,8 +16,7 @@ from signstreams.extract.tracks import FrameBoxes
 from signstreams.formats.crops import CropWriter
 from signstreams.streams import BoxState
 
-PAD_VALUE = 0
-"""Colour beyond the frame's border."""
+PAD_VALUE = 0  # colour beyond the frame's border
 _MARGIN_PX = 2  # around the box, so that interpolation at its rim sees the frame
 
 

@@ -15,8 +15,7 @@ from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, POSE, pose_index
 from signstreams.formats.metadata import DetectorInfo
 
-MIN_CONFIDENCE = 1e-4
-"""Least confidence of a point that was found: 0 means missing."""
+MIN_CONFIDENCE = 1e-4  # least confidence of a point that was found: 0 means missing
 
 
 class VideoContext(NamedTuple):
@@ -108,8 +107,7 @@ def in_flight(detector: Detector) -> InFlight:
 
 # -- Frames through a detector: in order, several in flight if it can, every k-th one if that is enough
 
-MAX_GAP_S = 0.5
-"""Frames farther apart than this belong to different spans; nothing is interpolated across."""
+MAX_GAP_S = 0.5  # frames farther apart than this belong to different spans; nothing is interpolated across
 _PARTS = (POSE, FACE, HAND_L, HAND_R)
 
 

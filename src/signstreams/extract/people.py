@@ -12,12 +12,10 @@ import numpy as np
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.holistic import QuietStderr, solution_class
 
-MIN_FACE_PX = 12
-"""Side of the smallest face that counts: hands of a smaller person have too few pixels."""
+MIN_FACE_PX = 12  # side of the smallest face that counts: hands of a smaller person have too few pixels
 MIN_RELATIVE_SIZE = 0.3
 """A face smaller than this share of the largest one is background. Not higher: interpreters are inset into news."""
-MAX_FACES = 4
-"""Of more faces in one picture, the largest are kept."""
+MAX_FACES = 4  # of more faces in one picture, the largest are kept
 HEAD_UNITS = 0.88
 """Half the shoulder distance over the side of the face box: .81, .90, .91 and .75 on the clips of shared/data."""
 _MAX_LINK_COST = 2.0
@@ -153,8 +151,7 @@ def link(moments: Iterable[tuple[float, Sequence[Face]]]) -> list[Person]:
 
 # -- The part of a picture that belongs to one person
 
-Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in px."""
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in px
 
 REACH_X, REACH_UP, REACH_DOWN = 4.0, 2.2, 6.5
 """Reach of the region from the middle of the face, in sides of the face box: 7 head units wide and 7.7 high, a little

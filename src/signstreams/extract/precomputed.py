@@ -100,8 +100,7 @@ PRECOMPUTED = DetectorKind(precomputed_info, PrecomputedDetector, sees_pixels=Fa
 
 # -- Rows to frames
 
-MAX_RATE_ERROR = 0.005
-"""Relative difference up to which two rates are equal: 29.97 and 30."""
+MAX_RATE_ERROR = 0.005  # relative difference up to which two rates are equal: 29.97 and 30
 SAME_LENGTH_RATIO = 0.01
 """If rows and frames are equal in number to this share, rows belong to frames and the file's rate is
 ignored: many tools write a default rate, or a rounded one."""
@@ -209,8 +208,7 @@ class RowFinder:
 
 PX_FROM = 2.0
 """Median of |x|, |y| from which they are px: fractions of a person in the picture stay near 1, px of 16 do not."""
-MAX_OUTSIDE_RATIO = 0.5
-"""Largest share of points that may be outside the frame."""
+MAX_OUTSIDE_RATIO = 0.5  # largest share of points that may be outside the frame
 MAX_ASPECT_ERROR = 0.02
 MIN_PART_RATIO = 0.5
 """Least share of a hand's or face's points of COCO-WholeBody above min_confidence: with fewer, the part is a guess."""
@@ -218,8 +216,7 @@ MAX_NOSE_DISTANCE, MIN_SHOULDER_WIDTH = 0.35, 0.1
 """Distance between the noses of body and face mesh, and shoulder width, over the extent of the face: .1 and 1.6 on real
 clips; .6 or .02 when rows are in another order."""
 SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
-BLOCK_ROWS = 512
-"""Rows processed together."""
+BLOCK_ROWS = 512  # rows processed together
 
 
 class SignerPoints:
@@ -350,10 +347,8 @@ def _check_order(file: PointsFile, some: Floats, video: VideoContext) -> None:
 
 # -- The signer among several people
 
-MIN_PRESENCE_RATIO = 0.1
-"""Least share of a video's rows in which somebody must be to count as one of the people in it."""
-MAX_STEP = 3.0
-"""Largest distance that a person moves between rows, or across a gap, in half shoulder distances."""
+MIN_PRESENCE_RATIO = 0.1  # least share of a video's rows in which somebody must be to count as one of the people in it
+MAX_STEP = 3.0  # largest distance that a person moves between rows, or across a gap, in half shoulder distances
 MAX_WRIST_STEP = 1.0
 """Largest motion counted per frame, in the same unit: a wrist that jumps farther is a wrong detection."""
 

@@ -26,8 +26,7 @@ from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
 
 # -- Drawing points and boxes; colours tell the sides apart
 
-Colour = tuple[int, int, int]
-"""RGB."""
+Colour = tuple[int, int, int]  # RGB
 LEFT, RIGHT, BODY, FACE_LINES = (0, 214, 180), (240, 70, 170), (245, 245, 245), (190, 225, 150)
 STATE_COLOURS: dict[int, Colour] = {
     BoxState.MISSING: (112, 120, 134),
@@ -93,8 +92,7 @@ def _lines() -> Iterator[tuple[Sequence[int], Colour, int]]:
 # -- The picture
 
 NUM_TILES, NUM_COLUMNS = 8, 4
-FRAME_PX = (320, 240)
-"""Largest width and height of a frame in a tile."""
+FRAME_PX = (320, 240)  # largest width and height of a frame in a tile
 QUALITY = 70
 _CROP_PX, _BORDER_PX, _GAP_PX = 100, 3, 8
 _GROUND, _INK, _REGION = (24, 28, 36), (235, 238, 244), (255, 224, 130)

@@ -31,14 +31,11 @@ from signstreams.formats.metadata import FacePrivacy
 from signstreams.streams import STREAMS, BoxState
 
 GREY = 128
-HEAD_SCALE = 1.35
-"""Size of the head over the mesh, which ends before the ears and at mid-forehead."""
+HEAD_SCALE = 1.35  # size of the head over the mesh, which ends before the ears and at mid-forehead
 KEPT_SCALE = 1.25
 """Size of the visible eyes and mouth over the hull of their points: lids, lashes and the rims of the lips."""
-BLUR_CELLS = 7
-"""Pixels to which the height of a face is reduced: below about 16, faces cannot be told apart."""
-MIN_MESH_RATIO = 0.9
-"""Least share of the 68 points with which a mesh outlines the head."""
+BLUR_CELLS = 7  # pixels to which the height of a face is reduced: below about 16, faces cannot be told apart
+MIN_MESH_RATIO = 0.9  # least share of the 68 points with which a mesh outlines the head
 FINGER_TO_PALM = 0.4
 """Width spared along a finger's bones over the length of the palm; a finger is 0.2 wide, its points are not exact."""
 _PALM_TO_HAND, _PALM_TO_UNIT = 0.45, 0.4  # least palm, foreshortened: over the hand and half the shoulder distance

@@ -36,8 +36,7 @@ from signstreams.formats.metadata import DetectorInfo, VideoMetadata, read_metad
 from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 
-REVISION = 2
-"""Raised when the same settings give other results: existing results then no longer count as current."""
+REVISION = 2  # raised when the same settings give other results: existing results then no longer count as current
 
 
 @dataclass(frozen=True)

@@ -181,24 +181,19 @@ class _CheckingDetector(_Wrapper):
 
 # -- Choosing: how much each person's hands move at moments spread over the video
 
-RUN_LENGTH = 4
-"""Frames per moment: one position and three steps of the hands."""
+RUN_LENGTH = 4  # frames per moment: one position and three steps of the hands
 RUN_HZ = 8.0
 """Rate of these frames. Slower than video: in 1/8 s a signing hand moves far more than the body model jitters."""
 RUN_S = RUN_LENGTH / RUN_HZ
 MOMENT_EVERY_S, MIN_MOMENTS, MAX_MOMENTS = 2.0, 6, 24
-MIN_PRESENCE = 0.2
-"""Somebody seen in a smaller share of the moments is a passer-by, or a false detection."""
-MAX_SPEED = 20.0
-"""In head units per second; at higher speeds the body model has jumped."""
+MIN_PRESENCE = 0.2  # somebody seen in a smaller share of the moments is a passer-by, or a false detection
+MAX_SPEED = 20.0  # in head units per second; at higher speeds the body model has jumped
 _MIN_VISIBILITY = 0.5
 _NOSE, _LEFT, _RIGHT = pose_index("nose"), pose_index("left_shoulder"), pose_index("right_shoulder")
 _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 
-Run = list[tuple[float, Pixels]]
-"""Time and image of consecutive frames."""
-_Moment = tuple[float, list[Face], list[float]]
-"""Time, faces, and the hand speed of each person."""
+Run = list[tuple[float, Pixels]]  # time and image of consecutive frames
+_Moment = tuple[float, list[Face], list[float]]  # time, faces, and the hand speed of each person
 
 
 class Candidate(NamedTuple):

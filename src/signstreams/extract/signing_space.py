@@ -19,8 +19,7 @@ _NOSE = pose_index("nose")
 _EYES = [pose_index("left_eye"), pose_index("right_eye")]
 _SHOULDERS = [pose_index("left_shoulder"), pose_index("right_shoulder")]
 _MIN_VISIBILITY = 0.5
-_BLOCK_FRAMES = 1024
-"""Frames processed at once: intermediate arrays take six times their points."""
+_BLOCK_FRAMES = 1024  # frames processed at once: intermediate arrays take six times their points
 
 
 def signing_space(pose: Floats, width_px: int, height_px: int, out: Floats | None = None) -> Floats:

@@ -16,10 +16,8 @@ from signstreams.extract.boxes import NUM_STREAMS, Observation
 from signstreams.extract.settings import BoxConfig
 from signstreams.streams import BoxState
 
-KERNEL_RADIUS = 2.0
-"""The Gaussian is cut at two standard deviations: 95 % of its weight, and fewer frames held back."""
-BLOCK_FRAMES = 8
-"""Frames whose boxes are resolved together."""
+KERNEL_RADIUS = 2.0  # the Gaussian is cut at two standard deviations: 95 % of its weight, and fewer frames held back
+BLOCK_FRAMES = 8  # frames whose boxes are resolved together
 MIN_INSIDE_RATIO = 0.75
 """Least share of a tracked or filled box inside the frame: a wrist at the edge has no hand to show."""
 _EPS_S = 1e-6  # timestamps are sums of rounded steps

@@ -40,8 +40,7 @@ _TRACK_ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "state": (np.uint8, ()),
 }
 """Fields of `StreamTrack` to the type and the shape of a frame."""
-PIECE_FRAMES = 256
-"""Frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB."""
+PIECE_FRAMES = 256  # frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
 _HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -47,8 +47,7 @@ def pose_index(name: str) -> int:
     return POSE_NAMES.index(name)
 
 
-MISSING = (-1.0, -1.0, 0.0)
-"""x, y, confidence of a point that was not found."""
+MISSING = (-1.0, -1.0, 0.0)  # x, y, confidence of a point that was not found
 
 # -- Rows of the face mesh, within the 468 face points
 #

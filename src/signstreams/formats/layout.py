@@ -85,8 +85,7 @@ class CorpusLayout:
 
 STATE, PREVIOUS = "state", "previous"
 """Folders of a run: what it resumes from, which no rule declares; and the runs that it replaced."""
-METRICS, CURVES, ARTIFACTS = "metrics.jsonl", "curves.png", "artifacts.json"
-"""Written by both trainings."""
+METRICS, CURVES, ARTIFACTS = "metrics.jsonl", "curves.png", "artifacts.json"  # written by both trainings
 
 PRETRAINING_FILES = {
     "backbone": "backbone.pt",

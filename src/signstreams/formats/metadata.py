@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from signstreams.errors import DamagedFile
 from signstreams.files import read_json, write_json
 
-FacePrivacy = Literal["none", "eyes-mouth", "blur"]
-"""What is hidden of the signer's face in crops and previews."""
+FacePrivacy = Literal["none", "eyes-mouth", "blur"]  # what is hidden of the signer's face in crops and previews
 
 FORMAT_VERSION: Final = 2
 

@@ -22,8 +22,7 @@ from signstreams.errors import UserError
 from signstreams.files import replacing
 
 JOURNAL = "journal.jsonl"
-MAX_OPEN = 256
-"""Memory maps kept open; each keeps a file open, and 1,024 is a usual limit."""
+MAX_OPEN = 256  # memory maps kept open; each keeps a file open, and 1,024 is a usual limit
 
 
 @dataclass(frozen=True)

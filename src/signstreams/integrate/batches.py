@@ -21,13 +21,11 @@ from signstreams.formats.crops import Crop
 from signstreams.integrate.mska import num_steps
 from signstreams.integrate.settings import AugmentationConfig
 
-NO_TOKEN = -100
-"""Padding of text tokens; no tokenizer has this id."""
+NO_TOKEN = -100  # padding of text tokens; no tokenizer has this id
 BUCKET_BATCHES = 8
 """Batches whose clips are sorted by length together: enough to save padding, few enough to keep batches random."""
 
-ReadImages = Callable[[str, list[Crop]], Pixels]
-"""Stream and crops to uint8 RGB (N, px, px, 3)."""
+ReadImages = Callable[[str, list[Crop]], Pixels]  # stream and crops to uint8 RGB (N, px, px, 3)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ from signstreams.integrate.videos import (
 
 log = logging.getLogger(__name__)
 
-MAX_PROBLEMS = 20
-"""Problems that an error lists; it counts the others."""
+MAX_PROBLEMS = 20  # problems that an error lists; it counts the others
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
 from signstreams.integrate.videos import POSE_DIM, Points, check_lengths
 
-MAX_LISTED = 64
-"""Videos whose lists of crops are kept, for streams whose backbone is trained."""
+MAX_LISTED = 64  # videos whose lists of crops are kept, for streams whose backbone is trained
 
 
 class ClipReader:

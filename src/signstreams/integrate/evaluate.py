@@ -25,8 +25,7 @@ from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
-GREEDY = DecodingConfig(num_beams=1)
-"""Decoding in evaluations during training."""
+GREEDY = DecodingConfig(num_beams=1)  # decoding in evaluations during training
 
 # -- Scores of translations and glosses, against unchanged references
 

@@ -27,8 +27,7 @@ from signstreams.streams import BoxState
 
 # -- Images
 
-MAX_OPEN = 256
-"""Archives kept open by all threads together."""
+MAX_OPEN = 256  # archives kept open by all threads together
 
 
 def decoding_threads(device: torch.device) -> int:
@@ -89,8 +88,7 @@ class ImageReader:
 
 # -- Features
 
-BATCH = 64
-"""Crops that a backbone encodes at once on a CPU; eight times as many on a GPU."""
+BATCH = 64  # crops that a backbone encodes at once on a CPU; eight times as many on a GPU
 
 
 def open_features(features: Path, frozen: FrozenBackbone) -> ArrayStore:

@@ -26,8 +26,7 @@ from signstreams.integrate.videos import POSE_DIM
 
 POSE_STREAM = "pose"
 POOL_KERNEL = 7
-IMAGES_PER_CALL = 512
-"""Crops that a trained backbone encodes at once."""
+IMAGES_PER_CALL = 512  # crops that a trained backbone encodes at once
 INITIAL_GATE = 0.1
 """Initial weight of the streams of MSKA: beside features of pretrained backbones those of an untrained encoder are
 noise, four times as large, and training is held up by turning them down."""

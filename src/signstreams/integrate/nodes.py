@@ -56,8 +56,7 @@ _FIRST = np.array([_INDEX[node[0]] for node in BODY_NODES])
 _LAST = np.array([_INDEX[node[-1]] for node in BODY_NODES])  # equal to _FIRST but for a mean of two
 _SHOULDERS = [BODY_NODES.index((f"pose.{side}_shoulder",)) for side in ("left", "right")]
 
-UNITS = 3.0
-"""Half shoulder widths in a coordinate of 1: half the width of the signing space."""
+UNITS = 3.0  # half shoulder widths in a coordinate of 1: half the width of the signing space
 MIN_UNIT_PX = 1.0
 
 

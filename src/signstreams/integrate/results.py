@@ -47,8 +47,7 @@ RUN_FILES = RunFiles(
     [*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values()],
 )
 """Files of a training; those of an evaluation beside it are archived with it, since they are of its model."""
-CHECKPOINT_SHA256 = "checkpoint_sha256"
-"""Key of scores.json: digest of the best.pt that was scored."""
+CHECKPOINT_SHA256 = "checkpoint_sha256"  # key of scores.json: digest of the best.pt that was scored
 PREDICTION_COLUMNS = (
     "clip_id",
     "split",

@@ -27,8 +27,7 @@ from signstreams.streams import BACKBONE_KEYS
 
 log = logging.getLogger(__name__)
 
-FORMAT = "signstreams_multistream_v9"
-"""Value of ``format`` in ``best.pt``."""
+FORMAT = "signstreams_multistream_v9"  # value of ``format`` in ``best.pt``
 
 
 @dataclass(frozen=True)

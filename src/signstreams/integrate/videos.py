@@ -25,10 +25,8 @@ from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
 
-POINTS = "points"
-"""Source of features that is no stream of crops."""
-REVISION = "1"
-"""To be raised when the same files give other arrays."""
+POINTS = "points"  # source of features that is no stream of crops
+REVISION = "1"  # to be raised when the same files give other arrays
 POSE_POINTS = ("nose", *(f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist") for side in ("left", "right")))
 """The seven body points of SignMusketeers."""
 POSE_DIM = 3 * len(POSE_POINTS)
@@ -119,8 +117,7 @@ def fps_range(videos: Iterable[ProcessedVideo]) -> list[float] | None:
 
 # -- Points: arrays that need no backbone
 
-POINT_KINDS = {"times": "tracks", "pose": "pose", "nodes": "keypoints"}
-"""Array to the kind of file it is made from."""
+POINT_KINDS = {"times": "tracks", "pose": "pose", "nodes": "keypoints"}  # array to the kind of file it is made from
 
 
 @dataclass(frozen=True)

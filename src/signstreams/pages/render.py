@@ -22,12 +22,10 @@ from markupsafe import Markup
 from signstreams.array_types import Pixels
 from signstreams.progress import duration
 
-MAX_ROWS = 500
-"""Rows of one table; the JSON beside the page has all."""
+MAX_ROWS = 500  # rows of one table; the JSON beside the page has all
 MAX_BYTES = 1_500_000
 """Size of a page: Snakemake's report embeds it as a base64 address, and Chromium opens none beyond 2 MiB."""
-QUALITIES = (72, 50, 30, 15)
-"""WebP qualities to try, the best first."""
+QUALITIES = (72, 50, 30, 15)  # webP qualities to try, the best first
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -30,8 +30,7 @@ from signstreams.formats.crops import Crop, archive_members, parse_crop_name
 from signstreams.progress import Progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-LOOSE = -1
-"""Offset of a crop that is a file of its own."""
+LOOSE = -1  # offset of a crop that is a file of its own
 _END = struct.Struct(
     "<4s4xHHIIH"  # end of central directory: signature, entries here and in all, size, offset, comment
 )

@@ -26,8 +26,7 @@ from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMake
 from signstreams.processes import available_cores, ctrl_c_held_back
 from signstreams.spread import evenly_spread
 
-MIN_TRAIN_CROPS_PER_PROBE = 7
-"""Held-out crops are at most one in eight."""
+MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
 
 
 @dataclass(frozen=True)

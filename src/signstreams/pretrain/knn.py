@@ -31,8 +31,7 @@ from signstreams.streams import HAND_STREAMS
 
 TEMPERATURE = 0.07
 """Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
-NUM_NEIGHBOURS = 20
-"""k of the probe, as in DINO's evaluation."""
+NUM_NEIGHBOURS = 20  # k of the probe, as in DINO's evaluation
 FOLDERS, HANDSHAPES = "folders", "handshapes"
 MIN_LABELLED = 8
 COLUMNS = ("video_id", "frame", "label")

@@ -17,8 +17,7 @@ from torch.autograd.function import once_differentiable
 from signstreams.engine import distributed
 from signstreams.pretrain.settings import SinkhornConfig
 
-CHUNK = 2**19
-"""Numbers in a chunk on a CPU: 2 MB, which stay in its cache from one operation to the next."""
+CHUNK = 2**19  # numbers in a chunk on a CPU: 2 MB, which stay in its cache from one operation to the next
 
 
 def row_chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

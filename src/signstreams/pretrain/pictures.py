@@ -100,15 +100,11 @@ def nearest_crops(queries: Tensor, bank: Tensor, is_candidate: Tensor, count: in
 PICTURE_FILES = tuple(PRETRAINING_FILES[name] for name in ("attention", "patches", "neighbours"))
 NUM_SHOWN = 8
 NUM_NEIGHBOURS = 7
-MAX_BANK = 2_000
-"""Crops to search for neighbours, evenly spread; half a minute on two cores for a small network."""
-MIN_GRID = 8
-"""Least number of patches per side of a map: small inputs are enlarged for the network."""
-FAR_FRAMES = 50
-"""Least distance of neighbours where all crops are of one video."""
+MAX_BANK = 2_000  # crops to search for neighbours, evenly spread; half a minute on two cores for a small network
+MIN_GRID = 8  # least number of patches per side of a map: small inputs are enlarged for the network
+FAR_FRAMES = 50  # least distance of neighbours where all crops are of one video
 SHOWN_PX = 160
-ATTENTION_MASS = 0.6
-"""Share of a head's attention that is outlined."""
+ATTENTION_MASS = 0.6  # share of a head's attention that is outlined
 
 Normalize = Callable[[Tensor], Tensor]
 

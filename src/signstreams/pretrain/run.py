@@ -49,10 +49,8 @@ Views = tuple[torch.Tensor, torch.Tensor]
 
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
-KNN = "probe/knn"
-"""The score where labels are known."""
-HEAD_CROPS = 512
-"""Crops that the head's first weights are fitted to."""
+KNN = "probe/knn"  # the score where labels are known
+HEAD_CROPS = 512  # crops that the head's first weights are fitted to
 
 
 def pretrain(config: PretrainConfig, stream: str) -> Path:

@@ -16,8 +16,7 @@ from signstreams.array_types import Flags, Ints
 from signstreams.engine.seeding import numpy_rng
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
-USUAL_GAP_FRAMES = 10
-"""Gap aimed at where none is set: .4 s at 25 frames per second."""
+USUAL_GAP_FRAMES = 10  # gap aimed at where none is set: .4 s at 25 frames per second
 MAX_ROUNDS, MAX_CANDIDATES = 4, 256
 
 

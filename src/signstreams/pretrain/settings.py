@@ -160,8 +160,7 @@ class IbotConfig(Section):
 
 
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
-BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB = 0.1, 0.5
-"""As in DINO; `gaussian_blur_prob` replaces both."""
+BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB = 0.1, 0.5  # as in DINO; `gaussian_blur_prob` replaces both
 
 
 class DatasetConfig(Section):

@@ -82,8 +82,7 @@ def set_rates(groups: list[dict[str, Any]], now: dict[str, float]) -> None:
 # -- Trainer
 
 BETA_1 = 0.9
-HEAD_PATCHES = 16
-"""Most patches per crop that the patches' own head is fitted to."""
+HEAD_PATCHES = 16  # most patches per crop that the patches' own head is fitted to
 
 
 class Trainer:

@@ -35,12 +35,9 @@ T = TypeVar("T")
 
 NUM_GLOBAL = 2
 ASPECT = (3 / 4, 4 / 3)
-BOX_TRIES = 10
-"""Boxes drawn for a view; the first that fits into the crop counts, as in torchvision."""
-BLUR_SIGMA_OF_PX = 224
-"""Side of the view that `blur_sigma_px` is given for."""
-MIN_BLUR_SIGMA_PX = 0.25
-"""Below it a neighbour weighs 1 in 3,000: no pixel changes by a grey level."""
+BOX_TRIES = 10  # boxes drawn for a view; the first that fits into the crop counts, as in torchvision
+BLUR_SIGMA_OF_PX = 224  # side of the view that `blur_sigma_px` is given for
+MIN_BLUR_SIGMA_PX = 0.25  # below it a neighbour weighs 1 in 3,000: no pixel changes by a grey level
 MAP_SIZE = 10
 """Values of a colour map: the 3 x 3 part row by row, then what each channel gains per unit of the view's mean luma."""
 PARAMS = MAP_SIZE + 2

@@ -57,8 +57,7 @@ NOT_COMPARED = (
 """Settings that do not change a result."""
 TIME_UNITS = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
 """Longest time of an axis in seconds, from which on the unit is used; seconds of the unit; its name."""
-MAX_VALUE = 48
-"""Letters of a setting's value in the table."""
+MAX_VALUE = 48  # letters of a setting's value in the table
 
 
 def compare(config: CompareConfig) -> list[str]:

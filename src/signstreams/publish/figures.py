@@ -17,8 +17,7 @@ from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import rounded
 from signstreams.streams import STREAMS
 
-PRETRAINED = ("backbone", "params", "history")
-"""Files of a pretraining that its figures are read from."""
+PRETRAINED = ("backbone", "params", "history")  # files of a pretraining that its figures are read from
 BENCHMARK_SUFFIX = ".benchmark.tsv"
 
 

@@ -24,10 +24,8 @@ from signstreams.publish.figures import (
 )
 from signstreams.streams import STREAMS
 
-PICTURE_PX = 1100
-"""Width that pictures are reduced to; the files beside the backbones are larger."""
-BROAD_PX = 900
-"""A picture broader than this is alone in its row."""
+PICTURE_PX = 1100  # width that pictures are reduced to; the files beside the backbones are larger
+BROAD_PX = 900  # A picture broader than this is alone in its row
 MAX_TRANSLATIONS = 12
 
 _PICTURES = {

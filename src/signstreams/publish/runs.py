@@ -23,10 +23,8 @@ MAX_FOLDERS_NAMED = 4
 FACTS = ("stream", "data_digest", "train_crops", "world_size", "commit")
 """Settings that are not part of the config; a run that does not record one may well have the same."""
 
-Curve = dict[int, float]
-"""Step to value, in the order of the steps."""
-Axis = Callable[[list[int]], list[float]]
-"""Maps steps to their places on a horizontal axis."""
+Curve = dict[int, float]  # step to value, in the order of the steps
+Axis = Callable[[list[int]], list[float]]  # maps steps to their places on a horizontal axis
 
 
 @dataclass(frozen=True)

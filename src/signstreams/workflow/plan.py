@@ -35,10 +35,8 @@ from signstreams.workflow.settings import WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
-CLOCKS_DIFFER_S = 10.0
-"""A file changed so much later than now comes from a machine whose clock is ahead."""
-Batches = dict[str, list[str]]
-"""Name of a batch to the ids of its videos."""
+CLOCKS_DIFFER_S = 10.0  # A file changed so much later than now comes from a machine whose clock is ahead
+Batches = dict[str, list[str]]  # name of a batch to the ids of its videos
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,12 @@ class Plan:
     config: WorkflowConfig
     videos: dict[str, VideoSource]
     """Video id to file or folder of frames; of the user's own footage, those that will be extracted."""
-    extract: ExtractConfig
-    """As extraction will read it."""
+    extract: ExtractConfig  # as extraction will read it
     integrate: IntegrateConfig
     """As the training of the translation model will read it; it says which backbones stay frozen."""
     annotations: dict[str, VideoAnnotations]
     """What extraction takes from meta.csv, per video. Empty for the demo corpus, whose size and seed fix it."""
-    batches: Batches | None
-    """None: a job per video."""
+    batches: Batches | None  # None: a job per video
 
     @property
     def is_demo(self) -> bool:
