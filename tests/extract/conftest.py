@@ -1,4 +1,4 @@
-"""Videos made on the spot, of coloured discs in place of face and hands, and a detector that finds such discs."""
+"""Videos of coloured discs for face and hands, a detector of such discs, and the real clips, extracted once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from signstreams.extract.batch import extract_videos
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
@@ -75,6 +76,16 @@ class DiscDetector:
 
 
 DISCS = DetectorKind(lambda config, video_id: DetectorInfo(name="discs", version="1"), DiscDetector, sees_pixels=False)
+
+
+@pytest.fixture(scope="session")
+def real_clips(shared_data: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> CorpusLayout:
+    """The four real clips, extracted once for all test processes with the default settings."""
+
+    def extract(root: Path) -> None:
+        extract_videos(ExtractConfig(videos=[shared_data / "clips"], root=root))
+
+    return CorpusLayout(build_once("real_clips", extract))
 
 
 @pytest.fixture

@@ -19,17 +19,16 @@ from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import SignerInfo, VideoMetadata
+from signstreams.formats.metadata import SignerInfo, VideoMetadata, read_metadata
 from signstreams.streams import STREAMS, BoxState
 
 NUM_FRAMES = {"lsat_one_signer_outdoor": 56, "lsat_one_signer_studio": 72, "lsat_two_people": 24, "webcam_one_hand": 58}
 
 
 @pytest.fixture(scope="module")
-def clips(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusLayout, dict[str, VideoMetadata]]:
-    """The four real clips, extracted with the default settings."""
-    config = ExtractConfig(videos=[shared_data / "clips"], root=tmp_path_factory.mktemp("clips"))
-    return CorpusLayout(config.root), extract_videos(config).extracted
+def clips(real_clips: CorpusLayout) -> tuple[CorpusLayout, dict[str, VideoMetadata]]:
+    """The four real clips, extracted with the default settings, and their metadata."""
+    return real_clips, {name: read_metadata(real_clips.metadata(name)) for name in NUM_FRAMES}
 
 
 def test_pose_and_face_are_found_in_every_frame_of_every_clip(clips: tuple) -> None:

@@ -261,7 +261,7 @@ def test_progress_is_told_of_every_frame(make_video: Callable, tmp_path: Path, d
 def test_memory_grows_by_half_a_kilobyte_a_frame(
     make_video: Callable, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of each frame, time, boxes and body points stay: its points lie on disk, its pixels are gone once cropped."""
+    """Time, boxes and body points of each frame stay; its points are on disk, its pixels are freed once cropped."""
 
     class Nobody(discs.start):
         def detect(self, frame: Frame) -> np.ndarray:

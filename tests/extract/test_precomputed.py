@@ -21,7 +21,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 from signstreams.streams import STREAMS, BoxState
 
-from .people import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose
+from .made_up_points import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose
 
 T = 12
 
@@ -48,7 +48,7 @@ WAYS = {
     "px, doubles": saved(keypoints=PX.astype(np.float64)),
     "px of a larger frame": saved(keypoints=PX * np.float32((2, 2, 1)), width_px=2 * WIDTH, height_px=2 * HEIGHT),
     "fractions": saved(keypoints=FRACTION),
-    "the only array, whatever its name": saved(poses=PX, fps=30),
+    "the only array, by any name": saved(poses=PX, fps=30),
     "RTMPose": saved(keypoints=PX[:, None, :, :2], scores=PX[:, None, :, 2]),
     "RTMPose, scores by row": saved(keypoints=PX[:, None, :, :2], scores=PX[..., 2]),
     "three coordinates": saved(keypoints=np.concatenate([PX[..., :2], PX[..., :1], PX[..., 2:]], -1)),
@@ -160,7 +160,7 @@ def test_rows_of_another_rate_go_by_time(extract: Callable) -> None:
     assert metadata.note is None
 
 
-def test_rows_that_are_as_many_as_frames_are_frames_whatever_rate_they_state(extract: Callable) -> None:
+def test_as_many_rows_as_frames_are_frames_at_any_stated_rate(extract: Callable) -> None:
     _, layout = extract(saved(keypoints=PX, fps=24))
     assert np.diff(wrist_px(layout)) == pytest.approx([2.0] * (T - 1), abs=1e-3)
 

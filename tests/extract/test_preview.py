@@ -1,4 +1,4 @@
-"""The picture of a video that is drawn while it is extracted."""
+"""The preview picture that is drawn while a video is extracted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("expected", [None, 5, 100, 1000, 100_000])
 @pytest.mark.parametrize("num_frames", [1, 3, 8, 100, 1000])
-def test_tiles_spread_over_the_video_whatever_was_expected(num_frames: int, expected: int | None) -> None:
+def test_tiles_spread_over_the_video_for_any_expected_length(num_frames: int, expected: int | None) -> None:
     preview = offered(Preview(expected), num_frames)
     times_s = [kept.time_s for kept in preview._kept]
     assert 1 <= len(times_s) <= 2 * NUM_TILES + 1

@@ -1,4 +1,4 @@
-"""Spans of a video: the very frames that a pass over all of it gives, and less decoding."""
+"""Spans of a video give the same frames as a pass over all of it, with less decoding."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_file_that_seeks_badly_gives_the_same_frames(
     def bad(source: ContainerSource, key: Keyframe) -> Iterator[av.Packet] | None:
         nonlocal num_asked
         num_asked += 1
-        if num_asked % 2 == 0:  # after opening the file anew
+        if num_asked % 2 == 0:  # after reopening the file
             return real(source, key)
         if fault == "refused":
             raise av.error.PermissionError(1, "Operation not permitted")

@@ -54,7 +54,7 @@ def test_a_first_timestamp_above_zero_is_the_start_of_a_film_without_sound(make_
     assert [frame.time_s for frame in found] == pytest.approx([0, 0.033, 0.067])
 
 
-def test_no_frame_is_before_the_start_whatever_the_file_says_of_its_sound(make_video: Callable) -> None:
+def test_no_frame_is_before_the_start_no_matter_what_the_file_says_of_its_sound(make_video: Callable) -> None:
     """FFmpeg says of this file, whose sound begins at 64 ms, that its pictures begin there too."""
     path = make_video("v.mkv", times_ms=[0, 33, 67], draw=grey, audio=True)
     with av.open(str(path)) as container:

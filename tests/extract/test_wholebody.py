@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from signstreams.extract.boxes import Observation, corners, observe
-from signstreams.extract.holistic import HolisticDetector
 from signstreams.extract.points_file import SOURCE_ROWS, TARGET_ROWS, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
-from signstreams.extract.settings import ExtractConfig, HolisticConfig
-from signstreams.extract.video import VideoReader
+from signstreams.extract.settings import ExtractConfig
+from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import (
     EYE_L,
     EYE_R,
@@ -26,6 +23,8 @@ from signstreams.formats.landmarks import (
     NUM_POSE,
     pose_index,
 )
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.metadata import read_metadata
 from signstreams.streams import STREAMS
 
 BOXES = ExtractConfig(videos=["v.mp4"], root="c").boxes
@@ -39,13 +38,13 @@ def subset(keypoints: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def detected(shared_data: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def detected(real_clips: CorpusLayout) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """(T, 543, 3) and frame size of Holistic on real clips, by name."""
     found = {}
-    for name in ("lsat_one_signer_studio.gif", "lsat_one_signer_outdoor.gif"):
-        with VideoReader(shared_data / "clips" / name) as reader, HolisticDetector(HolisticConfig()) as detector:
-            points = np.array([detector.detect(frame) for frame in reader.frames()])
-            found[name] = points, np.array([reader.width_px, reader.height_px])
+    for name in ("lsat_one_signer_studio", "lsat_one_signer_outdoor"):
+        metadata = read_metadata(real_clips.metadata(name))
+        size = np.array([metadata.width_px, metadata.height_px])
+        found[name] = read_keypoints(real_clips.keypoints(name)).keypoints, size
     return found
 
 

@@ -19,7 +19,7 @@ from signstreams.formats.landmarks import FACE, HAND_L, HAND_NAMES, POSE_NAMES
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.metadata import VideoMetadata
 
-from .people import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose
+from .made_up_points import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose
 
 T = 12
 PX = person(T)

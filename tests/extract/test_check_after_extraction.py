@@ -1,4 +1,4 @@
-"""Extraction leaves the contract's record of each video, so that the contract need not look at it again."""
+"""Extraction leaves the contract's record of each video, so that the contract need not check it again."""
 
 from __future__ import annotations
 

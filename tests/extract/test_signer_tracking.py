@@ -1,4 +1,4 @@
-"""Of several people the signer is found by the hands, and kept to: parts alone, and videos with ground truth."""
+"""The signer among several people is chosen by hand motion and followed: parts alone, and videos with ground truth."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_points_of_a_region_are_fractions_of_the_whole_frame() -> None:
         assert (detector.detect(frame(dot(10, 40))) == (-1, -1, 0)).all()  # outside the region: not seen
 
 
-def test_a_detector_that_stays_with_somebody_else_starts_anew_and_no_frame_is_lost() -> None:
+def test_a_detector_that_stays_with_somebody_else_restarts_and_no_frame_is_lost() -> None:
     Scripted.starts = 0
     with RegionDetector(Scripted, (50, 20, 150, 90), BoxLocator((60, 30, 140, 80))) as detector:
         xs = [100, 55, 55, 55, 55, 100, 101]  # 55 lies in the margin: somebody else
@@ -243,7 +243,7 @@ class Composed(NamedTuple):
     """What was found in a composed video, against where the signer is.
 
     Attributes:
-        metadata: Of the extraction.
+        metadata: Metadata of the extraction.
         found: (T,) whether the body was found.
         nose_error: (T,) distance from the signer's true nose, in half shoulder distances.
         hand_error, other_hand_error: (T, 2) distance of left and right hand's wrist from the signer's own, and from
@@ -348,7 +348,7 @@ def test_a_signer_who_changes_sides_in_front_of_the_other_is_followed(compose: C
     assert_all_is_the_signers(result, 0.95)
 
 
-def test_company_that_comes_late_starts_the_extraction_anew(compose: Callable[..., Composed]) -> None:
+def test_a_second_person_who_comes_late_makes_the_extraction_start_over(compose: Callable[..., Composed]) -> None:
     result = compose("late", at(325), at(0), hidden=range(30))
     signer = result.metadata.signer
     assert (signer.chosen_by, signer.num_people) == ("hand_motion", 2)

@@ -128,7 +128,7 @@ def test_a_changed_span_or_box_extracts_that_video_again_and_a_changed_text_none
     assert again("1 2 90 99", "1 2 90 98") == ["a", "b"]  # b is as it was at first
 
 
-def test_the_table_is_heeded_only_where_it_matters(corpus: Callable) -> None:
+def test_the_table_is_read_only_where_it_matters(corpus: Callable) -> None:
     assert read(corpus(None)) == dict.fromkeys("abc", NOT_ANNOTATED)
     assert read(corpus("this;is\nno table\n")) == dict.fromkeys("abc", NOT_ANNOTATED)
     found = read(corpus("id;box\na;1,2,30,40\nb;\nelsewhere;5 5 9 9\n"))
@@ -138,7 +138,7 @@ def test_the_table_is_heeded_only_where_it_matters(corpus: Callable) -> None:
 @pytest.mark.parametrize(
     "cells", ["0;1;", "00:00:00;00:00:01;", "16.532.999;20;", "5;4;", "0;1;trial", "-1;1;", "1;;", ";;[damaged"]
 )
-def test_a_box_counts_whatever_else_is_wrong_in_its_row(corpus: Callable, cells: str) -> None:
+def test_a_box_counts_no_matter_what_else_is_wrong_in_its_row(corpus: Callable, cells: str) -> None:
     rows = f"id;video;start;end;split;box\n1;a;{cells};10 10 100 100\n2;a;0;1;;\n../3;b.mp4;0;1;;1 1 9 9\n"
     found = read(corpus(rows))
     assert found["a"].box == (10, 10, 100, 100)
