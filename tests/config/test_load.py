@@ -185,6 +185,8 @@ def test_a_fixed_field_is_recorded_and_read_back_but_is_no_setting() -> None:
 def test_a_fixed_field_is_refused_where_settings_are_given_and_with_another_value_everywhere(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("[limits]\nmax_tries = 10\n")
+    assert build(Guarded, [file], []).limits.max_tries == 10  # the saved config of a run is a config
+    file.write_text("[limits]\nmax_tries = 11\n")
     for files, pairs in (([file], []), ([], [("limits.max_tries", "10")])):
         with pytest.raises(UserError, match=r"'limits.max_tries' \(.*\): is fixed at 10 and is not a setting"):
             build(Guarded, files, pairs)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the pac
 
 from signstreams.errors import exit_on_user_error
 from signstreams.formats.layout import PRETRAINING_FILES, SPLITS, TRAINING_FILES
-from signstreams.streams import BACKBONE_KEYS, BY_NAME, HAND_STREAMS, STREAMS
+from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS
 from signstreams.workflow.plan import granted_cores, granted_gpus, make_plan, setting_words, wanted_gpus, write_batches
 
 ENVIRONMENT = PROJECT / "environment.yml"
@@ -46,7 +46,6 @@ CONFIG, EXTRACT, INTEGRATE = PLAN.config, PLAN.extract, PLAN.integrate
 IS_DEMO, VIDEOS, BATCHES = PLAN.is_demo, PLAN.videos, PLAN.batches
 CORPUS, RUNS, WORK_DIR = PLAN.corpus, PLAN.runs, CONFIG.work_dir
 LOGS = RUNS.logs  # of this run alone: another corpus in the same checkout has a folder of its own
-BACKBONE_FLAGS = {stream: f"--{key.replace('_', '-')}" for stream, key in BACKBONE_KEYS.items()}
 
 
 wildcard_constraints:

@@ -35,8 +35,8 @@ rule train:
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         cpus=granted_cores,
         backbones=" ".join(
-            f"{flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
-            for stream, flag in BACKBONE_FLAGS.items()
+            f"{BY_NAME[stream].backbone_flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
+            for stream in STREAMS
             if stream in CONFIG.streams
         ),
         settings=lambda wildcards: setting_words(

@@ -46,7 +46,7 @@ def build(
         UserError: One line per problem.
     """
     fields = dict(leaves(model))
-    section_keys = {key for key, _ in sections(model)}
+    section_keys, fixed = {key for key, _ in sections(model)}, dict(fixed_values(model))
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     problems = []
@@ -60,6 +60,8 @@ def build(
         for key, value in flatten(content, fields):
             if key in section_keys and value is None:
                 continue  # an empty YAML section: `dataset:` with every line commented out
+            if key in fixed and value == fixed[key]:
+                continue  # the saved config of a run
             put(tree, key, value)
             origin[key] = str(path)
     for key, text in overrides:
@@ -69,7 +71,6 @@ def build(
         items = isinstance(value, list)
         put(tree, key, [item.strip() for item in value] if items else read_text(value, fields[key].annotation))
         origin[key] = source
-    fixed = dict(fixed_values(model))
     problems += [
         f"'{key}' ({source}): is fixed at {fixed[key]!r} and is not a setting; leave it out"
         for key, source in origin.items()

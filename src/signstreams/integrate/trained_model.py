@@ -23,7 +23,7 @@ from signstreams.integrate.results import TOKENIZER, beside
 from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
 from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
-from signstreams.streams import BACKBONE_KEYS
+from signstreams.streams import BACKBONE_KEYS, BY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _check_backbones(path: Path, expected: dict[str, str], found: Backbones) -> 
     """Features of other backbones would mean nothing to the model; its trained backbones are in its own weights."""
     problems = [
         f"{BACKBONE_KEYS[stream]}: its SHA-256 is {found.digests[stream][:12]}, but {path} was trained with"
-        f" {expected[stream][:12]}; name that file with --{BACKBONE_KEYS[stream].replace('_', '-')}, or train again"
+        f" {expected[stream][:12]}; name that file with {BY_NAME[stream].backbone_flag}, or train again"
         for stream in found.frozen
         if found.digests[stream] != expected[stream]
     ]

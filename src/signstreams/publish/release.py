@@ -33,7 +33,7 @@ from signstreams.publish.figures import (
     thinned,
     translation_figures,
 )
-from signstreams.streams import BACKBONE_KEYS, STREAMS
+from signstreams.streams import BY_NAME, STREAMS
 
 SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
@@ -237,7 +237,7 @@ def _readme(
 
 def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[str]:
     """The command, with the backbones of the model's own streams; those that are not in the bundle are named."""
-    flags = {stream: f"--{BACKBONE_KEYS[stream].replace('_', '-')}" for stream in needed}
+    flags = {stream: BY_NAME[stream].backbone_flag for stream in needed}
     words = [
         f"{flags[stream]} file::release/backbones/{stream}/backbone.pt"
         for stream, digest in needed.items()
