@@ -36,7 +36,8 @@ from signstreams.formats.metadata import VideoMetadata
 from signstreams.prefetch import prefetch, write_behind
 from signstreams.streams import STREAMS
 
-KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}  # detectors by their name in config and metadata
+# Detectors by their name in config and metadata.
+KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}
 
 _NUM_IN_DETECTOR = 2
 """Frames counted as held by the detector: a constant, since ``holistic.in_flight`` must not change how far boxes look
