@@ -13,7 +13,6 @@ from signstreams.extract.boxes import observe
 from signstreams.extract.crops import BoxedFrame, Cropper
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.pipeline import extract_video
-from signstreams.extract.preview import Preview
 from signstreams.extract.privacy import GREY, protect
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
@@ -219,7 +218,7 @@ def test_a_hand_crop_that_shows_the_face_is_cut_from_the_protected_frame() -> No
     for mode in ("none", "blur"):
         archives = [Collected(), Collected(), Collected()]
         config = ExtractConfig(videos=["v.mp4"], root="c", face_privacy=mode)
-        Cropper(archives, config, Preview(None)).crop(BoxedFrame(0, 0.0, noise(), face_points(), boxes))
+        Cropper(archives, config).crop(BoxedFrame(0, 0.0, noise(), face_points(), boxes))
         kept[mode] = [archive.crops[0] for archive in archives]
     middle = np.s_[80:150, 80:150]
     for plain, hidden in zip(kept["none"], kept["blur"], strict=True):

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
-from signstreams.extract.preview import Preview
 from signstreams.extract.privacy import protect
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.tracks import FrameBoxes
@@ -90,14 +89,13 @@ class Cropper:
     Args:
         archives: One per stream, in the order of `STREAMS`.
         config: Size, quality and face privacy.
-        preview: Gets every frame.
     """
 
-    def __init__(self, archives: list[CropWriter], config: ExtractConfig, preview: Preview) -> None:
-        self._archives, self._config, self._preview = archives, config, preview
+    def __init__(self, archives: list[CropWriter], config: ExtractConfig) -> None:
+        self._archives, self._config = archives, config
 
-    def crop(self, frame: BoxedFrame) -> None:
-        """Cut, encode and store the crop of each stream that has a box in this frame."""
+    def crop(self, frame: BoxedFrame) -> tuple[Pixels, list[Pixels | None]]:
+        """Store the crop of each stream with a box; returns the frame as cropped, faces hidden, and the crops."""
         image = protect(frame.image, frame.keypoints, frame.boxes, self._config.face_privacy)
         crops: list[Pixels | None] = []
         for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
@@ -107,4 +105,4 @@ class Cropper:
             crop = cut(image, box, self._config.crop_px)
             archive.add(frame.number, encode(crop, self._config.jpeg_quality))
             crops.append(crop)
-        self._preview.offer(frame.time_s, image, frame.keypoints, frame.boxes, crops)
+        return image, crops

@@ -118,11 +118,12 @@ class _Run:
             tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
             waiting: deque[tuple[Frame, Floats]] = deque()
             preview = Preview(expected)
-            cropper = Cropper(archives, self.config, preview)
+            cropper = Cropper(archives, self.config)
 
             def crop(frame: BoxedFrame) -> None:
                 with self._timed("crop"):  # only the cropping thread adds to it
-                    cropper.crop(frame)
+                    image, crops = cropper.crop(frame)
+                    preview.offer(frame.time_s, image, frame.keypoints, frame.boxes, crops)
 
             crop_behind = stack.enter_context(write_behind(crop, depth))
             frames = stack.enter_context(prefetch(reader.frames(self.config.fps), depth))

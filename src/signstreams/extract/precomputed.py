@@ -360,8 +360,8 @@ class TrackedPerson:
     """One person, followed over the video."""
 
     slots: dict[int, int] = field(default_factory=dict)  # row to the person's slot in it
+    middles: list[Floats] = field(default_factory=list)  # (2,) middle of the shoulders per row, px
     motion: float = 0.0  # path length of the wrists relative to the shoulders, in half shoulder distances
-    _middle: Floats = field(default_factory=lambda: np.zeros(2))
     _wrists: Floats | None = None
     _last_row: int = -1
 
@@ -371,16 +371,17 @@ class TrackedPerson:
         if self._wrists is not None and self._last_row == row - 1:
             way = np.linalg.norm(wrists - self._wrists, axis=-1)
             self.motion += float(np.minimum(way[~np.isnan(way)], MAX_WRIST_STEP).sum())
-        self.slots[row], self._middle, self._wrists, self._last_row = slot, middle, wrists, row
+        self.slots[row], self._wrists, self._last_row = slot, wrists, row
+        self.middles.append(middle)
 
     def distance(self, middle: Floats) -> float:
         """Distance from the last sighting."""
-        return float(np.linalg.norm(middle - self._middle))
+        return float(np.linalg.norm(middle - self.middles[-1]))
 
-    def rows_inside(self, middles: Floats, box: BoxPx) -> int:
-        """Number of rows in which the person's middle is in the box; ``middles`` is (T, P, 2)."""
-        places = np.array([middles[row, slot] for row, slot in self.slots.items()])
-        return int(((places >= box[:2]) & (places <= box[2:])).all(axis=-1).sum())
+    def rows_inside(self, box: BoxPx) -> int:
+        """Number of rows in which the person's middle is in the box."""
+        middles = np.array(self.middles)
+        return int(((middles >= box[:2]) & (middles <= box[2:])).all(axis=-1).sum())
 
 
 def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPerson]:
@@ -401,31 +402,20 @@ def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPer
             for index, person in enumerate(people)
             for slot in free
         )
-        taken: set[int] = set()
+        owners: dict[int, int] = {}  # slot to person
         for distance, index, slot in pairs:
-            if distance > MAX_STEP:
-                break
-            if slot in free and index not in taken:
-                people[index].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
-                taken.add(index)
-                free.remove(slot)
+            if distance <= MAX_STEP and slot not in owners and index not in owners.values():
+                owners[slot] = index
         for slot in free:
-            people.append(TrackedPerson())
-            people[-1].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
+            if slot not in owners:
+                owners[slot] = len(people)
+                people.append(TrackedPerson())
+            people[owners[slot]].add(row, slot, middles[row, slot], wrists[row, slot], units_px[row, slot])
     return people
 
 
-def signer_slots(people: list[TrackedPerson], middles: Floats, box: BoxPx | None) -> Ints:
-    """(T,) slot of the signer per row, -1 where absent: who is most often in the box, else whose wrists move most."""
-    slots = np.full(len(middles), -1)
-    if people:
-        chosen = max(people, key=lambda person: (person.rows_inside(middles, box) if box else 0, person.motion))
-        slots[list(chosen.slots)] = list(chosen.slots.values())
-    return slots
-
-
 def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
-    """Choose the signer among several people.
+    """Choose the signer: the person most often in the box; without one, the person whose wrists move most.
 
     Args:
         seen: (T, P, 4, 2) left and right shoulder, left and right wrist, px; NaN where missing.
@@ -437,11 +427,14 @@ def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
     left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
     middles = (left + right) / 2
     people = follow(middles, wrists, np.maximum(np.linalg.norm(left - right, axis=-1) / 2, 1.0))
-    slots = signer_slots(people, middles, box)
+    slots = np.full(len(seen), -1)
+    if people:
+        chosen = max(people, key=lambda person: (person.rows_inside(box) if box else 0, person.motion))
+        slots[list(chosen.slots)] = list(chosen.slots.values())
     present = [person for person in people if len(person.slots) >= MIN_PRESENCE_RATIO * len(slots)]
     if len(present) < 2 and box is None:
         return slots, SignerInfo(chosen_by="alone", num_people=len(present))
-    present.sort(key=lambda person: np.mean([middles[row, slot, 0] for row, slot in person.slots.items()]))
+    present.sort(key=lambda person: np.mean([middle[0] for middle in person.middles]))
     motion = [round(person.motion / max(len(person.slots), 1), 3) for person in present]
     chosen_by = "hand_motion" if box is None else "box"
     return slots, SignerInfo(chosen_by=chosen_by, num_people=len(present), hand_motion=motion)

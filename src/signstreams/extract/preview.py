@@ -12,6 +12,7 @@ import numpy as np
 
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.boxes import corners
+from signstreams.extract.crops import encode
 from signstreams.extract.privacy import protect
 from signstreams.extract.results import VideoJob
 from signstreams.extract.tracks import FrameBoxes
@@ -158,12 +159,12 @@ class Preview:
         """
         places = evenly_spread(min(NUM_TILES, len(self._kept)), len(self._kept), with_ends=True)
         tiles = [_tile(self._kept[place], region_px) for place in places]
-        _write(path, _grid(tiles) if tiles else _notice("no frame"))
+        write_bytes(path, encode(_grid(tiles) if tiles else _notice("no frame"), QUALITY))
 
 
 def write_notice(path: Path, text: str) -> None:
     """Write a small picture of a text, for a video without frames."""
-    _write(path, _notice(text))
+    write_bytes(path, encode(_notice(text), QUALITY))
 
 
 def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> Pixels:
@@ -222,13 +223,6 @@ def _notice(text: str) -> Pixels:
 def _put_text(image: Pixels, text: str, at: tuple[int, int]) -> None:
     for colour, thickness in ((_GROUND, 3), (_INK, 1)):
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
-
-
-def _write(path: Path, picture: Pixels) -> None:
-    bgr = cv2.cvtColor(picture.astype(np.uint8), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert done
-    write_bytes(path, data.tobytes())
 
 
 # -- Again later, from the results of a video
