@@ -206,7 +206,9 @@ def _grid(tiles: list[Pixels]) -> Pixels:
     columns = min(NUM_COLUMNS, len(tiles))
     height_px, width_px = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
-    grid = np.full((rows * (height_px + _GAP_PX) + _GAP_PX, columns * (width_px + _GAP_PX) + _GAP_PX, 3), _GROUND)
+    grid = np.full(
+        (rows * (height_px + _GAP_PX) + _GAP_PX, columns * (width_px + _GAP_PX) + _GAP_PX, 3), _GROUND, np.uint8
+    )
     for number, tile in enumerate(tiles):
         top = _GAP_PX + number // columns * (height_px + _GAP_PX)
         left = _GAP_PX + number % columns * (width_px + _GAP_PX)
