@@ -169,9 +169,10 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
             found.setdefault(source.video_id, []).append(source)
     for video_id, sources in found.items():
         paths = {source.path.resolve(): str(source.path) for source in reversed(sources)} if len(sources) > 1 else {}
-        for text in (doubled_id(video_id, list(paths.values())[::-1]), unsafe_id(video_id)):
-            if text:
-                problems.append(f"{sources[0].path}: {text}; rename {'one of them' if len(paths) > 1 else 'it'}")
+        if text := doubled_id(video_id, list(paths.values())[::-1]):
+            problems.append(f"{sources[0].path}: {text}; rename one of them")
+        if text := unsafe_id(video_id):
+            problems.append(f"{sources[0].path}: {text}; rename it")
     if problems:
         raise UserError(problems)
     if warns:

@@ -130,29 +130,25 @@ class SourceFolder:
 
     def problems(self) -> list[str]:
         """One line per doubled or unsafe id."""
-        return [
-            f"{self.path}: {text}; rename {'one of them' if len(sources) > 1 else shown(sources[0].path.name)}"
-            for video_id, sources in self.sources.items()
-            for text in (doubled_id(video_id, [s.path.name for s in sources]), unsafe_id(video_id))
-            if text
-        ]
+        lines = []
+        for video_id, sources in self.sources.items():
+            if text := doubled_id(video_id, [source.path.name for source in sources]):
+                lines.append(f"{self.path}: {text}; rename one of them")
+            if text := unsafe_id(video_id):
+                lines.append(f"{self.path}: {text}; rename {shown(sources[0].path.name)}")
+        return lines
 
     def passed_over(self) -> list[Path]:
         """Entries that look like videos but are none: files with a foreign ending, sub-folders that hold videos.
 
         A file does not count when it was converted (a.mts beside a.mp4). Sub-folders are walked to any depth.
         """
-        files = [source for found in self.sources.values() for source in found if _has_ending(source.path)]
-        converted = {source.video_id for source in files}
-        return [
-            path
-            for path, is_folder in self.others
-            if (
-                _has_video_below(path)
-                if is_folder
-                else path.suffix.lower() in FOREIGN_SUFFIXES and path.stem not in converted
-            )
-        ]
+        converted = {source.video_id for found in self.sources.values() for source in found if _has_ending(source.path)}
+
+        def is_foreign(path: Path) -> bool:
+            return path.suffix.lower() in FOREIGN_SUFFIXES and path.stem not in converted
+
+        return [p for p, is_folder in self.others if (_has_video_below(p) if is_folder else is_foreign(p))]
 
 
 def list_sources(folder: Path) -> SourceFolder:
