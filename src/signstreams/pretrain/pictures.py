@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -261,26 +260,33 @@ def _sheet(
     caption: str,
     below: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Draw rows of images, each as long as ``columns`` or shorter; equal input gives equal bytes."""
+    """Draw rows of images, each as long as ``columns`` or shorter; equal input gives equal bytes.
+
+    All images are one picture on one pair of axes: axes of their own for each take most of the time of a short run.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = len(columns)
-    figure = Figure(figsize=(1.5 * width + 0.4, 1.62 * len(rows) + 1.2), layout="constrained")
+    cell_px, line_px, top_px = SHOWN_PX + 10, 16, 70
+    size_px = (cell_px * len(columns) + 10, top_px + (cell_px + line_px) * len(rows) + 60)  # width, height
+    canvas = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
+    figure = Figure(figsize=(size_px[0] / 100, size_px[1] / 100), dpi=100)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", fontsize="medium", fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium", fontweight="bold", parse_math=False)
     figure.supxlabel(caption, x=0.01, ha="left", fontsize="small", wrap=True)
-    grid: Any = figure.subplots(len(rows), width, squeeze=False)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size_px[0]), ylim=(size_px[1], 0))
+    axes.set_axis_off()
+    for j, column in enumerate(columns):
+        axes.text(10 + j * cell_px + SHOWN_PX / 2, top_px - 6, column, ha="center", va="bottom", fontsize="small")
     for i, row in enumerate(rows):
-        for j in range(width):
-            axes = grid[i][j]
-            axes.set_axis_off()
-            if j < len(row):
-                axes.imshow(row[j])
-            if i == 0:
-                axes.set_title(columns[j], fontsize="small")
-            if below is not None and j < len(below[i]):
-                axes.text(0.5, -0.02, below[i][j], transform=axes.transAxes, ha="center", va="top", fontsize="x-small")
-        grid[i][0].text(0, -0.02, labels[i], transform=grid[i][0].transAxes, ha="left", va="top", fontsize="x-small")
+        y = top_px + i * (cell_px + line_px)
+        for j, image in enumerate(row):
+            x = 10 + j * cell_px
+            canvas[y : y + SHOWN_PX, x : x + SHOWN_PX] = image
+            if below is not None:
+                text = below[i][j]
+                axes.text(x + SHOWN_PX / 2, y + SHOWN_PX + 4, text, ha="center", va="top", fontsize="x-small")
+        axes.text(10, y + SHOWN_PX + 4, labels[i], ha="left", va="top", fontsize="x-small", parse_math=False)
+    axes.imshow(canvas, extent=(0, size_px[0], size_px[1], 0), interpolation="none", zorder=-1)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
