@@ -20,7 +20,7 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import VideoSource
 from signstreams.integrate.batches import Sample, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames

@@ -17,7 +17,7 @@ from signstreams.files import sha256_file
 from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
 from signstreams.formats.crops import CropReader, CropWriter, crop_name, list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, SignerInfo, VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata, read_metadata, write_metadata
 from signstreams.streams import STREAMS, BoxState
 
 NUM_FRAMES, FPS_HZ, CROP_PX = 10, 10.0, 16

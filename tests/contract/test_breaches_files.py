@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from signstreams.formats.metadata import SignerInfo
+from signstreams.formats.video_metadata import SignerInfo
 from signstreams.streams import STREAMS
 
 from .breaches import ONE, VIDEO, Breaches, BreakIt, image

@@ -19,7 +19,7 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
 from signstreams.files import digest
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import STREAMS
 
 from .corpora import VIDEOS, BrokenCorpus

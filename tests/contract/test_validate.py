@@ -14,7 +14,7 @@ import pytest
 
 from signstreams.commands import main
 from signstreams.contract.corpus_checks import ctc_frames
-from signstreams.contract.page import render_page
+from signstreams.contract.report_page import render_page
 from signstreams.contract.rules import RULES
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation

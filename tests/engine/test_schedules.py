@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from signstreams.engine.training import cosine, linear, warmup_cosine
+from signstreams.engine.schedules import cosine, linear, warmup_cosine
 
 
 def test_warm_up_meets_the_cosine_at_the_peak() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from signstreams.engine.experiment import Experiment, Fingerprint
 from signstreams.engine.metrics import read_metrics
+from signstreams.engine.run_folder import Experiment, Fingerprint
 from signstreams.engine.trackers import TrackedLog
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig

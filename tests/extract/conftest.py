@@ -19,7 +19,7 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, VideoMetadata
+from signstreams.formats.video_metadata import DetectorInfo, VideoMetadata
 from signstreams.formats.video_sources import VideoSource
 
 WIDTH, HEIGHT = 160, 120

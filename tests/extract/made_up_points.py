@@ -17,7 +17,7 @@ from signstreams.extract.precomputed import PRECOMPUTED
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.formats.video_sources import VideoSource
 
 WIDTH, HEIGHT = 160, 120

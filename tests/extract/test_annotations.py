@@ -18,13 +18,13 @@ from signstreams.corpus.corpus import scan_corpus
 from signstreams.errors import UserError
 from signstreams.extract.annotations import NOT_ANNOTATED, merged, read_annotations
 from signstreams.extract.batch import extract_videos, summary
-from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.box_tracks import TrackBuilder
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.frame_boxes import NUM_STREAMS, Observation
 from signstreams.extract.settings import BoxConfig, ExtractConfig
-from signstreams.extract.tracks import TrackBuilder
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import BoxState
 
 

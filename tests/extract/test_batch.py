@@ -19,7 +19,7 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.processes import WorkerPool
 
 

@@ -21,7 +21,7 @@ from signstreams.files import sha256_file
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS
 
@@ -36,7 +36,7 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
 from signstreams.formats.video_sources import VideoSource
-from signstreams.formats.metadata import DetectorInfo
+from signstreams.formats.video_metadata import DetectorInfo
 
 class Middle:
     def __init__(self, config, video): pass

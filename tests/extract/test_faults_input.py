@@ -19,7 +19,7 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import VideoMetadata, read_metadata
 
 MAX_RSS_MIB = 700
 

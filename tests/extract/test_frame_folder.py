@@ -20,7 +20,7 @@ from signstreams.extract.frame_source import frame_places
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import VideoSource, list_sources
 
 FIRST = 1

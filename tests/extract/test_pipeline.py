@@ -23,7 +23,7 @@ from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import HAND_L
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 

@@ -17,7 +17,7 @@ from pose_format.utils.openpose import OpenPose_Components
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_NAMES, POSE_NAMES
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_metadata import VideoMetadata
 
 from .made_up_points import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose
 

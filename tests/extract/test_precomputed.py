@@ -18,7 +18,7 @@ from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.streams import STREAMS, BoxState
 
 from .made_up_points import HEIGHT, WIDTH, extracted, mediapipe, person, write_pose

@@ -12,6 +12,7 @@ import pytest
 
 from signstreams.extract import preview as redraw
 from signstreams.extract.batch import extract_videos
+from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.preview import (
     FRAME_PX,
@@ -24,7 +25,6 @@ from signstreams.extract.preview import (
     draw_skeleton,
 )
 from signstreams.extract.settings import ExtractConfig
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
 from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout

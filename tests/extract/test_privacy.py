@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.extract.boxes import observe
+from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.crops import BoxedFrame, Cropper
+from signstreams.extract.frame_boxes import observe
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.privacy import GREY, protect
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import VideoReader
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import (

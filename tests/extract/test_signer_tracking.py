@@ -31,7 +31,7 @@ from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, SignerInfo, VideoMetadata
+from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata
 from signstreams.formats.video_sources import VideoSource
 
 RED, BLUE = np.eye(80, dtype=np.float32)[:2]

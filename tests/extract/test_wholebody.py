@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.boxes import Observation, corners, observe
+from signstreams.extract.frame_boxes import Observation, corners, observe
 from signstreams.extract.points_file import SOURCE_ROWS, TARGET_ROWS, W_FACE, W_HAND_L, W_HAND_R, from_wholebody
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.arrays import read_keypoints
@@ -24,7 +24,7 @@ from signstreams.formats.landmarks import (
     pose_index,
 )
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import STREAMS
 
 BOXES = ExtractConfig(videos=["v.mp4"], root="c").boxes

@@ -19,7 +19,7 @@ from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, wri
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import HAND_L, HAND_R, NUM_KEYPOINTS, pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, VideoMetadata, write_metadata
+from signstreams.formats.video_metadata import DetectorInfo, VideoMetadata, write_metadata
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset, open_datasets
 from signstreams.integrate.settings import IntegrateConfig

@@ -15,7 +15,7 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata, write_metadata
+from signstreams.formats.video_metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset

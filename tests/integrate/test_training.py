@@ -100,7 +100,7 @@ import os, signal, sys, time
 from pathlib import Path
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.run import run
-from signstreams.engine.training import TrainingRun
+from signstreams.engine.training_run import TrainingRun
 from signstreams.integrate.training import Trainer
 config = IntegrateConfig.model_validate_json(Path(sys.argv[2]).read_text())
 rank, save, step = os.environ["RANK"], TrainingRun.save_last, Trainer.train_step

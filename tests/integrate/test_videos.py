@@ -12,7 +12,7 @@ from signstreams.files import sha256_file
 from signstreams.formats.arrays import Pose, read_keypoints, read_pose, read_tracks, write_pose
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata, write_metadata
+from signstreams.formats.video_metadata import read_metadata, write_metadata
 from signstreams.integrate.array_store import JOURNAL, ArrayStore
 from signstreams.integrate.nodes import gather_nodes
 from signstreams.integrate.videos import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from signstreams.engine import checkpoint
-from signstreams.engine.training import Stage, TrainingRun
+from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.run import HEALTH, pretrain
 from signstreams.pretrain.settings import PretrainConfig

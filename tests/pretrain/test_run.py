@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from signstreams.backbones.weights import load_dinov2_backbone
-from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.training import Stage, TrainingRun
+from signstreams.engine.run_folder import Experiment
+from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.run import Pretraining, pretrain

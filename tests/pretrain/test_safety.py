@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.engine import checkpoint, training
-from signstreams.engine.experiment import Experiment, Fingerprint
+from signstreams.engine import checkpoint
+from signstreams.engine import training_run as training
 from signstreams.engine.metrics import read_metrics
+from signstreams.engine.run_folder import Experiment, Fingerprint
 from signstreams.errors import UserError
 from signstreams.pretrain import resource_estimates as room
 from signstreams.pretrain.losses import Centre
@@ -121,7 +122,7 @@ import os, signal, sys, time
 from pathlib import Path
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.engine import checkpoint
-from signstreams.engine.training import TrainingRun
+from signstreams.engine.training_run import TrainingRun
 from signstreams.pretrain.run import pretrain
 rank, save, ask = os.environ["RANK"], checkpoint.save, TrainingRun._leave_if_asked
 def slow_save(*args, **kwargs):
@@ -171,7 +172,7 @@ def test_torchrun_restarts_a_run_that_died_and_it_goes_on(make: Make, project: P
     (folder / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0':\n"
-        "    from signstreams.engine.training import TrainingRun\n"
+        "    from signstreams.engine.training_run import TrainingRun\n"
         "    after = TrainingRun._after_step\n"
         "    def die(self, stage, *args):\n"
         "        after(self, stage, *args)\n"
@@ -222,7 +223,7 @@ def test_the_lock_of_a_killed_run_is_free_though_its_loaders_live(make: Make, tm
     """A forked child that outlives its parent holds no lock."""
     code = (
         "import os, sys, time\n"
-        "from signstreams.engine.experiment import Experiment, Fingerprint\n"
+        "from signstreams.engine.run_folder import Experiment, Fingerprint\n"
         "claimed = Experiment.claim(sys.argv[1], Fingerprint({}, ''), files=[])\n"
         "if os.fork() == 0:\n"
         "    print(os.getpid(), flush=True); time.sleep(60); os._exit(0)\n"

@@ -19,7 +19,7 @@ from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.findings import Finding
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 
 POINTS_FOLDER = "POINTS_FOLDER"
 """Stands for the folder of precomputed points, which metadata do not record: it differs between machines."""

@@ -6,7 +6,7 @@ from signstreams.corpus.clips import ROW_RULES
 from signstreams.corpus.corpus import VIDEO_RULES
 from signstreams.corpus.findings import Rule
 from signstreams.corpus.gloss import GLOSS_RULES
-from signstreams.corpus.meta import META_RULES
+from signstreams.corpus.meta_csv import META_RULES
 from signstreams.corpus.splits import INDEX_RULES
 from signstreams.corpus.table import TABLE_RULES
 

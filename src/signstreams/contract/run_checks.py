@@ -13,7 +13,7 @@ from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import check_video
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 

@@ -22,9 +22,9 @@ from signstreams.contract.corpus_checks import (
 )
 from signstreams.contract.inventory import Inventory, VideoFiles, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
-from signstreams.contract.page import render_page
 from signstreams.contract.re_extraction_advice import RecordedSettings, advise_re_extraction, extract_command
 from signstreams.contract.report import build_manifest, build_report, report_order
+from signstreams.contract.report_page import render_page
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
@@ -38,7 +38,7 @@ from signstreams.errors import UserError, print_problems
 from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
 
 MAX_FILES = 20  # files for which findings of one rule are printed

@@ -29,7 +29,7 @@ from signstreams.errors import DamagedFile
 from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import VideoMetadata, read_metadata
 from signstreams.ids import shown
 from signstreams.streams import STREAMS, BoxState
 

@@ -7,7 +7,7 @@ wrong content and return it as findings, which the data contract reports.
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus, load_corpus, scan_corpus
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss, scan_gloss
-from signstreams.corpus.meta import MetaTable, scan_meta
+from signstreams.corpus.meta_csv import MetaTable, scan_meta
 from signstreams.corpus.splits import read_index, scan_index, write_splits
 
 __all__ = [

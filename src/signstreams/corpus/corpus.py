@@ -8,7 +8,7 @@ from pathlib import Path
 
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few_ids, raise_errors
-from signstreams.corpus.meta import MetaTable, scan_meta
+from signstreams.corpus.meta_csv import MetaTable, scan_meta
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_sources import VIDEO_SUFFIXES, SourceFolder, doubled_id, list_sources
 from signstreams.ids import check_id, shown

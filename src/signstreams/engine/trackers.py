@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from signstreams.config.load import flatten
-from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import MetricsLog
+from signstreams.engine.run_folder import Experiment
 from signstreams.engine.settings import TrackingConfig
 from signstreams.files import read_json, write_json
 

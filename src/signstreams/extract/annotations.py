@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from signstreams.corpus.clips import BOX, TIMES, Row
 from signstreams.corpus.findings import Finding, errors, few, lines
-from signstreams.corpus.meta import ID_COLUMN, NUMBERS, VIDEO_KNOWN, MetaTable, scan_meta
+from signstreams.corpus.meta_csv import ID_COLUMN, NUMBERS, VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.corpus.table import RAGGED, READABLE
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.settings import ExtractConfig

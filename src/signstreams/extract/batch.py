@@ -18,7 +18,7 @@ from signstreams.extract.results import VideoJob, current_metadata
 from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.files import remove_leftovers, sha256_file, write_json
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import VideoMetadata, read_metadata
 from signstreams.formats.video_sources import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
+from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.privacy import protect
 from signstreams.extract.settings import ExtractConfig
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.formats.crops import CropWriter
 from signstreams.streams import BoxState
 

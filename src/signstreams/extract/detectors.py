@@ -13,7 +13,7 @@ from signstreams.array_types import Floats
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NUM_KEYPOINTS, POSE, pose_index
-from signstreams.formats.metadata import DetectorInfo
+from signstreams.formats.video_metadata import DetectorInfo
 
 MIN_CONFIDENCE = 1e-4  # least confidence of a point that was found: 0 means missing
 

@@ -17,7 +17,7 @@ from signstreams.extract.detectors import MIN_CONFIDENCE, DetectorKind, VideoCon
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, NUM_FACE, POSE
-from signstreams.formats.metadata import DetectorInfo
+from signstreams.formats.video_metadata import DetectorInfo
 
 # -- MediaPipe's solutions, imported lean and run quietly
 

@@ -14,9 +14,10 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.extract.boxes import NUM_STREAMS, Observation, observe
+from signstreams.extract.box_tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.crops import BoxedFrame, Cropper
 from signstreams.extract.detectors import Detection, VideoContext, detections
+from signstreams.extract.frame_boxes import NUM_STREAMS, Observation, observe
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.precomputed import PRECOMPUTED
 from signstreams.extract.preview import Preview, write_notice
@@ -29,10 +30,9 @@ from signstreams.extract.results import (
     write_job_metadata,
 )
 from signstreams.extract.signer_tracking import SeveralPeopleError, SignerTracker
-from signstreams.extract.tracks import FrameBoxes, TrackBuilder
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
-from signstreams.formats.metadata import VideoMetadata
+from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.prefetch import prefetch, write_behind
 from signstreams.streams import STREAMS
 

@@ -29,7 +29,7 @@ from signstreams.extract.settings import ExtractConfig, PrecomputedConfig, point
 from signstreams.extract.video import Frame, UnreadableVideoError
 from signstreams.files import sha256_file
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, MISSING, NOSE_TIP, NUM_KEYPOINTS, POSE_NAMES
-from signstreams.formats.metadata import DetectorInfo, SignerInfo
+from signstreams.formats.video_metadata import DetectorInfo, SignerInfo
 
 
 def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:

@@ -11,18 +11,17 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
-from signstreams.extract.boxes import corners
+from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.crops import encode
+from signstreams.extract.frame_boxes import corners
 from signstreams.extract.privacy import protect
 from signstreams.extract.results import VideoJob
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.files import write_bytes
 from signstreams.formats.arrays import Tracks, keypoint_pieces, read_tracks
-from signstreams.formats.crops import CropReader, list_crops
+from signstreams.formats.crops import CropReader, evenly_spread, list_crops
 from signstreams.formats.landmarks import BROW_L, BROW_R, EYE_L, EYE_R, FACE, HAND_L, HAND_R, JAW, LIPS, pose_index
-from signstreams.formats.metadata import VideoMetadata
-from signstreams.spread import evenly_spread
+from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.streams import SIDE_BY_SIDE, STREAMS, BoxState
 
 # -- Drawing points and boxes; colours tell the sides apart

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
-from signstreams.extract.boxes import head_from_body
-from signstreams.extract.tracks import FrameBoxes
+from signstreams.extract.box_tracks import FrameBoxes
+from signstreams.extract.frame_boxes import head_from_body
 from signstreams.formats.landmarks import (
     BROW_L,
     BROW_R,
@@ -27,7 +27,7 @@ from signstreams.formats.landmarks import (
     LIPS,
     forehead,
 )
-from signstreams.formats.metadata import FacePrivacy
+from signstreams.formats.video_metadata import FacePrivacy
 from signstreams.streams import STREAMS, BoxState
 
 GREY = 128

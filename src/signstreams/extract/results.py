@@ -15,11 +15,11 @@ import numpy as np
 import signstreams
 from signstreams.array_types import Floats
 from signstreams.extract.annotations import NOT_ANNOTATED, VideoAnnotations
-from signstreams.extract.boxes import NUM_STREAMS, corners
+from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.frame_boxes import NUM_STREAMS, corners
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.signing_space import signing_space
-from signstreams.extract.tracks import FrameBoxes
 from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import (
     PIECE_FRAMES,
@@ -32,7 +32,7 @@ from signstreams.formats.arrays import (
 )
 from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import DetectorInfo, VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.video_metadata import DetectorInfo, VideoMetadata, read_metadata, write_metadata
 from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from signstreams.config.section import Flag, Prob, Section, refuse_without_effect
-from signstreams.formats.metadata import FacePrivacy
+from signstreams.formats.video_metadata import FacePrivacy
 
 
 class HolisticConfig(Section):

@@ -34,7 +34,7 @@ from signstreams.extract.people import (
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.landmarks import pose_index
-from signstreams.formats.metadata import SignerInfo
+from signstreams.formats.video_metadata import SignerInfo
 
 Spans = Sequence[tuple[float, float]]
 

@@ -23,7 +23,6 @@ from signstreams.array_types import Pixels
 from signstreams.errors import DamagedFile
 from signstreams.files import replacing
 from signstreams.formats.layout import CorpusLayout
-from signstreams.spread import evenly_spread
 from signstreams.streams import SIDE_BY_SIDE
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -275,3 +274,18 @@ def _tiles(layout: CorpusLayout, stream: str, video_id: str, frames: Sequence[in
         else:
             tiles.append(cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA))
     return tiles
+
+
+def evenly_spread(count: int, among: int, *, with_ends: bool = False) -> list[int]:
+    """``count`` of ``among`` places, rising and evenly spread; they repeat where ``count`` exceeds ``among``.
+
+    Args:
+        count: Places to give.
+        among: Places there are, from 0 on.
+        with_ends: Include the first and the last place. Otherwise each is in the middle of its part: at the ends of a
+            clip hands rest.
+    """
+    if with_ends:
+        step = (among - 1) / max(1, count - 1)
+        return [round(part * step) for part in range(count)]
+    return [(2 * part + 1) * among // (2 * count) for part in range(count)]

@@ -1,1 +1,1 @@
-"""Multistream v9: backbone features, pose and the MSKA keypoint branch, fused over time into a text decoder."""
+"""Translation, multistream v9: backbone features, pose and MSKA keypoints, fused over time into a text decoder."""

@@ -12,7 +12,7 @@ import numpy as np
 from signstreams.array_types import Floats
 from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
 from signstreams.corpus.findings import few, few_ids, raise_errors
-from signstreams.corpus.meta import VIDEO_KNOWN, MetaTable, scan_meta
+from signstreams.corpus.meta_csv import VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.files import digest

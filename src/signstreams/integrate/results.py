@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from signstreams.engine.experiment import Experiment
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
-from signstreams.engine.training import RunFiles
+from signstreams.engine.run_folder import Experiment
+from signstreams.engine.training_run import RunFiles
 from signstreams.formats.layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.settings import IntegrateConfig

@@ -7,8 +7,8 @@ from functools import partial
 
 from signstreams.corpus import GlossVocabulary
 from signstreams.engine import distributed
-from signstreams.engine.experiment import Experiment, Fingerprint
-from signstreams.engine.training import TrainingRun
+from signstreams.engine.run_folder import Experiment, Fingerprint
+from signstreams.engine.training_run import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import GLOSSES, CorpusLayout

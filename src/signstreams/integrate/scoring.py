@@ -15,7 +15,7 @@ from sacrebleu.metrics import CHRF
 from signstreams.engine import distributed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
-from signstreams.formats.crops import CropReader, clip_strip
+from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
@@ -33,7 +33,6 @@ from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.pages.render import ShownClip, render
 from signstreams.progress import Progress
-from signstreams.spread import evenly_spread
 
 # -- ``translations.html``: what the model says beside what was said, with frames of each clip; the worst first
 

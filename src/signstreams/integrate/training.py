@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast
+from signstreams.engine.schedules import warmup_cosine
 from signstreams.engine.seeding import numpy_rng, seed_global
-from signstreams.engine.training import Record, Stage, TrainingRun, warmup_cosine
+from signstreams.engine.training_run import Record, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.formats.layout import STATE, TRAINING_FILES
 from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate

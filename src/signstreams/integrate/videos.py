@@ -18,7 +18,7 @@ from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.crops import crops_digest, list_crops
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.nodes import gather_nodes
 from signstreams.progress import Progress

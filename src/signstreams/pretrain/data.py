@@ -17,14 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
-from signstreams.formats.crops import Crop, CropReader
+from signstreams.formats.crops import Crop, CropReader, evenly_spread
 from signstreams.pretrain.crop_index import CropIndex, build_index
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
 from signstreams.processes import available_cores, ctrl_c_held_back
-from signstreams.spread import evenly_spread
 
 MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
 

@@ -15,7 +15,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
-from signstreams.engine.training import TrainingRun
+from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet

@@ -18,13 +18,12 @@ from signstreams.backbones.vit import Block, VisionTransformer
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
-from signstreams.formats.crops import Crop
+from signstreams.formats.crops import Crop, evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import find_crops, load_whole
 from signstreams.pretrain.health import embed
 from signstreams.pretrain.knn import cosines
 from signstreams.pretrain.settings import ShowConfig
-from signstreams.spread import evenly_spread
 
 
 @torch.no_grad()

@@ -18,10 +18,11 @@ import torch
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import Fingerprint, commit, versions
-from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
+from signstreams.engine.run_folder import Fingerprint, commit, versions
+from signstreams.engine.training_run import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import digest
+from signstreams.formats.crops import evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
@@ -41,7 +42,6 @@ from signstreams.pretrain.selection import with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, stop_on_signal
-from signstreams.spread import evenly_spread
 
 log = logging.getLogger(__name__)
 

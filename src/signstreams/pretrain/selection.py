@@ -13,17 +13,16 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints
-from signstreams.corpus.meta import scan_meta
+from signstreams.corpus.meta_csv import scan_meta
 from signstreams.errors import DamagedFile, UserError
 from signstreams.files import replacing
 from signstreams.formats.arrays import read_tracks
-from signstreams.formats.crops import Crop
+from signstreams.formats.crops import Crop, evenly_spread
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
 from signstreams.pretrain.views import convert_crops, decode
 from signstreams.processes import available_cores
-from signstreams.spread import evenly_spread
 from signstreams.streams import BoxState
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from signstreams.backbones.archs import ViTArch
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast, can_compile
 from signstreams.engine.distributed import World
+from signstreams.engine.schedules import cosine, linear, warmup_cosine
 from signstreams.engine.seeding import seed_global
-from signstreams.engine.training import cosine, linear, warmup_cosine
 from signstreams.pretrain.data import normalize
 from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.health import Meters, assignment_information, embed, feature_std, rank_me

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.array_types import Pixels
-from signstreams.engine.experiment import commit, versions
+from signstreams.engine.run_folder import commit, versions
 from signstreams.files import read_json, write_text
 from signstreams.formats.crops import CropReader, clip_strip
 from signstreams.formats.layout import CorpusLayout, RunLayout

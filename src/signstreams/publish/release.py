@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from signstreams.engine.experiment import commit, versions
+from signstreams.engine.run_folder import commit, versions
 from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import (

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from signstreams.config.load import flatten, suggest
-from signstreams.engine.experiment import FINGERPRINT
 from signstreams.engine.metrics import read_metrics
+from signstreams.engine.run_folder import FINGERPRINT
 from signstreams.errors import UserError
 from signstreams.files import read_json
 from signstreams.formats.layout import METRICS, PRETRAINING_FILES, PREVIOUS, STATE, TRAINING_FILES

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from signstreams.config.load import build, check
 from signstreams.config.section import Section
 from signstreams.contract.settings import ContractConfig
-from signstreams.corpus.meta import has_texts
+from signstreams.corpus.meta_csv import has_texts
 from signstreams.engine.gpu_lease import count_gpus
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from signstreams.spread import evenly_spread
+from signstreams.formats.crops import evenly_spread
 
 
 def test_places_are_in_the_middle_of_their_parts_or_reach_both_ends() -> None:

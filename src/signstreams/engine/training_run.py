@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
@@ -21,41 +20,12 @@ import torch
 
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import MAX_DIFFERENCES_SHOWN, Experiment, Fingerprint, OnConflict
+from signstreams.engine.run_folder import MAX_DIFFERENCES_SHOWN, Experiment, Fingerprint, OnConflict
 from signstreams.engine.trackers import TRACKER_FOLDERS, TrackedLog
 from signstreams.errors import UserError
 from signstreams.formats.layout import STATE
 from signstreams.processes import StopRequest
 from signstreams.progress import Progress
-
-# -- Schedules: values that change over a run, as pure functions of the optimiser step, which counts from 0
-
-
-def cosine(step: int, start: float, end: float, total_steps: int) -> float:
-    """Half a cosine from ``start`` at step 0 to ``end`` at ``total_steps`` and after."""
-    share = min(1.0, step / total_steps) if total_steps > 0 else 1.0
-    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * share))
-
-
-def linear(step: int, start: float, end: float, total_steps: int) -> float:
-    """Straight from ``start`` at step 0 to ``end`` at ``total_steps`` and after."""
-    share = min(1.0, step / total_steps) if total_steps > 0 else 1.0
-    return start + (end - start) * share
-
-
-def warmup_cosine(
-    step: int, *, peak: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
-) -> float:
-    """Linear warm-up from ``start``, reaching ``peak`` after ``warmup_steps``, then half a cosine to ``final``.
-
-    The first step already moves: at step 0 the value is one warm-up step above ``start``.
-    """
-    if step < warmup_steps:
-        return start + (peak - start) * (step + 1) / warmup_steps
-    return cosine(step - warmup_steps, peak, final, total_steps - warmup_steps)
-
-
-# -- The run
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.box_tracks import BLOCK_FRAMES, FrameBoxes, TrackBuilder, Window, boxes_of, resolve, smooth_at
+from signstreams.extract.frame_boxes import NUM_STREAMS, Observation
 from signstreams.extract.settings import BoxConfig
-from signstreams.extract.tracks import BLOCK_FRAMES, FrameBoxes, TrackBuilder, Window, boxes_of, resolve, smooth_at
 from signstreams.streams import BoxState
 
 D, T, F, M = BoxState.DETECTED, BoxState.TRACKED, BoxState.FILLED, BoxState.MISSING

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signstreams.extract.boxes import HAND_CENTRE_ALONG, box_around, corners, observe
 from signstreams.extract.detectors import missing_keypoints
+from signstreams.extract.frame_boxes import HAND_CENTRE_ALONG, box_around, corners, observe
 from signstreams.extract.settings import BoxConfig
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.streams import BY_NAME

@@ -10,7 +10,7 @@ import pytest
 from signstreams.corpus import Clip, MetaTable, scan_meta
 from signstreams.corpus.clips import parse_segments
 from signstreams.corpus.findings import raise_errors
-from signstreams.corpus.meta import has_texts
+from signstreams.corpus.meta_csv import has_texts
 from signstreams.errors import UserError
 
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from signstreams.contract.page import (
+from signstreams.contract.report import NUM_BARS, histogram
+from signstreams.contract.report_page import (
     CROP_PX,
     MAX_PLACES,
     MAX_VIDEOS,
@@ -24,13 +25,12 @@ from signstreams.contract.page import (
     render_page,
     show_crops,
 )
-from signstreams.contract.report import NUM_BARS, histogram
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.files import write_bytes
 from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import SignerInfo
+from signstreams.formats.video_metadata import SignerInfo
 from signstreams.pages.render import MAX_BYTES
 from signstreams.streams import STREAMS
 

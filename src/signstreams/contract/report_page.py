@@ -18,11 +18,10 @@ from signstreams.contract.check_records import STATE_NAMES
 from signstreams.contract.report import histogram
 from signstreams.corpus.findings import SEVERITIES
 from signstreams.formats.arrays import Tracks, read_tracks
-from signstreams.formats.crops import Crop, CropReader, list_crops, parse_crop_name
+from signstreams.formats.crops import Crop, CropReader, evenly_spread, list_crops, parse_crop_name
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.metadata import SignerInfo, VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import SignerInfo, VideoMetadata, read_metadata
 from signstreams.pages.render import render
-from signstreams.spread import evenly_spread
 from signstreams.streams import STREAMS
 
 MAX_PLACES = 10  # places listed per rule; report.json has all

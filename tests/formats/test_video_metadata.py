@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from signstreams.errors import DamagedFile
 from signstreams.files import read_json
-from signstreams.formats.metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import VideoMetadata, read_metadata
 
 
 def test_metadata_with_a_foreign_field_is_one_line(tmp_path: Path) -> None:

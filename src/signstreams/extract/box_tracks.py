@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints
-from signstreams.extract.boxes import NUM_STREAMS, Observation
+from signstreams.extract.frame_boxes import NUM_STREAMS, Observation
 from signstreams.extract.settings import BoxConfig
 from signstreams.streams import BoxState
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.engine.experiment import Experiment, Fingerprint, commit, versions
+from signstreams.engine.run_folder import Experiment, Fingerprint, commit, versions
 from signstreams.errors import UserError
 
 FILES = ["backbone.pt", "params.json"]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from signstreams.engine import checkpoint, training
+from signstreams.engine import checkpoint
+from signstreams.engine import training_run as training
 from signstreams.engine.distributed import World
-from signstreams.engine.experiment import Fingerprint
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.training import Record, RunFiles, Stage, TrainingRun
+from signstreams.engine.run_folder import Fingerprint
+from signstreams.engine.training_run import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.processes import stop_on_signal
 
