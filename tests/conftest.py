@@ -93,6 +93,12 @@ def random_settings() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def run_two() -> Callable[..., None]:
+    """``run_two(folder, script, *words)``: two processes of one run, see tests/two_processes.py."""
+    return cast(Callable[..., None], _module("tests/two_processes.py").run_two)
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium: a `Browser` of docs/img/browser.py."""
     module = _module("docs/img/browser.py")

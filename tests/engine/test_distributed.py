@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,17 +118,12 @@ def test_a_restart_is_known_from_torchruns_count(
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory, run_two: Callable[..., None]) -> list[dict[str, Any]]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "rank.py").write_text(RANK)
     torch.save({"shares": SHARES, "weights": WEIGHTS, "sizes": SIZES}, folder / "given.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(folder / "rank.py"), str(folder / "given.pt"), str(folder)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_two(folder, folder / "rank.py", str(folder / "given.pt"), str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -70,7 +68,7 @@ def test_a_finished_run_on_cuda_is_read_again_and_exported_alike(make: Make, pre
 
 @pytest.mark.parametrize("name", ["small", "ibot"])
 def test_two_gpus_equal_one_with_the_joint_batch(
-    make: Make, name: str, tmp_path: Path, project: Path, pretend_cuda: Pretend
+    make: Make, name: str, tmp_path: Path, project: Path, pretend_cuda: Pretend, run_two: Callable[..., None]
 ) -> None:
     # parts of a joint batch hold other crops, and KoLeo looks for neighbours inside its part
     apart = {"optim": {"compile": False, "checkpoint_activations": True}, "koleo": {"weight": 0.0}, "epochs": 1}
@@ -80,10 +78,8 @@ def test_two_gpus_equal_one_with_the_joint_batch(
         pretrain(one, "hand_r")
     settings = tmp_path / "two.json"
     settings.write_text(two.model_dump_json(exclude_defaults=True))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(project / "tests" / "pretend_cuda.py"), str(project / "scripts" / "pretrain_dino_hands.py")]
-    done = subprocess.run([*command, "--config", str(settings)], capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+    script = str(project / "scripts" / "pretrain_dino_hands.py")
+    run_two(tmp_path, project / "tests" / "pretend_cuda.py", script, "--config", str(settings))
     ours, theirs = (read_metrics(config.output_dir / "metrics.jsonl") for config in (two, one))
     assert len(ours) == len(theirs) > 1
     for record, other in zip(ours, theirs, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -376,18 +375,14 @@ distributed.close()
 """
 
 
-def _launch(*words: str) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, *words], env=environment, check=True, timeout=180, capture_output=True)
-
-
 @pytest.mark.parametrize("counts", [(9, 4), (0, 7)])
-def test_centre_and_sinkhorn_count_the_rows_of_all_processes(counts: tuple[int, int], tmp_path: Path) -> None:
+def test_centre_and_sinkhorn_count_the_rows_of_all_processes(
+    counts: tuple[int, int], tmp_path: Path, run_two: Callable[..., None]
+) -> None:
     parts = [_scores(count, 6, seed=i) + i for i, count in enumerate(counts)]
     torch.save(parts, tmp_path / "parts.pt")
     (tmp_path / "uneven.py").write_text(UNEVEN)
-    _launch(str(tmp_path / "uneven.py"), str(tmp_path / "parts.pt"), str(tmp_path / "out"))
+    run_two(tmp_path, tmp_path / "uneven.py", str(tmp_path / "parts.pt"), str(tmp_path / "out"))
     results = [torch.load(tmp_path / f"out{rank}.pt", weights_only=True) for rank in (0, 1)]
     joint = torch.cat(parts)
     centre = Centre(6, 0.9)
@@ -404,14 +399,14 @@ def test_centre_and_sinkhorn_count_the_rows_of_all_processes(counts: tuple[int, 
     ids=["centre, shared head", "sinkhorn, own head"],
 )
 def test_two_processes_equal_one_with_the_joint_batch(
-    ibot: Make, project: Path, tmp_path: Path, changes: dict[str, Any]
+    ibot: Make, project: Path, tmp_path: Path, changes: dict[str, Any], run_two: Callable[..., None]
 ) -> None:
     one = ibot(output_dir=str(tmp_path / "one"), epochs=1, **changes)
     pretrain(one, STREAM)
     two = ibot(output_dir=str(tmp_path / "two"), epochs=1, distributed=True, dataset={"batch_size": 4}, **changes)
     path = tmp_path / "two.json"
     path.write_text(two.model_dump_json())
-    _launch(str(project / "scripts" / "pretrain_dino_hands.py"), "--config", str(path))
+    run_two(tmp_path, project / "scripts" / "pretrain_dino_hands.py", "--config", str(path))
     states = [
         torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["trainer"] for name in ("one", "two")
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,7 @@ def test_batch_norm_is_pytorchs_and_so_is_its_gradient() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_batch_norm_of_processes_is_that_of_their_joint_rows(tmp_path: Path) -> None:
+def test_batch_norm_of_processes_is_that_of_their_joint_rows(tmp_path: Path, run_two: Callable[..., None]) -> None:
     """Uneven rows: outputs and gradients of 2 and of 5 rows are those of all 7."""
     (tmp_path / "rank.py").write_text(
         "import sys, torch\n"
@@ -126,8 +125,7 @@ def test_batch_norm_of_processes_is_that_of_their_joint_rows(tmp_path: Path) -> 
         "torch.save((y.detach(), x.grad), f'{sys.argv[1]}/{world.rank}.pt')\n"
         "distributed.close()\n"
     )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*launcher, str(tmp_path / "rank.py"), str(tmp_path)], check=True, capture_output=True, timeout=120)
+    run_two(tmp_path, tmp_path / "rank.py", str(tmp_path))
     rng = torch.Generator().manual_seed(0)
     x, seen = (torch.randn(7, 5, generator=rng) for _ in range(2))
     x = (3 * x + 100).requires_grad_()

@@ -256,15 +256,12 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(make: Make, project: 
     ids=["centre", "sinkhorn", "small corpus"],
 )
 def test_two_processes_equal_one_with_the_joint_batch(
-    make: Make, project: Path, tmp_path: Path, changes: dict[str, Any]
+    make: Make, project: Path, tmp_path: Path, changes: dict[str, Any], run_two: Callable[..., None]
 ) -> None:
     one = make(output_dir=str(tmp_path / "one"), epochs=1, **changes)
     pretrain(one, STREAM)
     two = make(output_dir=str(tmp_path / "two"), epochs=1, distributed=True, dataset={"batch_size": 4}, **changes)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*launcher, *_arguments(project, two)], env=_environment(), check=True, timeout=180, capture_output=True
-    )
+    run_two(tmp_path, *_arguments(project, two))
     states = [
         torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["trainer"] for name in ("one", "two")
     ]

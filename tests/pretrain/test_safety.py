@@ -193,13 +193,14 @@ def test_torchrun_restarts_a_run_that_died_and_it_goes_on(make: Make, project: P
     assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in ours["model"])
 
 
-def test_the_same_run_in_bfloat16_on_two_processes(make: Make, project: Path, tmp_path: Path) -> None:
+def test_the_same_run_in_bfloat16_on_two_processes(
+    make: Make, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
     optim = {"precision": "bf16", "accumulate": 2}
     one = make(output_dir=str(tmp_path / "one"), epochs=1, optim=optim)
     pretrain(one, STREAM)
     two = make(output_dir=str(tmp_path / "two"), epochs=1, optim=optim, distributed=True, dataset={"batch_size": 4})
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    subprocess.run(_command(project, two, *launcher), env=_environment(), check=True, timeout=180, capture_output=True)
+    run_two(tmp_path, *_command(project, two)[1:])
     ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert len(ours) == len(theirs) > 1
     for a, b in zip(ours, theirs, strict=True):

@@ -60,8 +60,8 @@ def build(
         for key, value in flatten(content, fields):
             if key in section_keys and value is None:
                 continue  # an empty YAML section: `dataset:` with every line commented out
-            if key in fixed and value == fixed[key]:
-                continue  # the saved config of a run
+            if key in fixed and (tuple(value) if isinstance(value, list) else value) == fixed[key]:
+                continue  # the saved config of a run; files hold tuples as lists
             put(tree, key, value)
             origin[key] = str(path)
     for key, text in overrides:
