@@ -57,7 +57,7 @@ def test_every_flag_of_the_requirement_works_under_its_own_name() -> None:
         ("--sinkhorn-iters 5", "sinkhorn.iters has no effect: sinkhorn.use is not true"),
         ("--use-sinkhorn --sinkhorn-eps .05 --set dino.teacher_temp=.05", "dino.teacher_temp has no effect"),
         ("--use-sinkhorn --sinkhorn-eps .05 --dino-warmup-teacher-temp .05", "dino.warmup_teacher_temp has no effect"),
-        ("--set dino.center_momentum=0.5", "is fixed at 0.9 and no setting"),
+        ("--set dino.center_momentum=0.5", "is fixed at 0.9 and is not a setting"),
         ("--set augmentation.num_local=0 --local-size 32", "local_px has no effect"),
         ("--koleo-weight 1 --batch-size 1", "a batch_size of 1 has no neighbour"),
         ("--set augmentation.global_scale=[0.9,0.4]", "expected 0 < low <= high <= 1"),
