@@ -41,7 +41,7 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
 
 def install() -> None:
     """Handle SIGTERM in this process, which is pytest or a worker of pytest-xdist."""
-    owner, asked = os.getpid(), False
+    owner, asked, is_worker = os.getpid(), False, "PYTEST_XDIST_WORKER" in os.environ
     before = signal.getsignal(signal.SIGTERM)
 
     def kill_the_rest(pids: list[int]) -> None:
@@ -61,8 +61,9 @@ def install() -> None:
         pids = descendants(owner)
         signal_all(pids, signal.SIGTERM)
         threading.Thread(target=kill_the_rest, args=(pids,), daemon=True).start()
-        pytest.exit("ended by SIGTERM", returncode=EXIT_CODE)
+        # pytest-xdist expects this code from a worker that was stopped, and takes any other for a bug
+        pytest.exit("ended by SIGTERM", returncode=pytest.ExitCode.INTERRUPTED if is_worker else EXIT_CODE)
 
     signal.signal(signal.SIGTERM, stop)
-    if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":  # also when pytest itself was killed
+    if is_worker and sys.platform == "linux":  # also when pytest itself was killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

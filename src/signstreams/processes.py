@@ -32,7 +32,7 @@ def prepare_processor() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if any(name in os.environ for name in MALLOC_VARIABLES):
         return
-    with contextlib.suppress(OSError, AttributeError):  # another C library: its own ways
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: keep its defaults
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018 - musl and macOS have no such symbol
         libc.mallopt(_M_MMAP_MAX, 0)

@@ -1,4 +1,4 @@
-"""The image streams: one table with everything that the stages need to know of each, and how a box came about.
+"""The image streams: one table with everything that the stages need to know of each, and the origins of a box.
 
 To add a stream, add a row to `TABLE` at the end; docs/extending.md shows the rest.
 """

@@ -25,7 +25,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "backbone.")
 
 
 class Backbone(nn.Module):
-    """A network with what is needed to feed it.
+    """A network with its input specification.
 
     Attributes:
         embed_dim: Width of the features.

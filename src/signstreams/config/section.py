@@ -22,7 +22,7 @@ class Fixed:
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, values never change, docstrings below fields are their help."""
+    """Unknown keys are errors, instances are immutable, docstrings below fields are their help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 

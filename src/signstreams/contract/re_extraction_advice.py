@@ -1,6 +1,6 @@
 """Advice to extract a video again as it was: the command, with the settings that the metadata record.
 
-Left out, a setting falls back to its default: crops would show faces that were blurred, or have another size.
+An omitted setting falls back to its default: crops would show faces that were blurred, or have another size.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> 
     table.columns = [column.strip().lower() for column in header]
     twins = sorted({column for column in table.columns if column and table.columns.count(column) > 1})
     if twins:
-        found = f"the column {few(twins)} is there more than once"
+        found = f"the column {few(twins)} occurs more than once"
         table.issues.append(COLUMNS.breach(name, found, "rename or remove one of them"))
     for row, fields in records:
         if not any(text.strip() for text in fields):
@@ -117,7 +117,7 @@ def _records(text: str, delimiter: str, name: str, issues: list[Finding]) -> Ite
 # -- Numbers that a spreadsheet may have mangled
 #
 # A spreadsheet with Spanish settings reads the dot of ``165.32999999999998`` as a thousands separator and writes
-# ``16.532.999.999.999.900``: the decimal point is lost for good (4.73 and 472.99 have the same digits).
+# ``16.532.999.999.999.900``: the decimal point is lost and cannot be recovered (4.73 and 472.99 have the same digits).
 
 _PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}", re.ASCII)

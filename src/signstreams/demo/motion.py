@@ -147,7 +147,7 @@ class _Track:
         self.angles[span] = self.angles[first] + share * (ANGLES[handshape] - self.angles[first])
 
     def finish(self, rng: np.random.Generator) -> HandMotion:
-        """The finished movement, with the small unrest of a living hand."""
+        """The finished movement, with a small random drift."""
         time_s = np.arange(len(self.palm)) / FPS
         palm = self.palm + 0.012 * np.stack([_drift(time_s, rng, 1.3) for _ in range(3)], -1)
         angles = self.angles + 0.03 * np.stack([_drift(time_s, rng, 0.9) for _ in range(self.angles.shape[1])], -1)

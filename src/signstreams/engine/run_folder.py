@@ -85,7 +85,7 @@ class Fingerprint:
 
 
 class Experiment:
-    """A claimed folder; made by `claim`. Close it (or leave its ``with`` block) to let the next run in."""
+    """A claimed folder; made by `claim`. Close it (or leave its ``with`` block) to release it for the next run."""
 
     def __init__(self, folder: Path, fingerprint: Fingerprint, files: list[str], lock: IO[bytes]) -> None:
         self.folder = folder

@@ -118,7 +118,7 @@ def boxes_of(frames: range, window: Window, size_px: tuple[int, int], config: Bo
 
 
 def _is_in_frame(box: Floats, size_px: tuple[int, int], *, is_detected: bool) -> bool:
-    """Whether a crop would show the part: its centre, and most of it unless a detector has seen it."""
+    """Whether a crop would show the part: its centre, and most of it unless it was detected."""
     if not (0 <= box[0] < size_px[0] and 0 <= box[1] < size_px[1]):
         return False
     low, high = np.maximum(box[:2] - box[2] / 2, 0), np.minimum(box[:2] + box[2] / 2, size_px)

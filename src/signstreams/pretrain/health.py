@@ -100,7 +100,7 @@ class Meters:
     def add(
         self, *, loss: Tensor, dino: Tensor, koleo: Tensor, targets: Tensor, grad_norm: Tensor, is_bad: Tensor
     ) -> None:
-        """Add one step; ``targets`` (T, B, K), the rest scalars. A bad step is counted as bad and enters no sum."""
+        """Add one step; ``targets`` (T, B, K), the rest scalars. Sums exclude a bad step, which is counted."""
         rows = targets.flatten(0, 1)  # (T * B, K)
         entropy = torch.special.entr(rows).sum(dim=-1).mean()
         step = torch.stack([value.double() for value in (loss, dino, koleo, entropy, grad_norm, torch.ones_like(loss))])
@@ -153,7 +153,7 @@ CONFIDENT = 0.5  # of ln K: below, a target names a prototype, so that counting 
 FALLEN = 4.0  # features that were this many limits apart, and are below the limit now, have collapsed
 PATIENCE = 3  # lines in a row: a healthy run may show a symptom once, between two phases
 MIN_BATCH_ENTROPY = 0.05  # of ln K: a mean target with less is one prototype taking all
-MAX_SAMPLE_ENTROPY = 0.999  # of ln K: targets with more say nothing
+MAX_SAMPLE_ENTROPY = 0.999  # of ln K: targets with more entropy are uninformative
 MIN_PROTOTYPES = 0.01  # of the prototypes (of the targets, where those are fewer): so many must win one
 MIN_FEATURE_STD = 0.02  # `feature_std`: 1 spread out, 0 all crops alike
 

@@ -1,4 +1,4 @@
-"""What a start of the workflow is about to do: videos, settings of every stage, batches; checked before the first job.
+"""Plan of a workflow run: videos, settings of every stage, batches; checked before the first job.
 
 The rules state files, commands and resources; what they have to know of config and corpus is worked out here.
 """
@@ -70,7 +70,7 @@ class Plan:
         return self.is_demo or has_texts(self.corpus.meta)
 
     def of_all_videos(self, pattern: str | Path) -> list[str]:
-        """One artifact per video; where a job takes several, the manifests that vouch for it."""
+        """One artifact per video; where a job takes several, the manifests that cover it."""
         if self.batches is not None:
             return [str(self.corpus.batch(batch)) for batch in self.batches]
         return [str(pattern).replace("{video}", video_id) for video_id in self.videos]
@@ -285,7 +285,7 @@ def granted_cores(wildcards: Any, threads: int, resources: Mapping[str, Any]) ->
 
 
 def warn_of_gpus_without_effect(config: WorkflowConfig, set_resources: Mapping[str, Mapping[str, Any]]) -> None:
-    """The ``gpu`` of a profile decides, whatever the config says."""
+    """The ``gpu`` of a profile overrides the config."""
     for stage, rule in {"pretrain": "pretrain", "embed": "embed", "integrate": "train"}.items():
         wanted, granted = getattr(config, stage).gpus, set_resources.get(rule, {})
         if wanted != "auto" and "gpu" in granted and granted["gpu"] != wanted:
@@ -318,7 +318,7 @@ def plan_batches(layout: CorpusLayout, video_ids: Collection[str], videos_per_jo
 
 
 def read_batches(layout: CorpusLayout, video_ids: Collection[str]) -> Batches:
-    """The batches as `write_batches` left them, which a job must go by even if others have finished meanwhile."""
+    """The batches as `write_batches` left them, which a job must use even if others have finished meanwhile."""
     known = set(video_ids)
     batches = {}
     for path in _listings(layout):
