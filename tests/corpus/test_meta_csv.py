@@ -262,7 +262,7 @@ def test_a_first_line_without_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_columns_of_one_meaning_are_refused(tmp_path: Path) -> None:
-    assert "the column text is there more than once" in problems(tmp_path, "id;text;Text\na;b;c\n")[0]
+    assert "the column text occurs more than once" in problems(tmp_path, "id;text;Text\na;b;c\n")[0]
     assert "both text, texto" in problems(tmp_path, "id;text;texto\na;b;c\n")[0]
 
 
