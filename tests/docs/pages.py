@@ -53,7 +53,7 @@ OURS = {"python", "torchrun", "snakemake", "make"}
 
 # How blocks begin that show files, layouts, formulas or messages.
 NOT_COMMANDS = re.compile(
-    r"error: |errors files ids|engine, backbones|extract, integrate|processed/|points/|Snakefile →|<stream>/| *\S+ ─|"
+    r"error: |array_types config|engine, backbones|extract, integrate|processed/|points/|Snakefile →|<stream>/| *\S+ ─|"
     r"videos ──|face, hand_l|work_dirs/|id;|one .* is "
 )
 PLAIN = {"snakemake", "text", "yaml", "python", "toml", "json", "csv", "html", "mermaid", "diff"}
