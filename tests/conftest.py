@@ -29,9 +29,9 @@ PROJECT = Path(__file__).parents[1]
 LONG = ("test_newcomer.py", "test_chain.py", "test_kills.py", "test_safety.py", "test_disk.py", "test_batches.py")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let signals end the tests and what they start, however the tests themselves were started."""
-    _module("tests/stopping.py").install()
+    _module("tests/stopping.py").install(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests of Ctrl-C inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -104,7 +104,7 @@ def test_tests_that_are_ended_leave_no_process_behind(tmp_path: Path, project: P
     shutil.copy(project / "tests" / "stopping.py", tmp_path)
     (tmp_path / "conftest.py").write_text(
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport stopping\n"
-        "def pytest_configure():\n    stopping.install()\n"
+        "def pytest_configure(config):\n    stopping.install(config)\n"
     )
     for name in ("a", "b"):
         (tmp_path / f"test_{name}.py").write_text(STUBBORN)
