@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import logging
 import os
 import shutil
 import signal
@@ -47,6 +48,15 @@ def _module(path: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module(name.removesuffix(".py"))
+
+
+@pytest.fixture(autouse=True)
+def same_log_level() -> Iterator[None]:
+    """A command that runs in-process sets the level of our loggers; the next test does not see it."""
+    logger = logging.getLogger("signstreams")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

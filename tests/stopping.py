@@ -52,7 +52,7 @@ class ExitCode:
 
 def install(config: pytest.Config) -> None:
     """Handle SIGTERM in this process, which is pytest or a worker of pytest-xdist."""
-    owner, is_worker, exit_code = os.getpid(), "PYTEST_XDIST_WORKER" in os.environ, ExitCode()
+    owner, is_worker, exit_code = os.getpid(), hasattr(config, "workerinput"), ExitCode()
     if not is_worker:
         config.pluginmanager.register(exit_code)
     before = signal.getsignal(signal.SIGTERM)
