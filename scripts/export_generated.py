@@ -1,5 +1,5 @@
 """Write the files that follow from others: docs/configuration.md and workflow/schemas/*.json from the config classes,
-environment.yml from pyproject.toml and requirements.lock.
+docs/contract_rules.md from the rules, environment.yml from pyproject.toml and requirements.lock.
 
 Run it after a change of these; `--check` only says whether the files are in step, as the tests do.
 """
@@ -22,6 +22,7 @@ from signstreams.cli import flag_names, shown_default, takes
 from signstreams.commands import COMMANDS
 from signstreams.config.load import is_section, sections
 from signstreams.config.section import Section, is_fixed
+from signstreams.contract.rules import RULES
 from signstreams.errors import USER_ERROR_EXIT_CODE
 from signstreams.workflow.settings import WorkflowConfig
 
@@ -33,7 +34,7 @@ def main(words: list[str]) -> None:
     if words not in ([], ["--check"]):
         print((__doc__ or "").strip())
         sys.exit(0 if words[0] in ("-h", "--help") else USER_ERROR_EXIT_CODE)
-    texts = environment() | schemas() | configuration()
+    texts = environment() | schemas() | configuration() | contract_rules()
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if words:
@@ -290,6 +291,25 @@ def _one_line(text: str | None) -> str:
 
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+# -- docs/contract_rules.md
+
+RULES_HEAD = """\
+# Rules of the data contract
+
+Written by `scripts/export_generated.py` from `src/signstreams/contract/rules.py`: do not edit this page. What depends
+on the corpus, how tables are read and findings shown: [data_contract.md](data_contract.md#rules).
+
+| rule | severity | expected |
+| --- | --- | --- |
+"""
+
+
+def contract_rules() -> dict[Path, str]:
+    """docs/contract_rules.md: every rule with its severity."""
+    rows = [_row([f"`{rule.id}`", rule.severity, rule.expects]) for rule in RULES.values()]
+    return {PROJECT / "docs" / "contract_rules.md": RULES_HEAD + "\n".join(rows) + "\n"}
 
 
 if __name__ == "__main__":

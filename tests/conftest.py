@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 
-# Two processes on two cores: busy waiting of OpenMP threads would slow both down (docs/experiments.md).
+# Two processes on two cores: busy waiting of OpenMP threads would slow both down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # An installed Slurm that does not answer would hold up each start of Snakemake for 9 s; tests/slurm takes this back.
 os.environ.setdefault("SLURM_CONF", os.devnull)

@@ -33,7 +33,7 @@ def load_script() -> ModuleType:
 export = load_script()
 CHAPTERS, Chapter = export.CHAPTERS, export.Chapter
 configuration, configuration_page, environment = export.configuration, export.configuration_page, export.environment
-key_table, schemas = export.key_table, export.schemas
+contract_rules, key_table, schemas = export.contract_rules, export.key_table, export.schemas
 TITLES = [chapter.title for chapter in CHAPTERS]
 NEEDED = {  # the least that a script must be told
     "videos": ["a.mp4"],
@@ -64,7 +64,7 @@ def test_every_command_with_a_config_has_its_chapter() -> None:
     assert {chapter.command for chapter in CHAPTERS} == {*commands, ""}
 
 
-@pytest.mark.parametrize("render", [configuration, environment, schemas])
+@pytest.mark.parametrize("render", [configuration, contract_rules, environment, schemas])
 def test_generated_files_are_in_step(render: Callable[[], dict[Path, str]]) -> None:
     for path, text in render().items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run scripts/export_generated.py"
@@ -74,7 +74,7 @@ def test_a_stale_file_is_named_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"
-    for name in ("environment", "schemas", "configuration"):
+    for name in ("environment", "schemas", "configuration", "contract_rules"):
         monkeypatch.setattr(export, name, lambda: {path: "new"})
 
     def run(*words: str) -> int | str | None:

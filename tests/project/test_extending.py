@@ -1,4 +1,4 @@
-"""docs/extending.md: its files and edits fit the library as it is, and the tests that it brings pass."""
+"""docs/extending.md: its files and edits fit the library as it is, and the tests in extending/ of its code pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def edited(text: str, edit: str) -> str:
 
 @pytest.fixture(scope="module")
 def extended(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the library and of what its tests share, with everything on the page done."""
+    """A copy of the library and of what its tests share, with everything on the page done and the tests of that."""
     folder = tmp_path_factory.mktemp("extended") / "checkout"
     folder.mkdir()
     shutil.copy(project / "pyproject.toml", folder)
@@ -38,6 +38,7 @@ def extended(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = folder / path.relative_to(project)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+    shutil.copytree(project / "tests/project/extending", folder / "tests", dirs_exist_ok=True)
     if (shared := project.parent / "shared").is_dir():
         (folder.parent / "shared").symlink_to(shared.resolve())
     for kind, name, content in BLOCK.findall((project / "docs" / "extending.md").read_text(encoding="utf-8")):
@@ -53,7 +54,7 @@ def test_every_block_of_code_is_tried(project: Path) -> None:
     assert len(BLOCK.findall(text)) == len(re.findall(r"^```\w", text, re.MULTILINE)) > 10
 
 
-def test_the_tests_on_the_page_pass(extended: Path) -> None:
+def test_the_tests_of_its_code_pass(extended: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     environment = os.environ | {"PYTHONPATH": str(extended / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)

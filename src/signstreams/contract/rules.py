@@ -1,4 +1,4 @@
-"""Every rule of the data contract, stated once. docs/data_contract.md lists them; a test keeps the two in step."""
+"""Every rule of the data contract, stated once. docs/contract_rules.md is generated from them."""
 
 from __future__ import annotations
 
