@@ -67,7 +67,7 @@ def main() -> None:
 
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
-    from signstreams.contract.run_checks import CheckAfterExtraction
+    from signstreams.contract.run_checks import check_after_extraction
     from signstreams.extract.holistic import HOLISTIC, QuietStderr, solution_class
     from signstreams.extract.pipeline import extract_video
     from signstreams.extract.results import VideoJob
@@ -87,7 +87,7 @@ def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     def whole(in_flight: int) -> None:
         config = ExtractConfig(videos=[video], root=video.parent / "corpus", holistic={"in_flight": in_flight})
         job = VideoJob(VideoSource.at(video), config, HOLISTIC)
-        CheckAfterExtraction()(job.layout, job.video_id, video, extract_video(job))
+        check_after_extraction(job.layout, job.video_id, video, extract_video(job))
 
     runs = {"bare": bare, "whole": lambda: whole(2), "whole, one frame in flight": lambda: whole(1)}
     for run in runs.values():  # models into the page cache, code into memory

@@ -128,14 +128,15 @@ def _complete_name() -> list[str]:
 
 
 def _extract(config: Any) -> None:
-    from signstreams.contract.run_checks import CheckAfterExtraction
+    from signstreams.contract.run_checks import check_after_extraction
     from signstreams.extract.batch import extract_videos, summary
 
-    print(summary(extract_videos(config, on_result=CheckAfterExtraction()), config.root))
+    print(summary(extract_videos(config, on_result=check_after_extraction), config.root))
 
 
 def _split(config: Any) -> None:
-    from signstreams.corpus import load_corpus, write_splits
+    from signstreams.corpus.corpus import load_corpus
+    from signstreams.corpus.splits import write_splits
 
     corpus = load_corpus(config.root, config.videos_dir, allow_absent_videos=config.allow_absent_videos)
     split = write_splits(corpus.layout, corpus.clips, config)

@@ -14,7 +14,7 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import Validation, validate
 from signstreams.corpus.findings import Finding
 from signstreams.files import sha256_file
-from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
+from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
 from signstreams.formats.crops import CropReader, CropWriter, crop_name, list_crops
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata, read_metadata, write_metadata
@@ -88,11 +88,11 @@ class BrokenCorpus:
         self.seal(video_id)
 
     def write_keypoints(self, video_id: str, points: np.ndarray) -> None:
-        write_keypoints(self.layout.keypoints(video_id), Keypoints(points))
+        write_keypoints(self.layout.keypoints(video_id), points)
         self.seal(video_id)
 
     def write_pose(self, video_id: str, pose: np.ndarray) -> None:
-        write_pose(self.layout.pose(video_id), Pose(pose))
+        write_pose(self.layout.pose(video_id), pose)
         self.seal(video_id)
 
     def change_tracks(self, video_id: str, change: Callable[[Tracks], Any]) -> None:
@@ -119,8 +119,8 @@ class BrokenCorpus:
         for stream in STREAMS:
             with CropWriter(self.layout.crops(stream, video_id), video_id):
                 pass
-        write_keypoints(self.layout.keypoints(video_id), Keypoints(np.empty((0, 543, 3))))
-        write_pose(self.layout.pose(video_id), Pose(np.empty((0, 99))))
+        write_keypoints(self.layout.keypoints(video_id), np.empty((0, 543, 3)))
+        write_pose(self.layout.pose(video_id), np.empty((0, 99)))
         empty = StreamTrack(np.empty((0, 4)), np.empty(0), np.empty(0))
         write_tracks(self.layout.tracks(video_id), Tracks(dict.fromkeys(STREAMS, empty), np.empty(0)))
         states = {stream: {state.name.lower(): 0 for state in BoxState} for stream in STREAMS}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from signstreams.formats.arrays import Keypoints, write_keypoints
+from signstreams.formats.arrays import write_keypoints
 
 from .breaches import ONE, VIDEO, Breaches, BreakIt
 from .corpora import NUM_FRAMES, BrokenCorpus
@@ -114,7 +114,7 @@ def pickled_npz(corpus: BrokenCorpus) -> None:
 
 @breaks("keypoints.readable", ONE.format("keypoints") + ".npz", "--force")
 def keypoints_of_another_layout(corpus: BrokenCorpus) -> None:
-    write_keypoints(corpus.layout.keypoints(VIDEO), Keypoints(np.zeros((NUM_FRAMES, 133, 3))))
+    write_keypoints(corpus.layout.keypoints(VIDEO), np.zeros((NUM_FRAMES, 133, 3)))
     corpus.seal(VIDEO)
 
 

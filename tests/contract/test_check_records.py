@@ -14,7 +14,7 @@ import pytest
 
 from signstreams.contract import check_records, inventory, run_checks
 from signstreams.contract.inventory import VideoFiles
-from signstreams.contract.run_checks import CheckAfterExtraction
+from signstreams.contract.run_checks import check_after_extraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
 from signstreams.files import digest
@@ -229,7 +229,7 @@ def test_a_link_is_never_vouched_for(corpus: BrokenCorpus, checked: list[str]) -
 def test_a_video_checked_beside_its_extraction_is_not_checked_again(
     corpus: BrokenCorpus, checked: list[str], read_paths: list[Path]
 ) -> None:
-    beside = pickle.loads(pickle.dumps(CheckAfterExtraction()))  # noqa: S301  it goes to worker processes
+    beside = pickle.loads(pickle.dumps(check_after_extraction))  # noqa: S301  it goes to worker processes
     for video_id in VIDEOS:
         metadata = read_metadata(corpus.layout.metadata(video_id))
         beside(corpus.layout, video_id, corpus.layout.videos / f"{video_id}.mp4", metadata)

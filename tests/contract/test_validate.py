@@ -318,11 +318,10 @@ def test_a_report_that_cannot_be_written_is_one_line(corpus: BrokenCorpus) -> No
 
 def test_faults_far_into_a_long_video_are_counted_over_all_pieces() -> None:
     from signstreams.contract import arrays
-    from signstreams.formats.arrays import Pose
 
     pose = np.full((3 * arrays.PIECE_FRAMES, 33, 3), 0.5, np.float32)
     pose[arrays.PIECE_FRAMES + 7 :: 10, 4] = (2, 0.5, 1)
-    (finding,) = arrays.check_pose(Pose(pose.reshape(-1, 99)), "pose.npz")
+    (finding,) = arrays.survey_pose(pose.reshape(-1, 99)).findings("pose.npz")
     count = len(range(arrays.PIECE_FRAMES + 7, len(pose), 10))
     assert f"{count:,} points are out of range in {count:,} frames" in finding.found
     assert f"frame {arrays.PIECE_FRAMES + 7} point 4" in finding.found
@@ -369,6 +368,6 @@ def test_warnings_are_printed_as_lines(corpus: BrokenCorpus, capsys: pytest.Capt
 
 
 def test_the_documentation_lists_every_rule_with_its_severity(project: Path) -> None:
-    text = (project / "docs" / "data_contract.md").read_text(encoding="utf-8")
+    text = (project / "docs" / "contract_rules.md").read_text(encoding="utf-8")
     for rule in RULES.values():
         assert f"| `{rule.id}` | {rule.severity} | {rule.expects} |" in text, rule.id

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.contract.run_checks import CheckAfterExtraction
+from signstreams.contract.run_checks import check_after_extraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import validate
 from signstreams.extract.batch import extract_videos
@@ -25,7 +25,7 @@ def layout(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> CorpusL
     shutil.copy(path, path.with_name("b.mp4"))
     path.with_name("cut.mp4").write_bytes(path.read_bytes()[:200])
     config = ExtractConfig(videos=[path.parent], root=tmp_path, max_failed_fraction=1)
-    extract_videos(config, detector=discs, on_result=CheckAfterExtraction())
+    extract_videos(config, detector=discs, on_result=check_after_extraction)
     return CorpusLayout(tmp_path)
 
 
@@ -44,7 +44,7 @@ def test_an_extraction_with_nothing_to_do_brings_back_a_record_that_is_gone(
     layout.check("a").unlink()
     kept = layout.check("b").stat()
     config = ExtractConfig(videos=[layout.videos], root=layout.root, max_failed_fraction=1)
-    outcome = extract_videos(config, detector=discs, on_result=CheckAfterExtraction())
+    outcome = extract_videos(config, detector=discs, on_result=check_after_extraction)
     assert len(outcome.unchanged) == 3
     assert layout.check("a").is_file()
     assert layout.check("b").stat().st_ino == kept.st_ino  # not written again
@@ -60,7 +60,7 @@ def test_a_full_disk_at_the_record_costs_no_video(
         layout.check(video_id).unlink()
     monkeypatch.setattr("signstreams.contract.check_records.write_text", refuse)
     config = ExtractConfig(videos=[layout.videos], root=layout.root, force=True, max_failed_fraction=1)
-    assert len(extract_videos(config, detector=discs, on_result=CheckAfterExtraction()).extracted) == 2
+    assert len(extract_videos(config, detector=discs, on_result=check_after_extraction).extracted) == 2
     monkeypatch.undo()
     validation = validate(ContractConfig(root=layout.root, max_failed_fraction=1))
     assert (validation.has_errors, validation.num_from_records) == (False, 0)

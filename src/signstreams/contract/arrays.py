@@ -10,7 +10,7 @@ from signstreams.array_types import Flags, Floats
 from signstreams.contract import rules
 from signstreams.contract.check_records import EXTRACT_AGAIN
 from signstreams.corpus.findings import Finding, Rule, few
-from signstreams.formats.arrays import PIECE_FRAMES, Pose, StreamTrack, Tracks, keypoint_pieces
+from signstreams.formats.arrays import PIECE_FRAMES, StreamTrack, Tracks, keypoint_pieces
 from signstreams.formats.landmarks import NUM_POSE, POSE
 from signstreams.streams import BoxState
 
@@ -19,23 +19,17 @@ SQUARE_PX, SQUARE_RATIO = 1.0, 0.01  # sides of a square box may differ by a pix
 
 
 class PointSurvey:
-    """Counts wrong points in an array that is read piece by piece.
+    """Counts wrong points in an array that is read piece by piece; x and y are to be within ``limits``.
 
-    Args:
-        least: Lowest x and y that may be.
-        most: Highest x and y that may be.
-
-    Attributes:
-        num_frames: Frames read so far.
-        num_pose_frames: Those of them with any body point.
+    The rules are those for points that are not finite, half missing and out of range. ``num_pose_frames`` of the
+    ``num_frames`` read so far have a body point.
     """
 
     KINDS = ("are not finite", "are half missing", "are out of range")
 
-    def __init__(self, least: float, most: float) -> None:
-        self._limits = (least, most)
-        self._num_points, self._num_wrong_frames = [0] * len(self.KINDS), [0] * len(self.KINDS)
-        self._examples = [""] * len(self.KINDS)
+    def __init__(self, broken: tuple[Rule, Rule, Rule], limits: tuple[float, float]) -> None:
+        self._rules, self._limits = broken, limits
+        self._num_points, self._num_wrong_frames, self._examples = [0, 0, 0], [0, 0, 0], ["", "", ""]
         self.num_frames = self.num_pose_frames = 0
 
     def add(self, points: Floats) -> None:
@@ -52,9 +46,9 @@ class PointSurvey:
         self.num_frames += len(points)
         self.num_pose_frames += int((points[:, POSE, 2] > 0).any(axis=1).sum())
 
-    def findings(self, broken: tuple[Rule, ...], name: str) -> list[Finding]:
-        """Findings of the rules for points that are not finite, half missing and out of range."""
-        counts = zip(broken, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
+    def findings(self, name: str) -> list[Finding]:
+        """Findings about the array called ``name``."""
+        counts = zip(self._rules, self.KINDS, self._num_points, self._num_wrong_frames, self._examples, strict=True)
         return [
             rule.breach(name, f"{num_points:,} points {what} in {num_frames:,} frames: {example}", EXTRACT_AGAIN)
             for rule, what, num_points, num_frames, example in counts
@@ -68,24 +62,20 @@ def survey_keypoints(path: Path) -> PointSurvey:
     Raises:
         DamagedFile: As `signstreams.formats.arrays.read_keypoints`.
     """
-    survey = PointSurvey(-MAX_FRAME_SIZES, MAX_FRAME_SIZES)
+    broken = (rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE)
+    survey = PointSurvey(broken, (-MAX_FRAME_SIZES, MAX_FRAME_SIZES))
     for piece in keypoint_pieces(path):
         survey.add(piece)
     return survey
 
 
-def check_keypoints(survey: PointSurvey, name: str) -> list[Finding]:
-    """Check that points are finite and in range, and the sentinel where missing and nowhere else."""
-    return survey.findings((rules.KEYPOINTS_FINITE, rules.KEYPOINTS_SENTINEL, rules.KEYPOINTS_RANGE), name)
-
-
-def check_pose(value: Pose, name: str) -> list[Finding]:
-    """Check that points are finite and in 0..1, and the sentinel where missing and nowhere else."""
-    survey = PointSurvey(0.0, 1.0)
-    points = value.pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
+def survey_pose(pose: Floats) -> PointSurvey:
+    """Survey the pose (T, 99) of a video."""
+    survey = PointSurvey((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), (0.0, 1.0))
+    points = pose.reshape(-1, NUM_POSE, 3)  # (T, 33, 3)
     for start in range(0, len(points), PIECE_FRAMES):
         survey.add(points[start : start + PIECE_FRAMES])
-    return survey.findings((rules.POSE_FINITE, rules.POSE_SENTINEL, rules.POSE_RANGE), name)
+    return survey
 
 
 def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, Flags, Flags]:
@@ -102,10 +92,7 @@ def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, F
 def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str) -> list[Finding]:
     """Check that times rise, and that boxes are squares that touch the frame, or -1 where the state is missing.
 
-    Args:
-        value: Tracks of one video.
-        size_px: Width and height of the frame; None when unknown.
-        name: Path in the findings.
+    ``size_px`` is width and height of the frame; None when unknown.
     """
     findings = []
     times_s = value.times_s
@@ -148,7 +135,7 @@ def _is_sane(box: Floats, size_px: tuple[int, int] | None) -> Flags:
 
 
 def _frames(wrong: Flags) -> str:
-    return f"frames {few([int(frame) for frame in np.flatnonzero(wrong)])}"
+    return f"frames {few(np.flatnonzero(wrong).tolist())}"
 
 
 def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: str) -> list[Finding]:
@@ -156,10 +143,8 @@ def check_agreement(track: StreamTrack, frames: list[int], stream: str, name: st
     expected = set(np.flatnonzero(track.state != BoxState.MISSING).tolist())
     there = {frame for frame in frames if frame < len(track.state)}
     findings = []
-    if absent := sorted(expected - there):
-        found = f"no crop in {len(absent):,} frames where {stream} has a box: frames {few(absent)}"
-        findings.append(rules.TRACKS_AGREE.breach(name, found, EXTRACT_AGAIN))
-    if unexpected := sorted(there - expected):
-        found = f"a crop in {len(unexpected):,} frames where {stream} is missing: frames {few(unexpected)}"
-        findings.append(rules.TRACKS_AGREE.breach(name, found, EXTRACT_AGAIN))
+    for wrong, what, where in ((expected - there, "no crop", "has a box"), (there - expected, "a crop", "is missing")):
+        if wrong:
+            found = f"{what} in {len(wrong):,} frames where {stream} {where}: frames {few(sorted(wrong))}"
+            findings.append(rules.TRACKS_AGREE.breach(name, found, EXTRACT_AGAIN))
     return findings

@@ -48,8 +48,8 @@ class FileRecord:
         cls, artifact: Artifact, video_id: str, sha256: str, num_frames: int | None, coverage_ratio: float | None
     ) -> FileRecord:
         """Record of a file of a video."""
-        size = artifact.num_bytes()
-        return cls(artifact.place, artifact.kind, video_id, size, sha256, num_frames, coverage_ratio)
+        num_bytes = sum(path.stat().st_size for path in artifact.paths())
+        return cls(artifact.place, artifact.kind, video_id, num_bytes, sha256, num_frames, coverage_ratio)
 
 
 @dataclass
@@ -141,17 +141,6 @@ def file_stamps(artifacts: Mapping[str, Artifact]) -> dict[str, str] | None:
             return None
         stamps[kind] = stamp
     return stamps
-
-
-def file_checksums(artifacts: Mapping[str, Artifact]) -> tuple[dict[str, str], dict[str, str]]:
-    """Kind to checksum of each readable file, and kind to the reason why another cannot be read."""
-    checksums, unreadable = {}, {}
-    for kind, artifact in artifacts.items():
-        try:
-            checksums[kind] = artifact.sha256()
-        except OSError as error:
-            unreadable[kind] = error.strerror or str(error)
-    return checksums, unreadable
 
 
 def recorded_check(layout: CorpusLayout, video: VideoFiles, decode: str, *, may_read: bool) -> VideoCheck | None:

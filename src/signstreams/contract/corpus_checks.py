@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,95 +34,65 @@ def check_clips(
 ) -> tuple[list[Finding], dict[str, int]]:
     """Check the spans and declared numbers of the clips of one video.
 
-    Args:
-        clips: Clips of the video.
-        check: Result of the video's own check.
-        times_s: (T,) rising time of each frame; None when unknown.
-        config: Tolerances.
-
-    Returns:
-        Findings, and the number of frames of each clip (empty without ``times_s``).
+    Returns findings, and the number of frames of each clip; empty where ``times_s`` (T,), which rise, are unknown.
     """
     findings: list[Finding] = []
     num_frames: dict[str, int] = {}
     for clip in clips:
-        findings += _check_span(clip, check, config)
         if times_s is not None and len(times_s):
-            start_s, end_s = span_s(clip)
-            findings += _check_extracted(clip, check)
-            num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, (start_s, end_s)))[0])
-            if num_frames[clip.clip_id] == 0:
-                found = f"clip {shown(clip.clip_id)} from {start_s:g} to {end_s:g} s holds no frame"
-                findings.append(rules.CLIP_FRAMES.breach(META, found, "correct start and end", row=clip.row))
-        findings += _check_declared(clip, check, config)
+            span_s = (clip.start_s or 0.0, math.inf if clip.end_s is None else clip.end_s)
+            num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, span_s))[0])
+        findings += _check_clip(clip, check, num_frames.get(clip.clip_id), config)
     return findings, num_frames
 
 
-def span_s(clip: Clip) -> tuple[float, float]:
-    """Start and end of a clip; 0 and infinity for a whole video."""
-    if clip.start_s is None or clip.end_s is None:
-        return 0.0, float("inf")
-    return clip.start_s, clip.end_s
-
-
-def _check_span(clip: Clip, check: VideoCheck, config: ContractConfig) -> list[Finding]:
-    if clip.end_s is None or check.duration_s is None or clip.end_s <= check.duration_s + config.clip_tolerance_s:
-        return []
-    found = f"clip {shown(clip.clip_id)} ends at {clip.end_s:g} s, its video at {check.duration_s:.2f} s"
-    return [rules.CLIP_INSIDE.breach(META, found, "correct the times, or replace a truncated video", row=clip.row)]
-
-
-def _check_extracted(clip: Clip, check: VideoCheck) -> list[Finding]:
-    """Whether the clip is among the spans, where only spans of the video were extracted."""
-    if clip.start_s is None or clip.end_s is None or check.spans_s is None:
-        return []
-    frame_s = 1 / check.fps if check.fps else 0.0
-    end_s = min(clip.end_s, check.duration_s or clip.end_s)
-    if any(start - frame_s <= clip.start_s and end_s <= end + frame_s for start, end in check.spans_s):
-        return []
-    found = f"clip {shown(clip.clip_id)} from {clip.start_s:g} to {clip.end_s:g} s is not among the extracted spans"
-    return [rules.CLIP_EXTRACTED.breach(META, found, "extract its video again", row=clip.row)]
-
-
-def _check_declared(clip: Clip, check: VideoCheck, config: ContractConfig) -> list[Finding]:
-    findings = []
-    if (
-        clip.fps is not None
-        and check.source_fps
-        and abs(clip.fps - check.source_fps) > config.fps_tolerance * check.source_fps
-    ):
-        found = f"clip {shown(clip.clip_id)} declares {clip.fps:g} fps, its video has {check.source_fps:g}"
+def _check_clip(clip: Clip, check: VideoCheck, num_frames: int | None, config: ContractConfig) -> Iterator[Finding]:
+    """Compare a clip to its video, of which it holds ``num_frames``; None when their times are unknown."""
+    name, length_s = f"clip {shown(clip.clip_id)}", check.duration_s
+    if clip.start_s is not None and clip.end_s is not None:
+        length_s = clip.end_s - clip.start_s
+        span = f"{name} from {clip.start_s:g} to {clip.end_s:g} s"
+        if check.duration_s is not None and clip.end_s > check.duration_s + config.clip_tolerance_s:
+            found = f"{name} ends at {clip.end_s:g} s, its video at {check.duration_s:.2f} s"
+            fix = "correct the times, or replace a truncated video"
+            yield rules.CLIP_INSIDE.breach(META, found, fix, row=clip.row)
+        if num_frames is not None and check.spans_s is not None:  # only spans of the video were extracted
+            frame_s = 1 / check.fps if check.fps else 0.0
+            end_s = min(clip.end_s, check.duration_s or clip.end_s)
+            if not any(start - frame_s <= clip.start_s and end_s <= end + frame_s for start, end in check.spans_s):
+                found = f"{span} is not among the extracted spans"
+                yield rules.CLIP_EXTRACTED.breach(META, found, "extract its video again", row=clip.row)
+        if num_frames == 0:
+            yield rules.CLIP_FRAMES.breach(META, f"{span} holds no frame", "correct start and end", row=clip.row)
+    if not check.source_fps:
+        return
+    if clip.fps is not None and abs(clip.fps - check.source_fps) > config.fps_tolerance * check.source_fps:
+        found = f"{name} declares {clip.fps:g} fps, its video has {check.source_fps:g}"
         fix = "correct the column fps or remove it: times come from the video's timestamps"
-        findings.append(rules.FPS.breach(META, found, fix, row=clip.row))
-    length_s = check.duration_s if clip.end_s is None or clip.start_s is None else clip.end_s - clip.start_s
-    if length_s is None or not check.source_fps:
-        return findings
-    tolerance_s = max(DECLARED_S, DECLARED_RATIO * length_s)
+        yield rules.FPS.breach(META, found, fix, row=clip.row)
     declared_s = (
         ("duration", clip.duration_s),
         ("frame_count", None if clip.frame_count is None else clip.frame_count / check.source_fps),
     )
     for column, value_s in declared_s:
-        if value_s is not None and abs(value_s - length_s) > tolerance_s:
-            found = f"clip {shown(clip.clip_id)}: {column} means {value_s:.2f} s, but it lasts {length_s:.2f} s"
+        if value_s is None or length_s is None:
+            continue
+        if abs(value_s - length_s) > max(DECLARED_S, DECLARED_RATIO * length_s):
+            found = f"{name}: {column} means {value_s:.2f} s, but it lasts {length_s:.2f} s"
             fix = "correct the column or remove it; it is not used"
-            findings.append(rules.CLIP_DECLARED.breach(META, found, fix, row=clip.row))
-    return findings
+            yield rules.CLIP_DECLARED.breach(META, found, fix, row=clip.row)
 
 
 # -- Files and videos of the whole corpus
 
 
 def check_processed(
-    inventory: Inventory, video_ids: Collection[str], loose_ids: Collection[str], *, are_all_known: bool = True
+    inventory: Inventory, video_ids: Collection[str], loose_ids: Collection[str], *, are_all_known: bool
 ) -> list[Finding]:
     """Find files below ``processed/`` that belong to no video: pretraining reads whole folders and would include them.
 
-    Args:
-        inventory: Files below ``processed/``.
-        video_ids: All videos of the corpus.
-        loose_ids: Those of them that are loose crops.
-        are_all_known: Whether ``video_ids`` is complete; if not, files of unknown videos are not reported.
+    ``loose_ids`` are the videos of loose crops among ``video_ids``, which are those of the corpus; unless these
+    ``are_all_known``, files of other videos are not reported.
     """
     findings = []
     for kind, ending in ENDINGS.items():

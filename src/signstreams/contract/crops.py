@@ -6,8 +6,10 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -29,79 +31,58 @@ _DIRECTORY_BYTES, _END_BYTES, _END64_BYTES = 46, 22, 76
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
 Item = TypeVar("Item")
-Report = Callable[[Rule, str], None]
 
 
 @dataclass
-class ArchiveCheck:
-    """Frames that have a crop, in the order of the archive, and findings."""
+class CropsCheck:
+    """Check of the crops of one stream and video, whose findings share ``fix``."""
 
-    frames: list[int] = field(default_factory=list)
+    artifact: Artifact
+    fix: str
+    frames: list[int] = field(default_factory=list)  # that have a crop, in the order of the archive
+    sides_px: set[int] = field(default_factory=set)  # of the right crops among those decoded
     findings: list[Finding] = field(default_factory=list)
     is_readable: bool = True
 
+    def report(self, rule: Rule, found: str) -> None:
+        """Add a finding."""
+        self.findings.append(rule.breach(self.artifact.place, found, self.fix))
+
 
 def check_archive(
-    artifact: Artifact, video_id: str, *, num_frames: int | None, crop_px: int | None, decode: str
-) -> ArchiveCheck:
+    artifact: Artifact, video_id: str, num_frames: int | None, crop_px: int | None, decode: str
+) -> CropsCheck:
     """Check the archive of one stream and video.
 
-    Args:
-        artifact: The archive.
-        video_id: Video that its crops were cut from.
-        num_frames: Frames of the video; None when unknown.
-        crop_px: Declared side of the crops; None when unknown, then they need only be square.
-        decode: Crops to decode: ``all``, ``sample`` or ``none``.
+    The video's frames and the side of its crops are None when unknown: then crops need only be square.
     """
-    check = ArchiveCheck()
-
-    def report(rule: Rule, found: str) -> None:
-        check.findings.append(rule.breach(artifact.place, found, EXTRACT_AGAIN))
-
+    check = CropsCheck(artifact, EXTRACT_AGAIN)
     try:
         with zipfile.ZipFile(artifact.path) as archive, artifact.path.open("rb") as file:
-            members = archive.infolist()
-            num_bytes = os.fstat(file.fileno()).st_size
-            if oddity := _oddity(archive, file.fileno(), num_bytes):
-                report(rules.CROPS_LAYOUT, oddity)
-            crops = _name_crops(members, video_id, report)
+            handle = file.fileno()
+            num_bytes = os.fstat(handle).st_size
+            if oddity := _oddity(archive, handle, num_bytes):
+                check.report(rules.CROPS_LAYOUT, oddity)
+            crops = _name_crops(check, archive.infolist(), video_id)
             check.frames = [frame for frame, _ in crops]
-            _check_frames(check.frames, num_frames, report)
-            chosen = _sampled(crops, decode)
-            reads = ((frame, *_read_member(file.fileno(), member, num_bytes)) for frame, member in chosen)
-            _check_jpegs(reads, len(crops), crop_px, report)
+            _check_frames(check, num_frames)
+            members = _sampled(crops, decode)
+            reads = ((frame, partial(_read_member, handle, member, num_bytes)) for frame, member in members)
+            _check_jpegs(check, reads, crop_px)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
         check.is_readable = False
-        report(rules.CROPS_READABLE, str(error) or type(error).__name__)
+        check.report(rules.CROPS_READABLE, str(error) or type(error).__name__)
     return check
 
 
-def check_loose(artifact: Artifact, *, num_frames: int | None, decode: str) -> tuple[ArchiveCheck, set[int]]:
-    """Check the loose crops of one stream and video.
-
-    Args:
-        artifact: The crops.
-        num_frames: Frames of the video; None when unknown.
-        decode: Crops to decode: ``all``, ``sample`` or ``none``.
-
-    Returns:
-        The check, and the sides in px of the square crops among those decoded.
-    """
-    check = ArchiveCheck()
-
-    def report(rule: Rule, found: str) -> None:
-        check.findings.append(rule.breach(artifact.place, found, LOOSE_FIX))
-
-    crops = []
-    for path in artifact.paths():
-        key = parse_crop_name(path.name)
-        assert key is not None
-        crops.append((key[1], path))
-    crops.sort()
+def check_loose(artifact: Artifact, num_frames: int | None, decode: str) -> CropsCheck:
+    """Check the loose crops of one stream and video, whose frames are None when unknown."""
+    check = CropsCheck(artifact, LOOSE_FIX)
+    crops = sorted((key[1], path) for path in artifact.paths() if (key := parse_crop_name(path.name)) is not None)
     check.frames = [frame for frame, _ in crops]
-    _check_frames(check.frames, num_frames, report)
-    reads = ((frame, *_read_file(path)) for frame, path in _sampled(crops, decode))
-    return check, _check_jpegs(reads, len(crops), None, report)
+    _check_frames(check, num_frames)
+    _check_jpegs(check, ((frame, partial(_read_file, path)) for frame, path in _sampled(crops, decode)), None)
+    return check
 
 
 def _oddity(archive: zipfile.ZipFile, handle: int, num_bytes: int) -> str:
@@ -126,11 +107,13 @@ def _oddity(archive: zipfile.ZipFile, handle: int, num_bytes: int) -> str:
     return ""
 
 
-def _name_crops(members: Sequence[zipfile.ZipInfo], video_id: str, report: Report) -> list[tuple[int, zipfile.ZipInfo]]:
+def _name_crops(
+    check: CropsCheck, members: Sequence[zipfile.ZipInfo], video_id: str
+) -> list[tuple[int, zipfile.ZipInfo]]:
     """Frames and members that are crops of the video; the others are reported."""
     compressed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if compressed:
-        report(rules.CROPS_STORED, f"{len(compressed):,} compressed members: {few_ids(compressed)}")
+        check.report(rules.CROPS_STORED, f"{len(compressed):,} compressed members: {few_ids(compressed)}")
     crops, foreign = [], []
     for member in members:
         key = parse_crop_name(member.filename)
@@ -139,16 +122,15 @@ def _name_crops(members: Sequence[zipfile.ZipInfo], video_id: str, report: Repor
         elif member.compress_type == zipfile.ZIP_STORED:
             crops.append((key[1], member))
     if foreign:
-        report(rules.CROPS_NAME, f"{len(foreign):,} other members: {few_ids(foreign)}")
+        check.report(rules.CROPS_NAME, f"{len(foreign):,} other members: {few_ids(foreign)}")
     return crops
 
 
-def _check_frames(frames: Sequence[int], num_frames: int | None, report: Report) -> None:
-    unordered = [later for frame, later in pairwise(frames) if later <= frame]
-    if unordered:
-        report(rules.CROPS_ORDER, f"{len(unordered):,} frames out of order or again: {few(unordered)}")
-    if num_frames is not None and (beyond := [frame for frame in frames if frame >= num_frames]):
-        report(rules.CROPS_INDEX, f"{len(beyond):,} frames of {num_frames:,} or more: {few(beyond)}")
+def _check_frames(check: CropsCheck, num_frames: int | None) -> None:
+    if unordered := [later for frame, later in pairwise(check.frames) if later <= frame]:
+        check.report(rules.CROPS_ORDER, f"{len(unordered):,} frames out of order or again: {few(unordered)}")
+    if num_frames is not None and (beyond := [frame for frame in check.frames if frame >= num_frames]):
+        check.report(rules.CROPS_INDEX, f"{len(beyond):,} frames of {num_frames:,} or more: {few(beyond)}")
 
 
 def _sampled(crops: Sequence[Item], decode: str) -> Sequence[Item]:
@@ -159,71 +141,69 @@ def _sampled(crops: Sequence[Item], decode: str) -> Sequence[Item]:
     return [crops[place * len(crops) // NUM_SAMPLED] for place in range(NUM_SAMPLED)]
 
 
-def _read_member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> tuple[str, bytes]:
-    """What is wrong with a stored member (empty when nothing is), and its bytes."""
+def _read_member(handle: int, member: zipfile.ZipInfo, num_bytes: int) -> bytes:
+    """Bytes of a stored member; a `ValueError` says what is wrong with it."""
     if member.file_size > num_bytes:  # before memory is allocated for it
-        return f"it claims {member.file_size:,} bytes of an archive of {num_bytes:,}", b""
+        raise ValueError(f"it claims {member.file_size:,} bytes of an archive of {num_bytes:,}")
     name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
     start = LOCAL_HEADER.size + len(name)
     data = os.pread(handle, start + member.file_size, member.header_offset)
     if len(data) < start:
-        return "the archive ends before it", b""
+        raise ValueError("the archive ends before it")
     signature, name_size, extra_size = LOCAL_HEADER.unpack_from(data)
     if signature != LOCAL_SIGNATURE or name_size != len(name) or data[LOCAL_HEADER.size : start] != name:
-        return "the archive's directory names another member", b""
+        raise ValueError("the archive's directory names another member")
     body = data[start:]
     if extra_size:
         body = os.pread(handle, member.file_size, member.header_offset + start + extra_size)
     if len(body) < member.file_size or zlib.crc32(body) != member.CRC:
-        return "its checksum is not that of the archive's directory", b""
-    return "", body
+        raise ValueError("its checksum is not that of the archive's directory")
+    return body
 
 
-def _read_file(path: Path) -> tuple[str, bytes]:
-    """Why a file cannot be read (empty when it can), and its bytes."""
+def _read_file(path: Path) -> bytes:
     try:
-        return "", path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        return f"it cannot be read: {error.strerror}", b""
+        raise ValueError(f"it cannot be read: {error.strerror}") from None
 
 
-def _check_jpegs(
-    reads: Iterator[tuple[int, str, bytes]], num_crops: int, crop_px: int | None, report: Report
-) -> set[int]:
-    """Report damaged crops and those of another shape than a square of ``crop_px``; returns the sides of the others."""
-    damaged, odd, sides = [], [], set()
-    for frame, reason, data in reads:
-        reason, size = (reason, (0, 0)) if reason else inspect_jpeg(data)
-        if reason:
-            damaged.append(f"frame {frame} ({reason})")
-        elif size[0] != size[1] or (crop_px is not None and size[0] != crop_px):
-            odd.append(f"frame {frame} ({size[1]} x {size[0]})")
+def _check_jpegs(check: CropsCheck, reads: Iterable[tuple[int, Callable[[], bytes]]], crop_px: int | None) -> None:
+    """Report damaged crops and those of another shape than a square of ``crop_px``; note the sides of the others."""
+    damaged, odd = [], []
+    for frame, read in reads:
+        try:
+            height_px, width_px = inspect_jpeg(read())
+        except ValueError as error:
+            damaged.append(f"frame {frame} ({error})")
+            continue
+        if height_px != width_px or (crop_px is not None and height_px != crop_px):
+            odd.append(f"frame {frame} ({width_px} x {height_px})")
         else:
-            sides.add(size[0])
+            check.sides_px.add(height_px)
+    num_crops = len(check.frames)
     if damaged:
-        report(rules.CROPS_DECODE, f"{len(damaged):,} of {num_crops:,} crops are damaged: {few(damaged)}")
+        check.report(rules.CROPS_DECODE, f"{len(damaged):,} of {num_crops:,} crops are damaged: {few(damaged)}")
     if odd:
         wanted = f"{crop_px} x {crop_px} px" if crop_px else "a square"
-        report(rules.CROPS_SIZE, f"{len(odd):,} of {num_crops:,} crops are not {wanted}: {few(odd)}")
-    return sides
+        check.report(rules.CROPS_SIZE, f"{len(odd):,} of {num_crops:,} crops are not {wanted}: {few(odd)}")
 
 
-def inspect_jpeg(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Why a JPEG is damaged (empty when it is not), and its height and width in px."""
+def inspect_jpeg(data: bytes) -> tuple[int, int]:
+    """Height and width of a whole JPEG in px; a `ValueError` says how it is damaged."""
     if not data.startswith(JPEG_START):
-        return "it is no JPEG", (0, 0)
+        raise ValueError("it is no JPEG")
     if not data.endswith(JPEG_END):  # OpenCV fills the rest with grey, without an error
-        return "it is cut off", (0, 0)
+        raise ValueError("it is cut off")
     size = _jpeg_size(data)
     if size is None or 0 in size:
-        return "it has no size", (0, 0)
+        raise ValueError("it has no size")
     if max(size) > MAX_SIDE_PX:
-        return f"it claims {size[1]} x {size[0]} px", (0, 0)
-    try:  # an eighth of the size: all of the scan is read, little of it transformed
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    except cv2.error:
-        image = None
-    return ("it does not decode", (0, 0)) if image is None else ("", size)
+        raise ValueError(f"it claims {size[1]} x {size[0]} px")
+    with suppress(cv2.error):  # an eighth of the size: all of the scan is read, little of it transformed
+        if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None:
+            return size
+    raise ValueError("it does not decode")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

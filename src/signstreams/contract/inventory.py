@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,11 +53,6 @@ class Artifact:
         """Every file."""
         return (self.folder / name for name in self.names)
 
-    @classmethod
-    def of_source(cls, path: Path) -> Artifact:
-        """Artifact of a video file, or of a folder of frames."""
-        return cls(SOURCE, path.parent, (path.name,))
-
     def stamp(self) -> str | None:
         """Sizes and modification times as text: equal as long as nobody writes to the files; None for a link.
 
@@ -67,17 +61,10 @@ class Artifact:
         """
         if self.kind == SOURCE:  # may be linked from another disk; results may not
             return VideoSource.at(self.path).stamp()
-        stamps = []
-        for name in self.names:
-            found = os.lstat(self.folder / name)
-            if stat.S_ISLNK(found.st_mode):
-                return None
-            stamps.append(f"{found.st_size}:{found.st_mtime_ns}")
-        return self._joined(stamps) if self.is_loose else stamps[0]
-
-    def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(path.stat().st_size for path in self.paths())
+        found = [os.lstat(path) for path in self.paths()]
+        if any(stat.S_ISLNK(one.st_mode) for one in found):
+            return None
+        return self._joined([f"{one.st_size}:{one.st_mtime_ns}" for one in found])
 
     def sha256(self) -> str:
         """Checksum of the file; for loose crops, of their names and checksums.
@@ -87,10 +74,11 @@ class Artifact:
         """
         if self.kind == SOURCE:
             return VideoSource.at(self.path).sha256()
-        sums = [sha256_file(path) for path in self.paths()]
-        return self._joined(sums) if self.is_loose else sums[0]
+        return self._joined([sha256_file(path) for path in self.paths()])
 
     def _joined(self, values: list[str]) -> str:
+        if not self.is_loose:
+            return values[0]
         state = hashlib.sha256()
         for name, value in zip(self.names, values, strict=True):
             state.update(f"{name}\0{value}\n".encode())
@@ -108,7 +96,9 @@ class VideoFiles:
 
     def with_source(self) -> dict[str, Artifact]:
         """All files that a record depends on."""
-        return self.artifacts if self.source is None else {**self.artifacts, SOURCE: Artifact.of_source(self.source)}
+        if self.source is None:
+            return self.artifacts
+        return {**self.artifacts, SOURCE: Artifact(SOURCE, self.source.parent, (self.source.name,))}
 
 
 @dataclass
@@ -175,23 +165,18 @@ def take_inventory(layout: CorpusLayout) -> Inventory:
         folder = layout.processed / kind
         if not folder.is_dir():
             continue
-        loose: dict[str, list[str]] = defaultdict(list)
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
                     continue
-                if name.endswith(ending):
-                    if entry.is_file():
-                        inventory.files[kind].add(name.removesuffix(ending))
-                    else:  # a folder, or a link to nothing
-                        inventory.others[kind].append(name)
+                if name.endswith(ending) and entry.is_file():
+                    inventory.files[kind].add(name.removesuffix(ending))
                 elif kind in inventory.loose and (key := parse_crop_name(name)) is not None:
-                    loose[key[0]].append(sys.intern(name[len(key[0]) :]))  # the same in every video
+                    tail = sys.intern(name[len(key[0]) :])  # the same in every video
+                    inventory.loose[kind].setdefault(key[0], []).append(tail)
                 elif kind in inventory.plain and name.endswith(PLAIN) and entry.is_file():
                     inventory.plain[kind].add(name.removesuffix(PLAIN))
-                else:
+                else:  # also a folder, or a link to nothing
                     inventory.others[kind].append(name)
-        if loose:
-            inventory.loose[kind] = dict(loose)
     return inventory

@@ -44,45 +44,43 @@ def check_loose_video(layout: CorpusLayout, video: VideoFiles, decode: str, chec
     if missing.issuperset(STREAMS):
         place = f"{PROCESSED}/{STREAMS[0]}"
         check.findings.append(rules.LOOSE_CROPS.breach(place, f"no crop of the video {shown(video_id)}", LOOSE_FIX))
-    lengths: dict[str, int] = {}
-    for kind in ("pose", "keypoints"):
-        if kind in checksums:
-            values = _check_points(artifacts[kind], check.findings)
-            if values is not None:
-                lengths[kind] = len(values)
-                if kind == "keypoints" and values.shape[1] != NUM_KEYPOINTS:
-                    missing.add(f"keypoints of {NUM_KEYPOINTS} points ({values.shape[1]} are there)")
-                if kind == "keypoints" and values.shape[1] >= NUM_KEYPOINTS and len(values):
-                    check.coverage["pose"] = float((values[:, POSE, 2] > 0).any(axis=1).mean())
+    points = {
+        kind: _check_points(artifacts[kind], check.findings) for kind in ("pose", "keypoints") if kind in checksums
+    }
+    lengths = {kind: len(values) for kind, values in points.items() if values is not None}
+    other_points = []
+    if (keypoints := points.get("keypoints")) is not None:
+        num_points = keypoints.shape[1]
+        if num_points != NUM_KEYPOINTS:
+            other_points = [f"keypoints of {NUM_KEYPOINTS} points ({num_points} are there)"]
+        if num_points >= NUM_KEYPOINTS and len(keypoints):
+            check.coverage["pose"] = float((keypoints[:, POSE, 2] > 0).any(axis=1).mean())
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{kind} {length:,}" for kind, length in sorted(lengths.items()))
         check.findings.append(rules.LENGTH.breach(artifacts["keypoints"].place, f"frames: {found}", LOOSE_FIX))
     num_frames = min(lengths.values(), default=None)
     sides: set[int] = set()
-    counts = dict(lengths)
     last = -1
     for stream in STREAMS:
         if stream in checksums:
-            archive, found_sides = check_loose(artifacts[stream], num_frames=num_frames, decode=decode)
-            check.findings += archive.findings
-            counts[stream], last = len(archive.frames), max(last, *archive.frames)
-            sides |= found_sides
+            crops = check_loose(artifacts[stream], num_frames, decode)
+            check.findings += crops.findings
+            lengths[stream], last = len(crops.frames), max(last, *crops.frames)
+            sides |= crops.sides_px
     if len(sides) > 1:
         found = f"crops of {few(sorted(sides))} px"
         check.findings.append(rules.CROPS_SIZE.breach(f"{PROCESSED}/*/{video_id}_f*.jpg", found, LOOSE_FIX))
     check.crop_px = min(sides, default=None)
     check.num_frames = last + 1 if num_frames is None else num_frames
     if check.num_frames:
-        check.coverage |= {stream: min(1.0, counts.get(stream, 0) / check.num_frames) for stream in STREAMS}
-    check.missing = sorted(
-        missing, key=lambda what: (MAY_LACK.index(what) if what in MAY_LACK else len(MAY_LACK), what)
-    )
+        check.coverage |= {stream: min(1.0, lengths.get(stream, 0) / check.num_frames) for stream in STREAMS}
+    check.missing = [what for what in MAY_LACK if what in missing] + other_points
     for kind, artifact in artifacts.items():
-        if kind not in checksums:
+        if kind in checksums:
+            numbers = lengths.get(kind), check.coverage.get(kind)
+            check.files.append(FileRecord.of(artifact, video_id, checksums[kind], *numbers))
+        else:
             check.findings.append(rules.PRESENT.breach(artifact.place, "it cannot be read", "correct its permissions"))
-            continue
-        coverage = check.coverage.get(kind)
-        check.files.append(FileRecord.of(artifact, video_id, checksums[kind], counts.get(kind), coverage))
     return check
 
 
@@ -151,12 +149,7 @@ def check_loose_corpus(
 ) -> list[Finding]:
     """Checks across videos: mixed layouts, crop sizes, what is missing, metadata.jsonl.
 
-    Args:
-        layout: Corpus.
-        checks: Checks of all videos.
-        command: Returns the command that extracts all videos.
-        videos_dir: Folder of the videos.
-        known: Ids of all videos.
+    ``command`` returns the command that extracts all videos; ``known`` are the ids of all videos.
     """
     loose = [check for check in checks if check.status == "loose"]
     findings = _check_metadata_lines(layout, known)
@@ -200,16 +193,17 @@ def _check_metadata_lines(layout: CorpusLayout, known: Collection[str]) -> list[
             findings.append(rules.LOOSE_LINES.breach(name, str(error), fix))
             continue
         for row, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                findings.append(rules.LOOSE_LINES.breach(name, f"no JSON: {error}", fix, row=row))
-                continue
-            if not isinstance(value, dict):
-                findings.append(rules.LOOSE_LINES.breach(name, f"a {type(value).__name__}", fix, row=row))
-            elif "video_id" in value and str(value["video_id"]) not in known:
-                found = f"the unknown video {shown(str(value['video_id']))}"
+            if line.strip() and (found := _fault(line, known)):
                 findings.append(rules.LOOSE_LINES.breach(name, found, fix, row=row))
     return findings
+
+
+def _fault(line: str, known: Collection[str]) -> str:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {error}"
+    if not isinstance(value, dict):
+        return f"a {type(value).__name__}"
+    is_unknown = "video_id" in value and str(value["video_id"]) not in known
+    return f"the unknown video {shown(str(value['video_id']))}" if is_unknown else ""

@@ -26,21 +26,12 @@ POINTS_FOLDER = "POINTS_FOLDER"
 
 
 class RecordedSettings:
-    """Extraction settings recorded in the metadata of a corpus, read when needed.
-
-    Args:
-        layout: Corpus.
-        checks: Checks of all videos.
-    """
+    """Extraction settings recorded in the metadata of all videos of a corpus, read when needed."""
 
     def __init__(self, layout: CorpusLayout, checks: Sequence[VideoCheck]) -> None:
         self._layout = layout
         self._examples = {check.settings_digest: check.video_id for check in checks if check.settings_digest}
-
-    @property
-    def are_recorded(self) -> bool:
-        """Whether any video was extracted."""
-        return bool(self._examples)
+        self.are_recorded = bool(self._examples)  # whether any video was extracted
 
     def of_video(self, video_id: str) -> dict[str, Any] | None:
         """The video's settings; without them, those that all other videos share; else None."""
@@ -88,11 +79,7 @@ def _advice(finding: Finding, command: str) -> str:
 def extract_command(videos: Path, root: Path, settings: Mapping[str, Any] | None, *, force: bool = False) -> str:
     """``run: python scripts/extract_rois_v2.py ...`` for a video or a folder of videos.
 
-    Args:
-        videos: The video, or the folder.
-        root: Root of the corpus.
-        settings: Recorded settings; None when they are unknown, which the text then says.
-        force: Whether existing results are written again.
+    ``settings`` are the recorded ones, None when they are unknown, which the text then says.
     """
     words = ["python", "scripts/extract_rois_v2.py", "--videos", str(videos), "--root", str(root)]
     words += ["--force"] * force + list(setting_flags(settings or {}))

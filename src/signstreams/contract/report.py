@@ -21,17 +21,12 @@ NUM_BARS = 24  # most bars of a histogram
 
 
 def histogram(values: Sequence[float]) -> dict[str, Any]:
-    """Counts in equal intervals from the least to the greatest value, as plain data; the page draws them.
-
-    Returns:
-        ``count``, ``least``, ``median``, ``greatest`` and ``counts`` (at most `NUM_BARS`); without values ``count``.
-    """
-    if not len(values):
+    """Counts in equal intervals from the least to the greatest value, drawn by the page; without values ``count``."""
+    if not values:
         return {"count": 0}
     array = np.asarray(values, float)
     least, greatest = float(array.min()), float(array.max())
-    bars = NUM_BARS if greatest > least else 1
-    counts, _ = np.histogram(array, bins=bars, range=(least, greatest) if bars > 1 else (least - 0.5, least + 0.5))
+    counts, _ = np.histogram(array, bins=NUM_BARS if greatest > least else 1)
     return {
         "count": len(array),
         "least": round(least, 4),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,79 +35,17 @@ _STATES = ("detected", "tracked", "filled", "missing")
 
 
 @dataclass(frozen=True)
-class Breach:
-    """A rule that is broken, with its findings and their different fixes."""
-
-    severity: str
-    rule: str
-    findings: list[Mapping[str, Any]]
-    fixes: list[str]
-
-
-@dataclass(frozen=True)
-class ShownVideo:
-    """A video that has a preview; ``description`` is what is known of it, in words."""
-
-    video_id: str
-    is_bad: bool
-    description: str
-    preview: Pixels
-
-
-@dataclass(frozen=True)
 class ShownCrop:
-    """A small crop.
-
-    Attributes:
-        video_id, frame: Where it was cut.
-        state: Name of its state; empty when the tracks do not say.
-        image: (CROP_PX, CROP_PX, 3); None when it cannot be read.
-    """
+    """A small crop, and where it was cut."""
 
     video_id: str
     frame: int
-    state: str
-    image: Pixels | None
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a `Chart`: its place in the drawing, and its range and count in words."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A histogram, ready to be drawn; without ``bars`` where all values are the same."""
-
-    WIDTH: ClassVar = 320
-    HEIGHT: ClassVar = 120
-    BASE: ClassVar = 98  # where the bars stand; labels are below
-    BAR_HEIGHT: ClassVar = 90
-
-    title: str
-    unit: str
-    count: int
-    least: str
-    median: str
-    greatest: str
-    bars: list[Bar]
-    median_x: float
-    has_median_label: bool
+    state: str  # name of its state; empty when the tracks do not say
+    image: Pixels | None  # (CROP_PX, CROP_PX, 3); None when it cannot be read
 
 
 def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
-    """HTML of a report.
-
-    Args:
-        report: Content of ``contract/report.json``.
-        layout: Where pictures are read from; what is absent or damaged is left out.
-    """
+    """HTML of the content of ``contract/report.json``; pictures that are absent or damaged are left out."""
     ordered = sorted(report["videos"], key=_badness)
     chosen = choose_videos(ordered)
     video_ids = [video["video_id"] for video in chosen if video["status"] != "quarantined"]
@@ -130,60 +68,33 @@ def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
 
 
 def _badness(video: Mapping[str, Any]) -> tuple[Any, ...]:
-    worst = min((video["coverage"].get(name, 0.0) for name in _COVERED), default=0.0)
+    worst = min(video["coverage"].get(name, 0.0) for name in _COVERED)
     return -video["num_errors"], worst, video["video_id"]
 
 
-def _breaches(findings: Sequence[Mapping[str, Any]]) -> list[Breach]:
-    """Rules that are broken, the gravest first, then the most frequent."""
+def _breaches(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rules that are broken, with their findings and different fixes; the gravest first, then the most frequent."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for finding in findings:
         groups.setdefault((finding["severity"], finding["rule"]), []).append(finding)
-    breaches = [
-        Breach(severity, rule, found, list(dict.fromkeys(finding["fix"] for finding in found)))
-        for (severity, rule), found in groups.items()
+    ordered = sorted(groups.items(), key=lambda group: (SEVERITIES.index(group[0][0]), -len(group[1]), group[0][1]))
+    return [
+        {"severity": severity, "rule": rule, "findings": found, "fixes": list(dict.fromkeys(f["fix"] for f in found))}
+        for (severity, rule), found in ordered
     ]
-    return sorted(breaches, key=lambda one: (SEVERITIES.index(one.severity), -len(one.findings), one.rule))
 
 
-# -- Charts
-
-
-def _charts(report: Mapping[str, Any], sides_px: Mapping[str, Sequence[float]]) -> list[Chart]:
+def _charts(report: Mapping[str, Any], sides_px: Mapping[str, Sequence[float]]) -> list[tuple[str, str, Any]]:
+    """Title, unit and `histogram` of each chart that counts something."""
     usable = [video for video in report["videos"] if video["num_frames"]]
-    durations_s = [video["duration_s"] for video in usable if video["duration_s"] is not None]
-    charts = [
-        chart("Length of videos", "s", histogram(durations_s)),
-        chart("Length of clips", "s", report["clip_lengths_s"]),
-        chart("Frame rate of the source", "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
-        chart("Frame rate extracted", "fps", histogram([v["fps"] for v in usable if v["fps"]])),
-        *(chart(f"Side of {stream} boxes", "px", histogram(values)) for stream, values in sides_px.items()),
-    ]
-    return [one for one in charts if one is not None]
-
-
-def chart(title: str, unit: str, data: Mapping[str, Any]) -> Chart | None:
-    """A `histogram` laid out; None when it counted nothing."""
-    if not data.get("count"):
-        return None
-    least, median, greatest = (data[name] for name in ("least", "median", "greatest"))
-    bars, median_x = [], 0.0
-    if greatest > least:
-        counts, most = data["counts"], max(data["counts"])
-        width, step = Chart.WIDTH / len(counts), (greatest - least) / len(counts)
-        median_x = (median - least) / (greatest - least) * Chart.WIDTH
-        for place, count in enumerate(counts):
-            height = Chart.BAR_HEIGHT * count / most
-            first, last = _short(least + place * step), _short(least + (place + 1) * step)
-            label = f"{first} to {last} {unit}: {count:,}"
-            if count:
-                bars.append(Bar(place * width + 0.5, Chart.BASE - height, width - 1, height, label))
-    is_clear = 60 <= median_x <= Chart.WIDTH - 80  # of the labels at both ends
-    return Chart(title, unit, data["count"], _short(least), _short(median), _short(greatest), bars, median_x, is_clear)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    charts = (
+        ("Length of videos", "s", histogram([v["duration_s"] for v in usable if v["duration_s"] is not None])),
+        ("Length of clips", "s", report["clip_lengths_s"]),
+        ("Frame rate of the source", "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
+        ("Frame rate extracted", "fps", histogram([v["fps"] for v in usable if v["fps"]])),
+        *((f"Side of {stream} boxes", "px", histogram(values)) for stream, values in sides_px.items()),
+    )
+    return [chart for chart in charts if chart[2]["count"]]
 
 
 def _box_sides_px(layout: CorpusLayout, video_ids: Sequence[str]) -> dict[str, list[float]]:
@@ -209,8 +120,8 @@ def choose_videos(ordered: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
     return [*worst, *(others[place] for place in places)]
 
 
-def _show_video(layout: CorpusLayout, row: Mapping[str, Any]) -> ShownVideo | None:
-    """A video of the report with its preview; None when it has none."""
+def _show_video(layout: CorpusLayout, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A video of the report with its preview, and what is known of it in words; None when it has no preview."""
     preview = _read_preview(layout.preview(row["video_id"]))
     if preview is None:
         return None
@@ -218,8 +129,8 @@ def _show_video(layout: CorpusLayout, row: Mapping[str, Any]) -> ShownVideo | No
     words += [f"{name} {row['coverage'][name]:.0%}" for name in _COVERED if name in row["coverage"]]
     with suppress(OSError, ValueError):
         words += _known(read_metadata(layout.metadata(row["video_id"])))
-    is_bad = bool(row["num_errors"]) or row["status"] == "quarantined"
-    return ShownVideo(row["video_id"], is_bad, " · ".join(words), preview)
+    is_bad = row["num_errors"] or row["status"] == "quarantined"
+    return {"video_id": row["video_id"], "is_bad": is_bad, "description": " · ".join(words), "preview": preview}
 
 
 def _known(metadata: VideoMetadata) -> Iterator[str]:
@@ -247,13 +158,10 @@ def _signer(signer: SignerInfo) -> str:
 def show_crops(layout: CorpusLayout, video_ids: Sequence[str]) -> dict[str, list[ShownCrop]]:
     """Stream to crops spread over the videos and over time."""
     tracks = {video_id: _tracks(layout, video_id) for video_id in video_ids}
-    reader = CropReader()
-    try:
+    with closing(CropReader()) as reader:
         return {
             stream: list(islice(_crops_of(layout, stream, video_ids, tracks, reader), NUM_CROPS)) for stream in STREAMS
         }
-    finally:
-        reader.close()
 
 
 def _crops_of(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from signstreams.contract.check_records import VideoCheck, file_checksums, file_stamps, record_check, recorded_check
+from signstreams.contract.check_records import VideoCheck, file_stamps, record_check, recorded_check
 from signstreams.contract.inventory import SOURCE, VideoFiles, artifacts_of
 from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig
@@ -18,28 +17,29 @@ from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 
 
-@dataclass(frozen=True)
-class CheckAfterExtraction:
-    """Checks a video right after its extraction and leaves the record for the contract; may go to other processes."""
+def check_after_extraction(layout: CorpusLayout, video_id: str, source: Path, metadata: VideoMetadata) -> None:
+    """Check a video right after its extraction and leave the record for the contract.
 
+    Extraction read every file a moment ago, so that its checksums are used as they are.
+    """
+    video = VideoFiles(video_id, source, artifacts_of(layout, video_id))
     decode: str = ContractConfig.model_fields["decode"].default
-
-    def __call__(self, layout: CorpusLayout, video_id: str, source: Path, metadata: VideoMetadata) -> None:
-        """Extraction read every file a moment ago, so that its checksums are used as they are."""
-        video = VideoFiles(video_id, source, artifacts_of(layout, video_id))
-        if recorded_check(layout, video, self.decode, may_read=False) is None:
-            check_and_record(layout, video, self.decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
+    if recorded_check(layout, video, decode, may_read=False) is None:
+        check_and_record(layout, video, decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
 
 
 def check_and_record(
     layout: CorpusLayout, video: VideoFiles, decode: str, known_checksums: Mapping[str, str] | None = None
 ) -> VideoCheck:
     """Check a video and write its record; ``known_checksums`` are those of files that need not be read for them."""
-    files = video.with_source()
+    files, known = video.with_source(), known_checksums or {}
     stamps = file_stamps(files)
-    known = {kind: value for kind, value in (known_checksums or {}).items() if kind in files}
-    checksums, unreadable = file_checksums({kind: file for kind, file in files.items() if kind not in known})
-    checksums |= known
+    checksums, unreadable = {}, {}
+    for kind, file in files.items():
+        try:
+            checksums[kind] = known[kind] if kind in known else file.sha256()
+        except OSError as error:
+            unreadable[kind] = error.strerror or str(error)
     if video.is_loose:
         check = check_loose_video(layout, video, decode, checksums)
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def validate(config: ContractConfig) -> Validation:
     findings = [*corpus.issues, *(finding for check in checks for finding in check.findings)]
     known = corpus.videos.keys() | loose_ids
     findings += check_processed(inventory, known, loose_ids, are_all_known=corpus.is_sure_of_videos)
-    findings += check_loose_corpus(layout, checks, partial(_extract_all, layout, folder, settings), folder, known)
+    findings += check_loose_corpus(layout, checks, lambda: _extract_all(layout, folder, settings), folder, known)
     if checks:
         findings += check_videos(checks, config)
     findings += check_clip_table(corpus, checks, config)
@@ -99,34 +98,29 @@ def validate(config: ContractConfig) -> Validation:
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
     """Write report, page and manifest; after an error also copies of report and page, which Snakemake does not remove.
 
-    Returns:
-        The copies, failed_report.json and failed_report.html; none when the contract holds.
+    Returns the copies, failed_report.json and failed_report.html; none when the contract holds.
 
     Raises:
         UserError: The folder cannot be written to.
     """
+    page = render_page(validation.report, layout)
+    copies = [path.with_name(f"failed_{path.name}") for path in (layout.report, layout.report_page)]
     try:
-        return _write_files(layout, validation)
+        write_json(layout.report, validation.report)
+        write_text(layout.report_page, page)
+        write_json(layout.manifest, validation.manifest)
+        if validation.has_errors:
+            write_json(copies[0], validation.report)
+            write_text(copies[1], page)
+            return copies
+        for path in copies:
+            path.unlink(missing_ok=True)
+        return []
     except OSError as error:
         place = error.filename or layout.report.parent
         raise UserError(
             f"{place}: {error.strerror}, expected to write the report there; fix that and run again"
         ) from None
-
-
-def _write_files(layout: CorpusLayout, validation: Validation) -> list[Path]:
-    page = render_page(validation.report, layout)
-    write_json(layout.report, validation.report)
-    write_text(layout.report_page, page)
-    write_json(layout.manifest, validation.manifest)
-    copies = [path.with_name(f"failed_{path.name}") for path in (layout.report, layout.report_page)]
-    if not validation.has_errors:
-        for path in copies:
-            path.unlink(missing_ok=True)
-        return []
-    write_json(copies[0], validation.report)
-    write_text(copies[1], page)
-    return copies
 
 
 def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Path]) -> None:

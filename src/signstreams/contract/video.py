@@ -13,20 +13,13 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.contract import rules
-from signstreams.contract.arrays import (
-    PointSurvey,
-    check_agreement,
-    check_keypoints,
-    check_pose,
-    check_tracks,
-    survey_keypoints,
-)
+from signstreams.contract.arrays import PointSurvey, check_agreement, check_tracks, survey_keypoints, survey_pose
 from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, FileRecord, VideoCheck
-from signstreams.contract.crops import ArchiveCheck, check_archive
+from signstreams.contract.crops import check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.errors import DamagedFile
-from signstreams.formats.arrays import Pose, Tracks, read_pose, read_tracks
+from signstreams.formats.arrays import Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import VideoMetadata, read_metadata
@@ -43,26 +36,16 @@ FRAME_BYTES = {"keypoints": NUM_KEYPOINTS * 12, "pose": NUM_POSE * 12, "tracks":
 CLAIM_RATIO, CLAIM_SPARE_BYTES, MAX_CLAIM_BYTES = 4, 2**16, 2**33
 """An npz may claim four times the bytes that the video's frames need, and some; 8 GiB at most."""
 
-Value = TypeVar("Value", PointSurvey, Pose, Tracks, VideoMetadata)
+Value = TypeVar("Value")
 
 
 def check_video(
-    layout: CorpusLayout,
-    video: VideoFiles,
-    decode: str,
-    checksums: Mapping[str, str],
-    unreadable: Mapping[str, str],
+    layout: CorpusLayout, video: VideoFiles, decode: str, checksums: Mapping[str, str], unreadable: Mapping[str, str]
 ) -> VideoCheck:
-    """Check everything that extraction wrote for one video, without other videos and meta.csv.
+    """Check everything that extraction wrote for one video whose source exists, without other videos and meta.csv.
 
-    The fix of most findings is `EXTRACT_AGAIN`.
-
-    Args:
-        layout: Corpus.
-        video: Video, whose source exists.
-        decode: Crops to decode: ``all``, ``sample`` or ``none``.
-        checksums: Kind to checksum, of the files that can be read; ``source`` is that of the video.
-        unreadable: Kind to the reason, of the files that cannot be read.
+    ``checksums`` are those of the files that can be read, ``unreadable`` says why others cannot; both are by kind, and
+    hold the video as ``source``. The fix of most findings is `EXTRACT_AGAIN`.
     """
     check = VideoCheck(video.video_id)
     places = {kind: f"processed/{kind}/{video.video_id}{ending}" for kind, ending in ENDINGS.items()}
@@ -125,14 +108,12 @@ class _VideoChecker:
         if metadata is not None:
             self._check_metadata(metadata, checksums)
         keypoints = self._read("keypoints", survey_keypoints, rules.KEYPOINTS_READABLE)
-        pose = self._read("pose", read_pose, rules.POSE_READABLE)
+        pose = self._read("pose", lambda path: survey_pose(read_pose(path)), rules.POSE_READABLE)
         tracks = self._read("tracks", read_tracks, rules.TRACKS_READABLE)
-        if keypoints is not None:
-            self.lengths["keypoints"] = keypoints.num_frames
-            self.check.findings += check_keypoints(keypoints, self.artifacts["keypoints"].place)
-        if pose is not None:
-            self.lengths["pose"] = len(pose.pose)
-            self.check.findings += check_pose(pose, self.artifacts["pose"].place)
+        for kind, survey in (("keypoints", keypoints), ("pose", pose)):
+            if survey is not None:
+                self.lengths[kind] = survey.num_frames
+                self.check.findings += survey.findings(self.artifacts[kind].place)
         if tracks is not None:
             self.lengths["tracks"] = len(tracks.times_s)
             size_px = (metadata.width_px, metadata.height_px) if metadata is not None else None
@@ -141,9 +122,11 @@ class _VideoChecker:
                 findings += check_times(metadata, tracks.times_s, self.artifacts["tracks"].place)
             self.check.findings += findings
         self._compare_lengths()
-        archives = self._check_archives(tracks)
+        self._check_archives(tracks)
         self._measure(metadata, keypoints, tracks)
-        self._record_files(checksums, archives)
+        for kind, artifact in self.artifacts.items():
+            numbers = self.lengths.get(kind), self.check.coverage.get(kind)
+            self.check.files.append(FileRecord.of(artifact, self.check.video_id, checksums[kind], *numbers))
         return self.check
 
     def _read(self, kind: str, read: Callable[[Path], Value], rule: Rule) -> Value | None:
@@ -197,24 +180,17 @@ class _VideoChecker:
         elif self.lengths:
             self.check.num_frames = next(iter(self.lengths.values()))
 
-    def _check_archives(self, tracks: Tracks | None) -> dict[str, ArchiveCheck]:
-        archives = {}
+    def _check_archives(self, tracks: Tracks | None) -> None:
+        num_frames = min(self.lengths.values(), default=None)
         for stream in STREAMS:
             if stream not in self.artifacts:
                 continue
-            archive = check_archive(
-                self.artifacts[stream],
-                self.check.video_id,
-                num_frames=min(self.lengths.values(), default=None),
-                crop_px=self.check.crop_px,
-                decode=self.decode,
-            )
+            artifact, crop_px = self.artifacts[stream], self.check.crop_px
+            archive = check_archive(artifact, self.check.video_id, num_frames, crop_px, self.decode)
             self.check.findings += archive.findings
             if tracks is not None and archive.is_readable:
-                track = tracks.streams[stream]
-                self.check.findings += check_agreement(track, archive.frames, stream, self.artifacts[stream].place)
-            archives[stream] = archive
-        return archives
+                self.check.findings += check_agreement(tracks.streams[stream], archive.frames, stream, artifact.place)
+            self.lengths[stream] = len(archive.frames)
 
     def _measure(self, metadata: VideoMetadata | None, keypoints: PointSurvey | None, tracks: Tracks | None) -> None:
         """Measure coverage and states, and check that the metadata has the same counts."""
@@ -234,14 +210,6 @@ class _VideoChecker:
             check.coverage[stream] = 1 - check.states[stream]["missing"] / num_frames if check.num_frames else 0.0
         if metadata is not None and metadata.states != check.states:
             self._report(rules.STATES, "metadata", "other counts of states")
-
-    def _record_files(self, checksums: Mapping[str, str], archives: Mapping[str, ArchiveCheck]) -> None:
-        for kind, artifact in self.artifacts.items():
-            is_archive = kind in archives
-            num_frames = len(archives[kind].frames) if is_archive else self.lengths.get(kind)
-            coverage = self.check.coverage.get(kind) if is_archive or kind == "pose" else None
-            record = FileRecord.of(artifact, self.check.video_id, checksums[kind], num_frames, coverage)
-            self.check.files.append(record)
 
 
 # -- Metadata, by themselves and against the tracks
@@ -297,10 +265,7 @@ def _spans(spans_s: Sequence[tuple[float, float]]) -> str:
 def check_times(value: VideoMetadata, times_s: Floats, name: str) -> list[Finding]:
     """Check that frames are in the extracted spans and before the end, and follow each other at the recorded rate.
 
-    Args:
-        value: The video's metadata.
-        times_s: (T,) times of its frames, finite and rising.
-        name: Path of the tracks in the findings.
+    ``times_s`` (T,) is finite and rising.
     """
     if not len(times_s) or not value.fps > 0 or not math.isfinite(value.fps):
         return []

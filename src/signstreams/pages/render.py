@@ -93,6 +93,7 @@ def _environment() -> Environment:
         "percent": percent,
         "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "rounded": rounded,
+        "short": lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
         "thousands": lambda value: f"{value:,}",
         "webp": _webp,
     }
