@@ -15,12 +15,13 @@ PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
 .DELETE_ON_ERROR:
 
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form. --no-deps:
-# the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names.
+# the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names. --no-compile:
+# half of pip's time goes into compiling modules, most of which nobody imports; Python compiles the others when it first does.
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "installing the packages of requirements.lock into $(VENV): some minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) --no-print-directory headless

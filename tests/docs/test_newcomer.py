@@ -36,6 +36,7 @@ READ_ONLY = {command.bare for command in WALK if command.bare.startswith("python
 # SHORTER: parts of commands, and their replacement.
 SMALLER = {
     "corpus": {"demo_size": "tiny"},
+    "extract": {"set": {"fps": 12.5}},
     "pretrain": {
         "set": {
             "epochs": 2,
@@ -63,7 +64,8 @@ RECIPES = [
 SHORTER = [
     ("--epochs 100 --batch-size 64", "--epochs 1 --batch-size 4 --dataset-epoch-steps 2 --augmentation-num-local 2"),
     ("--nproc_per_node=4", "--nproc_per_node=2"),
-    ("--signal=TERM 60", "--signal=TERM 8"),  # in the middle of a training, there as here
+    ("--signal=TERM 60", "--signal=TERM 10"),  # in the middle of a training, there as here
+    ("{koleo.weight: 0}", "{koleo.weight: 0, epochs: 30}"),
     ("demo_010", "demo_003"),  # of the test split, there as here
 ]
 
@@ -87,7 +89,7 @@ def checkout(
         shutil.copy(PROJECT / name, folder)
     config = yaml.safe_load((folder / "config/config.yaml").read_text(encoding="utf-8"))
     for section, values in SMALLER.items():
-        config[section] |= values
+        config[section] = config.get(section, {}) | values
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     for name, old, new in RECIPES:
         text = (folder / name).read_text(encoding="utf-8")

@@ -130,7 +130,7 @@ def test_all_nodes_wait_until_slurm_ends_the_requeued_job(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
         wait_for(tmp_path / "began_0")
         with pytest.raises(subprocess.TimeoutExpired):
-            job.wait(timeout=8)
+            job.wait(timeout=3)
         job.send_signal(signal.SIGTERM)  # as Slurm does then
         said = job.communicate(timeout=60)[1]
     assert job.returncode == 75

@@ -236,7 +236,7 @@ def test_a_box_beside_the_frame_is_a_fault_of_the_annotations() -> None:
 Place = Callable[[int], tuple[float, float, float]]
 """Frame to x, y of the panel's corner, px, and its scale."""
 PANEL = slice(110, 530)
-NUM_FRAMES = 75
+NUM_FRAMES = 50
 
 
 class Composed(NamedTuple):
@@ -291,7 +291,7 @@ def compose(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         settings = ExtractConfig(videos=[path], root=folder / name)
         layout = CorpusLayout(settings.root)
         metadata = extract_video(VideoJob(VideoSource.at(path), settings, HOLISTIC))
-        points = read_keypoints(layout.keypoints(name)).keypoints
+        points = read_keypoints(layout.keypoints(name))
         with np.load(tiny_corpus / "ground_truth" / "demo_000.npz") as file:
             nose = file["body"][:NUM_FRAMES, file["body_names"].tolist().index("nose")]
             wrists = [file[hand][:NUM_FRAMES, 0] for hand in ("hand_l", "hand_r")]
@@ -349,7 +349,7 @@ def test_a_signer_who_changes_sides_in_front_of_the_other_is_followed(compose: C
 
 
 def test_a_second_person_who_comes_late_makes_the_extraction_start_over(compose: Callable[..., Composed]) -> None:
-    result = compose("late", at(325), at(0), hidden=range(30))
+    result = compose("late", at(325), at(0), hidden=range(20))
     signer = result.metadata.signer
     assert (signer.chosen_by, signer.num_people) == ("hand_motion", 2)
     assert signer.region_px is not None and signer.region_px[0] > 185  # where the other's face ends
@@ -358,10 +358,10 @@ def test_a_second_person_who_comes_late_makes_the_extraction_start_over(compose:
 
 
 def test_somebody_else_is_never_taken_for_a_signer_who_left(compose: Callable[..., Composed]) -> None:
-    result = compose("leaves", lambda i: (325 if i < 45 else 1000, 0, 0.75), at(0))
+    result = compose("leaves", lambda i: (325 if i < 30 else 1000, 0, 0.75), at(0))
     assert result.metadata.signer.chosen_by == "hand_motion"
-    assert result.found[:45].all() and np.max(result.nose_error[:45]) < 0.4
-    assert not result.found[45:].any()
+    assert result.found[:30].all() and np.max(result.nose_error[:30]) < 0.4
+    assert not result.found[30:].any()
 
 
 # Real footage

@@ -155,11 +155,13 @@ def test_no_process_leaves_before_the_first_has_saved(make: Make, project: Path,
     assert min(left_s) >= saved_s
 
 
-def test_torchrun_restarts_a_run_that_died_and_it_goes_on(make: Make, project: Path, tmp_path: Path) -> None:
+def test_torchrun_restarts_a_run_that_died_and_it_goes_on(
+    make: Make, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
     """Once each process dies at step 6; with --resume never as well: the restart is the same run."""
     straight = make(output_dir=str(tmp_path / "straight"), epochs=1, distributed=True, dataset={"batch_size": 4})
+    run_two(tmp_path, *_command(project, straight)[1:])
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1")
-    subprocess.run(_command(project, straight, *launcher), env=_environment(), check=True, capture_output=True)
     config = straight.model_copy(
         update={
             "output_dir": tmp_path / "dying",
@@ -212,7 +214,7 @@ def test_the_same_run_in_bfloat16_on_two_processes(
 
 def test_a_second_run_in_the_same_folder_is_refused_in_one_line(make: Make, project: Path) -> None:
     config = make()
-    with Experiment.claim(config.output_dir, Fingerprint({}, ""), files=[]):
+    with Experiment(config.output_dir, Fingerprint({}, ""), files=[]):
         done = subprocess.run(_command(project, config), env=_environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -225,7 +227,7 @@ def test_the_lock_of_a_killed_run_is_free_though_its_loaders_live(make: Make, tm
     code = (
         "import os, sys, time\n"
         "from signstreams.engine.run_folder import Experiment, Fingerprint\n"
-        "claimed = Experiment.claim(sys.argv[1], Fingerprint({}, ''), files=[])\n"
+        "claimed = Experiment(sys.argv[1], Fingerprint({}, ''), files=[])\n"
         "if os.fork() == 0:\n"
         "    print(os.getpid(), flush=True); time.sleep(60); os._exit(0)\n"
         "time.sleep(60)\n"
@@ -235,11 +237,11 @@ def test_the_lock_of_a_killed_run_is_free_though_its_loaders_live(make: Make, tm
     child = int(parent.stdout.readline())
     try:
         with pytest.raises(UserError, match="another process is writing"):
-            Experiment.claim(tmp_path / "run", Fingerprint({}, ""), files=[])
+            Experiment(tmp_path / "run", Fingerprint({}, ""), files=[])
         parent.send_signal(signal.SIGKILL)
         parent.wait(timeout=10)
         os.kill(child, 0)  # lives
-        Experiment.claim(tmp_path / "run", Fingerprint({}, ""), files=[]).close()
+        Experiment(tmp_path / "run", Fingerprint({}, ""), files=[]).close()
     finally:
         os.kill(child, signal.SIGKILL)
         parent.kill()

@@ -70,6 +70,11 @@ def detail(job: str, key: str) -> str:
 
 
 def test_the_whole_chain_runs_as_slurm_jobs_with_what_the_profile_asks(cluster_checkout: Path) -> None:
+    content = yaml.safe_load(CONFIG)
+    content["extract"] = {"set": {"fps": 12.5}}
+    content["pretrain"]["set"] |= {"model.depth": 1, "augmentation.num_local": 2, "dataset.epoch_steps": 4}
+    content["integrate"]["set"]["data.frame_stride"] = 4
+    (cluster_checkout / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     first = next_id()
     done = subprocess.run(command("all"), cwd=cluster_checkout, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -24,7 +24,7 @@ corpus:
 work_dir: "work dirs"
 streams: [hand_r] # all three: tests/docs/test_newcomer.py
 extract:
-  set: {crop_px: 48}
+  set: {crop_px: 48, fps: 12.5}
 pretrain:
   set:
     epochs: 1
