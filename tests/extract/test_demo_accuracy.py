@@ -124,7 +124,7 @@ def test_visible_hands_are_found_and_their_points_are_those_of_the_true_hand(
 ) -> None:
     num_visible, errors_px, extents_px = 0, [], []
     for video_id in video_ids(layout):
-        keypoints = read_keypoints(layout.keypoints(video_id)).keypoints
+        keypoints = read_keypoints(layout.keypoints(video_id))
         with np.load(CorpusLayout(tiny_corpus).ground_truth(video_id), allow_pickle=False) as truth:
             is_visible = truth[f"{stream}_visible"]
             found = (keypoints[:, rows.start, 2] > 0) & is_visible

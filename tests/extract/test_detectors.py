@@ -144,7 +144,7 @@ def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, 
     exact = read_tracks(CorpusLayout(every.root).tracks("v"))
     for stream, track in tracks.streams.items():
         assert np.abs(track.box - exact.streams[stream].box).max() < 1.0  # px; the discs move evenly
-    assert len(read_keypoints(layout.keypoints("v")).keypoints) == 13
+    assert len(read_keypoints(layout.keypoints("v"))) == 13
 
 
 def test_frames_in_flight_change_nothing(shared_data: Path) -> None:

@@ -43,7 +43,7 @@ def test_detected_hands_lie_at_the_persons_own_wrists(clips: tuple) -> None:
     layout, found = clips
     num_hands = 0
     for name, metadata in found.items():
-        points = read_keypoints(layout.keypoints(name)).keypoints
+        points = read_keypoints(layout.keypoints(name))
         px = points[..., :2] * (metadata.width_px, metadata.height_px)
         for slot, own, other in ((HAND_L, "left_wrist", "right_wrist"), (HAND_R, "right_wrist", "left_wrist")):
             present = points[:, slot.start, 2] > 0
@@ -70,7 +70,7 @@ def test_all_of_the_two_people_belongs_to_the_woman_on_the_right_who_signs(clips
     signer = metadata.signer
     assert (signer.chosen_by, signer.num_people) == ("hand_motion", 2)
     assert signer.hand_motion[1] > 2 * signer.hand_motion[0]
-    points = read_keypoints(layout.keypoints("lsat_two_people")).keypoints
+    points = read_keypoints(layout.keypoints("lsat_two_people"))
     x_px = points[..., 0] * metadata.width_px
     for name in ("nose", "left_shoulder", "right_shoulder"):
         assert (x_px[:, pose_index(name)] > 160).all()  # the man's nose is at 100, his left shoulder at 140
@@ -97,8 +97,8 @@ def test_people_who_are_alone_are_seen_as_without_a_choice(clips: tuple, shared_
 def test_arrays_keep_their_ranges_and_sentinels(clips: tuple) -> None:
     layout, found = clips
     for name in found:
-        keypoints = read_keypoints(layout.keypoints(name)).keypoints
-        pose = read_pose(layout.pose(name)).pose.reshape(len(keypoints), 33, 3)
+        keypoints = read_keypoints(layout.keypoints(name))
+        pose = read_pose(layout.pose(name)).reshape(len(keypoints), 33, 3)
         for points in (keypoints, pose):
             assert np.isfinite(points).all()
             missing = points[..., 2] == 0

@@ -53,7 +53,7 @@ def test_every_artifact_is_written_and_agrees(make_video: Callable, extract_disc
     )
     assert metadata == read_metadata(layout.metadata("v"))
     assert metadata.status == "ok" and metadata.reason is None
-    assert metadata.num_frames == 12 == len(tracks.times_s) == len(keypoints.keypoints) == len(pose.pose)
+    assert metadata.num_frames == 12 == len(tracks.times_s) == len(keypoints) == len(pose)
     assert (metadata.width_px, metadata.height_px, metadata.fps, metadata.crop_px) == (160, 120, 30.0, 224)
     assert metadata.duration_s == pytest.approx(0.4)
     assert tracks.times_s == pytest.approx(np.arange(12) / 30)
@@ -102,7 +102,7 @@ def test_a_frame_whose_box_is_missing_has_no_crop(make_video: Callable, extract_
     assert sorted(crop_images(layout, "hand_l", "v")) == list(range(8))
     assert (track.box[8:] == -1).all() and (track.confidence[8:] == 0).all()
     assert metadata.states["hand_l"] == {"missing": 17, "detected": 6, "tracked": 0, "filled": 2}
-    keypoints = read_keypoints(layout.keypoints("v")).keypoints
+    keypoints = read_keypoints(layout.keypoints("v"))
     assert (keypoints[3, HAND_L] == (-1, -1, 0)).all()  # a filled box makes no points up
     assert metadata.states["hand_r"]["missing"] == 25
     assert list_crops(layout.crops("hand_r", "v")) == []
@@ -179,8 +179,8 @@ def test_an_unreadable_video_is_quarantined_with_every_file_in_place(
     for stream in STREAMS:
         assert list_crops(layout.crops(stream, path.stem)) == []
         assert metadata.states[stream] == {"missing": 0, "detected": 0, "tracked": 0, "filled": 0}
-    assert read_keypoints(layout.keypoints(path.stem)).keypoints.shape == (0, 543, 3)
-    assert read_pose(layout.pose(path.stem)).pose.shape == (0, 99)
+    assert read_keypoints(layout.keypoints(path.stem)).shape == (0, 543, 3)
+    assert read_pose(layout.pose(path.stem)).shape == (0, 99)
     assert len(read_tracks(layout.tracks(path.stem)).times_s) == 0
     assert read_metadata(layout.metadata(path.stem)) == metadata
 

@@ -64,7 +64,7 @@ def test_pose_files_of_holistic(extract: Callable, num_face: int) -> None:
     face = list(range(num_face))
     metadata, layout = extract(lambda f: write_pose(f / "video.pose", holistic_components(face), holistic_points(face)))
     assert (metadata.status, metadata.reason, metadata.note) == ("ok", None, None)
-    points = read_keypoints(layout.keypoints("video")).keypoints
+    points = read_keypoints(layout.keypoints("video"))
     assert np.allclose(points, mediapipe(PX), atol=1e-4)
 
 
@@ -72,7 +72,7 @@ def test_pose_files_with_a_reduced_face_keep_the_rows_by_name(extract: Callable)
     face = [4, 10, 33, 61, 127, 152, 263, 291, 356]
     metadata, layout = extract(lambda f: write_pose(f / "video.pose", holistic_components(face), holistic_points(face)))
     assert metadata.status == "ok"
-    points = read_keypoints(layout.keypoints("video")).keypoints
+    points = read_keypoints(layout.keypoints("video"))
     present = np.flatnonzero(points[0, FACE, 2] > 0).tolist()
     assert present == [row for row in face if row != 10]  # the made-up person has no forehead
     assert np.allclose(points[:, FACE][:, present], mediapipe(PX)[:, FACE][:, present], atol=1e-4)
@@ -81,7 +81,7 @@ def test_pose_files_with_a_reduced_face_keep_the_rows_by_name(extract: Callable)
 def test_pose_files_of_wholebody_and_openpose(extract: Callable) -> None:
     metadata, layout = extract(lambda f: write_pose(f / "video.pose", cocowholebody_components(), PX[:, None]))
     assert metadata.status == "ok"
-    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+    assert np.allclose(read_keypoints(layout.keypoints("video")), mediapipe(PX), atol=1e-4)
     body = np.zeros((T, 25, 3))
     names = OpenPose_Components[0].points
     order = "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip"
@@ -91,7 +91,7 @@ def test_pose_files_of_wholebody_and_openpose(extract: Callable) -> None:
     points = np.concatenate([body, PX[:, 23:91], pupils, PX[:, 91:]], axis=1)[:, None]
     metadata, layout = extract(lambda f: write_pose(f / "video.pose", OpenPose_Components, points))
     assert metadata.status == "ok"
-    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+    assert np.allclose(read_keypoints(layout.keypoints("video")), mediapipe(PX), atol=1e-4)
 
 
 def test_pose_format_is_imported_for_its_files_only_and_brings_nothing_heavy(tmp_path: Path) -> None:

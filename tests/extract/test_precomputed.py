@@ -69,7 +69,7 @@ def test_every_way_of_writing_points_gives_the_same_boxes(extract: Callable, way
     metadata, layout = extract(WAYS[way])
     assert (metadata.status, metadata.reason, metadata.note) == ("ok", None, None)
     assert metadata.detector.name == "precomputed"
-    points = read_keypoints(layout.keypoints("video")).keypoints
+    points = read_keypoints(layout.keypoints("video"))
     expected = mediapipe(PX)
     assert np.allclose(points[..., :2], expected[..., :2], atol=1e-4)
     assert ((points[..., 2] > 0) == (expected[..., 2] > 0)).all()
@@ -78,7 +78,7 @@ def test_every_way_of_writing_points_gives_the_same_boxes(extract: Callable, way
         assert (tracks.streams[stream].state == BoxState.DETECTED).all()
     left = tracks.streams["hand_l"].box
     assert left[-1, 0] - left[0, 0] == pytest.approx(2 * (T - 1), abs=1.5)
-    assert (read_pose(layout.pose("video")).pose[:, :2] != -1).all()  # nose, eyes and shoulders make a signing space
+    assert (read_pose(layout.pose("video"))[:, :2] != -1).all()  # nose, eyes and shoulders make a signing space
 
 
 def in_order(*parts: slice) -> np.ndarray:
@@ -133,18 +133,18 @@ def test_points_that_cannot_be_used_quarantine_their_video_in_one_line(extract: 
     assert metadata.status == "quarantined" and metadata.num_frames == 0
     assert "video.np" in metadata.reason or "video.pose" in metadata.reason
     assert expected in metadata.reason and "\n" not in metadata.reason
-    assert read_keypoints(layout.keypoints("video")).keypoints.shape == (0, 543, 3)
+    assert read_keypoints(layout.keypoints("video")).shape == (0, 543, 3)
 
 
 def test_a_row_too_few_is_noted_and_the_frame_has_no_points(extract: Callable) -> None:
     metadata, layout = extract(as_npy(PX[:-1]))
     assert metadata.status == "ok" and metadata.note == "video.npy has no row for 1 of 12 frames"
-    points = read_keypoints(layout.keypoints("video")).keypoints
+    points = read_keypoints(layout.keypoints("video"))
     assert (points[-1] == (-1, -1, 0)).all() and (points[-2, 0] != -1).all()
 
 
 def wrist_px(layout: CorpusLayout) -> np.ndarray:
-    return read_keypoints(layout.keypoints("video")).keypoints[:, pose_index("left_wrist"), 0] * WIDTH
+    return read_keypoints(layout.keypoints("video"))[:, pose_index("left_wrist"), 0] * WIDTH
 
 
 def test_rows_follow_frames_when_frames_are_taken_at_another_rate(extract: Callable) -> None:
@@ -169,7 +169,7 @@ def test_rows_with_times_go_by_the_nearest_and_gaps_are_missing(extract: Callabl
     kept = [0, 1, 2, 3, 8, 9, 10, 11]
     metadata, layout = extract(saved(keypoints=PX[kept], times_s=np.array(kept) / 30 + 0.004))
     assert metadata.note == "video.npz has no row for 4 of 12 frames"
-    points = read_keypoints(layout.keypoints("video")).keypoints
+    points = read_keypoints(layout.keypoints("video"))
     assert np.flatnonzero(points[:, 0, 2] > 0).tolist() == kept
     assert wrist_px(layout)[kept] == pytest.approx(105 + 2.0 * np.array(kept), abs=1e-3)
 
@@ -187,11 +187,11 @@ def test_points_below_the_confidence_are_missing_and_a_hand_guessed_by_half_is_n
     points[:, 91:103, 2] = 0.1  # 12 of the left hand's 21
     points[:, 112:120, 2] = 0.1  # 8 of the right hand's
     metadata, layout = extract(as_npy(points))
-    found = read_keypoints(layout.keypoints("video")).keypoints[0, :, 2] > 0
+    found = read_keypoints(layout.keypoints("video"))[0, :, 2] > 0
     assert not found[0] and not found[HAND_L].any() and found[HAND_R].sum() == 13
     assert metadata.states["hand_l"] == {"missing": 0, "detected": 0, "tracked": T, "filled": 0}
     metadata, layout = extract(as_npy(points), precomputed={"min_confidence": 0.05})
-    assert (read_keypoints(layout.keypoints("video")).keypoints[0, :, 2] > 0)[HAND_L].all()
+    assert (read_keypoints(layout.keypoints("video"))[0, :, 2] > 0)[HAND_L].all()
 
 
 def test_mediapipe_points_are_not_dropped_by_a_confidence_they_do_not_have(extract: Callable) -> None:
@@ -202,7 +202,7 @@ def test_mediapipe_points_are_not_dropped_by_a_confidence_they_do_not_have(extra
     points[:, FACE.start :, 2] = 0
     metadata, layout = extract(as_npy(points))
     assert metadata.status == "ok"
-    found = read_keypoints(layout.keypoints("video")).keypoints
+    found = read_keypoints(layout.keypoints("video"))
     assert ((found[..., 2] > 0) == present).all()
     assert (found[:, FACE.start :, 2][present[:, FACE.start :]] == 1).all()
     assert found[0, 0, 2] == np.float32(0.05)
@@ -214,16 +214,16 @@ def test_the_signer_of_several_people_is_followed_through_changing_slots(extract
     both[1::2] = both[1::2, ::-1]
     metadata, layout = extract(as_npy(both))
     assert metadata.status == "ok"
-    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    nose = read_keypoints(layout.keypoints("video"))[:, 0, 0] * WIDTH
     assert nose == pytest.approx([105.0] * T, abs=1e-3)
     assert metadata.signer.chosen_by == "hand_motion" and metadata.signer.num_people == 2
     left, right = metadata.signer.hand_motion
     assert left == 0 < right
     metadata, layout = extract(as_npy(both), annotations=VideoAnnotations(box=(0, 0, 80, 120)))
-    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    nose = read_keypoints(layout.keypoints("video"))[:, 0, 0] * WIDTH
     assert nose == pytest.approx([40.0] * T, abs=1e-3) and metadata.signer.chosen_by == "box"
     metadata, layout = extract(as_npy(both), signer={"choose": "none"})
-    nose = read_keypoints(layout.keypoints("video")).keypoints[:, 0, 0] * WIDTH
+    nose = read_keypoints(layout.keypoints("video"))[:, 0, 0] * WIDTH
     assert nose == pytest.approx([40.0, 105.0] * (T // 2), abs=1e-3) and metadata.signer.chosen_by == "detector"
 
 
@@ -233,7 +233,7 @@ def test_a_signer_who_is_lost_for_a_while_is_found_again(extract: Callable) -> N
     both[4:7, 1] = 0
     both[7:] = both[7:, ::-1]
     _, layout = extract(as_npy(both))
-    points = read_keypoints(layout.keypoints("video")).keypoints[:, 0]
+    points = read_keypoints(layout.keypoints("video"))[:, 0]
     assert (points[4:7] == (-1, -1, 0)).all()
     assert np.delete(points[:, 0], [4, 5, 6]) * WIDTH == pytest.approx([105.0] * 9, abs=1e-3)
 
@@ -242,7 +242,7 @@ def test_swapped_hands_go_to_their_own_wrists(extract: Callable) -> None:
     points = PX.copy()
     points[:, 91:112], points[:, 112:] = PX[:, 112:], PX[:, 91:112]
     _, layout = extract(as_npy(points))
-    assert np.allclose(read_keypoints(layout.keypoints("video")).keypoints, mediapipe(PX), atol=1e-4)
+    assert np.allclose(read_keypoints(layout.keypoints("video")), mediapipe(PX), atol=1e-4)
 
 
 def test_absent_points_are_said_of_all_videos_before_any_work(tmp_path: Path, make_video: Callable[..., Path]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from signstreams.extract.box_tracks import FrameBoxes
-from signstreams.extract.crops import BoxedFrame, Cropper
+from signstreams.extract.crops import BoxedFrame, store_crops
 from signstreams.extract.frame_boxes import observe
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.pipeline import extract_video
@@ -218,7 +218,7 @@ def test_a_hand_crop_that_shows_the_face_is_cut_from_the_protected_frame() -> No
     for mode in ("none", "blur"):
         archives = [Collected(), Collected(), Collected()]
         config = ExtractConfig(videos=["v.mp4"], root="c", face_privacy=mode)
-        Cropper(archives, config).crop(BoxedFrame(0, 0.0, noise(), face_points(), boxes))
+        store_crops(BoxedFrame(0, 0.0, noise(), face_points(), boxes), archives, config)
         kept[mode] = [archive.crops[0] for archive in archives]
     middle = np.s_[80:150, 80:150]
     for plain, hidden in zip(kept["none"], kept["blur"], strict=True):
@@ -239,7 +239,7 @@ def test_the_metadata_says_what_was_hidden(make_video: Callable[..., Path], extr
 def test_real_faces_lose_their_detail_and_eyes_and_hands_stay(shared_data: Path, real_clips: CorpusLayout) -> None:
     """Outside eyes and mouth a blurred face keeps under a twentieth of the detail that it had."""
     config = ExtractConfig(videos=["v.mp4"], root="c").boxes
-    found = read_keypoints(real_clips.keypoints("webcam_one_hand")).keypoints
+    found = read_keypoints(real_clips.keypoints("webcam_one_hand"))
     ratios = []
     with VideoReader(shared_data / "clips" / "webcam_one_hand.mp4") as reader:
         size = np.array([reader.width_px, reader.height_px])

@@ -44,7 +44,7 @@ def detected(real_clips: CorpusLayout) -> dict[str, tuple[np.ndarray, np.ndarray
     for name in ("lsat_one_signer_studio", "lsat_one_signer_outdoor"):
         metadata = read_metadata(real_clips.metadata(name))
         size = np.array([metadata.width_px, metadata.height_px])
-        found[name] = read_keypoints(real_clips.keypoints(name)).keypoints, size
+        found[name] = read_keypoints(real_clips.keypoints(name)), size
     return found
 
 

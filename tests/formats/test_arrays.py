@@ -13,8 +13,6 @@ from signstreams.errors import DamagedFile
 from signstreams.formats import landmarks
 from signstreams.formats.arrays import (
     PIECE_FRAMES,
-    Keypoints,
-    Pose,
     StreamTrack,
     Tracks,
     keypoint_pieces,
@@ -46,18 +44,18 @@ def tracks(num_frames: int) -> Tracks:
 def test_arrays_round_trip_with_reproducible_bytes(tmp_path: Path) -> None:
     points = np.random.default_rng(0).random((4, 543, 3))
     for name in "ab":
-        write_keypoints(tmp_path / f"{name}.npz", Keypoints(points))
+        write_keypoints(tmp_path / f"{name}.npz", points)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    np.testing.assert_array_equal(read_keypoints(tmp_path / "a.npz").keypoints, points.astype(np.float32))
-    write_pose(tmp_path / "p.npz", Pose(np.zeros((4, 99))))
-    assert read_pose(tmp_path / "p.npz").pose.dtype == np.float32
+    np.testing.assert_array_equal(read_keypoints(tmp_path / "a.npz"), points.astype(np.float32))
+    write_pose(tmp_path / "p.npz", np.zeros((4, 99)))
+    assert read_pose(tmp_path / "p.npz").dtype == np.float32
     write_tracks(tmp_path / "t.npz", tracks(4))
     assert read_tracks(tmp_path / "t.npz").streams["hand_l"].state.dtype == np.uint8
 
 
 def test_arrays_of_another_shape_type_or_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    write_keypoints(path, Keypoints(np.zeros((4, 79, 3))))
+    write_keypoints(path, np.zeros((4, 79, 3)))
     with pytest.raises(DamagedFile, match=r"\(4, 79, 3\), expected \(T, 543, 3\)"):
         read_keypoints(path)
     np.savez(path, keypoints=np.zeros((4, 543, 3)))
@@ -82,7 +80,7 @@ def test_arrays_of_another_shape_type_or_kind_are_refused(tmp_path: Path) -> Non
 
 def test_a_damaged_array_file_is_refused_wherever_the_damage_lies(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    write_keypoints(path, Keypoints(np.random.default_rng(0).random((4, 543, 3))))
+    write_keypoints(path, np.random.default_rng(0).random((4, 543, 3)))
     whole = path.read_bytes()
     for place in range(40, len(whole), len(whole) // 60):
         path.write_bytes(whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 8]) + whole[place + 8 :])
@@ -113,7 +111,7 @@ def test_keypoints_pass_through_files_in_pieces(num_frames: int, tmp_path: Path)
     keypoints = np.random.default_rng(0).random((num_frames, 543, 3), np.float32)
     cuts = [0, num_frames // 3, num_frames]
     write_keypoint_pieces(tmp_path / "a.npz", num_frames, (keypoints[a:b] for a, b in pairwise(cuts)))
-    write_keypoints(tmp_path / "b.npz", Keypoints(keypoints))
+    write_keypoints(tmp_path / "b.npz", keypoints)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     pieces = list(keypoint_pieces(tmp_path / "a.npz"))
     assert [len(piece) for piece in pieces[:-1]] == [PIECE_FRAMES] * (len(pieces) - 1)

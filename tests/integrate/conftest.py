@@ -15,7 +15,7 @@ from signstreams.backbones.archs import resolve
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine.distributed import World
-from signstreams.formats.arrays import Keypoints, Pose, StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
+from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, write_pose, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import HAND_L, HAND_R, NUM_KEYPOINTS, pose_index
 from signstreams.formats.layout import CorpusLayout
@@ -66,9 +66,9 @@ def write_video(
                 image = rng.integers(0, 60, (crop_px, crop_px, 3), dtype=np.uint8)
                 image[..., which[frame] % 3] += np.uint8(60 + 30 * which[frame])
                 writer.add(int(frame), cv2.imencode(".jpg", image)[1].tobytes())
-    write_keypoints(layout.keypoints(video_id), Keypoints(keypoints))
+    write_keypoints(layout.keypoints(video_id), keypoints)
     pose = keypoints[:, :33].copy()
-    write_pose(layout.pose(video_id), Pose(pose.reshape(num_frames, -1)))
+    write_pose(layout.pose(video_id), pose.reshape(num_frames, -1))
     tracks = {
         stream: StreamTrack(
             np.full((num_frames, 4), 5, np.float32), np.full(num_frames, 0.9, np.float32), states[stream]

@@ -38,7 +38,7 @@ def test_streams_are_aligned_by_frame_index_and_masked_where_missing(tiny_config
     tracks = read_tracks(layout.tracks(sample.clip_id))
     frames = np.arange(len(tracks.times_s))[::3]
     assert sample.num_frames == len(frames)
-    points = read_keypoints(layout.keypoints(sample.clip_id)).keypoints[frames]
+    points = read_keypoints(layout.keypoints(sample.clip_id))[frames]
     expected = place_nodes(gather_nodes(points), 320, 240)
     np.testing.assert_array_equal(sample.nodes, expected)
     for stream in STREAMS:

@@ -103,7 +103,7 @@ def test_anatomy_of_a_real_person(shared_data: Path, tmp_path: Path) -> None:
     found = extract_video(
         VideoJob(VideoSource.at(video), ExtractConfig(videos=[video], root=tmp_path, fps=5), HOLISTIC)
     )
-    nodes = to_nodes(read_keypoints(layout.keypoints(found.video_id)).keypoints, found.width_px, found.height_px)
+    nodes = to_nodes(read_keypoints(layout.keypoints(found.video_id)), found.width_px, found.height_px)
     for part in ("eye", "ear", "shoulder", "elbow"):
         assert place(nodes, f"pose.left_{part}")[0] > place(nodes, f"pose.right_{part}")[0]
     assert place(nodes, "face.263")[0] > place(nodes, "face.33")[0]  # outer corners of the eyes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from signstreams.files import sha256_file
-from signstreams.formats.arrays import Pose, read_keypoints, read_pose, read_tracks, write_pose
+from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks, write_pose
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata, write_metadata
@@ -103,10 +103,10 @@ def test_arrays_hold_times_body_points_and_nodes(layout: CorpusLayout, ids: list
     assert points.nodes is not None
     for video_id in ids:
         np.testing.assert_array_equal(points.times_s[video_id], read_tracks(layout.tracks(video_id)).times_s)
-        body = read_pose(layout.pose(video_id)).pose.reshape(-1, 33, 3)
+        body = read_pose(layout.pose(video_id)).reshape(-1, 33, 3)
         for row, name in enumerate(POSE_POINTS):
             np.testing.assert_array_equal(points.pose[video_id][:, row], body[:, pose_index(name)], name)
-        nodes = gather_nodes(read_keypoints(layout.keypoints(video_id)).keypoints)
+        nodes = gather_nodes(read_keypoints(layout.keypoints(video_id)))
         np.testing.assert_array_equal(points.nodes[video_id], nodes)
     assert (points.times_s[ids[0]].dtype, points.pose[ids[0]].dtype) == (np.float64, np.float32)
 
@@ -116,9 +116,9 @@ def test_arrays_are_made_once_and_a_changed_file_makes_its_own_again(
 ) -> None:
     for expected in ([8, 8, 8], [8, 8, 8], [8, 9, 8]):
         if expected[1] == 9:
-            values = read_pose(layout.pose(ids[2])).pose.copy()
+            values = read_pose(layout.pose(ids[2])).copy()
             values[0, 0] = 0.75
-            write_pose(layout.pose(ids[2]), Pose(values))
+            write_pose(layout.pose(ids[2]), values)
         points = open_points(tmp_path / "f", uses_nodes=True)
         assert embed_points(layout, read_videos(layout, ids, KINDS)[0].values(), points) == []
         assert _lines(points) == expected
@@ -138,9 +138,9 @@ def test_without_mska_no_keypoints_are_read(layout: CorpusLayout, ids: list[str]
 def test_one_bad_file_is_one_line_and_keeps_none_of_the_others(
     layout: CorpusLayout, ids: list[str], tmp_path: Path
 ) -> None:
-    values = read_pose(layout.pose(ids[0])).pose.copy()
+    values = read_pose(layout.pose(ids[0])).copy()
     values[3, 3 * pose_index("nose")] = np.nan
-    write_pose(layout.pose(ids[0]), Pose(values))
+    write_pose(layout.pose(ids[0]), values)
     np.savez(layout.keypoints(ids[1]), keypoints=np.zeros((4, 133, 3), np.float32))
     videos = list(read_videos(layout, ids, KINDS)[0].values())
     layout.tracks(ids[2]).unlink()  # in between

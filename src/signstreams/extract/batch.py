@@ -56,7 +56,7 @@ class Outcome:
 class _Result:
     """Metadata of one job, or one line that states why there is none."""
 
-    video_id: str
+    job: VideoJob
     metadata: VideoMetadata | None
     is_unchanged: bool = False
     problem: str = ""
@@ -71,11 +71,8 @@ def extract_videos(
 ) -> Outcome:
     """Extract all videos of the config; an unreadable one is quarantined, and the rest goes on.
 
-    Args:
-        config: Settings.
-        detector: Detector to use instead of the configured one; picklable.
-        on_result: Called after each video, in the process that extracted it; picklable.
-        annotations: Annotations per video, instead of those of meta.csv.
+    ``detector`` and ``annotations`` (per video) replace those of config and meta.csv. ``on_result`` is called in the
+    process that extracted the video; both it and the detector have to be picklable.
 
     Raises:
         UserError: The videos or the output folder cannot be used; after all work, a video could not be processed, or,
@@ -96,8 +93,7 @@ def extract_videos(
     ]
     if problems := missing_points(config, [job.video_id for job in jobs]):
         raise UserError(problems)
-    is_single = len(jobs) == 1
-    if not is_single:  # listing the folders would cost a job per video more than it saves
+    if len(jobs) != 1:  # listing the folders would cost a job per video more than it saves
         remove_leftovers(layout.processed, layout.report.parent)
     _run_jobs(jobs, config.num_jobs, on_result, outcome)
     _warn_of_repeats(outcome, config)
@@ -133,10 +129,7 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
     """Video id to source, over files and folders.
 
     A folder stands for the videos in it; if it holds images only, or a numbered sub-folder of images, it is one video.
-
-    Args:
-        places: Files and folders.
-        warns: Whether to warn of entries of the folders that look like videos but are none.
+    With ``warns``, entries of the folders that look like videos but are none are named in a warning.
 
     Raises:
         UserError: Every missing place, folder without videos, unsafe id, foreign ending and doubled id.
@@ -213,13 +206,9 @@ def _passed_over_text(folder: SourceFolder, places: list[Path]) -> str:
 def _check_output(layout: CorpusLayout) -> None:
     folders = [*reversed(layout.processed.parents), layout.processed]
     folders += [layout.processed / name for name in (*STREAMS, "pose", "keypoints", "tracks", "metadata")]
-    problems = [
-        f"{f}: found a file, expected a folder for results; move it or choose another --root"
-        for f in folders
-        if f.is_file()
-    ]
-    if problems:
-        raise UserError(problems)
+    problem = "found a file, expected a folder for results; move it or choose another --root"
+    if files := [folder for folder in folders if folder.is_file()]:
+        raise UserError(f"{file}: {problem}" for file in files)
 
 
 # -- Running
@@ -228,7 +217,6 @@ def _check_output(layout: CorpusLayout) -> None:
 def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | None, outcome: Outcome) -> None:
     """Extract, and show progress: frames of a single video, else videos."""
     is_single = len(jobs) == 1
-    path_of = {job.video_id: job.source.path for job in jobs}
     num_frames = num_pose_frames = 0
     with Progress(None if is_single else len(jobs), "frames" if is_single else "videos", "extract") as progress:
 
@@ -240,7 +228,7 @@ def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | No
                 progress.advance(0)
 
         for result in _results(jobs, num_processes, on_result, on_frame):
-            _record(result, outcome, path_of[result.video_id])
+            _record(result, outcome)
             if result.is_unchanged:
                 progress.skip(0 if is_single else 1)
             elif not is_single:
@@ -248,7 +236,7 @@ def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | No
                     num_frames += result.metadata.num_frames
                     num_pose_frames += result.metadata.num_pose_frames
                 shares: dict[str, int | str] = {"frames": num_frames}
-                shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.video_id}
+                shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.job.video_id}
                 progress.advance(1, **shares)
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
@@ -275,26 +263,27 @@ def _extract_one(job: VideoJob, on_result: OnResult | None, on_frame: OnFrame | 
         metadata = current or extract_video(job, on_frame=on_frame)
         if on_result is not None:
             on_result(job.layout, job.video_id, job.source.path, metadata)
-        return _Result(job.video_id, metadata, is_unchanged=current is not None)
+        return _Result(job, metadata, is_unchanged=current is not None)
     except OSError as error:  # no permission, no space: for the user to fix; the other videos go on
         place = error.filename or job.source.path
         problem = f"{place}: {error.strerror or error}; '{job.video_id}' was not extracted"
-        return _Result(job.video_id, None, problem=problem)
+        return _Result(job, None, problem=problem)
 
 
-def _record(result: _Result, outcome: Outcome, path: Path) -> None:
-    if result.metadata is None:
+def _record(result: _Result, outcome: Outcome) -> None:
+    video_id, path, metadata = result.job.video_id, result.job.source.path, result.metadata
+    if metadata is None:
         outcome.problems.append(result.problem)
         return
     if result.is_unchanged:
-        outcome.unchanged.append(result.video_id)
-    if result.metadata.status == "quarantined":
-        outcome.quarantined[result.video_id] = result.metadata.reason or ""
-        _warn(f"{path}: quarantined: {result.metadata.reason}")
+        outcome.unchanged.append(video_id)
+    if metadata.status == "quarantined":
+        outcome.quarantined[video_id] = metadata.reason or ""
+        _warn(f"{path}: quarantined: {metadata.reason}")
     elif not result.is_unchanged:
-        outcome.extracted[result.video_id] = result.metadata
-        if result.metadata.note:
-            _warn(f"{path}: {result.metadata.note}; the frames that could be read are kept")
+        outcome.extracted[video_id] = metadata
+        if metadata.note:
+            _warn(f"{path}: {metadata.note}; the frames that could be read are kept")
 
 
 def _manifest_entry(job: VideoJob) -> dict[str, object]:

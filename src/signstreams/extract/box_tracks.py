@@ -35,14 +35,9 @@ class FrameBoxes(NamedTuple):
 class TrackBuilder:
     """Takes observations in order of time and returns boxes once no later frame can change them.
 
-    Boxes come in blocks: resolving a window costs the same for one frame as for several.
-
-    Args:
-        width_px: Frame width.
-        height_px: Frame height; a box outside the frame is missing.
-        config: Gap and smoothing.
-        max_waiting: Most frames held back. If more were needed, the first half gets its boxes from what is known so
-            far.
+    Boxes come in blocks: resolving a window costs the same for one frame as for several. A box outside the frame is
+    missing. At most ``max_waiting`` frames are held back; if more were needed, the first half gets its boxes from what
+    is known so far.
     """
 
     def __init__(self, width_px: int, height_px: int, config: BoxConfig, max_waiting: int) -> None:
@@ -135,15 +130,8 @@ def resolve(
     which the body is not visible throughout are interpolated, and so are short gaps that remain. (docs/extraction.md
     compares the three on gaps made in real clips.)
 
-    Args:
-        times_s: (W,).
-        detected: (W, 3), NaN where the detector found nothing.
-        anchored: (W, 3), NaN where the body is not visible.
-        visibility: (W,) visibility of the body points.
-        max_gap_s: Longest gap that is interpolated, from known box to known box; also the reach of a shift.
-
-    Returns:
-        (W, 3) boxes, (W,) uint8 states, (W,) confidence.
+    Arguments are those of a `Window`, for one stream; ``max_gap_s`` is the longest gap that is interpolated, from known
+    box to known box, and the reach of a shift. Returns (W, 3) boxes, (W,) uint8 states, (W,) confidence.
     """
     boxes = detected.copy()
     states = np.where(np.isnan(detected[:, 0]), BoxState.MISSING, BoxState.DETECTED).astype(np.uint8)

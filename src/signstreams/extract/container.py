@@ -26,32 +26,22 @@ WITHOUT_PTS = "avi"  # this format does not store when a frame is shown, only th
 
 
 class Keyframe(NamedTuple):
-    """A frame from which decoding can start.
+    """A frame from which decoding can start."""
 
-    Attributes:
-        index: Among all frames in order of display.
-        position: Among all packets in order of decoding.
-        pts: Timestamp of its packet, in units of the stream's time base.
-        seek_to: Timestamp that leads to it or to an earlier keyframe: mp4 seeks by decoding time, Matroska by display.
-    """
-
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    position: int
-    pts: int
+    index: int  # type: ignore[assignment]  # hides tuple.index; among all frames in order of display
+    position: int  # among all packets in order of decoding
+    pts: int  # timestamp of its packet, in units of the stream's time base
     seek_to: int
+    """Timestamp that leads to it or to an earlier keyframe: mp4 seeks by decoding time, Matroska by display."""
 
 
+@dataclass(frozen=True)
 class PacketTable:
-    """Every frame of a stream in order of display, known without decoding: to jump over frames not needed.
+    """Every frame of a stream in order of display, known without decoding: to jump over frames not needed."""
 
-    Attributes:
-        pts: Timestamps, rising.
-    """
-
-    def __init__(self, pts: list[int], keyframes: list[Keyframe], tick: tuple[int, int]) -> None:
-        self.pts = pts
-        self._keyframes = keyframes
-        self._tick = tick
+    pts: list[int]  # timestamps, rising
+    keyframes: list[Keyframe]
+    tick: tuple[int, int]
 
     @classmethod
     def read(cls, path: Path, stream_index: int) -> PacketTable | None:
@@ -63,9 +53,8 @@ class PacketTable:
         shown: list[tuple[int, int | None, int, bool]] = []
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
             stream = container.streams[stream_index]
-            if stream.codec_context.name in _WITHOUT_KEYFRAMES or container.format.name == WITHOUT_PTS:
-                return None
-            if stream.time_base is None:
+            is_unordered = stream.codec_context.name in _WITHOUT_KEYFRAMES or container.format.name == WITHOUT_PTS
+            if is_unordered or stream.time_base is None:
                 return None
             tick = (stream.time_base.numerator, stream.time_base.denominator)
             try:
@@ -90,12 +79,12 @@ class PacketTable:
 
     def last_at(self, time_s: float) -> int:
         """Index of the last frame at or before a time of the file; of the first frame when there is none."""
-        numerator, denominator = self._tick  # as PyAV computes a frame's time
+        numerator, denominator = self.tick  # as PyAV computes a frame's time
         return max(0, bisect_right(self.pts, time_s, key=lambda pts: float(pts) * numerator / denominator) - 1)
 
     def keyframe_before(self, index: int) -> Keyframe:
         """Last keyframe at or before a frame."""
-        return self._keyframes[bisect_right(self._keyframes, index, key=lambda key: key.index) - 1]
+        return self.keyframes[bisect_right(self.keyframes, index, key=lambda key: key.index) - 1]
 
 
 if TYPE_CHECKING:
@@ -165,9 +154,8 @@ class ContainerSource:
                 return
         self.end_s = end_s
         if num_dropped:
-            self._note = add_note(
-                self._note, f"{num_dropped} frames without a later timestamp than the one before were dropped"
-            )
+            text = f"{num_dropped} frames without a later timestamp than the one before were dropped"
+            self._note = add_note(self._note, text)
         declared_s = self._declared_end_s()
         if declared_s is not None and end_s < declared_s - _EARLY_END_S:
             self._note = add_note(self._note, f"ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares")
@@ -220,9 +208,7 @@ class ContainerSource:
         if first_s is not None and self._container.format.name != WITHOUT_PTS:
             self._start_s = min(self._start_s, first_s)
         frame, ratio = self._first, self._stream.sample_aspect_ratio
-        wide = (
-            1.0 if not ratio or not 0.1 < ratio < 10 else float(ratio)
-        )  # of one pixel: those of old TV formats are not square
+        wide = float(ratio) if ratio and 0.1 < ratio < 10 else 1.0  # of a pixel: old TV formats have no square ones
         self._stored_px = (max(1, round(frame.width * wide)), frame.height)
         self._turn = _upright(frame)
         self.width_px, self.height_px = self._stored_px[::-1] if self._turn.is_transposed else self._stored_px
@@ -254,16 +240,10 @@ class ContainerSource:
 
     def _packets(self) -> Iterator[Packet]:
         """Packets of the stream in order of the file; ends, with a note, where reading breaks off."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except FFmpegError as error:
-                self._note = f"reading broke off: {_reason(error)}"
-                return
-            if packet is None:
-                return
-            yield packet
+        try:
+            yield from self._container.demux(self._stream)
+        except FFmpegError as error:
+            self._note = f"reading broke off: {_reason(error)}"
 
     def _decode(self, packets: Iterator[Packet]) -> Generator[av.VideoFrame, None, None]:
         """Frames in order of display; a packet that cannot be decoded is skipped and noted."""

@@ -20,19 +20,11 @@ _MARGIN_PX = 2  # around the box, so that interpolation at its rim sees the fram
 
 
 def cut(image: Pixels, box: Floats, crop_px: int) -> Pixels:
-    """The box's content, scaled to ``crop_px``; black beyond the frame.
+    """The content of a box (3,), centre and side in px, as (crop_px, crop_px, 3) uint8; black beyond the frame.
 
     The box is followed to half a pixel of the crop: rounding to source pixels would make enlarged crops jitter.
     Shrinking averages first, by halving and a Gaussian: as free of aliasing as area interpolation, in a third of its
     time.
-
-    Args:
-        image: (H, W, 3) uint8.
-        box: (3,) centre and side, px.
-        crop_px: Side of the result.
-
-    Returns:
-        (crop_px, crop_px, 3) uint8.
     """
     x0, y0, side = (float(value) for value in (box[0] - box[2] / 2, box[1] - box[2] / 2, box[2]))
     most = 2.0 * max(*image.shape[:2], crop_px)
@@ -83,26 +75,20 @@ class BoxedFrame(NamedTuple):
     boxes: FrameBoxes
 
 
-class Cropper:
-    """Cuts, encodes and stores the crops of one video.
+def store_crops(
+    frame: BoxedFrame, archives: list[CropWriter], config: ExtractConfig
+) -> tuple[Pixels, list[Pixels | None]]:
+    """Store the crop of each stream (archives in the order of `STREAMS`) that has a box.
 
-    Args:
-        archives: One per stream, in the order of `STREAMS`.
-        config: Size, quality and face privacy.
+    Returns the frame as cropped, its face hidden, and the crops, None where there is no box.
     """
-
-    def __init__(self, archives: list[CropWriter], config: ExtractConfig) -> None:
-        self._archives, self._config = archives, config
-
-    def crop(self, frame: BoxedFrame) -> tuple[Pixels, list[Pixels | None]]:
-        """Store the crop of each stream with a box; returns the frame as cropped, faces hidden, and the crops."""
-        image = protect(frame.image, frame.keypoints, frame.boxes, self._config.face_privacy)
-        crops: list[Pixels | None] = []
-        for box, state, archive in zip(frame.boxes.box, frame.boxes.state, self._archives, strict=True):
-            if state == BoxState.MISSING:
-                crops.append(None)
-                continue
-            crop = cut(image, box, self._config.crop_px)
-            archive.add(frame.number, encode(crop, self._config.jpeg_quality))
-            crops.append(crop)
-        return image, crops
+    image = protect(frame.image, frame.keypoints, frame.boxes, config.face_privacy)
+    crops: list[Pixels | None] = []
+    for box, state, archive in zip(frame.boxes.box, frame.boxes.state, archives, strict=True):
+        if state == BoxState.MISSING:
+            crops.append(None)
+            continue
+        crop = cut(image, box, config.crop_px)
+        archive.add(frame.number, encode(crop, config.jpeg_quality))
+        crops.append(crop)
+    return image, crops

@@ -19,24 +19,15 @@ MIN_CONFIDENCE = 1e-4  # least confidence of a point that was found: 0 means mis
 
 
 class VideoContext(NamedTuple):
-    """What a detector may know about its video.
-
-    Attributes:
-        path: The video.
-        video_id: Its id.
-        width_px, height_px: Size of the upright frame.
-        fps: Mean rate of the source as declared, Hz; 0 when unknown.
-        box: Where the signer is, x0, y0, x1, y1 in px, if meta.csv says so.
-        duration_s: Length as declared; None when unknown.
-    """
+    """What a detector may know about its video."""
 
     path: Path
     video_id: str
-    width_px: int
+    width_px: int  # of the upright frame
     height_px: int
-    fps: float
-    box: tuple[float, float, float, float] | None = None
-    duration_s: float | None = None
+    fps: float  # mean rate of the source as declared, Hz; 0 when unknown
+    box: tuple[float, float, float, float] | None = None  # of the signer, x0, y0, x1, y1 in px, if meta.csv says so
+    duration_s: float | None = None  # length as declared; None when unknown
 
 
 class Detector(Protocol):
@@ -47,14 +38,9 @@ class Detector(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def detect(self, frame: Frame) -> Floats:
-        """Points of the next frame.
+        """(543, 3) float32 points of the next frame: x, y, confidence; `MISSING` rows where nothing was found.
 
-        Args:
-            frame: The frame; its image is (H, W, 3) uint8 RGB.
-
-        Returns:
-            (543, 3) float32 x, y, confidence in the order and units of `signstreams.formats.landmarks`; `MISSING` rows
-            where nothing was found. Hands are anatomical.
+        Order and units are those of `signstreams.formats.landmarks`; hands are anatomical.
         """
         ...
 
@@ -120,12 +106,10 @@ class Detection(NamedTuple):
 
 
 def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> Iterator[Detection]:
-    """Points of every frame, in order. A frame that repeats the one before is not detected again.
+    """Points of every frame, in order of time. A frame that repeats the one before is not detected again.
 
-    Args:
-        detector: Gets every ``stride``-th new frame, and the last one of each span.
-        frames: In order of time.
-        stride: 1 for every new frame; otherwise points in between are interpolated linearly in time.
+    The detector gets every ``stride``-th new frame, and the last one of each span; points in between are interpolated
+    linearly in time.
     """
     between: deque[Frame] = deque()  # frames to interpolate
     before: Detection | None = None
@@ -180,12 +164,10 @@ def _detected(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection
             keypoints, num_submitted = worker.collect(), num_submitted - 1
         return Detection(frame, keypoints, False)
 
-    is_first = True
     for frame in frames:
-        if is_first or not frame.is_repeat:
+        if not frame.is_repeat or (keypoints is None and num_submitted == 0):  # the first one is new in any case
             worker.submit(frame)
             num_submitted += 1
-        is_first = False
         waiting.append(frame)
         while num_submitted >= worker.max_in_flight or (waiting and num_submitted == 0):
             yield next_one()
@@ -218,27 +200,20 @@ def assign_hands(keypoints: Floats, aspect_ratio: float) -> Floats:
     swapped. When both detections sit on one wrist (crossing hands draw both trackers onto the same hand), the stray
     one is dropped: the wrist of its own side still says where that hand is.
 
-    Args:
-        keypoints: (543, 3) points of one frame; hands by the detector's own naming.
-        aspect_ratio: Frame width over height, so that distances are the same along x and y.
-
-    Returns:
-        (543, 3), a copy when anything changed.
+    ``keypoints`` are the (543, 3) points of one frame, with hands by the detector's own naming; a copy is returned when
+    anything changes. ``aspect_ratio`` is the frame's width over its height: distances are the same along x and y.
     """
     is_stray = [_is_stray(keypoints, side, aspect_ratio) for side in (0, 1)]
     if not any(is_stray):
         return keypoints
-    slots = (HAND_L, HAND_R)
-    hands = [keypoints[slot].copy() for slot in slots]
-    is_present = [bool(hand[0, 2] > 0) for hand in hands]
     result = keypoints.copy()
     if all(is_stray):
-        result[HAND_L], result[HAND_R] = hands[1], hands[0]
+        result[HAND_L], result[HAND_R] = keypoints[HAND_R], keypoints[HAND_L]
         return result
-    stray = is_stray.index(True)
-    if not is_present[1 - stray]:
-        result[slots[1 - stray]] = hands[stray]
-    result[slots[stray]] = MISSING
+    stray, other = (HAND_L, HAND_R) if is_stray[0] else (HAND_R, HAND_L)
+    if keypoints[other.start, 2] <= 0:
+        result[other] = keypoints[stray]
+    result[stray] = MISSING
     return result
 
 

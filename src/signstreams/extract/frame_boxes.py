@@ -52,14 +52,7 @@ class Observation(NamedTuple):
 
 
 def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig) -> Observation:
-    """Boxes of one frame.
-
-    Args:
-        keypoints: (543, 3) x, y as fractions of the frame, confidence.
-        width_px: Width of the frame.
-        height_px: Height of the frame.
-        config: Scales and the least visibility.
-    """
+    """Boxes of one frame from its (543, 3) keypoints: x, y as fractions of the frame, confidence."""
     points = keypoints[:, :2] * (width_px, height_px)  # (543, 2), px
     confidence = keypoints[:, 2]
     detected = np.full((NUM_STREAMS, 3), np.nan)
@@ -98,14 +91,9 @@ def corners(boxes: Floats) -> Floats:
 
 
 def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float]:
-    """Where the face is according to any body points of the head, however faint.
+    """Where the face is according to any points that the body has of the head, however faint; (543, 2) px are given.
 
-    Args:
-        points: (543, 2) px.
-        present: (543,) bool.
-
-    Returns:
-        (3,) centre and extent of the face, px, None without such points; half the shoulder distance, 0 when unknown.
+    Returns centre and extent of the face, (3,) px, None without such points; half the shoulder distance, 0 if unknown.
     """
     unit_px = _body_unit(points, present)
     for rows, anchor in _ANCHORS["face"]:
@@ -140,11 +128,8 @@ def _face_anchor(points: Floats, unit_px: float) -> Floats:
 def _face_anchor_of_coco(points: Floats, unit_px: float) -> Floats:
     """(3,) centre and extent of the face, from nose, eyes and ears."""
     nose, eyes, ears = points[0], points[1:3], points[3:]
-    extent_px = max(
-        FACE_EXTENT_TO_EARS * float(np.linalg.norm(ears[0] - ears[1])),
-        FACE_EXTENT_TO_EYES * float(np.linalg.norm(eyes[0] - eyes[1])),
-        1.0,
-    )
+    ears_px, eyes_px = float(np.linalg.norm(ears[0] - ears[1])), float(np.linalg.norm(eyes[0] - eyes[1]))
+    extent_px = max(FACE_EXTENT_TO_EARS * ears_px, FACE_EXTENT_TO_EYES * eyes_px, 1.0)
     middle = eyes.mean(axis=0)
     return np.append(middle + FACE_CENTRE_BELOW * (nose - middle), extent_px)
 

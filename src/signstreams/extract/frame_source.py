@@ -37,12 +37,8 @@ def sample_at_rate(frames: Iterable[Timed], fps: float, source_fps: float) -> It
     Output frame k, at ``t0 + k / fps``, shows the last source frame at or before that time, with a tolerance of half a
     source frame (at most half an output frame): at a constant source rate the nearest frame is taken, and rounded
     timestamps (29.97 in milliseconds) never show a frame twice by accident. A source slower than ``fps`` repeats
-    frames; the last frame counts for its own duration: 60 frames at 30 Hz give 50 at 25 Hz.
-
-    Args:
-        frames: Source frames in rising time.
-        fps: Output rate, Hz.
-        source_fps: Mean rate of the source, Hz; 0 when unknown.
+    frames; the last frame counts for its own duration: 60 frames at 30 Hz give 50 at 25 Hz. ``frames`` rise in time;
+    ``source_fps`` is the mean rate of the source, Hz, 0 when unknown.
     """
     early_s = 0.5 / max(fps, source_fps)
     shown: Timed | None = None
@@ -93,24 +89,17 @@ class UnreadableVideoError(Exception):
 
 
 class Source(Protocol):
-    """A container or a folder of images.
+    """A container or a folder of images."""
 
-    Attributes:
-        width_px, height_px: Size of the upright frame with square pixels.
-        fps: Mean rate as declared, Hz; 0 when unknown.
-        duration_s: Length as declared; None when unknown.
-        end_s: End of the last frame; None until it was reached.
-        note: What was lost so far; None if nothing.
-    """
-
-    width_px: int
+    width_px: int  # of the upright frame with square pixels
     height_px: int
-    fps: float
-    duration_s: float | None
-    end_s: float | None
+    fps: float  # mean rate as declared, Hz; 0 when unknown
+    duration_s: float | None  # length as declared; None when unknown
+    end_s: float | None  # end of the last frame; None until it was reached
 
     @property
-    def note(self) -> str | None: ...
+    def note(self) -> str | None:
+        """What was lost so far; None if nothing."""
 
     def timed(self, ranges_s: Sequence[tuple[float, float]] | None) -> Iterator[Timed]:
         """Frames in rising time; the payload is the index in the source and what `image` takes.

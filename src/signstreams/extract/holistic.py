@@ -82,10 +82,8 @@ class HolisticGraph:
     """MediaPipe's Holistic graph with several frames in flight: submit images, collect landmarks in the same order.
 
     `Holistic.process` waits for each frame, but the graph itself keeps frames apart by their timestamps. Submitting the
-    next frame before the last is done gives the same points, sooner if a core is free.
-
-    Args:
-        solution: A `mediapipe.python.solutions.holistic.Holistic`; taken over and closed by `close`.
+    next frame before the last is done gives the same points, sooner if a core is free. The solution, a
+    `mediapipe.python.solutions.holistic.Holistic`, is taken over and closed by `close`.
     """
 
     def __init__(self, solution: Any) -> None:
@@ -119,17 +117,15 @@ class HolisticGraph:
         while not self._outputs.wait(timestamp, _CHECK_S):
             if self._solution._graph.has_error():
                 self._solution._graph.wait_until_idle()  # raises what went wrong
+        kinds, content = self._solution._output_stream_type_info, self._solution._get_packet_content
         return {
-            name: None if packet is None else self._solution._get_packet_content(self._kind(name), packet)
+            name: None if packet is None else content(kinds[name], packet)
             for name, packet in self._outputs.take(timestamp)
         }
 
     def close(self) -> None:
         """End the graph; images in flight are processed first."""
         self._solution.close()
-
-    def _kind(self, name: str) -> Any:
-        return self._solution._output_stream_type_info[name]
 
 
 class _Outputs(dict[str, Any]):

@@ -22,18 +22,12 @@ _MAX_LINK_COST = 2.0
 
 
 class Face(NamedTuple):
-    """A face in one picture.
+    """A face in one picture."""
 
-    Attributes:
-        x, y: Centre, px.
-        size_px: Side of the (square) face box, from brows to chin.
-        looks: (80,) appearance of clothes and hair, see `_looks`.
-    """
-
-    x: float
+    x: float  # centre, px
     y: float
-    size_px: float
-    looks: Floats
+    size_px: float  # side of the (square) face box, from brows to chin
+    looks: Floats  # (80,) appearance of clothes and hair, see `_looks`
 
     def distance(self, x: float, y: float) -> float:
         """Distance from the centre, in sides of the face box."""
@@ -109,10 +103,6 @@ class Person:
         self.faces.append(face)
         self.times_s.append(time_s)
 
-    def forget(self) -> None:
-        """Keep the last sighting only."""
-        del self.faces[:-1], self.times_s[:-1]
-
     @property
     def place(self) -> tuple[float, float, float]:
         """Median x, y and size, px."""
@@ -181,16 +171,9 @@ def union(boxes: Sequence[Box]) -> Box:
 
 
 def blank_others(part: Pixels, corner: tuple[int, int], face: Face, others: Iterable[Face]) -> Pixels:
-    """Grey out, in place, what belongs to people other than the signer.
+    """Grey out, in place, what belongs to ``others`` than the signer with this face; returns ``part``.
 
-    Args:
-        part: (H, W, 3) a part of the frame.
-        corner: Its x0, y0 in the frame, px.
-        face: Face of the signer.
-        others: Faces of everybody else.
-
-    Returns:
-        ``part``
+    It is (H, W, 3), the part of the frame that starts at ``corner`` (x, y px).
     """
     for other in others:
         edge = _edge(face, other)

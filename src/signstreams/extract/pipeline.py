@@ -15,7 +15,7 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.extract.box_tracks import FrameBoxes, TrackBuilder
-from signstreams.extract.crops import BoxedFrame, Cropper
+from signstreams.extract.crops import BoxedFrame, store_crops
 from signstreams.extract.detectors import Detection, VideoContext, detections
 from signstreams.extract.frame_boxes import NUM_STREAMS, Observation, observe
 from signstreams.extract.holistic import HOLISTIC
@@ -51,10 +51,6 @@ OnFrame = Callable[[int | None], None]
 
 def extract_video(job: VideoJob, *, on_frame: OnFrame | None = None) -> VideoMetadata:
     """Extract one video. An unreadable one is quarantined: empty archives, arrays of no frames, and the reason.
-
-    Args:
-        job: The video.
-        on_frame: Called after each frame.
 
     Raises:
         OSError: The video cannot be opened at all or changes meanwhile, or results cannot be written.
@@ -94,7 +90,8 @@ class _Run:
         expected = reader.num_frames(self.config.fps)
         if expected is not None:
             expected += self.num_discarded
-        num_frames = self.config.max_buffer_mib * 2**20 // (reader.width_px * reader.height_px * 3)
+        size_px = (reader.width_px, reader.height_px)
+        num_frames = self.config.max_buffer_mib * 2**20 // (size_px[0] * size_px[1] * 3)
         depth = max(1, min(4, num_frames // 8))  # of each queue, prefetched and to be cropped: a few; one of 4K
         # Besides these queues, one frame is in the hands of each thread and some are in the detector.
         max_waiting = max(1, num_frames - 2 * (depth + 1) - _NUM_IN_DETECTOR)
@@ -105,24 +102,16 @@ class _Run:
                 for stream in STREAMS
             ]
             with self._timed("start"):
-                context = VideoContext(
-                    self.job.source.path,
-                    self.job.video_id,
-                    reader.width_px,
-                    reader.height_px,
-                    reader.fps,
-                    self.job.annotations.box,
-                    reader.duration_s,
-                )
+                box = self.job.annotations.box
+                context = VideoContext(reader.path, self.job.video_id, *size_px, reader.fps, box, reader.duration_s)
                 detector = stack.enter_context(self.signer.start(context))
-            tracks = TrackBuilder(reader.width_px, reader.height_px, self.config.boxes, max_waiting)
+            tracks = TrackBuilder(*size_px, self.config.boxes, max_waiting)
             waiting: deque[tuple[Frame, Floats]] = deque()
             preview = Preview(expected)
-            cropper = Cropper(archives, self.config)
 
             def crop(frame: BoxedFrame) -> None:
                 with self._timed("crop"):  # only the cropping thread adds to it
-                    image, crops = cropper.crop(frame)
+                    image, crops = store_crops(frame, archives, self.config)
                     preview.offer(frame.time_s, image, frame.keypoints, frame.boxes, crops)
 
             crop_behind = stack.enter_context(write_behind(crop, depth))
@@ -141,17 +130,13 @@ class _Run:
                     spool.append(keypoints)
                     self.recorder.times_s.append(frame.time_s)
                     waiting.append((frame, keypoints))
-                    observation = (
-                        NOT_OBSERVED  # its boxes are interpolated, as their state records
-                        if is_interpolated
-                        else observe(keypoints, reader.width_px, reader.height_px, self.config.boxes)
-                    )
-                    pass_on(tracks.add(frame.time_s, observation))
+                    # Boxes of interpolated points are interpolated, as their state records.
+                    seen = NOT_OBSERVED if is_interpolated else observe(keypoints, *size_px, self.config.boxes)
+                    pass_on(tracks.add(frame.time_s, seen))
                 if self.on_frame is not None:
                     self.on_frame(expected)
             pass_on(tracks.finish())
             with self._timed("write"):
-                size_px = (reader.width_px, reader.height_px)
                 self.counts = write_arrays(self.job, spool, self.recorder, size_px)
 
         with self._timed("write"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from signstreams.array_types import Array, Flags, Floats, Ints
+from signstreams.extract.frame_source import UnreadableVideoError
 from signstreams.formats.landmarks import (
     FACE,
     HAND_L,
@@ -36,19 +38,14 @@ BODY_NAMES = (
 FOOT_NAMES = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel"))
 NUM_WHOLEBODY = 133
 
-W_BODY, W_FEET, W_FACE = slice(0, 17), slice(17, 23), slice(23, 91)
-W_HAND_L, W_HAND_R = slice(91, 112), slice(112, 133)
-
-_SAME_PLACE = {"big_toe": "foot_index", "heel": "heel"}  # the small toe has no row
+W_FACE, W_HAND_L, W_HAND_R = slice(23, 91), slice(91, 112), slice(112, 133)
+_BODY_ROWS = {name: row for row, name in enumerate(BODY_NAMES + FOOT_NAMES)}
 
 
 def _rows() -> tuple[Ints, Ints]:
-    """Rows of the 133 and of the 543 points that mean the same place."""
-    pairs = [(index, pose_index(name)) for index, name in enumerate(BODY_NAMES)]
-    for index, name in enumerate(FOOT_NAMES, W_FEET.start):
-        side, part = name.split("_", 1)
-        if part in _SAME_PLACE:
-            pairs.append((index, pose_index(f"{side}_{_SAME_PLACE[part]}")))
+    """Rows of the 133 and of the 543 points that mean the same place; the small toe has no row among the 543."""
+    names = {name.replace("big_toe", "foot_index"): row for name, row in _BODY_ROWS.items()}
+    pairs = [(row, pose_index(name)) for name, row in names.items() if name in POSE_NAMES]
     pairs += zip(range(W_FACE.start, W_FACE.stop), (FACE.start + IBUG_68).tolist(), strict=True)
     for source, target in ((W_HAND_L, HAND_L), (W_HAND_R, HAND_R)):
         pairs += zip(range(source.start, source.stop), range(target.start, target.stop), strict=True)
@@ -68,31 +65,32 @@ def from_wholebody(points: Floats) -> Floats:
 
 # -- Files
 
+_OTHER_ARRAYS = {"fps", "times_s", "width_px", "height_px", "scores", "confidence"}
 LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
 MAX_DEPTH_RATIO = 0.1
 """Share of negative third values from which MediaPipe's are depths: a confidence is never negative."""
 
 
-class PointsError(ValueError):
+class PointsError(UnreadableVideoError):
     """A file of points cannot be used; the message is one line that names the file."""
 
 
 @dataclass(frozen=True)
 class PointsFile:
-    """Points as a tool wrote them: T rows, P people, J points. Memory-mapped where possible: an hour of video has
-    100,000 rows.
+    """Points as a tool wrote them: T rows, P people, J points. Memory-mapped where possible: an hour has 100,000 rows.
+
+    Where a field may be None, the file does not say.
     """
 
-    path: Path  # the file
+    path: Path
     array: Array  # (T, P, K, 2 or more) numbers, x and y first
-    scores: Floats | None  # (T, P, K) confidence; None when the file has none
+    scores: Floats | None  # (T, P, K) confidence
     columns: Ints | None = None
     """(J,) index among the K of each of the 543 or 133 points, -1 for none; None where K is J."""
-    is_px: bool | None = None  # whether x and y are px; None when the file does not say
-    fps: float | None = None  # rows per second; None when the file does not say
-    times_s: Floats | None = None  # (T,) time of each row; None when the file does not say
-    size_px: tuple[float, float] | None = None
-    """Width and height of the frame that the points belong to; None when the file does not say."""
+    is_px: bool | None = None  # whether x and y are px
+    fps: float | None = None  # rows per second
+    times_s: Floats | None = None  # (T,) time of each row
+    size_px: tuple[float, float] | None = None  # width and height of the frame that the points belong to
 
     @property
     def num_points(self) -> int:
@@ -124,54 +122,31 @@ def read_points(path: Path) -> PointsFile:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # an npz is read, an npy left on the disk
         if isinstance(loaded, np.ndarray):
-            return _points_file(path, _numbers(path, "the array", loaded))
+            return _from_arrays(path, {"": loaded})
         with loaded:
-            return _from_npz(path, loaded)
-    except PointsError:
-        raise
+            return _from_arrays(path, loaded)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        problem = f"is no {path.suffix} file that NumPy can read ({error})"
         if "pickle" in str(error) or "Python objects" in str(error):
-            raise PointsError(
-                f"{path}: holds Python objects, expected numbers; write it with np.save and dtype float32"
-            ) from None
-        raise PointsError(f"{path}: is no {path.suffix} file that NumPy can read ({error})") from None
+            problem = "holds Python objects, expected numbers; write it with np.save and dtype float32"
+        raise PointsError(f"{path}: {problem}") from None
 
 
-def _from_npz(path: Path, loaded: np.lib.npyio.NpzFile) -> PointsFile:
-    names = loaded.files
-    extra = {"fps", "times_s", "width_px", "height_px", "scores", "confidence"}
-    arrays = [name for name in names if name not in extra]
-    if "keypoints" in names:
-        name = "keypoints"
-    elif len(arrays) == 1:
-        name = arrays[0]
-    else:
+def _from_arrays(path: Path, loaded: Mapping[str, Array]) -> PointsFile:
+    """From the arrays of an npz file, or from the one of an npy file, which has no name."""
+    names = list(loaded)
+    of_points = ["keypoints"] if "keypoints" in names else [name for name in names if name not in _OTHER_ARRAYS]
+    if len(of_points) != 1:
         raise PointsError(f"{path}: holds {names}, expected 'keypoints' or a single array of points")
-    scores = [name for name in ("scores", "confidence") if name in names]
-    if len(scores) == 2:
+    of_scores = [name for name in ("scores", "confidence") if name in names]
+    if len(of_scores) == 2:
         raise PointsError(f"{path}: holds 'scores' and 'confidence', expected one of them")
-    value = {key: _number(path, key, loaded[key]) for key in ("fps", "width_px", "height_px") if key in names}
+    value = {name: _number(path, name, loaded[name]) for name in ("fps", "width_px", "height_px") if name in names}
     if ("width_px" in value) != ("height_px" in value):
         raise PointsError(f"{path}: holds only one of width_px and height_px, expected both or neither")
-    return _points_file(
-        path,
-        _numbers(path, f"'{name}'", loaded[name]),
-        scores=_numbers(path, f"'{scores[0]}'", loaded[scores[0]]) if scores else None,
-        fps=value.get("fps"),
-        times_s=_numbers(path, "'times_s'", loaded["times_s"]) if "times_s" in names else None,
-        size_px=(value["width_px"], value["height_px"]) if "width_px" in value else None,
-    )
-
-
-def _points_file(
-    path: Path,
-    array: Array,
-    *,
-    scores: Floats | None = None,
-    fps: float | None = None,
-    times_s: Floats | None = None,
-    size_px: tuple[float, float] | None = None,
-) -> PointsFile:
+    array = _numbers(path, of_points[0], loaded)
+    scores = _numbers(path, of_scores[0], loaded) if of_scores else None
+    times_s = _numbers(path, "times_s", loaded) if "times_s" in names else None
     has_layout = array.ndim in (3, 4) and array.shape[-2] in (NUM_KEYPOINTS, NUM_WHOLEBODY)
     if not has_layout or array.shape[-1] not in (2, 3, 4) or 0 in array.shape[:-2]:
         raise PointsError(
@@ -192,7 +167,8 @@ def _points_file(
         is_rising = times_s.shape == (len(array),) and np.isfinite(times_s).all() and (np.diff(times_s) > 0).all()
         if not is_rising:
             raise PointsError(f"{path}: times_s is {times_s.shape}, expected {len(array)} rising times, one a row")
-    return PointsFile(path, array, scores, fps=fps, times_s=times_s, size_px=size_px)
+    size_px = (value["width_px"], value["height_px"]) if "width_px" in value else None
+    return PointsFile(path, array, scores, fps=value.get("fps"), times_s=times_s, size_px=size_px)
 
 
 def _is_depth(array: Array) -> bool:
@@ -215,9 +191,11 @@ def is_sentinel(points: Floats) -> Flags:
     return absent
 
 
-def _numbers(path: Path, name: str, array: Array) -> Array:
+def _numbers(path: Path, name: str, loaded: Mapping[str, Array]) -> Array:
+    array = loaded[name]
     if array.dtype.kind not in "fiu":
-        raise PointsError(f"{path}: {name} holds {array.dtype}, expected numbers")
+        what = f"'{name}'" if name else "the array"
+        raise PointsError(f"{path}: {what} holds {array.dtype}, expected numbers")
     return array
 
 
@@ -237,12 +215,7 @@ FAMILIES = (MEDIAPIPE, COCO, OPENPOSE)
 
 
 def read_pose_file(path: Path) -> PointsFile:
-    """Points of all people; x and y in px of the header's frame, z dropped, confidence 0 where nothing was found.
-
-    Raises:
-        PointsError: pose-format cannot read it, or it holds other components.
-        OSError: It cannot be opened.
-    """
+    """Points of all people; x and y in px of the header's frame, z dropped, confidence 0 where nothing was found."""
     from pose_format import Pose  # only these files need it
 
     data = path.read_bytes()
@@ -295,9 +268,6 @@ _MEDIAPIPE_PARTS = (
     (HAND_L.start, HAND_NAMES),
     (HAND_R.start, HAND_NAMES),
 )
-_BODY_ROWS = {name: index for index, name in enumerate(BODY_NAMES)} | {
-    name: index for index, name in enumerate(FOOT_NAMES, W_FEET.start)
-}
 
 
 def _row(family: tuple[str, ...], part: int, index: int, point: str) -> int | None:

@@ -6,7 +6,7 @@ import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,57 +34,41 @@ from signstreams.formats.video_metadata import DetectorInfo, SignerInfo
 
 def precomputed_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
     """File and digest of its content: a video with changed points is extracted again."""
-    path = points_path(config.precomputed.folder, video_id) if config.precomputed.folder else None
-    settings = {"file": path.name if path else None, "sha256": _sha256(path) if path else None}
-    return DetectorInfo(
-        name="precomputed",
-        version="1",
-        settings=settings | config.precomputed.model_dump(mode="json", exclude={"folder"}),
-    )
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+    path = points_path(config.precomputed.folder, video_id)
+    settings: dict[str, Any] = {"file": None, "sha256": None}
+    if path is not None:
+        status = path.stat()
+        settings = {"file": path.name, "sha256": _sha256(path, status.st_size, status.st_mtime_ns)}
+    settings |= config.precomputed.model_dump(mode="json", exclude={"folder"})
+    return DetectorInfo(name="precomputed", version="1", settings=settings)
 
 
 @functools.lru_cache(maxsize=4)
-def _sha256_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
+def _sha256(path: Path, num_bytes: int, mtime_ns: int) -> str:
     return sha256_file(path)
 
 
 class PrecomputedDetector:
-    """Gives each frame its row of the file.
-
-    Attributes:
-        note: After the last frame: faults of points that are used all the same; None without any.
-        signer: Which of several people the points belong to.
-    """
+    """Gives each frame its row of the file."""
 
     def __init__(self, config: ExtractConfig, video: VideoContext) -> None:
-        path = points_path(config.precomputed.folder, video.video_id) if config.precomputed.folder else None
+        path = points_path(config.precomputed.folder, video.video_id)
         if path is None:
             raise UnreadableVideoError(f"no points of '{video.video_id}' in {config.precomputed.folder}")
-        try:
-            file = read_points(path)
-            self._points = SignerPoints(file, config, video)
-        except PointsError as error:
-            raise UnreadableVideoError(str(error)) from None
+        file = read_points(path)
+        self._points = SignerPoints(file, config, video)
         self.signer = self._points.signer
         self._aspect_ratio = video.width_px / video.height_px
         self._rows = RowFinder(file, video, is_whole=not config.spans_only)
-        self.note: str | None = None
+        self.note: str | None = None  # after the last frame: faults of points that are used all the same
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object = None, *rest: object) -> None:
-        """Raises `UnreadableVideoError` when all frames were read and the points are of another length."""
+        """Raises `PointsError` when all frames were read and the points are of another length."""
         if kind is None:
-            try:
-                self.note = self._rows.check()
-            except PointsError as error:
-                raise UnreadableVideoError(str(error)) from None
+            self.note = self._rows.check()
 
     def detect(self, frame: Frame) -> Floats:
         """See `Detector`."""
@@ -112,10 +96,7 @@ _EPS = 1e-6  # timestamps are sums of rounded steps
 class RowFinder:
     """Finds each frame's row: by number, or by time where the file states times or a rate of its own.
 
-    Args:
-        file: The points.
-        video: What the video declares.
-        is_whole: Whether the whole video will be read, so that rows without a frame are too many.
+    ``is_whole`` says that the whole video will be read, so that rows without a frame are too many.
     """
 
     def __init__(self, file: PointsFile, video: VideoContext, *, is_whole: bool) -> None:
@@ -123,22 +104,18 @@ class RowFinder:
         self._num_rows = len(file.array)
         self._by_number = file.times_s is None and (file.fps is None or self._rates_agree(file.fps))
         self._rate_hz = (file.fps if not self._by_number else None) or video.fps
-        self._max_away_s = (
-            0.75 * float(np.median(np.diff(file.times_s))) if file.times_s is not None and self._num_rows > 1 else 0.5
-        )
+        self._max_away_s = 0.5
+        if file.times_s is not None and self._num_rows > 1:
+            self._max_away_s = 0.75 * float(np.median(np.diff(file.times_s)))
         self._offset_s: float | None = None
         self._num_frames = self._num_without = 0
         self._last_row = -1  # highest row of any frame, whether it exists or not
         self._step = 0  # most rows between consecutive frames: they may be sampled at a lower rate
 
-    @property
-    def _is_timed(self) -> bool:
-        return self._file.times_s is not None
-
     def row(self, frame: Frame) -> int | None:
         """Row of the frame; None when the file has none for it."""
-        if self._is_timed:
-            found = self._nearest(frame.time_s)
+        if self._file.times_s is not None:
+            found = self._nearest(self._file.times_s, frame.time_s)
         elif self._by_number:
             found = frame.source_index
         else:
@@ -162,7 +139,7 @@ class RowFinder:
             return None
         path, without = self._file.path, self._num_without
         note = f"{path.name} has no row for {without} of {self._num_frames} frames" if without else None
-        if self._is_timed:
+        if self._file.times_s is not None:
             if without == self._num_frames:
                 raise PointsError(f"{path}: no row is at the time of a frame; expected seconds of the video in times_s")
             return note
@@ -195,9 +172,7 @@ class RowFinder:
         nearest = int(np.ceil(place - 0.5 - _EPS))  # halfway between two, the earlier: it shows until the later comes
         return min(nearest, self._num_rows - 1) if place < self._num_rows - _EPS else nearest  # the last shows on
 
-    def _nearest(self, time_s: float) -> int | None:
-        times_s = self._file.times_s
-        assert times_s is not None
+    def _nearest(self, times_s: Floats, time_s: float) -> int | None:
         after = int(np.searchsorted(times_s, time_s))
         choices = [row for row in (after - 1, after) if 0 <= row < len(times_s)]
         best = min(choices, key=lambda row: abs(times_s[row] - time_s))
@@ -221,14 +196,6 @@ BLOCK_ROWS = 512  # rows processed together
 
 class SignerPoints:
     """The signer's points row by row, as fractions of the frame, `MISSING` where not found.
-
-    Args:
-        file: The points of all people.
-        config: Units, least confidence, choice of the signer.
-        video: The video.
-
-    Attributes:
-        signer: Which of how many people that is.
 
     Raises:
         PointsError: The points cannot belong to this video.
@@ -267,7 +234,8 @@ class SignerPoints:
         present = ~is_sentinel(points) & (confidence > 0)  # NaN is not above 0 either
         if self._is_wholebody:
             present &= confidence >= self._config.min_confidence
-            _drop_guessed_parts(present)
+            for part in (W_FACE, W_HAND_L, W_HAND_R):
+                present[..., part] &= present[..., part].mean(axis=-1, keepdims=True) >= MIN_PART_RATIO
         return points, confidence, present
 
     def _unscored_parts(self, some: slice) -> list[slice]:
@@ -290,11 +258,6 @@ class SignerPoints:
             points, _, present = self._read(rows)
             seen[rows] = np.where(present[:, :, joints, None], points[:, :, joints] / self._scale, np.nan)
         return choose_signer(seen * (video.width_px, video.height_px), video.box)
-
-
-def _drop_guessed_parts(present: Flags) -> None:
-    for part in (W_FACE, W_HAND_L, W_HAND_R):
-        present[..., part] &= present[..., part].mean(axis=-1, keepdims=True) >= MIN_PART_RATIO
 
 
 def _scale(file: PointsFile, found: Floats, config: PrecomputedConfig, video: VideoContext) -> Floats:
@@ -374,10 +337,6 @@ class TrackedPerson:
         self.slots[row], self._wrists, self._last_row = slot, wrists, row
         self.middles.append(middle)
 
-    def distance(self, middle: Floats) -> float:
-        """Distance from the last sighting."""
-        return float(np.linalg.norm(middle - self.middles[-1]))
-
     def rows_inside(self, box: BoxPx) -> int:
         """Number of rows in which the person's middle is in the box."""
         middles = np.array(self.middles)
@@ -387,18 +346,14 @@ class TrackedPerson:
 def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPerson]:
     """Link slots to people over time: in each row, the nearest pairs of person and slot are joined.
 
-    Detectors list the people of each frame in any order.
-
-    Args:
-        middles: (T, P, 2) middle of the shoulders, px; NaN where a slot is empty.
-        wrists: (T, P, 2, 2) left and right wrist, likewise.
-        units_px: (T, P) half the shoulder distance.
+    Detectors list the people of each frame in any order. Given are the middle of the shoulders (T, P, 2), both wrists
+    (T, P, 2, 2) and half the shoulder distance (T, P) in px, NaN where a slot is empty.
     """
     people: list[TrackedPerson] = []
     for row in range(len(middles)):
         free = [slot for slot in range(middles.shape[1]) if not np.isnan(middles[row, slot]).any()]
         pairs = sorted(
-            (person.distance(middles[row, slot]) / units_px[row, slot], index, slot)
+            (float(np.linalg.norm(middles[row, slot] - person.middles[-1])) / units_px[row, slot], index, slot)
             for index, person in enumerate(people)
             for slot in free
         )
@@ -415,14 +370,10 @@ def follow(middles: Floats, wrists: Floats, units_px: Floats) -> list[TrackedPer
 
 
 def choose_signer(seen: Floats, box: BoxPx | None) -> tuple[Ints, SignerInfo]:
-    """Choose the signer: the person most often in the box; without one, the person whose wrists move most.
+    """Choose the signer: the person most often in the box of meta.csv; without one, whose wrists move most.
 
-    Args:
-        seen: (T, P, 4, 2) left and right shoulder, left and right wrist, px; NaN where missing.
-        box: The signer's box in meta.csv; None without one.
-
-    Returns:
-        (T,) slot of the signer in each row, -1 where there is none; and how the signer was chosen.
+    ``seen`` is (T, P, 4, 2): left and right shoulder, left and right wrist, px; NaN where missing. Returns the signer's
+    slot in each row, (T,), -1 where there is none; and how the signer was chosen.
     """
     left, right, wrists = seen[:, :, 0], seen[:, :, 1], seen[:, :, 2:]
     middles = (left + right) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -49,18 +49,21 @@ _TRUNK = [
 _ARMS = [[pose_index(f"{side}_{joint}") for joint in ("shoulder", "elbow", "wrist")] for side in ("left", "right")]
 _FINGERS = [(0, 1, 2, 3, 4), (0, 5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (0, 17, 18, 19, 20), (5, 9, 13, 17)]
 _FACE_PARTS = (JAW, BROW_L, BROW_R, (*EYE_L, EYE_L[0]), (*EYE_R, EYE_R[0]), (*LIPS, LIPS[0]))
+_HANDS = ((HAND_L.start, LEFT), (HAND_R.start, RIGHT))
+_LINES: list[tuple[list[int], Colour, int]] = [
+    *(([FACE.start + row for row in part], FACE_LINES, 1) for part in _FACE_PARTS),
+    *((rows, BODY, 1) for rows in _TRUNK),
+    *((rows, colour, 2) for rows, colour in zip(_ARMS, (LEFT, RIGHT), strict=True)),
+    *(([start + row for row in finger], colour, 1) for start, colour in _HANDS for finger in _FINGERS),
+]
+"""Rows that each line joins, its colour and thickness; hands last, on top."""
 
 
 def draw_skeleton(image: Pixels, keypoints: Floats) -> None:
-    """Draw the points that were found, in place.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        keypoints: (543, 3) x, y as fractions of the frame, confidence.
-    """
+    """Draw those of the (543, 3) keypoints that were found into an (H, W, 3) uint8 RGB image."""
     points = keypoints[:, :2] * (image.shape[1], image.shape[0])
     present = keypoints[:, 2] > 0
-    for rows, colour, thickness in _lines():
+    for rows, colour, thickness in _LINES:
         for start, end in pairwise(rows):
             if present[start] and present[end]:
                 first, last = (
@@ -74,19 +77,6 @@ def draw_box(image: Pixels, corners: Sequence[float] | Floats, colour: Colour, t
     x0, y0, x1, y1 = (round(float(np.clip(value, -(2**14), 2**14))) for value in corners)
     cv2.rectangle(image, (x0, y0), (x1, y1), (20, 22, 28), thickness + 2)
     cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness)
-
-
-def _lines() -> Iterator[tuple[Sequence[int], Colour, int]]:
-    """Rows that each line joins, its colour and thickness; hands last, on top."""
-    for part in _FACE_PARTS:
-        yield [FACE.start + row for row in part], FACE_LINES, 1
-    for rows in _TRUNK:
-        yield rows, BODY, 1
-    for rows, colour in zip(_ARMS, (LEFT, RIGHT), strict=True):
-        yield rows, colour, 2
-    for hand, colour in ((HAND_L, LEFT), (HAND_R, RIGHT)):
-        for finger in _FINGERS:
-            yield [hand.start + row for row in finger], colour, 1
 
 
 # -- The picture
@@ -112,10 +102,8 @@ class _Kept(NamedTuple):
 class Preview:
     """Collects frames of one video as they pass and draws some of them.
 
-    Their number is not known for sure: every n-th is kept, and n doubles when too many are held.
-
-    Args:
-        expected: Frames to expect; None when unknown. A wrong number only costs some scaling.
+    Their number is not known for sure: every n-th is kept, and n doubles when too many are held. A wrong ``expected``
+    number, None when unknown, only costs some scaling.
     """
 
     def __init__(self, expected: int | None) -> None:
@@ -126,15 +114,7 @@ class Preview:
     def offer(
         self, time_s: float, image: Pixels, keypoints: Floats, boxes: FrameBoxes, crops: Sequence[Pixels | None]
     ) -> None:
-        """Keep the next frame, or skip it.
-
-        Args:
-            time_s: Time of the frame.
-            image: (H, W, 3) uint8 RGB, faces hidden as in the crops.
-            keypoints: (543, 3) points.
-            boxes: Box of each stream.
-            crops: Crop of each stream; None where missing.
-        """
+        """Keep the next frame, or skip it: (H, W, 3) uint8 RGB, faces hidden as in the crops, and what was found."""
         self._num_offered += 1
         if (self._num_offered - 1) % self._stride:
             return
@@ -150,20 +130,20 @@ class Preview:
         self._kept.append(_Kept(time_s, small, scale, keypoints, boxes, shown))
 
     def write(self, path: Path, region_px: tuple[int, int, int, int] | None = None) -> None:
-        """Write the picture as a JPEG.
-
-        Args:
-            path: Output file.
-            region_px: Part of the frame that was searched for the signer.
-        """
+        """Write the picture as a JPEG; ``region_px`` is the part of the frame that was searched for the signer."""
+        if not self._kept:
+            write_notice(path, "no frame")
+            return
         places = evenly_spread(min(NUM_TILES, len(self._kept)), len(self._kept), with_ends=True)
         tiles = [_tile(self._kept[place], region_px) for place in places]
-        write_bytes(path, encode(_grid(tiles) if tiles else _notice("no frame"), QUALITY))
+        write_bytes(path, encode(_grid(tiles), QUALITY))
 
 
 def write_notice(path: Path, text: str) -> None:
     """Write a small picture of a text, for a video without frames."""
-    write_bytes(path, encode(_notice(text), QUALITY))
+    picture = np.full((FRAME_PX[1] // 2, FRAME_PX[0], 3), _GROUND, np.uint8)
+    _put_text(picture, text, (16, picture.shape[0] // 2 + 6))
+    write_bytes(path, encode(picture, QUALITY))
 
 
 def _tile(kept: _Kept, region_px: tuple[int, int, int, int] | None) -> Pixels:
@@ -205,20 +185,12 @@ def _grid(tiles: list[Pixels]) -> Pixels:
     columns = min(NUM_COLUMNS, len(tiles))
     height_px, width_px = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
-    grid = np.full(
-        (rows * (height_px + _GAP_PX) + _GAP_PX, columns * (width_px + _GAP_PX) + _GAP_PX, 3), _GROUND, np.uint8
-    )
+    down_px, across_px = height_px + _GAP_PX, width_px + _GAP_PX
+    grid = np.full((rows * down_px + _GAP_PX, columns * across_px + _GAP_PX, 3), _GROUND, np.uint8)
     for number, tile in enumerate(tiles):
-        top = _GAP_PX + number // columns * (height_px + _GAP_PX)
-        left = _GAP_PX + number % columns * (width_px + _GAP_PX)
+        top, left = _GAP_PX + number // columns * down_px, _GAP_PX + number % columns * across_px
         grid[top : top + height_px, left : left + width_px] = tile
     return grid
-
-
-def _notice(text: str) -> Pixels:
-    picture = np.full((FRAME_PX[1] // 2, FRAME_PX[0], 3), _GROUND, np.uint8)
-    _put_text(picture, text, (16, picture.shape[0] // 2 + 6))
-    return picture
 
 
 def _put_text(image: Pixels, text: str, at: tuple[int, int]) -> None:
@@ -232,8 +204,7 @@ def _put_text(image: Pixels, text: str, at: tuple[int, int]) -> None:
 def restore_preview(job: VideoJob, metadata: VideoMetadata) -> bool:
     """Draw the preview of current results where it is missing; only the frames shown are decoded.
 
-    Returns:
-        Whether it is there now. If frames do not decode as they did before, the video has to be extracted again.
+    Returns whether it is there now. If frames do not decode as they did before, the video has to be extracted again.
 
     Raises:
         OSError: The video cannot be opened, or the preview not be written.

@@ -47,14 +47,10 @@ _FINGERS = tuple((0 if first == 1 else first, *range(first, first + 4)) for firs
 
 
 def protect(image: Pixels, keypoints: Floats, boxes: FrameBoxes, mode: FacePrivacy) -> Pixels:
-    """A copy of the frame without the signer's face; the image itself if no face is known.
+    """A copy of the frame, (H, W, 3) uint8, without the signer's face; the image itself if no face is known.
 
-    Args:
-        image: (H, W, 3) uint8; not modified.
-        keypoints: (543, 3) points of the signer, fractions of the frame.
-        boxes: Their final boxes; that of the face replaces missing points of the face.
-        mode: blur blurs the head; eyes-mouth greys it except eyes with brows and mouth, where the mesh has them; none
-            changes nothing.
+    The (543, 3) keypoints of the signer are fractions of the frame; the box of the face replaces missing points of it.
+    The mode blur blurs the head; eyes-mouth greys it except eyes with brows and mouth, where the mesh has them.
     """
     if mode == "none":
         return image

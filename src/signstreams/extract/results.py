@@ -23,7 +23,6 @@ from signstreams.extract.signing_space import signing_space
 from signstreams.files import digest, sha256_file
 from signstreams.formats.arrays import (
     PIECE_FRAMES,
-    Pose,
     StreamTrack,
     Tracks,
     write_keypoint_pieces,
@@ -43,19 +42,17 @@ REVISION = 2  # raised when the same settings give other results: existing resul
 class VideoJob:
     """One video to extract: what is read, with which settings and detector."""
 
-    source: VideoSource  # the video
-    config: ExtractConfig  # settings
-    detector: DetectorKind  # finds the points
-    annotations: VideoAnnotations = NOT_ANNOTATED  # what meta.csv says about the video
+    source: VideoSource
+    config: ExtractConfig
+    detector: DetectorKind
+    annotations: VideoAnnotations = NOT_ANNOTATED
 
     @property
     def layout(self) -> CorpusLayout:
-        """Where results go."""
         return CorpusLayout(self.config.root)
 
     @property
     def video_id(self) -> str:
-        """Names the results."""
         return self.source.video_id
 
     @property
@@ -84,14 +81,10 @@ class VideoJob:
 
 
 class TrackRecorder:
-    """Times and final boxes in flat arrays, 71 bytes per frame. Boxes follow later than times.
-
-    Attributes:
-        times_s: (T,) seconds.
-    """
+    """Times and final boxes in flat arrays, 71 bytes per frame. Boxes follow later than times."""
 
     def __init__(self) -> None:
-        self.times_s = array("d")
+        self.times_s = array("d")  # (T,)
         self._corners, self._confidence, self._state = array("f"), array("f"), array("B")
 
     @property
@@ -119,18 +112,13 @@ class TrackRecorder:
 
 
 class KeypointSpool:
-    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process.
-
-    Attributes:
-        num_face_frames: Frames with a face.
-    """
+    """Keypoints of all frames on disk (6.5 KB each), in a file without a name that vanishes with the process."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
         self._poses = array("f")
-        self._num_frames = 0
-        self.num_face_frames = 0
+        self._num_frames = self.num_face_frames = 0
 
     def __enter__(self) -> KeypointSpool:
         return self
@@ -186,20 +174,14 @@ def current_metadata(job: VideoJob) -> VideoMetadata | None:
 def write_arrays(
     job: VideoJob, keypoints: KeypointSpool, recorder: TrackRecorder, size_px: tuple[int, int]
 ) -> dict[str, Any]:
-    """Write keypoints, pose and tracks. The body points of the spool are used up.
+    """Write keypoints, pose and tracks of a video; ``size_px`` is width and height of its frames.
 
-    Args:
-        job: The video.
-        keypoints: Points of T frames.
-        recorder: Times and final boxes of the T frames.
-        size_px: Width and height of the frame.
-
-    Returns:
-        What the metadata counts: ``states``, ``num_pose_frames``, ``num_face_frames``.
+    The body points of the spool are used up. Returns the counts for the metadata: ``states``, ``num_pose_frames``,
+    ``num_face_frames``.
     """
     pose = keypoints.take_pose()
     num_pose_frames = int((pose[..., 2] > 0).any(axis=1).sum())
-    write_pose(job.layout.pose(job.video_id), Pose(signing_space(pose, *size_px, out=pose)))
+    write_pose(job.layout.pose(job.video_id), signing_space(pose, *size_px, out=pose))
     write_keypoint_pieces(job.layout.keypoints(job.video_id), len(keypoints), keypoints.pieces())
     tracks = recorder.tracks()
     write_tracks(job.layout.tracks(job.video_id), tracks)
@@ -216,10 +198,8 @@ def write_arrays(
 def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoMetadata:
     """Write the metadata, which vouches for all other files of the video by their checksums: the last file written.
 
-    Args:
-        job: The video.
-        stamp: Stamp of the source when it was opened; None when it could not be opened.
-        found: Fields of the metadata that reading the video gave.
+    ``stamp`` is that of the source when it was opened, None when it could not be; ``found`` are the fields that reading
+    the video gave.
 
     Raises:
         OSError: The video has changed since, as one that is still being copied: its checksum would vouch for frames

@@ -140,10 +140,9 @@ class ExtractConfig(Section):
 SUFFIXES = (".npz", ".npy", ".pose")
 
 
-def points_path(folder: Path, video_id: str) -> Path | None:
+def points_path(folder: Path | None, video_id: str) -> Path | None:
     """The video's file of points; None when there is none."""
-    found = _candidates(folder, video_id)
-    return found[0] if found else None
+    return next(iter(_candidates(folder, video_id)), None) if folder else None
 
 
 def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:

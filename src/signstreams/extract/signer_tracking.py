@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -46,11 +46,7 @@ class SeveralPeopleError(Exception):
 
 
 class SignerTracker:
-    """Who the signer of a video is, and the detector that stays with that person.
-
-    Attributes:
-        info: For the metadata; complete once the video has been read.
-    """
+    """Who the signer of a video is, and the detector that stays with that person."""
 
     CHECK_EVERY_S, FIRST_CHECKS_EVERY_S, NUM_FIRST_CHECKS = 2.0, 0.5, 4
     """How often to check for other people: 6 ms each, and short videos need several checks, too."""
@@ -59,7 +55,7 @@ class SignerTracker:
         self._kind, self._config, self._spans_s = kind, config, spans_s
         self._choice: ChosenSigner | None = None
         self._is_settled = not kind.sees_pixels or config.signer.choose == "none"
-        self.info = SignerInfo(chosen_by="detector")
+        self.info = SignerInfo(chosen_by="detector")  # for the metadata; complete once the video has been read
 
     def start(self, video: VideoContext) -> Detector:
         """Detector for one pass over the video. If it raises `SeveralPeopleError`, the pass has to start over.
@@ -101,7 +97,7 @@ class SignerTracker:
         )
         return True
 
-    def _in_region(self, video: VideoContext, region: Box, locator: SignerLocator) -> Detector:
+    def _in_region(self, video: VideoContext, region: Box, locator: BoxLocator | FaceLocator) -> Detector:
         x0, y0, x1, y1 = region
         part = video._replace(width_px=x1 - x0, height_px=y1 - y0, box=None)
         return RegionDetector(lambda: self._kind.start(self._config, part), region, locator)
@@ -206,13 +202,7 @@ class Candidate(NamedTuple):
 
 
 def find_candidates(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0) -> list[Candidate]:
-    """People seen side by side in a video, from left to right; none or one if there are not several.
-
-    Args:
-        path: The video.
-        spans_s: Spans to search (rising, apart); None for the whole video.
-        frames_fps: Rate of the images where the video is a folder, Hz.
-    """
+    """People seen side by side in a video or its spans, from left to right; none or one if there are not several."""
     sightings: list[_Moment] = []
     with FaceFinder() as finder, _HandMotion() as motion, suppress(UnreadableVideoError):  # extraction will report it
         for run in _runs(path, spans_s, frames_fps):
@@ -273,12 +263,8 @@ class _HandMotion:
     def hand_speed(self, run: Run, faces: Sequence[list[Face]], index: int) -> float:
         """Speed of a person's wrists relative to the shoulders, head units per second: mean of both, median over steps.
 
-        A wrist that is not visible counts as still: the body model's guesses of it jitter.
-
-        Args:
-            run: The frames.
-            faces: Faces found in each of them.
-            index: Index of the person's face in the first frame.
+        A wrist that is not visible counts as still: the body model's guesses of it jitter. ``faces`` are those found in
+        each frame; ``index`` is that of the person's face in the first one.
         """
         first = face = faces[0][index]
         height_px, width_px = run[0][1].shape[:2]
@@ -365,28 +351,6 @@ BOX_MARGIN = 0.15
 """Added on each side of a box of meta.csv, as a share of its width and height: hands leave a box around the body."""
 
 
-class FrameView(Protocol):
-    """What is known about the people in one frame."""
-
-    def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
-        """Blank other people, in place, in a part of the frame that starts at ``corner`` (x, y px)."""
-        ...
-
-    def is_signer(self, x: float, y: float) -> bool:
-        """Whether a nose at this place of the frame (px) is the signer's."""
-        ...
-
-
-class SignerLocator(Protocol):
-    """Knows where the signer is, frame after frame."""
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def locate(self, frame: Frame) -> FrameView:
-        """People of the next frame."""
-        ...
-
-
 class BoxLocator:
     """The signer is where meta.csv says: a nose in the box is the signer's; nothing is known about others."""
 
@@ -396,16 +360,16 @@ class BoxLocator:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def locate(self, frame: Frame) -> FrameView:
-        """See `SignerLocator`."""
+    def locate(self, frame: Frame) -> Self:
+        """See `FaceLocator`."""
         return self
 
     def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
-        """See `FrameView`."""
+        """See `FaceView`."""
         return part
 
     def is_signer(self, x: float, y: float) -> bool:
-        """See `FrameView`."""
+        """See `FaceView`."""
         x0, y0, x1, y1 = self._box
         return bool(x0 <= x <= x1 and y0 <= y <= y1)
 
@@ -461,26 +425,27 @@ class FaceLocator:
     def __exit__(self, *exception: object) -> None:
         self._finder.__exit__(*exception)
 
-    def locate(self, frame: Frame) -> FrameView:
-        """See `SignerLocator`."""
+    def locate(self, frame: Frame) -> FaceView:
+        """What is known about the people in the next frame."""
         now_s = frame.time_s
         if now_s - self._searched_s >= _FACES_EVERY_S:
             self._searched_s = now_s
             faces = self._finder.find(frame.image)
             owners = match(self._people, faces, now_s)
             for index, number in owners.items():
-                self._people[number].see(faces[index], now_s)
-                self._people[number].forget()
+                person = self._people[number]
+                person.see(faces[index], now_s)
+                del person.faces[:-1], person.times_s[:-1]  # the last sighting is enough
             self._strangers = [face for index, face in enumerate(faces) if index not in owners]
         others = [
             person.faces[-1]
             for person in self._people
             if person is not self._signer and abs(now_s - person.times_s[-1]) < _OTHERS_STAY_S
         ]
-        return _FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
+        return FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
 
 
-class _FaceView(NamedTuple):
+class FaceView(NamedTuple):
     """Faces of one frame, as last seen."""
 
     face: Face  # face of the signer
@@ -489,11 +454,11 @@ class _FaceView(NamedTuple):
     strangers: list[Face]  # faces of nobody known: passers-by, and hands that look like faces; not to be blanked
 
     def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
-        """See `FrameView`."""
+        """Blank other people, in place, in a part of the frame that starts at ``corner`` (x, y px)."""
         return blank_others(part, corner, self.face, self.others)
 
     def is_signer(self, x: float, y: float) -> bool:
-        """See `FrameView`."""
+        """Whether a nose at this place of the frame (px) is the signer's."""
         distance = self.face.distance(x, y)
         # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
         strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
@@ -515,10 +480,10 @@ class RegionDetector(_Wrapper):
     people in one track would be taken for true. A detector that stays with somebody else is restarted.
     """
 
-    def __init__(self, start: Callable[[], Detector], region: Box, locator: SignerLocator) -> None:
+    def __init__(self, start: Callable[[], Detector], region: Box, locator: BoxLocator | FaceLocator) -> None:
         super().__init__(start())
         self._start, self._region, self._locator = start, region, locator
-        self._views: deque[tuple[FrameView, int, int]] = deque()  # with width and height of the frame
+        self._views: deque[tuple[BoxLocator | FaceView, int, int]] = deque()  # with width and height of the frame
         self._collected: deque[Floats] = deque()  # of a detector that has ended
         self._num_foreign, self._patience = 0, _RESTART_AFTER
 

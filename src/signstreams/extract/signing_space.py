@@ -23,17 +23,11 @@ _BLOCK_FRAMES = 1024  # frames processed at once: intermediate arrays take six t
 
 
 def signing_space(pose: Floats, width_px: int, height_px: int, out: Floats | None = None) -> Floats:
-    """Normalise the body points of a video.
+    """Normalise the body points of a video: (T, 33, 3) x, y as fractions of the frame, visibility, or `MISSING`.
 
-    Args:
-        pose: (T, 33, 3) x, y as fractions of the frame, visibility; missing is (-1, -1, 0).
-        width_px: Frame width; distances are measured in pixels, so that the frame's shape does not matter.
-        height_px: Frame height.
-        out: (T, 33, 3) float32 for the result; may be ``pose`` itself. None: a new array.
-
-    Returns:
-        (T, 99) float32: 33 times x, y clipped to 0..1, visibility; (-1, -1, 0) for a missing point, and for every point
-        of a frame without nose or eyes, or of a video without shoulders.
+    Distances are measured in pixels, so that the frame's shape does not matter. Returns (T, 99) float32: 33 times x, y
+    clipped to 0..1, visibility; (-1, -1, 0) for a missing point, and for every point of a frame without nose or eyes,
+    or of a video without shoulders. It is made in ``out``, (T, 33, 3) float32 and perhaps ``pose`` itself, if given.
     """
     result = np.empty((len(pose), NUM_POSE, 3), np.float32) if out is None else out
     unit_px = head_unit_px(pose, width_px, height_px)

@@ -30,22 +30,14 @@ class Frame:
     time_s: float  # seconds from the start of the video, as a player counts
     image: Pixels  # (H, W, 3) uint8 RGB, upright
     is_repeat: bool  # whether the output frame before shows the same image
-    source_index: int
-    """Index of the source frame shown, among all frames that the video decodes to, or among the images of a folder."""
+    source_index: int  # of the frame shown, among all that the video decodes to, or among the images of a folder
 
 
 class VideoReader:
-    """One pass over a video: a file of any format that FFmpeg reads, or a folder of images.
+    """One pass over a video: a file of any format that FFmpeg reads, or a folder of images at ``frames_fps``, Hz.
 
-    Args:
-        path: File or folder.
-        frames_fps: Rate of a folder's images, Hz.
-        spans_s: Read only frames with start <= time < end of one of these spans (rising, apart); None for all.
-
-    Attributes:
-        width_px, height_px: Size of the upright frame with square pixels.
-        fps: Mean rate of the source as declared, Hz; 0 when unknown.
-        duration_s: Length as declared; None when unknown.
+    With ``spans_s`` (rising, apart), only frames with start <= time < end of one of them are read. Size, rate and
+    length are those of `frame_source.Source`.
 
     Raises:
         UnreadableVideoError: There is no frame to read; from `frames` if none is in the spans.

@@ -7,7 +7,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -42,26 +42,6 @@ _TRACK_ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
 """Fields of `StreamTrack` to the type and the shape of a frame."""
 PIECE_FRAMES = 256  # frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
-_HEADER_READERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
-
-@dataclass(frozen=True)
-class Keypoints:
-    """Points of the signer in every frame."""
-
-    keypoints: Floats
-    """(T, 543, 3) float32: x and y as fractions of frame width and height, confidence 0..1; a missing point is (-1,
-    -1, 0). Order: `signstreams.formats.landmarks`."""
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Body points in signing space."""
-
-    pose: Floats  # (T, 99) float32: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0)
 
 
 @dataclass(frozen=True)
@@ -81,19 +61,21 @@ class Tracks:
     times_s: Floats  # (T,) float64, seconds from the start of the video
 
 
-def write_keypoints(path: str | Path, value: Keypoints) -> None:
-    """Write ``keypoints``."""
-    _write(path, {"keypoints": value.keypoints.astype(np.float32, copy=False)})
+def write_keypoints(path: str | Path, keypoints: Floats) -> None:
+    """Write ``keypoints``; see `read_keypoints`."""
+    _write(path, {"keypoints": keypoints.astype(np.float32, copy=False)})
 
 
-def read_keypoints(path: str | Path) -> Keypoints:
-    """Read ``keypoints``.
+def read_keypoints(path: str | Path) -> Floats:
+    """(T, 543, 3) float32 points of the signer, in the order of `signstreams.formats.landmarks`.
+
+    x and y are fractions of frame width and height, the confidence is 0..1; a missing point is (-1, -1, 0).
 
     Raises:
         DamagedFile: The file is no npz, or its array has another shape or type.
     """
     with as_damage(path):
-        return Keypoints(_expect(_read(path), "keypoints", np.float32, (None, NUM_KEYPOINTS, 3)))
+        return _expect(_read(path), "keypoints", np.float32, (None, NUM_KEYPOINTS, 3))
 
 
 def write_keypoint_pieces(path: str | Path, num_frames: int, pieces: Iterable[Floats]) -> None:
@@ -116,13 +98,13 @@ def keypoint_pieces(path: str | Path) -> Iterator[Floats]:
         DamagedFile: As `read_keypoints`; after some pieces when the file ends early.
     """
     with as_damage(path), zipfile.ZipFile(path) as archive, archive.open("keypoints.npy") as member:
-        read_header = _HEADER_READERS.get(np.lib.format.read_magic(member))
-        shape, is_fortran, dtype = read_header(member) if read_header else ((), True, np.dtype(np.float32))
-        if not is_fortran:
-            _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
-            yield from _pieces(member, shape[0])
-            return
-    keypoints = read_keypoints(path).keypoints  # an axis order that we do not write
+        if np.lib.format.read_magic(member) == (1, 0):
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
+            if not is_fortran:
+                _expect_form("keypoints", dtype, shape, np.float32, (None, NUM_KEYPOINTS, 3))
+                yield from _pieces(member, shape[0])
+                return
+    keypoints = read_keypoints(path)  # a header or an order of axes that we do not write
     for start in range(0, len(keypoints), PIECE_FRAMES):
         yield keypoints[start : start + PIECE_FRAMES]
 
@@ -138,13 +120,13 @@ def _pieces(member: IO[bytes], num_frames: int) -> Iterator[Floats]:
         raise ValueError(f"'keypoints' goes on after its {num_frames:,} frames")
 
 
-def write_pose(path: str | Path, value: Pose) -> None:
-    """Write ``pose`` and the name of its normalisation."""
-    _write(path, {"pose": value.pose.astype(np.float32, copy=False), "pose_norm": np.array(POSE_NORM)})
+def write_pose(path: str | Path, pose: Floats) -> None:
+    """Write ``pose`` (see `read_pose`) and the name of its normalisation."""
+    _write(path, {"pose": pose.astype(np.float32, copy=False), "pose_norm": np.array(POSE_NORM)})
 
 
-def read_pose(path: str | Path) -> Pose:
-    """Read ``pose``.
+def read_pose(path: str | Path) -> Floats:
+    """(T, 99) float32 body points: 33 times x, y (0..1 within the signing space), visibility; missing is (-1, -1, 0).
 
     Raises:
         DamagedFile: As `read_keypoints`, or the normalisation is another.
@@ -154,7 +136,7 @@ def read_pose(path: str | Path) -> Pose:
         norm = str(arrays.get("pose_norm", "absent"))
         if norm != POSE_NORM:
             raise ValueError(f"pose_norm is '{norm}', expected '{POSE_NORM}'")
-        return Pose(_expect(arrays, "pose", np.float32, (None, NUM_POSE * 3)))
+        return _expect(arrays, "pose", np.float32, (None, NUM_POSE * 3))
 
 
 def write_tracks(path: str | Path, value: Tracks) -> None:
@@ -175,14 +157,12 @@ def read_tracks(path: str | Path) -> Tracks:
     with as_damage(path):
         arrays = _read(path)
         times_s = _expect(arrays, "times_s", np.float64, (None,))
-        values = {
-            stream: [
-                _expect(arrays, f"{stream}_{name}", dtype, (len(times_s), *shape))
-                for name, (dtype, shape) in _TRACK_ARRAYS.items()
-            ]
+        fields = {name: (dtype, (len(times_s), *shape)) for name, (dtype, shape) in _TRACK_ARRAYS.items()}
+        tracks = {
+            stream: StreamTrack(**{name: _expect(arrays, f"{stream}_{name}", *form) for name, form in fields.items()})
             for stream in STREAMS
         }
-        return Tracks({stream: StreamTrack(*arrays) for stream, arrays in values.items()}, times_s)
+        return Tracks(tracks, times_s)
 
 
 def read_times(path: str | Path) -> Floats:

@@ -12,10 +12,10 @@ import struct
 import zipfile
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,18 +52,14 @@ class CropWriter:
         self._last_frame = -1
 
     def __enter__(self) -> Self:
-        self._replacing = replacing(self.path)
-        self._archive = zipfile.ZipFile(self._replacing.__enter__(), "w", zipfile.ZIP_STORED)
+        self._files = ExitStack()
+        part = self._files.enter_context(replacing(self.path))
+        self._archive = self._files.enter_context(zipfile.ZipFile(part, "w", zipfile.ZIP_STORED))
         self._archive.filelist = _Directory(self.video_id)  # type: ignore[assignment]  # used as a list of members
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        try:
-            self._archive.close()
-        except BaseException as failure:  # such as a full disk: no half-written file may get the final name
-            self._replacing.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._replacing.__exit__(kind, error, tb)
+    def __exit__(self, *exception: Any) -> None:
+        self._files.__exit__(*exception)
 
     def add(self, frame: int, jpeg: bytes) -> None:
         """Append the JPEG of a frame."""
@@ -152,8 +148,7 @@ def crops_digest(crops: list[Crop]) -> str:
 class CropReader:
     """Reads the bytes of crops and keeps archives open. One per thread; after a fork, archives are opened again.
 
-    Args:
-        max_open: Archives kept open; several readers share the process's usual limit of 1,024 files.
+    At most ``max_open`` are open: several readers share the process's usual limit of 1,024 files.
     """
 
     def __init__(self, max_open: int = 256) -> None:
@@ -240,50 +235,34 @@ _ABSENT = 230  # light grey
 
 
 def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reader: CropReader) -> Pixels:
-    """`NUM_FRAMES` frames of a clip, evenly spread; grey where there is no crop.
+    """(`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR: `NUM_FRAMES` of a clip's frames, evenly spread; grey without a crop.
 
-    Args:
-        layout: Corpus.
-        video_id: Video of the clip.
-        frames: Frames of the clip, at least one.
-        reader: Reader of crops; the caller closes it.
-
-    Returns:
-        (`HEIGHT_PX`, `WIDTH_PX`, 3) uint8 BGR.
+    There is at least one frame; the caller closes the reader.
     """
-    shown = [frames[place] for place in evenly_spread(NUM_FRAMES, len(frames))]
-    rows = [np.hstack([*_tiles(layout, stream, video_id, shown, reader)]) for stream in SIDE_BY_SIDE]
-    return np.vstack(rows)
-
-
-def _tiles(layout: CorpusLayout, stream: str, video_id: str, frames: Sequence[int], reader: CropReader) -> list[Pixels]:
-    """A square (TILE_PX, TILE_PX, 3) per frame."""
     import cv2
 
-    try:
-        crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
-    except (OSError, ValueError):
-        crops = {}
-    tiles: list[Pixels] = []
-    for frame in frames:
-        image = None
-        if (crop := crops.get(frame)) is not None:
-            image = cv2.imdecode(np.frombuffer(reader.read(crop), np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            tiles.append(np.full((TILE_PX, TILE_PX, 3), _ABSENT, np.uint8))
-        else:
-            tiles.append(cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA))
-    return tiles
+    shown = [frames[place] for place in evenly_spread(NUM_FRAMES, len(frames))]
+    strip = np.full((HEIGHT_PX, WIDTH_PX, 3), _ABSENT, np.uint8)
+    for row, stream in enumerate(SIDE_BY_SIDE):
+        try:
+            crops = {crop.frame: crop for crop in list_crops(layout.crops(stream, video_id))}
+        except (OSError, ValueError):
+            continue
+        for column, frame in enumerate(shown):
+            if frame not in crops:
+                continue
+            image = cv2.imdecode(np.frombuffer(reader.read(crops[frame]), np.uint8), cv2.IMREAD_COLOR)
+            if image is not None:
+                top, left = row * TILE_PX, column * TILE_PX
+                tile = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
+                strip[top : top + TILE_PX, left : left + TILE_PX] = tile
+    return strip
 
 
 def evenly_spread(count: int, among: int, *, with_ends: bool = False) -> list[int]:
     """``count`` of ``among`` places, rising and evenly spread; they repeat where ``count`` exceeds ``among``.
 
-    Args:
-        count: Places to give.
-        among: Places there are, from 0 on.
-        with_ends: Include the first and the last place. Otherwise each is in the middle of its part: at the ends of a
-            clip hands rest.
+    Each is in the middle of its part, as hands rest at the ends of a clip; ``with_ends`` includes first and last place.
     """
     if with_ends:
         step = (among - 1) / max(1, count - 1)

@@ -74,9 +74,7 @@ _BROWS = np.array(BROW_R + BROW_L)
 def forehead(points: Floats, present: Flags) -> Floats:
     """(N, 2) estimate of the mesh's missing upper rim: the brows, lifted; empty if the rim is known or cannot be told.
 
-    Args:
-        points: (468, 2) in any unit that is the same along x and y.
-        present: (468,) bool.
+    ``points`` are (468, 2), in any unit that is the same along x and y.
     """
     if present[FOREHEAD] or not present[CHIN]:
         return np.empty((0, 2))

@@ -199,12 +199,12 @@ def _times(path: Path) -> Floats:
 
 
 def _pose(path: Path) -> Floats:
-    pose = read_pose(path).pose
+    pose = read_pose(path)
     return pose[:, _POSE_COLUMNS].reshape(len(pose), -1, 3)  # (T, 7, 3)
 
 
 def _nodes(path: Path) -> Floats:
-    keypoints = read_keypoints(path).keypoints
+    keypoints = read_keypoints(path)
     if not np.isfinite(keypoints).all():
         raise DamagedFile(path, "holds values that are not finite")
     return gather_nodes(keypoints)
