@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -30,11 +30,8 @@ def parse(
 ) -> ConfigT:
     """Build ``model`` from the command line, or leave with code 2 and one line per problem.
 
-    Args:
-        model: The stage's config class.
-        argv: Arguments without the program's name; None takes the process's own.
-        doc: Description shown by ``--help``; the class's docstring otherwise.
-        prog: Name of the program in messages; the file's otherwise.
+    Without ``argv``, ``doc`` for ``--help`` and ``prog`` these are the process's arguments, the class's docstring and
+    the file's name.
     """
     fields = dict(leaves(model))
     parser = _Parser(fields, doc or model.__doc__ or "", prog)
@@ -63,12 +60,12 @@ def complete(parser: argparse.ArgumentParser) -> None:
         argcomplete.autocomplete(parser, always_complete_options=False, print_suppressed=True)
 
 
-def start_logging(level: int = logging.INFO) -> None:
-    """Show what our own modules log from ``level`` on; of libraries, what is wrong."""
+def start_logging() -> None:
+    """Show what our own modules log; of libraries, what is wrong."""
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler])
-    logging.getLogger("signstreams").setLevel(level)
+    logging.getLogger("signstreams").setLevel(logging.INFO)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture ever waits for a cache
 
 
@@ -118,14 +115,7 @@ class _Parser(argparse.ArgumentParser):
             section = key.rpartition(".")[0]
             if section not in groups:
                 groups[section] = self.add_argument_group(f"[{section}]" if section else "settings")
-            default = "required" if field.is_required() else f"default: {shown_default(field)}"
-            _add_flag(
-                groups[section],
-                flag_names(key, field),
-                key,
-                field,
-                f"{field.description or ''} ({default})".replace("%", "%%"),
-            )
+            _add_flag(groups[section], key, field)
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -140,7 +130,10 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
 
-def _add_flag(group: Any, names: list[str], key: str, field: FieldInfo, text: str) -> None:
+def _add_flag(group: Any, key: str, field: FieldInfo) -> None:
+    names = flag_names(key, field)
+    default = "required" if field.is_required() else f"default: {shown_default(field)}"
+    text = f"{field.description or ''} ({default})".replace("%", "%%")
     options = {"dest": key, "default": argparse.SUPPRESS, "help": text}
     if allows(field.annotation, bool):
         flag = group.add_argument(*names, nargs="?", const="true", metavar="true|false", **options)
@@ -173,7 +166,8 @@ _KINDS = {"int": "whole number", "float": "number", "str": "text", "Path": "path
 
 def flag_names(key: str, field: FieldInfo) -> list[str]:
     """All flags of a dotted key: its regular one and the further names of the field."""
-    return list(dict.fromkeys([f"--{flag_name(key)}", *_extra_names(field)]))
+    further = [name for mark in _marks(field) if isinstance(mark, Flag) for name in mark.names]
+    return list(dict.fromkeys([f"--{flag_name(key)}", *further]))
 
 
 def allows(annotation: Any, kind: type) -> bool:
@@ -237,23 +231,14 @@ def _kind(option: Any) -> str:
 
 def _limits(field: FieldInfo) -> list[str]:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    found = _found(field, words)
-    sizes = _found(field, ("min_length", "max_length"))
-    limits = [f"{words[name]} {found[name]:g}" for name in found]
-    if set(found) == {"ge", "le"}:
+    names = (*words, "min_length", "max_length")
+    found = {name: getattr(mark, name) for name in names for mark in _marks(field) if hasattr(mark, name)}
+    limits = [f"{words[name]} {found[name]:g}" for name in words if name in found]
+    if found.keys() & words.keys() == {"ge", "le"}:
         limits = [f"{found['ge']:g} to {found['le']:g}"]
-    if sizes.get("min_length") == sizes.get("max_length") is not None:
-        return [f"{sizes['min_length']} of them", *limits]
+    if found.get("min_length") == found.get("max_length") is not None:
+        return [f"{found['min_length']} of them", *limits]
     return limits
-
-
-def _found(field: FieldInfo, names: Iterable[str]) -> dict[str, float]:
-    marks = _marks(field)
-    return {name: getattr(mark, name) for name in names for mark in marks if hasattr(mark, name)}
-
-
-def _extra_names(field: FieldInfo) -> list[str]:
-    return [name for mark in _marks(field) if isinstance(mark, Flag) for name in mark.names]
 
 
 def _marks(field: FieldInfo) -> list[Any]:

@@ -15,11 +15,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from signstreams.errors import USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
+from signstreams.errors import GO_ON, USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
 
-GO_ON = "run again to go on: finished files are kept"
 GO_ON_TRAINING = "run again to go on from the last checkpoint"
 
 
@@ -32,8 +31,7 @@ class Command:
     help: str  # one line
     config: str  # ``module:Class`` of its settings; empty when it parses its own command line
     call: Callable[..., None]  # gets the parsed config; without a config class, the words and the name of the program
-    logs: int | None = None  # level from which on our own log lines are shown; None: it prints, and logs nothing
-    computes: bool = False  # whether it uses torch, for which the process is prepared
+    computes: bool = False  # whether it uses torch, for which the process is prepared, and logs; others print
     leading_words: str = ""  # flag that the words before the first flag belong to
     after_stop: str = GO_ON  # what Ctrl-C is answered with
 
@@ -49,16 +47,18 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
     known = {command.name: command for command in COMMANDS}
     if words[0] not in known:
-        _refuse(words[0], list(known))
+        from signstreams.config.load import suggest
+
+        print_problems([f"unknown command '{words[0]}'{suggest(words[0], known)}"])
+        print("try: signstreams --help", file=sys.stderr)
+        raise SystemExit(USER_ERROR_EXIT_CODE)
     _run(known[words[0]], words[1:], prog=f"signstreams {words[0]}")
 
 
 def run_script(file: str, doc: str | None = None) -> None:
-    """What a file in scripts/ does: the command of the table that names it, with the words of this process.
+    """What a ``file`` in scripts/ does: the command of the table that names it, with the words of this process.
 
-    Args:
-        file: ``__file__`` of the script.
-        doc: Description for ``--help``; None: docstring of the config class.
+    ``doc`` is the description for ``--help``; None: docstring of the config class.
     """
     script = Path(file).name
     (command,) = (command for command in COMMANDS if script in command.scripts)
@@ -75,11 +75,10 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
         words = leading_words_as(command.leading_words, words)
     module, _, name = command.config.partition(":")
     config = parse(getattr(importlib.import_module(module), name), words, doc=doc, prog=prog)
-    if command.logs is not None:
-        start_logging(command.logs)
     if command.computes:
         from signstreams.processes import prepare_processor
 
+        start_logging()
         prepare_processor()
     with exit_on_user_error(command.after_stop):
         command.call(config)
@@ -97,14 +96,6 @@ commands:
 {lines}
 
 signstreams COMMAND --help shows the settings of a command."""
-
-
-def _refuse(word: str, names: list[str]) -> NoReturn:
-    from signstreams.config.load import suggest
-
-    print_problems([f"unknown command '{word}'{suggest(word, names)}"])
-    print("try: signstreams --help", file=sys.stderr)
-    raise SystemExit(USER_ERROR_EXIT_CODE)
 
 
 def _complete_name() -> list[str]:
@@ -205,6 +196,7 @@ def _translate(config: Any) -> None:
 
     from signstreams.translate import translate
 
+    logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
     for translation in translate(config):
         if config.as_json:
             print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
@@ -213,8 +205,10 @@ def _translate(config: Any) -> None:
 
 
 def _compare(config: Any) -> None:
+    from signstreams.cli import start_logging
     from signstreams.publish.compare import compare
 
+    start_logging()
     print("\n".join(compare(config)))
 
 
@@ -225,24 +219,18 @@ def _summary(config: Any) -> None:
 
 
 def _overview_page(config: Any) -> None:
-    from signstreams.publish.overview import write_overview
+    from signstreams.files import write_text
+    from signstreams.publish.overview import render_overview
 
-    write_overview(config.target(), config.root, config.work_dir, config.logs_dir(), config.shown_settings())
+    page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings())
+    write_text(config.target(), page)
     print(config.target())
 
 
 def _release(config: Any) -> None:
     from signstreams.publish.release import write_release
 
-    files = write_release(
-        config.target(),
-        config.root,
-        config.work_dir,
-        config.shown_settings(),
-        project=Path(__file__).resolve().parents[2],
-        predictions=config.predictions,
-        metrics_lines=config.metrics_lines,
-    )
+    files = write_release(config, project=Path(__file__).resolve().parents[2])
     print(f"{config.target()}: {len(files)} files")
 
 
@@ -269,7 +257,9 @@ def _launch(words: list[str], prog: str | None) -> None:
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the Slurm job (default: 1)")
     parser.add_argument("--cpus", type=int, metavar="N", help="cores that the Slurm job has on each of several nodes")
     parser.add_argument("--cpu-processes", type=int, default=1, metavar="N", help="processes when there is no GPU")
-    parser.add_argument("--requeue", action="store_true", help="a run that asks for another try: requeue its Slurm job")
+    parser.add_argument(
+        "--requeue", dest="requeues", action="store_true", help="a run that asks for another try: requeue its Slurm job"
+    )
     parser.add_argument("command", nargs="+", metavar="SCRIPT ...", help="after --: a script and its arguments")
     complete(parser)
     args = parser.parse_args(words)
@@ -280,14 +270,7 @@ def _launch(words: list[str], prog: str | None) -> None:
     with exit_on_user_error("nothing was started; run again"):
         from signstreams.engine.launch import launch
 
-        code = launch(
-            args.command,
-            gpus=args.gpus,
-            nodes=args.nodes,
-            cpus=args.cpus,
-            cpu_processes=args.cpu_processes,
-            requeues=args.requeue,
-        )
+        code = launch(**vars(args))
     raise SystemExit(code)
 
 
@@ -326,7 +309,6 @@ COMMANDS = (
         "Pretrain the backbone of one stream on its crops, self-supervised.",
         "signstreams.pretrain.settings:PretrainConfig",
         _pretrain,
-        logs=logging.INFO,
         computes=True,
         after_stop=GO_ON_TRAINING,
     ),
@@ -336,7 +318,6 @@ COMMANDS = (
         "Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels.",
         "signstreams.pretrain.settings:KnnConfig",
         _knn,
-        logs=logging.INFO,
         computes=True,
         after_stop="run again",
     ),
@@ -346,7 +327,6 @@ COMMANDS = (
         "Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops.",
         "signstreams.pretrain.settings:ShowConfig",
         _show,
-        logs=logging.INFO,
         computes=True,
         after_stop="run again",
     ),
@@ -356,7 +336,6 @@ COMMANDS = (
         "Run a frozen backbone over all crops of a stream, or gather the points of all videos.",
         "signstreams.integrate.settings:EmbedConfig",
         _embed,
-        logs=logging.INFO,
         computes=True,
     ),
     Command(
@@ -365,7 +344,6 @@ COMMANDS = (
         "Train the multistream v9 translation model; the best one is chosen on val.",
         "signstreams.integrate.settings:IntegrateConfig",
         _train,
-        logs=logging.INFO,
         computes=True,
         after_stop=GO_ON_TRAINING,
     ),
@@ -375,7 +353,6 @@ COMMANDS = (
         "Score a trained translation model: scores.json, predictions.csv, translations.html.",
         "signstreams.integrate.settings:EvaluateSltConfig",
         _evaluate,
-        logs=logging.INFO,
         computes=True,
     ),
     Command(
@@ -384,7 +361,6 @@ COMMANDS = (
         "Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt",
         "signstreams.integrate.settings:TranslateConfig",
         _translate,
-        logs=logging.WARNING,
         computes=True,
         leading_words="--videos",
         after_stop="nothing is left behind; videos translated so far need no second run",
@@ -395,7 +371,6 @@ COMMANDS = (
         "Lay runs over each other: a picture of their curves, tables of values and settings.",
         "signstreams.publish.settings:CompareConfig",
         _compare,
-        logs=logging.INFO,
         leading_words="--runs",
         after_stop="run again",
     ),

@@ -16,6 +16,7 @@ from signstreams.ids import printable
 
 USER_ERROR_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
+GO_ON = "run again to go on: finished files are kept"
 
 REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 """What a disk or its owner refuses: no bug, so no traceback."""
@@ -38,13 +39,11 @@ def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning"]
 
 
 @contextlib.contextmanager
-def exit_on_user_error(after_stop: str = "run again to go on: finished files are kept") -> Iterator[None]:
+def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     """Around the work of a command: a `UserError` ends it with code 2 and its lines, which rank 0 prints.
 
-    A full disk, or a file that may not be read or written, is treated alike. Ctrl-C ends it with code 130 and one line.
-
-    Args:
-        after_stop: The rest of that line: how to go on.
+    A full disk, or a file that may not be read or written, is treated alike. Ctrl-C ends it with code 130 and one line,
+    which ``after_stop`` (how to go on) completes.
     """
     is_interrupted = False
 
@@ -94,11 +93,7 @@ def _stop(after_stop: str) -> NoReturn:
 class DamagedFile(UserError, ValueError):
     """A processed file that cannot be used. Reads ``<path>: <found>, expected <expected>; extract the video again``.
 
-    Attributes:
-        path: The file.
-        found: What is wrong with it, without the path.
-        expected: What it should be; empty when ``found`` says it.
-        frame: Frame of the crop that is damaged; None for the whole file.
+    ``expected`` is empty where ``found`` says it; ``frame`` is that of a damaged crop, None for the whole file.
     """
 
     def __init__(self, path: str | Path, found: str, *, expected: str = "", frame: int | None = None) -> None:

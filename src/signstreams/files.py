@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,8 @@ _HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends well, remove it otherwise.
 
-    The cost does not depend on how many files the folder holds.
-
-    Args:
-        path: Target; its folder is created.
-        sync: Flush to disk before the rename, so that a power cut cannot leave an empty file under the final name.
+    The folder is created; the cost does not depend on how many files it holds. ``sync`` flushes to disk before the
+    rename, so that a power cut cannot leave an empty file under the final name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +81,14 @@ def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
 def write_json(path: str | Path, content: Any, *, sync: bool = True) -> None:
     """Write ``content`` as indented JSON, keys in their order, whole or not at all; NaN is refused."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync=sync)
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the disk has no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
 
 
 def read_json(path: str | Path) -> Any:

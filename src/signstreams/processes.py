@@ -57,11 +57,7 @@ class WorkerPool(ProcessPoolExecutor):
     """Spawned processes, not forked ones: threads of MediaPipe, OpenCV and PyAV do not survive a fork.
 
     Ctrl-C ends the running tasks, which clean up after themselves, and starts no others. If the system kills a
-    process, a `UserError` says so.
-
-    Args:
-        num_processes: Number of workers.
-        initializer: Called once in each; can be pickled.
+    process, a `UserError` says so. ``initializer``, which can be pickled, is called once in each.
     """
 
     def __init__(self, num_processes: int, initializer: Callable[[], None] | None = None) -> None:

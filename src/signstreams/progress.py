@@ -18,14 +18,10 @@ LINES_BEFORE_SLOWER = 60
 
 
 class Progress:
-    """Count ``total`` units of work.
+    """Count ``total`` units of work (None if unknown), such as ``"frames"``; the label says of what: ``"extract"``.
 
-    Args:
-        total: All units; None if unknown.
-        unit: Plural noun, such as ``"frames"``.
-        label: What is being done, such as ``"extract"``.
-        every_s: Seconds between two log lines, growing to a minute over hours of work; a terminal is refreshed ten
-            times a second.
+    ``every_s`` seconds are between two log lines, more over hours of work, up to a minute; a terminal is refreshed ten
+    times a second.
     """
 
     def __init__(

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from signstreams.pages.render import MAX_BYTES, render
-from signstreams.publish.overview import write_overview
+from signstreams.publish.overview import render_overview
 
 
 def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
     page = tmp_path / "overview.html"
-    write_overview(page, finished.root, finished.work_dir, finished.logs, {"a long setting": "x" * 400})
+    shown = render_overview(finished.root, finished.work_dir, finished.logs, {"a long setting": "x" * 400})
+    page.write_text(shown, encoding="utf-8")
     looks_well(page)
 
 

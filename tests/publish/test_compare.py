@@ -262,9 +262,9 @@ def test_a_run_has_one_colour_in_the_panels_that_it_is_in(tmp_path: Path) -> Non
     path = tmp_path / "out.png"
     line = ([0.0, 1.0], [1.0, 2.0])
     labels = [f"run {number}" for number in range(9)]
-    plot_overlay([MetricPanel("a", "lower", dict.fromkeys(range(9), line))], labels, path, xlabel="step")
+    plot_overlay([MetricPanel("a", "lower", dict.fromkeys(range(9), line))], labels, path, against="step")
     assert _colors_in(_picture(path)) == set(COLORS)
-    plot_overlay([MetricPanel("a", "", {0: line}), MetricPanel("b", "", {1: line})], labels[:2], path, xlabel="step")
+    plot_overlay([MetricPanel("a", "", {0: line}), MetricPanel("b", "", {1: line})], labels[:2], path, against="step")
     panels = _picture(path)[40:]  # below the legend
     middle = panels.shape[1] // 2
     assert _colors_in(panels[:, :middle]) - {"#000000"} == {COLORS[0]}  # letters are black
@@ -276,7 +276,7 @@ def test_the_legend_gets_the_room_that_it_needs_and_names_are_drawn_as_they_are(
     heights = []
     for labels in (["_a", "$b", "年"], [f"{number} " + "long " * 30 for number in range(30)]):
         lines = {number: ([1.0], [float(number)]) for number in range(len(labels))}
-        plot_overlay([MetricPanel("$loss_{", "", lines)], labels, path, xlabel="step")
+        plot_overlay([MetricPanel("$loss_{", "", lines)], labels, path, against="step")
         image = _picture(path)
         heights.append(image.shape[0])
         assert (image[:3] == 1).all() and (image[:, -3:] == 1).all()  # nothing is cut off

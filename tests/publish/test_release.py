@@ -15,11 +15,12 @@ from signstreams.commands import main
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.publish.release import SUMS, write_release
+from signstreams.publish.settings import ReleaseConfig
 
 
 def release(run: Any, folder: Path, project: Path, **options: Any) -> list[str]:
-    files = write_release(folder, run.root, run.work_dir, {"seed": 7}, project=project, **options)
-    return [path.as_posix() for path in files]
+    config = ReleaseConfig(root=run.root, work_dir=run.work_dir, settings='{"seed": 7}', output=folder, **options)
+    return [path.as_posix() for path in write_release(config, project)]
 
 
 def test_the_bundle_holds_what_another_group_needs(finished: Any, project: Path, tmp_path: Path) -> None:

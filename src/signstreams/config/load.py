@@ -33,14 +33,9 @@ def build(
     *,
     place: str = "--set",
 ) -> ConfigT:
-    """Merge files, ``--set`` pairs and flag values (key to value and origin) into one checked config.
+    """Merge files, overrides (dotted keys and texts) and flags (dotted key to value and place) into one checked config.
 
-    Args:
-        model: Config class.
-        files: TOML, YAML or JSON; later ones win.
-        overrides: Dotted keys and texts; they win over files.
-        flags: Dotted key to value and its place; they win over both.
-        place: Where the overrides come from, for messages.
+    Of several files the later ones win, overrides win over files, flags over both; ``place`` names the overrides.
 
     Raises:
         UserError: One line per problem.
@@ -104,18 +99,12 @@ def split_setting(words: list[str]) -> list[tuple[str, str]]:
     Raises:
         UserError: When the words are neither.
     """
-    key, equals, text = words[0].partition("=")
-    if not equals:
-        if len(words) != 2:
-            raise UserError(f"--set {' '.join(words)}: expected KEY=VALUE or KEY VALUE")
+    if len(words) == 2 and "=" not in words[0]:
         return [(words[0], words[1])]
-    pairs = [(key, text)]
-    for word in words[1:]:
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise UserError(f"--set {word}: expected KEY=VALUE")
-        pairs.append((key, text))
-    return pairs
+    pairs = [word.partition("=") for word in words]
+    if not all(equals for _, equals, _ in pairs):
+        raise UserError(f"--set {' '.join(words)}: expected KEY=VALUE or KEY VALUE")
+    return [(key, text) for key, _, text in pairs]
 
 
 def leaves(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
@@ -148,14 +137,10 @@ def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
 
 def settings_of(config: BaseModel) -> dict[str, Any]:
     """A config as a file that reads back: plain values, fixed fields left out."""
-    tree = config.model_dump(mode="json")
+    fixed: dict[str, Any] = {}
     for key, _ in fixed_values(type(config)):
-        *parents, name = key.split(".")
-        section = tree
-        for part in parents:
-            section = section[part]
-        del section[name]
-    return tree
+        put(fixed, key, True)
+    return config.model_dump(mode="json", exclude=fixed)
 
 
 def read_file(path: Path) -> dict[str, Any]:

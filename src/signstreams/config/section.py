@@ -56,9 +56,7 @@ def refuse_without_effect(
 ) -> None:
     """For validators: a field among ``names`` that was changed, but has no effect for the ``reason``, is an error.
 
-    Args:
-        prefix: Put before the name in the message, for a validator of an outer section.
-        next_step: What the user can do.
+    ``prefix`` stands before the name in the message, for a validator of an outer section.
 
     Raises:
         ValueError: Names the first of them.

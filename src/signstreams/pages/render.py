@@ -31,20 +31,13 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A translated clip.
+    """A translated clip."""
 
-    Attributes:
-        title: Id of the clip, and its score where there is one.
-        frames: Some of its frames in one picture; None when it is not known where they are.
-        reference, hypothesis: What was said, and what the model says.
-        gloss_reference, gloss_hypothesis: The same of glosses, separated by blanks; None where there are none.
-    """
-
-    title: str
-    frames: Pixels | None
-    reference: str
-    hypothesis: str
-    gloss_reference: str | None = None
+    title: str  # its id, and its score where there is one
+    frames: Pixels | None  # some of its frames in one picture; None when it is not known where they are
+    reference: str  # what was said
+    hypothesis: str  # what the model says
+    gloss_reference: str | None = None  # the same of glosses, separated by blanks; None where there are none
     gloss_hypothesis: str | None = None
 
 

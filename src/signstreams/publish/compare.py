@@ -68,14 +68,16 @@ def compare(config: CompareConfig) -> list[str]:
     """
     runs, problems = _read_runs(config)
     metrics = _chosen(runs, config.metrics, problems) if runs else []
-    axes = {run.label: axis_of(run, config.against) for run in runs}
+    axes = []
     for run in runs:
-        if axes[run.label] is None:
+        if (axis := axis_of(run, config.against)) is not None:
+            axes.append(axis)
+        else:
             problems.append(f"{run.history}: does not record the {config.against} of its steps; use --against step")
     if problems:
         raise UserError(problems)
-    panels, xlabel = _panels(runs, metrics, axes, config.against)
-    plot_overlay(panels, [run.label for run in runs], config.output, xlabel=xlabel)
+    panels = [_panel(metric, runs, axes) for metric in metrics]
+    plot_overlay(panels, [run.label for run in runs], config.output, against=config.against)
     tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
     return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
 
@@ -127,26 +129,13 @@ def _nearest(pattern: str, known: list[str]) -> str:
     return difflib.get_close_matches(word, holding or known, n=1, cutoff=0.0)[0]
 
 
-def _panels(
-    runs: list[Run], metrics: list[str], axes: dict[str, Axis | None], against: str
-) -> tuple[list[MetricPanel], str]:
-    """Panels, and the label of the horizontal axis."""
-    lines = {}
-    for metric in metrics:
-        for number, run in enumerate(runs):
-            place = axes[run.label]
-            if place is not None and (curve := run.curves.get(metric)):
-                lines[metric, number] = (place(list(curve)), list(curve.values()))
-    unit, xlabel = 1.0, against
-    if against == "time":
-        farthest_s = max(xs[-1] for xs, _ in lines.values())
-        unit, name = next((unit, name) for least, unit, name in TIME_UNITS if farthest_s >= least)
-        xlabel = f"training time ({name})"
-    panels = []
-    for metric in metrics:
-        of_runs = {n: ([x / unit for x in xs], ys) for (key, n), (xs, ys) in lines.items() if key == metric}
-        panels.append(MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], of_runs))
-    return panels, xlabel
+def _panel(metric: str, runs: list[Run], axes: list[Axis]) -> MetricPanel:
+    lines = {
+        number: (axis(list(curve)), list(curve.values()))
+        for number, (run, axis) in enumerate(zip(runs, axes, strict=True))
+        if (curve := run.curves.get(metric))
+    }
+    return MetricPanel(metric, {min: "lower", max: "higher", None: ""}[_best_of(metric)], lines)
 
 
 def _best_of(metric: str) -> Callable[..., Any] | None:
@@ -246,14 +235,8 @@ class MetricPanel:
     lines: dict[int, tuple[list[float], list[float]]]  # number of the run to places on the horizontal axis and values
 
 
-def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Path, *, xlabel: str) -> None:
-    """Draw the panels under one legend; a run looks the same in each.
-
-    Args:
-        panels: In the order of drawing.
-        labels: One per run.
-        path: PNG to write.
-        xlabel: Label of the horizontal axis, with its unit.
+def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Path, *, against: str) -> None:
+    """Draw the panels to a PNG, under one legend with a label per run; a run looks the same in each.
 
     Raises:
         UserError: The picture cannot be written.
@@ -274,11 +257,16 @@ def plot_overlay(panels: Sequence[MetricPanel], labels: Sequence[str], path: Pat
     FigureCanvasAgg(figure)
     looks = [_look(number, len(labels)) for number in range(len(labels))]
     farthest = max(x for panel in panels for xs, _ in panel.lines.values() for x in xs)
+    unit, xlabel = 1.0, against
+    if against == "time":
+        unit, name = next((unit, name) for least, unit, name in TIME_UNITS if farthest >= least)
+        xlabel = f"training time ({name})"
+    farthest /= unit
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
         for number, (xs, ys) in panel.lines.items():
             is_dense = len(xs) > MANY_POINTS
-            axes.plot(xs, ys, **looks[number] | ({"marker": None} if is_dense else {}))
+            axes.plot([x / unit for x in xs], ys, **looks[number] | ({"marker": None} if is_dense else {}))
         axes.set_title(panel.metric, loc="left", fontsize="medium", parse_math=False)
         if panel.aim:
             axes.set_title(f"{panel.aim} is better", loc="right", fontsize="x-small", color="0.45")

@@ -6,7 +6,6 @@ import csv
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from signstreams.streams import STREAMS
 
 PRETRAINED = ("backbone", "params", "history")  # files of a pretraining that its figures are read from
 BENCHMARK_SUFFIX = ".benchmark.tsv"
+PER_VIDEO = (["demo"], ["extract"])  # folders of logs whose jobs count as one kind; elsewhere each job is its own kind
 
 
 # -- Figures of the stages; None where one has not run
@@ -68,36 +68,23 @@ def has_scores_of_another(runs: RunLayout) -> bool:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Jobs of one kind.
+    """Jobs of one kind."""
 
-    Attributes:
-        name: ``extract``, or ``pretrain hand_r`` where a job counts as a kind of its own.
-        num_jobs: Jobs counted.
-        total_s, median_s, longest_s: Wall time.
-        cpu_s: Processor time of all of them.
-        memory_mb: The most that one of them used.
-    """
-
-    name: str
+    name: str  # ``extract``, or ``pretrain hand_r`` where a job counts as a kind of its own
     num_jobs: int
-    total_s: float
+    total_s: float  # wall time, as the next two
     median_s: float
     longest_s: float
-    cpu_s: float
-    memory_mb: float
+    cpu_s: float  # processor time of all of them
+    memory_mb: float  # the most that one of them used
 
 
-def read_runtimes(logs: Path, per_video: Iterable[str] = ("demo", "extract")) -> list[Runtime]:
-    """Runtimes by kind of job, the longest in total first; none without the folder.
-
-    Args:
-        logs: Folder of the logs.
-        per_video: Folders below it whose jobs are counted as one kind; elsewhere each job is a kind of its own.
-    """
+def read_runtimes(logs: Path) -> list[Runtime]:
+    """Runtimes by kind of job, the longest in total first; none without the folder of the logs."""
     found: dict[str, list[dict[str, str]]] = defaultdict(list)
     for path in sorted(logs.rglob(f"*{BENCHMARK_SUFFIX}")):
         *folders, last = path.relative_to(logs).parts
-        name = folders if folders and folders[0] in set(per_video) else [*folders, last.removesuffix(BENCHMARK_SUFFIX)]
+        name = folders if folders[:1] in PER_VIDEO else [*folders, last.removesuffix(BENCHMARK_SUFFIX)]
         with path.open(encoding="utf-8", newline="") as file:
             found[" ".join(name)] += csv.DictReader(file, delimiter="\t")
     runtimes = [_runtime(name, rows) for name, rows in found.items() if rows]

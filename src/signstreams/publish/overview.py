@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from signstreams.array_types import Pixels
 from signstreams.engine.run_folder import commit, versions
-from signstreams.files import read_json, write_text
+from signstreams.files import read_json
 from signstreams.formats.crops import CropReader, clip_strip
 from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import ShownClip, render
@@ -45,21 +46,8 @@ class Picture:
     image: Pixels
 
 
-def write_overview(path: Path, root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> None:
-    """Write the page of what is there; a stage that has not run is left out.
-
-    Args:
-        path: File to write.
-        root: Corpus.
-        work_dir: Backbones and translation model.
-        logs: Logs of the workflow with their benchmark files.
-        settings: Of the workflow, as given; shown as they are.
-    """
-    write_text(path, render_overview(root, work_dir, logs, settings))
-
-
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
-    """HTML of the page."""
+    """HTML of what is there; a stage that has not run is left out. The workflow's ``settings`` are shown as they are."""
     runs = RunLayout(work_dir)
     found = {stream: pretraining_figures(runs, stream) for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
@@ -110,11 +98,8 @@ def _clips(predictions: Path, layout: CorpusLayout) -> list[ShownClip]:
     with predictions.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     rows = [row for row in rows if row["split"] == "test"] or rows
-    reader = CropReader()
-    try:
+    with closing(CropReader()) as reader:
         return [_clip(row, layout, reader) for row in rows[:MAX_TRANSLATIONS]]
-    finally:
-        reader.close()
 
 
 def _clip(row: Mapping[str, str], layout: CorpusLayout, reader: CropReader) -> ShownClip:

@@ -33,6 +33,7 @@ from signstreams.publish.figures import (
     thinned,
     translation_figures,
 )
+from signstreams.publish.settings import ReleaseConfig
 from signstreams.streams import BY_NAME, STREAMS
 
 SUMS = "SHA256SUMS"
@@ -50,37 +51,17 @@ _TIMM = "timm::"
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
-def write_release(
-    folder: Path,
-    root: Path,
-    work_dir: Path,
-    settings: Mapping[str, Any],
-    *,
-    project: Path,
-    predictions: bool = False,
-    metrics_lines: int = 500,
-) -> list[Path]:
-    """Write the bundle aside, then exchange it for an older one.
+def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
+    """Write the bundle aside, then exchange it for an older one; ``project`` is the checkout with the lock files.
 
-    Pictures of people (nearest crops, attention, translations.html, overview.html) stay out.
-
-    Args:
-        folder: Folder of the bundle.
-        root: Corpus.
-        work_dir: Backbones and translation model.
-        settings: Settings of the workflow.
-        project: Checkout with the lock files.
-        predictions: Also predictions.csv, which repeats texts of the corpus.
-        metrics_lines: Lines kept of each metrics.jsonl.
-
-    Returns:
-        Its files, sorted, relative to the folder.
+    Pictures of people (nearest crops, attention, translations.html, overview.html) stay out. Returns its files, sorted,
+    relative to the folder.
 
     Raises:
         UserError: There is nothing to release, the folder holds something else, or scores or backbones are not those
             of the translation model.
     """
-    runs = RunLayout(work_dir)
+    folder, runs = config.target(), RunLayout(config.work_dir)
     backbones = [stream for stream in STREAMS if runs.backbone(stream).is_file()]
     if not backbones:
         raise UserError(
@@ -93,16 +74,16 @@ def write_release(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
         new = Path(aside) / folder.name
         for stream in backbones:
-            _copy(runs.pretraining(stream), new / "backbones" / stream, _BACKBONE_FILES, metrics_lines)
+            _copy(runs.pretraining(stream), new / "backbones" / stream, _BACKBONE_FILES, config.metrics_lines)
         if needed is not None:
-            more = (EVALUATION_FILES["predictions"],) if predictions else ()
-            _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), metrics_lines)
+            more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
+            _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
         write_json(new / _VERSIONS, {**versions(), "commit": commit()})
-        write_json(new / "workflow.json", dict(settings))
-        if (corpus := contract_figures(CorpusLayout(root))) is not None:
+        write_json(new / "workflow.json", config.shown_settings())
+        if (corpus := contract_figures(CorpusLayout(config.root))) is not None:
             write_json(new / "corpus.json", corpus)
         write_text(new / "README.md", _readme(runs, backbones, corpus, needed))
         files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
@@ -180,7 +161,6 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 def _readme(
     runs: RunLayout, backbones: list[str], corpus: Mapping[str, Any] | None, needed: Mapping[str, str] | None
 ) -> str:
-    has_model = needed is not None
     lines = ["# A run of signstreams", ""]
     if corpus is not None:
         lines += [
@@ -200,8 +180,7 @@ def _readme(
         " crops of other videos show the same handshape, where the truth is known; beside it the same network with"
         " random weights.",
     ]
-    scores = translation_figures(runs) if has_model else None
-    if scores is not None:
+    if needed is not None and (scores := translation_figures(runs)) is not None:
         clips = f"{scores['num_clips']} clips of the {scores['split']} split"
         lines += ["", f"Translation, {clips}: {scores_text(scores)}."]
         if blank := scores.get("baselines", {}).get("blank_video"):
@@ -212,7 +191,7 @@ def _readme(
         "| folder | holds |",
         "| --- | --- |",
         "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
-        *(["| `translation/` | model, tokenizer, settings, scores, curves |"] if has_model else []),
+        *(["| `translation/` | model, tokenizer, settings, scores, curves |"] if needed is not None else []),
         "| `environment/` | versions and lock files |",
         f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
         "",

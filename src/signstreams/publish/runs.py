@@ -60,10 +60,8 @@ def read_run(path: Path) -> Run:
     folder = path if path.is_dir() else path.parent
     folder = folder.parent if folder.name == STATE else folder
     try:
-        params, fingerprint = (
-            _read_object(folder / PRETRAINING_FILES["params"]),
-            _read_object(folder / STATE / FINGERPRINT),
-        )
+        params = _read_object(folder / PRETRAINING_FILES["params"])
+        fingerprint = _read_object(folder / STATE / FINGERPRINT)
         # Snakemake deletes the declared params.json and config.json of a job that failed; the fingerprint stays.
         config = _section(params, "config") or _read_object(folder / TRAINING_FILES["config"])
         config = config or _section(fingerprint, "config")
