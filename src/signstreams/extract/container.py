@@ -28,7 +28,7 @@ WITHOUT_PTS = "avi"  # this format does not store when a frame is shown, only th
 class Keyframe(NamedTuple):
     """A frame from which decoding can start."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index; among all frames in order of display
+    index: int  # type: ignore[assignment]  # among all frames in order of display; hides tuple.index
     position: int  # among all packets in order of decoding
     pts: int  # timestamp of its packet, in units of the stream's time base
     seek_to: int

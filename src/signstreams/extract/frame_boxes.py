@@ -91,7 +91,7 @@ def corners(boxes: Floats) -> Floats:
 
 
 def head_from_body(points: Floats, present: Flags) -> tuple[Floats | None, float]:
-    """Where the face is according to any points that the body has of the head, however faint; (543, 2) px are given.
+    """Where the face is according to any body points of the head, however faint; ``points`` are (543, 2) px.
 
     Returns centre and extent of the face, (3,) px, None without such points; half the shoulder distance, 0 if unknown.
     """

@@ -164,16 +164,10 @@ def signing_box(face: Face, others: Iterable[Face], width_px: int, height_px: in
     return (max(0, int(x0)), max(0, int(y0)), min(width_px, int(np.ceil(x1))), min(height_px, int(np.ceil(y1))))
 
 
-def union(boxes: Sequence[Box]) -> Box:
-    """Smallest box around all boxes."""
-    low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
-    return int(low[0]), int(low[1]), int(high[2]), int(high[3])
-
-
 def blank_others(part: Pixels, corner: tuple[int, int], face: Face, others: Iterable[Face]) -> Pixels:
-    """Grey out, in place, what belongs to ``others`` than the signer with this face; returns ``part``.
+    """Grey out, in place, what belongs to other people than the signer, whose face is ``face``; returns ``part``.
 
-    It is (H, W, 3), the part of the frame that starts at ``corner`` (x, y px).
+    That is (H, W, 3), the part of the frame that starts at ``corner`` (x, y px).
     """
     for other in others:
         edge = _edge(face, other)

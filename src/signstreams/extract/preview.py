@@ -114,7 +114,7 @@ class Preview:
     def offer(
         self, time_s: float, image: Pixels, keypoints: Floats, boxes: FrameBoxes, crops: Sequence[Pixels | None]
     ) -> None:
-        """Keep the next frame, or skip it: (H, W, 3) uint8 RGB, faces hidden as in the crops, and what was found."""
+        """Keep the next frame, or skip it. The image is (H, W, 3) uint8 RGB, its face hidden as in the crops."""
         self._num_offered += 1
         if (self._num_offered - 1) % self._stride:
             return

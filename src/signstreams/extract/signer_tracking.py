@@ -29,7 +29,6 @@ from signstreams.extract.people import (
     link,
     match,
     signing_box,
-    union,
 )
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
@@ -400,13 +399,14 @@ class ChosenSigner(NamedTuple):
 
     def region(self, width_px: int, height_px: int) -> Box:
         """Part of the frame that the signer needs throughout the video."""
-        boxes = []
+        boxes: list[Box] = []
         signer = self.candidates[self.signer].person
         others = [c.person for number, c in enumerate(self.candidates) if number != self.signer]
         for face, time_s in zip(signer.faces, signer.times_s, strict=True):
             beside = [other.faces[other.times_s.index(time_s)] for other in others if time_s in other.times_s]
             boxes.append(signing_box(face, beside, width_px, height_px))
-        return union(boxes)
+        low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
+        return int(low[0]), int(low[1]), int(high[2]), int(high[3])
 
 
 class FaceLocator:
