@@ -20,7 +20,7 @@ from signstreams.config.load import build, check
 from signstreams.config.section import Section
 from signstreams.contract.settings import ContractConfig
 from signstreams.corpus.meta_csv import has_texts
-from signstreams.engine.gpu_lease import count_gpus
+from signstreams.engine.gpu_lease import allowed_gpus
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.settings import ExtractConfig, missing_points, points_path
@@ -102,13 +102,8 @@ def make_plan(
 ) -> Plan:
     """Check the workflow's config against itself, the corpus and what every stage would refuse hours later.
 
-    Args:
-        tree: Snakemake's config; stays as it is.
-        is_start: Whether this process starts the workflow. A job reads the plan again; what it is given to do was
-            checked, and its batches were written, by the process that started it.
-        is_module: Whether another workflow imports our rules.
-        storage_provider: Value of ``--default-storage-provider``.
-        set_resources: Rule to what the profile grants it.
+    A job reads the plan again: unless this process starts the workflow (``is_start``), what it is given to do was
+    checked, and its batches were written, by the one that did. ``is_module``: another workflow imports our rules.
 
     Raises:
         UserError: With every problem of the first check that fails.
@@ -130,7 +125,7 @@ def make_plan(
     corpus = CorpusLayout(config.corpus.root)
     videos = demo_videos(config, is_start) if config.corpus.videos is None else source_videos(config.corpus.videos)
     places = [("videos", str(corpus.videos)), ("root", str(corpus.root))]
-    extract = _stage_config(ExtractConfig, "extract", config.extract.config, places, config.extract.set)
+    extract = _stage_config(config, ExtractConfig, "extract", config.extract.config, places)
     annotations = {}
     if config.corpus.videos is not None:
         annotations = read_annotations(corpus, videos, extract)
@@ -219,21 +214,17 @@ def setting_pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _stage_config(
-    model: type[ConfigT],
-    stage: str,
-    file: str | Path | None,
-    places: list[tuple[str, str]],
-    settings: Mapping[str, Any],
+    config: WorkflowConfig, model: type[ConfigT], stage: str, file: str | Path | None, places: list[tuple[str, str]]
 ) -> ConfigT:
     """The config that a job will read, from its file, what the rule passes by flag, and the keys below ``set``."""
     files = [] if file is None else [Path(file)]
-    return build(model, files, places + setting_pairs(settings), place=f"{stage}.set")
+    return build(model, files, places + setting_pairs(getattr(config, stage).set), place=f"{stage}.set")
 
 
 def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
-    runs, section = RunLayout(config.work_dir), config.integrate
+    runs = RunLayout(config.work_dir)
     backbones = [(f"model.{BACKBONE_KEYS[stream]}", f"file::{runs.backbone(stream)}") for stream in config.streams]
-    return _stage_config(IntegrateConfig, "integrate", section.config, backbones, section.set)
+    return _stage_config(config, IntegrateConfig, "integrate", config.integrate.config, backbones)
 
 
 def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
@@ -247,8 +238,7 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
         places = [("train_dir", str(corpus.processed / stream)), ("output_dir", str(config.work_dir))]
         file = config.pretrain.config.replace("{stream}", stream)
         try:
-            pretrain = _stage_config(PretrainConfig, "pretrain", file, places, config.pretrain.set)
-            pretrain.named_stream((stream,))
+            _stage_config(config, PretrainConfig, "pretrain", file, places).named_stream((stream,))
         except UserError as error:
             problems += error.problems
     for stage, model, places in (
@@ -256,7 +246,7 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
         ("evaluate", EvaluateSltConfig, []),
     ):
         try:
-            _stage_config(model, stage, None, places, getattr(config, stage).set)
+            _stage_config(config, model, stage, None, places)
         except UserError as error:
             problems += error.problems
     if problems:
@@ -270,7 +260,8 @@ def wanted_gpus(gpus: int | Literal["auto"], most: int | None = None) -> int:
     """The number behind a config's ``gpus``; ``auto`` takes at most ``most``."""
     if gpus != "auto":
         return gpus
-    return count_gpus() if most is None else min(most, count_gpus())
+    found = len(allowed_gpus())
+    return found if most is None else min(most, found)
 
 
 def granted_gpus(wildcards: Any, resources: Mapping[str, Any]) -> int:
@@ -301,10 +292,7 @@ _BATCH_NAME = re.compile(r"b\d{5,}")
 def plan_batches(layout: CorpusLayout, video_ids: Collection[str], videos_per_job: int) -> Batches:
     """Finished batches as they are, so that new videos disturb none; the other videos by id, so many per batch.
 
-    Args:
-        layout: Where earlier plans and manifests are; nothing is written.
-        video_ids: All videos of the corpus; those that are gone drop out of their batches.
-        videos_per_job: Most videos of a new batch.
+    Videos that are gone drop out of their batches. Nothing is written.
     """
     kept = {name: ids for name, ids in read_batches(layout, video_ids).items() if layout.batch(name).is_file()}
     taken = {video_id for ids in kept.values() for video_id in ids}
