@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn
@@ -112,8 +113,4 @@ class DamagedFile(UserError, ValueError):
         return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame)
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back
-        return _make, (self.path, self.found, self.expected, self.frame)
-
-
-def _make(path: Path, found: str, expected: str, frame: int | None) -> DamagedFile:
-    return DamagedFile(path, found, expected=expected, frame=frame)
+        return partial(DamagedFile, expected=self.expected, frame=self.frame), (self.path, self.found)

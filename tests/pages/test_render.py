@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from signstreams.pages.render import ShownClip, fitting, percent, render, rounded
+from signstreams.pages.render import QUALITIES, ShownClip, percent, render, rounded
 
 SCORES = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
 
@@ -39,14 +40,15 @@ def test_a_value_that_a_template_lacks_is_an_error() -> None:
         render("translations.html", scores=SCORES, num_clips=0)
 
 
-def test_pictures_get_poorer_until_the_page_fits() -> None:
-    tried = []
-
-    def render_at(quality: int) -> str:
-        tried.append(quality)
-        return "x" * (30_000 * quality)
-
-    assert len(fitting(render_at)) == 1_500_000 and tried == [72, 50]
+def test_pictures_get_poorer_until_the_page_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 400, 3), np.uint8)
+    sizes = [len(translations(ShownClip("one", noise, "a", "b")).encode())]
+    while len(sizes) < len(QUALITIES):
+        monkeypatch.setattr("signstreams.pages.render.MAX_BYTES", sizes[-1] - 1)
+        sizes.append(len(translations(ShownClip("one", noise, "a", "b")).encode()))
+    assert sizes == sorted(set(sizes), reverse=True)
+    monkeypatch.setattr("signstreams.pages.render.MAX_BYTES", 0)
+    assert len(translations(ShownClip("one", noise, "a", "b")).encode()) == sizes[-1]
 
 
 def test_figures_for_people_have_a_dash_where_there_is_none() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,16 +41,10 @@ class ShownClip:
 
 
 def render(template: str, **content: Any) -> str:
-    """The page of a template of this package, with the best pictures that fit `MAX_BYTES`."""
-    found = _environment().get_template(template)
-    return fitting(lambda quality: found.render(**content, quality=quality, contents=[]))
-
-
-def fitting(render: Callable[[int], str]) -> str:
-    """The first page that fits `MAX_BYTES`, else the last; ``render`` takes the quality of the pictures, 0 to 100."""
-    page = ""
+    """The page of a template of this package, with the best pictures that fit `MAX_BYTES`, else the poorest."""
+    page, found = "", _environment().get_template(template)
     for quality in QUALITIES:
-        page = render(quality)
+        page = found.render(**content, quality=quality, contents=[])
         if len(page.encode()) <= MAX_BYTES:
             break
     return page

@@ -6,11 +6,9 @@ import csv
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from signstreams.array_types import Pixels
 from signstreams.engine.run_folder import commit, versions
 from signstreams.files import read_json
 from signstreams.formats.crops import CropReader, clip_strip
@@ -38,16 +36,8 @@ _PICTURES = {
 """Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES`, to its caption."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture (H, W, 3), at most `PICTURE_PX` wide, with its caption."""
-
-    caption: str
-    image: Pixels
-
-
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
-    """HTML of what is there; a stage that has not run is left out. The workflow's ``settings`` are shown as they are."""
+    """HTML of the page; a stage that has not run is left out. The workflow's ``settings`` are shown as they are."""
     runs = RunLayout(work_dir)
     found = {stream: pretraining_figures(runs, stream) for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
@@ -74,8 +64,8 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
     )
 
 
-def _pictures(named: Iterable[tuple[Path, str]]) -> list[Picture]:
-    """Pictures and their captions, reduced; those that are absent or damaged are left out."""
+def _pictures(named: Iterable[tuple[Path, str]]) -> list[dict[str, Any]]:
+    """Pictures (H, W, 3) and their captions, at most `PICTURE_PX` wide; absent or damaged ones are left out."""
     import cv2
 
     pictures = []
@@ -87,7 +77,7 @@ def _pictures(named: Iterable[tuple[Path, str]]) -> list[Picture]:
         if width_px > PICTURE_PX:
             size = (PICTURE_PX, round(height_px * PICTURE_PX / width_px))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        pictures.append(Picture(caption, image))
+        pictures.append({"caption": caption, "image": image})
     return pictures
 
 
