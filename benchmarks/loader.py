@@ -155,7 +155,10 @@ def measure_index(count: int) -> None:
         digest_s = timed(lambda: index.digest)
         plan = BatchPlan(CropGroups.of(index.video, index.frame), batch_size=256, world_size=1, seed=0)
         order_s = timed(lambda: next(plan.batches(0, 0, 1)))
-        print(f"{len(index):,} crops in {index.video[-1] + 1} archives: index {index.nbytes / 2**20:.0f} MiB,")
+        columns = (index.video, index.frame, index.file, index.offset, index.size, index.crc)
+        names_bytes = sum(len(name) + 8 for names in (index.videos, index.files) for name in names)
+        index_mib = (sum(column.nbytes for column in columns) + names_bytes) / 2**20
+        print(f"{len(index):,} crops in {index.video[-1] + 1} archives: index {index_mib:.0f} MiB,")
         print(f"listed in {listed_s:.2f} s, digest {digest_s:.2f} s, groups and order of a pass {order_s:.2f} s,")
         print(f"peak memory of the process {before:.0f} MiB before, {peak_mib():.0f} MiB after")
 

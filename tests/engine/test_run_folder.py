@@ -18,8 +18,8 @@ OTHER = Fingerprint({"optim": {"lr": 0.002}, "seed": 0}, "data-b")
 
 
 def _leave_a_run(folder: Path, fingerprint: Fingerprint = MINE) -> None:
-    with Experiment.claim(folder, fingerprint, files=FILES) as experiment:
-        experiment.write_params({"lr": 1})
+    with Experiment(folder, fingerprint, files=FILES) as experiment:
+        (folder / "params.json").write_text('{"lr": 1}')
         (experiment.state / "backbone.pt").write_bytes(b"weights")
         experiment.publish("backbone.pt")
 
@@ -28,7 +28,7 @@ def test_an_equal_run_finds_its_state_even_when_every_output_was_deleted(tmp_pat
     _leave_a_run(tmp_path)
     for name in FILES:
         (tmp_path / name).unlink()
-    with Experiment.claim(tmp_path, MINE, files=FILES) as experiment:
+    with Experiment(tmp_path, MINE, files=FILES) as experiment:
         assert (experiment.state / "backbone.pt").read_bytes() == b"weights"
         assert experiment.publish("backbone.pt").read_bytes() == b"weights"
 
@@ -36,7 +36,7 @@ def test_an_equal_run_finds_its_state_even_when_every_output_was_deleted(tmp_pat
 def test_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> None:
     _leave_a_run(tmp_path)
     with pytest.raises(UserError) as caught:
-        Experiment.claim(tmp_path, OTHER, files=FILES)
+        Experiment(tmp_path, OTHER, files=FILES)
     assert len(caught.value.problems) == 1
     text = str(caught.value)
     assert "optim.lr is 0.001 there, 0.002 here" in text
@@ -49,7 +49,7 @@ def test_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> No
 def test_archiving_moves_the_earlier_experiment_and_loses_nothing(tmp_path: Path) -> None:
     _leave_a_run(tmp_path)
     (tmp_path / "my notes.txt").write_text("mine")
-    with Experiment.claim(tmp_path, OTHER, files=FILES, on_conflict="archive") as experiment:
+    with Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive") as experiment:
         assert not (experiment.state / "backbone.pt").exists()
         assert not (tmp_path / "backbone.pt").exists()
     archive = tmp_path / "previous" / MINE.digest[:12]
@@ -62,7 +62,7 @@ def test_archiving_moves_the_earlier_experiment_and_loses_nothing(tmp_path: Path
 def test_the_same_experiment_archived_twice_gets_two_folders(tmp_path: Path) -> None:
     _leave_a_run(tmp_path)
     for _ in range(2):
-        with Experiment.claim(tmp_path, MINE, files=FILES, on_conflict="archive", restart=True) as experiment:
+        with Experiment(tmp_path, MINE, files=FILES, on_conflict="archive", restart=True) as experiment:
             (experiment.state / "backbone.pt").write_bytes(b"again")
     assert sorted(path.name for path in (tmp_path / "previous").iterdir()) == [
         MINE.digest[:12],
@@ -73,8 +73,8 @@ def test_the_same_experiment_archived_twice_gets_two_folders(tmp_path: Path) -> 
 def test_files_of_an_unknown_run_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "backbone.pt").write_bytes(b"precious")
     with pytest.raises(UserError, match="unknown run"):
-        Experiment.claim(tmp_path, MINE, files=FILES)
-    with Experiment.claim(tmp_path, MINE, files=FILES, on_conflict="archive"):
+        Experiment(tmp_path, MINE, files=FILES)
+    with Experiment(tmp_path, MINE, files=FILES, on_conflict="archive"):
         pass
     assert (tmp_path / "previous" / "unknown" / "backbone.pt").read_bytes() == b"precious"
 
@@ -82,22 +82,22 @@ def test_files_of_an_unknown_run_are_not_overwritten(tmp_path: Path) -> None:
 def test_a_restart_of_the_same_experiment_is_refused_without_leave(tmp_path: Path) -> None:
     _leave_a_run(tmp_path)
     with pytest.raises(UserError, match="not to be resumed"):
-        Experiment.claim(tmp_path, MINE, files=FILES, restart=True)
+        Experiment(tmp_path, MINE, files=FILES, restart=True)
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     with (
-        Experiment.claim(tmp_path, MINE, files=FILES),
+        Experiment(tmp_path, MINE, files=FILES),
         pytest.raises(UserError, match="another process is writing"),
     ):
-        Experiment.claim(tmp_path, MINE, files=FILES)
-    Experiment.claim(tmp_path, MINE, files=FILES).close()
+        Experiment(tmp_path, MINE, files=FILES)
+    Experiment(tmp_path, MINE, files=FILES).close()
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        Experiment.claim(tmp_path / "out", MINE, files=FILES)
+        Experiment(tmp_path / "out", MINE, files=FILES)
 
 
 def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +113,8 @@ def test_a_disk_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.Mo
 def test_artifacts_are_listed_with_size_and_checksum(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere.pt"
     elsewhere.write_bytes(b"abc")
-    with Experiment.claim(folder, MINE, files=FILES) as experiment:
-        experiment.write_params({})
+    with Experiment(folder, MINE, files=FILES) as experiment:
+        (folder / "params.json").write_text("{}")
         experiment.write_artifacts({"params": folder / "params.json", "backbone": elsewhere})
     listed = json.loads((folder / "artifacts.json").read_text())
     assert listed["params"]["file"] == "params.json"

@@ -82,7 +82,7 @@ def settings(**tracking: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Any:
-    with Experiment.claim(tmp_path / "run", Fingerprint({}, ""), files=[]) as claimed:
+    with Experiment(tmp_path / "run", Fingerprint({}, ""), files=[]) as claimed:
         yield claimed
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
-from signstreams.pretrain.outputs import Facts, model_card
+from signstreams.engine.settings import ExperimentConfig
+from signstreams.pretrain.outputs import model_card
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.settings import PretrainConfig
 
@@ -39,7 +40,7 @@ METADATA: dict[str, Any] = {
     "train_crops": 1000,
     "data_digest": "abc",
 }
-FACTS = Facts("backbone.pt", "backbone.safetensors", {"seed": 0}, 3, 8, "", ["a|b"], "")
+ABOUT = ExperimentConfig(tags=["a|b"])
 
 
 def _written(arch: ViTArch, image_px: int, folder: Path) -> tuple[VisionTransformer, list[str]]:
@@ -56,7 +57,9 @@ def _written(arch: ViTArch, image_px: int, folder: Path) -> tuple[VisionTransfor
     export_backbone(
         folder / "backbone.pt", arch, model.state_dict(), metadata, safetensors=folder / "backbone.safetensors"
     )
-    card = model_card(arch, metadata, [{"step": 20, "train/kl": 0.5}, {"step": 40, "train/kl": 0.1}], FACTS)
+    records = [{"step": 20, "train/kl": 0.5}, {"step": 40, "train/kl": 0.1}]
+    numbers = {"num_videos": 3, "num_probe_crops": 8}
+    card = model_card(arch, metadata, records, {"seed": 0}, ABOUT, weights="backbone.pt", **numbers)
     assert "0.5 (KL of teacher and student)" in card  # at the exported step, not the last one
     return model, re.findall(r"```python\n(.*?)```", card, flags=re.S)
 

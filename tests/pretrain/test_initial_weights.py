@@ -20,7 +20,7 @@ from signstreams.backbones.weights import export_backbone
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.pretrain.derived_settings import derive_settings
-from signstreams.pretrain.initial_weights import initialize_backbones, load_initial_weights
+from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.run import architecture, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
@@ -43,7 +43,8 @@ def _trainer(config: PretrainConfig, arch: ViTArch, total_steps: int = 20) -> Tr
     trainer = Trainer(config, derived, arch, ALONE)
     weights = load_initial_weights(config, arch)
     assert weights is not None
-    initialize_backbones(weights, [trainer.student.backbone, trainer.teacher.backbone])
+    for network in (trainer.student, trainer.teacher):
+        network.backbone.load_state_dict(weights.state, strict=False)
     return trainer
 
 
@@ -144,7 +145,7 @@ def test_timms_weights_come_from_the_cache_and_from_nowhere_else(
     weights = load_initial_weights(config, architecture(config))
     assert weights is not None
     ours = VisionTransformer(architecture(config)).eval()
-    initialize_backbones(weights, [ours])
+    ours.load_state_dict(weights.state, strict=False)
     small = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True).eval()
     small.load_state_dict(model.state_dict())
     images = torch.randn(1, 3, side_px, side_px)

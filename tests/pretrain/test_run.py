@@ -18,7 +18,6 @@ import torch
 
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.run_folder import Experiment
 from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.health import CollapseWatch
@@ -303,7 +302,7 @@ def test_an_interrupted_claim_leaves_the_folder_free(make: Make, monkeypatch: py
         raise OSError("no space left on device")
 
     config = make()
-    monkeypatch.setattr(Experiment, "write_params", full_disk)
+    monkeypatch.setattr(TrainingRun, "write_params", full_disk)
     with pytest.raises(OSError, match="no space left"):
         pretrain(config, STREAM)
     monkeypatch.undo()

@@ -107,15 +107,16 @@ def test_signers_come_from_meta_csv_else_from_the_video(corpus: Path) -> None:
 
 def test_balance_and_gap_reach_the_plan(corpus: Path, make: Callable[..., Any]) -> None:
     (corpus / "meta.csv").write_text("id;video;label;signer\na;v0;x;ana\nb;v1;x;ana\nc;v2;x;berta\n", encoding="utf-8")
-    crops = find_crops([corpus / "processed/hand_r"], probe_crops=0).train
+    found = find_crops([corpus / "processed/hand_r"], probe_crops=0)
+    crops = found.train
     shares = []
     for balance in (0.0, 1.0):
-        plan = plan_batches(make(dataset={"signer_balance": balance, "batch_size": 4}), crops, 1)
+        plan = plan_batches(make(dataset={"signer_balance": balance, "batch_size": 4}), found, 1)
         shares.append(float((crops.video[plan.order(0)] == crops.video[-1]).mean()))
     assert shares == [pytest.approx(1 / 3), pytest.approx(1 / 2, abs=0.03)]
     gaps = []
     for gap in (0, 7):
-        plan = plan_batches(make(dataset={"min_gap_frames": gap, "batch_size": 6}), crops, 1)
+        plan = plan_batches(make(dataset={"min_gap_frames": gap, "batch_size": 6}), found, 1)
         near = 99
         for batch in plan.order(0).reshape(-1, 6):
             for video in range(3):

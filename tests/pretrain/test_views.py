@@ -25,7 +25,6 @@ from signstreams.pretrain.views import (
     decode,
     jpeg_size,
     random_boxes,
-    recipes,
     solarize,
     whole_view,
 )
@@ -73,8 +72,8 @@ def test_blur_and_solarisation_happen_as_often_as_said() -> None:
 
 
 def test_one_blur_probability_replaces_the_three() -> None:
-    assert [r.blur_prob for r in recipes(AugmentationConfig(num_local=1))] == [1.0, 0.1, 0.5]
-    assert [r.blur_prob for r in recipes(AugmentationConfig(num_local=1, gaussian_blur_prob=0.7))] == [0.7] * 3
+    assert ViewMaker(AugmentationConfig(num_local=1)).blur_probs.tolist() == [1.0, 0.1, 0.5]
+    assert ViewMaker(AugmentationConfig(num_local=1, gaussian_blur_prob=0.7)).blur_probs.tolist() == [0.7] * 3
     with pytest.raises(ValueError, match="blur_view_1_prob has no effect"):
         AugmentationConfig(gaussian_blur_prob=0.7, blur_view_1_prob=0.2)
 

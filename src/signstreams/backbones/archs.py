@@ -67,16 +67,10 @@ ARCHS: dict[str, ViTArch] = {
 }
 
 
-def resolve(
-    name: str,
-    *,
-    image_px: int,
-    patch_px: int | None = None,
-    depth: int | None = None,
-    num_registers: int | None = None,
-    layer_scale_init: float | None = None,
-) -> ViTArch:
+def resolve(name: str, *, image_px: int, **given: float | None) -> ViTArch:
     """The architecture of this name with the user's changes; its position table covers ``image_px``, except DINOv2's.
+
+    These are patch_px, depth, num_registers and layer_scale_init, of which None changes nothing.
 
     Raises:
         ValueError: Unknown name, or a change of DINOv2's own architectures, whose names promise their shapes.
@@ -84,12 +78,6 @@ def resolve(
     if name not in ARCHS:
         raise ValueError(f"architecture '{name}' is unknown, expected one of {', '.join(ARCHS)}")
     arch = ARCHS[name]
-    given = {
-        "patch_px": patch_px,
-        "depth": depth,
-        "num_registers": num_registers,
-        "layer_scale_init": layer_scale_init,
-    }
     changes: dict[str, Any] = {
         key: value for key, value in given.items() if value is not None and value != getattr(arch, key)
     }
@@ -102,11 +90,7 @@ def resolve(
 
 
 def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
-    """The architecture that tensors of these names and shapes belong to, in hub layout.
-
-    Args:
-        shapes: Shape of each tensor of a state dict.
-        name: Name to give it; empty: ``vit``.
+    """The architecture that tensors of these names and shapes belong to, in hub layout; without a name it is ``vit``.
 
     Raises:
         ValueError: The tensors are not those of a vision transformer in hub layout.

@@ -27,10 +27,8 @@ Sizes = tuple[tuple[int, int], ...]  # number of images, and of tokens per image
 class VisionTransformer(nn.Module):
     """Images to a class token and patch tokens.
 
-    Args:
-        arch: Shape of the network.
-        drop_path_prob: Stochastic depth of the last block, rising linearly from 0 at the first.
-        checkpoint_activations: Keep only the blocks' inputs for the backward pass and recompute the rest.
+    ``drop_path_prob`` is the stochastic depth of the last block, rising linearly from 0 at the first. With
+    ``checkpoint_activations`` only the blocks' inputs are kept for the backward pass, which recomputes the rest.
     """
 
     def __init__(self, arch: ViTArch, *, drop_path_prob: float = 0.0, checkpoint_activations: bool = False) -> None:
@@ -50,14 +48,9 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(arch.embed_dim, eps=NORM_EPS)
 
     def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Normalised class token of each image.
+        """Normalised class token (B, D) of normalised images (B, 3, H, W), with sides divisible by the patch.
 
-        Args:
-            images: (B, 3, H, W), normalised; sides divisible by the patch.
-            masks: (B, P) bool, patches whose embedding is replaced by the mask token; None: none.
-
-        Returns:
-            (B, D).
+        ``masks`` are (B, P) bool, patches whose embedding is replaced by the mask token; None: none.
         """
         return self.forward_features(images, masks)[0]
 
@@ -66,7 +59,8 @@ class VisionTransformer(nn.Module):
         x = self._embed(images, masks)  # (B, 1 + R + P, D)
         for block in self.blocks:
             x = self._run(block, x)
-        return self._parts(self.norm(x))
+        x = self.norm(x)
+        return x[:, 0], x[:, 1 + self.arch.num_registers :]
 
     def layer_tokens(self, images: Tensor) -> Tensor:
         """Class token after every block, each through the last norm: (B, L, D); the last one is `forward`'s."""
@@ -85,25 +79,19 @@ class VisionTransformer(nn.Module):
         *,
         packed: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Normalised class tokens of images of several sizes, and selected patch tokens of the first size.
+        """Normalised class tokens (B, D) of images of several sizes, and chosen patch tokens (M, D) of the first size.
 
-        For training: after its attention, the last block computes these tokens only.
-
-        Args:
-            groups: Groups of images of one size, (B_i, 3, side_i, side_i).
-            masks: (B_0, P_0) bool, of the first group, as in `forward`.
-            rows: (M,) patches wanted, as rows of (B_0 * P_0). None: none.
-            packed: One pass for all sizes: norms and matrix products over all tokens together, attention by image.
-
-        Returns:
-            (B, D) of all groups in their order, and (M, D) or None.
+        For training: after its attention, the last block computes these tokens only. Each of the groups holds images of
+        one size, (B_i, 3, side_i, side_i). ``masks`` (B_0, P_0) are of the first group, as in `forward`, and ``rows``
+        (M,) its patches wanted, as rows of (B_0 * P_0). ``packed`` is one pass for all sizes: norms and matrix products
+        over all tokens together, attention by image.
         """
         classes, patches = [], None
         for i, batch in enumerate([groups] if packed else [[images] for images in groups]):
             embedded = [self._embed(images, masks if i + j == 0 else None) for j, images in enumerate(batch)]
             sizes = tuple((len(x), x.shape[1]) for x in embedded)
             wanted = self._wanted(sizes, rows if i == 0 else None, groups[0].device)  # (W,)
-            x = _joined([x.flatten(0, 1) for x in embedded])  # (T, D)
+            x = joined([x.flatten(0, 1) for x in embedded])  # (T, D)
             for block in self.blocks[:-1]:
                 x = self._run(block, x, sizes)
             x = self.norm(self._run(self.blocks[-1], x, sizes, wanted))  # (W, D)
@@ -111,15 +99,12 @@ class VisionTransformer(nn.Module):
             classes.append(x[:num_images])
             if i == 0 and rows is not None:
                 patches = x[num_images:]
-        return _joined(classes), patches
+        return joined(classes), patches
 
     def compile_blocks(self, **options: Any) -> None:
-        """Compile the blocks with torch.compile, by shape; names and state do not change.
+        """Compile the blocks with torch.compile and its options, by shape; names and state do not change.
 
         Not the last one: under masking, the number of tokens after its attention differs from step to step.
-
-        Args:
-            options: Options of torch.compile.
         """
         for block in self.blocks[:-1]:
             block.compile(dynamic=False, **options)
@@ -147,7 +132,7 @@ class VisionTransformer(nn.Module):
             before, tokens = 1 + self.arch.num_registers, sizes[0][1]
             num_patches = tokens - before
             places.append(rows // num_patches * tokens + before + rows % num_patches)
-        return _joined(places)
+        return joined(places)
 
     def _run(self, block: nn.Module, x: Tensor, sizes: Sizes | None = None, rows: Tensor | None = None) -> Tensor:
         assert isinstance(block, Block)
@@ -158,9 +143,6 @@ class VisionTransformer(nn.Module):
         else:
             x = block(x, sizes, drop, rows)
         return x
-
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, 0], x[:, 1 + self.arch.num_registers :]
 
     def position_table(self, height_px: int, width_px: int) -> Tensor:
         """(1, 1 + P, D) for images of this size: bicubic with antialiasing, as DINOv2 with registers and timm do."""
@@ -226,13 +208,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, sizes: Sizes | None = None, drop: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
-        """Tokens to tokens of the same shape, or to some of them.
+        """Tokens (B, N, D), or packed ones (T, D) with the ``sizes`` of their groups, to tokens of the same shape.
 
-        Args:
-            x: (B, N, D), or packed (T, D) with ``sizes``.
-            sizes: Sizes of the groups of a packed ``x``.
-            drop: Factors of the two branches, from `draw_drop`.
-            rows: (W,) rows of a packed ``x`` to compute. None: all.
+        ``drop`` holds the factors of the two branches, from `draw_drop`. Of packed tokens, only the ``rows`` (W,).
         """
         attended = self.attn.attend(self.norm1(x), sizes)
         if rows is not None:
@@ -271,18 +249,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, D)."""
-        out: Tensor = self.proj(self.attend(x))
-        return out
-
     def attend(self, x: Tensor, sizes: Sizes | None = None) -> Tensor:
-        """`forward` without its last layer; or packed (T, D) to (T, D) with the ``sizes`` of its groups."""
+        """(B, N, D) to (B, N, D), before ``proj``; or packed (T, D) to (T, D) with the ``sizes`` of its groups."""
         qkv = self.qkv(x)  # (..., 3 D)
         if sizes is None:
             return self._attend(qkv)
         parts = qkv.split([images * tokens for images, tokens in sizes])
-        return _joined(
+        return joined(
             [self._attend(part.unflatten(0, size)).flatten(0, 1) for part, size in zip(parts, sizes, strict=True)]
         )
 
@@ -330,9 +303,9 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Concatenated along the first dimension; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def joined(parts: list[Tensor], dim: int = 0) -> Tensor:
+    """Concatenated; a single one is not copied: scores of many prototypes are large."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _added(x: Tensor, branch: Tensor, drop: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,8 @@ _WRAPPERS = ("module.", "_orig_mod.", "backbone.")
 class Backbone(nn.Module):
     """A network with its input specification.
 
-    Attributes:
-        embed_dim: Width of the features.
-        patch_size: Side of a patch in pixels.
-        image_px: Image side it was trained on.
-        mean, std: Mean and deviation of R, G, B in 0..1, to normalise images with.
-        metadata: Metadata of the file.
+    Features are ``embed_dim`` wide. It was trained on images of side ``image_px``, their R, G, B in 0..1 normalised
+    by ``mean`` and ``std``.
     """
 
     _mean: Tensor
@@ -45,17 +42,14 @@ class Backbone(nn.Module):
         embed_dim: int,
         patch_size: int,
         image_px: int,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-        metadata: dict[str, Any] | None = None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        metadata: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.model = model
-        self.embed_dim = embed_dim
-        self.patch_size = patch_size
-        self.image_px = image_px
+        self.model, self.metadata = model, metadata
+        self.embed_dim, self.patch_size, self.image_px = embed_dim, patch_size, image_px
         self.mean, self.std = tuple(mean), tuple(std)
-        self.metadata = metadata or {}
         # on the device of the weights and images: copying to a GPU at each call would wait for it
         self.register_buffer("_mean", torch.tensor(self.mean), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std), persistent=False)
@@ -85,10 +79,8 @@ class Backbone(nn.Module):
 def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     """Backbone of ``file::path[:architecture]`` or ``timm::name``, in evaluation mode, on the CPU.
 
-    A position table of another size is resized to the architecture's, which is logged.
-
-    Args:
-        download: Let ``timm::`` fetch weights that are not in the local cache.
+    A position table of another size is resized to the architecture's, which is logged. ``download`` lets ``timm::``
+    fetch weights that are not in the local cache.
 
     Raises:
         UserError: File absent, not a checkpoint, or of another architecture than named; no such weights of timm here.
@@ -124,9 +116,6 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
 
 def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
     """State dict in hub layout, metadata, and shape of the network in a ``.pt`` or ``.safetensors`` file.
-
-    Args:
-        named: Architecture that the user expects.
 
     Raises:
         UserError: Absent, broken, without a vision transformer, or of another architecture than named.
@@ -226,13 +215,10 @@ def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
 
 
 def load_timm(name: str, *, download: bool, setting: str = "backbone", flag: str = "--model-download") -> Any:
-    """A network of timm with its pretrained weights, without its classifier; has more than an nn.Module declares.
+    """A network of timm (``vit_small_patch14_dinov2.lvd142m``) with its pretrained weights, without its classifier.
 
-    Args:
-        name: Timm's name, such as ``vit_small_patch14_dinov2.lvd142m``.
-        download: Whether weights that are not in the local cache may be fetched.
-        setting: Setting that names the network, for messages.
-        flag: Flag that allows the download, for messages.
+    It has more than an nn.Module declares. ``download`` says whether weights that are not in the local cache may be
+    fetched; messages name the setting that names the network, and the flag that allows the download.
 
     Raises:
         UserError: timm has no such weights, they are not in the cache, or cannot be fetched or read.
@@ -299,16 +285,10 @@ def export_backbone(
 ) -> None:
     """Write a backbone that timm, torch.hub's DINOv2 and `load_dinov2_backbone` read; equal runs give equal bytes.
 
-    The file holds ``{"model": state dict in hub layout, "metadata": plain values}``. ``mask_token`` is kept where a
-    reader expects it: in DINOv2's architectures (timm recognises them by it) and where there are registers (timm
-    renames them then). Elsewhere the keys equal timm's own.
-
-    Args:
-        path: File to write.
-        arch: Shape of the network.
-        state: Its parameters by name.
-        metadata: Plain values without times and paths, which would make equal runs differ.
-        safetensors: A second file with the same tensors; the metadata is its entry ``signstreams``, as JSON.
+    The file holds ``{"model": state dict in hub layout, "metadata": plain values}``, without times and paths, which
+    would make equal runs differ. ``mask_token`` is kept where a reader expects it: in DINOv2's architectures (timm
+    recognises them by it) and where there are registers (timm renames them then). Elsewhere the keys equal timm's own.
+    ``safetensors`` is a second file with the same tensors; the metadata is its entry ``signstreams``, as JSON.
     """
     keeps_mask_token = arch.is_dinov2 or arch.num_registers > 0
     model = {

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from signstreams.files import replacing
+from signstreams.files import link_or_copy, replacing
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,8 @@ def save(path: str | Path, state: Any, *, keep_previous: bool = False) -> None:
                     raise error.__context__ from None
                 raise
         if keep_previous and path.is_file():
-            _keep(path, previous(path))
+            previous(path).unlink(missing_ok=True)
+            link_or_copy(path, previous(path))
 
 
 def previous(path: Path) -> Path:
@@ -58,8 +57,8 @@ def load_latest(path: Path) -> Any:
         return state
 
 
-def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
-    """Read a checkpoint; nothing in the file is executed (``weights_only=True``).
+def load(path: str | Path) -> Any:
+    """Read a checkpoint to the CPU; nothing in the file is executed (``weights_only=True``).
 
     Raises:
         FileNotFoundError: It is absent.
@@ -70,7 +69,7 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
         raise ValueError(f"{path}: is a folder, expected a checkpoint file")
     try:
         with path.open("rb") as file:
-            return torch.load(file, map_location=map_location, weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:
@@ -79,12 +78,3 @@ def load(path: str | Path, *, map_location: str | torch.device = "cpu") -> Any:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(f"{path}: is truncated or no checkpoint ({reason})") from error
-
-
-def _keep(path: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the disk has no links."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)

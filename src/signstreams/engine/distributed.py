@@ -38,9 +38,7 @@ class World:
 def start(*, distributed: bool = False, device: str = "auto") -> World:
     """Join the process group that torchrun announces in the environment; without one, this process is alone.
 
-    Args:
-        distributed: The user asked for several processes: torchrun's environment is required.
-        device: ``auto`` (a GPU when there is one), ``cpu`` or ``cuda``.
+    ``device`` is ``cpu``, ``cuda``, or ``auto``: a GPU when there is one.
 
     Raises:
         UserError: ``distributed`` without torchrun, or ``cuda`` without a GPU.
@@ -52,10 +50,9 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
             "--distributed: found no launcher, expected torchrun; start with `torchrun --standalone"
             " --nproc-per-node=N <script> ...`, or leave --distributed out"
         )
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
+    use_gpu = torch.cuda.is_available() and device != "cpu"
+    if device == "cuda" and not use_gpu:
         raise UserError("device 'cuda': PyTorch finds no GPU here, expected at least one; use --device auto or cpu")
-    use_gpu = has_gpu and device != "cpu"
     place = torch.device("cpu")
     if use_gpu:
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -204,11 +201,10 @@ def main_first(world: World) -> Iterator[None]:
 
     Use as ``with main_first(world): if world.is_main: ...``.
     """
-    problems: list[str] | None = None
+    problems: list[str] = []
     try:
         yield
     except UserError as error:
         problems = error.problems
-    problems = from_main(problems)
-    if problems:
+    if problems := from_main(problems):
         raise UserError(problems)

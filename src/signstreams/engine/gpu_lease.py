@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -38,11 +37,9 @@ def machine_gpus() -> dict[str, str]:
     listed = os.environ.get(GPU_LIST)
     if listed is not None:
         return {name: name for name in _names(listed)}
-    if shutil.which("nvidia-smi") is None:
-        return {}
     try:
         found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired):  # no driver here, or one that hangs
         return {}
     matches = [_LISTED.match(line.rstrip()) for line in found.stdout.splitlines()]
     return {match[1]: match[2] for match in matches if match}
@@ -78,26 +75,15 @@ def _uuid(name: str, machine: dict[str, str]) -> str | None:
     return None if is_absent else name
 
 
-def count_gpus() -> int:
-    """Number of devices this process may use."""
-    return len(allowed_gpus())
-
-
 @contextlib.contextmanager
-def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
-    """Hold ``count`` GPUs that no other job holds, and show this process and its children only these.
+def leased(count: int) -> Iterator[list[str]]:
+    """Hold ``count`` GPUs that no other job holds, and show this process and its children only these; 0 hides all.
 
-    Waits until enough are free, and takes them all at once, so that two waiting jobs cannot block each other.
-
-    Args:
-        count: Number of GPUs; 0 hides all of them.
-        wait_s: Longest wait; None: no limit.
-
-    Yields:
-        The devices, as set in ``CUDA_VISIBLE_DEVICES``.
+    Waits until enough are free, and takes them all at once, so that two waiting jobs cannot block each other. Yields
+    the devices, as set in ``CUDA_VISIBLE_DEVICES``.
 
     Raises:
-        UserError: More than this process may use, not enough free ones in ``wait_s``, or the lock files cannot be made.
+        UserError: More than this process may use, or the lock files cannot be made.
     """
     allowed = allowed_gpus()
     if count > len(allowed):
@@ -106,7 +92,7 @@ def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
             f"GPUs: {len(allowed)} of this machine may be used{limit}, expected {count}; ask for fewer (pretrain.gpus,"
             " integrate.gpus, or the profile), or for another machine"
         )
-    held = _wait_for(count, allowed, wait_s) if count else {}
+    held = _wait_for(count, allowed) if count else {}
     earlier = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = ",".join(held)
     try:
@@ -120,26 +106,16 @@ def leased(count: int, *, wait_s: float | None = None) -> Iterator[list[str]]:
             os.close(lock)
 
 
-def _wait_for(count: int, allowed: dict[str, str], wait_s: float | None) -> dict[str, int]:
+def _wait_for(count: int, allowed: dict[str, str]) -> dict[str, int]:
     """Device to its locked file descriptor."""
     folder = lease_folder()
-    started_s = time.monotonic()
-    reported_s = None
-    while True:
-        held = _try(count, allowed, folder)
-        if held is not None:
-            return held
-        now_s = time.monotonic()
-        if wait_s is not None and now_s - started_s >= wait_s:
-            free = _num_free(allowed, folder)
-            raise UserError(
-                f"GPUs: after {wait_s:g} s other jobs still hold all but {free} of {len(allowed)}, expected {count}"
-                " free; wait for them, or limit concurrent jobs (snakemake --resources gpu=N)"
-            )
-        if reported_s is None or now_s - reported_s >= _REPORT_AGAIN_S:
-            reported_s = now_s
+    report_at_s = 0.0
+    while (held := _try(count, allowed, folder)) is None:
+        if time.monotonic() >= report_at_s:
+            report_at_s = time.monotonic() + _REPORT_AGAIN_S
             print(f"waiting for {count} of {len(allowed)} GPUs that other jobs hold ({folder})", file=sys.stderr)
         time.sleep(_POLL_S)
+    return held
 
 
 def _try(count: int, allowed: dict[str, str], folder: Path) -> dict[str, int] | None:
@@ -149,7 +125,7 @@ def _try(count: int, allowed: dict[str, str], folder: Path) -> dict[str, int] | 
         fcntl.flock(door, fcntl.LOCK_EX)
         held: dict[str, int] = {}
         for device, uuid in allowed.items():
-            lock = _open(folder / _file_name(uuid))
+            lock = _open(folder / (re.sub(r"[^A-Za-z0-9_-]", "_", uuid) + ".lock"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -163,15 +139,6 @@ def _try(count: int, allowed: dict[str, str], folder: Path) -> dict[str, int] | 
         return None
     finally:
         os.close(door)
-
-
-def _num_free(allowed: dict[str, str], folder: Path) -> int:
-    free = 0
-    while (held := _try(free + 1, allowed, folder)) is not None:
-        free += 1
-        for lock in held.values():
-            os.close(lock)
-    return free
 
 
 def lease_folder() -> Path:
@@ -215,10 +182,6 @@ def _open_of_others(path: Path) -> int:
             f"{path.parent}: cannot be written by you, expected a folder for lock files of all users; its owner may"
             f" `chmod 1777` it, or set {LEASE_FOLDER} to another on this machine's disk"
         ) from None
-
-
-def _file_name(uuid: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", uuid) + ".lock"
 
 
 def _names(listed: str) -> list[str]:

@@ -42,13 +42,9 @@ def launch(
 ) -> int:
     """Run ``command`` (a Python script and its arguments) and return its exit code.
 
-    Args:
-        command: Script and arguments.
-        gpus: GPUs per node, one process each; 0: ``cpu_processes`` processes on the CPU.
-        nodes: Machines. More than one needs a Slurm job that holds them.
-        cpus: Cores per node of a Slurm job on several nodes; None: as its environment says.
-        cpu_processes: Processes without GPUs.
-        requeues: If the run asks to be tried again inside a Slurm job, requeue that job.
+    It gets one process for each of ``gpus`` per node, or without GPUs ``cpu_processes``. Several nodes need a Slurm job
+    that holds them, with ``cpus`` cores each (None: as its environment says). A run that asks to be tried again inside
+    a Slurm job puts that back into the queue if ``requeues``.
     """
     if nodes > 1 and "SLURM_STEP_NUM_NODES" not in os.environ:
         return _srun(nodes, cpus)
@@ -81,9 +77,8 @@ def _requeue() -> None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or shutil.which("scontrol") is None:
         return
-    is_first = os.environ.get("SLURM_NODEID", "0") == "0"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN_EXIT_CODE))  # Slurm's, when the job is put back
-    if not is_first or _put_back(job):
+    if os.environ.get("SLURM_NODEID", "0") != "0" or _put_back(job):
         time.sleep(REQUEUE_S)  # Slurm ends this process; exiting first would look like a failure of the job
 
 
@@ -140,19 +135,19 @@ def _torchrun(words: list[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # their messages appear below, once
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(_passed_on()))
+    # without this torchrun also handles signals that `nohup` or a shell's background job ignores
+    handled = [name for name in PASSED_ON if signal.getsignal(signal.Signals[name]) is not signal.SIG_IGN]
+    signals = os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(handled))
     os.environ[LAUNCHED] = str(os.getpid())
-    signals = os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"]
     try:
         run.run(run.parse_args([f"--signals-to-handle={signals}", *words]))
     except ChildFailedError as error:
-        failures = dict(sorted(error.failures.items()))
-        for rank, failure in failures.items():
+        for rank, failure in sorted(error.failures.items()):
             if failure.exitcode not in range(256) and failure.exitcode != -signal.SIGTERM:  # it could not report itself
                 name = signal.Signals(-failure.exitcode).name
                 hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
                 print(f"error: process {rank} was ended by {name}{hint}", file=sys.stderr)
-        return exit_code(failure.exitcode for failure in failures.values())
+        return exit_code(failure.exitcode for failure in error.failures.values())
     except SignalException as error:  # the processes have saved and ended
         if error.sigval == signal.SIGINT:
             return INTERRUPTED_EXIT_CODE  # they have reported how to go on
@@ -160,11 +155,6 @@ def _torchrun(words: list[str]) -> int:
             print(f"stopped by {error.sigval.name}; run again to go on", file=sys.stderr)
         return TRY_AGAIN_EXIT_CODE
     return 0
-
-
-def _passed_on() -> list[str]:
-    """Signals that torchrun handles; without this also those that `nohup` or a shell's background job ignores."""
-    return [name for name in PASSED_ON if signal.getsignal(signal.Signals[name]) is not signal.SIG_IGN]
 
 
 def exit_code(codes: Iterable[int]) -> int:

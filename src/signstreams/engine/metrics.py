@@ -14,21 +14,16 @@ from signstreams.files import replacing
 
 
 class MetricsLog:
-    """Append-only log, steps increasing; a resumed run drops what was logged after its checkpoint.
+    """Append-only log, steps increasing; a resumed run drops what was logged after its checkpoint, ``after_step``.
 
-    Args:
-        path: File of JSON lines; made when absent, never replaced (it may be a hard link).
-        after_step: Step of the checkpoint that the run resumes from; later lines are cut. None starts an empty log.
+    The file is made when absent, and never replaced (it may be a hard link). ``after_step`` None starts an empty log.
     """
 
     def __init__(self, path: str | Path, *, after_step: int | None = None) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        keep = 0
-        if after_step is not None and self.path.exists():
-            keep = _bytes_until(self.path, after_step)
         self._file = self.path.open("ab")
-        self._file.truncate(keep)
+        self._file.truncate(0 if after_step is None else _bytes_until(self.path, after_step))
 
     def __enter__(self) -> Self:
         return self
@@ -38,8 +33,8 @@ class MetricsLog:
 
     def log(self, record: Mapping[str, float | int | str | None], step: int) -> None:
         """Write one line immediately; a number that is not finite becomes null, since JSON has none."""
-        line = {"step": step}
-        line.update({name: _plain(value) for name, value in record.items()})
+        bad = {name: None for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)}
+        line = {"step": step, **record, **bad}
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
@@ -75,12 +70,6 @@ def _bytes_until(path: Path, after_step: int) -> int:
     return keep
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
 # -- Curves
 
 # Okabe and Ito's colours, which colour-blind people can tell apart, without yellow, which is invisible on white.
@@ -101,14 +90,9 @@ class Panel:
 def plot_curves(
     records: list[dict[str, Any]], path: Path, panels: Sequence[Panel], *, title: str, caption: str
 ) -> None:
-    """Draw metrics over steps; panels without any measurement are left out.
+    """Draw the lines of a metrics.jsonl over steps, as PNG; panels without any measurement are left out.
 
-    Args:
-        records: Lines of metrics.jsonl.
-        path: PNG to write.
-        panels: Panels in the order of drawing.
-        title: Above the panels.
-        caption: Below the panels: what good and bad look like.
+    The ``title`` is above the panels, and the ``caption``, which says what good and bad look like, below.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -124,7 +108,8 @@ def plot_curves(
     for number, (axes, panel) in enumerate(zip(places, panels, strict=False)):
         drawn = [key for key in panel.keys if lines[key]]
         for key, color in zip(drawn, COLORS, strict=False):
-            axes.plot(*zip(*lines[key], strict=True), label=key, color=color, marker=_marker(lines[key]))
+            marker = "." if len(lines[key]) < FEW_POINTS else None
+            axes.plot(*zip(*lines[key], strict=True), label=key, color=color, marker=marker)
         if panel.level is not None:
             axes.axhline(panel.level[0], linestyle="--", color="0.5", linewidth=1, label=panel.level[1])
         if len(axes.get_lines()) > 1:
@@ -144,7 +129,3 @@ def plot_curves(
 
 def _points(records: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
     return [(record["step"], record[key]) for record in records if record.get(key) is not None]
-
-
-def _marker(points: list[tuple[int, float]]) -> str | None:
-    return "." if len(points) < FEW_POINTS else None

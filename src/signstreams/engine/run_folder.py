@@ -11,7 +11,6 @@ import fcntl
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import weakref
@@ -21,7 +20,7 @@ from typing import IO, Any, Literal
 
 from signstreams.config.load import flatten
 from signstreams.errors import UserError
-from signstreams.files import digest, read_json, remove_leftovers, sha256_file, write_bytes, write_json
+from signstreams.files import digest, link_or_copy, read_json, remove_leftovers, sha256_file, write_json
 from signstreams.formats.layout import ARTIFACTS, PREVIOUS, STATE
 
 # -- What a run ran on
@@ -69,7 +68,7 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        return digest({"config": self.config, "data": self.data})
+        return digest(vars(self))
 
     def differences(self, other: Fingerprint) -> list[str]:
         """``"optim.lr is 0.001 there, 0.0005 here"`` for each setting in which ``other`` (there) differs."""
@@ -85,13 +84,36 @@ class Fingerprint:
 
 
 class Experiment:
-    """A claimed folder; made by `claim`. Close it (or leave its ``with`` block) to release it for the next run."""
+    """A folder claimed for one run; the ``state`` of an equal earlier run stays in it to be resumed.
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint, files: list[str], lock: IO[bytes]) -> None:
-        self.folder = folder
-        self.fingerprint = fingerprint
-        self.files = files
-        self._lock = lock
+    ``files`` names all artifacts the run may write. If the folder holds another experiment (or, with ``restart``, an
+    equal one), ``archive`` moves that as a whole to ``previous/<short digest>/``. Close this, or leave its ``with``
+    block, to release the folder for the next run.
+
+    Raises:
+        UserError: Folder in use or not writable, or another experiment in it and ``on_conflict`` is ``refuse``.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: Fingerprint,
+        *,
+        files: list[str],
+        on_conflict: OnConflict = "refuse",
+        restart: bool = False,
+    ) -> None:
+        self.folder, self.fingerprint, self.files = Path(folder), fingerprint, files
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{folder}: is a file, expected a folder for the run; give another --output-dir")
+        _check_writable(self.folder)
+        self._lock = _lock(self.folder)
+        try:
+            remove_leftovers(self.folder)
+            self._settle(on_conflict, restart)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Experiment:
         return self
@@ -104,43 +126,6 @@ class Experiment:
         """Folder of what a later run needs to resume; no rule declares anything in it."""
         return self.folder / STATE
 
-    @classmethod
-    def claim(
-        cls,
-        folder: str | Path,
-        fingerprint: Fingerprint,
-        *,
-        files: list[str],
-        on_conflict: OnConflict = "refuse",
-        restart: bool = False,
-    ) -> Experiment:
-        """Take a folder for this experiment; the ``state`` of an equal earlier run stays there to be resumed.
-
-        Args:
-            folder: Output folder, made when absent.
-            fingerprint: Fingerprint of the run that starts now.
-            files: Names of all artifacts the run may write into the folder.
-            on_conflict: What to do if the folder holds another experiment: ``refuse``, or ``archive`` it as a whole to
-                ``previous/<short digest>/``.
-            restart: Do not resume an equal experiment: treat it as another one.
-
-        Raises:
-            UserError: Folder in use or not writable, or another experiment in it and ``on_conflict`` is ``refuse``.
-        """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file, expected a folder for the run; give another --output-dir")
-        _check_writable(folder)
-        lock = _lock(folder)
-        try:
-            experiment = cls(folder, fingerprint, files, lock)
-            remove_leftovers(folder)
-            experiment._settle(on_conflict, restart)
-        except BaseException:
-            lock.close()
-            raise
-        return experiment
-
     def publish(self, name: str) -> Path:
         """Show ``state/<name>`` as ``<folder>/<name>`` too: a hard link, or a copy where the disk has no links."""
         source, target = self.state / name, self.folder / name
@@ -148,27 +133,16 @@ class Experiment:
             return target
         with tempfile.TemporaryDirectory(prefix=".publish.", dir=self.folder) as aside:
             part = Path(aside) / name
-            try:
-                os.link(source, part)
-            except OSError:
-                shutil.copyfile(source, part)
+            link_or_copy(source, part)
             part.replace(target)
         return target
-
-    def write_params(self, params: dict[str, Any], name: str = "params.json") -> None:
-        """Write what the run was started with; do it before anything that can fail."""
-        write_json(self.folder / name, params)
 
     def write_artifacts(self, artifacts: dict[str, Path]) -> None:
         """Write the list of what the run made (kind to file, sha256, bytes); do it last."""
         listed = {}
         for kind, path in artifacts.items():
-            inside = path.is_relative_to(self.folder)
-            listed[kind] = {
-                "file": str(path.relative_to(self.folder) if inside else path.resolve()),
-                "sha256": sha256_file(path),
-                "bytes": path.stat().st_size,
-            }
+            shown = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path.resolve()
+            listed[kind] = {"file": str(shown), "sha256": sha256_file(path), "bytes": path.stat().st_size}
         write_json(self.folder / ARTIFACTS, listed)
 
     def close(self) -> None:
@@ -187,11 +161,7 @@ class Experiment:
                 raise UserError(self._conflict(None if found is None else found[0], unknown))
             short = "unknown" if found is None else found[0].digest[:12]
             self._archive(short, [STATE, *self.files, *([] if found is None else found[1])])
-        self.state.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.state / FINGERPRINT,
-            {"config": self.fingerprint.config, "data": self.fingerprint.data, "files": self.files},
-        )
+        write_json(self.state / FINGERPRINT, {**vars(self.fingerprint), "files": self.files})
 
     def _conflict(self, found: Fingerprint | None, unknown: list[str]) -> str:
         if found is None:
@@ -205,11 +175,10 @@ class Experiment:
         return f"{self.folder}: {what}; next: give another --output-dir, or --on-conflict archive to move it aside"
 
     def _archive(self, short: str, names: list[str]) -> None:
-        target = self.folder / PREVIOUS / short
-        number = 1
+        target, number = self.folder / PREVIOUS / short, 1
         while target.exists():
             number += 1
-            target = self.folder / PREVIOUS / f"{short}-{number}"
+            target = target.with_name(f"{short}-{number}")
         target.mkdir(parents=True)
         for name in dict.fromkeys(names):
             if (self.folder / name).exists():
@@ -235,9 +204,7 @@ def _check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written to, before any work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        write_bytes(probe, b"", sync=False)
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another --output-dir") from None
 

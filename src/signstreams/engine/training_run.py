@@ -23,6 +23,7 @@ from signstreams.engine.distributed import World
 from signstreams.engine.run_folder import MAX_DIFFERENCES_SHOWN, Experiment, Fingerprint, OnConflict
 from signstreams.engine.trackers import TRACKER_FOLDERS, TrackedLog
 from signstreams.errors import UserError
+from signstreams.files import write_json
 from signstreams.formats.layout import STATE
 from signstreams.processes import StopRequest
 from signstreams.progress import Progress
@@ -147,7 +148,7 @@ class TrainingRun:
         """Write what the run was started with, before anything that can fail."""
         with distributed.main_first(self.world):
             if self.experiment is not None:
-                self.experiment.write_params(params, name)
+                write_json(self.experiment.folder / name, params)
 
     def resume(self, stage: Stage[Any]) -> bool:
         """Load the state that the run continues from; False where there is none.
@@ -241,7 +242,7 @@ class TrainingRun:
 
     def _claim(self) -> Experiment:
         config, files = self.config, self.files
-        experiment = Experiment.claim(
+        experiment = Experiment(
             config.output_dir,
             self.fingerprint,
             files=list(dict.fromkeys([files.last, files.best, files.metrics, *files.others, *TRACKER_FOLDERS])),

@@ -56,10 +56,6 @@ class Names(Sequence[str]):
     def __getitem__(self, i: int) -> str:  # type: ignore[override]  # no slices
         return os.fsdecode(bytes(self._bytes[self._ends[i] : self._ends[i + 1]]))
 
-    @property
-    def nbytes(self) -> int:
-        return len(self._bytes) + self._ends.itemsize * len(self._ends)
-
 
 @dataclass(frozen=True)
 class CropIndex(Sequence[Crop]):
@@ -104,12 +100,6 @@ class CropIndex(Sequence[Crop]):
         """The crops with these numbers, or those where a mask is true; names are shared."""
         columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
         return CropIndex(self.folders, self.videos, self.video_folder, self.files, *(c[chosen] for c in columns))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of arrays and names."""
-        columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
-        return sum(column.nbytes for column in columns) + self.videos.nbytes + self.files.nbytes
 
     @property
     def digest(self) -> str:
@@ -315,14 +305,10 @@ FREE_SHARE = 0.98  # of the scratch disk, at most
 
 
 def copy_to_scratch(index: CropIndex, folder: str) -> CropIndex:
-    """The same crops, read from copies of their files below ``folder``.
+    """The same crops, read from copies of the files that hold them, below ``folder``, in which ``$NAMES`` are expanded.
 
     Every process of a node may call this: the first one copies, the others wait for it. Copies of an earlier run are
     used again when size and modification time are those of the source.
-
-    Args:
-        index: Crops; only the files that hold them are copied.
-        folder: Folder on the node's own disk; ``$NAMES`` are environment variables, such as ``$TMPDIR``.
 
     Raises:
         UserError: A variable that is not set, too little space, or a folder that cannot be written to or belongs to

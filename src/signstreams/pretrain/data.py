@@ -46,21 +46,17 @@ def find_crops(
     stream: str | None = None,
     cache_dir: Path | None = None,
 ) -> CropSet:
-    """All crops of the folders that may be used, split into training and held-out ones.
+    """All crops of the folders (of crops or plain images, or ZIPs) that may be used, training and held-out ones.
 
-    Args:
-        folders: Folders of crops or plain images, or ZIPs.
-        probe_crops: Most crops to hold out.
-        max_crops: Most crops to use, evenly spread.
-        dataset: Limits of confidence, state and sharpness; None: every crop.
-        stream: Stream whose tracks hold confidence and state.
-        cache_dir: Where measured sharpness is kept.
+    At most ``max_crops`` are used, evenly spread, and ``probe_crops`` of them held out. The limits of ``dataset`` on
+    confidence and state are about the tracks of ``stream``, and sharpness, once measured, is kept in ``cache_dir``.
 
     Raises:
         UserError: A folder is absent, given twice, holds no crop, or cannot be read, all of them at once; or no crop
             is within the limits.
     """
-    problems = [f"{folder}: is given twice" for folder in _doubled(folders)]
+    resolved = [folder.resolve() for folder in folders]
+    problems = [f"{folder}: is given twice" for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
     index, failures = build_index(folders)
     for folder, error in failures:
         if error is None:
@@ -89,21 +85,27 @@ def find_crops(
     return CropSet(index.take(~held_out), index.take(held_out), index.digest)
 
 
-def plan_batches(config: PretrainConfig, crops: CropIndex, world_size: int) -> BatchPlan:
+def plan_batches(config: PretrainConfig, crops: CropSet, world_size: int) -> BatchPlan:
     """The order in which a run sees its crops.
 
     Raises:
-        ValueError: As `BatchPlan`.
+        UserError: They do not fill a batch, or not with the least gap that is asked for.
     """
-    dataset = config.dataset
-    return BatchPlan(
-        CropGroups.of(crops.video, crops.frame, signers(crops) if dataset.signer_balance else None),
-        batch_size=dataset.batch_size,
-        world_size=world_size,
-        seed=config.seed,
-        balance=dataset.signer_balance,
-        min_gap_frames=dataset.min_gap_frames,
-    )
+    dataset, index = config.dataset, crops.train
+    try:
+        return BatchPlan(
+            CropGroups.of(index.video, index.frame, signers(index) if dataset.signer_balance else None),
+            batch_size=dataset.batch_size,
+            world_size=world_size,
+            seed=config.seed,
+            balance=dataset.signer_balance,
+            min_gap_frames=dataset.min_gap_frames,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{', '.join(map(str, config.train_dir))}: {error} (after {len(crops.probe)} held-out ones);"
+            " lower --batch-size, or extract more video"
+        ) from None
 
 
 class ViewBatch(NamedTuple):
@@ -121,18 +123,16 @@ class ViewDataset(Dataset[ViewBatch]):
     """
 
     def __init__(self, make_views: ViewMaker, seed: int) -> None:
-        self.make_views = make_views
-        self.seed = seed
-        self.reader = CropReader()
+        self.make_views, self.seed, self.reader = make_views, seed, CropReader()
 
     def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
         """The batch of (step, index, crop) keys; each view is written straight to its place."""
         maker = self.make_views
         global_px, local_px = maker.config.global_px, maker.config.local_px
-        num_local = len(maker.recipes) - NUM_GLOBAL
+        num_views = len(maker.sides_px)
         global_views = np.empty((NUM_GLOBAL, len(keys), global_px, global_px, 3), np.uint8)
-        local_views = np.empty((num_local, len(keys), local_px, local_px, 3), np.uint8)
-        params = np.empty((len(maker.recipes), len(keys), PARAMS), np.float32)
+        local_views = np.empty((num_views - NUM_GLOBAL, len(keys), local_px, local_px, 3), np.uint8)
+        params = np.empty((num_views, len(keys), PARAMS), np.float32)
         for i, (step, index, crop) in enumerate(keys):
             try:
                 jpeg = self.reader.read(crop)
@@ -143,12 +143,9 @@ class ViewDataset(Dataset[ViewBatch]):
                 raise UserError(damage.problems) from None  # PyTorch raises what a worker did with one argument
         return ViewBatch(
             torch.from_numpy(global_views),
-            torch.from_numpy(local_views) if num_local else torch.empty(0, dtype=torch.uint8),
+            torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
             None if maker.is_photometric else torch.from_numpy(params),
         )
-
-    def __getitem__(self, key: tuple[int, int, Crop]) -> ViewBatch:
-        return self.__getitems__([key])
 
 
 class ViewLoader:
@@ -163,10 +160,8 @@ class ViewLoader:
         self.num_workers = auto_workers(available_cores()) if workers is None else workers
         self._batches = _EpochBatches(crops, plan, world.rank)
         is_on_device = config.augmentation.is_on_device(world.device.type)
-        self._device_views: DeviceViews | None = None
-        if is_on_device:
-            dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
-            self._device_views = DeviceViews(config.augmentation, world.device, dtype)
+        dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
+        self._device_views = DeviceViews(config.augmentation, world.device, dtype) if is_on_device else None
         if not self.num_workers:
             cv2.setNumThreads(1)  # views are small: threads cost more than they save
         self._loader = DataLoader(
@@ -201,17 +196,12 @@ class _EpochBatches:
     """Batch sampler of one span of steps, which changes from epoch to epoch."""
 
     def __init__(self, crops: Sequence[Crop], plan: BatchPlan, rank: int) -> None:
-        self.crops = crops
-        self.plan = plan
-        self.rank = rank
+        self.crops, self.plan, self.rank = crops, plan, rank
         self.span = (0, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int, Crop]]]:
         for keys in self.plan.batches(self.rank, *self.span):
             yield [(step, index, self.crops[index]) for step, index in keys]
-
-    def __len__(self) -> int:
-        return self.span[1] - self.span[0]
 
 
 def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:
@@ -234,11 +224,6 @@ def normalize(views: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if views.is_floating_point():
         return views
     return ((views.float() / 255 - mean) / std).movedim(-1, -3)
-
-
-def _doubled(folders: Sequence[Path]) -> list[Path]:
-    resolved = [Path(folder).resolve() for folder in folders]
-    return [folder for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
 
 
 def _unchanged(batch: Any) -> Any:  # a lambda would not reach a worker

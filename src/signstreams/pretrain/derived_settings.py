@@ -22,35 +22,24 @@ LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
 
 @dataclass(frozen=True)
 class DerivedSettings:
-    """The numbers that a run uses.
-
-    Attributes:
-        total_steps, epoch_steps: Length of the run and of an epoch.
-        peak_learning_rate: Peak after scaling by the batch.
-        num_prototypes, hidden_dim, bottleneck_dim, batch_norm: Size and kind of the head.
-        use_sinkhorn: Balanced targets instead of centred ones.
-        warmup_teacher_temp, teacher_temp, momentum: Temperatures and momentum of the teacher.
-        warmup_steps, teacher_temp_warmup_steps, freeze_prototypes_steps: Their shares of the run, in steps.
-        head_only_steps: First steps in which only the head learns.
-        layer_decay, patch_embed_factor: Factors of the learning rates in the backbone.
-    """
+    """The numbers that a run uses."""
 
     total_steps: int
     epoch_steps: int
-    peak_learning_rate: float
+    peak_learning_rate: float  # after scaling by the batch
     num_prototypes: int
-    hidden_dim: int
+    hidden_dim: int  # of the head, as the next two
     bottleneck_dim: int
     batch_norm: bool
-    use_sinkhorn: bool
+    use_sinkhorn: bool  # balanced targets instead of centred ones
     warmup_teacher_temp: float
     teacher_temp: float
-    momentum: float
+    momentum: float  # of the teacher
     warmup_steps: int
     teacher_temp_warmup_steps: int
     freeze_prototypes_steps: int
-    head_only_steps: int
-    layer_decay: float
+    head_only_steps: int  # first steps in which only the head learns
+    layer_decay: float  # factors of the learning rates in the backbone
     patch_embed_factor: float
 
 

@@ -41,11 +41,9 @@ def rank_me(features: Tensor) -> float:
 
 
 def assignment_information(scores: Tensor, temp: float) -> float:
-    """Nats that a crop's prototype tells about the crop: entropy of the mean assignment less the mean entropy.
+    """Nats that a crop's prototype tells about the crop, from scores (N, K) at a softmax temperature.
 
-    Args:
-        scores: (N, K) of the head.
-        temp: Softmax temperature.
+    It is the entropy of the mean assignment less the mean entropy.
     """
     q = F.softmax(scores.double() / temp, dim=-1)
     return float(torch.special.entr(q.mean(dim=0)).sum() - torch.special.entr(q).sum(dim=-1).mean())
@@ -82,12 +80,7 @@ def read_and_reset(sums: Tensor, target_sum: Tensor, assigned: Tensor) -> tuple[
 
 
 class Meters:
-    """Sums since the last reading.
-
-    Args:
-        num_prototypes: K.
-        device: Device of the sums.
-    """
+    """Sums since the last reading, over K prototypes, on the device."""
 
     def __init__(self, num_prototypes: int, device: torch.device) -> None:
         self.sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=device)
@@ -159,24 +152,14 @@ MIN_FEATURE_STD = 0.02  # `feature_std`: 1 spread out, 0 all crops alike
 
 
 class CollapseWatch:
-    """Judges lines of metrics.
+    """Judges lines of metrics, with ``has_patches`` the masked patches' targets as well.
 
-    Args:
-        num_prototypes: K.
-        warmup_steps: Nothing is judged before; includes the phase in which only the head learns.
-        total_steps: Length of the run.
-        has_patches: Whether the masked patches' targets are judged as well.
-        rows: Targets between two lines, over all processes.
+    Nothing is judged before ``warmup_steps``, which include the phase in which only the head learns. ``rows`` is the
+    number of targets between two lines, over all processes.
     """
 
     def __init__(
-        self,
-        num_prototypes: int,
-        warmup_steps: int,
-        total_steps: int,
-        *,
-        has_patches: bool = False,
-        rows: int = 256,
+        self, num_prototypes: int, warmup_steps: int, total_steps: int, *, has_patches: bool = False, rows: int = 256
     ) -> None:
         self.num_prototypes, self.rows = num_prototypes, rows
         self.judged = [("teacher", "crop"), ("patch", "masked patch")][: 1 + has_patches]
@@ -187,9 +170,9 @@ class CollapseWatch:
 
     def judge(self, record: dict[str, float], step: int) -> str | None:
         """A diagnosis, if the last `PATIENCE` lines that can show a symptom all showed it."""
-        for symptom, diagnosis in self._symptoms(record, step):
-            self.strikes[symptom] = 0 if diagnosis is None else self.strikes.get(symptom, 0) + 1
-            if diagnosis is not None and self.strikes[symptom] >= PATIENCE:
+        for symptom, is_shown, diagnosis in self._symptoms(record, step):
+            self.strikes[symptom] = self.strikes.get(symptom, 0) + 1 if is_shown else 0
+            if self.strikes[symptom] >= PATIENCE:
                 return diagnosis
         return None
 
@@ -202,49 +185,46 @@ class CollapseWatch:
         self.strikes = dict(state["strikes"])
         self.best_feature_std = float(state["best_feature_std"])
 
-    def _symptoms(self, record: dict[str, float], step: int) -> Iterator[tuple[str, str | None]]:
-        """(name, diagnosis or None) of each symptom that this line can show."""
+    def _symptoms(self, record: dict[str, float], step: int) -> Iterator[tuple[str, bool, str]]:
+        """(name, whether it is shown, diagnosis) of each symptom that this line can show."""
         if step >= self.first_step and "teacher/entropy_batch" in record:
             for judged in self.judged:
                 yield from self._symptoms_of_targets(record, step, *judged)
         if "probe/feature_std" in record:
-            yield "features", self._symptom_of_features(record["probe/feature_std"], step)
+            feature_std = record["probe/feature_std"]
+            self.best_feature_std = max(self.best_feature_std, feature_std)
+            has_fallen = step >= self.first_step and self.best_feature_std > FALLEN * MIN_FEATURE_STD
+            yield (
+                "features",
+                (has_fallen or step >= self.first_flat_step) and feature_std < MIN_FEATURE_STD,
+                f"collapsed by step {step}: the features of all held-out crops are alike (deviation {feature_std:.4f},"
+                " 1 is spread out); set --koleo-weight 0.1 or raise it, lower optim.learning_rate, or raise"
+                " dino.momentum",
+            )
 
     def _symptoms_of_targets(
         self, record: dict[str, float], step: int, name: str, thing: str
-    ) -> Iterator[tuple[str, str | None]]:
+    ) -> Iterator[tuple[str, bool, str]]:
         num_prototypes, ln_k = self.num_prototypes, math.log(self.num_prototypes)
         batch, sample = record[f"{name}/entropy_batch"], record[f"{name}/entropy_sample"]
         used = record.get(f"{name}/prototypes_used_ratio", 1.0) * num_prototypes
-        one = few = flat = None
-        if batch < MIN_BATCH_ENTROPY * ln_k:
-            one = (
-                f"collapsed by step {step}: one prototype takes every {thing} (entropy of the mean target"
-                f" {batch:.3f}, ln K is {ln_k:.2f}); raise dino.teacher_temp, lower optim.learning_rate,"
-                " or use --use-sinkhorn"
-            )
-        yield f"{name}/one", one
-        if sample < CONFIDENT * ln_k and used < MIN_PROTOTYPES * min(num_prototypes, self.rows):
-            few = (
-                f"collapsed by step {step}: only {used:.0f} of {num_prototypes} prototypes win any {thing};"
-                f" raise dino.teacher_temp, lower dino.num_prototypes or optim.learning_rate, or use --use-sinkhorn"
-            )
-        yield f"{name}/few", few
-        if step >= self.first_flat_step:
-            if sample > MAX_SAMPLE_ENTROPY * ln_k:
-                flat = (
-                    f"no progress by step {step}: the teacher gives every {thing} the same flat answer (entropy"
-                    f" {sample:.3f} of ln K = {ln_k:.3f}); lower dino.teacher_temp or"
-                    " dino.num_prototypes, lower dino.momentum, or use --use-sinkhorn"
-                )
-            yield f"{name}/flat", flat
-
-    def _symptom_of_features(self, feature_std: float, step: int) -> str | None:
-        self.best_feature_std = max(self.best_feature_std, feature_std)
-        has_fallen = step >= self.first_step and self.best_feature_std > FALLEN * MIN_FEATURE_STD
-        if not (has_fallen or step >= self.first_flat_step) or not feature_std < MIN_FEATURE_STD:
-            return None
-        return (
-            f"collapsed by step {step}: the features of all held-out crops are alike (deviation {feature_std:.4f},"
-            " 1 is spread out); set --koleo-weight 0.1 or raise it, lower optim.learning_rate, or raise dino.momentum"
+        yield (
+            f"{name}/one",
+            batch < MIN_BATCH_ENTROPY * ln_k,
+            f"collapsed by step {step}: one prototype takes every {thing} (entropy of the mean target {batch:.3f}, ln K"
+            f" is {ln_k:.2f}); raise dino.teacher_temp, lower optim.learning_rate, or use --use-sinkhorn",
         )
+        yield (
+            f"{name}/few",
+            sample < CONFIDENT * ln_k and used < MIN_PROTOTYPES * min(num_prototypes, self.rows),
+            f"collapsed by step {step}: only {used:.0f} of {num_prototypes} prototypes win any {thing};"
+            f" raise dino.teacher_temp, lower dino.num_prototypes or optim.learning_rate, or use --use-sinkhorn",
+        )
+        if step >= self.first_flat_step:
+            yield (
+                f"{name}/flat",
+                sample > MAX_SAMPLE_ENTROPY * ln_k,
+                f"no progress by step {step}: the teacher gives every {thing} the same flat answer (entropy"
+                f" {sample:.3f} of ln K = {ln_k:.3f}); lower dino.teacher_temp or dino.num_prototypes, lower"
+                " dino.momentum, or use --use-sinkhorn",
+            )

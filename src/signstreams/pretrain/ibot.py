@@ -56,15 +56,10 @@ class Masked:
 
 
 class BlockMasker:
-    """Draws the masks of every step.
+    """Draws the masks of every step, over ``grid`` x ``grid`` patches of a global view.
 
     A view's mask is a pure function of seed, step and the view's place in the joint batch of all processes. So there is
     no state to save, and several processes mask what one process with the whole batch would.
-
-    Args:
-        config: Shares and sizes.
-        grid: Patches along a side of a global view.
-        seed: Seed of the run.
     """
 
     def __init__(self, config: IbotConfig, grid: int, seed: int) -> None:
@@ -79,10 +74,7 @@ class BlockMasker:
         targets = self._targets(num_views * joint, rng)  # (V * joint,)
         places = np.arange(num_views * joint).reshape(num_views, joint)
         own = places[:, rank * batch : (rank + 1) * batch].reshape(-1)  # (V * B,)
-        masks = self._blocks(targets, own, rng).reshape(len(own), -1)  # (V * B, P)
-        rows = np.flatnonzero(masks)
-        weights = (1 / masks.sum(axis=1).clip(min=1))[rows // masks.shape[1]]
-        return Masked(torch.from_numpy(masks), torch.from_numpy(rows), torch.from_numpy(weights.astype(np.float32)))
+        return Masked.of(torch.from_numpy(self._blocks(targets, own, rng).reshape(len(own), -1)))  # (V * B, P)
 
     def _targets(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Number of patches to mask in each of ``count`` views, (count,): 0 in those that stay whole, else at least 1.
@@ -136,27 +128,15 @@ NUM_PATCH_SUMS = 5  # cross-entropy, entropy, masked views, masked patches, patc
 def patch_loss(student: Tensor, targets: Tensor, weights: Tensor, *, student_temp: float, num_views: int) -> Tensor:
     """Cross-entropy of the student's masked patches against the teacher's same patches, which it sees unmasked.
 
-    Args:
-        student: (M, K) scores, with gradient; M may be 0.
-        targets: (M, K) probabilities, without gradient.
-        weights: (M,) one over the number of masked patches of the row's view.
-        student_temp: Softmax temperature of the student, > 0.
-        num_views: Global views of this process, masked or not.
-
-    Returns:
-        Mean over each view's masked patches, then over all global views; one without a mask counts as 0, as in iBOT and
-        DINOv2. So it is the mean over processes of what each returns, however their masked patches are distributed.
+    Of scores (M, K), with gradient, and probabilities (M, K), without; M may be 0. The mean over each view's masked
+    patches, by ``weights`` as in `Masked`, then over all global views of this process; one without a mask counts as 0,
+    as in iBOT and DINOv2. So the loss is the mean over processes, however their masked patches are distributed.
     """
     return soft_cross_entropy(student, targets, student_temp).mul(weights).sum() / num_views
 
 
 class PatchMeters(Meters):
-    """`Meters` with those of the patch term.
-
-    Args:
-        num_prototypes: K, of class tokens as of patches.
-        device: Where the sums live.
-    """
+    """`Meters` with those of the patch term; K is the same for class tokens and patches."""
 
     def __init__(self, num_prototypes: int, device: torch.device) -> None:
         super().__init__(num_prototypes, device)
@@ -198,17 +178,10 @@ class PatchMeters(Meters):
 
 
 class PatchTerm:
-    """What iBOT adds to a DINO step: masks, targets and loss of the patches, their centre and meters.
-
-    Args:
-        config: As the user gave it.
-        derived: What it leaves open.
-        arch: Shape of the backbone.
-        world: This process among the others.
-    """
+    """What iBOT adds to a DINO step beside `patch_loss`: masks and targets of the patches, their centre and meters."""
 
     def __init__(self, config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, world: World) -> None:
-        self.config, self.world = config, world
+        self.world = world
         self.masker = BlockMasker(config.ibot, config.augmentation.global_px // arch.patch_px, config.seed)
         self.sinkhorn = config.sinkhorn if derived.use_sinkhorn else None
         self.centre = Centre(derived.num_prototypes, config.dino.center_momentum).to(world.device)
@@ -219,16 +192,6 @@ class PatchTerm:
         world = self.world
         masked = self.masker.draw(step, num_views=num_views, batch=batch, rank=world.rank, world_size=world.size)
         return [part.to(world.device) for part in masked.parts(num_views, num_parts)]
-
-    def loss(self, student: Tensor, targets: Tensor, masked: Masked) -> Tensor:
-        """`patch_loss` of the masked patches' scores (M, K)."""
-        return patch_loss(
-            student,
-            targets,
-            masked.weights,
-            student_temp=self.config.dino.student_temp,
-            num_views=len(masked.masks),
-        )
 
     def targets(self, teacher: Tensor, temp: float) -> Tensor:
         """Targets (M, K) of the teacher's scores, balanced over the masked patches of all processes."""

@@ -138,9 +138,3 @@ def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[st
     except ValueError as error:
         raise UserError(f"init.weights 'timm::{name}': {error}; give a plain vision transformer") from None
     return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found
-
-
-def initialize_backbones(weights: InitialWeights, backbones: list[VisionTransformer]) -> None:
-    """Write the weights into the backbones of student and teacher; tensors that they lack keep their first values."""
-    for backbone in backbones:
-        backbone.load_state_dict(weights.state, strict=False)

@@ -6,6 +6,7 @@ Neighbours never come from the video of the query, whose adjacent frames would a
 from __future__ import annotations
 
 import csv
+import functools
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from signstreams.array_types import Ints
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.backbones.weights import Backbone, load_dinov2_backbone
+from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
 from signstreams.files import write_json
@@ -43,14 +44,9 @@ def cosines(queries: Tensor, bank: Tensor) -> Tensor:
 
 
 def vote(similarity: Tensor, labels: Tensor, *, k: int, temperature: float = TEMPERATURE) -> Tensor:
-    """Label of each query by the weighted vote of its ``k`` nearest crops of the bank.
+    """Label (M,) of each query by the weighted vote of its ``k`` nearest crops of the bank, labelled (N,) int64.
 
-    Args:
-        similarity: (M, N) cosines of queries and bank; -inf where a crop must not vote, but not in a whole row.
-        labels: (N,) int64.
-
-    Returns:
-        (M,) int64.
+    Of the cosines (M, N) of queries and bank; -inf where a crop must not vote, but not in a whole row.
     """
     nearest, indices = similarity.topk(min(k, len(labels)), dim=-1)  # (M, k)
     weights = ((nearest - nearest[:, :1]) / temperature).exp()  # relative to the nearest: cannot overflow
@@ -124,7 +120,9 @@ def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
     images = load_whole(data.crops, backbone.image_px)  # (N, side, side, 3) uint8
     features = {"pretrained": embed(backbone, images, backbone.normalize)}
     if isinstance(backbone.model, VisionTransformer):
-        features["random_weights"] = embed(_random(backbone, config.seed), images, backbone.normalize)
+        untrained = VisionTransformer(backbone.model.arch).eval()
+        untrained.init_weights(torch_generator(config.seed, "random backbone"))
+        features["random_weights"] = embed(untrained, images, backbone.normalize)
     features["raw_pixels"] = backbone.normalize(images).flatten(1)
     report: dict[str, Any] = {
         "stream": stream,
@@ -136,11 +134,11 @@ def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
         "num_test_crops": int((~data.is_train).sum()),
         "num_train_videos": data.num_videos[0],
         "num_test_videos": data.num_videos[1],
-        "accuracy": {name: _by_split(x, data, config) for name, x in features.items()},
+        "accuracy": {name: _accuracy(x, data, data.is_train, config.k) for name, x in features.items()},
         "most_frequent_handshape": _most_frequent(data),
     }
     if len(data.signers.unique()) > 1:
-        report["accuracy_unseen_signer"] = {name: _by_signer(x, data, config) for name, x in features.items()}
+        report["accuracy_unseen_signer"] = {name: _by_signer(x, data, config.k) for name, x in features.items()}
     write_json(config.output, report)
     return report
 
@@ -157,36 +155,28 @@ def read_labels(config: KnnConfig, stream: str) -> LabelledCrops:
         raise UserError(f"{config.crops}: {error}; extract the corpus first") from None
     index = config.index or config.ground_truth.parent / "index"
     train_clips = _clip_ids(index / "train.csv")
-    crops, labels, is_train, signers = [], [], [], []
-    names: list[str] = []
-    by_video: dict[str, list[Crop]] = {}
-    for crop in found:
-        by_video.setdefault(crop.video_id, []).append(crop)
-    signer_numbers: dict[str, int] = {}
-    num_videos = [0, 0]
-    for video_id, of_video in by_video.items():
-        truth = read_handshapes(config.ground_truth / f"{video_id}.npz", stream)
-        names = truth.names
-        in_train = bool(truth.clips & train_clips) or video_id in train_clips
-        num_videos[0 if in_train else 1] += 1
-        for crop in of_video:
-            if (handshape := truth.at(crop.frame)) >= 0:
-                crops.append(crop)
-                labels.append(handshape)
-                is_train.append(in_train)
-                signers.append(signer_numbers.setdefault(truth.signer, len(signer_numbers)))
-    if 0 in num_videos or not any(is_train) or all(is_train):
+    truths = {
+        video_id: read_handshapes(config.ground_truth / f"{video_id}.npz", stream)
+        for video_id in dict.fromkeys(crop.video_id for crop in found)
+    }
+    train_videos = {name for name, truth in truths.items() if truth.clips & train_clips or name in train_clips}
+    crops = [crop for crop in found if truths[crop.video_id].at(crop.frame) >= 0]
+    is_train = [crop.video_id in train_videos for crop in crops]
+    num_videos = (len(train_videos), len(truths) - len(train_videos))
+    if not any(is_train) or all(is_train):
         raise UserError(
             f"{index}: found {num_videos[0]} videos of the train split and {num_videos[1]} others with crops in"
             f" {config.crops}, expected some of both"
         )
+    signers = [truths[crop.video_id].signer for crop in crops]
+    numbers = {signer: number for number, signer in enumerate(dict.fromkeys(signers))}
     return LabelledCrops(
         crops,
-        torch.tensor(labels),
+        torch.tensor([truths[crop.video_id].at(crop.frame) for crop in crops]),
         torch.tensor(is_train),
-        torch.tensor(signers),
-        names,
-        (num_videos[0], num_videos[1]),
+        torch.tensor([numbers[signer] for signer in signers]),
+        truths[found[-1].video_id].names,
+        num_videos,
     )
 
 
@@ -200,29 +190,16 @@ def _clip_ids(path: Path) -> set[str]:
         ) from None
 
 
-def _random(backbone: Backbone, seed: int) -> VisionTransformer:
-    assert isinstance(backbone.model, VisionTransformer)
-    model = VisionTransformer(backbone.model.arch)
-    model.init_weights(torch_generator(seed, "random backbone"))
-    return model.eval()
-
-
-def _by_split(features: Tensor, data: LabelledCrops, config: KnnConfig) -> float:
-    return _accuracy(features, data.labels, data.is_train, ~data.is_train, config)
-
-
-def _by_signer(features: Tensor, data: LabelledCrops, config: KnnConfig) -> float:
+def _by_signer(features: Tensor, data: LabelledCrops, k: int) -> float:
     """Mean over signers of the accuracy with neighbours from all other signers."""
-    scores = []
-    for signer in data.signers.unique():
-        is_theirs = data.signers == signer
-        scores.append(_accuracy(features, data.labels, ~is_theirs, is_theirs, config))
+    scores = [_accuracy(features, data, data.signers != signer, k) for signer in data.signers.unique()]
     return float(np.mean(scores))
 
 
-def _accuracy(features: Tensor, labels: Tensor, is_bank: Tensor, is_query: Tensor, config: KnnConfig) -> float:
-    similarity = cosines(features[is_query], features[is_bank])  # (M, N)
-    return float((vote(similarity, labels[is_bank], k=config.k) == labels[is_query]).double().mean())
+def _accuracy(features: Tensor, data: LabelledCrops, is_bank: Tensor, k: int) -> float:
+    """Share of the other crops whose handshape the crops of the bank, (N,) bool, predict."""
+    similarity = cosines(features[~is_bank], features[is_bank])  # (M, N)
+    return float((vote(similarity, data.labels[is_bank], k=k) == data.labels[~is_bank]).double().mean())
 
 
 def _most_frequent(data: LabelledCrops) -> float:
@@ -267,8 +244,7 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
         named = _by_table(Path(setting), crops)
     names = sorted({name for name in named if name})
     labels = torch.tensor([names.index(name) if name else -1 for name in named])
-    videos = sorted({crop.video_id for crop in crops})
-    numbers = {video: number for number, video in enumerate(videos)}
+    numbers = {video: number for number, video in enumerate(sorted({crop.video_id for crop in crops}))}
     num_labelled = int((labels >= 0).sum())
     num_videos = len({crop.video_id for crop, name in zip(crops, named, strict=True) if name})
     if num_labelled < MIN_LABELLED or len(names) < 2 or num_videos < 2:
@@ -281,11 +257,7 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
 
 
 def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
-    """Share of the labelled crops whose label the vote of their nearest crops of other videos predicts.
-
-    Args:
-        features: (N, D).
-    """
+    """Share of the labelled crops whose label the vote of their nearest ones of other videos predicts, by (N, D)."""
     is_known = known.labels >= 0
     x, labels, videos = features[is_known], known.labels[is_known], known.videos[is_known]
     similarity = cosines(x, x).masked_fill(videos[:, None] == videos[None], -torch.inf)  # (M, M)
@@ -294,15 +266,13 @@ def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
 
 def _by_handshape(crops: Sequence[Crop]) -> list[str]:
     """From the ground truth of each crop's corpus: <root>/ground_truth beside <root>/processed/<stream>/<video>.zip."""
-    truths: dict[tuple[Path, str], Handshapes] = {}
+    read = functools.cache(read_handshapes)
     named = []
     for crop in crops:
-        key = crop.path.parent, crop.video_id
-        if key not in truths:
-            folder, video_id = key
-            truths[key] = read_handshapes(folder.parents[1] / "ground_truth" / f"{video_id}.npz", folder.name)
-        handshape = truths[key].at(crop.frame)
-        named.append(truths[key].names[handshape] if handshape >= 0 else "")
+        folder = crop.path.parent
+        truth = read(folder.parents[1] / "ground_truth" / f"{crop.video_id}.npz", folder.name)
+        handshape = truth.at(crop.frame)
+        named.append(truth.names[handshape] if handshape >= 0 else "")
     return named
 
 

@@ -33,13 +33,9 @@ def row_chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def soft_cross_entropy(scores: Tensor, targets: Tensor, temp: float) -> Tensor:
     """Cross-entropy (N,) of softmax(scores / temp), in float32; reads the scores twice and copies none.
 
-    By autograd, log-softmax and product of (N, K) cost six tensors of that size, forward and backward; with K = 65,536
-    and the masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
-
-    Args:
-        scores: (N, K), with gradient.
-        targets: (N, K) weights, usually probabilities; without gradient.
-        temp: Softmax temperature, > 0.
+    Of scores (N, K), with gradient, and targets (N, K), without: weights, usually probabilities. By autograd,
+    log-softmax and product of (N, K) cost six tensors of that size, forward and backward; with K = 65,536 and the
+    masked patches of a batch that is most of what iBOT adds to a step (docs/experiments.md).
     """
     losses: Tensor = _SoftCrossEntropy.apply(scores, targets, temp)
     return losses
@@ -73,16 +69,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
 def dino_loss(student: Tensor, targets: Tensor, *, student_temp: float) -> Tensor:
     """Cross-entropy of every student view against every other teacher view of the same crop.
 
-    Cross-entropy is linear in the target, so each student view meets the sum of the other views' targets once. There is
-    no matrix product, which a GPU might round to TF32.
-
-    Args:
-        student: (V, B, K) scores, with gradient.
-        targets: (T, B, K) probabilities, without gradient; teacher view t is student view t.
-        student_temp: Softmax temperature of the student, > 0.
-
-    Returns:
-        Mean over the T * V - T pairs of views and over the crops.
+    Of scores (V, B, K), with gradient, and probabilities (T, B, K), without; teacher view t is student view t. The mean
+    over the T * V - T pairs of views and over the crops. Cross-entropy is linear in the target, so each student view
+    meets the sum of the other views' targets once. There is no matrix product, which a GPU might round to TF32.
     """
     num_teacher, (num_student, batch, _) = len(targets), student.shape
     assert num_teacher == 2
@@ -130,15 +119,8 @@ class Centre(nn.Module):
 def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     """Targets in which every prototype gets the same total over the whole batch of all processes.
 
-    Sinkhorn-Knopp as in SwAV and DINOv2, in float32; the greatest score is subtracted first, so exp cannot overflow.
-
-    Args:
-        teacher: (N, K) scores of this process's rows; N may differ between processes, and be 0 in some.
-        temp: Temperature, > 0.
-        num_iters: Rounds.
-
-    Returns:
-        (N, K), each row a distribution.
+    Scores (N, K) to distributions (N, K); N may differ between processes, and be 0 in some. Sinkhorn-Knopp as in SwAV
+    and DINOv2, in float32; the greatest score is subtracted first, so exp cannot overflow.
     """
     scores = teacher.float() / temp
     greatest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
@@ -164,9 +146,8 @@ def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig | N
 def koleo_loss(tokens: Tensor, *, epsilon: float) -> Tensor:
     """-mean log of each embedding's distance to its nearest neighbour in this process's batch, in float32.
 
-    Args:
-        tokens: (B, D) class tokens of one view, before the head; B >= 2.
-        epsilon: Added to the distance; 1e-4 keeps the gradient of two duplicates finite (1e-8 does not).
+    Of the class tokens (B, D) of one view, before the head; B >= 2. ``epsilon`` is added to the distance; 1e-4 keeps
+    the gradient of two duplicates finite (1e-8 does not).
     """
     with torch.autocast(tokens.device.type, enabled=False):
         x = F.normalize(tokens.float(), dim=-1)

@@ -25,10 +25,6 @@ class BatchNorm(nn.Module):
     There are no running means: teacher and student, in training and in evaluation, normalise by the batch at hand
     (DINO's ``use_bn_in_head`` keeps its teacher in training mode). So two processes equal one with the joint batch, and
     a checkpoint holds no state of it. PyTorch's SyncBatchNorm needs a GPU.
-
-    Args:
-        dim: Columns.
-        affine: Learn scale and shift.
     """
 
     def __init__(self, dim: int, *, affine: bool = True) -> None:
@@ -49,23 +45,12 @@ class BatchNorm(nn.Module):
 class DinoHead(nn.Module):
     """Class tokens to prototype scores: three layers, unit-length bottleneck, prototypes of length 1.
 
-    Args:
-        in_dim: Width D of a class token.
-        num_prototypes: K.
-        hidden_dim: Width of the two hidden layers.
-        bottleneck_dim: Width before the prototypes.
-        batch_norm: Normalise each layer's outputs over the joint batch, so that rows cannot come to score alike and the
-            run cannot stay in the flat phase, in which every target is uniform (docs/experiments.md).
+    ``batch_norm`` normalises each layer's outputs over the joint batch, so that rows cannot come to score alike and the
+    run cannot stay in the flat phase, in which every target is uniform (docs/experiments.md).
     """
 
     def __init__(
-        self,
-        in_dim: int,
-        num_prototypes: int,
-        *,
-        hidden_dim: int,
-        bottleneck_dim: int,
-        batch_norm: bool = False,
+        self, in_dim: int, num_prototypes: int, *, hidden_dim: int, bottleneck_dim: int, batch_norm: bool = False
     ) -> None:
         super().__init__()
         self.has_batch_norm = batch_norm
@@ -103,12 +88,10 @@ class DinoHead(nn.Module):
     def standardize(self, tokens: Tensor) -> None:
         """Rescale and shift each layer so that its outputs have mean 0 and deviation 1 over these class tokens.
 
-        With random weights, class tokens are nearly equal for all crops, and so are their scores: DINO spends its first
-        thousands of steps in that flat phase. After this the first targets already differ from crop to crop
-        (data-dependent initialisation, Krähenbühl et al. 2016; docs/experiments.md).
-
-        Args:
-            tokens: (N, D) of the backbone with its first weights, N >= 2.
+        These are (N, D), N >= 2, of the backbone with its first weights. With such random ones, class tokens are nearly
+        equal for all crops, and so are their scores: DINO spends its first thousands of steps in that flat phase. After
+        this the first targets already differ from crop to crop (data-dependent initialisation, Krähenbühl et al. 2016;
+        docs/experiments.md).
         """
         assert not self.has_batch_norm, "would change nothing"
         x = tokens.float()
@@ -136,17 +119,12 @@ class Prototypes(nn.Module):
 class MultiCropNet(nn.Module):
     """Backbone and head over views of several sizes, with one pass of the head for all.
 
-    Args:
-        backbone: Images to tokens.
-        head: Tokens to prototype scores.
-        patch_head: Head of the masked patches; None: they share ``head``.
+    Masked patches share ``head`` where they have no ``patch_head``.
     """
 
     def __init__(self, backbone: VisionTransformer, head: DinoHead, patch_head: DinoHead | None = None) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.patch_head = patch_head
+        self.backbone, self.head, self.patch_head = backbone, head, patch_head
 
     @property
     def heads(self) -> list[DinoHead]:
@@ -155,15 +133,10 @@ class MultiCropNet(nn.Module):
     def forward(
         self, groups: list[Tensor], rows: Tensor | None = None, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Class tokens and prototype scores of all views, and scores of selected patches of the first group.
+        """Class tokens (V, B, D) and prototype scores (V, B, K) of all views, and patch scores (M, K') or None.
 
-        Args:
-            groups: Groups of views of one size, (V_i, B, 3, side, side), normalised.
-            rows: (M,) patches to score, as rows of the first group's (V_0 * B * P).
-            masks: (V_0 * B, P) bool, patches of the first group that are hidden from the backbone.
-
-        Returns:
-            tokens (V, B, D) and scores (V, B, K), views in their order; patch scores (M, K'), None without ``rows``.
+        ``groups`` are normalised views of one size, (V_i, B, 3, side, side). ``rows`` (M,) are the patches to score, as
+        rows of the first group's (V_0 * B * P), and ``masks`` (V_0 * B, P) bool hide patches of it from the backbone.
         """
         batch = groups[0].shape[1]
         tokens, patches = self.backbone.forward_tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import logging
 import math
@@ -15,6 +15,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
+from signstreams.engine.settings import ExperimentConfig
 from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import PRETRAINING_FILES
@@ -75,39 +76,26 @@ FIGURES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What the card says besides the metadata of the weights; no times and no paths.
+def model_card(
+    arch: ViTArch,
+    metadata: dict[str, Any],
+    records: list[dict[str, Any]],
+    recipe: dict[str, Any],
+    about: ExperimentConfig,
+    *,
+    weights: str,
+    num_videos: int,
+    num_probe_crops: int,
+) -> str:
+    """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
-    Attributes:
-        weights, safetensors: Names of the two files.
-        recipe: Setting to value, in the order to show.
-        num_videos: Videos of the training crops.
-        num_probe_crops: Held-out crops.
-        name, tags, notes: The experiment's, as the user gave them.
-    """
-
-    weights: str
-    safetensors: str
-    recipe: dict[str, Any]
-    num_videos: int
-    num_probe_crops: int
-    name: str | None
-    tags: list[str]
-    notes: str | None
-
-
-def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, Any]], facts: Facts) -> str:
-    """``README.md`` beside the weights: what they are, what they were trained on, how to load them.
-
-    Args:
-        metadata: Metadata of the exported weights.
-        records: Lines of the run's metrics.
+    From their metadata, the lines of the run's metrics, and the recipe (setting to value, in the order to show); no
+    times and no paths.
     """
     step = metadata["step"]
     side = BY_NAME[metadata["stream"]].side if metadata["stream"] in BY_NAME else None
     data = {
-        "crops": f"{metadata['train_crops']:,} of {facts.num_videos:,} videos; {facts.num_probe_crops:,} held out",
+        "crops": f"{metadata['train_crops']:,} of {num_videos:,} videos; {num_probe_crops:,} held out",
         "digest of the data": f"`{metadata['data_digest']}`",
         "side": (f"{side} hand: " if side else "") + metadata["chirality"],
     }
@@ -118,25 +106,26 @@ def model_card(arch: ViTArch, metadata: dict[str, Any], records: list[dict[str, 
         "features": f"{arch.embed_dim} (class token), and one a patch of {arch.patch_px} px",
     }
     parts = [
-        f"# {_shown(facts.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
+        f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
-        + (f" Tags: {_shown(', '.join(facts.tags))}." if facts.tags else ""),
-        *([escape(facts.notes, quote=False)] if facts.notes else []),
+        + (f" Tags: {_shown(', '.join(about.tags))}." if about.tags else ""),
+        *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
         "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
-        _loading(arch, metadata["image_px"], facts),
-        "## Recipe\n\n" + _table({f"`{key}`": value for key, value in facts.recipe.items()}),
+        _loading(arch, metadata["image_px"], weights),
+        "## Recipe\n\n" + _table({f"`{key}`": value for key, value in recipe.items()}),
         f"## Figures\n\nLast values logged by step {step:,}; all of them are in the run's metrics.\n\n"
         + _table(_figures(records, step)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _loading(arch: ViTArch, image_px: int, facts: Facts) -> str:
+def _loading(arch: ViTArch, image_px: int, weights: str) -> str:
+    quoted = functools.partial(json.dumps, ensure_ascii=False)
     ours = f"""\
 from signstreams.backbones.weights import load_dinov2_backbone
 
-model = load_dinov2_backbone({json.dumps(f"file::{facts.weights}", ensure_ascii=False)})  # or the .safetensors file"""
+model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensors file"""
     changes: dict[str, float] = {"img_size": image_px, "num_classes": 0}
     if not arch.is_dinov2:
         changes |= {"patch_size": arch.patch_px, "depth": arch.depth}
@@ -145,24 +134,21 @@ model = load_dinov2_backbone({json.dumps(f"file::{facts.weights}", ensure_ascii=
         if arch.num_registers:
             changes |= {"reg_tokens": arch.num_registers, "no_embed_class": True}
     words = ", ".join(f"{key}={value!r}" for key, value in changes.items())
-    name = TIMM_NAMES.get(arch.name, arch.name)
     timm = f"""\
 import timm
 
-file = {{"file": {json.dumps(facts.safetensors, ensure_ascii=False)}}}
+file = {{"file": {quoted(str(Path(weights).with_suffix(".safetensors")))}}}
 model = timm.create_model(
-    "{name}", pretrained=True, pretrained_cfg_overlay=file, {words}
+    "{TIMM_NAMES.get(arch.name, arch.name)}", pretrained=True, pretrained_cfg_overlay=file, {words}
 )"""
     if arch.is_dinov2:
         hub = f"""\
 import torch
 
 model = torch.hub.load("facebookresearch/dinov2", "{arch.name}", pretrained=False)
-model.load_state_dict(torch.load({json.dumps(facts.weights, ensure_ascii=False)}, weights_only=True)["model"])"""
-        note = "Below 518 px the hub's models without registers interpolate the position table a little differently."
-        note = "" if arch.num_registers else f"\n\n{note}"
+model.load_state_dict(torch.load({quoted(weights)}, weights_only=True)["model"])"""
     else:
-        scale = f" init_values={arch.layer_scale_init},\n" if arch.layer_scale_init is not None else ""
+        scale = f"init_values={arch.layer_scale_init}, " if arch.layer_scale_init is not None else ""
         hub = f"""\
 import torch
 from dinov2.models.vision_transformer import DinoVisionTransformer  # torch.hub's code of facebookresearch/dinov2
@@ -170,14 +156,15 @@ from dinov2.models.vision_transformer import DinoVisionTransformer  # torch.hub'
 model = DinoVisionTransformer(
     img_size={image_px}, patch_size={arch.patch_px}, embed_dim={arch.embed_dim}, depth={arch.depth},
     num_heads={arch.num_heads}, num_register_tokens={arch.num_registers}, block_chunks=0,
-    {scale.strip()}{"" if not scale else " "}interpolate_antialias=True, interpolate_offset=0.0,
+    {scale}interpolate_antialias=True, interpolate_offset=0.0,
 )
-state = torch.load({json.dumps(facts.weights, ensure_ascii=False)}, weights_only=True)["model"]
+state = torch.load({quoted(weights)}, weights_only=True)["model"]
 model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it"""
-        note = ""
     blocks = (("signstreams", ours), ("timm", timm), ("torch.hub's DINOv2", hub))
-    shown = "\n\n".join(f"{name}:\n\n```python\n{code}\n```" for name, code in blocks)
-    return f"## Loading\n\nAll three give the same class token.\n\n{shown}{note}"
+    shown = [f"{title}:\n\n```python\n{code}\n```" for title, code in blocks]
+    note = "Below 518 px the hub's models without registers interpolate the position table a little differently."
+    notes = [note] if arch.is_dinov2 and not arch.num_registers else []
+    return "\n\n".join(["## Loading", "All three give the same class token.", *shown, *notes])
 
 
 def _figures(records: list[dict[str, Any]], step: int) -> dict[str, str]:
@@ -234,26 +221,20 @@ def write_outputs(
     if config.monitor.pictures:
         model = VisionTransformer(trainer.arch)
         model.load_state_dict(teacher_backbone(state))
-        pictures = draw_pictures(
-            model.eval().to(run.world.device),
-            trainer.normalize,
-            config.augmentation.global_px,
-            crops.probe or crops.train,
-            crops.train if crops.probe else [],
-            folder,
-            title=title,
-        )
-    facts = Facts(
+        model.eval().to(run.world.device)
+        side_px = config.augmentation.global_px
+        pictures = draw_pictures(model, trainer.normalize, side_px, crops, folder, title=title)
+    card = model_card(
+        trainer.arch,
+        metadata,
+        records,
+        _recipe(config, trainer, run),
+        config.experiment,
         weights=target.name,
-        safetensors=tensors.name,
-        recipe=_recipe(config, trainer, run),
         num_videos=num_videos,
         num_probe_crops=len(crops.probe),
-        name=config.experiment.name,
-        tags=list(config.experiment.tags),
-        notes=config.experiment.notes,
     )
-    write_text(names["card"], model_card(trainer.arch, metadata, records, facts))
+    write_text(names["card"], card)
     experiment.write_artifacts(
         {
             "backbone": target,

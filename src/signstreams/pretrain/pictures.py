@@ -20,7 +20,7 @@ from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop, evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES
-from signstreams.pretrain.data import find_crops, load_whole
+from signstreams.pretrain.data import CropSet, find_crops, load_whole
 from signstreams.pretrain.health import embed
 from signstreams.pretrain.knn import cosines
 from signstreams.pretrain.settings import ShowConfig
@@ -28,13 +28,9 @@ from signstreams.pretrain.settings import ShowConfig
 
 @torch.no_grad()
 def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
-    """Attention of the class token to the patches in the last block.
+    """Attention (B, heads, rows, columns) of the class token to the patches of normalised images, in the last block.
 
-    Args:
-        images: (B, 3, H, W), normalised.
-
-    Returns:
-        (B, heads, rows, columns); a head sums to 1 less the share of class token and registers.
+    A head sums to 1 less the share of class token and registers.
     """
     last = model.blocks[-1]
     assert isinstance(last, Block)
@@ -55,14 +51,10 @@ def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
 
 
 def patch_colors(patches: Tensor) -> Tensor:
-    """The first three principal components of all patches together, as colours.
+    """The first three principal components of all patches (B, P, D) together, as colours (B, P, 3) in 0..1.
 
-    Args:
-        patches: (B, P, D) patch tokens of several images.
-
-    Returns:
-        (B, P, 3) in 0..1, between the 2nd and 98th percentile of each component. The greatest loading of a component
-        is positive, so that equal patches give equal pictures.
+    These are between the 2nd and 98th percentile of each component, whose greatest loading is positive, so that equal
+    patches give equal pictures.
     """
     x = patches.flatten(0, 1).double()
     x = x - x.mean(dim=0)
@@ -79,16 +71,9 @@ def patch_colors(patches: Tensor) -> Tensor:
 
 
 def nearest_crops(queries: Tensor, bank: Tensor, is_candidate: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The crops of the bank most like each query, by cosine.
+    """The crops of the bank (N, D) most like each query (M, D), by cosine, among its candidates (M, N).
 
-    Args:
-        queries: (M, D) features.
-        bank: (N, D) features.
-        is_candidate: (M, N) bool, such as crops of other videos.
-        count: Number of crops, at most.
-
-    Returns:
-        (M, <= count) indices into the bank, nearest first, and their cosines; -inf where there is no further candidate.
+    Indices into the bank (M, <= count), nearest first, and their cosines; -inf where there is no further candidate.
     """
     similarity = cosines(queries, bank).masked_fill(~is_candidate, -torch.inf)  # (M, N)
     nearest = similarity.topk(min(count, len(bank)), dim=-1)
@@ -123,40 +108,26 @@ def show_backbone(config: ShowConfig) -> dict[str, Path]:
     backbone = load_dinov2_backbone(spec)
     assert isinstance(backbone.model, VisionTransformer)
     crops = find_crops([config.crops], probe_crops=NUM_SHOWN)
-    config.output.mkdir(parents=True, exist_ok=True)
-    return draw_pictures(
-        backbone.model.eval(),
-        backbone.normalize,
-        backbone.image_px,
-        crops.probe or crops.train,
-        crops.train if crops.probe else [],
-        config.output,
-        title=config.title or config.crops.stem,
-    )
+    title = config.title or config.crops.stem
+    return draw_pictures(backbone.model, backbone.normalize, backbone.image_px, crops, config.output, title=title)
 
 
 def draw_pictures(
     model: VisionTransformer,
     normalize: Normalize,
     image_px: int,
-    crops: Sequence[Crop],
-    others: Sequence[Crop],
+    crops: CropSet,
     folder: Path,
     *,
     title: str,
 ) -> dict[str, Path]:
-    """Draw the three pictures and return their paths by the stem of their names.
+    """Draw the three pictures of a backbone in evaluation mode and return their paths by the stem of their names.
 
-    Args:
-        model: Backbone, in evaluation mode.
-        normalize: uint8 (..., H, W, 3) to input of the model, on its device.
-        image_px: Image side it was trained on.
-        crops: Held-out crops, of which some are shown.
-        others: Further crops to search for neighbours, beside ``crops``.
-        folder: Where to write.
-        title: Title of each picture.
+    ``normalize`` makes uint8 (..., H, W, 3) to input of the model, on its device. ``image_px`` is the image side that
+    the backbone was trained on. Some of the held-out crops are shown, and neighbours found among all crops.
     """
-    shown = [crops[i] for i in evenly_spread(min(NUM_SHOWN, len(crops)), len(crops))]
+    own = crops.probe or crops.train
+    shown = [own[i] for i in evenly_spread(min(NUM_SHOWN, len(own)), len(own))]
     side_px = image_px * max(1, -(-MIN_GRID * model.patch_size // image_px))
     enlarged = f", enlarged for it from {image_px} to {side_px} px" if side_px > image_px else ""
     images_at_side = load_whole(shown, side_px)  # (N, side, side, 3) uint8
@@ -199,7 +170,7 @@ def draw_pictures(
         " background another. Bad: colours that follow the place or the light alone.",
     )
 
-    bank = [*crops, *others]
+    bank = [*crops.probe, *crops.train]
     bank = [bank[i] for i in evenly_spread(min(MAX_BANK, len(bank)), len(bank))]
     queries, answers = (embed(model, load_whole(of, image_px), normalize) for of in (shown, bank))  # (N, D), (M, D)
     is_candidate, where = _candidates(shown, bank)

@@ -87,20 +87,16 @@ def log_memory_estimate(memory: Memory, device: torch.device) -> None:
 
 
 def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> None:
-    """Refuse to start a run that would fill the disk.
-
-    Args:
-        folder: Claimed output folder; files that its ``state`` already holds are not counted again.
-        checkpoint_bytes: Size of one checkpoint.
+    """Refuse to start a run that would fill the disk; what the folder's ``state`` already holds is not counted again.
 
     Raises:
         UserError: Names free and required space, and the setting.
     """
     asked = config.checkpointing.min_free_gb
-    files = COPIES_ON_DISK * checkpoint_bytes
     if asked is not None:
         needed = round(asked * GB)
     else:
+        files = COPIES_ON_DISK * checkpoint_bytes
         held = sum(path.stat().st_size for path in (folder / "state").iterdir() if path.is_file())
         # 5 GB, as the requirement says; less for a small run, more for a large one
         needed = max(round(1.5 * files), min(DEFAULT_FREE_BYTES, 10 * files)) - held
@@ -117,9 +113,7 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
 def exhaustion_as_user_error(config: PretrainConfig, memory: Memory | None = None) -> Iterator[None]:
     """Turn an out-of-memory error of GPU or CPU, and a full disk, into one line that names the settings to change.
 
-    Args:
-        config: Config of the run.
-        memory: The estimate; None while the networks are built, which it depends on.
+    There is no estimate while the networks are built, which it depends on.
 
     Raises:
         UserError: Instead of those errors; all others pass.

@@ -28,7 +28,7 @@ from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.health import CollapseWatch
-from signstreams.pretrain.initial_weights import initialize_backbones, load_initial_weights
+from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.outputs import write_outputs
 from signstreams.pretrain.resource_estimates import (
@@ -75,7 +75,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     if config.dataset.scratch_dir:
         crops = replace(crops, train=copy_to_scratch(crops.train, config.dataset.scratch_dir))
     config = with_measured_stats(config, crops.train)
-    plan = _plan(config, crops, world)
+    plan = plan_batches(config, crops, world.size)
     derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     weights = load_initial_weights(config, arch)
     identity = config.identity() | {"stream": stream, "world_size": world.size}
@@ -94,7 +94,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             "digest": crops.digest,
             "train_crops": len(crops.train),
             "probe_crops": len(crops.probe),
-            "videos": plan.num_videos,
+            "videos": plan.groups.num_videos,
             "steps_per_pass": plan.steps_per_pass,
         },
         "fingerprint": fingerprint.digest,
@@ -114,7 +114,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         with exhaustion_as_user_error(config):
             trainer = Trainer(config, derived, arch, world)
             if weights is not None:
-                initialize_backbones(weights, [trainer.student.backbone, trainer.teacher.backbone])
+                for network in (trainer.student, trainer.teacher):  # tensors that are new keep their first values
+                    network.backbone.load_state_dict(weights.state, strict=False)
             stage = Pretraining(config, stream, trainer, crops, plan, run)
             run.resume(stage)  # only now may the optimiser's moments be on the GPU
         memory = estimate_memory(config, derived, arch, trainer.student)
@@ -128,7 +129,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             run.train(stage, stop)
             run.publish(stage)
             if run.experiment is not None:
-                write_outputs(config, stream, trainer, run, crops, plan.num_videos, target)
+                write_outputs(config, stream, trainer, run, crops, plan.groups.num_videos, target)
     return target
 
 
@@ -324,16 +325,6 @@ def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
             if world.is_main:
                 find()
     return find()
-
-
-def _plan(config: PretrainConfig, crops: CropSet, world: World) -> BatchPlan:
-    try:
-        return plan_batches(config, crops.train, world.size)
-    except ValueError as error:
-        raise UserError(
-            f"{', '.join(map(str, config.train_dir))}: {error} (after {len(crops.probe)} held-out ones);"
-            " lower --batch-size, or extract more video"
-        ) from None
 
 
 def _threads() -> int:

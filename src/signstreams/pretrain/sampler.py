@@ -50,15 +50,10 @@ class CropGroups:
 
 
 def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> Ints:
-    """Crops in the order of one pass, as many as there are.
+    """Crops in the order of pass ``number``, as many as there are.
 
-    Args:
-        groups: Groups of the crops.
-        seed: Seed of the run.
-        number: Number of the pass, from 0.
-        balance: 0: each crop once. 1: each signer equally often, so that crops of rare signers are seen several times
-            and those of frequent ones in some passes only. In between: a signer's share is
-            (its crops) ** (1 - balance).
+    ``balance`` 0: each crop once. 1: each signer equally often, so that crops of rare signers are seen several times
+    and those of frequent ones in some passes only. In between: a signer's share is (its crops) ** (1 - balance).
     """
     rng = numpy_rng(seed, "order", number)
     quotas = _quotas(groups, balance, rng)
@@ -103,16 +98,11 @@ def too_close(order: Ints, groups: CropGroups, batch: int, gap_frames: int) -> I
 
 
 class BatchPlan:
-    """The crops of each step's batch, for any step, without state.
+    """The crops of each step's batch, ``batch_size`` per process, for any step, without state.
 
-    Args:
-        groups: Groups of the crops.
-        batch_size: Crops per process.
-        world_size: Processes; together they see the batch that one process with all of it would see.
-        seed: Seed of the run.
-        balance: As in `pass_order`.
-        min_gap_frames: Least distance of any two crops of a video in a batch, over all processes; if necessary, a crop
-            is left out of the pass and another repeated. None: `USUAL_GAP_FRAMES`, where an exchange suffices.
+    All processes together see the batch that one process with all of it would see. ``balance`` is as in `pass_order`.
+    ``min_gap_frames`` is the least distance of any two crops of a video in a joint batch; if necessary, a crop is left
+    out of the pass and another repeated. None: `USUAL_GAP_FRAMES`, where an exchange suffices.
 
     Raises:
         ValueError: When the crops do not fill one batch, or not with that gap.
@@ -141,10 +131,6 @@ class BatchPlan:
                 f"dataset.min_gap_frames = {min_gap_frames}: is guaranteed for {room} crops of {groups.num_videos}"
                 f" videos, and a batch has {self.global_batch}"
             )
-
-    @property
-    def num_videos(self) -> int:
-        return self.groups.num_videos
 
     def order(self, number: int) -> Ints:
         """Crops of pass ``number``, batch after batch; the last incomplete one is not used."""

@@ -35,13 +35,7 @@ _CHUNK = 2048
 
 
 def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache_dir: Path | None) -> Flags:
-    """(N,) bool: crops that pass the least confidence, the states allowed and the least sharpness.
-
-    Args:
-        index: All crops.
-        config: The limits.
-        stream: Stream whose tracks hold confidence and state.
-        cache_dir: Folder to keep measured sharpness in; None: measure each time.
+    """(N,) bool: crops that pass the least sharpness, and the least confidence and states by the tracks of ``stream``.
 
     Raises:
         UserError: Tracks that are needed, or a crop, are absent or unreadable.
@@ -113,7 +107,6 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
         values = np.array(list(itertools.chain.from_iterable(parts)), np.float32)
     if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as part, part.open("wb") as file:
                 np.savez(file, digest=digest, sharpness=values)
         except OSError as error:

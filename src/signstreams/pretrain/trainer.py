@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from signstreams.backbones.archs import ViTArch
+from signstreams.backbones.vit import joined
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast, can_compile
 from signstreams.engine.distributed import World
@@ -18,7 +20,7 @@ from signstreams.engine.seeding import seed_global
 from signstreams.pretrain.data import normalize
 from signstreams.pretrain.derived_settings import DerivedSettings
 from signstreams.pretrain.health import Meters, assignment_information, embed, feature_std, rank_me
-from signstreams.pretrain.ibot import Masked, PatchTerm
+from signstreams.pretrain.ibot import Masked, PatchTerm, patch_loss
 from signstreams.pretrain.knn import ProbeLabels, knn_accuracy
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
 from signstreams.pretrain.network import build_network, update_teacher
@@ -35,11 +37,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups with equal learning rate and weight decay; norms, biases, LayerScale and tokens have no weight decay.
 
-    Args:
-        network: Network whose backbone's parameters are named ``backbone.*``.
-        depth: Number of blocks of the backbone.
-        layer_decay: Rate of each block as a share of the next one's; the last norm and the heads have the full rate.
-        patch_embed_factor: Further factor of the patch embedding.
+    ``layer_decay`` is the rate of each of ``depth`` blocks as a share of the next one's; the last norm and the heads
+    have the full rate, and the patch embedding a further factor.
     """
     groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
@@ -86,14 +85,7 @@ HEAD_PATCHES = 16  # most patches per crop that the patches' own head is fitted 
 
 
 class Trainer:
-    """Student, teacher and all that a step needs; no files.
-
-    Args:
-        config: Config as the user gave it.
-        derived: Settings that the config leaves open.
-        arch: Shape of the backbone.
-        world: This process among the others.
-    """
+    """Student, teacher and all that a step needs; no files."""
 
     def __init__(self, config: PretrainConfig, derived: DerivedSettings, arch: ViTArch, world: World) -> None:
         self.config, self.derived, self.arch, self.world = config, derived, arch, world
@@ -183,17 +175,17 @@ class Trainer:
         patches, count = self.patches, self.config.optim.accumulate
         parts = list(zip(*(group.chunk(count, dim=1) for group in groups), strict=True))  # each (V_i, B / count, ...)
         num_views, batch = groups[0].shape[:2]
-        masked = None if patches is None else patches.draw(self.step, num_views, batch, count)
+        masked = [] if patches is None else patches.draw(self.step, num_views, batch, count)
         # the teacher first, all parts: targets are centred or balanced over the whole step
         with torch.no_grad(), autocast(self.config.optim.precision, self.world.device):
             seen = [
-                self.teacher(part[:1], None if masked is None else masked[i].rows) for i, part in enumerate(parts)
+                self.teacher(part[:1], masked[i].rows if masked else None) for i, part in enumerate(parts)
             ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
-        teacher_scores = _joined([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
+        teacher_scores = joined([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
         targets = teacher_targets(teacher_scores, self.centre, self.sinkhorn, now["teacher_temp"])
         teacher_patches = patch_targets = None
         if patches is not None:
-            teacher_patches = _joined([scores for *_, scores in seen], dim=0)  # (M, K')
+            teacher_patches = joined([scores for *_, scores in seen], dim=0)  # (M, K')
             patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
         self.optimizer.zero_grad(set_to_none=True)
         loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
@@ -204,60 +196,45 @@ class Trainer:
         if self.step < self.derived.head_only_steps:
             for parameter in self.student.backbone.parameters():
                 parameter.grad = None
-        norm = self._clip()
+        parameters = [parameter for parameter in self.student.parameters() if parameter.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_grad_norm)
         is_bad = distributed.all_reduce_max((~(torch.isfinite(norm) & torch.isfinite(loss))).to(torch.uint8)).bool()
         self._update(now, is_bad)
         if self.sinkhorn is None:
             self.centre.update(teacher_scores)
         if patches is not None:
-            assert teacher_patches is not None and patch_targets is not None and masked is not None
+            assert teacher_patches is not None and patch_targets is not None
             patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
-        self.meters.add(
-            loss=loss,
-            dino=dino,
-            koleo=koleo,
-            targets=targets,
-            grad_norm=norm,
-            is_bad=is_bad,
-        )
+        self.meters.add(loss=loss, dino=dino, koleo=koleo, targets=targets, grad_norm=norm, is_bad=is_bad)
         self.step += 1
 
     def _backward(
-        self,
-        parts: list[tuple[Tensor, ...]],
-        masked: list[Masked] | None,
-        targets: Tensor,
-        patch_targets: Tensor | None,
+        self, parts: list[tuple[Tensor, ...]], masked: list[Masked], targets: Tensor, patch_targets: Tensor | None
     ) -> Tensor:
         """Gradients of the step, part by part; returns (4,) loss, DINO, KoLeo, patch loss, without gradient.
 
         All terms but KoLeo are means over crops, so that equal parts sum to the joint batch; KoLeo's neighbours come
         from the part.
         """
-        config, count = self.config, len(parts)
-        patch_parts: list[Tensor | None] = [None] * count
-        if masked is not None and patch_targets is not None:
-            patch_parts = list(patch_targets.split([len(part.rows) for part in masked]))
+        config, count, temp = self.config, len(parts), self.config.dino.student_temp
+        patch_parts: Sequence[Tensor] = ()
+        if patch_targets is not None:
+            patch_parts = patch_targets.split([len(part.rows) for part in masked])
         values = []
         for i, (part, target) in enumerate(zip(parts, targets.chunk(count, dim=1), strict=True)):
-            rows, masks = (None, None) if masked is None else (masked[i].rows, masked[i].masks)
-            is_last = i + 1 == count
+            rows, masks = (masked[i].rows, masked[i].masks) if masked else (None, None)
             sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-            if not is_last and isinstance(self.replica, nn.parallel.DistributedDataParallel):
+            if i + 1 < count and isinstance(self.replica, nn.parallel.DistributedDataParallel):
                 sync = self.replica.no_sync()
             with sync:  # processes average their gradients once per step
-                with autocast(self.config.optim.precision, self.world.device):
-                    tokens, scores, patch_scores = self.replica(
-                        list(part), rows, masks
-                    )  # (V, b, D), (V, b, K), (m, K')
-                dino = dino_loss(scores, target, student_temp=config.dino.student_temp)
-                koleo = self._koleo(tokens)
+                with autocast(config.optim.precision, self.world.device):
+                    # (V, b, D), (V, b, K), (m, K')
+                    tokens, scores, patch_scores = self.replica(list(part), rows, masks)
+                dino, koleo = dino_loss(scores, target, student_temp=temp), self._koleo(tokens)
                 loss, patch = dino + config.koleo.weight * koleo, torch.zeros_like(dino)
-                if self.patches is not None:
-                    patch_target = patch_parts[i]
-                    assert patch_target is not None and masked is not None
-                    patch = self.patches.loss(patch_scores, patch_target, masked[i])
-                    ibot = config.ibot
+                if masked:
+                    weights, num_views, ibot = masked[i].weights, len(masked[i].masks), config.ibot
+                    patch = patch_loss(patch_scores, patch_parts[i], weights, student_temp=temp, num_views=num_views)
                     loss = ibot.cls_weight * dino + ibot.patch_weight * patch + config.koleo.weight * koleo
                 (loss / count).backward()
             values.append(torch.stack((loss.detach(), dino.detach(), koleo.detach(), patch.detach())))
@@ -321,10 +298,6 @@ class Trainer:
         views = tokens[:NUM_GLOBAL].unbind()  # each global view by itself: two views of a crop are meant to be close
         return torch.stack([koleo_loss(view, epsilon=self.config.koleo.epsilon) for view in views]).sum()
 
-    def _clip(self) -> Tensor:
-        parameters = [parameter for parameter in self.student.parameters() if parameter.grad is not None]
-        return nn.utils.clip_grad_norm_(parameters, self.config.optim.clip_grad_norm)
-
     def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
         set_rates(self.optimizer.param_groups, now)
         # the fused optimiser skips the update by itself: no wait for the device to ask whether the loss is finite
@@ -333,11 +306,6 @@ class Trainer:
         self.optimizer.step()
         teacher, student = zip(*self._pairs, strict=True)
         update_teacher(teacher, student, now["momentum"])
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    """A single part is not copied: with many prototypes it is large."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def teacher_backbone(trainer_state: dict[str, Any]) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -56,26 +55,6 @@ _QUADRATURE = _FROM_YIQ @ np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0
 _INVERTED_ABOVE = np.array([value if value < 128 else 255 - value for value in range(256)], np.uint8)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one kind of view is made."""
-
-    side_px: int
-    scale: Sequence[float]
-    blur_prob: float
-    solarize_prob: float
-
-
-def recipes(config: AugmentationConfig) -> list[Recipe]:
-    """Recipe of each view of a crop: view 1, view 2, then the local ones."""
-    blur_1, blur_2, blur_local = config.blur_probs
-    return [
-        Recipe(config.global_px, config.global_scale, blur_1, 0.0),
-        Recipe(config.global_px, config.global_scale, blur_2, config.solarize_prob),
-        *[Recipe(config.local_px, config.local_scale, blur_local, 0.0)] * config.num_local,
-    ]
-
-
 class Draws(NamedTuple):
     """Random draws for the V views of a crop."""
 
@@ -86,30 +65,24 @@ class Draws(NamedTuple):
 
 
 class ViewMaker:
-    """JPEG bytes and a generator to views; the same bytes and draws give the same views.
+    """JPEG bytes and a generator to views 1 and 2 and the local ones; the same bytes and draws give the same views.
 
-    Args:
-        config: The recipe.
-        is_photometric: Jitter colours, blur and solarise here; otherwise `DeviceViews` does it by the parameters.
+    Colours, blur and solarising are left to `DeviceViews`, which does them by the parameters, unless
+    ``is_photometric``.
     """
 
     def __init__(self, config: AugmentationConfig, *, is_photometric: bool = True) -> None:
-        self.config = config
-        self.is_photometric = is_photometric
-        self.recipes = recipes(config)
-        self.sides_px = np.array([recipe.side_px for recipe in self.recipes])
-        self._scales = np.array([recipe.scale for recipe in self.recipes])
-        self._blur_probs = np.array([recipe.blur_prob for recipe in self.recipes])
-        self._solarize_probs = np.array([recipe.solarize_prob for recipe in self.recipes])
+        self.config, self.is_photometric = config, is_photometric
+        num_local, (blur_1, blur_2, blur_local) = config.num_local, config.blur_probs
+        self.sides_px = np.array([config.global_px] * NUM_GLOBAL + [config.local_px] * num_local)  # (V,)
+        self._scales = np.array([config.global_scale] * NUM_GLOBAL + [config.local_scale] * num_local)  # (V, 2)
+        self.blur_probs = np.array([blur_1, blur_2, *[blur_local] * num_local])
+        self._solarize_probs = np.array([0.0, config.solarize_prob, *[0.0] * num_local])
         # pixels of the source side that the most demanding view needs, were it cut at its smallest and narrowest
-        self.needed_px = max(recipe.side_px / math.sqrt(recipe.scale[0] * ASPECT[0]) for recipe in self.recipes)
+        self.needed_px = float((self.sides_px / np.sqrt(self._scales[:, 0] * ASPECT[0])).max())
 
     def __call__(self, jpeg: bytes, rng: np.random.Generator) -> list[Pixels]:
-        """Views as uint8 RGB (side, side, 3), in the order of `recipes`.
-
-        Raises:
-            ValueError: When the bytes are no image.
-        """
+        """As `fill`, into views of its own, uint8 RGB (side, side, 3)."""
         views: list[Pixels] = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
         self.fill(jpeg, rng, views)
         return views
@@ -142,7 +115,7 @@ class ViewMaker:
         """Draw for all views of a crop of this size; one setting does not shift another's draws."""
         config = self.config
         # (V, _NUM_DRAWS) in 0..1: area and aspect of each try; place; flip, jitter, grey; colours; blur; solarise
-        uniform = rng.random((len(self.recipes), _NUM_DRAWS))
+        uniform = rng.random((len(self.sides_px), _NUM_DRAWS))
         boxes = random_boxes(height, width, self._scales, uniform[:, : 2 * BOX_TRIES + 2])
         rest = uniform[:, 2 * BOX_TRIES + 2 :]  # (V, 10)
         is_jittered, is_gray = rest[:, 1] < config.jitter_prob, rest[:, 2] < config.grayscale_prob
@@ -157,21 +130,16 @@ class ViewMaker:
         )
         low, high = config.blur_sigma_px
         sigma_px = (low + rest[:, 8] * (high - low)) * self.sides_px / BLUR_SIGMA_OF_PX
-        params[:, MAP_SIZE] = sigma_px * ((rest[:, 7] < self._blur_probs) & (sigma_px >= MIN_BLUR_SIGMA_PX))
+        params[:, MAP_SIZE] = sigma_px * ((rest[:, 7] < self.blur_probs) & (sigma_px >= MIN_BLUR_SIGMA_PX))
         params[:, MAP_SIZE + 1] = rest[:, 9] < self._solarize_probs
         return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params)
 
 
 def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> Ints:
-    """(V, 4) int: top, left, height, width of a random part for each view.
+    """(V, 4) int: top, left, height, width of a random part for each view of a crop of this size, px.
 
-    Area share uniform in the view's scale, log-uniform aspect 3/4 to 4/3; the middle square where no try fits.
-
-    Args:
-        height: Of the crop, px.
-        width: Of the crop, px.
-        scales: (V, 2) least and greatest share of the area.
-        uniform: (V, 2 * BOX_TRIES + 2) in 0..1.
+    Area share uniform in the view's ``scales`` (V, 2), log-uniform aspect 3/4 to 4/3; the middle square where no try
+    fits. All by the draws ``uniform`` (V, 2 * BOX_TRIES + 2), in 0..1.
     """
     rows = np.arange(len(scales))
     low, high = scales[:, :1], scales[:, 1:]
@@ -229,15 +197,11 @@ def whole_view(jpeg: bytes, side_px: int) -> Pixels:
 
 
 def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
-    """Write a part of the crop into ``view`` (side, side, 3), resized.
+    """Write the part of the crop in a box (4,), top, left, height, width in px, into ``view`` (side, side, 3), resized.
 
     Enlarged bicubically, as in the reference. Shrunk bilinearly by less than two, which leaves out no pixel; by more,
-    from a level of the pyramid, halved by area: OpenCV's own area resize costs six times as much.
-
-    Args:
-        pyramid: The crop, uint8 (H, W, 3), and its halves as far as they were needed; grows.
-        box: (4,) top, left, height, width in px of the crop.
-        view: Where to write.
+    from a level of the ``pyramid`` (the crop, uint8 (H, W, 3), and its halves by area as far as they were needed so
+    far): OpenCV's own area resize costs six times as much.
     """
     top, left, height, width = box.tolist()
     side_px, level = len(view), 0
@@ -271,12 +235,8 @@ def convert_crops(crops: Iterable[Crop], convert: Callable[[bytes], T]) -> Itera
 def color_maps(brightness: Floats, contrast: Floats, saturation: Floats, hue_turn: Floats, is_gray: Flags) -> Floats:
     """(V, MAP_SIZE) maps of V views, values 0..255; all arguments (V,).
 
-    Args:
-        brightness: Factor; 1 changes nothing, as for the next two.
-        contrast: Factor of the distance to the mean luma.
-        saturation: Factor of the distance to the pixel's own luma.
-        hue_turn: Turn of hue, in full circles.
-        is_gray: Luma in all three channels.
+    Factors of brightness, of the distance to the mean luma, and of that to the pixel's own luma, 1 changing nothing; a
+    turn of hue, in full circles; and whether luma is in all three channels.
     """
     maps = np.empty((len(brightness), MAP_SIZE))
     turn = 2 * math.pi * hue_turn
@@ -318,10 +278,7 @@ def gaussian_kernel(sigma_px: float) -> Floats:
 class DeviceViews:
     """The photometric half of the views, on the training device, a batch at a time: colour, blur, solarise, normalise.
 
-    Args:
-        config: Holds mean and std.
-        device: Where to compute, in float32.
-        dtype: Type of the result; bfloat16 halves its memory where the first layer would round to it anyway.
+    Computes in float32; a result in bfloat16 takes half the memory, where the first layer would round to it anyway.
     """
 
     def __init__(self, config: AugmentationConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
@@ -333,16 +290,10 @@ class DeviceViews:
 
     @torch.no_grad()
     def __call__(self, views: Tensor, params: Tensor) -> Tensor:
-        """Views of one size, normalised.
+        """Views of one size, uint8 (V, B, side, side, 3), to normalised ones (V, B, 3, side, side) of ``dtype``.
 
-        Never waits for the device: what depends on the draws is decided from ``params``, which stay on the CPU.
-
-        Args:
-            views: (V, B, side, side, 3) uint8, anywhere.
-            params: (V, B, PARAMS) float32 on the CPU.
-
-        Returns:
-            (V, B, 3, side, side) of ``dtype``.
+        Never waits for the device: what depends on the draws is decided from ``params``, (V, B, PARAMS) float32, which
+        stay on the CPU.
         """
         flat = params.flatten(0, 1)  # (N, PARAMS), N = V * B
         x = views.to(self.device, non_blocking=True).flatten(0, 1).movedim(-1, 1).float()  # (N, 3, side, side)
