@@ -6,7 +6,6 @@ Run it after a change of these; `--check` only says whether the files are in ste
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -89,10 +88,7 @@ def schemas() -> dict[Path, str]:
 
 
 def _model(command: str) -> type[Section]:
-    if not command:
-        return WorkflowConfig
-    module, _, name = next(row.config for row in COMMANDS if row.name == command).partition(":")
-    model: type[Section] = getattr(importlib.import_module(module), name)
+    model: type[Section] = COMMANDS[command].model() if command else WorkflowConfig
     return model
 
 
@@ -115,7 +111,7 @@ class Chapter:
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        return next((row.scripts for row in COMMANDS if row.name == self.command), ())
+        return COMMANDS[self.command].scripts if self.command else ()
 
 
 CHAPTERS = (

@@ -27,13 +27,22 @@ class Command:
     """One row of the table."""
 
     name: str
-    scripts: tuple[str, ...]  # files in scripts/ that run it
-    help: str  # one line
     config: str  # ``module:Class`` of its settings; empty when it parses its own command line
+    scripts: tuple[str, ...]  # files in scripts/ that run it
     call: Callable[..., None]  # gets the parsed config; without a config class, the words and the name of the program
+    help: str  # one line
     computes: bool = False  # whether it uses torch, for which the process is prepared, and logs; others print
     leading_words: str = ""  # flag that the words before the first flag belong to
     after_stop: str = GO_ON  # what Ctrl-C is answered with
+
+    def model(self) -> Any:
+        """Class of its settings."""
+        module, _, name = self.config.partition(":")
+        return getattr(importlib.import_module(f"signstreams.{module}"), name)
+
+
+COMMANDS: dict[str, Command] = {}
+"""Name to command, in the order of the chain; what helps beside it comes last."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,14 +54,13 @@ def main(argv: list[str] | None = None) -> None:
         with exit_on_user_error():
             print(_overview(), file=sys.stdout if words else sys.stderr, flush=True)
         raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
-    known = {command.name: command for command in COMMANDS}
-    if words[0] not in known:
+    if words[0] not in COMMANDS:
         from signstreams.config.load import suggest
 
-        print_problems([f"unknown command '{words[0]}'{suggest(words[0], known)}"])
+        print_problems([f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}"])
         print("try: signstreams --help", file=sys.stderr)
         raise SystemExit(USER_ERROR_EXIT_CODE)
-    _run(known[words[0]], words[1:], prog=f"signstreams {words[0]}")
+    _run(COMMANDS[words[0]], words[1:], prog=f"signstreams {words[0]}")
 
 
 def run_script(file: str, doc: str | None = None) -> None:
@@ -61,7 +69,7 @@ def run_script(file: str, doc: str | None = None) -> None:
     ``doc`` is the description for ``--help``; None: docstring of the config class.
     """
     script = Path(file).name
-    (command,) = (command for command in COMMANDS if script in command.scripts)
+    (command,) = (command for command in COMMANDS.values() if script in command.scripts)
     _run(command, sys.argv[1:], doc=doc)
 
 
@@ -73,8 +81,7 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
         return
     if command.leading_words:
         words = leading_words_as(command.leading_words, words)
-    module, _, name = command.config.partition(":")
-    config = parse(getattr(importlib.import_module(module), name), words, doc=doc, prog=prog)
+    config = parse(command.model(), words, doc=doc, prog=prog)
     if command.computes:
         from signstreams.processes import prepare_processor
 
@@ -85,8 +92,8 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
 
 
 def _overview() -> str:
-    width = max(len(command.name) for command in COMMANDS)
-    lines = "\n".join(f"  {command.name:{width}}  {command.help}" for command in COMMANDS)
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
     return f"""\
 usage: signstreams COMMAND ...
 
@@ -109,8 +116,8 @@ def _complete_name() -> list[str]:
         os.environ["_ARGCOMPLETE"] = str(start + 1)  # the name counts as the program
         return [str(word) for word in words]
     parser = argparse.ArgumentParser()
-    name = parser.add_argument("command")
-    name.completer = lambda **_: {command.name: command.help for command in COMMANDS}  # type: ignore[attr-defined]
+    word = parser.add_argument("command")
+    word.completer = lambda **_: {name: command.help for name, command in COMMANDS.items()}  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser, always_complete_options=False)
     raise SystemExit(0)
 
@@ -118,14 +125,36 @@ def _complete_name() -> list[str]:
 # -- What each command does with its config
 
 
+def _command(name: str, config: str, *scripts: str, **how: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function to the table of commands; its docstring is the line of help."""
+
+    def add(call: Callable[..., None]) -> Callable[..., None]:
+        COMMANDS[name] = Command(name, config, scripts, call, call.__doc__ or "", **how)
+        return call
+
+    return add
+
+
+@_command("demo", "demo.settings:DemoConfig", "render_demo_corpus.py")
+def _demo(config: Any) -> None:
+    """Render the demo corpus: videos of a signer, texts, glosses, splits, ground truth."""
+    from signstreams.demo.corpus import run
+
+    print(run(config))
+
+
+@_command("extract", "extract.settings:ExtractConfig", "extract_rois_v2.py")
 def _extract(config: Any) -> None:
+    """Cut face and hand crops from videos and write keypoints, pose and tracks."""
     from signstreams.contract.run_checks import check_after_extraction
     from signstreams.extract.batch import extract_videos, summary
 
     print(summary(extract_videos(config, on_result=check_after_extraction), config.root))
 
 
+@_command("split", "corpus.settings:SplitCorpusConfig", "split_corpus.py")
 def _split(config: Any) -> None:
+    """Divide the clips of a corpus into train, val and test."""
     from signstreams.corpus.corpus import load_corpus
     from signstreams.corpus.splits import write_splits
 
@@ -137,7 +166,9 @@ def _split(config: Any) -> None:
     print(f"{corpus.layout.index('train').parent}: {counts} clips")
 
 
+@_command("validate", "contract.settings:ContractConfig", "validate_data_contract.py")
 def _validate(config: Any) -> None:
+    """Check a corpus against the data contract: report, page and manifest."""
     from signstreams.contract.validate import print_outcome, validate, write_validation
     from signstreams.formats.layout import CorpusLayout
 
@@ -148,7 +179,16 @@ def _validate(config: Any) -> None:
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
 
+@_command(
+    "pretrain",
+    "pretrain.settings:PretrainConfig",
+    "pretrain_dino_face.py",
+    "pretrain_dino_hands.py",
+    computes=True,
+    after_stop=GO_ON_TRAINING,
+)
 def _pretrain(config: Any) -> None:
+    """Pretrain the backbone of one stream on its crops, self-supervised."""
     from signstreams.streams import STREAMS, pretrained_by
 
     # a script of one kind of stream takes no other; `signstreams pretrain` takes all
@@ -158,39 +198,64 @@ def _pretrain(config: Any) -> None:
     pretrain(config, stream)
 
 
+@_command("knn", "pretrain.settings:KnnConfig", "evaluate_knn.py", computes=True, after_stop="run again")
 def _knn(config: Any) -> None:
+    """Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels."""
     from signstreams.pretrain.knn import evaluate_knn, table
 
     print(table(evaluate_knn(config)))
 
 
+@_command("show", "pretrain.settings:ShowConfig", "show_backbone.py", computes=True, after_stop="run again")
 def _show(config: Any) -> None:
+    """Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops."""
     from signstreams.pretrain.pictures import show_backbone
 
     for path in show_backbone(config).values():
         print(path)
 
 
+@_command("embed", "integrate.settings:EmbedConfig", "embed_streams.py", computes=True)
 def _embed(config: Any) -> None:
+    """Run a frozen backbone over all crops of a stream, or gather the points of all videos."""
     from signstreams.integrate.embed import embed
 
     found = embed(config)
     print(f"{config.stream}: {len(found['videos'])} videos, {found['num_frames']} frames, {found['bytes']} bytes")
 
 
+@_command(
+    "train",
+    "integrate.settings:IntegrateConfig",
+    "train_slt_multistream_v9.py",
+    computes=True,
+    after_stop=GO_ON_TRAINING,
+)
 def _train(config: Any) -> None:
+    """Train the multistream v9 translation model; the best one is chosen on val."""
     from signstreams.integrate.run import run
 
     run(config)
 
 
+@_command("evaluate", "integrate.settings:EvaluateSltConfig", "evaluate_slt.py", computes=True)
 def _evaluate(config: Any) -> None:
+    """Score a trained translation model: scores.json, predictions.csv, translations.html."""
     from signstreams.integrate.scoring import score
 
     score(config)
 
 
+@_command(
+    "translate",
+    "integrate.settings:TranslateConfig",
+    "translate_video.py",
+    computes=True,
+    leading_words="--videos",
+    after_stop="nothing is left behind; videos translated so far need no second run",
+)
 def _translate(config: Any) -> None:
+    """Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt"""
     import dataclasses
     import json
 
@@ -204,7 +269,11 @@ def _translate(config: Any) -> None:
             print(translation.text, flush=True)
 
 
+@_command(
+    "compare", "publish.settings:CompareConfig", "compare_runs.py", leading_words="--runs", after_stop="run again"
+)
 def _compare(config: Any) -> None:
+    """Lay runs over each other: a picture of their curves, tables of values and settings."""
     from signstreams.cli import start_logging
     from signstreams.publish.compare import compare
 
@@ -212,13 +281,17 @@ def _compare(config: Any) -> None:
     print("\n".join(compare(config)))
 
 
+@_command("summary", "publish.settings:SummaryConfig", "summarize_run.py", after_stop="run again")
 def _summary(config: Any) -> None:
+    """Say what a run of the workflow made and where it is."""
     from signstreams.publish.figures import summarize
 
     print("\n".join(summarize(config.root, config.work_dir)))
 
 
+@_command("overview", "publish.settings:OverviewConfig", "write_overview.py", after_stop="run again")
 def _overview_page(config: Any) -> None:
+    """Write the whole run of the workflow as one page."""
     from signstreams.files import write_text
     from signstreams.publish.overview import render_overview
 
@@ -227,17 +300,13 @@ def _overview_page(config: Any) -> None:
     print(config.target())
 
 
+@_command("release", "publish.settings:ReleaseConfig", "release.py", after_stop="run again")
 def _release(config: Any) -> None:
+    """Collect weights, cards, configs, figures, versions and checksums in one folder."""
     from signstreams.publish.release import write_release
 
     files = write_release(config, project=Path(__file__).resolve().parents[2])
     print(f"{config.target()}: {len(files)} files")
-
-
-def _demo(config: Any) -> None:
-    from signstreams.demo.corpus import run
-
-    print(run(config))
 
 
 LAUNCH_DOC = """\
@@ -247,7 +316,9 @@ python scripts/launch.py --gpus 2 -- scripts/pretrain_dino_hands.py --distribute
 """
 
 
+@_command("launch", "", "launch.py")
 def _launch(words: list[str], prog: str | None) -> None:
+    """Run a training script under torchrun, on leased GPUs, over one node or several."""
     from signstreams.cli import complete
 
     parser = argparse.ArgumentParser(
@@ -272,138 +343,3 @@ def _launch(words: list[str], prog: str | None) -> None:
 
         code = launch(**vars(args))
     raise SystemExit(code)
-
-
-COMMANDS = (
-    Command(
-        "demo",
-        ("render_demo_corpus.py",),
-        "Render the demo corpus: videos of a signer, texts, glosses, splits, ground truth.",
-        "signstreams.demo.settings:DemoConfig",
-        _demo,
-    ),
-    Command(
-        "extract",
-        ("extract_rois_v2.py",),
-        "Cut face and hand crops from videos and write keypoints, pose and tracks.",
-        "signstreams.extract.settings:ExtractConfig",
-        _extract,
-    ),
-    Command(
-        "split",
-        ("split_corpus.py",),
-        "Divide the clips of a corpus into train, val and test.",
-        "signstreams.corpus.settings:SplitCorpusConfig",
-        _split,
-    ),
-    Command(
-        "validate",
-        ("validate_data_contract.py",),
-        "Check a corpus against the data contract: report, page and manifest.",
-        "signstreams.contract.settings:ContractConfig",
-        _validate,
-    ),
-    Command(
-        "pretrain",
-        ("pretrain_dino_face.py", "pretrain_dino_hands.py"),
-        "Pretrain the backbone of one stream on its crops, self-supervised.",
-        "signstreams.pretrain.settings:PretrainConfig",
-        _pretrain,
-        computes=True,
-        after_stop=GO_ON_TRAINING,
-    ),
-    Command(
-        "knn",
-        ("evaluate_knn.py",),
-        "Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels.",
-        "signstreams.pretrain.settings:KnnConfig",
-        _knn,
-        computes=True,
-        after_stop="run again",
-    ),
-    Command(
-        "show",
-        ("show_backbone.py",),
-        "Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops.",
-        "signstreams.pretrain.settings:ShowConfig",
-        _show,
-        computes=True,
-        after_stop="run again",
-    ),
-    Command(
-        "embed",
-        ("embed_streams.py",),
-        "Run a frozen backbone over all crops of a stream, or gather the points of all videos.",
-        "signstreams.integrate.settings:EmbedConfig",
-        _embed,
-        computes=True,
-    ),
-    Command(
-        "train",
-        ("train_slt_multistream_v9.py",),
-        "Train the multistream v9 translation model; the best one is chosen on val.",
-        "signstreams.integrate.settings:IntegrateConfig",
-        _train,
-        computes=True,
-        after_stop=GO_ON_TRAINING,
-    ),
-    Command(
-        "evaluate",
-        ("evaluate_slt.py",),
-        "Score a trained translation model: scores.json, predictions.csv, translations.html.",
-        "signstreams.integrate.settings:EvaluateSltConfig",
-        _evaluate,
-        computes=True,
-    ),
-    Command(
-        "translate",
-        ("translate_video.py",),
-        "Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt",
-        "signstreams.integrate.settings:TranslateConfig",
-        _translate,
-        computes=True,
-        leading_words="--videos",
-        after_stop="nothing is left behind; videos translated so far need no second run",
-    ),
-    Command(
-        "compare",
-        ("compare_runs.py",),
-        "Lay runs over each other: a picture of their curves, tables of values and settings.",
-        "signstreams.publish.settings:CompareConfig",
-        _compare,
-        leading_words="--runs",
-        after_stop="run again",
-    ),
-    Command(
-        "summary",
-        ("summarize_run.py",),
-        "Say what a run of the workflow made and where it is.",
-        "signstreams.publish.settings:SummaryConfig",
-        _summary,
-        after_stop="run again",
-    ),
-    Command(
-        "overview",
-        ("write_overview.py",),
-        "Write the whole run of the workflow as one page.",
-        "signstreams.publish.settings:OverviewConfig",
-        _overview_page,
-        after_stop="run again",
-    ),
-    Command(
-        "release",
-        ("release.py",),
-        "Collect weights, cards, configs, figures, versions and checksums in one folder.",
-        "signstreams.publish.settings:ReleaseConfig",
-        _release,
-        after_stop="run again",
-    ),
-    Command(
-        "launch",
-        ("launch.py",),
-        "Run a training script under torchrun, on leased GPUs, over one node or several.",
-        "",
-        _launch,
-    ),
-)
-"""In the order of the chain; what helps beside it comes last."""

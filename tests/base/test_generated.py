@@ -59,7 +59,7 @@ def chapter_text(chapter: Chapter) -> str:
 
 
 def test_every_command_with_a_config_has_its_chapter() -> None:
-    commands = {command.name for command in COMMANDS if command.config}
+    commands = {name for name, command in COMMANDS.items() if command.config}
     assert len(commands) > 10
     assert {chapter.command for chapter in CHAPTERS} == {*commands, ""}
 
