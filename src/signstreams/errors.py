@@ -33,7 +33,7 @@ class UserError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning"] = "error") -> None:
+def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning", "note"] = "error") -> None:
     """One ``error: ...`` line per problem on stderr; control characters (a file name may hold them) are escaped."""
     for problem in problems:
         print(f"{kind}: {printable(problem)}", file=sys.stderr)

@@ -59,8 +59,25 @@ def column_twice(corpus: BrokenCorpus) -> None:
 
 
 @breaks("table.encoding", "meta.csv", "UTF-8")
-def latin_1_table(corpus: BrokenCorpus) -> None:
-    corpus.layout.meta.write_bytes(corpus.layout.meta.read_text(encoding="utf-8").encode("latin-1"))
+def cyrillic_table(corpus: BrokenCorpus) -> None:
+    corpus.layout.meta.write_bytes("id;video;text\nc1;one;завтра\n".encode("koi8_r"))
+
+
+@breaks("table.control", "meta.csv", "converted as Latin-1")
+def table_converted_from_a_wrong_encoding(corpus: BrokenCorpus) -> None:
+    corpus.edit(corpus.layout.meta, '"adiós; adiós"', "\x93adiós\x94")
+
+
+@breaks("table.quotes", "meta.csv", "close it")
+def quote_that_is_never_closed(corpus: BrokenCorpus) -> None:
+    corpus.edit(corpus.layout.meta, '"adiós; adiós"', '"adiós')
+
+
+@breaks("meta.spans", "meta.csv", "add columns start and end")
+def sentences_of_one_video_without_spans(corpus: BrokenCorpus) -> None:
+    corpus.layout.meta.write_text(
+        "id;video;text\nc1;one;a\nc2;one;b\nc3;two;c\nc4;three;d\nc5;three;e\n", encoding="utf-8"
+    )
 
 
 @breaks("table.ragged", "meta.csv", "double quotes")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.corpus import Clip, MetaTable, scan_meta
-from signstreams.corpus.clips import parse_segments
+from signstreams.corpus.clips import Clip, parse_segments
 from signstreams.corpus.findings import raise_errors
-from signstreams.corpus.meta_csv import has_texts
+from signstreams.corpus.meta_csv import MetaTable, scan_meta, why_no_texts
 from signstreams.errors import UserError
 
 
@@ -109,8 +108,8 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
 
 
 def test_without_spans_a_clip_is_the_whole_video(tmp_path: Path) -> None:
-    clips = read(tmp_path, "id;video;text\na;v;x\nb;v;y\n").clips
-    assert [(clip.video_id, clip.is_whole_video) for clip in clips] == [("v", True), ("v", True)]
+    clips = read(tmp_path, "id;video;text\na;v;x\nb;w;y\n").clips
+    assert [(clip.video_id, clip.is_whole_video) for clip in clips] == [("v", True), ("w", True)]
 
 
 def test_an_empty_span_is_the_whole_video_only_where_no_other_clip_shares_it(tmp_path: Path) -> None:
@@ -239,9 +238,144 @@ def test_an_end_not_after_its_start_is_an_error(tmp_path: Path, row: str) -> Non
 
 
 def test_encodings_are_recognised(tmp_path: Path) -> None:
-    text = "id;texto\na;mañana\n"
-    assert "line 2 is not UTF-8 (Latin-1" in problems(tmp_path, text.encode("cp1252"))[0]
-    assert "UTF-16" in problems(tmp_path, text.encode("utf-16"))[0]
+    text = "id;texto\na;¿mañana?\nb;“sí”\n"
+    for encoding, name in (
+        ("cp1252", "Windows-1252"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+    ):
+        table = scan_meta(write(tmp_path, text.encode(encoding)))
+        assert [clip.text for clip in table.clips] == ["¿mañana?", "“sí”"], encoding
+        ((rule, found, severity),) = [(issue.rule, issue.found, issue.severity) for issue in table.issues]
+        assert (rule, severity) == ("table.converted", "warning") and name in found
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (
+            "id;texto\na;mañana\n".encode() + "b;sí\n".encode("cp1252"),
+            "0xed in line 3 is not UTF-8, though other letters",
+        ),
+        ("id;texto\na;mañana\n".encode("mac_roman"), "0x96 in line 2 is not UTF-8"),
+        ("id;texto\na;завтра\n".encode("koi8_r"), "in line 2 is not UTF-8"),
+        ("id;texto\na;señal\n".encode("utf-16")[:-1], "damaged UTF-16"),
+        (b"PK\x03\x04\x14\x00[Content_Types].xml", "workbook, no CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel workbook"),
+    ],
+)
+def test_what_is_not_text_beyond_doubt_is_named_and_refused(tmp_path: Path, data: bytes, found: str) -> None:
+    (line,) = problems(tmp_path, data)
+    assert found in line and "[table.encoding]" in line
+
+
+def test_control_characters_of_a_wrong_conversion_are_an_error(tmp_path: Path) -> None:
+    wrong = "id;texto\na;“sí”\n".encode("cp1252").decode("latin-1").encode()
+    (line,) = problems(tmp_path, wrong)
+    assert line.startswith("meta.csv row 2: the control character U+0093") and "[table.control]" in line
+
+
+@pytest.mark.parametrize("delimiter", [";", ",", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "sep={}\n", "SEP={}\r\n", '"sep={}"\n'])
+def test_the_delimiter_is_found_or_told(tmp_path: Path, delimiter: str, first: str) -> None:
+    text = (
+        first.format(delimiter)
+        + delimiter.join(("id", "text", "start", "end"))
+        + "\n"
+        + delimiter.join(["a", "b", "0", "1"])
+    )
+    (clip,) = read(tmp_path, text).clips
+    assert (clip.clip_id, clip.text, clip.end_s, clip.row) == ("a", "b", 1.0, 2)
+
+
+def test_quotes_that_swallow_rows_are_errors_with_the_row_where_they_open(tmp_path: Path) -> None:
+    header = "id;style;text;start;end\n"
+    (line,) = problems(tmp_path, header + 'a;sentence;"I think that;0;1\nb;sentence;is right," he said.;1;2\n')
+    assert line.startswith("meta.csv row 2: the double quote before 'I think that' is not closed")
+    (line,) = problems(tmp_path, header + 'a;sentence;"Hola;0;1\nb;sentence;chau";1;2\nc;d;e;2;3\n')
+    assert line.startswith("meta.csv row 2: the double quote before 'Hola'")
+    rows = "".join(f"c{number};{number};{number + 1};texto {number}\n" for number in range(40))
+    (line,) = problems(tmp_path, f'id;start;end;text\na;0;1;"sin fin\n{rows}z;3;4;"fin"\n')
+    assert line.startswith("meta.csv row 2: the double quote before 'sin fin'")
+    table = scan_meta(tmp_path / "meta.csv")
+    assert len(table.rows) == 42 and table.clips[-1].text == "fin"
+
+
+def test_quotes_within_a_text_stay_and_texts_of_several_lines_are_one(tmp_path: Path) -> None:
+    rows = (
+        ('"hola" dijo', '"hola" dijo'),
+        ('dijo "hola"', 'dijo "hola"'),
+        ('"dijo ""hola"""', 'dijo "hola"'),
+        ('"uno; dos"', "uno; dos"),
+        ('"uno\ndos"', "uno\ndos"),
+        ('"uno; dos\r\ntres; cuatro"', "uno; dos\r\ntres; cuatro"),
+        ('"a;b\nc"', "a;b\nc"),
+        ('""', ""),
+    )
+    text = "id;text;start;end\n" + "".join(f"{number};{cell};0;1\n" for number, (cell, _) in enumerate(rows))
+    table = scan_meta(write(tmp_path, text))
+    assert not table.issues
+    assert [(clip.text, clip.row) for clip in table.clips] == [(text, row) for row, (_, text) in enumerate(rows, 2)]
+
+
+def test_several_rows_of_one_video_without_spans_are_an_error(tmp_path: Path) -> None:
+    for header, fix in (
+        ("id;video;text", "add columns start and end"),
+        ("id;video;text;strat;ennd", "rename 'strat' to start if that is meant, rename 'ennd' to end if that is meant"),
+    ):
+        cells = ";1" * (header.count(";") - 2)
+        (line,) = problems(tmp_path, f"{header}\na;v;x{cells}\nb;v;y{cells}\nc;w;z{cells}\n")
+        assert "2 rows name 1 videos without saying which part is theirs: 'v'" in line and fix in line
+    (line,) = problems(tmp_path, "id;video;start;end\na;v;;\nb;v;;\n")
+    assert "[meta.spans]" in line
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("id;video;START_REALIGNED;END_REALIGNED;SENTENCE;Sprecher", "a;v;1;2;hallo;Ana"),
+        ("id;vídeo;start_time;end_time;Texte;speaker", "a;v;1;2;hallo;Ana"),
+        ("ID;Video;Anfang;Ende;Satz;Sprecherin", "a;v;1;2;hallo;Ana"),
+        ("id;vidéo;début;fin;phrase;interprète", "a;v;1;2;hallo;Ana"),
+        ("id;video;inicio;fim;texto;intérprete", "a;v;1;2;hallo;Ana"),
+    ],
+)
+def test_columns_are_known_in_five_languages(tmp_path: Path, header: str, row: str) -> None:
+    (clip,) = read(tmp_path, f"{header}\n{row}\n").clips
+    assert (clip.video_id, clip.start_s, clip.end_s, clip.text, clip.signer) == ("v", 1.0, 2.0, "hallo", "Ana")
+
+
+def test_our_own_name_of_a_column_goes_before_its_others(tmp_path: Path) -> None:
+    (clip,) = read(tmp_path, "id;start_realigned;start;end;end_realigned\na;1;5;6;2\n").clips
+    assert (clip.start_s, clip.end_s) == (5.0, 6.0)
+    assert "both start_time, begin hold the start" in problems(tmp_path, "id;begin;start_time;end\na;0;1;2\n")[0]
+
+
+def test_a_misspelt_column_is_asked_about(tmp_path: Path) -> None:
+    (issue,) = read(tmp_path, "id;vidoe;txt\na;v;x\n").issues
+    assert issue.fix == "rename 'vidoe' to video if that is meant, rename 'txt' to text if that is meant"
+    (line,) = problems(tmp_path, "id;vidoe\na;v\nb;w\n", {"v", "w"})
+    assert "no column names the video" in line and "rename 'vidoe' to video" in line
+    (line,) = problems(tmp_path, "idd;text\na;v\n")
+    assert "rename 'idd' to id if that is meant" in line
+
+
+def test_signers_that_differ_in_case_or_blanks_alone_are_a_warning(tmp_path: Path) -> None:
+    (issue,) = read(tmp_path, "id;signer\na;Ana\nb;ANA\nc;María Luz\nd;maría  luz\ne;Eva\n").issues
+    assert (issue.rule, issue.severity) == ("meta.signers", "warning")
+    assert "'Ana', 'ANA', 'María Luz', 'maría  luz'" in issue.found
+
+
+def test_texts_signers_and_ids_are_composed(tmp_path: Path) -> None:
+    text = "id;text;signer\nseñal;mañana;Íñigo\n"
+    (clip,) = read(tmp_path, unicodedata.normalize("NFD", text)).clips
+    assert (clip.clip_id, clip.text, clip.signer) == ("señal", "mañana", "Íñigo")
+
+
+def test_a_table_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:
+    (line,) = problems(tmp_path, ";".join(f"c{number}" for number in range(1_000_000)) + "\n")
+    assert "a header of 1,000,000 columns" in line
 
 
 def test_ragged_rows_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -257,8 +391,8 @@ def test_an_endless_quote_is_one_problem(tmp_path: Path) -> None:
 
 
 def test_a_first_line_without_end_is_refused(tmp_path: Path) -> None:
-    (line,) = problems(tmp_path, "x" * 200_000 + "\na;b\n")
-    assert line.startswith("meta.csv row 1: field larger than field limit")
+    line = problems(tmp_path, "x" * 200_000 + "\na;b\n")[-1]
+    assert line.startswith("meta.csv: the columns 'xxxx") and len(line) < 500
 
 
 def test_columns_of_one_meaning_are_refused(tmp_path: Path) -> None:
@@ -276,7 +410,7 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_clips_of_absent_videos_are_counted_with_the_first_few(tmp_path: Path) -> None:
-    text = "id;video\n" + "".join(f"c{number};v{number // 2}\n" for number in range(20))
+    text = "id;video;start;end\n" + "".join(f"c{number};v{number // 2};0;1\n" for number in range(20))
     (line,) = problems(tmp_path, text, {"v0"})
     assert "18 clips of 9 videos that are not there: 'v1' (row 4)" in line
     assert "and 4 more" in line
@@ -301,17 +435,27 @@ def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("name", "content", "expected"),
     [
-        ("id;video;text\na;v;hola\n", True),
-        ("id,video,texto\na,v, \nb,v,chau\n", True),
-        ("id;video;text\na;v; \n", False),
-        ("video_id;box\nv;0 0 9 9\n", False),
-        ("", False),
-        (None, False),
+        ("meta.csv", "id;video;text\na;v;hola\n", None),
+        ("meta.csv", "id,video,texto\na,v, \nb,v,chau\n", None),
+        ("meta.csv", "id;video;text\na;v; \n", "'text' is empty in every row"),
+        ("meta.csv", "video_id;box\nv;0 0 9 9\n", "no column 'text' among video_id, box; add it"),
+        ("meta.csv", "id;txet\nv;hola\n", "rename 'txet' to text if that is meant"),
+        ("other.csv", "", "meta.csv: no such file; its column 'text' holds"),
+        ("Meta.csv", "id;text\na;b\n", "no such file, found 'Meta.csv'; save it as meta.csv"),
+        ("meta.xlsx", "PK", "no such file, found 'meta.xlsx'; save it as meta.csv"),
     ],
 )
-def test_any_row_with_a_text_can_be_translated_into(tmp_path: Path, content: str | None, expected: bool) -> None:
-    if content is not None:
-        (tmp_path / "meta.csv").write_text(content, encoding="utf-8")
-    assert has_texts(tmp_path / "meta.csv") == expected
+def test_why_nothing_can_be_translated_is_said_with_a_next_step(
+    tmp_path: Path, name: str, content: str, expected: str | None
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    why = why_no_texts(tmp_path / "meta.csv")
+    assert why is None if expected is None else expected in str(why)
+
+
+@pytest.mark.parametrize("content", ["", "text\nhola\n", 'id;text\na;"sin fin\n', "id;text;texto\na;b;c\n"])
+def test_a_table_that_cannot_be_read_stops(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"meta\.csv"):
+        why_no_texts(write(tmp_path, content))

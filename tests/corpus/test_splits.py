@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from signstreams.commands import main
-from signstreams.corpus import Clip, read_index, scan_index, write_splits
+from signstreams.corpus.clips import Clip
 from signstreams.corpus.settings import SplitConfig
-from signstreams.corpus.splits import Split, assign_groups, split_clips
+from signstreams.corpus.splits import Split, assign_groups, read_index, scan_index, split_clips, write_splits
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 
@@ -55,7 +56,20 @@ def test_signers_that_share_a_video_stay_together() -> None:
 def test_a_few_videos_fill_train_first_and_say_what_stays_empty(num_videos: int, expected: tuple[int, ...]) -> None:
     split = split_clips(clips_of(num_videos), SplitConfig())
     assert counts(split) == expected
-    assert len(split.notes) == expected.count(0)
+    assert sum("stays empty" in note for note in split.notes) == expected.count(0)
+
+
+def test_unknown_signers_are_said_to_be_in_several_splits_perhaps() -> None:
+    clips = clips_of(9)
+    notes = split_clips(clips, SplitConfig()).notes
+    assert notes == [
+        "no clip with a signer in meta.csv: unknown signers cannot be kept apart, and may be in several splits"
+    ]
+    some = [replace(clip, signer="Ana") if number < 3 else clip for number, clip in enumerate(clips)]
+    assert split_clips(some, SplitConfig()).notes[0].startswith("3 clips of 9 with a signer in meta.csv: ")
+    known = [replace(clip, signer=f"S{number}") for number, clip in enumerate(clips)]
+    assert not split_clips(known, SplitConfig()).notes
+    assert not split_clips(clips, SplitConfig(group_by="video")).notes
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 8], [8, 1, 1], [100, 1], [3, 3, 3], [1, 1, 1, 1, 50]])
@@ -185,11 +199,11 @@ def test_all_problems_of_the_index_come_at_once(layout: CorpusLayout) -> None:
 
 def test_an_absent_and_an_unreadable_index_are_named(layout: CorpusLayout) -> None:
     write_index(layout, train="c0")
-    layout.index("val").write_bytes(b"\xff\xfec\0")
+    layout.index("val").write_bytes(b"\xff\xfec")
     with pytest.raises(UserError) as caught:
         read_index(layout, CLIPS)
-    assert [line.split(":")[0] for line in caught.value.problems] == ["index/val.csv", "index/test.csv"]
-    assert "scripts/split_corpus.py --root" in caught.value.problems[1]
+    assert [line.split(":")[0] for line in caught.value.problems] == ["index/test.csv", "index/val.csv"]
+    assert "scripts/split_corpus.py --root" in caught.value.problems[0]
 
 
 def test_the_command_divides_a_corpus(

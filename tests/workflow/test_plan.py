@@ -12,7 +12,15 @@ import pytest
 import yaml
 
 from signstreams.errors import UserError
-from signstreams.workflow.plan import Plan, granted_cores, granted_gpus, make_plan, setting_words, wanted_gpus
+from signstreams.workflow.plan import (
+    Plan,
+    errors_of_failed_jobs,
+    granted_cores,
+    granted_gpus,
+    make_plan,
+    setting_words,
+    wanted_gpus,
+)
 
 MINE = "corpus: {root: data/mine, videos: videos}\n"
 
@@ -169,11 +177,20 @@ def test_a_file_of_a_clock_that_is_ahead_is_named(folder: Path) -> None:
 
 def test_only_a_corpus_with_texts_has_something_to_translate(folder: Path) -> None:
     write(folder / "videos" / "a.mp4")
-    assert not plan(MINE).has_texts()
-    write(folder / "data" / "mine" / "meta.csv", "video_id;box\na;0 0 50 50\n")
-    assert not plan(MINE).has_texts()
-    write(folder / "data" / "mine" / "meta.csv", "id;video;text\n1;a;hola\n")
-    assert plan(MINE).has_texts() and plan("").has_texts()
+    meta = folder / "data" / "mine" / "meta.csv"
+    assert "meta.csv: no such file" in str(plan(MINE).why_no_translation())
+    write(meta, "video_id;box\na;0 0 50 50\n")
+    assert "no column 'text'" in str(plan(MINE).why_no_translation())
+    write(meta, "id;video;text\n1;a;hola\n")
+    assert plan(MINE).why_no_translation() is None and plan("").why_no_translation() is None
+
+
+def test_the_errors_of_failed_jobs_are_found_by_the_logs_that_snakemake_names(folder: Path) -> None:
+    failed = write(folder / "logs" / "train one.log", "INFO step 3\n" + 2 * "error: x: found y; do z\n")
+    retried = write(folder / "logs" / "other.log", "error: of a job that succeeded later\n")
+    named = f"Error in rule train:\n    log: {failed} (check log file(s) for error details)\n    log: {retried}\n"
+    snakemake = write(folder / "run.log", named)
+    assert errors_of_failed_jobs([snakemake, folder / "absent.log"]) == ["x: found y; do z"]
 
 
 META = "id;video;text;start;end;box\n1;frames ñ;hola;0.1;0.2;\n2;nested;adiós;0.0;0.1;5 5 90 99\n"

@@ -39,6 +39,29 @@ def test_a_wrong_config_is_one_line_each_and_exit_code_2(snakemake: Snakemake, c
     ]
 
 
+def test_a_translation_that_is_left_out_is_said_first_and_what_failed_last(
+    snakemake: Snakemake, checkout: Path
+) -> None:
+    """Of a corpus whose column of texts has another name; the split is the first job that reads meta.csv."""
+    root = checkout / "no texts"
+    (root / "videos").mkdir(parents=True)
+    (root / "videos" / "a.mp4").write_bytes(b"x")
+    (root / "meta.csv").write_text("id;video;txt\n1;a;hola\n2;b;chau\n", encoding="utf-8")
+    words = ["--config", "corpus={root: no texts, videos: no texts/videos}", "work_dir=no texts/work"]
+    note = "translation is left out: no texts/meta.csv: no column 'text' among id, video, txt; rename 'txt' to text"
+    planned_only = snakemake("--dry-run", "all", *words)
+    assert [line for line in planned_only.stderr.splitlines() if note in line], planned_only.stderr
+    done = snakemake("all", "--until", "split_corpus", *words)
+    said = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert said[-1].startswith("error: meta.csv: 1 clips of 1 videos that are not there: 'b' (row 3)")
+    assert said[-2].startswith(f"note: {note}")
+    (root / "meta.csv").write_text('id;video;text\n1;a;"hola\n', encoding="utf-8")
+    unreadable = snakemake("--dry-run", "all", *words)
+    assert (unreadable.returncode, "Traceback" in unreadable.stderr) == (2, False)
+    assert unreadable.stderr.splitlines()[-1].startswith("error: no texts/meta.csv row 2: the double quote")
+
+
 @pytest.mark.parametrize(
     ("stage", "model"),
     [

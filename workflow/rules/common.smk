@@ -1,5 +1,6 @@
 """The plan of this start and the helpers of all rules. Nothing is computed here that the library could do."""
 
+import atexit
 import shlex
 import sys
 from pathlib import Path
@@ -15,10 +16,18 @@ if not (PROJECT / "scripts").is_dir():
     )
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
-from signstreams.errors import exit_on_user_error
+from signstreams.errors import exit_on_user_error, print_problems
 from signstreams.formats.layout import PRETRAINING_FILES, SPLITS, TRAINING_FILES
 from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS
-from signstreams.workflow.plan import granted_cores, granted_gpus, make_plan, setting_words, wanted_gpus, write_batches
+from signstreams.workflow.plan import (
+    errors_of_failed_jobs,
+    granted_cores,
+    granted_gpus,
+    make_plan,
+    setting_words,
+    wanted_gpus,
+    write_batches,
+)
 
 ENVIRONMENT = PROJECT / "environment.yml"
 # With `--software-deployment-method conda` the rule's environment brings its python; else it is the one in use, also
@@ -45,7 +54,18 @@ with exit_on_user_error():
 CONFIG, EXTRACT, INTEGRATE = PLAN.config, PLAN.extract, PLAN.integrate
 IS_DEMO, VIDEOS, BATCHES = PLAN.is_demo, PLAN.videos, PLAN.batches
 CORPUS, RUNS, WORK_DIR = PLAN.corpus, PLAN.runs, CONFIG.work_dir
+NOTES = []  # what the user is told at the start and, below all lines of the jobs, again at the end
 LOGS = RUNS.logs  # of this run alone: another corpus in the same checkout has a folder of its own
+
+
+# At exit: below Snakemake's own last lines, where a user looks first.
+onsuccess:
+    atexit.register(print_problems, NOTES, kind="note")
+
+
+onerror:
+    atexit.register(print_problems, errors_of_failed_jobs([log] if isinstance(log, str) else log))
+    atexit.register(print_problems, NOTES, kind="note")
 
 
 wildcard_constraints:
@@ -66,11 +86,16 @@ def all_artifacts(wildcards):
 
 
 def final_targets(wildcards):
-    """All that can be made of this corpus: without texts, no translation.
+    """All that can be made of this corpus: without texts, no translation, which is said at the start and at the end.
 
     A function, as the jobs of other rules need not read meta.csv.
     """
-    translation = [*rules.train.output, *rules.evaluate.output] if PLAN.has_texts() else []
+    with exit_on_user_error():
+        why = PLAN.why_no_translation()
+    if why and not NOTES and workflow.is_main_process:
+        NOTES.append(why)
+        print_problems(NOTES, kind="note")
+    translation = [] if why else [*rules.train.output, *rules.evaluate.output]
     return [*rules.contract.output, *rules.pretrain_all.input, *translation, *KNN_REPORTS]
 
 

@@ -38,15 +38,21 @@ def check_clips(
     """
     findings: list[Finding] = []
     num_frames: dict[str, int] = {}
+    measured_fps = check.source_fps or 0.0  # what a GIF declares is a guess: its times are whole hundredths of a second
+    is_whole = check.spans_s is None and check.fps == check.source_fps
+    if is_whole and times_s is not None and len(times_s) > 1 and times_s[-1] > times_s[0]:
+        measured_fps = float((len(times_s) - 1) / (times_s[-1] - times_s[0]))
     for clip in clips:
         if times_s is not None and len(times_s):
             span_s = (clip.start_s or 0.0, math.inf if clip.end_s is None else clip.end_s)
             num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, span_s))[0])
-        findings += _check_clip(clip, check, num_frames.get(clip.clip_id), config)
+        findings += _check_clip(clip, check, num_frames.get(clip.clip_id), measured_fps, config)
     return findings, num_frames
 
 
-def _check_clip(clip: Clip, check: VideoCheck, num_frames: int | None, config: ContractConfig) -> Iterator[Finding]:
+def _check_clip(
+    clip: Clip, check: VideoCheck, num_frames: int | None, measured_fps: float, config: ContractConfig
+) -> Iterator[Finding]:
     """Compare a clip to its video, of which it holds ``num_frames``; None when their times are unknown."""
     name, length_s = f"clip {shown(clip.clip_id)}", check.duration_s
     if clip.start_s is not None and clip.end_s is not None:
@@ -66,7 +72,9 @@ def _check_clip(clip: Clip, check: VideoCheck, num_frames: int | None, config: C
             yield rules.CLIP_FRAMES.breach(META, f"{span} holds no frame", "correct start and end", row=clip.row)
     if not check.source_fps:
         return
-    if clip.fps is not None and abs(clip.fps - check.source_fps) > config.fps_tolerance * check.source_fps:
+    if clip.fps is not None and not any(
+        abs(clip.fps - fps) <= config.fps_tolerance * fps for fps in (check.source_fps, measured_fps)
+    ):
         found = f"{name} declares {clip.fps:g} fps, its video has {check.source_fps:g}"
         fix = "correct the column fps or remove it: times come from the video's timestamps"
         yield rules.FPS.breach(META, found, fix, row=clip.row)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from signstreams.corpus.findings import Finding, Rule
-from signstreams.corpus.table import has_decimal_comma, is_clock_time, parse_number
+from signstreams.corpus.numbers import has_decimal_comma, is_clock_time, parse_number
 from signstreams.formats.layout import SPLITS
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import check_id, shown
@@ -73,6 +73,7 @@ class Row:
     box: tuple[float, float, float, float] | None = None  # box of the signer, also when it gives no clip
     clip: Clip | None = None  # None when the row is wrong or its times cannot be known
     is_untimed: bool = False  # whether the times are missing
+    has_span: bool = False  # whether it has times
     disputed_duration: float | None = None  # declared duration in s that is not the span's length
     issues: list[Finding] = field(default_factory=list)  # findings
 
@@ -93,6 +94,7 @@ class RowReader:
         self._check_id(result, ID, "clip", result.clip_id)
         segments, split = self._split(result, texts.get("split", ""))
         span = self._span(result, texts, segments)
+        result.has_span = span is not None
         result.video_id = self._video_id(result, texts, has_times=span is not None)
         result.box = self._box(result, texts.get("box", ""))
         if result.is_untimed or any(issue.severity == "error" for issue in result.issues):
@@ -136,8 +138,10 @@ class RowReader:
         cell = texts["video"].strip()
         if PurePath(cell).suffix.lower() in VIDEO_SUFFIXES:
             cell = cell[: -len(PurePath(cell).suffix)]
-        if cell or has_times:
+        if cell:
             self._check_id(result, VIDEO_ID, "video", cell)
+        elif has_times:
+            self._report(result, VIDEO_ID, "names no video", "fill in the column 'video'")
         elif not result.is_untimed:
             self._no_times(result, "neither a video nor times")
         return self._known(cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection
@@ -9,31 +10,61 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.clips import NUMBER_COLUMNS, Clip, Row, RowReader
-from signstreams.corpus.findings import Finding, Rule, few
-from signstreams.corpus.table import (
-    COLUMNS,
-    ID_COLUMNS,
+from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
+from signstreams.corpus.numbers import (
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
     is_mangled,
     parse_number,
-    scan_table,
 )
-from signstreams.errors import UserError
+from signstreams.corpus.table import COLUMNS, ID_COLUMNS, resembling, scan_table
 from signstreams.ids import shown
 
-TEXT_COLUMNS = ("text", "texto")
-OTHER_COLUMNS = ("video", "start", "end", "duration", "fps", "frame_count", "signer", "split", "box")
-KNOWN_COLUMNS = (*ID_COLUMNS, *TEXT_COLUMNS, *OTHER_COLUMNS)
+COLUMN_NAMES = {
+    "text": ("text", "texto", "texte", "sentence", "translation", "satz", "oracion", "frase", "phrase", "traduccion"),
+    "video": ("video", "video_name", "video_file"),
+    "start": (
+        "start",
+        "start_s",
+        "start_time",
+        "start_realigned",
+        "begin",
+        "inicio",
+        "beginn",
+        "anfang",
+        "debut",
+    ),
+    "end": ("end", "end_s", "end_time", "end_realigned", "fin", "fim", "ende"),
+    "duration": ("duration", "duracion", "duracao", "dauer", "duree"),
+    "fps": ("fps",),
+    "frame_count": ("frame_count",),
+    "signer": (
+        "signer",
+        "speaker",
+        "sprecher",
+        "sprecherin",
+        "signante",
+        "senante",
+        "signeur",
+        "interprete",
+    ),
+    "split": ("split",),
+    "box": ("box",),
+}
+"""Meaning to the names of its column, without accents: English, Spanish, German, French, Portuguese; the first is ours.
+Of several in one table the earliest counts."""
+KNOWN_COLUMNS = (*ID_COLUMNS, *(name for names in COLUMN_NAMES.values() for name in names))
 
 ID_COLUMN = Rule("meta.id_column", "error", f"a column with the clip's id: {', '.join(ID_COLUMNS)}")
-UNUSED = Rule("meta.unused_column", "info", f"only the columns {', '.join(KNOWN_COLUMNS)}")
+UNUSED = Rule("meta.unused_column", "info", f"only the columns {', '.join((*ID_COLUMNS, *COLUMN_NAMES))}")
+SPANS = Rule("meta.spans", "error", "start and end where several rows name one video")
+SIGNERS = Rule("meta.signers", "warning", "one spelling of each signer's name")
 UNIQUE = Rule("meta.unique_id", "error", "each id once")
 NUMBERS = Rule("meta.numbers", "warning", "plain numbers such as 165.33")
 DURATION = Rule("meta.duration", "warning", "the length of the span")
 VIDEO_KNOWN = Rule("clip.video_known", "error", "a video of the corpus")
-META_RULES = (ID_COLUMN, UNUSED, UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
+META_RULES = (ID_COLUMN, UNUSED, SPANS, SIGNERS, UNIQUE, NUMBERS, DURATION, VIDEO_KNOWN)
 
 # Forms of numbers that cannot be read: found, and fix.
 _MANGLED = (
@@ -78,16 +109,8 @@ def scan_meta(
     is never used; decimal commas are read where they are certain.
 
     A row without times is a whole video when the table has no spans, or when no other row names its video; otherwise it
-    is reported and gives no clip.
-
-    Args:
-        path: The table.
-        videos: Ids of the videos that exist; None to accept any.
-        name: Path in the findings; the file's name by default.
-        allow_absent_videos: Leave out clips whose video is not in ``videos``; otherwise they are errors.
-
-    Raises:
-        UserError: ``path`` is absent.
+    is reported and gives no clip. So are clips whose video is none of ``videos`` (None: any), which are left out where
+    that is allowed. Findings have ``name`` as their file. A `UserError` says that ``path`` is absent.
     """
     path = Path(path)
     name = name or path.name
@@ -110,13 +133,15 @@ def scan_meta(
     for row in rows:
         issues += row.issues
     issues += _repeated_ids(rows, name)
+    issues += _without_spans(rows, columns, table.columns, name)
+    issues += _spellings(rows, name)
     issues += _disputed_durations(rows, name)
     clips = [row.clip for row in rows if row.clip is not None]
     absent: list[Clip] = []
     if videos is not None:
         present = set(videos)
         absent = [clip for clip in clips if clip.video_id not in present]
-        issues += _absent_videos(absent, name, allow_absent_videos)
+        issues += _absent_videos(absent, name, allow_absent_videos, columns, table.columns)
         if allow_absent_videos:
             clips = [clip for clip in clips if clip.video_id in present]
     untimed = [row.row for row in rows if row.is_untimed]
@@ -127,29 +152,47 @@ def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list
     """Meaning (``clip_id``, ``video``, ``text``, ``start``, ...) to the column that holds it.
 
     The clip's id is in ``clip_id``, else ``id``, else ``video_id``. When ``video_id`` is not the clip's id and there is
-    no ``video``, it names the video. Without either, the clip's own id is the video's.
-
-    Returns:
-        The mapping, empty when no column holds an id, and findings.
+    no ``video``, it names the video. Without either, the clip's own id is the video's. The mapping is empty when no
+    column holds an id.
     """
     clip_column = next((column for column in ID_COLUMNS if column in columns), None)
     if clip_column is None:
-        found = f"the columns {few([repr(column) for column in columns], 20)}" if columns else "no header"
-        return {}, [ID_COLUMN.breach(name, found, "rename the column that holds the ids")]
-    used = {"clip_id": clip_column}
+        found = f"the columns {few_ids(column[:40] for column in columns)}" if columns else "no header"
+        return {}, [
+            ID_COLUMN.breach(name, found, _rename(columns, ID_COLUMNS) or "rename the column that holds the ids")
+        ]
     issues = []
-    texts = [column for column in TEXT_COLUMNS if column in columns]
-    if len(texts) > 1:
-        issues.append(COLUMNS.breach(name, f"both {few(texts)} hold the text", "remove one of them"))
-    if texts:
-        used["text"] = texts[0]
-    used |= {column: column for column in OTHER_COLUMNS if column in columns}
+    plain = {_without_accents(column): column for column in reversed(columns)}
+    used = {"clip_id": clip_column}
+    for meaning, names in COLUMN_NAMES.items():
+        found = [plain[name] for name in names if name in plain]
+        if len(found) > 1 and (names[0] not in plain or meaning == "text"):
+            issues.append(COLUMNS.breach(name, f"both {few(found)} hold the {meaning}", "rename or remove one of them"))
+        if found:
+            used[meaning] = found[0]
     if "video" not in used and clip_column != "video_id" and "video_id" in columns:
         used["video"] = "video_id"
-    unused = [column for column in columns if column not in used.values()]
+    unused = [column for column in columns if column and column not in used.values()]
     if unused:
-        issues.append(UNUSED.breach(name, f"the columns {few(unused, 20)}, which are not read", "nothing to do"))
+        fix = _rename(unused, _missing(used)) or "nothing to do"
+        issues.append(UNUSED.breach(name, f"the columns {few(unused, 20)}, which are not read", fix))
     return used, issues
+
+
+def _missing(used: Collection[str]) -> list[str]:
+    return [meaning for meaning in COLUMN_NAMES if meaning not in used]
+
+
+def _without_accents(column: str) -> str:
+    decomposed = unicodedata.normalize("NFD", re.sub(r"[\s-]+", "_", column))
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
+
+
+def _rename(columns: list[str], meanings: Collection[str]) -> str:
+    """What to do about columns that may be misspellings of the missing ``meanings``; empty for none."""
+    names = [_without_accents(column) for column in columns if column not in KNOWN_COLUMNS]
+    likely = [(column, match) for column in names if (match := resembling(column, meanings))]
+    return ", ".join(f"rename {shown(column)} to {match} if that is meant" for column, match in likely)
 
 
 def _lone_videos(fields: list[tuple[int, dict[str, str]]], columns: dict[str, str]) -> set[str] | None:
@@ -198,6 +241,34 @@ def _repeated_ids(rows: list[Row], name: str) -> list[Finding]:
     ]
 
 
+def _without_spans(rows: list[Row], columns: dict[str, str], present: list[str], name: str) -> list[Finding]:
+    """Rows of one video in a table without any span: each would be the whole video."""
+    if "video" not in columns or any(row.is_untimed or row.has_span for row in rows):
+        return []
+    counts = Counter(row.video_id for row in rows if row.clip is not None)
+    shared = [video for video, count in counts.items() if count > 1]
+    if not shared:
+        return []
+    unread = [column for column in present if column not in columns.values()]
+    fix = _rename(unread, [meaning for meaning in ("start", "end") if meaning not in columns])
+    found = (
+        f"{sum(counts[video] for video in shared):,} rows name {len(shared):,} videos without saying which part is"
+        f" theirs: {few_ids(shared)}"
+    )
+    return [SPANS.breach(name, found, fix or "add columns start and end, in seconds")]
+
+
+def _spellings(rows: list[Row], name: str) -> list[Finding]:
+    """Names of signers that differ in case or blanks alone count as several people."""
+    spellings: dict[str, list[str]] = {}
+    for signer in dict.fromkeys(row.clip.signer for row in rows if row.clip is not None and row.clip.signer):
+        spellings.setdefault("".join(signer.casefold().split()), []).append(signer)
+    found = [few_ids(names) for names in spellings.values() if len(names) > 1]
+    if not found:
+        return []
+    return [SIGNERS.breach(name, f"signers who may be one: {few(found)}", "write one name, or names that differ more")]
+
+
 def _disputed_durations(rows: list[Row], name: str) -> list[Finding]:
     disputed = [row for row in rows if row.disputed_duration is not None]
     if not disputed:
@@ -209,7 +280,9 @@ def _disputed_durations(rows: list[Row], name: str) -> list[Finding]:
     return [DURATION.breach(name, found, "nothing to do: the span counts and these durations are not used")]
 
 
-def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Finding]:
+def _absent_videos(
+    absent: list[Clip], name: str, is_allowed: bool, columns: dict[str, str], present: list[str]
+) -> list[Finding]:
     rows: dict[str, list[int]] = {}
     for clip in absent:
         assert clip.row is not None
@@ -218,6 +291,12 @@ def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Find
         return []
     examples = few([f"{shown(video)} (row {numbers[0]})" for video, numbers in rows.items()])
     found = f"{len(absent):,} clips of {len(rows):,} videos that are not there: {examples}"
+    if "video" not in columns:
+        unread = [column for column in present if column not in columns.values()]
+        found = f"no column names the video, and the clips' own ids are none of videos: {examples}"
+        return [
+            VIDEO_KNOWN.breach(name, found, _rename(unread, ["video"]) or "add a column 'video' with the videos' ids")
+        ]
     if is_allowed:
         fix = "nothing to do: these clips are left out (allow_absent_videos)"
         return [VIDEO_KNOWN.breach(name, found, fix, severity="info")]
@@ -225,14 +304,26 @@ def _absent_videos(absent: list[Clip], name: str, is_allowed: bool) -> list[Find
     return [VIDEO_KNOWN.breach(name, found, fix)]
 
 
-def has_texts(meta: Path) -> bool:
-    """Whether any row of meta.csv has a text, so that there is something to translate into; False if it is unreadable.
+def why_no_texts(meta: Path) -> str | None:
+    """Why nothing can be translated, in one line with what to do; None where a row of meta.csv has a text.
 
     The workflow asks before it plans a training.
+
+    Raises:
+        UserError: meta.csv is there and cannot be read.
     """
-    try:
-        table = scan_table(meta, KNOWN_COLUMNS, meta.name, holds="clips")
-    except UserError:
-        return False
-    columns = [column for column in TEXT_COLUMNS if column in table.columns]
-    return any(fields[column].strip() for _, fields in table.rows for column in columns)
+    if not meta.is_file():
+        near = [path.name for path in meta.parent.glob("*") if path.stem.lower().startswith("meta") and path.is_file()]
+        if not near:
+            return f"{meta}: no such file; its column 'text' holds what the translation model learns to write"
+        return f"{meta}: no such file, found {few_ids(sorted(near))}; save it as {meta.name}, a CSV table in UTF-8"
+    table = scan_table(meta, KNOWN_COLUMNS, str(meta), holds="clips")
+    raise_errors(table.issues)
+    columns, issues = resolve_columns(table.columns, str(meta))
+    raise_errors(issues)
+    if "text" not in columns:
+        fix = _rename([column for column in table.columns if column not in columns.values()], ["text"])
+        return f"{meta}: no column 'text' among {few(table.columns, 20)}; {fix or 'add it'}"
+    if not any(fields[columns["text"]].strip() for _, fields in table.rows):
+        return f"{meta}: the column {shown(columns['text'])} is empty in every row; fill it in"
+    return None

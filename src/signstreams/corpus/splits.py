@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
 from signstreams.corpus.settings import SplitConfig
-from signstreams.corpus.table import READABLE, decode_text
+from signstreams.corpus.table import CONVERTED, READABLE, decode_text
 from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
@@ -29,11 +30,7 @@ class Split:
 
 
 def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
-    """Use the column ``split`` of meta.csv where any clip has one, else `assign_groups` over signers or videos.
-
-    Raises:
-        UserError: Signers are to be kept together and none is known.
-    """
+    """Use the column ``split`` of meta.csv where any clip has one, else `assign_groups` over signers or videos."""
     if any(clip.split for clip in clips):
         return _declared_split(clips)
     has_signers = any(clip.signer for clip in clips)
@@ -43,6 +40,11 @@ def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
     groups = _components(clips, by_signer=config.group_by != "video")
     group_by = "signer" if has_signers and config.group_by != "video" else "video"
     notes = []
+    if config.group_by == "auto" and (unknown := sum(not clip.signer for clip in clips)):
+        whose = "no clip" if unknown == len(clips) else f"{_counted(len(clips) - unknown, 'clip')} of {len(clips):,}"
+        notes.append(
+            f"{whose} with a signer in meta.csv: unknown signers cannot be kept apart, and may be in several splits"
+        )
     if config.group_by == "auto" and group_by == "signer" and len(groups) < wanted:
         by_video = _components(clips, by_signer=False)
         if len(by_video) > len(groups):
@@ -61,14 +63,10 @@ def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
 
 
 def assign_groups(sizes: dict[str, int], config: SplitConfig) -> dict[str, str]:
-    """Group name to split; depends on names, sizes and seed only.
+    """Group name to split; depends on names, numbers of clips (``sizes``), seed and fractions only.
 
     A hash of seed and name orders the groups. Validation takes groups from the front and test from the back until
     another one would be too much; train keeps the middle, one group at least. So a new video moves few others.
-
-    Args:
-        sizes: Clips in each group.
-        config: Seed and fractions.
     """
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{config.seed}\0{name}".encode()).digest())
     total = sum(sizes.values())
@@ -164,19 +162,25 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection
     """As `read_index`; problems are in ``issues`` and nothing is raised."""
     index = Index()
     left_out = set(absent)
+    as_known = {unicodedata.normalize("NFC", clip.clip_id): clip.clip_id for clip in clips}  # of a Mac's file names
+    missing = [split for split in SPLITS if not layout.index(split).is_file()]
+    if missing:
+        found = "no such file" if len(missing) == 1 else f"no such files: {few([f'{split}.csv' for split in missing])}"
+        fix = f"run: python scripts/split_corpus.py --root {layout.root}"
+        index.issues.append(PRESENT.breach(_name(missing[0]) if len(missing) == 1 else "index", found, fix))
     for split in SPLITS:
         path = layout.index(split)
         name = _name(split)
-        if not path.is_file():
-            fix = f"run: python scripts/split_corpus.py --root {layout.root}"
-            index.issues.append(PRESENT.breach(name, "no such file", fix))
+        if split in missing:
             continue
         try:
-            text = decode_text(path.read_bytes())
+            text, encoding = decode_text(path.read_bytes())
         except ValueError as error:
             index.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
             continue
-        ids = (line.strip() for line in text.split("\n"))
+        if encoding:
+            index.issues.append(CONVERTED.breach(name, f"{encoding}, read as such", "save the file again as UTF-8"))
+        ids = (as_known.get(line.strip(), line.strip()) for line in text.split("\n"))
         index.splits[split] = [clip_id for clip_id in ids if clip_id and clip_id not in left_out]
     index.issues += _check(index.splits, {clip.clip_id: clip for clip in clips})
     return index

@@ -1,31 +1,37 @@
-"""Read a CSV table of unknown delimiter, encoding and line ends, report its faults by row, and parse its numbers."""
+"""Read a CSV table of unknown delimiter, encoding and line ends, and report its faults by row."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import codecs
+import difflib
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.errors import UserError
+from signstreams.ids import shown
 
-DELIMITERS = (";", ",")
+DELIMITERS = (";", ",", "\t", "|")
+MAX_COLUMNS = 1000  # no corpus has more; a file of another kind may have a million
 
 READABLE = Rule("table.encoding", "error", "text in UTF-8, with or without BOM")
+CONVERTED = Rule("table.converted", "warning", "text in UTF-8")
 COLUMNS = Rule("table.columns", "error", "one column of each meaning")
 RAGGED = Rule("table.ragged", "error", "as many fields as the header has")
-TABLE_RULES = (READABLE, COLUMNS, RAGGED)
+QUOTES = Rule("table.quotes", "error", "each double quote that opens a field closed at the end of that field")
+CONTROL = Rule("table.control", "error", "text without control characters")
+TABLE_RULES = (READABLE, CONVERTED, COLUMNS, RAGGED, QUOTES, CONTROL)
 ID_COLUMNS = ("clip_id", "id", "video_id")
 """Columns that may hold the clip's id, in meta.csv and gloss.csv; the first one present does."""
 
 
 @dataclass
 class Table:
-    """Rows of one file."""
+    """Rows of one file, composed (NFC): macOS and some keyboards write accents as characters of their own."""
 
     columns: list[str] = field(default_factory=list)  # header names, lower case, without blanks around them
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -35,30 +41,32 @@ class Table:
 
 
 def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> Table:
-    """Read ``path``; faults of its content become issues and raise nothing.
+    """Read ``path``; faults of its content become issues, with ``name`` as their file, and raise nothing.
 
-    Args:
-        path: File to read.
-        known: Expected column names; the delimiter is the one that separates most of them.
-        name: Path in the findings.
-        holds: Contents, for the error of an absent file.
-
-    Raises:
-        UserError: It is absent or cannot be opened.
+    The delimiter is the one that separates most of the ``known`` column names, or the one of a first line ``sep=;``. A
+    file that is absent or cannot be read is a `UserError`, which says what it ``holds``.
     """
     table = Table()
     try:
-        text = decode_text(path.read_bytes())
+        text, encoding = decode_text(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}, expected a table of {holds}") from None
     except ValueError as error:
         table.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
         return table
-    table.delimiter = delimiter = _delimiter(text, known)
+    if encoding:
+        fix = "check a text with accents, then save the file again as UTF-8"
+        table.issues.append(CONVERTED.breach(name, f"{encoding}, read as such", fix))
+    text, delimiter = _split_off_separator(text)
+    table.delimiter = delimiter = delimiter or _delimiter(text, known)
     records = _records(text, delimiter, name, table.issues)
     header = next(records, (1, []))[1]
+    if len(header) > MAX_COLUMNS:
+        found = f"a header of {len(header):,} columns"
+        table.issues.append(COLUMNS.breach(name, found, f"remove what is no table of {holds}", expects="some columns"))
+        return table
     table.columns = [column.strip().lower() for column in header]
-    twins = sorted({column for column in table.columns if column and table.columns.count(column) > 1})
+    twins = sorted(column for column, count in Counter(table.columns).items() if column and count > 1)
     if twins:
         found = f"the column {few(twins)} occurs more than once"
         table.issues.append(COLUMNS.breach(name, found, "rename or remove one of them"))
@@ -66,110 +74,146 @@ def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> 
         if not any(text.strip() for text in fields):
             continue
         if len(fields) != len(header):
-            found = f"{len(fields)} fields under a header of {len(header)}"
-            fix = f"put double quotes around a text that holds '{delimiter}', a quote or a line break"
+            found = f"{len(fields):,} fields under a header of {len(header)}"
+            fix = f"put double quotes around a text that holds {shown(delimiter)}, a quote or a line break"
             table.issues.append(RAGGED.breach(name, found, fix, row=row))
             continue
         table.rows.append((row, dict(zip(table.columns, fields, strict=True))))
+        content = "".join(text for column, text in table.rows[-1][1].items() if column not in ID_COLUMNS)
+        if (bad := _CONTROL.search(content)) is not None:
+            found = f"the control character U+{ord(bad[0]):04X}"
+            fix = "write the letter that was meant; a file of Windows-1252 that was converted as Latin-1 holds these"
+            table.issues.append(CONTROL.breach(name, found, fix, row=row))
     return table
 
 
-def decode_text(data: bytes) -> str:
-    """UTF-8 text without BOM.
+def resembling(column: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that ``column`` is probably a misspelling of."""
+    return next(iter(difflib.get_close_matches(column, list(names), 1, 0.7)), None)
+
+
+# -- Encodings
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# What a western text in Windows-1252 does not hold: another encoding was meant. Mac Roman has letters where that has
+# punctuation and capitals; Cyrillic, Greek and Central European encodings have many such letters in a row.
+_NOT_WESTERN = re.compile(
+    r"[^\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŸŽžƒ\xa0¡¿«»‹›‘’‚“”„–—…•·ªº°§€£©®™´¨½¼¾²³¹]"
+    r"|[a-z][–—…“”„‘‚•·°§€£©®™´¨½¼¾²³¹«»‹›¿¡][a-z]|[a-z][ŠŽŒŸ]|[À-ÖØ-öø-ÿŒœŠšŸŽžƒ]{3}"
+)
+
+
+def decode_text(data: bytes) -> tuple[str, str | None]:
+    """Text without BOM, composed (NFC), and its encoding where that is not UTF-8.
+
+    UTF-16 is read where a BOM or the zeros between the first letters say so, and Windows-1252, the default of Excel,
+    where no byte beyond ASCII can be part of UTF-8 and all are letters and punctuation of a western text in it.
 
     Raises:
-        ValueError: It is not UTF-8; the message says where, and which encoding it may be.
+        ValueError: It is another kind of file, or its encoding is not beyond doubt; the message says where.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("UTF-16 text")
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError("an Excel or LibreOffice workbook, no CSV file")
+    if data.startswith(b"\xd0\xcf\x11\xe0"):
+        raise ValueError("an old Excel workbook, no CSV file")
+    text, encoding = _decode(data)
+    return unicodedata.normalize("NFC", text), encoding
+
+
+def _decode(data: bytes) -> tuple[str, str | None]:
+    utf_16 = (("utf-16-le", codecs.BOM_UTF16_LE, data[1:8:2]), ("utf-16-be", codecs.BOM_UTF16_BE, data[:8:2]))
+    for codec, bom, high_bytes in utf_16:
+        if data.startswith(bom) or (high_bytes == bytes(4)):
+            try:
+                return data.decode(codec).removeprefix("\ufeff"), "UTF-16 text"
+            except UnicodeDecodeError as error:
+                raise ValueError(f"damaged UTF-16 text (byte {error.start:,})") from None
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"the byte 0x{data[error.start]:02x} in line {line} is not UTF-8 (Latin-1 or Windows-1252, probably)"
-        ) from None
+        found = f"the byte 0x{data[error.start]:02x} in line {line} is not UTF-8"
+    if re.search(r"[^\x00-\x7f\udc80-\udcff]", data.decode("utf-8", "surrogateescape")):
+        raise ValueError(f"{found}, though other letters are")
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        raise ValueError(f"{found}, nor Windows-1252") from None
+    if (odd := _NOT_WESTERN.search(text)) is not None:
+        raise ValueError(f"{found}; as Windows-1252 there would be {shown(odd[0])}")
+    return text, "Windows-1252 text"
+
+
+# -- Records
+
+
+def _split_off_separator(text: str) -> tuple[str, str | None]:
+    """The table below a first line ``sep=;``, which tells Excel the delimiter, and that delimiter."""
+    match = re.match(r'"?sep=(.)"? *(?:\r\n|\n|\r)', text, re.IGNORECASE)
+    return (text, None) if match is None else (text[match.end() :], match[1])
 
 
 def _delimiter(text: str, known: Collection[str]) -> str:
-    first_line = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
+    first_line = next((line for line in text[: 1 << 16].splitlines() if line), "")
 
     def score(delimiter: str) -> tuple[int, int]:
-        try:
-            header = next(csv.reader([first_line], delimiter=delimiter), [])
-        except csv.Error:  # a field beyond csv's limit: `_records` reports it
-            return 0, 0
-        return sum(column.strip().lower() in known for column in header), len(header)
+        header = [column.strip(' "').lower() for column in first_line.split(delimiter)]
+        return sum(column in known for column in header), len(header)
 
     return max(DELIMITERS, key=score)
 
 
 def _records(text: str, delimiter: str, name: str, issues: list[Finding]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    row = 0
-    try:
-        for row, fields in enumerate(reader, start=1):
-            yield row, fields
-    except csv.Error as error:  # a field beyond csv's limit: a quote that is never closed
-        issues.append(RAGGED.breach(name, str(error), "close the double quote that opens there", row=row + 1))
+    """Number and fields of each record, also of empty lines.
 
-
-# -- Numbers that a spreadsheet may have mangled
-#
-# A spreadsheet with Spanish settings reads the dot of ``165.32999999999998`` as a thousands separator and writes
-# ``16.532.999.999.999.900``: the decimal point is lost and cannot be recovered (4.73 and 472.99 have the same digits).
-
-_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}", re.ASCII)
-_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
-_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
-_COMMA_GROUP = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-_GROUPS_AND_COMMA = re.compile(r"[+-]?\d*(\.\d{3})*,\d+", re.ASCII)
-_CLOCK = re.compile(r"\d+(:\d{1,2}){1,3}([.,]\d+)?", re.ASCII)
-
-
-def is_mangled(text: str) -> bool:
-    """Whether ``text`` is a number cut into groups of three."""
-    return _MANGLED.fullmatch(text.strip()) is not None
-
-
-def is_clock_time(text: str) -> bool:
-    """Whether ``text`` is a time such as ``00:01:05.5`` or ``1:05``.
-
-    It is not read: a spreadsheet takes a typed ``1:05`` for an hour and five minutes, and exports ``01:05:00``.
+    A field that begins with a double quote ends with the next one that stands before a delimiter or the end of a line
+    (RFC 4180). One with other text behind a closed quote, such as ``"hola" dijo``, is taken as it is written. A quote
+    that is never closed, or closed in a later row, would swallow what is in between: it is reported and taken as text.
     """
-    return _CLOCK.fullmatch(text.strip()) is not None
+    end_of_line = re.compile(r"\r\n|\n|\r|\Z")
+    quoted = re.compile(rf'"([^"]*+(?:""[^"]*+)*+)" *(?={re.escape(delimiter)}|[\r\n]|\Z)')
+    row, place, num_columns = 0, 0, 0
+    while place < len(text):
+        row += 1
+        start, end = place, _end(end_of_line, text, place)
+        fields: list[str] = []
+        while True:
+            field_end = text.find(delimiter, place, end.start())
+            field_end = end.start() if field_end < 0 else field_end
+            content = text[place:field_end]
+            if content.startswith('"'):
+                match = quoted.match(text, place)
+                if match is not None and match.end() > end.start():  # over several lines
+                    last = _end(end_of_line, text, match.end())
+                    if _are_rows(text[start : last.start()], delimiter, num_columns):
+                        match = None
+                    else:
+                        end = last
+                if match is not None:
+                    content, field_end = match[1].replace('""', '"'), match.end()
+                elif content.count('"') % 2:
+                    found = f"the double quote before {shown(content[1:31])} is not closed in this row"
+                    fix = "close it, or write a text that begins with a quote in quotes, its own doubled"
+                    issues.append(QUOTES.breach(name, found, fix, row=row))
+            fields.append(content)
+            if field_end == end.start():
+                break
+            place = field_end + len(delimiter)
+        place = end.end()
+        num_columns = num_columns or len(fields)
+        yield row, [] if fields == [""] else fields
 
 
-def has_decimal_comma(text: str) -> bool:
-    """Whether ``text`` is a number such as ``0,08`` or ``1.234,5``."""
-    return _GROUPS_AND_COMMA.fullmatch(text.strip()) is not None
+def _end(end_of_line: re.Pattern[str], text: str, place: int) -> re.Match[str]:
+    match = end_of_line.search(text, place)
+    assert match is not None  # the end of the text is one
+    return match
 
 
-def all_have_decimal_commas(texts: Iterable[str]) -> bool:
-    """Whether the numbers of a table certainly have a decimal comma, as Spanish spreadsheets write them.
-
-    That is when none holds a dot, and in at least one (``0,08``) the comma cannot precede a group of three digits.
-    """
-    numbers = [text.strip() for text in texts]
-    with_comma = [number for number in numbers if "," in number]
+def _are_rows(lines: str, delimiter: str, num_columns: int) -> bool:
+    """Whether lines that one quoted field joins read as rows of the table each, so that its quote is not meant to."""
     return (
-        all(_COMMA.fullmatch(number) for number in with_comma)
-        and any(not _COMMA_GROUP.fullmatch(number) for number in with_comma)
-        and not any("." in number for number in numbers)
+        num_columns > 1
+        and f"{delimiter} " not in lines  # running text
+        and all(line.count(delimiter) == num_columns - 1 for line in lines.splitlines())
     )
-
-
-def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> float | None:
-    """The plain finite number in ``text``; None when it is empty, mangled or no number.
-
-    Args:
-        text: Field of a table.
-        grouped: The column holds mangled numbers: ``1.234`` may then be 1,234 and is not read either.
-        comma: The table has decimal commas (`all_have_decimal_commas`).
-    """
-    text = text.strip().replace(",", ".") if comma else text.strip()
-    if _PLAIN.fullmatch(text) is None or (grouped and _ONE_GROUP.fullmatch(text)):
-        return None
-    value = float(text)
-    return value if math.isfinite(value) else None

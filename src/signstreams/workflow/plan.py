@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from signstreams.config.load import build, check
 from signstreams.config.section import Section
 from signstreams.contract.settings import ContractConfig
-from signstreams.corpus.meta_csv import has_texts
+from signstreams.corpus.meta_csv import why_no_texts
 from signstreams.engine.gpu_lease import allowed_gpus
 from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
@@ -65,9 +65,10 @@ class Plan:
     def runs(self) -> RunLayout:
         return RunLayout(self.config.work_dir)
 
-    def has_texts(self) -> bool:
-        """Whether there is something to translate; reads meta.csv, which may also hold boxes or spans alone."""
-        return self.is_demo or has_texts(self.corpus.meta)
+    def why_no_translation(self) -> str | None:
+        """Why there is nothing to translate, in one line; reads meta.csv, which may also hold boxes or spans alone."""
+        why = None if self.is_demo else why_no_texts(self.corpus.meta)
+        return None if why is None else f"translation is left out: {why}"
 
     def of_all_videos(self, pattern: str | Path) -> list[str]:
         """One artifact per video; where a job takes several, the manifests that cover it."""
@@ -333,3 +334,24 @@ def _listings(layout: CorpusLayout) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix == ".txt" and _BATCH_NAME.fullmatch(path.stem))
+
+
+# -- The end of a run
+
+_NAMED_LOG = re.compile(r"^    log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
+
+
+def errors_of_failed_jobs(snakemake_logs: Iterable[str | Path]) -> list[str]:
+    """What the failed jobs told their user, from the logs that Snakemake's own logs name: lines ``error: ...``."""
+    told: dict[str, None] = {}
+    for name in _NAMED_LOG.findall("\n".join(map(_text_of, snakemake_logs))):
+        lines = _text_of(name).splitlines()
+        told |= dict.fromkeys(line.removeprefix("error: ") for line in lines if line.startswith("error: "))
+    return list(told)
+
+
+def _text_of(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from signstreams.corpus.table import all_have_decimal_commas, has_decimal_comma, is_clock_time, is_mangled, parse_number
+from signstreams.corpus.numbers import (
+    all_have_decimal_commas,
+    has_decimal_comma,
+    is_clock_time,
+    is_mangled,
+    parse_number,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,8 @@ def test_clock_times_and_decimal_commas_are_told_from_garbage() -> None:
         (["0,08", "16.532.999"], False),
         (["0,5", "1,234,567"], False),
         (["0,5", "00:00:05,5"], False),
+        (["0,5", "1,25", "0.0"], True),  # a typed zero
+        (["0,5", "1,25", "1.234,5"], False),
         (["5", ""], False),
     ],
 )
@@ -74,4 +82,5 @@ def test_decimal_commas_are_believed_beyond_doubt_only(numbers: list[str], are_a
 
 def test_a_decimal_comma_is_read_where_the_table_has_them() -> None:
     assert [parse_number(text, comma=True) for text in ("0,08", "1,234", "12")] == [0.08, 1.234, 12.0]
+    assert [parse_number(text, comma=True) for text in ("0.0", "1.5", "1.500")] == [0.0, 1.5, None]
     assert parse_number("0,08") is None

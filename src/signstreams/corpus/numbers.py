@@ -1,0 +1,70 @@
+"""Numbers as spreadsheets write them: decimal commas, lost decimal points, times as hh:mm:ss.
+
+A spreadsheet with Spanish settings reads the dot of ``165.32999999999998`` as a thousands separator and writes
+``16.532.999.999.999.900``: the decimal point is lost and cannot be recovered (4.73 and 472.99 have the same digits).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}", re.ASCII)
+_ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
+_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
+_COMMA_GROUP = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+_GROUPS_AND_COMMA = re.compile(r"[+-]?\d*(\.\d{3})*,\d+", re.ASCII)
+_CLOCK = re.compile(r"\d+(:\d{1,2}){1,3}([.,]\d+)?", re.ASCII)
+
+
+def is_mangled(text: str) -> bool:
+    """Whether ``text`` is a number cut into groups of three."""
+    return _MANGLED.fullmatch(text.strip()) is not None
+
+
+def is_clock_time(text: str) -> bool:
+    """Whether ``text`` is a time such as ``00:01:05.5`` or ``1:05``.
+
+    It is not read: a spreadsheet takes a typed ``1:05`` for an hour and five minutes, and exports ``01:05:00``.
+    """
+    return _CLOCK.fullmatch(text.strip()) is not None
+
+
+def has_decimal_comma(text: str) -> bool:
+    """Whether ``text`` is a number such as ``0,08`` or ``1.234,5``."""
+    return _GROUPS_AND_COMMA.fullmatch(text.strip()) is not None
+
+
+def all_have_decimal_commas(texts: Iterable[str]) -> bool:
+    """Whether the numbers of a table certainly have a decimal comma, as Spanish spreadsheets write them.
+
+    That is when in at least one (``0,08``) the comma cannot precede a group of three digits, and a dot occurs only
+    where it cannot either (a typed ``0.0``).
+    """
+    numbers = [text.strip() for text in texts]
+    with_comma = [number for number in numbers if "," in number]
+    with_dot = [number for number in numbers if "." in number]
+    return (
+        all(_COMMA.fullmatch(number) for number in with_comma)
+        and any(not _COMMA_GROUP.fullmatch(number) for number in with_comma)
+        and not any("," in number or is_mangled(number) for number in with_dot)
+        and len(with_comma) > len(with_dot)
+    )
+
+
+def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> float | None:
+    """The plain finite number in ``text``; None when it is empty, mangled or no number.
+
+    In a ``grouped`` column, which holds mangled numbers, ``1.234`` may be 1,234 and is not read either. With ``comma``
+    the table has decimal commas (`all_have_decimal_commas`).
+    """
+    text = text.strip()
+    if (grouped or comma) and _ONE_GROUP.fullmatch(text):
+        return None
+    text = text.replace(",", ".") if comma else text
+    if _PLAIN.fullmatch(text) is None:
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
