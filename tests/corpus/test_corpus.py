@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.corpus import Clip, load_corpus, scan_corpus
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.corpus import load_corpus, scan_corpus
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 
@@ -108,5 +109,8 @@ def test_scanning_raises_nothing(tmp_path: Path) -> None:
 
 
 def test_reading_a_corpus_imports_neither_numpy_nor_torch() -> None:
-    code = "import sys, signstreams.corpus; print([n for n in ('numpy', 'torch', 'cv2', 'pandas') if n in sys.modules])"
+    code = (
+        "import sys, signstreams.corpus.corpus, signstreams.corpus.gloss, signstreams.corpus.splits;"
+        " print([name for name in ('numpy', 'torch', 'cv2', 'pandas') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.corpus import Clip, MetaTable, scan_meta
-from signstreams.corpus.clips import parse_segments
+from signstreams.corpus.clips import Clip, parse_segments
 from signstreams.corpus.findings import raise_errors
-from signstreams.corpus.meta_csv import has_texts
+from signstreams.corpus.meta_csv import MetaTable, has_texts, scan_meta
 from signstreams.errors import UserError
 
 

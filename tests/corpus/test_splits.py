@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from signstreams.commands import main
-from signstreams.corpus import Clip, read_index, scan_index, write_splits
+from signstreams.corpus.clips import Clip
 from signstreams.corpus.settings import SplitConfig
-from signstreams.corpus.splits import Split, assign_groups, split_clips
+from signstreams.corpus.splits import Split, assign_groups, read_index, scan_index, split_clips, write_splits
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 

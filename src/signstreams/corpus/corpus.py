@@ -50,12 +50,9 @@ class Corpus:
 def load_corpus(
     root: str | Path | CorpusLayout, videos_dir: str | Path | None = None, *, allow_absent_videos: bool = False
 ) -> Corpus:
-    """Find the videos and read meta.csv, if there is one.
+    """Find the videos, in ``videos_dir`` or ``ROOT/videos``, and read meta.csv, if there is one.
 
-    Args:
-        root: Root of the corpus, or its layout.
-        videos_dir: Folder of the videos; ``ROOT/videos`` without it.
-        allow_absent_videos: Leave out clips whose video is not there; otherwise they are errors.
+    Clips whose video is not there are left out where that is allowed, and errors otherwise.
 
     Raises:
         UserError: All problems, one per line.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from signstreams.corpus.findings import Finding, Rule, few, raise_errors
 from signstreams.corpus.table import ID_COLUMNS, scan_table
-from signstreams.errors import UserError
-from signstreams.files import read_json, write_json
+from signstreams.files import write_json
 from signstreams.ids import shown
 
 BLANK = "<blank>"  # CTC's blank: always id 0
@@ -44,26 +44,14 @@ class GlossTable:
 
 
 def read_gloss(path: str | Path, clip_ids: Iterable[str] | None = None) -> dict[str, Gloss]:
-    """Clip id to its gloss.
-
-    Args:
-        path: ``annotations/gloss.csv``.
-        clip_ids: Ids of the clips that exist; None to accept any.
-
-    Raises:
-        UserError: All problems, one per line.
-    """
+    """Clip id to its gloss; a `UserError` has all problems. ``clip_ids`` are those that exist; None to accept any."""
     table = scan_gloss(path, clip_ids)
     raise_errors(table.issues)
     return table.glosses
 
 
 def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name: str | None = None) -> GlossTable:
-    """As `read_gloss`; faults of the content are in ``issues`` and raise nothing.
-
-    Raises:
-        UserError: ``path`` is absent.
-    """
+    """As `read_gloss`; faults of the content are in ``issues`` and raise nothing; only an absent file does."""
     path = Path(path)
     name = name or path.name
     table = scan_table(path, (*ID_COLUMNS, *GLOSS_COLUMNS), name, holds="glosses")
@@ -120,26 +108,17 @@ class GlossVocabulary:
     def __post_init__(self) -> None:
         if self.names[:1] != (BLANK,) or len(set(self.names)) != len(self.names):
             raise ValueError(f"a gloss vocabulary starts with '{BLANK}' and holds each gloss once")
-        object.__setattr__(self, "_ids", {name: number for number, name in enumerate(self.names)})
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Gloss to its id."""
+        return {name: number for number, name in enumerate(self.names)}
 
     @classmethod
     def build(cls, glosses: Mapping[str, Gloss], train_ids: Iterable[str]) -> GlossVocabulary:
         """Vocabulary of the train split; the same clips in any order give the same."""
         names = {label for clip_id in train_ids if clip_id in glosses for label in glosses[clip_id].labels}
         return cls((BLANK, *sorted(names - {BLANK})))
-
-    @classmethod
-    def load(cls, path: str | Path) -> GlossVocabulary:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: It is something else.
-        """
-        try:
-            content = read_json(path)
-            return cls(tuple(content["glosses"]))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: {error}, expected a gloss vocabulary; train the model again") from None
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -148,17 +127,13 @@ class GlossVocabulary:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._ids  # type: ignore[attr-defined]
-
     def encode(self, labels: Iterable[str]) -> list[int]:
         """Ids of the known ``labels``, in order; `unknown` gives the others."""
-        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return [ids[label] for label in labels if label in ids]
+        return [self.ids[label] for label in labels if label in self.ids]
 
     def unknown(self, labels: Iterable[str]) -> list[str]:
         """The ``labels`` without an id, in order."""
-        return [label for label in labels if label not in self]
+        return [label for label in labels if label not in self.ids]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Glosses of ``ids``, without the blank."""

@@ -78,16 +78,8 @@ def scan_meta(
     is never used; decimal commas are read where they are certain.
 
     A row without times is a whole video when the table has no spans, or when no other row names its video; otherwise it
-    is reported and gives no clip.
-
-    Args:
-        path: The table.
-        videos: Ids of the videos that exist; None to accept any.
-        name: Path in the findings; the file's name by default.
-        allow_absent_videos: Leave out clips whose video is not in ``videos``; otherwise they are errors.
-
-    Raises:
-        UserError: ``path`` is absent.
+    is reported and gives no clip. So are clips whose video is none of ``videos`` (None: any), which are left out where
+    that is allowed. Findings have ``name`` as their file. A `UserError` says that ``path`` is absent.
     """
     path = Path(path)
     name = name or path.name
@@ -127,10 +119,8 @@ def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list
     """Meaning (``clip_id``, ``video``, ``text``, ``start``, ...) to the column that holds it.
 
     The clip's id is in ``clip_id``, else ``id``, else ``video_id``. When ``video_id`` is not the clip's id and there is
-    no ``video``, it names the video. Without either, the clip's own id is the video's.
-
-    Returns:
-        The mapping, empty when no column holds an id, and findings.
+    no ``video``, it names the video. Without either, the clip's own id is the video's. The mapping is empty when no
+    column holds an id.
     """
     clip_column = next((column for column in ID_COLUMNS if column in columns), None)
     if clip_column is None:

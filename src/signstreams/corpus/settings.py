@@ -11,11 +11,7 @@ from signstreams.config.section import Section, Share
 
 
 def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
-    """Refuse fractions that leave nothing for train.
-
-    Raises:
-        ValueError: They do.
-    """
+    """For validators: fractions that leave nothing for train are a `ValueError`."""
     if val_fraction + test_fraction >= 1:
         raise ValueError(f"val_fraction ({val_fraction}) and test_fraction ({test_fraction}) leave nothing for train")
 

@@ -29,11 +29,7 @@ class Split:
 
 
 def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
-    """Use the column ``split`` of meta.csv where any clip has one, else `assign_groups` over signers or videos.
-
-    Raises:
-        UserError: Signers are to be kept together and none is known.
-    """
+    """Use the column ``split`` of meta.csv where any clip has one, else `assign_groups` over signers or videos."""
     if any(clip.split for clip in clips):
         return _declared_split(clips)
     has_signers = any(clip.signer for clip in clips)
@@ -61,14 +57,10 @@ def split_clips(clips: Sequence[Clip], config: SplitConfig) -> Split:
 
 
 def assign_groups(sizes: dict[str, int], config: SplitConfig) -> dict[str, str]:
-    """Group name to split; depends on names, sizes and seed only.
+    """Group name to split; depends on names, numbers of clips (``sizes``), seed and fractions only.
 
     A hash of seed and name orders the groups. Validation takes groups from the front and test from the back until
     another one would be too much; train keeps the middle, one group at least. So a new video moves few others.
-
-    Args:
-        sizes: Clips in each group.
-        config: Seed and fractions.
     """
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{config.seed}\0{name}".encode()).digest())
     total = sum(sizes.values())

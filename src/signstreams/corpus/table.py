@@ -35,16 +35,10 @@ class Table:
 
 
 def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> Table:
-    """Read ``path``; faults of its content become issues and raise nothing.
+    """Read ``path``; faults of its content become issues, with ``name`` as their file, and raise nothing.
 
-    Args:
-        path: File to read.
-        known: Expected column names; the delimiter is the one that separates most of them.
-        name: Path in the findings.
-        holds: Contents, for the error of an absent file.
-
-    Raises:
-        UserError: It is absent or cannot be opened.
+    The delimiter is the one that separates most of the ``known`` column names. A file that is absent or cannot be read
+    is a `UserError`, which says what it ``holds``.
     """
     table = Table()
     try:
@@ -163,10 +157,8 @@ def all_have_decimal_commas(texts: Iterable[str]) -> bool:
 def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> float | None:
     """The plain finite number in ``text``; None when it is empty, mangled or no number.
 
-    Args:
-        text: Field of a table.
-        grouped: The column holds mangled numbers: ``1.234`` may then be 1,234 and is not read either.
-        comma: The table has decimal commas (`all_have_decimal_commas`).
+    In a ``grouped`` column, which holds mangled numbers, ``1.234`` may be 1,234 and is not read either. With ``comma``
+    the table has decimal commas (`all_have_decimal_commas`).
     """
     text = text.strip().replace(",", ".") if comma else text.strip()
     if _PLAIN.fullmatch(text) is None or (grouped and _ONE_GROUP.fullmatch(text)):
