@@ -67,18 +67,14 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     except BrokenPipeError:  # `command | head`: the reader left, nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except OSError as error:
-        if is_interrupted:
+    except Exception as error:
+        if is_interrupted:  # during an import that swallowed it and stopped halfway
             _stop(after_stop)
-        if error.errno not in REFUSED:
+        if not (isinstance(error, OSError) and error.errno in REFUSED):
             raise
         place = f"{error.filename}: " if error.filename else ""
         print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
-    except Exception:
-        if is_interrupted:  # during an import that swallowed it and stopped halfway
-            _stop(after_stop)
-        raise
     finally:
         if is_ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -80,25 +80,22 @@ class Progress:
 
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
+        text, end = self.line(), "\n"
+        if self._is_terminal:
+            share = min(1.0, self.done / self.total) if self.total else 0.0
+            filled = round(share * BAR_WIDTH)
+            text = f"{'█' * filled}{'·' * (BAR_WIDTH - filled)} {text}"
+            if not last:  # a line that wraps could not be replaced
+                text, end = text[: shutil.get_terminal_size().columns - 1], ""
+            text = f"\r\x1b[K{text}"
+        elif last and self._is_end_said:
+            return
+        self._is_end_said = self.done == self.total
         try:
-            self._write(last=last)
+            print(text, end=end, file=self._stream, flush=True)
         except OSError as error:
             if error.errno != errno.EIO:  # the terminal was closed; SIGHUP follows
                 raise
-
-    def _write(self, *, last: bool) -> None:
-        if not self._is_terminal:
-            if not (last and self._is_end_said):
-                print(self.line(), file=self._stream, flush=True)
-            self._is_end_said = self.done == self.total
-            return
-        share = min(1.0, self.done / self.total) if self.total else 0.0
-        filled = round(share * BAR_WIDTH)
-        bar = "█" * filled + "·" * (BAR_WIDTH - filled)
-        text = f"{bar} {self.line()}"
-        if not last:  # a line that wraps could not be replaced
-            text = text[: shutil.get_terminal_size().columns - 1]
-        print(f"\r\x1b[K{text}", end="\n" if last else "", file=self._stream, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -49,12 +49,7 @@ class Translation:
 def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -> Iterator[Translation]:
     """Translate each video; extracted files go to a temporary folder and are removed.
 
-    Args:
-        given: Videos and model.
-        detector: Detector to use instead of the one the corpus was extracted with.
-
-    Raises:
-        UserError: Problems of the model or the videos.
+    Without ``detector`` it is the one that the corpus was extracted with. A `UserError` says what is wrong.
     """
     paths = list_videos(given.videos)
     world = distributed.start(device=given.device)
@@ -67,11 +62,7 @@ def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -
 
 
 def list_videos(places: list[Path]) -> list[Path]:
-    """Videos of files and folders, in their order; two from different places may have the same name.
-
-    Raises:
-        UserError: A place neither is nor holds a video.
-    """
+    """Videos of files and folders, in their order; two from different places may have the same name."""
     return [source.path for place in places for source in find_videos([place]).values()]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from signstreams.commands import main
-from signstreams.corpus import load_corpus
+from signstreams.corpus.corpus import load_corpus
 from signstreams.corpus.gloss import read_gloss
 from signstreams.corpus.splits import read_index
 from signstreams.demo.corpus import render_corpus, write_contact_sheet

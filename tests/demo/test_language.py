@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from itertools import combinations
 
 import pytest
@@ -22,7 +23,7 @@ TEXTS = {sentence.glosses: sentence.text for sentence in sentences()}
 
 
 def differing(one: str, other: str) -> list[int]:
-    pairs = zip(SIGNS[one].parameters(), SIGNS[other].parameters(), strict=True)
+    pairs = zip(astuple(SIGNS[one]), astuple(SIGNS[other]), strict=True)
     return [position for position, (a, b) in enumerate(pairs) if a != b]
 
 

@@ -93,7 +93,7 @@ def test_arms_keep_their_length_even_out_of_reach() -> None:
     far = replace(motion, signing=replace(motion.signing, palm=motion.signing.palm * 9))
     one = limb(far, 15, RIGHT, signer, Camera(80.0, 320.0, 200.0))
     assert np.isfinite(one.hand).all()
-    longest = 1.1 * (UPPER_ARM + FOREARM) * one.scale  # off the middle, perspective adds to it
+    longest = 1.1 * (UPPER_ARM + FOREARM) * one.size / signer.hand_length  # off the middle, perspective adds to it
     assert np.linalg.norm(one.hand[0] - one.shoulder) < longest
 
 

@@ -37,7 +37,7 @@ def test_the_nearer_of_two_parts_is_seen() -> None:
     patch.ellipsoid(np.array([10.0, 10.0, 5.0]), (3, 3, 3), 2)
     assert patch.part[20, 20] == 2
     assert patch.part[20, 10] == 1
-    patch.ellipsoid(np.array([10.0, 10.0, -30.0]), (8, 8, 8), 3, turn=0.5)
+    patch.ellipsoid(np.array([10.0, 10.0, -30.0]), (8, 8, 8), 3)
     assert patch.part[20, 20] == 2
     assert patch.part[20, 6] == 3
 

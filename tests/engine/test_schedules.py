@@ -42,8 +42,8 @@ def test_a_line_has_equal_steps() -> None:
 
 
 def test_warm_up_begins_above_its_start_and_without_one_the_peak_comes_first() -> None:
-    from_half = [warmup_cosine(i, peak=1.0, final=0.0, warmup_steps=4, total_steps=8, start=0.5) for i in range(5)]
-    assert from_half == pytest.approx([0.625, 0.75, 0.875, 1.0, 1.0])
+    values = [warmup_cosine(i, peak=1.0, final=0.0, warmup_steps=4, total_steps=8) for i in range(5)]
+    assert values == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert warmup_cosine(0, peak=1.0, final=0.0, warmup_steps=0, total_steps=8) == 1.0
     # a run that is all warm-up ends at its peak, and nothing after it divides by zero
     assert warmup_cosine(7, peak=1.0, final=0.1, warmup_steps=8, total_steps=8) == 1.0

@@ -36,7 +36,9 @@ def test_few_maps_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         store.add(str(number), "source", np.full((2, 2), number, np.float32))
     for number in (0, 1, 2, 3, 4, 0):
         assert store[str(number)][0, 0] == number
-    assert list(store._open) == ["4", "0"]
+    assert store._mapped.cache_info()[:] == (0, 6, 2, 2)  # hits, misses, most, held
+    assert store["4"] is store["4"] and store["0"] is store["0"]
+    assert store._mapped.cache_info().misses == 6
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

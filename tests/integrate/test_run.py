@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 ) -> None:
     from signstreams.integrate import training
 
-    monkeypatch.setattr(training, "total_loss", lambda terms, weights, counts: terms["translation"].mean * math.nan)
+    monkeypatch.setattr(training, "total_loss", lambda terms, weights, counts: terms["translation"].total * math.nan)
     with pytest.raises(UserError, match="3 losses in a row were not finite"):
         run(tiny_config(output_dir=tmp_path / "out", train={"epochs": 5}))
 

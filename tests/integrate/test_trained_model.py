@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from signstreams.corpus import GlossVocabulary
+from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.integrate.model import MultistreamModel

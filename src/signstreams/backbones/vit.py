@@ -72,12 +72,7 @@ class VisionTransformer(nn.Module):
         return torch.stack(tokens, dim=1)
 
     def forward_tokens(
-        self,
-        groups: Sequence[Tensor],
-        masks: Tensor | None = None,
-        rows: Tensor | None = None,
-        *,
-        packed: bool = False,
+        self, groups: Sequence[Tensor], masks: Tensor | None = None, rows: Tensor | None = None, *, packed: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Normalised class tokens (B, D) of images of several sizes, and chosen patch tokens (M, D) of the first size.
 

@@ -115,9 +115,7 @@ def _check_points(artifact: Artifact, findings: list[Finding]) -> Array | None:
         found = f"{int(bad.sum()):,} frames with numbers that are not finite: {few(np.flatnonzero(bad).tolist())}"
         findings.append(finite.breach(name, found, LOOSE_FIX))
         return values
-    far = (np.abs(values[..., :2]) > MAX_FRAME_SIZES).any(axis=(1, 2)) | (
-        (values[..., 2] < -1) | (values[..., 2] > MAX_FRAME_SIZES)
-    ).any(axis=1)
+    far = ((values < (-MAX_FRAME_SIZES, -MAX_FRAME_SIZES, -1)) | (values > MAX_FRAME_SIZES)).any(axis=(1, 2))  # (T,)
     if far.any():
         found = f"{int(far.sum()):,} frames with numbers out of range: {few(np.flatnonzero(far).tolist())}"
         fix = "write fractions of the frame, not pixels"

@@ -87,15 +87,7 @@ LOOSE_LINES = Rule("loose.metadata", "error", "a JSON object a line, each of a v
 CONTRACT_RULES = tuple(value for value in list(globals().values()) if isinstance(value, Rule))
 RULES: dict[str, Rule] = {
     rule.id: rule
-    for rules in (
-        VIDEO_RULES,
-        TABLE_RULES,
-        ROW_RULES,
-        META_RULES,
-        INDEX_RULES,
-        GLOSS_RULES,
-        CONTRACT_RULES,
-    )
+    for rules in (VIDEO_RULES, TABLE_RULES, ROW_RULES, META_RULES, INDEX_RULES, GLOSS_RULES, CONTRACT_RULES)
     for rule in rules
 }
 """Rule id to rule."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -238,9 +237,7 @@ def _numbers(value: VideoMetadata) -> str:
     least = {"num_frames": 0, "num_pose_frames": 0, "num_face_frames": 0, "source_bytes": 0, "crop_px": 1}
     if value.status == "ok":
         least |= {"width_px": 1, "height_px": 1, "fps": 0, "source_fps": 0, "duration_s": 0}
-    values = {field: getattr(value, field) for field in least}
-    bad = [f"{field} {got}" for field, got in values.items() if not (math.isfinite(got) and got >= least[field])]
-    return few(bad)
+    return few([f"{name} {getattr(value, name)}" for name, limit in least.items() if getattr(value, name) < limit])
 
 
 def _signer(value: VideoMetadata) -> str:
@@ -249,7 +246,7 @@ def _signer(value: VideoMetadata) -> str:
         x0, y0, x1, y1 = signer.region_px
         if not (0 <= x0 < x1 <= value.width_px and 0 <= y0 < y1 <= value.height_px):
             return f"the region {signer.region_px} in a frame of {value.width_px} x {value.height_px} px"
-    if not all(math.isfinite(motion) and motion >= 0 for motion in signer.hand_motion):
+    if any(motion < 0 for motion in signer.hand_motion):
         return f"the hand motion {few(signer.hand_motion)}"
     if signer.num_people is not None and len(signer.hand_motion) not in (0, signer.num_people):
         return f"the hand motion of {len(signer.hand_motion)} people, of {signer.num_people}"
@@ -257,7 +254,7 @@ def _signer(value: VideoMetadata) -> str:
 
 
 def _spans(spans_s: Sequence[tuple[float, float]]) -> str:
-    wrong = [span for span in spans_s if not (math.isfinite(span[1]) and 0 <= span[0] < span[1])]
+    wrong = [span for span in spans_s if not 0 <= span[0] < span[1]]
     wrong += [later for earlier, later in pairwise(spans_s) if later[0] < earlier[1]]
     return f"the spans {few(wrong)}" if wrong else ""
 
@@ -267,7 +264,7 @@ def check_times(value: VideoMetadata, times_s: Floats, name: str) -> list[Findin
 
     ``times_s`` (T,) is finite and rising.
     """
-    if not len(times_s) or not value.fps > 0 or not math.isfinite(value.fps):
+    if not len(times_s) or value.fps <= 0:
         return []
     findings = []
     frame_s = 1 / value.fps

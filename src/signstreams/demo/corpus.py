@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -27,11 +28,7 @@ UNSEEN_SIGNER_INDEX = "index_unseen_signer"
 
 
 def run(config: DemoConfig) -> str:
-    """Render what the config asks for; returns a line that says what was written.
-
-    Raises:
-        UserError: The video is not in the corpus.
-    """
+    """Render what the config asks for; returns a line that says what was written."""
     layout = CorpusLayout(config.root)
     if config.contact_sheet is not None:
         write_contact_sheet(config.contact_sheet, config.seed)
@@ -51,11 +48,7 @@ def run(config: DemoConfig) -> str:
 
 
 def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> None:
-    """Write annotations, videos and ground truth below ``root``; ``jobs`` processes render side by side.
-
-    Raises:
-        UserError: There is no such size, or a process was killed.
-    """
+    """Write annotations, videos and ground truth below ``root``; ``jobs`` processes render side by side."""
     layout = CorpusLayout(Path(root))
     demo = plan(size, seed)
     remove_leftovers(layout.root)
@@ -65,15 +58,11 @@ def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> N
             for video in demo.videos:
                 render_video(layout, video, seed, progress)
             return
-        with WorkerPool(jobs, _use_one_thread) as pool:
+        with WorkerPool(jobs, partial(cv2.setNumThreads, 1)) as pool:
             tasks = [pool.submit(render_video, layout, video, seed) for video in demo.videos]
             for task, video in zip(tasks, demo.videos, strict=True):
                 task.result()
                 progress.advance(video.num_frames)
-
-
-def _use_one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 # -- Annotations, from the plan alone
@@ -97,14 +86,10 @@ def write_annotations(layout: CorpusLayout, plan: DemoPlan) -> None:
         for clip in video.clips
     ]
     _write_table(layout.meta, META_COLUMNS, rows)
-    glosses = [
-        (
-            clip.clip_id,
-            " ".join(clip.sentence.glosses),
-            " ".join(str(CTC_LABELS[gloss]) for gloss in clip.sentence.glosses),
-        )
-        for clip in plan.clips()
-    ]
+    glosses = []
+    for clip in plan.clips():
+        names = clip.sentence.glosses
+        glosses.append((clip.clip_id, " ".join(names), " ".join(str(CTC_LABELS[name]) for name in names)))
     _write_table(layout.gloss, GLOSS_COLUMNS, glosses)
     for split in SPLITS:
         _write_ids(layout.index(split), plan.splits[split])

@@ -26,41 +26,26 @@ _ELBOW_SIDE = np.array([0.62, 1.0, -0.2])
 _PALM_MIDDLE = 0.42  # distance from the wrist to the middle of the palm, in hand lengths
 CAMERA_DISTANCE = 11.0
 
-LEFT, RIGHT = 0, 1
-SIDES = ("left", "right")  # anatomical, in the order of all arrays with a side axis
+LEFT, RIGHT = 0, 1  # anatomical, in all arrays with a side axis
 
 
 @dataclass(frozen=True)
 class Limb:
-    """One arm and hand in one frame; px, z too.
+    """One arm and hand in one frame; px, z too."""
 
-    Attributes:
-        shoulder, elbow: (3,).
-        hand: (21, 3); the first point is the wrist.
-        palmar: (21, 3) unit vectors: the direction that the inner side of each bone faces.
-        scale: px per unit at the hand.
-        size: Hand length, px.
-    """
-
-    shoulder: Floats
-    elbow: Floats
-    hand: Floats
-    palmar: Floats
-    scale: float
-    size: float
+    shoulder: Floats  # (3,)
+    elbow: Floats  # (3,)
+    hand: Floats  # (21, 3); the first point is the wrist
+    palmar: Floats  # (21, 3) unit vectors: the direction that the inner side of each bone faces
+    size: float  # hand length
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera in front of the signer.
+    """A pinhole camera in front of the signer."""
 
-    Attributes:
-        unit_px: px per unit at the depth of the shoulders.
-        x_px, y_px: Place of the middle between the shoulders in the picture.
-    """
-
-    unit_px: float
-    x_px: float
+    unit_px: float  # px per unit at the depth of the shoulders
+    x_px: float  # place of the middle between the shoulders in the picture
     y_px: float
 
     @classmethod
@@ -85,15 +70,15 @@ def limb(motion: Motion, frame: int, side: int, signer: Signer, camera: Camera) 
     """Arm and hand of ``side`` in ``frame``."""
     signing_side = LEFT if signer.left_handed else RIGHT
     hand: HandMotion = motion.signing if side == signing_side else motion.other
-    local = hand_points(hand.angles[frame], hand.frame[frame])
+    points, palmar = hand_points(hand.angles[frame], hand.frame[frame])
     wrist = hand.palm[frame] - _PALM_MIDDLE * signer.hand_length * hand.frame[frame, 1]
     wrist, elbow = _reach(SHOULDER, wrist)
-    points = wrist + local.points * signer.hand_length
+    points = wrist + points * signer.hand_length
     mirror = np.array([1.0 if side == LEFT else -1.0, 1.0, 1.0])
     sway = np.array([*motion.sway[frame], 0.0])
     place = camera.project(np.concatenate([SHOULDER[None], elbow[None], points]) * mirror + sway)
     scale = camera.unit_px * float(camera.zoom(wrist[2]))
-    return Limb(place[0], place[1], place[2:], local.palmar * mirror, scale, scale * signer.hand_length)
+    return Limb(place[0], place[1], place[2:], palmar * mirror, scale * signer.hand_length)
 
 
 def _reach(shoulder: Floats, wrist: Floats) -> tuple[Floats, Floats]:
@@ -131,13 +116,7 @@ class FrameTruth:
 
 
 class Figure:
-    """One signer before one camera.
-
-    Args:
-        signer: Who is drawn.
-        camera: From where.
-        background: (H, W, 3) uint8 RGB.
-    """
+    """One signer before one camera and a background (H, W, 3) uint8 RGB."""
 
     def __init__(self, signer: Signer, camera: Camera, background: Pixels) -> None:
         self._signer, self._camera, self._background = signer, camera, background
@@ -182,30 +161,16 @@ class Figure:
         def at(x: float, y: float, z: float) -> Floats:
             return np.array([self._camera.x_px + x * unit, self._camera.y_px + y * unit, z * unit])
 
+        def cloth(start: Floats, end: Floats, start_radius: float, end_radius: float) -> None:
+            patch.capsule(start, end, start_radius, end_radius, _SLEEVE, blend=0.22 * unit)
+
         wide = 0.5 + 0.5 * build
-        soft = 0.22 * unit
         for side in (-1, 1):
-            patch.capsule(
-                at(side * 0.5 * wide, 0.6, -0.5),
-                at(side * 0.42 * build, 4.4, -0.5),
-                0.52 * unit,
-                0.5 * unit,
-                _SLEEVE,
-                blend=soft,
-            )
-        patch.capsule(at(0, 0.6, -0.42), at(0, 4.4, -0.4), 0.6 * unit, 0.6 * unit, _SLEEVE, blend=soft)
+            cloth(at(side * 0.5 * wide, 0.6, -0.5), at(side * 0.42 * build, 4.4, -0.5), 0.52 * unit, 0.5 * unit)
+        cloth(at(0, 0.6, -0.42), at(0, 4.4, -0.4), 0.6 * unit, 0.6 * unit)
         for side in (-1, 1):
-            patch.capsule(
-                at(side * 0.2, 0.18, -0.42),
-                at(side * 0.8, 0.24, -0.4),
-                0.26 * unit,
-                0.24 * unit * build,
-                _SLEEVE,
-                blend=soft,
-            )
-            patch.capsule(
-                at(side * 0.1, -0.26, -0.4), at(side * 0.86, 0.13, -0.35), 0.1 * unit, 0.18 * unit, _SLEEVE, blend=soft
-            )
+            cloth(at(side * 0.2, 0.18, -0.42), at(side * 0.8, 0.24, -0.4), 0.26 * unit, 0.24 * unit * build)
+            cloth(at(side * 0.1, -0.26, -0.4), at(side * 0.86, 0.13, -0.35), 0.1 * unit, 0.18 * unit)
         drop = 0.62 if self._signer.collar == "vee" else 0.22
         patch.capsule(
             at(0, -0.5, 0.1), at(0, drop - 0.12, 0.1), 0.25 * unit, (0.06 if drop > 0.5 else 0.22) * unit, _NECK
@@ -283,14 +248,8 @@ class Figure:
         for first, share, radius in ((5, 0.25, 0.082), (9, 0.08, 0.086), (13, -0.1, 0.084), (17, -0.25, 0.078)):
             base = wrist + 0.2 * share * side
             patch.capsule(base, points[first], radius * size * 1.12, radius * size * 0.82, _PALM, blend=0.09 * size)
-        patch.capsule(
-            wrist - 0.06 * side,
-            (points[17] + wrist) / 2 - 0.03 * side,
-            0.085 * size,
-            0.075 * size,
-            _PALM,
-            blend=0.08 * size,
-        )
+        ball = (points[17] + wrist) / 2 - 0.03 * side  # of the little finger
+        patch.capsule(wrist - 0.06 * side, ball, 0.085 * size, 0.075 * size, _PALM, blend=0.08 * size)
         patch.capsule(root, points[2], 0.085 * size, THUMB_RADII[1] * 1.15 * size, _PALM, blend=0.09 * size)
         patch.capsule(points[2], (points[5] + points[1]) / 2, 0.05 * size, 0.05 * size, _PALM, blend=0.09 * size)
         self._finger(patch, arm, (2, 3, 4), THUMB_RADII[1:], 0.05)

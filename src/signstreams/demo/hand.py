@@ -7,8 +7,6 @@ Hand frame, for the left hand: rows (thumb side, finger direction, palm normal);
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from signstreams.array_types import Floats
@@ -32,20 +30,10 @@ FINGER_RADII = np.array(
 THUMB_RADII = np.array([0.085, 0.064, 0.058, 0.045])
 
 
-@dataclass(frozen=True)
-class HandPoints:
-    """A hand in space, hand frame applied."""
+def hand_points(angles: Floats, frame: Floats) -> tuple[Floats, Floats]:
+    """Points (21, 3) relative to the wrist, and (21, 3) unit vectors: where the inner side of the bone before faces.
 
-    points: Floats  # (21, 3)
-    palmar: Floats  # (21, 3) unit vectors: the direction that the inner side of the bone that ends in the point faces
-
-
-def hand_points(angles: Floats, frame: Floats) -> HandPoints:
-    """Points relative to the wrist.
-
-    Args:
-        angles: (20,) joint angles.
-        frame: (3, 3) rows: thumb side, finger direction, palm normal, as unit vectors of space.
+    From joint angles (20,) and the hand frame (3, 3), whose rows are unit vectors of space.
     """
     points = np.zeros((21, 3))
     palmar = np.tile([0.0, 0.0, 1.0], (21, 1))
@@ -71,7 +59,7 @@ def hand_points(angles: Floats, frame: Floats) -> HandPoints:
             direction = np.cos(total) * straight + np.sin(total) * np.array([0.0, 0.0, 1.0])
             points[first + joint + 1] = points[first + joint] + BONES[finger, joint] * direction
             palmar[first + joint + 1] = -np.sin(total) * straight + np.cos(total) * np.array([0.0, 0.0, 1.0])
-    return HandPoints(points @ frame, palmar @ frame)
+    return points @ frame, palmar @ frame
 
 
 def _shape(thumb: tuple[float, float, float, float], *fingers: tuple[float, float, float, float]) -> Floats:

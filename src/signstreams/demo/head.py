@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
+from signstreams.demo.language import Vector
 from signstreams.demo.signers import Signer
 from signstreams.demo.surface import Patch, paint
 
@@ -37,12 +38,7 @@ class Expression:
 
 
 class Head:
-    """Head of one signer at one size.
-
-    Args:
-        signer: The signer.
-        unit_px: px per unit in the picture.
-    """
+    """Head of one signer at one size."""
 
     def __init__(self, signer: Signer, unit_px: float) -> None:
         self._signer = signer
@@ -61,11 +57,7 @@ class Head:
         self._blush()
 
     def paint(self, image: Pixels, at: Floats, roll: float, expression: Expression) -> Floats:
-        """Draw onto ``image`` (H, W, 3) with the head's middle at ``at`` (2,) px.
-
-        Returns:
-            (7, 2) px of `POINTS`.
-        """
+        """Draw onto ``image`` (H, W, 3) with the head's middle at ``at`` (2,) px; returns (7, 2) px of `POINTS`."""
         rgb = self._rgb.copy()
         self._eyes(rgb, expression)
         self._mouth(rgb, expression)
@@ -97,25 +89,20 @@ class Head:
 
     def _model(self, patch: Patch) -> None:
         def at(x: float, y: float, z: float) -> Floats:
-            return np.array([self._middle[0] + x * self._unit, self._middle[1] + y * self._unit, z * self._unit])
+            return np.array([self._middle[0] + x * unit, self._middle[1] + y * unit, z * unit])
 
         def ball(x: float, y: float, z: float, rx: float, ry: float, rz: float, part: int, blend: float = 0.0) -> None:
-            patch.ellipsoid(
-                at(x, y, z), (rx * self._unit, ry * self._unit, rz * self._unit), part, blend=blend * self._unit
-            )
+            patch.ellipsoid(at(x, y, z), (rx * unit, ry * unit, rz * unit), part, blend=blend * unit)
 
-        def bar(
-            a: tuple[float, ...], b: tuple[float, ...], ra: float, rb: float, part: int, blend: float = 0.0
-        ) -> None:
-            u = self._unit
-            patch.capsule(at(*a), at(*b), ra * u, rb * u, part, blend=blend * u)
+        def bar(start: Vector, end: Vector, radius: float, end_radius: float, part: int, blend: float = 0.0) -> None:
+            patch.capsule(at(*start), at(*end), radius * unit, end_radius * unit, part, blend=blend * unit)
 
-        signer = self._signer
-        if signer.hair_style == "long":
+        signer, style, unit = self._signer, self._signer.hair_style, self._unit
+        if style == "long":
             for side in (-1, 1):
                 bar((side * 0.4, -0.2, -0.2), (side * 0.47, 0.95, -0.2), 0.2, 0.13, _HAIR)
             ball(0, 0.0, -0.4, 0.5, 0.75, 0.2, _HAIR)
-        if signer.hair_style == "bun":
+        if style == "bun":
             ball(0.04, -0.82, -0.25, 0.24, 0.22, 0.22, _HAIR)
         bar((0, 0.4, -0.06), (0, 1.3, -0.02), 0.235, 0.245, _NECK)
         for side in (-1, 1):
@@ -135,7 +122,6 @@ class Head:
         bar((0, -0.1, 0.43), (0, 0.16, 0.55), 0.045, 0.075, _SKIN, 0.06)
         for side in (-1, 1):
             ball(side * 0.065, 0.2, 0.5, 0.05, 0.042, 0.07, _SKIN, 0.03)
-        style = signer.hair_style
         if style == "curly":
             for number in range(26):
                 angle = np.pi * (1.02 + 0.96 * (number % 13) / 12)

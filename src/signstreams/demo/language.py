@@ -9,26 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 # -- Signs: handshape, place, orientation, movement and mouth of each
 
 Vector = tuple[float, float, float]
 
-HANDSHAPES = (
-    "rest",
-    "flat",
-    "spread",
-    "fist",
-    "index",
-    "vee",
-    "ell",
-    "wye",
-    "three",
-    "pinky",
-    "cee",
-    "oh",
-    "claw",
-)
+HANDSHAPES = ("rest", "flat", "spread", "fist", "index", "vee", "ell", "wye", "three", "pinky", "cee", "oh", "claw")
 """Names, by id. ``rest`` is the relaxed hand between sentences."""
 
 MOUTHS: dict[str, tuple[float, float]] = {
@@ -75,10 +62,6 @@ class Sign:
     mouth: str  # key of `MOUTHS`
     hands: str = "one"  # ``one``; ``two``: both mirror each other; ``base``: the other hand holds still, flat, below
 
-    def parameters(self) -> tuple[str, ...]:
-        """The fields in order, which distinguish signs."""
-        return (self.handshape, self.place, self.orientation, self.movement, self.mouth, self.hands)
-
 
 SIGNS: dict[str, Sign] = {
     "AGUA": Sign("three", "chin", "up_in", "tap", "a"),
@@ -115,7 +98,6 @@ CTC_LABELS = {gloss: number for number, gloss in enumerate(GLOSSES, 1)}  # gloss
 
 # -- Sentences: glosses in signing order (time, subject, object, verb, negation or question) and their Spanish text
 
-TIMES = ("HOY", "AYER", "MAÑANA")
 SUBJECTS = ("YO", "TÚ", "MAMÁ", "AMIGO", "HERMANO")
 OBJECTS = ("AGUA", "CAFÉ", "PAN", "LIBRO")
 SITES = ("CASA", "ESCUELA")
@@ -124,7 +106,7 @@ VERBS = ("QUERER", "VER", "COMPRAR")
 _FIRST, _SECOND, _THIRD = range(3)
 _PERSON = {"YO": _FIRST, "TÚ": _SECOND}
 _PRESENT, _PAST, _FUTURE = range(3)
-_TENSE = {None: _PRESENT, "HOY": _PRESENT, "AYER": _PAST, "MAÑANA": _FUTURE}
+_TENSE = {None: _PRESENT, "HOY": _PRESENT, "AYER": _PAST, "MAÑANA": _FUTURE}  # time, also None, to the verb's tense
 _VERB_FORMS: dict[str, tuple[tuple[str, str, str], ...]] = {  # by tense, then person
     "QUERER": (("quiero", "quieres", "quiere"), ("quería", "querías", "quería"), ("querré", "querrás", "querrá")),
     "VER": (("veo", "ves", "ve"), ("vi", "viste", "vio"), ("veré", "verás", "verá")),
@@ -163,39 +145,29 @@ def sentences() -> list[Sentence]:
 
 
 def _transitive() -> Iterator[Sentence]:
-    for time in (None, *TIMES):
-        for subject in SUBJECTS:
-            for thing in OBJECTS:
-                for verb in VERBS:
-                    words = _THING_WORDS if verb == "VER" else _OBJECT_WORDS
-                    for negated in (False, True):
-                        yield _statement(time, subject, verb, words[thing], (thing, verb), negated)
+    for time, subject, thing, verb, negated in product(_TENSE, SUBJECTS, OBJECTS, VERBS, (False, True)):
+        words = _THING_WORDS if verb == "VER" else _OBJECT_WORDS
+        yield _statement(time, subject, verb, words[thing], (thing, verb), negated)
 
 
 def _going() -> Iterator[Sentence]:
-    for time in (None, *TIMES):
-        for subject in SUBJECTS:
-            for site in SITES:
-                for negated in (False, True):
-                    yield _statement(time, subject, "IR", _GOAL_WORDS[site], (site, "IR"), negated)
+    for time, subject, site, negated in product(_TENSE, SUBJECTS, SITES, (False, True)):
+        yield _statement(time, subject, "IR", _GOAL_WORDS[site], (site, "IR"), negated)
 
 
 def _being() -> Iterator[Sentence]:
-    for time in (None, *TIMES):
-        for subject in SUBJECTS:
-            for negated in (False, True):
-                yield _statement(time, subject, "ESTAR", "bien", ("BIEN",), negated)
+    for time, subject, negated in product(_TENSE, SUBJECTS, (False, True)):
+        yield _statement(time, subject, "ESTAR", "bien", ("BIEN",), negated)
     for thing, words in _THING_WORDS.items():
         yield Sentence((thing, "BIEN"), f"{_capital(words)} está bien.")
 
 
 def _asking() -> Iterator[Sentence]:
-    for time in (None, *TIMES):
-        for subject in SUBJECTS[1:]:
-            form = _VERB_FORMS["ESTAR"][_TENSE[time]][_PERSON.get(subject, _THIRD)]
-            words = ["¿Dónde", form, "" if subject == "TÚ" else _SUBJECT_WORDS[subject], time.lower() if time else ""]
-            glosses = (*((time,) if time else ()), subject, "DÓNDE")
-            yield Sentence(glosses, " ".join(word for word in words if word) + "?")
+    for time, subject in product(_TENSE, SUBJECTS[1:]):
+        form = _VERB_FORMS["ESTAR"][_TENSE[time]][_PERSON.get(subject, _THIRD)]
+        words = ["¿Dónde", form, "" if subject == "TÚ" else _SUBJECT_WORDS[subject], time.lower() if time else ""]
+        glosses = (*((time,) if time else ()), subject, "DÓNDE")
+        yield Sentence(glosses, " ".join(word for word in words if word) + "?")
     for thing, name in _THING_WORDS.items():
         yield Sentence((thing, "DÓNDE"), f"¿Dónde está {name}?")
 

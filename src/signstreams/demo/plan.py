@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 from signstreams.demo.language import GLOSSES, Sentence, sentences
@@ -98,11 +97,7 @@ class DemoPlan:
         return [clip for video in self.videos for clip in video.clips]
 
     def video(self, video_id: str) -> PlannedVideo:
-        """The video with that id.
-
-        Raises:
-            UserError: There is none.
-        """
+        """The video with that id; a `UserError` if there is none."""
         for video in self.videos:
             if video.video_id == video_id:
                 return video
@@ -113,12 +108,9 @@ class DemoPlan:
 
 
 def refuse_foreign(corpus: CorpusLayout) -> None:
-    """Refuse to render the demo corpus over a user's own videos and texts, as when ``corpus.videos`` was forgotten.
-
-    Raises:
-        UserError: The folder holds a meta.csv, or videos, of another corpus.
-    """
-    foreign = [path for path in _entries(corpus.videos) if not path.name.startswith(ID_PREFIX)]
+    """Refuse to render the demo corpus over a user's own videos and texts, as when ``corpus.videos`` was forgotten."""
+    entries = sorted(corpus.videos.iterdir()) if corpus.videos.is_dir() else []
+    foreign = [path for path in entries if not path.name.startswith((".", ID_PREFIX))]
     if corpus.meta.is_file():
         with corpus.meta.open(encoding="utf-8-sig", errors="replace") as file:
             next(file, None)  # the columns
@@ -130,26 +122,14 @@ def refuse_foreign(corpus: CorpusLayout) -> None:
         )
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-
-
 def video_ids(size: str, seed: int) -> list[str]:
-    """Ids of the videos of a demo corpus, sorted.
-
-    Raises:
-        UserError: There is no such size.
-    """
+    """Ids of the videos of a demo corpus, sorted."""
     return [video.video_id for video in plan(size, seed).videos]
 
 
 @cache
 def plan(size: str, seed: int) -> DemoPlan:
-    """The plan of a demo corpus; the same arguments always give the same plan.
-
-    Raises:
-        UserError: There is no such size.
-    """
+    """The plan of a demo corpus; the same arguments always give the same plan. No such size is a `UserError`."""
     if size not in SIZES:
         raise UserError(f"size '{size}': no such demo corpus, expected one of {', '.join(SIZES)}")
     spec = SIZES[size]

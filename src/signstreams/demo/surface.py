@@ -6,8 +6,6 @@ twice the resolution and averaged down, which smooths the edges.
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 
@@ -19,12 +17,9 @@ _FILL = np.array([0.75, -0.1, 0.65], np.float32) / np.float32(np.linalg.norm([0.
 
 
 class Patch:
-    """Height field over a rectangle of the picture.
+    """Height field over a rectangle of the picture, from its left upper corner; all in px.
 
-    Args:
-        x0, y0: Left upper corner, px.
-        width, height: px.
-        oversampling: Samples per px and axis; with 1, edges are only softened.
+    ``oversampling`` is the samples per px and axis; with 1, edges are only softened.
     """
 
     def __init__(self, x0: int, y0: int, width: int, height: int, *, oversampling: int = 2) -> None:
@@ -50,10 +45,8 @@ class Patch:
     ) -> None:
         """Add a sphere swept from ``start`` to ``end`` (3,) px, its radius changing evenly.
 
-        Args:
-            part: Number under which `shade` finds the colour, 1..255.
-            blend: Width in px over which it melts into what is already there.
-            crease: How much darker (0..1) a thin line across its start is.
+        ``part`` is the number under which `shade` finds the colour, 1..255; ``blend`` the width in px over which it
+        melts into what is already there; ``crease`` how much darker (0..1) a thin line across its start is.
         """
         p, q = self._local(start), self._local(end)
         r0, r1 = float(start_radius) * self._oversampling, float(end_radius) * self._oversampling
@@ -75,19 +68,15 @@ class Patch:
         tone = 1.0 - crease * np.exp(-np.square(t * (length / (0.9 * self._oversampling)))) if crease else None
         self._merge(window, height, part, blend * self._oversampling, tone)
 
-    def ellipsoid(
-        self, center: Floats, radii: tuple[float, float, float], part: int, *, blend: float = 0.0, turn: float = 0.0
-    ) -> None:
-        """Add an ellipsoid with half axes ``radii`` px along x, y, z, turned by ``turn`` rad in the picture plane."""
+    def ellipsoid(self, center: Floats, radii: tuple[float, float, float], part: int, *, blend: float = 0.0) -> None:
+        """Add an ellipsoid with half axes ``radii`` px along x, y, z."""
         c = self._local(center)
         rx, ry, rz = (float(radius) * self._oversampling for radius in radii)
-        reach = max(rx, ry) if turn else np.array([rx, ry])
+        reach = np.array([rx, ry])
         window = self._window(c[:2] - reach, c[:2] + reach)
         if window is None:
             return
-        wx, wy = self._x[:, window[1]] - c[0], self._y[window[0]] - c[1]
-        cos, sin = math.cos(turn), math.sin(turn)
-        u, v = (wx * cos + wy * sin) / rx, (wy * cos - wx * sin) / ry
+        u, v = (self._x[:, window[1]] - c[0]) / rx, (self._y[window[0]] - c[1]) / ry
         room = 1.0 - u * u - v * v
         height = np.where(room > 0, c[2] + rz * np.sqrt(np.maximum(room, 0.0)), NOTHING).astype(np.float32)
         self._merge(window, height, part, blend * self._oversampling, None)
@@ -99,14 +88,10 @@ class Patch:
         self.z[behind], self.part[behind] = NOTHING, 0
 
     def shade(self, colors: Floats, *, palmar: Floats | None = None) -> tuple[Pixels, Pixels]:
-        """Colours and coverage.
+        """Colours (H, W, 3) uint8 RGB and coverage (H, W) float32 0..1.
 
-        Args:
-            colors: (P, 2, 3) red, green, blue of every part, on its inner and its outer side.
-            palmar: (P, 3) directions that the inner sides of the parts face; None when the sides do not differ.
-
-        Returns:
-            (H, W, 3) uint8 RGB and (H, W) float32 0..1.
+        From (P, 2, 3) RGB ``colors`` of every part, on its inner and its outer side, and the (P, 3) directions that the
+        inner sides face; None when the sides do not differ.
         """
         inside = np.flatnonzero(self.part)  # (N,): a limb fills a quarter of its patch
         lowest = self.z.ravel()[inside].min() - 4.0 if inside.size else 0.0

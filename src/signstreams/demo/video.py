@@ -15,7 +15,6 @@ the picture:
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from signstreams.demo.language import HANDSHAPES
 from signstreams.demo.motion import Motion, video_motion
 from signstreams.demo.plan import FPS, HEIGHT_PX, WIDTH_PX, PlannedVideo
 from signstreams.demo.signers import Signer, signer_named
-from signstreams.files import replacing, write_bytes
+from signstreams.files import replacing
 from signstreams.formats.landmarks import HAND_NAMES
 from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import Progress
@@ -207,27 +206,18 @@ def truth_arrays(video: PlannedVideo, signer: Signer, motion: Motion, frames: Se
 
 def write_truth(path: str | Path, arrays: dict[str, Array]) -> None:
     """Write an npz file without pickles or times: equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, member.getvalue())
-    write_bytes(path, buffer.getvalue())
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def true_boxes(truth: Mapping[str, Array], face_scale: float, hand_scale: float) -> dict[str, Floats]:
-    """True square boxes as extraction defines them: the middle of the points, their larger extent times a scale.
+    """Stream to its true square boxes (T, 3) as extraction defines them: x and y of the centre, side, px.
 
-    Args:
-        truth: Arrays of a ground truth file.
-        face_scale: Side over the extent from the hairline to the chin.
-        hand_scale: Side over the extent of the 21 joints.
-
-    Returns:
-        Stream to (T, 3) float: x and y of the centre, side, px.
+    The side is a scale times the extent from the hairline to the chin, or the larger extent of the 21 joints.
     """
     boxes = {"face": _face(truth, face_scale)}
     for stream in HAND_STREAMS:

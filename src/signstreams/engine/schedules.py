@@ -17,13 +17,11 @@ def linear(step: int, start: float, end: float, total_steps: int) -> float:
     return start + (end - start) * share
 
 
-def warmup_cosine(
-    step: int, *, peak: float, final: float, warmup_steps: int, total_steps: int, start: float = 0.0
-) -> float:
-    """Linear warm-up from ``start``, reaching ``peak`` after ``warmup_steps``, then half a cosine to ``final``.
+def warmup_cosine(step: int, *, peak: float, final: float, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up from 0, reaching ``peak`` after ``warmup_steps``, then half a cosine to ``final``.
 
-    The first step already moves: at step 0 the value is one warm-up step above ``start``.
+    The first step already moves: at step 0 the value is one warm-up step above 0.
     """
     if step < warmup_steps:
-        return start + (peak - start) * (step + 1) / warmup_steps
+        return peak * (step + 1) / warmup_steps
     return cosine(step - warmup_steps, peak, final, total_steps - warmup_steps)

@@ -23,11 +23,9 @@ def numpy_rng(*parts: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive(*parts)))
 
 
-def torch_generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:
-    """PyTorch generator of these parts."""
-    generator = torch.Generator(device=device)
-    generator.manual_seed(derive(*parts))
-    return generator
+def torch_generator(*parts: int | str) -> torch.Generator:
+    """PyTorch generator of these parts, on the CPU."""
+    return torch.Generator().manual_seed(derive(*parts))
 
 
 def seed_global(*parts: int | str) -> None:

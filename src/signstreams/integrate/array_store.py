@@ -10,9 +10,8 @@ import errno
 import hashlib
 import json
 import os
-import threading
-from collections import OrderedDict
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,12 @@ class Record:
 
 
 class ArrayStore:
-    """A folder of arrays; several processes may add different videos at once."""
+    """A folder of arrays; several processes may add different videos at once, several threads may read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = _read_journal(folder / JOURNAL)
-        self._open: OrderedDict[str, Array] = OrderedDict()
-        self._lock = threading.Lock()  # the thread that reads ahead and an evaluation may read at once
+        self._mapped = lru_cache(MAX_OPEN)(_map)
 
     def is_current(self, video_id: str, source: str) -> bool:
         """Whether the array of a video is complete and made from this source."""
@@ -57,11 +55,7 @@ class ArrayStore:
             return False
 
     def add(self, video_id: str, source: str, array: Array) -> None:
-        """Write an array, then its entry in the journal.
-
-        Raises:
-            UserError: It cannot be written.
-        """
+        """Write an array, then its entry in the journal; a `UserError` where that fails."""
         path = self.path(video_id)
         array = np.ascontiguousarray(array)
         try:
@@ -83,13 +77,10 @@ class ArrayStore:
                 f"{path}: cannot be written ({reason}); free space there, or name another --features"
             ) from None
         self.records[video_id] = record
-        self._open.pop(video_id, None)
 
     def reload(self) -> None:
         """Read the journal again, with what other processes have added."""
-        with self._lock:
-            self.records = _read_journal(self.folder / JOURNAL)
-            self._open.clear()
+        self.records = _read_journal(self.folder / JOURNAL)
 
     def __getitem__(self, video_id: str) -> Array:
         """The array as a memory map.
@@ -97,28 +88,7 @@ class ArrayStore:
         Raises:
             UserError: The file is missing or not the one that was written.
         """
-        with self._lock:
-            if video_id in self._open:
-                self._open.move_to_end(video_id)
-                return self._open[video_id]
-            return self._map(video_id)
-
-    def _map(self, video_id: str) -> Array:
-        record = self.records[video_id]
-        if 0 in record.shape:  # nothing to map
-            return np.zeros(record.shape, record.dtype)
-        path = self.path(video_id)
-        try:
-            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if array.shape != tuple(record.shape) or array.dtype.str != record.dtype:
-                raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
-        except (OSError, ValueError, EOFError) as error:
-            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-            raise UserError(f"{path}: {reason}; remove the file and start again: it is made again") from None
-        self._open[video_id] = array
-        while len(self._open) > MAX_OPEN:
-            self._open.popitem(last=False)
-        return array
+        return self._mapped(self.path(video_id), self.records[video_id])
 
     def num_frames(self, video_id: str) -> int:
         """Number of frames of a video."""
@@ -127,6 +97,19 @@ class ArrayStore:
     def path(self, video_id: str) -> Path:
         """File of a video; ids were checked when the corpus was read (`signstreams.ids`)."""
         return self.folder / f"{video_id}.npy"
+
+
+def _map(path: Path, record: Record) -> Array:
+    if 0 in record.shape:  # nothing to map
+        return np.zeros(record.shape, record.dtype)
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.shape != record.shape or array.dtype.str != record.dtype:
+            raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise UserError(f"{path}: {reason}; remove the file and start again: it is made again") from None
+    return array
 
 
 def _read_journal(path: Path) -> dict[str, Record]:

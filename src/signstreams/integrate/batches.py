@@ -106,13 +106,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_images: ReadImages | None = None) -> Batch:
-    """Pad clips to the longest of them.
-
-    Args:
-        samples: At least one clip.
-        trained: Streams whose backbone trains inside the model; their crops are read here.
-        read_images: Decodes and resizes crops; required with ``trained``.
-    """
+    """Pad clips to the longest of them. The crops of ``trained`` streams are read here, by ``read_images``."""
     lengths = [sample.num_frames for sample in samples]
     size = max(lengths)
     frozen = list(samples[0].features)
@@ -192,13 +186,8 @@ class BatchPlan:
     """The clips of each step: of similar length, every clip once per epoch.
 
     The joint batch of a step is dealt in turn, by length, to its parts (processes times passes per step), so that all
-    have about as many frames. The last batch of an epoch may be smaller, and some of its parts empty.
-
-    Args:
-        lengths: Number of frames of each clip.
-        batch_size: Clips per part.
-        num_parts: Parts per step.
-        seed: Seed of the order.
+    have about as many frames. The last batch of an epoch may be smaller, and some of its parts empty. ``batch_size`` is
+    of clips per part.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, num_parts: int, seed: int) -> None:

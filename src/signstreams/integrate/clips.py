@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from signstreams.array_types import Floats
-from signstreams.corpus import Clip, Gloss, GlossVocabulary, read_gloss, read_index
+from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import few, few_ids, raise_errors
+from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss
 from signstreams.corpus.meta_csv import VIDEO_KNOWN, MetaTable, scan_meta
+from signstreams.corpus.splits import read_index
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.files import digest
@@ -65,13 +67,9 @@ class ClipSet:
 
 
 def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:
-    """Read clips and glosses; gather the points of videos that lack them.
+    """Read clips and glosses; gather the points of videos that lack them. Without train there is no vocabulary.
 
     Clips of quarantined videos and clips without a text are left out, and the log says how many.
-
-    Args:
-        config: Config of the run.
-        splits: Splits to read; without train there is no vocabulary.
 
     Raises:
         UserError: All problems, one per line.
@@ -114,8 +112,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
             for split in splits
             if not entries[split]
         ]
-    if problems:
-        raise_problems(problems)
+    raise_problems(problems)
     parts = [
         [e.split, e.clip_id, e.text, e.gloss, [e.frames.start, e.frames.stop, e.frames.step], e.video.video_id]
         for split in splits
@@ -128,11 +125,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
 def tokenize_clips(
     entries: dict[str, list[ClipEntry]], tokenizer: Tokenizer, max_tokens: int
 ) -> dict[str, list[ClipEntry]]:
-    """The entries of each split with their texts as tokens.
-
-    Raises:
-        UserError: Texts are longer than ``max_tokens``.
-    """
+    """The entries of each split with their texts as tokens; a `UserError` if some have more than ``max_tokens``."""
     out = {
         split: [replace(entry, tokens=tuple(tokenizer.encode(entry.text))) for entry in chosen]
         for split, chosen in entries.items()
@@ -144,8 +137,7 @@ def tokenize_clips(
         for entry in chosen
         if len(entry.tokens) > max_tokens
     ]
-    if problems:
-        raise_problems(problems)
+    raise_problems(problems)
     return out
 
 
@@ -173,10 +165,18 @@ def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float | None,
     return frames
 
 
+def gloss_ids(vocabulary: GlossVocabulary | None, labels: tuple[str, ...] | None) -> tuple[int, ...] | None:
+    """Target of CTC; None without vocabulary or annotation, or where a gloss is unknown."""
+    if vocabulary is None or labels is None or vocabulary.unknown(labels):
+        return None
+    return tuple(vocabulary.encode(labels))
+
+
 def raise_problems(problems: list[str]) -> None:
-    """Raise the first `MAX_PROBLEMS` and the number of the others."""
-    more = len(problems) - MAX_PROBLEMS
-    raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
+    """Raise the first `MAX_PROBLEMS`, if there are any, and the number of the others."""
+    if problems:
+        more = len(problems) - MAX_PROBLEMS
+        raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
 
 
 def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
@@ -248,10 +248,8 @@ def _make_entries(
             problems.append(f"clip {shown(clip.clip_id)}: {error}")
             continue
         num_thinned += frames.step != config.data.frame_stride
-        gloss = glosses.get(clip.clip_id)
-        labels = None if gloss is None else gloss.labels
-        is_known = vocabulary is not None and labels is not None and not vocabulary.unknown(labels)
-        ids = tuple(vocabulary.encode(labels)) if is_known and vocabulary is not None and labels is not None else None
+        labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
+        ids = gloss_ids(vocabulary, labels)
         entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
     if num_thinned:
         text = "%d clips are longer than data.max_frames (%d): they are read with a larger stride"

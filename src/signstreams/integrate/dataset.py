@@ -6,9 +6,8 @@ gives a `ClipDataset` per split, whose clips are read from memory maps when they
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,13 +32,8 @@ MAX_LISTED = 64  # videos whose lists of crops are kept, for streams whose backb
 class ClipReader:
     """Reads the frames of a clip from memory maps, the same ones for every stream.
 
-    Args:
-        layout: Layout of the corpus.
-        points: Times, pose and nodes.
-        features: Stream with a frozen backbone to its features.
-        trained: Streams whose backbone trains inside the model; their crops are listed, not read.
-        uses_pose: Whether pose is a stream.
-        is_blank: Hide every stream, as if the signer had never been detected.
+    Streams with a frozen backbone have ``features``; of ``trained`` ones the crops are listed, not read. ``is_blank``
+    hides every stream, as if the signer had never been detected.
     """
 
     def __init__(
@@ -52,10 +46,9 @@ class ClipReader:
         uses_pose: bool = True,
         is_blank: bool = False,
     ) -> None:
-        self.layout, self.points, self.features = layout, points, dict(features)
+        self.points, self.features = points, dict(features)
         self.trained, self.uses_pose, self.is_blank = tuple(trained), uses_pose, is_blank
-        self._listed: OrderedDict[tuple[str, str], dict[int, Crop]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._crops = lru_cache(MAX_LISTED)(lambda stream, video_id: present_crops(layout, stream, video_id)[1])
 
     def load(self, entry: ClipEntry) -> Sample:
         """Read the arrays of a clip."""
@@ -97,25 +90,9 @@ class ClipReader:
             None if entry.gloss_ids is None else list(entry.gloss_ids),
         )
 
-    def _crops(self, stream: str, video_id: str) -> dict[int, Crop]:
-        key = (stream, video_id)
-        with self._lock:
-            if key not in self._listed:
-                self._listed[key] = present_crops(self.layout, stream, video_id)[1]
-                while len(self._listed) > MAX_LISTED:
-                    self._listed.popitem(last=False)
-            self._listed.move_to_end(key)
-            return self._listed[key]
-
 
 class ClipDataset(Sequence[Sample]):
-    """Clips of one split, each read when it is asked for.
-
-    Attributes:
-        entries: What is known without reading frames.
-        reader: Reads the clips.
-        lengths: Number of frames of each clip.
-    """
+    """Clips of one split, each read when it is asked for."""
 
     def __init__(self, entries: Sequence[ClipEntry], reader: ClipReader) -> None:
         self.entries = list(entries)
@@ -128,16 +105,9 @@ class ClipDataset(Sequence[Sample]):
     def __getitem__(self, row: int) -> Sample:  # type: ignore[override]
         return self.reader.load(self.entries[row])
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self.reader.load(entry) for entry in self.entries)
-
 
 def read_inputs(config: IntegrateConfig, world: World) -> tuple[ClipSet, Backbones]:
-    """Load clips and backbones.
-
-    Raises:
-        UserError: All problems of both.
-    """
+    """Load clips and backbones; a `UserError` has all problems of both."""
     clips, backbones, problems = None, None, []
     with distributed.main_first(world):  # points are gathered by one process
         if world.is_main:
@@ -166,12 +136,7 @@ def open_datasets(
 ) -> dict[str, ClipDataset]:
     """Split to its dataset; all share one reader. Missing features are computed first, a share by each process.
 
-    Args:
-        config: Config of the run.
-        clips: Clips of the corpus.
-        backbones: Backbones of the model.
-        world: This process among those of the run.
-        entries: Entries of the splits, where they say more than those in ``clips``: tokens, other gloss ids.
+    ``entries`` are those of the splits where they say more than those in ``clips``: tokens, other gloss ids.
 
     Raises:
         UserError: A crop cannot be read, or features are not finite.
@@ -189,8 +154,7 @@ def open_datasets(
         for store in stores.values():
             store.reload()
         problems += check_lengths(layout, videos, {"times": clips.points.times_s, **stores})
-    if problems:
-        raise_problems(problems)
+    raise_problems(problems)
     reader = ClipReader(
         layout,
         clips.points,

@@ -62,13 +62,7 @@ KNOWN_SIZES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
 
 
 class TextDecoder(nn.Module):
-    """Predicts the next token from the memory and the tokens so far.
-
-    Args:
-        config: Config of the Hugging Face model; its encoder is built without layers.
-        memory_dim: Width of the memory.
-        special: Special tokens.
-    """
+    """Predicts the next token from the memory and the tokens so far; the model's encoder is built without layers."""
 
     def __init__(self, config: PretrainedConfig, memory_dim: int, special: SpecialTokens) -> None:
         super().__init__()
@@ -76,7 +70,9 @@ class TextDecoder(nn.Module):
 
         self.special = special
         # float32 weights, even where the config names another precision
-        self.net = AutoModelForSeq2SeqLM.from_config(_without_encoder(config), dtype=torch.float32)
+        lean = copy.deepcopy(config)
+        setattr(lean, "encoder_layers" if lean.model_type == "mbart" else "num_layers", 0)  # T5 counts both apart
+        self.net = AutoModelForSeq2SeqLM.from_config(lean, dtype=torch.float32)
         if getattr(config, OWN_OUTPUT_LAYER, False):
             self.separate_output_layer()
         if self.net.generation_config.forced_eos_token_id is not None:  # mBART's, an id of its own tokenizer
@@ -101,12 +97,9 @@ class TextDecoder(nn.Module):
         return [name for name in names if name != "lm_head.weight"]
 
     def forward(self, memory: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (B, L, vocabulary) of each token given those before it.
+        """Logits (B, L, vocabulary) of each token given those before it, from ``tokens`` (B, L), negative where padded.
 
-        Args:
-            memory: (B, S, M).
-            mask: (B, S) bool, True on a clip's own steps.
-            tokens: (B, L), negative where padded.
+        The memory is (B, S, M), its mask (B, S) bool, True on a clip's own steps.
         """
         tokens = torch.where(tokens < 0, self.special.pad, tokens)  # padding comes after every token that counts
         start = torch.full_like(tokens[:, :1], self.special.start)
@@ -220,24 +213,19 @@ def named_tokenizer(config: DecoderConfig) -> Tokenizer:
                 f" {', '.join(known) or 'none: leave it out'}"
             )
     name = type(found).__name__
+    start, first = pad, language
     if name.startswith("MBart"):
         if language is None:
             raise UserError(
                 "decoder.target_language: none, but mBART needs the language of the texts; set it, such as es_XX"
             )
         # mBART-25 is started by the language, mBART-50 by the end token and then the language
-        is_50 = name.startswith("MBart50")
-        start, first = (eos, language) if is_50 else (language, None)
-        return Tokenizer(backend, SpecialTokens(pad, eos, start, first, never))
-    return Tokenizer(backend, SpecialTokens(pad, eos, pad, language, never))
+        start, first = (eos, language) if name.startswith("MBart50") else (language, None)
+    return Tokenizer(backend, SpecialTokens(pad, eos, start, first, never))
 
 
 def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig) -> None:
-    """Load a named model's decoder, embeddings and output layer.
-
-    Raises:
-        UserError: They cannot be loaded.
-    """
+    """Load a named model's decoder, embeddings and output layer; a `UserError` if they cannot be loaded."""
     from transformers import AutoModelForSeq2SeqLM
 
     def load(source: str, **words: Any) -> nn.Module:
@@ -252,16 +240,6 @@ def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig) -> None
     decoder.net.load_state_dict(loaded.state_dict())
 
 
-def _without_encoder(config: PretrainedConfig) -> PretrainedConfig:
-    """A config with an encoder of no layers; T5 counts the decoder's layers separately."""
-    config = copy.deepcopy(config)
-    if config.model_type == "mbart":
-        config.encoder_layers = 0
-    else:
-        config.num_layers = 0
-    return config
-
-
 def decoder_config_from_json(text: str) -> PretrainedConfig:
     """Config of a decoder from the JSON in our checkpoints."""
     from transformers import AutoConfig
@@ -274,11 +252,7 @@ def decoder_config_from_json(text: str) -> PretrainedConfig:
 
 
 def _from_hugging_face(config: DecoderConfig, source: str, key: str, load: Any) -> Any:
-    """Call ``load`` with a name or folder, without warnings and progress bars.
-
-    Raises:
-        UserError: It is missing or damaged.
-    """
+    """Call ``load`` with a name or folder, without warnings and progress bars; missing or damaged is a `UserError`."""
     from transformers.utils import logging as transformers_logging
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -44,8 +44,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         )
     kinds = POINT_KINDS.values() if config.stream == POINTS else ("tracks", config.stream)
     videos, quarantined, problems = read_videos(layout, ids, kinds)
-    if problems:
-        raise_problems(problems)
+    raise_problems(problems)
     if quarantined:
         log.warning("%d videos are left out: they are quarantined", len(quarantined))
     found = list(videos.values())
@@ -57,11 +56,9 @@ def _points(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
     assert points.nodes is not None
     remove_leftovers(config.features_dir, config.features_dir / POINTS)
     problems = embed_points(layout, videos, points)
-    problems += check_lengths(layout, videos, points.stores)
-    if problems:
-        raise_problems(problems)
+    raise_problems(problems + check_lengths(layout, videos, points.stores))
     about = {"source": POINTS, "arrays": {name: store.folder.name for name, store in points.stores.items()}}
-    return write_manifest(_manifest(config), points.nodes, [video.video_id for video in videos], about)
+    return write_manifest(config.features_dir, points.nodes, videos, about)
 
 
 def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVideo]) -> dict[str, Any]:
@@ -80,9 +77,7 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
     frozen = load_backbones(training).frozen[config.stream]
     store = open_features(config.features_dir, frozen)
     remove_leftovers(config.features_dir, store.folder)
-    problems = embed_stream(layout, videos, frozen, store, world.device)
-    if problems:
-        raise_problems(problems)
+    raise_problems(embed_stream(layout, videos, frozen, store, world.device))
     if config.prune:
         _prune(store.folder)
     about = {
@@ -92,11 +87,7 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
         "crop_px": frozen.side_px,
         "layers": config.backbone_layers,
     }
-    return write_manifest(_manifest(config), store, [video.video_id for video in videos], about)
-
-
-def _manifest(config: EmbedConfig) -> Path:
-    return config.features_dir / f"{config.stream}.json"
+    return write_manifest(config.features_dir, store, videos, about)
 
 
 def _prune(kept: Path) -> None:

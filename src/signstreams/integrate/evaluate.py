@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from torch import Tensor
 
-from signstreams.corpus import GlossVocabulary
+from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
@@ -25,6 +26,7 @@ from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
+Sums = dict[str, list[float]]  # name to sum and count of what was measured
 GREEDY = DecodingConfig(num_beams=1)  # decoding in evaluations during training
 
 # -- Scores of translations and glosses, against unchanged references
@@ -77,12 +79,7 @@ def rouge_l(hypothesis: str, reference: str) -> float:
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Edits that turn references into hypotheses.
-
-    Attributes:
-        substitutions, deletions, insertions: Their counts in an alignment with the fewest edits.
-        num_words: Words in the references.
-    """
+    """Edits that turn references of ``num_words`` words into hypotheses, in an alignment with the fewest of them."""
 
     substitutions: int = 0
     deletions: int = 0
@@ -123,18 +120,10 @@ def _step(
 
 
 def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
-    """Best label of each step, repeats merged, blanks dropped; only a clip's own steps count.
-
-    Args:
-        logits: (B, S, G).
-        num_steps: Steps of each clip.
-    """
+    """Best label of each step of (B, S, G), repeats merged, blanks dropped; only a clip's own steps count."""
     best = logits.argmax(dim=-1).tolist()  # (B, S)
-    sequences = []
-    for labels, length in zip(best, num_steps, strict=True):
-        own = labels[:length]
-        sequences.append([a for a, b in zip(own, [BLANK_ID, *own], strict=False) if a not in (b, BLANK_ID)])
-    return sequences
+    paths = [labels[:length] for labels, length in zip(best, num_steps, strict=True)]
+    return [[b for a, b in pairwise([BLANK_ID, *path]) if b not in (a, BLANK_ID)] for path in paths]
 
 
 @dataclass
@@ -190,7 +179,7 @@ def evaluate(
     """Losses and hypotheses for a split, without augmentation and dropout. Processes share the batches."""
     was_training = model.training
     model.eval()
-    sums: dict[str, list[float]] = {}
+    sums: Sums = {}
     found: list[tuple[int, str, dict[str, list[str]]]] = []
     num_skipped = 0
     for rows in batches_by_length(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
@@ -203,7 +192,7 @@ def evaluate(
         num_skipped += losses.num_ctc_skipped
         totals = torch.stack([term.total for term in losses.terms.values()]).tolist()
         for (name, term), value in zip(losses.terms.items(), totals, strict=True):
-            _add(sums, name, value, term.count)
+            add_sum(sums, name, value, term.count)
         glosses = {head: ctc_greedy(scores, batch.num_steps) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
@@ -214,19 +203,26 @@ def evaluate(
     return _merged(distributed.gather((found, sums, num_skipped)), clips, config)
 
 
-def _add(sums: dict[str, list[float]], name: str, total: float, count: float) -> None:
-    entry = sums.setdefault(name, [0.0, 0])
+def add_sum(sums: Sums, name: str, total: float, count: float) -> None:
+    """Add what was measured to the sum of that name."""
+    entry = sums.setdefault(name, [0.0, 0.0])
     entry[0] += total
     entry[1] += count
+
+
+def joined_sums(shares: Iterable[Sums]) -> Sums:
+    """The sums of all processes."""
+    sums: Sums = {}
+    for share in shares:
+        for name, (total, count) in share.items():
+            add_sum(sums, name, total, count)
+    return sums
 
 
 def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> Evaluation:
     """The results of all processes, in the order of the split."""
     by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
-    sums: dict[str, list[float]] = {}
-    for _, other, _ in shares:
-        for name, (total, count) in other.items():
-            _add(sums, name, total, count)
+    sums = joined_sums(share for _, share, _ in shares)
     means = {name: total / max(1, count) for name, (total, count) in sums.items()}
     weights = loss_weights(config, distils=True)
     means["total"] = sum(weight * means[name] for name, weight in weights.items() if name in means)

@@ -36,12 +36,7 @@ def decoding_threads(device: torch.device) -> int:
 
 
 class ImageReader:
-    """Decodes crops and resizes them to the size of their stream; archives stay open. Thread-safe.
-
-    Args:
-        sides_px: Stream to the side length of its images.
-        num_threads: Threads that share the crops of a call.
-    """
+    """Decodes crops and resizes them to the side length of their stream's images; archives stay open. Thread-safe."""
 
     def __init__(self, sides_px: dict[str, int], *, num_threads: int = 1) -> None:
         self._sides_px, self._num_threads = sides_px, num_threads
@@ -49,11 +44,7 @@ class ImageReader:
         self._own = threading.local()
 
     def __call__(self, stream: str, crops: Sequence[Crop]) -> Pixels:
-        """Crops to uint8 RGB (N, px, px, 3).
-
-        Raises:
-            DamagedFile: A crop cannot be decoded.
-        """
+        """Crops to uint8 RGB (N, px, px, 3), shared out among the threads; `DamagedFile` if one cannot be decoded."""
         side = self._sides_px[stream]
         images = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
         if self._pool is None:
@@ -189,12 +180,15 @@ def _encode(
     frozen.net.to("cpu")
 
 
-def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], about: dict[str, Any]) -> dict[str, Any]:
+def write_manifest(
+    features: Path, store: ArrayStore, videos: Iterable[ProcessedVideo], about: dict[str, Any]
+) -> dict[str, Any]:
     """Write ``<features>/<source>.json``: what was embedded, for the workflow and for people; returns its content."""
-    records = {video_id: store.records[video_id] for video_id in sorted(video_ids) if video_id in store.records}
+    video_ids = sorted(video.video_id for video in videos)
+    records = {video_id: store.records[video_id] for video_id in video_ids if video_id in store.records}
     content = {
         **about,
-        "folder": str(store.folder.relative_to(path.parent)),
+        "folder": str(store.folder.relative_to(features)),
         "num_frames": sum(record.shape[0] for record in records.values()),
         "bytes": sum(record.bytes for record in records.values()),
         "videos": {
@@ -202,5 +196,5 @@ def write_manifest(path: Path, store: ArrayStore, video_ids: Iterable[str], abou
             for video_id, record in records.items()
         },
     }
-    write_json(path, content)
+    write_json(features / f"{about['source']}.json", content)
     return content

@@ -33,20 +33,9 @@ class LossTerm:
     total: Tensor
     count: int
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean over the items; 0 when there are none."""
-        return self.total / max(1, self.count)
-
 
 def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) -> Tensor:
-    """Cross-entropy, summed over the tokens without padding.
-
-    Args:
-        logits: (B, L, vocabulary).
-        tokens: (B, L), padded with `NO_TOKEN`.
-        label_smoothing: Share of the target spread over the vocabulary.
-    """
+    """Cross-entropy of ``logits`` (B, L, vocabulary), summed over ``tokens`` (B, L) without padding (`NO_TOKEN`)."""
     return F.cross_entropy(
         logits.float().flatten(0, 1),
         tokens.flatten(),
@@ -71,11 +60,7 @@ def ctc_usable(glosses: list[list[int] | None], num_steps: list[int]) -> tuple[l
 def ctc_loss(logits: Tensor, num_steps: list[int], glosses: list[list[int] | None], rows: list[int]) -> Tensor:
     """CTC (Graves et al. 2006), blank 0: negative log-likelihood, summed over time and over the clips in ``rows``.
 
-    Args:
-        logits: (B, S, G).
-        num_steps: Each clip's own steps without padding: its input length.
-        glosses: Label ids of each clip; None without annotation.
-        rows: From `ctc_usable`.
+    Of ``logits`` (B, S, G) each clip's own steps are its input; ``rows`` come from `ctc_usable`.
     """
     if not rows:
         return logits.sum() * 0.0
@@ -96,11 +81,7 @@ def ctc_loss(logits: Tensor, num_steps: list[int], glosses: list[list[int] | Non
 def distillation_loss(logits: dict[str, Tensor], num_steps: list[int]) -> Tensor:
     """KL divergence of each head from the mean of all heads' probabilities, summed over the clips' own steps and heads.
 
-    The mean is the teacher and gets no gradient (MSKA, section 3.4).
-
-    Args:
-        logits: Head to (B, S, G).
-        num_steps: Each clip's own steps; later ones are padding and do not count.
+    The mean is the teacher and gets no gradient (MSKA, section 3.4). The logits of each head are (B, S, G).
     """
     first = next(iter(logits.values()))
     own = [row * first.shape[1] + step for row, count in enumerate(num_steps) for step in range(count)]
@@ -120,12 +101,7 @@ def term_counts(batch: Batch) -> dict[str, int]:
 
 
 def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
-    """Items of each term in a joint batch, by which its total is divided.
-
-    Args:
-        batches: This process's parts of the joint batch.
-        device: Device on which processes exchange numbers.
-    """
+    """Items of each term in a joint batch, by which its total is divided, from this process's parts of it."""
     own = Counter(dict.fromkeys(TERMS, 0))
     for batch in batches:
         own.update(term_counts(batch))

@@ -35,10 +35,8 @@ noise, four times as large, and training is held up by turning them down."""
 class StreamProjector(nn.Module):
     """Features of one visual stream to steps aligned with MSKA's (SignMusketeers projects its streams alike).
 
-    Frames in which the stream is missing become a learned embedding; their features are ignored.
-
-    Args:
-        num_layers: Blocks of a backbone that give features each: their weighted sum is learned, from equal weights.
+    Frames in which the stream is missing become a learned embedding; their features are ignored. Where ``num_layers``
+    blocks of a backbone give features each, their weighted sum is learned, from equal weights.
     """
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float, num_layers: int | None = None) -> None:
@@ -69,10 +67,8 @@ class StreamProjector(nn.Module):
 class FusionEncoder(nn.Module):
     """The streams of a step, concatenated, through a Transformer over time.
 
-    Args:
-        visual_dims: Stream at the frame rate to its feature width.
-        step_dims: Stream that is already at stride 4 (MSKA) to its width.
-        num_layers: Stream with features of several blocks to their number.
+    ``visual_dims`` are the feature widths of streams at the frame rate, ``step_dims`` those of streams at stride 4
+    already (MSKA); ``num_layers`` is of streams with features of several blocks.
     """
 
     def __init__(
@@ -110,15 +106,10 @@ class FusionEncoder(nn.Module):
     def forward(
         self, visual: dict[str, tuple[Tensor, Tensor]], steps: dict[str, Tensor], lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Streams to memory.
+        """Memory (B, S, M), zero where masked, and mask (B, S) bool, True on the clip's own steps.
 
-        Args:
-            visual: Stream to features (B, T, D) or (B, T, L, D) and presence (B, T).
-            steps: Stream to (B, S, C).
-            lengths: (B,) frames of each clip.
-
-        Returns:
-            Memory (B, S, M), zero where masked, and mask (B, S) bool, True on the clip's own steps.
+        From features (B, T, D) or (B, T, L, D) and presence (B, T) of each visual stream, (B, S, C) of the others, and
+        the frames (B,) of each clip.
         """
         parts = [projector(*visual[name], lengths) for name, projector in self.projectors.items()]
         parts += [self.gates[name] * projector(steps[name]) for name, projector in self.step_projectors.items()]
@@ -144,13 +135,8 @@ class Encoded:
 class MultistreamModel(nn.Module):
     """Encoder and decoder.
 
-    Args:
-        config: Config of the run.
-        feature_dims: Stream with crops, and ``pose``, to the width of its features.
-        backbones: Stream to its trained backbone; features of the other streams come with the batch.
-        num_layers: Stream with features of all blocks of its backbone to the number of blocks.
-        num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
-        decoder: Memory to text.
+    Features of streams without a (trained) backbone here come with the batch. ``feature_dims`` includes ``pose``;
+    ``num_layers`` is of streams with features of all blocks; ``num_glosses`` counts the blank, None without glosses.
     """
 
     def __init__(
@@ -247,13 +233,8 @@ def build_model(
 ) -> MultistreamModel:
     """The model with its initial weights, drawn by the seed; backbones and a pretrained decoder keep theirs.
 
-    Args:
-        config: Config of the run.
-        backbones: Backbones of its streams.
-        tokenizer: Tokenizer of its texts.
-        num_glosses: Size of the gloss vocabulary with its blank; None without glosses.
-        decoder_config: Config of a decoder whose weights are loaded later, from our own checkpoint. None: follow
-            ``config.decoder``.
+    ``decoder_config`` is that of a decoder whose weights are loaded later, from our own checkpoint; None: follow
+    ``config.decoder``.
 
     Raises:
         UserError: A named decoder cannot be loaded, or has fewer tokens than its tokenizer.
@@ -275,11 +256,12 @@ def build_model(
     decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         load_pretrained_weights(decoder, settings)
+    is_weighted = config.model.backbone_layers == "weighted"
     model = MultistreamModel(
         config,
         feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
         backbones=backbones.trained,
-        num_layers=backbones.num_layers if config.model.backbone_layers == "weighted" else None,
+        num_layers={s: net.num_layers for s, net in backbones.nets.items()} if is_weighted else None,
         num_glosses=num_glosses,
         decoder=decoder,
     )

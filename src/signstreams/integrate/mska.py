@@ -162,15 +162,11 @@ class MskaBlock(nn.Module):
 
 
 class MskaEncoder(nn.Module):
-    """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints.
-
-    Attributes:
-        checkpoint_activations: Keep only the blocks' inputs for the backward pass and recompute the rest.
-    """
+    """The blocks of one stream: (B, T, V, 3) to (B, ceil(T / 4), C), the mean over joints."""
 
     def __init__(self, num_joints: int, config: MskaConfig) -> None:
         super().__init__()
-        self.checkpoint_activations = False
+        self.checkpoint_activations = False  # keep only the blocks' inputs for the backward pass, recompute the rest
         widths = [config.channels[0], *config.channels]
         self.embed = nn.Linear(3, widths[0])
         self.blocks = nn.ModuleList(
@@ -201,8 +197,7 @@ class MskaEncoder(nn.Module):
 class GlossHead(nn.Module):
     """Features of some streams to gloss logits (sutwangyan/MSKA: Visualhead.py), time masked.
 
-    Args:
-        num_glosses: Size of the gloss vocabulary with its blank; None: features only.
+    ``num_glosses`` is the size of the gloss vocabulary with its blank; None: features only.
     """
 
     def __init__(self, in_channels: int, num_glosses: int | None, config: MskaConfig) -> None:
@@ -230,12 +225,7 @@ class GlossHead(nn.Module):
 
 
 class Mska(nn.Module):
-    """Four stream encoders that share nothing, and their heads.
-
-    Args:
-        config: Sizes.
-        num_glosses: Size of the gloss vocabulary with its blank; None (no glosses): only the fuse head's features.
-    """
+    """Four stream encoders that share nothing, and their heads; without glosses only the fuse head's features."""
 
     def __init__(self, config: MskaConfig, num_glosses: int | None) -> None:
         super().__init__()
@@ -250,15 +240,10 @@ class Mska(nn.Module):
             self.register_buffer(f"indices_{stream}", torch.tensor(indices), persistent=False)
 
     def forward(self, nodes: Tensor, lengths: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-        """Nodes of clips to the outputs of all streams and heads.
+        """Nodes (B, T, 79, 3) and frames (B,) of clips to the outputs of all streams and heads.
 
-        Args:
-            nodes: (B, T, 79, 3).
-            lengths: (B,) frames of each clip.
-
-        Returns:
-            Stream to (B, S, C); head to logits (B, S, G), empty without glosses; the fuse head's features (B, S, D) or
-            None. S = ceil(T / 4).
+        Stream to (B, S, C); head to logits (B, S, G), empty without glosses; the fuse head's features (B, S, D) or
+        None. S = ceil(T / 4).
         """
         streams = {stream: encoder(self._select(stream, nodes), lengths) for stream, encoder in self.encoders.items()}
         mask = time_mask(num_steps(lengths), streams["body"].shape[1])

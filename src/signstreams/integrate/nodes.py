@@ -61,13 +61,10 @@ MIN_UNIT_PX = 1.0
 
 
 def gather_nodes(keypoints: Floats) -> Floats:
-    """Select the 79 nodes from the points of a video.
+    """Select the 79 nodes, (T, 79, 3) float32, from the points of a video, (T, 543, 3), in the same units.
 
-    Args:
-        keypoints: (T, 543, 3) x and y as fractions of the frame, confidence; missing points (-1, -1, 0).
-
-    Returns:
-        (T, 79, 3) float32 in the same units; a mean of two points is missing unless both are present.
+    These are x and y as fractions of the frame, and confidence; missing points are (-1, -1, 0). A mean of two points is
+    missing unless both are present.
     """
     first, last = keypoints[:, _FIRST], keypoints[:, _LAST]  # (T, 79, 3)
     nodes = (first + last) / 2
@@ -79,15 +76,8 @@ def place_nodes(gathered: Floats, width_px: int, height_px: int) -> Floats:
     """Centre the nodes of a clip between the shoulders and scale them by the shoulder width.
 
     Centre and scale are medians over the clip: a scale per frame would add jitter. Where no frame has both shoulders,
-    the median and the spread of all points are used.
-
-    Args:
-        gathered: (T, 79, 3) from `gather_nodes`.
-        width_px: Width of the frame.
-        height_px: Height of the frame.
-
-    Returns:
-        (T, 79, 3) float32: x right, y down, in units of three half shoulder widths; confidence. Missing: all zero.
+    the median and the spread of all points are used. Of (T, 79, 3) from `gather_nodes` it makes (T, 79, 3) float32: x
+    right, y down, in units of three half shoulder widths; confidence. Missing: all zero.
     """
     nodes = gathered.astype(np.float64)
     points_px = nodes[..., :2] * np.array([width_px, height_px], dtype=np.float64)  # (T, 79, 2)

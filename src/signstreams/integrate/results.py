@@ -33,12 +33,6 @@ _CAPTION = (
     "that stays at 100 (every head says blank), a data wait near 1 (the disk is the limit)."
 )
 
-
-def draw(metrics: Path, path: Path, *, title: str) -> None:
-    """Draw ``curves.png`` from ``metrics.jsonl``."""
-    plot_curves(read_metrics(metrics), path, PANELS, title=title, caption=_CAPTION)
-
-
 CONFIG, TOKENIZER = TRAINING_FILES["config"], TRAINING_FILES["tokenizer"]
 RUN_FILES = RunFiles(
     TRAINING_FILES["last"],
@@ -63,10 +57,11 @@ PREDICTION_COLUMNS = (
 
 def write_training(experiment: Experiment) -> None:
     """Draw the curves and list the run's files."""
-    draw(experiment.state / METRICS, experiment.folder / CURVES, title=experiment.folder.name)
+    metrics, folder = read_metrics(experiment.state / METRICS), experiment.folder
+    plot_curves(metrics, folder / CURVES, PANELS, title=folder.name, caption=_CAPTION)
     names = {"metrics" if kind == "history" else kind: name for kind, name in TRAINING_FILES.items()}
     names["gloss_vocabulary"] = GLOSSES
-    made = {kind: experiment.folder / name for kind, name in names.items() if kind != "artifacts"}
+    made = {kind: folder / name for kind, name in names.items() if kind != "artifacts"}
     experiment.write_artifacts({kind: path for kind, path in made.items() if path.exists()})
 
 

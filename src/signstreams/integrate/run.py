@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from signstreams.corpus import GlossVocabulary
+from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.run_folder import Experiment, Fingerprint
 from signstreams.engine.training_run import TrainingRun
@@ -119,11 +119,7 @@ def _run(
 
 
 def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:
-    """Glosses of the train split, unless no loss learns them.
-
-    Raises:
-        UserError: Only glosses are to be learned, and train or val has none.
-    """
+    """Glosses of the train split, unless no loss learns them."""
     if not config.model.use_mska:
         return None
     if not config.mska.learns_text:
@@ -137,13 +133,12 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
 
 def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
     """Without the translation loss, train must have glosses to learn from and val some to choose the best model by."""
-    has_glosses = {
-        "train": any(entry.gloss_ids for entry in clips.entries["train"]),
-        "val": any(entry.gloss for entry in clips.entries["val"]),
-    }
-    reasons = {"train": "no loss is left", "val": "best.pt is chosen by their WER"}
-    for split, reason in reasons.items():
-        if not has_glosses[split]:
+    with_glosses = (
+        ("train", any(entry.gloss_ids for entry in clips.entries["train"]), "no loss is left"),
+        ("val", any(entry.gloss for entry in clips.entries["val"]), "best.pt is chosen by their WER"),
+    )
+    for split, has_glosses, reason in with_glosses:
+        if not has_glosses:
             raise UserError(
                 f"{CorpusLayout(config.root).gloss}: has no glosses for the clips of {split}, expected some:"
                 f" mska.translation_weight is 0, and {reason}; annotate them, or give the translation a weight"

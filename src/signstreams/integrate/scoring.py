@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
-from signstreams.integrate.clips import ClipEntry, load_clips, tokenize_clips
+from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
@@ -44,12 +45,7 @@ def write_page(
 ) -> None:
     """Write the page: at most `MAX_CLIPS` clips by chrF, spread evenly from the worst to the best.
 
-    Args:
-        path: File to write.
-        predictions: Of one split.
-        content: Content of scores.json.
-        layout: The corpus; frames come from its crops.
-        head: Head whose glosses are shown.
+    ``content`` is that of scores.json; frames come from the crops of the corpus, glosses from ``head``.
     """
     chrf = CHRF()
     rated = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
@@ -57,11 +53,8 @@ def write_page(
     chosen = rated
     if len(rated) > MAX_CLIPS:
         chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
-    reader = CropReader()
-    try:
+    with closing(CropReader()) as reader:
         clips = [_shown(score, prediction, head, layout, reader) for score, prediction in chosen]
-    finally:
-        reader.close()
     write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
 
 
@@ -75,9 +68,7 @@ def _shown(
         reference=entry.text,
         hypothesis=prediction.text,
         gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
-        gloss_hypothesis=" ".join(prediction.glosses[head])
-        if head is not None and head in prediction.glosses
-        else None,
+        gloss_hypothesis=" ".join(prediction.glosses[head]) if head in prediction.glosses else None,
     )
 
 
@@ -87,20 +78,20 @@ log = logging.getLogger(__name__)
 
 
 def score(given: EvaluateSltConfig) -> dict[str, Any]:
-    """Score a model; returns the content of ``scores.json``.
-
-    Raises:
-        UserError: Everything that is wrong with model, backbones or corpus.
-    """
+    """Score a model; returns the content of ``scores.json``. A `UserError` has all faults of model and corpus."""
     world = distributed.start(device=given.device)
     bundle = load_trained_model(given)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)
-    entries: dict[str, list[ClipEntry]] = {split: clips.entries[split] for split in given.splits}
+    # ids of the model's own vocabulary: with train among the splits, clips come with those of their corpus
+    entries: dict[str, list[ClipEntry]] = {
+        split: [replace(e, gloss_ids=gloss_ids(bundle.vocabulary, e.gloss)) for e in clips.entries[split]]
+        for split in given.splits
+    }
     # a reference may be longer than all texts in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
-    entries = tokenize_clips(_known(bundle, entries), bundle.tokenizer, longest)
+    entries = tokenize_clips(entries, bundle.tokenizer, longest)
     splits = open_datasets(config, clips, bundle.backbones, world, entries)
     bundle.model.to(world.device)
     judge = partial(
@@ -130,8 +121,8 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
             f"{bundle.path}: its losses are not finite, the training diverged; train again with a lower optim.lr, or"
             " with --optim-precision fp32"
         )
-    content: dict[str, Any] = {"split": last, **split_scores(results[last], bundle.head)}
-    content |= {split: split_scores(results[split], bundle.head) for split in given.splits[:-1]}
+    scores = {split: split_scores(result, bundle.head) for split, result in results.items()}
+    content: dict[str, Any] = {"split": last, **scores[last], **{split: scores[split] for split in given.splits[:-1]}}
     if blind is not None:
         blank = split_scores(blind, bundle.head)
         content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
@@ -152,34 +143,20 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     write_page(paths["page"], results[last].predictions, content, CorpusLayout(config.root), bundle.head)
     write_json(paths["scores"], content)
     for split in given.splits:
-        log.info(scores_line(split, content if split == last else content[split]))
+        log.info("%s", scores_line(split, scores[split]))
     if given.blank_video:
         log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
     log.info("scores: %s", paths["scores"])
     return content
 
 
-def _known(bundle: TrainedModel, entries: dict[str, list[ClipEntry]]) -> dict[str, list[ClipEntry]]:
-    """Entries with gloss ids of the model's own vocabulary; a clip with a gloss unknown to it has none: no CTC loss."""
-    vocabulary = bundle.vocabulary
-    if vocabulary is None:
-        return entries
-
-    def ids(gloss: tuple[str, ...] | None) -> tuple[int, ...] | None:
-        return None if gloss is None or vocabulary.unknown(gloss) else tuple(vocabulary.encode(gloss))
-
-    # ids in the entries may be another corpus's: with train among the splits, clips come with its own vocabulary
-    return {split: [replace(e, gloss_ids=ids(e.gloss)) for e in chosen] for split, chosen in entries.items()}
-
-
 def _config(bundle: TrainedModel, given: EvaluateSltConfig) -> IntegrateConfig:
     """The config of the training, with the corpus and folders of the evaluation."""
-    data = bundle.config.data.model_copy(update={"subset_size": None, "unknown_gloss": "count"})
-    if given.batch_size is not None:
-        data = data.model_copy(update={"batch_size": given.batch_size})
+    batch_size = given.batch_size or bundle.config.data.batch_size
+    data = {"subset_size": None, "unknown_gloss": "count", "batch_size": batch_size}
     return bundle.config.model_copy(
         update={
-            "data": data,
+            "data": bundle.config.data.model_copy(update=data),
             "root": given.root or bundle.config.root,
             "features_dir": given.features_dir or bundle.config.features,
         }

@@ -33,52 +33,39 @@ else:
     FeatureSource = Literal[(*STREAMS, "points")]
 
 
-def _with_stream_fields(base: type[Section], prefix: str, annotation: Any, default: Any, description: str) -> Any:
-    """``base`` with one more field per stream of crops, named and flagged after ``Stream.backbone_key``.
-
-    Args:
-        base: Section whose fields come first.
-        prefix: Before the stream's key in the name of its field.
-        annotation: Type of the fields.
-        default: Of every field.
-        description: Help text; ``{stream}`` becomes the name of the stream.
-    """
+def _stream_fields(prefix: str, annotation: Any, default: Any, text: str) -> dict[str, Any]:
+    """For `create_model`: a field per stream of crops, named and flagged after its ``backbone_key``, with its help."""
     fields: dict[str, Any] = {}
     for stream in TABLE:
         name = f"{prefix}{stream.backbone_key}"
-        help_text = description.format(stream=stream.name)
-        fields[name] = (Annotated[annotation, Flag(f"--{flag_name(name)}")], Field(default, description=help_text))
-    return create_model(base.__name__, __base__=base, **fields)
+        described = Field(default, description=text.format(stream=stream.name))
+        fields[name] = (Annotated[annotation, Flag(f"--{flag_name(name)}")], described)
+    return fields
 
 
 # -- Training
 
-
-_BackboneFields = _with_stream_fields(
-    Section,
-    "",
-    str | None,
-    None,
-    "Backbone of the {stream} crops: file::PATH, file::PATH:ARCHITECTURE or timm::NAME. None: the stream is left out.",
+_BACKBONE = (
+    "Backbone of the {stream} crops: file::PATH, file::PATH:ARCHITECTURE or timm::NAME. None: the stream is left out."
+)
+_DOWNLOAD = "Let `timm::` backbones fetch weights that are not in the local cache."
+_FREEZE = (
+    "Keep the weights of the {stream} backbone: crops are encoded once, at the start. false: train it in the model."
+)
+_BackboneFields: Any = create_model(
+    "_BackboneFields",
+    __base__=Section,
+    **_stream_fields("", str | None, None, _BACKBONE),
+    download=(bool, Field(False, description=_DOWNLOAD)),
+    **_stream_fields("freeze_", bool, True, _FREEZE),
 )
 
 
-class _DownloadField(_BackboneFields):  # type: ignore[misc, valid-type]
-    download: bool = False
-    """Let `timm::` backbones fetch weights that are not in the local cache."""
-
-
-_FreezeFields = _with_stream_fields(
-    _DownloadField,
-    "freeze_",
-    bool,
-    True,
-    "Keep the weights of the {stream} backbone: crops are encoded once, at the start. false: train it in the model.",
-)
-
-
-class ModelConfig(_FreezeFields):  # type: ignore[misc, valid-type]
+class ModelConfig(_BackboneFields):
     """Streams and the encoder that fuses them over time."""
+
+    if TYPE_CHECKING:  # fields of the base that mypy does not see
+        download: bool = False
 
     trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
     """Of a backbone that is not frozen, train only this many last blocks and the final norm. None: all of it."""
@@ -431,8 +418,7 @@ class IntegrateConfig(Section):
                 raise ValueError(
                     "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
                 )
-            if "optim" in self.model_fields_set and self.optim.lr_mska is not None:
-                raise ValueError("optim.lr_mska has no effect: model.use_mska is false; leave one of them out")
+            refuse_without_effect(self.optim, ("lr_mska",), "model.use_mska is false", prefix="optim.")
         is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
         if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
             raise ValueError(
@@ -450,18 +436,11 @@ class IntegrateConfig(Section):
 
     def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
         """The settings that alter the result, as plain values; files count by their content, not by their path."""
+        no_effect = ("root", "output_dir", "features_dir", "resume", "on_conflict", "device", "distributed")
         tree = self.model_dump(
             mode="json",
             exclude={
-                "root": True,
-                "output_dir": True,
-                "features_dir": True,
-                "resume": True,
-                "on_conflict": True,
-                "device": True,
-                "distributed": True,
-                "experiment": True,
-                "tracking": True,
+                **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
@@ -514,22 +493,23 @@ class EmbedConfig(Section):
 # -- Evaluation and translation
 
 
-class _CheckpointField(Section):
-    checkpoint: Path = Path("work_dirs/multistream_v9/best.pt")
-    """Trained model; its tokenizer and gloss vocabulary are in the same folder."""
-
-
-_RelocationFields = _with_stream_fields(
-    _CheckpointField,
-    "",
-    str | None,
-    None,
-    "Where the {stream} backbone is now, as file::PATH. None: where it was in training. The content must be the same.",
+_CHECKPOINT = "Trained model; its tokenizer and gloss vocabulary are in the same folder."
+_BACKBONE_NOW = (
+    "Where the {stream} backbone is now, as file::PATH. None: where it was in training. The content must be the same."
+)
+_CheckpointFields: Any = create_model(
+    "_CheckpointFields",
+    __base__=Section,
+    checkpoint=(Path, Field(Path("work_dirs/multistream_v9/best.pt"), description=_CHECKPOINT)),
+    **_stream_fields("", str | None, None, _BACKBONE_NOW),
 )
 
 
-class TrainedModelSection(_RelocationFields):  # type: ignore[misc, valid-type]
+class TrainedModelSection(_CheckpointFields):
     """A trained model, and where its backbones are now."""
+
+    if TYPE_CHECKING:
+        checkpoint: Path
 
     download: Annotated[bool, Flag("--model-download")] = False
     """Let `timm::` backbones of the model fetch weights that are not in the local cache."""
@@ -578,18 +558,12 @@ class TranslateConfig(TrainedModelSection):
     """Print a JSON object per video instead of its text."""
 
     @model_validator(mode="after")
-    def _span_is_not_empty(self) -> Self:
+    def _span_and_box_have_a_size(self) -> Self:
         if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
             raise ValueError(
                 f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g}); give the later one as the end"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _box_has_a_size(self) -> Self:
-        if self.box is not None:
-            x0, y0, x1, y1 = self.box
-            if not (x0 < x1 and y0 < y1):
-                shown = " ".join(f"{value:g}" for value in self.box)
-                raise ValueError(f"box ({shown}) has no size, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            shown = " ".join(f"{value:g}" for value in self.box)
+            raise ValueError(f"box ({shown}) has no size, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,34 +51,22 @@ class Backbones:
     digests: dict[str, str]  # stream to the SHA-256 of its file, or its spec
 
     @property
-    def dims(self) -> dict[str, int]:
-        """Stream to the width of its features."""
-        return {stream: self._net(stream).embed_dim for stream in self.sides_px}
+    def nets(self) -> dict[str, Backbone]:
+        """Stream to its backbone, frozen or trained, in the order of the streams."""
+        return {s: self.trained[s] if s in self.trained else self.frozen[s].net for s in self.sides_px}
 
     @property
-    def num_layers(self) -> dict[str, int]:
-        """Stream to the number of blocks of its backbone."""
-        return {stream: self._net(stream).num_layers for stream in self.sides_px}
-
-    def _net(self, stream: str) -> Backbone:
-        return self.trained[stream] if stream in self.trained else self.frozen[stream].net
+    def dims(self) -> dict[str, int]:
+        """Stream to the width of its features."""
+        return {stream: net.embed_dim for stream, net in self.nets.items()}
 
 
-def load_backbones(config: IntegrateConfig, streams: Iterable[str] | None = None) -> Backbones:
-    """Load the backbones of a config, on the CPU.
-
-    Args:
-        streams: Streams to load. None: all that the config uses.
-
-    Raises:
-        UserError: All problems of all backbones.
-    """
+def load_backbones(config: IntegrateConfig) -> Backbones:
+    """Load the backbones of a config, on the CPU; a `UserError` has all problems of all of them."""
     found = Backbones({}, {}, {}, {})
     problems: list[str] = []
     all_layers = config.model.backbone_layers == "weighted"
     for stream, spec in config.model.backbones.items():
-        if streams is not None and stream not in streams:
-            continue
         try:
             net = load_dinov2_backbone(spec, download=config.model.download)
             side_px = image_side_px(net, config.data.crop_px, stream)

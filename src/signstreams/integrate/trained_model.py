@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from signstreams.corpus import GlossVocabulary
 from signstreams.corpus.findings import few
+from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.integrate.decoder import decoder_config_from_json
@@ -47,8 +46,7 @@ class TrainedModel:
 def load_trained_model(given: TrainedModelSection) -> TrainedModel:
     """Load a checkpoint, its backbones, and its tokenizer from the same folder.
 
-    Raises:
-        UserError: Something is missing, damaged, or not what the model was trained with.
+    A `UserError` says what is missing, damaged, or not what the model was trained with.
     """
     path = given.checkpoint
     try:
@@ -142,13 +140,8 @@ def load_initial_weights(
 ) -> None:
     """Load the weights of another run's ``best.pt`` that fit by name and shape; the log lists the others.
 
-    Where that run had other tokens or glosses, their rows are matched by token and name, not by number.
-
-    Args:
-        model: Model to load them into.
-        path: The checkpoint; its tokenizer is in the same folder.
-        tokenizer: Tokenizer of this run.
-        vocabulary: Glosses of this run; None without.
+    Where that run, whose tokenizer is beside its checkpoint, had other tokens or glosses than this one, their rows are
+    matched by token and name, not by number.
 
     Raises:
         UserError: Not a checkpoint of ours, its tokenizer is missing, or nothing fits.
@@ -157,7 +150,6 @@ def load_initial_weights(
         content = checkpoint.load(path)
         state = content["model"]
         found = {name: tensor.shape for name, tensor in state.items()}
-        gloss_names = content.get("glosses") or ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
@@ -165,9 +157,16 @@ def load_initial_weights(
     own = model.state_dict()
     tokens, glosses = None, None
     if any(_TOKEN_ROWS.fullmatch(name) for name in found):
-        tokens = _common_rows("tokens", tokenizer.ids, _tokenizer_beside(path).ids)
+        file = beside(path, TOKENIZER)
+        if not file.is_file():
+            raise UserError(
+                f"train.init_checkpoint: {path}: found no {file}, expected the tokenizer of that run, which says what"
+                " its tokens are; copy it there"
+            )
+        tokens = _common_rows("tokens", tokenizer.ids, Tokenizer.load(file).ids)
     if vocabulary is not None and any(_GLOSS_ROWS.fullmatch(name) for name in found):
-        glosses = _common_rows("glosses", _ids(vocabulary.names), _ids(gloss_names))
+        theirs = {name: number for number, name in enumerate(content.get("glosses") or ())}
+        glosses = _common_rows("glosses", vocabulary.ids, theirs)
     fitting = {}
     for name, tensor in own.items():
         rows = tokens if _TOKEN_ROWS.fullmatch(name) else glosses if _GLOSS_ROWS.fullmatch(name) else None
@@ -182,27 +181,11 @@ def load_initial_weights(
         )
     _keep_tied(model, fitting)
     model.load_state_dict(fitting, strict=False)
-    left = [name for name in own if name not in fitting]
-    unused = [name for name in found if name not in fitting]
     log.info("%s: %d of %d tensors loaded", path, len(fitting), len(own))
-    if left:
+    if left := [name for name in own if name not in fitting]:
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
-    if unused:
+    if unused := [name for name in found if name not in fitting]:
         log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))
-
-
-def _tokenizer_beside(path: Path) -> Tokenizer:
-    file = beside(path, TOKENIZER)
-    if not file.is_file():
-        raise UserError(
-            f"train.init_checkpoint: {path}: found no {file}, expected the tokenizer of that run, which says what its"
-            " tokens are; copy it there"
-        )
-    return Tokenizer.load(file)
-
-
-def _ids(names: Iterable[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(names)}
 
 
 def _common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> list[tuple[int, int]] | None:
@@ -210,12 +193,8 @@ def _common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> lis
     if ours == theirs:
         return None
     rows = [(number, theirs[name]) for name, number in ours.items() if name in theirs]
-    log.warning(
-        "%s: the checkpoint has other ones: %d of %d are loaded, the rest are trained from scratch",
-        kind,
-        len(rows),
-        len(ours),
-    )
+    text = "%s: the checkpoint has other ones: %d of %d are loaded, the rest are trained from scratch"
+    log.warning(text, kind, len(rows), len(ours))
     return rows
 
 

@@ -22,7 +22,7 @@ from signstreams.errors import UserError
 from signstreams.formats.layout import STATE, TRAINING_FILES
 from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate
 from signstreams.integrate.dataset import ClipDataset
-from signstreams.integrate.evaluate import Evaluation
+from signstreams.integrate.evaluate import Evaluation, Sums, add_sum, joined_sums
 from signstreams.integrate.losses import (
     CTC,
     TRANSLATION,
@@ -51,25 +51,13 @@ def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.op
         "decoder": optim.lr_decoder or optim.lr,
         "backbone": optim.lr_backbone or optim.lr / 10,
     }
-    groups = []
-    for name, parameters in model.groups().items():
-        for decays in (True, False):
-            chosen = [p for key, p in parameters if _decays(key, p) == decays]
-            if chosen:
-                groups.append(
-                    {
-                        "params": chosen,
-                        "name": name,
-                        "peak_lr": peaks[name],
-                        "lr": peaks[name],
-                        "weight_decay": optim.weight_decay if decays else 0.0,
-                    }
-                )
+    groups = [
+        {"params": chosen, "name": name, "peak_lr": peaks[name], "lr": peaks[name], "weight_decay": decay}
+        for name, parameters in model.groups().items()
+        for decays, decay in ((True, optim.weight_decay), (False, 0.0))
+        if (chosen := [p for key, p in parameters if (p.ndim > 1 and not key.endswith(_NO_DECAY)) == decays])
+    ]
     return torch.optim.AdamW(groups)
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not name.endswith(_NO_DECAY)
 
 
 class WeightAverage:
@@ -109,11 +97,7 @@ class WeightAverage:
         return {"num_updates": self.num_updates, **{f"average.{name}": t for name, t in self._kept.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Continue from `state_dict`.
-
-        Raises:
-            KeyError: It belongs to another model.
-        """
+        """Continue from `state_dict`; a `KeyError` if it belongs to another model."""
         for name, kept in self._kept.items():
             kept.copy_(state[f"average.{name}"])  # type: ignore[arg-type]
         self.num_updates = int(state["num_updates"])
@@ -129,8 +113,7 @@ class State:
     best_wer: float = math.inf  # lowest gloss WER of best.pt on val
     num_worse: int = 0  # evaluations since then
     is_over: bool = False  # whether the run ended before its last step because it no longer improved
-    window: dict[str, list[float]] = field(default_factory=dict)
-    """Name to sum and count of what was measured since the last line of metrics."""
+    window: Sums = field(default_factory=dict)  # what was measured since the last line of metrics
 
     def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
         """Higher BLEU-4, or lower WER where that is given; if equal, lower loss. The loss must be finite."""
@@ -140,19 +123,11 @@ class State:
 
 
 class Trainer(Stage[list[Batch | None]]):
-    """Trains one model, as the stage of a run.
+    """Trains one model, which is on its device, on the clips of train, as the stage of a run.
 
     Several processes share each batch; losses are divided by the counts of the joint batch and gradients are summed, so
     that any number of processes and of passes per step gives the gradients of one process with the whole batch.
-
-    Args:
-        config: Config of the run.
-        model: Model, on its device.
-        clips: Clips of the train split.
-        run: The run that drives this stage.
-        evaluate: Evaluates the model on val; called by every process.
-        describe: What a checkpoint holds besides weights and scores; plain values.
-        read_images: Reads crops of trained backbones.
+    Every process calls ``evaluate``, on val; checkpoints hold ``describe``, plain values, besides weights and scores.
     """
 
     label = "train"
@@ -206,11 +181,7 @@ class Trainer(Stage[list[Batch | None]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the content of ``last.pt``.
-
-        Raises:
-            UserError: It belongs to another architecture.
-        """
+        """Continue from the content of ``last.pt``; a `UserError` if it belongs to another architecture."""
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -236,11 +207,7 @@ class Trainer(Stage[list[Batch | None]]):
             self.average = WeightAverage(self.model, self.average.decay)
 
     def check_best(self) -> None:
-        """Refuse to end without a best model.
-
-        Raises:
-            UserError: The loss was not finite in any evaluation.
-        """
+        """Refuse to end without a best model: the loss was not finite in any evaluation."""
         if self.state.best_bleu < 0:
             raise UserError(
                 f"{self.config.output_dir}: no evaluation had a finite loss, expected one to keep as best.pt;"
@@ -359,18 +326,11 @@ class Trainer(Stage[list[Batch | None]]):
         return torch.stack([norm.to(self.world.device) for norm in norms]).square().sum().sqrt()
 
     def _note(self, name: str, total: float, count: int) -> None:
-        entry = self.state.window.setdefault(name, [0.0, 0.0])
-        entry[0] += total
-        entry[1] += count
+        add_sum(self.state.window, name, total, count)
 
     def _read_window(self) -> Record:
         """Means over all processes since the last line; starts the next window."""
-        window: dict[str, list[float]] = {}
-        for other in distributed.gather(self.state.window):
-            for name, (total, count) in other.items():
-                entry = window.setdefault(name, [0.0, 0.0])
-                entry[0] += total
-                entry[1] += count
+        window = joined_sums(distributed.gather(self.state.window))
         self.state.window = {}
         step_s, wait_s = window.pop("step_s")[0], window.pop("wait_s")[0]
         record: dict[str, float] = {"train/epoch": self.step / self.plan.steps_per_epoch}

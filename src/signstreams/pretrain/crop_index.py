@@ -262,18 +262,10 @@ def read_directory(path: Path) -> tuple[str, Ints, Array] | None:
         file.seek(start)
         data = file.read(size)
     name_bytes = size // count - _ENTRY_BYTES
-    fields = {"signature": "V4", "flags": "<u2", "method": "<u2", "crc": "<u4", "packed": "<u4", "size": "<u4"}
-    offsets = [0, 8, 10, 16, 20, 24]
-    lengths = {"name_bytes": "<u2", "extra": "<u2", "comment": "<u2", "offset": "<u4", "name": ("u1", (name_bytes,))}
-    layout = np.dtype(
-        {
-            "names": [*fields, *lengths],
-            "formats": [*fields.values(), *lengths.values()],
-            "offsets": [*offsets, 28, 30, 32, 42, _ENTRY_BYTES],
-            "itemsize": size // count,
-        }
-    )
-    entries = np.frombuffer(data, layout)
+    head = {"signature": "V4", "versions": "V4", "flags": "<u2", "method": "<u2", "time": "V4", "crc": "<u4"}
+    sizes = {"packed": "<u4", "size": "<u4", "name_bytes": "<u2", "extra": "<u2", "comment": "<u2"}
+    tail = {"attributes": "V8", "offset": "<u4", "name": ("u1", (name_bytes,))}
+    entries = np.frombuffer(data, np.dtype([*head.items(), *sizes.items(), *tail.items()]))
     names, digits = entries["name"], entries["name"][:, -10:-4].astype(np.int32) - ord("0")
     first = names[0].tobytes()
     key = parse_crop_name(first.decode("utf-8", "replace"))
@@ -362,9 +354,7 @@ def _copy_all(pairs: list[tuple[Path, Path]], root: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     with replacing(target, sync=False) as part:
-        shutil.copyfile(source, part)
-        stat = source.stat()
-        os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        shutil.copy2(source, part)
 
 
 def _is_copied(source: Path, target: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -182,9 +181,3 @@ def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSetting
         network.requires_grad_(False)
         network.eval()
     return network
-
-
-@torch.no_grad()
-def update_teacher(teacher: Iterable[Tensor], student: Iterable[Tensor], momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, in place, for each pair of parameters."""
-    torch._foreach_lerp_(list(teacher), list(student), 1 - momentum)

@@ -113,13 +113,7 @@ def show_backbone(config: ShowConfig) -> dict[str, Path]:
 
 
 def draw_pictures(
-    model: VisionTransformer,
-    normalize: Normalize,
-    image_px: int,
-    crops: CropSet,
-    folder: Path,
-    *,
-    title: str,
+    model: VisionTransformer, normalize: Normalize, image_px: int, crops: CropSet, folder: Path, *, title: str
 ) -> dict[str, Path]:
     """Draw the three pictures of a backbone in evaluation mode and return their paths by the stem of their names.
 

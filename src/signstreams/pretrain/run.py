@@ -137,13 +137,7 @@ class Pretraining(Stage[Views]):
     """DINO or iBOT as the stage of a run: batches of views, health on held-out crops, the best state."""
 
     def __init__(
-        self,
-        config: PretrainConfig,
-        stream: str,
-        trainer: Trainer,
-        crops: CropSet,
-        plan: BatchPlan,
-        run: TrainingRun,
+        self, config: PretrainConfig, stream: str, trainer: Trainer, crops: CropSet, plan: BatchPlan, run: TrainingRun
     ) -> None:
         self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
         derived = trainer.derived

@@ -453,24 +453,15 @@ class PretrainConfig(Section):
 
         Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them.
         """
+        no_effect = ("train_dir", "output_dir", "export_backbone", "resume", "on_conflict", "distributed", "device")
         tree = self.model_dump(
             mode="json",
             exclude={
-                "train_dir": True,
-                "output_dir": True,
-                "export_backbone": True,
-                "resume": True,
-                "on_conflict": True,
-                "distributed": True,
-                "device": True,
-                "threads": True,
+                **dict.fromkeys((*no_effect, "threads", "checkpointing", "experiment", "tracking"), True),
                 "dataset": {"num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
                 "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
-                "checkpointing": True,
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
-                "experiment": True,
-                "tracking": True,
             },
         )
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)

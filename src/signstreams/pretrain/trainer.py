@@ -23,7 +23,7 @@ from signstreams.pretrain.health import Meters, assignment_information, embed, f
 from signstreams.pretrain.ibot import Masked, PatchTerm, patch_loss
 from signstreams.pretrain.knn import ProbeLabels, knn_accuracy
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
-from signstreams.pretrain.network import build_network, update_teacher
+from signstreams.pretrain.network import build_network
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.views import NUM_GLOBAL
 
@@ -117,7 +117,7 @@ class Trainer:
         self.step = 0
         self._mean = torch.tensor(config.augmentation.mean, device=device)
         self._std = torch.tensor(config.augmentation.std, device=device)
-        self._pairs = list(zip(self.teacher.parameters(), self.student.parameters(), strict=True))
+        self._parameters = tuple(self.teacher.parameters()), tuple(self.student.parameters())
 
     def standardize_head(self, images: Tensor) -> None:
         """Fit the head's first weights to these crops, uint8 (N, side, side, 3), N >= 2; before the first step only."""
@@ -259,9 +259,9 @@ class Trainer:
     @torch.no_grad()
     def teacher_distance(self) -> float:
         """Distance of student and teacher, relative to the teacher's length."""
-        teacher, student = zip(*self._pairs, strict=True)
-        difference = torch._foreach_sub(list(teacher), list(student))
-        norms = [torch.stack(torch._foreach_norm(tensors)).norm() for tensors in (difference, list(teacher))]
+        teacher, student = self._parameters
+        difference = torch._foreach_sub(teacher, student)
+        norms = [torch.stack(torch._foreach_norm(tensors)).norm() for tensors in (difference, teacher)]
         return float(norms[0] / norms[1])
 
     def state_dict(self) -> dict[str, Any]:
@@ -298,14 +298,15 @@ class Trainer:
         views = tokens[:NUM_GLOBAL].unbind()  # each global view by itself: two views of a crop are meant to be close
         return torch.stack([koleo_loss(view, epsilon=self.config.koleo.epsilon) for view in views]).sum()
 
+    @torch.no_grad()
     def _update(self, now: dict[str, float], is_bad: Tensor) -> None:
         set_rates(self.optimizer.param_groups, now)
         # the fused optimiser skips the update by itself: no wait for the device to ask whether the loss is finite
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]  # where the fused one looks
         self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        teacher, student = zip(*self._pairs, strict=True)
-        update_teacher(teacher, student, now["momentum"])
+        teacher, student = self._parameters
+        torch._foreach_lerp_(teacher, student, 1 - now["momentum"])  # momentum * teacher + (1 - momentum) * student
 
 
 def teacher_backbone(trainer_state: dict[str, Any]) -> dict[str, Tensor]:
