@@ -5,6 +5,8 @@
 # (known faults of the packages), make lock (after a change of requirements in pyproject.toml), make clean-demo
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# One more than there are cores, as tests also wait (for signals, for Snakemake); four fill any machine.
+WORKERS := $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4)))
 VENV := .venv
 BIN := $(VENV)/bin
 # The first Python of the right version; `make demo PYTHON=/path/to/python3.12` names one.
@@ -44,7 +46,7 @@ demo: $(VENV)/installed
 # a shell for that, which keeps a SIGTERM to itself.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(COVERAGE)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))

@@ -224,7 +224,8 @@ def _index() -> Iterator[str]:
     for chapter in CHAPTERS:
         titles = [name for name, _ in sections(chapter.model)]
         inner = ": " + ", ".join(f"[{name}](#{_anchor(_title(chapter, name))})" for name in titles) if titles else ""
-        yield f"- [{chapter.title}](#{_anchor(chapter.title)}){_called(chapter)}{inner}"
+        called = f" (`{'`, `'.join(chapter.scripts)}`)" if chapter.scripts else ""
+        yield f"- [{chapter.title}](#{_anchor(chapter.title)}){called}{inner}"
 
 
 def _chapter(chapter: Chapter) -> Iterator[str]:
@@ -266,10 +267,6 @@ def _default(field: FieldInfo) -> str:
 
 def _title(chapter: Chapter, section: str) -> str:
     return f"{chapter.title}: {section}"
-
-
-def _called(chapter: Chapter) -> str:
-    return f" (`{'`, `'.join(chapter.scripts)}`)" if chapter.scripts else ""
 
 
 def _anchor(title: str) -> str:

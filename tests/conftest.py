@@ -26,8 +26,21 @@ os.environ.setdefault("SLURM_CONF", os.devnull)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROJECT = Path(__file__).parents[1]
-# Files of minutes, the longest first: pytest-xdist hands out whole files, and a long one at the end would run alone.
-LONG = ("test_newcomer.py", "test_chain.py", "test_kills.py", "test_safety.py", "test_disk.py", "test_batches.py")
+# Files of half a minute and more, the longest first: pytest-xdist hands out whole files in this order (with
+# --no-loadscope-reorder), and a long one at the end would run alone.
+LONG = (
+    "docs/test_newcomer.py",
+    "workflow/test_chain.py",
+    "pretrain/test_safety.py",
+    "integrate/test_training.py",
+    "pretrain/test_run.py",
+    "extract/test_signer_tracking.py",
+    "engine/test_launch.py",
+    "integrate/test_run.py",
+    "integrate/test_cuda.py",
+    "pretrain/test_cuda.py",
+    "faults/test_kills.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    places = {PROJECT / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 def _module(path: str) -> ModuleType:

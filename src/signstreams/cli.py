@@ -42,8 +42,7 @@ def parse(
     settings: list[list[str]] = args.pop("set")
     try:
         overrides = [pair for words in settings for pair in split_setting(words)]
-        flags = {key: (value, f"--{flag_name(key)}") for key, value in args.items()}
-        config = build(model, files, overrides, flags)
+        config = build(model, files, overrides, args)
     except UserError as error:
         parser.fail(error.problems)
     if show:

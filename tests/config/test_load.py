@@ -77,7 +77,7 @@ def test_a_later_source_wins_and_leaves_the_other_keys(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.json"
     first.write_text("name: a\ntrain:\n  epochs: 1\n  optimizer:\n    rate: 1\n", encoding="utf-8")
     second.write_text('{"train": {"epochs": 2}}', encoding="utf-8")
-    config = build(Stage, [first, second], [("train.optimizer.betas", "0.5,0.6")], {"name": ("b", "--name")})
+    config = build(Stage, [first, second], [("train.optimizer.betas", "0.5,0.6")], {"name": "b"})
     assert (config.name, config.train.epochs, config.train.optimizer.rate) == ("b", 2, 1.0)
     assert config.train.optimizer.betas == [0.5, 0.6]
 

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from signstreams.demo.language import GLOSSES
-from signstreams.demo.plan import SIZES, DemoPlan, plan, video_ids
+from signstreams.demo.plan import SIZES, DemoPlan, plan
 from signstreams.errors import UserError
 from signstreams.ids import check_id
 
@@ -85,21 +85,21 @@ def test_clips_and_signs_follow_one_another_within_their_video(drawn: DemoPlan) 
         assert bounds == sorted(set(bounds))
 
 
-def test_video_ids_are_those_of_the_plan() -> None:
-    assert video_ids("tiny", 3) == [video.video_id for video in plan("tiny", 3).videos]
-    assert video_ids("tiny", 3) == sorted(set(video_ids("tiny", 3)))
+def test_videos_are_sorted_by_their_ids() -> None:
+    ids = [video.video_id for video in plan("tiny", 3).videos]
+    assert ids == sorted(set(ids))
 
 
 def test_an_unknown_size_or_video_is_the_users_error() -> None:
     with pytest.raises(UserError, match=r"size 'huge'.*expected one of tiny, demo, bench"):
-        video_ids("huge", 0)
+        plan("huge", 0)
     with pytest.raises(UserError, match=r"video 'nope'.*expected demo_000 to demo_003"):
         plan("tiny", 0).video("nope")
 
 
 def test_the_plan_is_known_without_heavy_imports() -> None:
     code = (
-        "import sys; from signstreams.demo.plan import video_ids; video_ids('demo', 0)\n"
+        "import sys; from signstreams.demo.plan import plan; plan('demo', 0)\n"
         "print([name for name in ('numpy', 'cv2', 'av', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from signstreams.demo.plan import video_ids
+from signstreams.demo.plan import plan
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,8 +29,8 @@ def test_hostile_values_are_single_words_of_every_command(snakemake: Snakemake, 
     }
     (checkout / "wild.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     (checkout / WILD_FOLDER).mkdir(exist_ok=True)
-    for video_id in video_ids("tiny", 0):
-        (checkout / WILD_FOLDER / f"{video_id}.npz").touch()
+    for video in plan("tiny", 0).videos:
+        (checkout / WILD_FOLDER / f"{video.video_id}.npz").touch()
     done = snakemake("--dry-run", "-p", "all", "--configfile", "wild.yaml")
     assert done.returncode == 0, done.stderr
     commands = [text.partition(" 2>&1")[0] for text in done.stdout.split("Shell command: ")[1:]]

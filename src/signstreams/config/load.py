@@ -29,11 +29,11 @@ def build(
     model: type[ConfigT],
     files: list[Path],
     overrides: list[tuple[str, str]],
-    flags: dict[str, tuple[Any, str]] | None = None,
+    flags: dict[str, Any] | None = None,
     *,
     place: str = "--set",
 ) -> ConfigT:
-    """Merge files, overrides (dotted keys and texts) and flags (dotted key to value and place) into one checked config.
+    """Merge files, overrides (dotted keys and texts) and flags (dotted key to text or texts) into one checked config.
 
     Of several files the later ones win, overrides win over files, flags over both; ``place`` names the overrides.
 
@@ -62,10 +62,10 @@ def build(
     for key, text in overrides:
         put(tree, key, read_text(text, fields[key].annotation) if key in fields else text)
         origin[key] = f"{place} {key}"
-    for key, (value, source) in (flags or {}).items():
+    for key, value in (flags or {}).items():
         items = isinstance(value, list)
         put(tree, key, [item.strip() for item in value] if items else read_text(value, fields[key].annotation))
-        origin[key] = source
+        origin[key] = f"--{flag_name(key)}"
     problems += [
         f"'{key}' ({source}): is fixed at {fixed[key]!r} and is not a setting; leave it out"
         for key, source in origin.items()

@@ -43,14 +43,6 @@ class FileRecord:
     num_frames: int | None = None  # crops of an archive, frames of an array; None for other files
     coverage_ratio: float | None = None  # share of the video's frames that it covers; None for other files
 
-    @classmethod
-    def of(
-        cls, artifact: Artifact, video_id: str, sha256: str, num_frames: int | None, coverage_ratio: float | None
-    ) -> FileRecord:
-        """Record of a file of a video."""
-        num_bytes = sum(path.stat().st_size for path in artifact.paths())
-        return cls(artifact.place, artifact.kind, video_id, num_bytes, sha256, num_frames, coverage_ratio)
-
 
 @dataclass
 class VideoCheck:
@@ -76,6 +68,13 @@ class VideoCheck:
     coverage: dict[str, float] = field(default_factory=dict)
     """Pose, face, hand_l, hand_r to the share of frames in which it was found."""
     clip_frames: dict[str, int] = field(default_factory=dict)  # clip id to the number of frames in its span
+
+    def add_file(self, artifact: Artifact, sha256: str, num_frames: int | None) -> None:
+        """Add the record of a file, when its coverage is known."""
+        kind, num_bytes = artifact.kind, sum(path.stat().st_size for path in artifact.paths())
+        coverage_ratio = self.coverage.get(kind)
+        record = FileRecord(artifact.place, kind, self.video_id, num_bytes, sha256, num_frames, coverage_ratio)
+        self.files.append(record)
 
     def num_crops(self, stream: str) -> int:
         """Number of crops in the stream's archive."""

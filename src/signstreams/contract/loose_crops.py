@@ -15,7 +15,7 @@ import numpy as np
 from signstreams.array_types import Array
 from signstreams.contract import rules
 from signstreams.contract.arrays import MAX_FRAME_SIZES
-from signstreams.contract.check_records import LOOSE_FIX, FileRecord, VideoCheck
+from signstreams.contract.check_records import LOOSE_FIX, VideoCheck
 from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, VideoFiles
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
@@ -77,8 +77,7 @@ def check_loose_video(layout: CorpusLayout, video: VideoFiles, decode: str, chec
     check.missing = [what for what in MAY_LACK if what in missing] + other_points
     for kind, artifact in artifacts.items():
         if kind in checksums:
-            numbers = lengths.get(kind), check.coverage.get(kind)
-            check.files.append(FileRecord.of(artifact, video_id, checksums[kind], *numbers))
+            check.add_file(artifact, checksums[kind], lengths.get(kind))
         else:
             check.findings.append(rules.PRESENT.breach(artifact.place, "it cannot be read", "correct its permissions"))
     return check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def build_report(
             {"rule": rule, "severity": severity, "count": count, "expected": RULES[rule].expects}
             for (rule, severity), count in by_rule.items()  # in the order of the findings
         ],
-        "findings": [finding.as_json() for finding in findings],
+        "findings": [asdict(finding) for finding in findings],
         "quarantined": [
             {"video_id": check.video_id, "reason": check.reason} for check in checks if check.status == "quarantined"
         ],

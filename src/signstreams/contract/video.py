@@ -13,7 +13,7 @@ import numpy as np
 from signstreams.array_types import Floats
 from signstreams.contract import rules
 from signstreams.contract.arrays import PointSurvey, check_agreement, check_tracks, survey_keypoints, survey_pose
-from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, FileRecord, VideoCheck
+from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, VideoCheck
 from signstreams.contract.crops import check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
@@ -124,8 +124,7 @@ class _VideoChecker:
         self._check_archives(tracks)
         self._measure(metadata, keypoints, tracks)
         for kind, artifact in self.artifacts.items():
-            numbers = self.lengths.get(kind), self.check.coverage.get(kind)
-            self.check.files.append(FileRecord.of(artifact, self.check.video_id, checksums[kind], *numbers))
+            self.check.add_file(artifact, checksums[kind], self.lengths.get(kind))
         return self.check
 
     def _read(self, kind: str, read: Callable[[Path], Value], rule: Rule) -> Value | None:

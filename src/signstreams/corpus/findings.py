@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from signstreams.errors import UserError
 from signstreams.ids import shown
@@ -33,10 +33,6 @@ class Finding:
         """One line: place, found, expected, next step, rule."""
         place = self.file if self.row is None else f"{self.file} row {self.row}"
         return f"{place}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data, keys in their order."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from signstreams.array_types import Floats, Ints
 from signstreams.demo.hand import ANGLES
 from signstreams.demo.language import HANDSHAPES, MOUTHS, ORIENTATIONS, PLACES, SIGNS, Vector
-from signstreams.demo.plan import FPS, PlannedVideo
+from signstreams.demo.plan import FPS, PlannedSign, PlannedVideo
 from signstreams.demo.signers import Signer
 
 NO_HANDSHAPE = -1  # handshape id while a hand changes from one to another
@@ -64,19 +64,18 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
             sign = SIGNS[planned.gloss]
             jitter = rng.normal(0, (0.03, 0.03, 0.02))
             tilt = rng.normal(0, 0.06, 3)
-            pose = HANDSHAPES.index(sign.handshape), np.array(PLACES[sign.place]), ORIENTATIONS[sign.orientation]
-            signing.sign(start, planned.start, planned.end, *pose, sign.movement, jitter, tilt)
+            place, turn = np.array(PLACES[sign.place]) + jitter, _turn(ORIENTATIONS[sign.orientation], tilt)
+            signing.sign(start, planned, sign.handshape, place, turn, sign.movement)
             if sign.hands == "two":
-                other.sign(start, planned.start, planned.end, *pose, sign.movement, jitter, tilt)
+                other.sign(start, planned, sign.handshape, place, turn, sign.movement)
             elif sign.hands == "base":
-                shape = HANDSHAPES.index("flat")
-                other.sign(start, planned.start, planned.end, shape, *_BASE, "still", jitter, tilt)
+                other.sign(start, planned, "flat", _BASE[0] + jitter, _turn(_BASE[1], tilt), "still")
             else:
-                other.rest(start, planned.start, planned.end)
+                other.rest(start, planned.start)
             mouth[planned.start : planned.end] = MOUTHS[sign.mouth]
             start = planned.end
-        signing.rest(start, clip.end, clip.end)
-        other.rest(start, clip.end, clip.end)
+        signing.rest(start, clip.end)
+        other.rest(start, clip.end)
         if clip.sentence.text.endswith("?"):
             brows[clip.start : clip.end] = 1.0
     time_s = np.arange(num_frames) / FPS
@@ -97,37 +96,23 @@ class _Track:
     """Keyframed movement of one hand; it keeps its pose between movements."""
 
     def __init__(self, num_frames: int, rest: tuple[Floats, tuple[Vector, Vector]]) -> None:
-        self._rest = rest
-        self.palm = np.tile(rest[0], (num_frames, 1))
-        self.turn = np.tile(_quaternion(hand_frame(*rest[1])), (num_frames, 1))
+        self._rest = rest[0], _turn(rest[1])
+        self.palm, self.turn = (np.tile(part, (num_frames, 1)) for part in self._rest)
         self.angles = np.tile(ANGLES[_REST], (num_frames, 1))
         self.handshape = np.full(num_frames, _REST, np.int16)
 
-    def sign(
-        self,
-        before: int,
-        start: int,
-        end: int,
-        handshape: int,
-        place: Floats,
-        orientation: tuple[Vector, Vector],
-        movement: str,
-        jitter: Floats,
-        tilt: Floats,
-    ) -> None:
-        """Move there from frame ``before`` on, sign from ``start`` to ``end``, and stay."""
-        fingers, palm = orientation
-        turn = _quaternion(hand_frame(np.add(fingers, tilt), palm))
+    def sign(self, before: int, sign: PlannedSign, shape: str, place: Floats, turn: Floats, movement: str) -> None:
+        """Move there from frame ``before`` on, sign, and stay."""
+        start, end, handshape = sign.start, sign.end, HANDSHAPES.index(shape)
         share = minimum_jerk(np.arange(end - start) / max(end - start - 1, 1))
-        path = place + jitter + _offset(movement, share)
+        path = place + _offset(movement, share)
         self._approach(before, start, path[0], turn, handshape)
         self.palm[start:end], self.palm[end:] = path, path[-1]
         self.turn[start:], self.angles[start:], self.handshape[start:] = turn, ANGLES[handshape], handshape
 
-    def rest(self, before: int, start: int, end: int) -> None:
+    def rest(self, before: int, start: int) -> None:
         """Go to rest from frame ``before`` to ``start``, and stay."""
-        place, orientation = self._rest
-        turn = _quaternion(hand_frame(*orientation))
+        place, turn = self._rest
         self._approach(before, start, place, turn, _REST)
         self.palm[start:], self.turn[start:] = place, turn
         self.angles[start:], self.handshape[start:] = ANGLES[_REST], _REST
@@ -154,12 +139,13 @@ class _Track:
         return HandMotion(palm, _rotation(self.turn), angles, self.handshape)
 
 
-def hand_frame(fingers: Vector | Floats, palm: Vector | Floats) -> Floats:
-    """(3, 3) rows: thumb side, finger direction, palm normal of the left hand; made orthonormal."""
-    f = np.asarray(fingers, float) / np.linalg.norm(fingers)
-    p = np.asarray(palm, float) - f * (f @ np.asarray(palm, float))
+def _turn(orientation: tuple[Vector, Vector], tilt: Floats | float = 0.0) -> Floats:
+    """(4,) quaternion of rows: thumb side, finger direction, palm normal of the left hand; made orthonormal."""
+    fingers, palm = np.add(orientation[0], tilt), np.asarray(orientation[1], float)
+    f = fingers / np.linalg.norm(fingers)
+    p = palm - f * (f @ palm)
     p /= np.linalg.norm(p)
-    return np.stack([np.cross(f, p), f, p])
+    return _quaternion(np.stack([np.cross(f, p), f, p]))
 
 
 def _offset(movement: str, t: Floats) -> Floats:

@@ -122,11 +122,6 @@ def refuse_foreign(corpus: CorpusLayout) -> None:
         )
 
 
-def video_ids(size: str, seed: int) -> list[str]:
-    """Ids of the videos of a demo corpus, sorted."""
-    return [video.video_id for video in plan(size, seed).videos]
-
-
 @cache
 def plan(size: str, seed: int) -> DemoPlan:
     """The plan of a demo corpus; the same arguments always give the same plan. No such size is a `UserError`."""

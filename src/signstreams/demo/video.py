@@ -35,16 +35,8 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.progress import Progress
 from signstreams.streams import HAND_STREAMS
 
-BODY_NAMES = (
-    *POINTS,
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "mouth",
-)
+_ARM_NAMES = [f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist") for side in ("left", "right")]
+BODY_NAMES = (*POINTS, *_ARM_NAMES, "mouth")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NOISE_SIGMA = 2.0
 _NUM_NOISE_FIELDS = 4

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,19 +91,10 @@ class Batch:
         return self._mapped(partial(to_device, device=device))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        def changed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {stream: change(tensor) for stream, tensor in tensors.items()}
-
-        return replace(
-            self,
-            lengths=change(self.lengths),
-            nodes=change(self.nodes),
-            tokens=change(self.tokens),
-            features=changed(self.features),
-            present=changed(self.present),
-            images=changed(self.images),
-            image_rows=changed(self.image_rows),
-        )
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ("lengths", "nodes", "tokens")}
+        for name in ("features", "present", "images", "image_rows"):
+            changed[name] = {stream: change(tensor) for stream, tensor in getattr(self, name).items()}
+        return replace(self, **changed)
 
 
 def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_images: ReadImages | None = None) -> Batch:

@@ -253,4 +253,5 @@ def _sheet(
         axes.text(10, y + SHOWN_PX + 4, labels[i], ha="left", va="top", fontsize="x-small", parse_math=False)
     axes.imshow(canvas, extent=(0, size_px[0], size_px[1], 0), interpolation="none", zorder=-1)
     with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
+        # level 1: a third of the CPU seconds of the default, for a seventh more bytes
+        figure.savefig(part, format="png", dpi=100, metadata={"Software": None}, pil_kwargs={"compress_level": 1})

@@ -152,13 +152,13 @@ def make_plan(
 
 def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, VideoSource]:
     """Videos that are rendered; a folder that holds somebody's own is refused."""
-    from signstreams.demo.plan import refuse_foreign, video_ids
+    from signstreams.demo.plan import plan, refuse_foreign
 
     corpus = CorpusLayout(config.corpus.root)
     if is_start:
         refuse_foreign(corpus)
-    ids = video_ids(config.corpus.demo_size, config.corpus.demo_seed)
-    return {video_id: VideoSource(corpus.videos / f"{video_id}.mp4") for video_id in ids}
+    videos = plan(config.corpus.demo_size, config.corpus.demo_seed).videos
+    return {video.video_id: VideoSource(corpus.videos / f"{video.video_id}.mp4") for video in videos}
 
 
 def source_videos(folder: Path) -> dict[str, VideoSource]:
