@@ -20,6 +20,7 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
+from signstreams.formats.layout import SPLITS
 from signstreams.pages.render import MAX_ROWS
 
 from .corpora import BrokenCorpus, rules_of
@@ -292,6 +293,38 @@ def test_the_page_lists_the_worst_video_first_and_says_where_it_stops(corpus: Br
 def test_an_unreadable_table_does_not_make_every_id_look_unknown(corpus: BrokenCorpus) -> None:
     corpus.layout.meta.write_bytes("id;text\nc1;завтра\n".encode("koi8_r"))
     assert rules_of(corpus.validate(), "error") == {"table.encoding", "clip.any"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ('"adiós; adiós"', '"adiós; adiós', "table.quotes"),
+        ('"adiós; adiós"', "adiós; adiós", "table.ragged"),
+        ("c2;", "../c2;", "meta.id"),
+    ],
+)
+def test_what_follows_from_a_broken_row_is_not_reported_beside_it(
+    corpus: BrokenCorpus, old: str, new: str, cause: str
+) -> None:
+    corpus.edit(corpus.layout.meta, old, new)
+    assert cause in rules_of(corpus.validate(), "error")
+    assert not {"split.known", "gloss.clip_known"} & rules_of(corpus.validate(), "error")
+
+
+def test_missing_index_files_are_one_finding(corpus: BrokenCorpus) -> None:
+    for split in SPLITS:
+        corpus.layout.index(split).unlink()
+    (finding,) = [finding for finding in corpus.validate().findings if finding.severity == "error"]
+    assert (finding.file, finding.rule) == ("index", "split.present")
+    assert finding.found == "no such files: train.csv, val.csv, test.csv"
+
+
+def test_the_rate_that_a_gif_has_counts_as_well_as_the_one_it_declares(corpus: BrokenCorpus) -> None:
+    """FFmpeg guesses 8.33 Hz for a GIF of frames of 12 and 13 hundredths of a second, which is 8 Hz."""
+    corpus.change_metadata("one", source_fps=10.5, fps=10.5)
+    assert "fps.declared" not in rules_of(corpus.validate(), "error")
+    corpus.change_metadata("one", source_fps=10.5, fps=5.0)  # not all frames were extracted: their rate says nothing
+    assert "fps.declared" in rules_of(corpus.validate(), "error")
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(

@@ -28,11 +28,12 @@ from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import READ_ERRORS
-from signstreams.corpus.clips import Clip
+from signstreams.corpus.clips import ID, Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus
 from signstreams.corpus.findings import Finding, errors, lines
-from signstreams.corpus.gloss import scan_gloss
-from signstreams.corpus.splits import Index, scan_index
+from signstreams.corpus.gloss import GLOSS_KNOWN, scan_gloss
+from signstreams.corpus.splits import KNOWN, Index, scan_index
+from signstreams.corpus.table import QUOTES, RAGGED
 from signstreams.errors import UserError, print_problems
 from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
@@ -250,16 +251,33 @@ def _scan_index(corpus: Corpus) -> Index:
         return Index()
     if not corpus.has_meta and not any(corpus.layout.index(split).exists() for split in SPLITS):
         return Index()
-    return scan_index(corpus.layout, corpus.clips, corpus.absent_ids)
+    index = scan_index(corpus.layout, corpus.clips, _left_out(corpus))
+    index.issues = _without_consequences(corpus, index.issues)
+    return index
+
+
+def _left_out(corpus: Corpus) -> list[str]:
+    """Ids that rows of meta.csv name and no clip has, for reasons that are reported with those rows."""
+    wrong = [row.clip_id for row in corpus.meta.rows if row.clip is None and not row.is_untimed]
+    return [*corpus.absent_ids, *wrong]
+
+
+def _without_consequences(corpus: Corpus, findings: list[Finding]) -> list[Finding]:
+    """Without ids that name no clip where rows or ids of meta.csv could not be read: these may be among them."""
+    lost_rows = {RAGGED.id, QUOTES.id, ID.id}
+    if not any(issue.rule in lost_rows for issue in corpus.meta.issues):
+        return findings
+    return [finding for finding in findings if finding.rule not in (KNOWN.id, GLOSS_KNOWN.id)]
 
 
 def _scan_glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
     if not corpus.layout.gloss.is_file() or not corpus.clips:
         return []
     clip_ids = [clip.clip_id for clip in corpus.clips]
-    table = scan_gloss(corpus.layout.gloss, [*clip_ids, *corpus.absent_ids], name=GLOSS)
+    table = scan_gloss(corpus.layout.gloss, [*clip_ids, *_left_out(corpus)], name=GLOSS)
     clip_frames = {clip_id: count for check in checks for clip_id, count in check.clip_frames.items()}
-    return table.issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
+    issues = _without_consequences(corpus, table.issues)
+    return issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
 
 
 def _table_records(layout: CorpusLayout) -> list[FileRecord]:
