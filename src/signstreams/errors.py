@@ -23,6 +23,10 @@ REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno
 """What a disk or its owner refuses: no bug, so no traceback."""
 
 
+_OF_FILE = frozenset({None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL})
+"""Codes of an `OSError` that a file itself is to blame for; a seek to nowhere in a damaged archive is EINVAL."""
+
+
 class UserError(Exception):
     """Something the user can fix. Each problem is one line: place, found, expected, next step."""
 
@@ -111,6 +115,8 @@ class DamagedFile(UserError, ValueError):
         text = str(error)
         if isinstance(error, OSError):
             path, text = error.filename or path, error.strerror or text
+            if error.errno not in _OF_FILE:
+                fix = "see to that and run again: the file itself may be whole"
         return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame, fix=fix)
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back
