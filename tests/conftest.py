@@ -117,6 +117,12 @@ def random_settings() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def damage() -> ModuleType:
+    """tests/damage.py."""
+    return _module("tests/damage.py")
+
+
+@pytest.fixture(scope="session")
 def run_two() -> Callable[..., None]:
     """``run_two(folder, script, *words)``: two processes of one run, see tests/two_processes.py."""
     return cast(Callable[..., None], _module("tests/two_processes.py").run_two)

@@ -23,6 +23,10 @@ REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno
 """What a disk or its owner refuses: no bug, so no traceback."""
 
 
+_OF_FILE = frozenset({None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL})
+"""Codes of an `OSError` that a file itself is to blame for; a seek to nowhere in a damaged archive is EINVAL."""
+
+
 class UserError(Exception):
     """Something the user can fix. Each problem is one line: place, found, expected, next step."""
 
@@ -90,23 +94,30 @@ def _stop(after_stop: str) -> NoReturn:
 class DamagedFile(UserError, ValueError):
     """A processed file that cannot be used. Reads ``<path>: <found>, expected <expected>; extract the video again``.
 
-    ``expected`` is empty where ``found`` says it; ``frame`` is that of a damaged crop, None for the whole file.
+    ``expected`` is empty where ``found`` says it; ``frame`` is that of a damaged crop, None for the whole file; ``fix``
+    is another next step, for images that no extraction made.
     """
 
-    def __init__(self, path: str | Path, found: str, *, expected: str = "", frame: int | None = None) -> None:
-        self.path, self.found, self.expected, self.frame = Path(path), found, expected, frame
+    AGAIN = "extract the video again"
+
+    def __init__(
+        self, path: str | Path, found: str, *, expected: str = "", frame: int | None = None, fix: str = AGAIN
+    ) -> None:
+        self.path, self.found, self.expected, self.frame, self.fix = Path(path), found, expected, frame, fix
         place = f"{path}" if frame is None else f"{path}, frame {frame}"
-        super().__init__(f"{place}: {found}{f', expected {expected}' if expected else ''}; extract the video again")
+        super().__init__(f"{place}: {found}{f', expected {expected}' if expected else ''}; {fix}")
 
     @classmethod
-    def of(cls, path: str | Path, error: BaseException, *, frame: int | None = None) -> DamagedFile:
+    def of(cls, path: str | Path, error: BaseException, *, frame: int | None = None, fix: str = AGAIN) -> DamagedFile:
         """What reading ``path`` raised, as damage; an `OSError` may name another file, a `DamagedFile` stays."""
         if isinstance(error, DamagedFile):
-            return error
+            return error if fix == cls.AGAIN else cls(path, error.found, expected=error.expected, frame=frame, fix=fix)
         text = str(error)
         if isinstance(error, OSError):
             path, text = error.filename or path, error.strerror or text
-        return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame)
+            if error.errno not in _OF_FILE:
+                fix = "see to that and run again: the file itself may be whole"
+        return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame, fix=fix)
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back
-        return partial(DamagedFile, expected=self.expected, frame=self.frame), (self.path, self.found)
+        return partial(DamagedFile, expected=self.expected, frame=self.frame, fix=self.fix), (self.path, self.found)

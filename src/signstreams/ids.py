@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+MAX_SHOWN = 300  # characters of a text in a message; file names have at most 255
 MAX_ID_BYTES = 200  # leaves room for "_f000000.jpg" and a temporary suffix within the 255 of common file systems
 
 
@@ -37,5 +38,5 @@ def printable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """``text`` quoted for a one-line message, control characters escaped."""
-    return f"'{printable(text)}'"
+    """``text`` quoted for a one-line message, control characters escaped; of a long one, which is no id, the start."""
+    return f"'{printable(text)}'" if len(text) <= MAX_SHOWN else f"'{printable(text[:MAX_SHOWN])}...'"

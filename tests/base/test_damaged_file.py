@@ -23,13 +23,26 @@ def test_damage_is_one_line_with_place_found_expected_and_next_step() -> None:
     [
         (ValueError("two\nlines"), "a: two lines"),
         (EOFError(), "a: EOFError"),
-        (OSError(errno.EIO, "Input/output error"), "a: Input/output error"),
-        (PermissionError(errno.EACCES, "Permission denied", "b"), "b: Permission denied"),
+        (OSError(errno.EINVAL, "Invalid argument"), "a: Invalid argument"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "b"), "b: No such file or directory"),
         (DamagedFile("c", "is cut off"), "c: is cut off"),
     ],
 )
 def test_what_a_reader_raised_becomes_damage(error: Exception, said: str) -> None:
     assert str(DamagedFile.of("a", error)) == f"{said}; extract the video again"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error", "b"),
+        PermissionError(errno.EACCES, "Permission denied", "b"),
+        OSError(errno.EMFILE, "Too many open files", "b"),
+    ],
+)
+def test_what_is_no_fault_of_the_file_is_no_reason_to_extract_it_again(error: OSError) -> None:
+    expected = f"b: {error.strerror}; see to that and run again: the file itself may be whole"
+    assert str(DamagedFile.of("a", error)) == expected
 
 
 def test_damage_comes_back_whole_from_another_process() -> None:

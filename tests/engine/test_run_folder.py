@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -150,3 +151,19 @@ def test_versions_start_with_the_code_and_leave_out_what_is_not_installed() -> N
     found = versions()
     assert list(found)[:2] == ["signstreams", "python"]
     assert all(found.values())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_record_that_cannot_be_opened_is_no_unknown_run(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under Snakemake an unknown run is moved aside, and a finished training would begin from nothing."""
+    Experiment(tmp_path / "run", Fingerprint({"lr": 1}, "d"), files=["best.pt"]).close()
+
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("signstreams.engine.run_folder.read_json", fail)
+    with pytest.raises(UserError, match=f"fingerprint.json: {os.strerror(number)}, expected the record of the run"):
+        Experiment(tmp_path / "run", Fingerprint({"lr": 1}, "d"), files=["best.pt"], on_conflict="archive")
+    assert (tmp_path / "run/state/fingerprint.json").is_file() and not (tmp_path / "run/previous").exists()

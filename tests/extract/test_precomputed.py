@@ -13,8 +13,9 @@ from pose_format.pose_header import PoseHeaderComponent
 from signstreams.errors import UserError
 from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.batch import extract_videos
-from signstreams.extract.precomputed import precomputed_info
+from signstreams.extract.precomputed import PrecomputedDetector, precomputed_info
 from signstreams.extract.settings import ExtractConfig, missing_points
+from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
@@ -111,7 +112,7 @@ WRONG = {
     "two scores": (saved(keypoints=PX, scores=PX[..., 2], confidence=PX[..., 2]), "expected one of them"),
     "scores": (saved(keypoints=PX[..., :2], scores=PX[:-1, :, 2]), "scores are (11, 1, 133), expected (12, 1, 133)"),
     "times": (saved(keypoints=PX, times_s=np.zeros(T)), "expected 12 rising times"),
-    "fps": (saved(keypoints=PX, fps=0), "'fps' is 0, expected one number above 0"),
+    "fps": (saved(keypoints=PX, fps=0), "'fps' is 0, expected one number above 0, at most 1000"),
     "half a size": (saved(keypoints=PX, width_px=160), "expected both or neither"),
     "nothing found": (as_npy(PX * np.float32((1, 1, 0.1))), "every point is missing, or below a confidence of 0.3"),
     "another size": (as_npy(PX * np.float32((6, 6, 1))), "lie outside the frame of 160x120 px"),
@@ -119,7 +120,7 @@ WRONG = {
     "face first": (as_npy(in_order(FACE, HAND_L, POSE, HAND_R)), "another order"),
     "hands first": (as_npy(in_order(POSE, HAND_L, HAND_R, FACE)), "another order"),
     "no .pose": (lambda f: (f / "video.pose").write_bytes(bytes(range(256))), "that pose-format can read"),
-    "components": (lambda f: write_pose(f / "video.pose", HEAD, np.ones((T, 1, 1, 3))), "['head'], expected"),
+    "components": (lambda f: write_pose(f / "video.pose", HEAD, np.ones((T, 1, 1, 3))), "components 'head', expected"),
     "too few": (as_npy(PX[:9]), "found 9 rows, expected about 12 as the video has frames"),
     "too many": (as_npy(person(20)), "found 20 rows, expected about 12"),
     "times elsewhere": (saved(keypoints=PX, times_s=np.arange(T) + 100.0), "no row is at the time of a frame"),
@@ -288,6 +289,34 @@ def test_only_changed_points_are_extracted_again(tmp_path: Path, make_video: Cal
     np.save(moved / "video.npy", person(T, moves=1))
     assert list(extract_videos(config).extracted) == ["video"]
     assert len(precomputed_info(config, "video").settings["sha256"]) == 64
+
+
+@pytest.mark.parametrize("kind", ["points", "video"])
+def test_a_file_that_is_replaced_while_it_is_read_leaves_no_record(
+    tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its digest would vouch for frames or points that were never read."""
+    video, folder = make_video(num_frames=T), tmp_path / "points"
+    folder.mkdir()
+    np.savez(folder / "video.npz", keypoints=PX)
+    config = ExtractConfig(
+        videos=[video], root=tmp_path / "corpus", detector="precomputed", precomputed={"folder": folder}
+    )
+    detect, seen = PrecomputedDetector.detect, []
+
+    def replacing(self: PrecomputedDetector, frame: Frame) -> np.ndarray:
+        seen.append(frame.time_s)
+        if len(seen) == 5 and kind == "points":
+            np.savez(folder / "video.npz", keypoints=person(T, x_px=3))
+        elif len(seen) == 5:
+            video.write_bytes(video.read_bytes() + bytes(100))
+        return detect(self, frame)
+
+    monkeypatch.setattr(PrecomputedDetector, "detect", replacing)
+    with pytest.raises(UserError, match="changed while it was read, expected a whole"):
+        extract_videos(config)
+    assert not CorpusLayout(config.root).metadata("video").exists()
+    assert list(extract_videos(config).extracted) == ["video"]
 
 
 def test_points_of_our_own_give_the_same_files_again(shared_data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from signstreams.files import sha256_file
+from signstreams.formats.crops import CropWriter
 
 STAGES = ("demo_video", "extract", "contract", "pretrain", "embed", "train", "evaluate")
 CONFIG = """\
@@ -34,6 +36,17 @@ integrate:
   set: {train.epochs: 2, train.eval_every_epochs: 1, data.frame_stride: 4}
 """
 WORDS = ["--cores", "2", "--configfile", "config/config.yaml", "tiny.yaml", "--rerun-incomplete"]
+PRETRAIN = {
+    "epochs": 60,
+    "device": "cpu",
+    "threads": 1,
+    "dataset": {"batch_size": 8, "num_workers": 1},
+    "model": {"arch": "vit_tiny", "patch_px": 8, "depth": 1},
+    "augmentation": {"global_px": 16, "local_px": 8, "num_local": 2},
+    "dino": {"num_prototypes": 16, "hidden_dim": 32, "bottleneck_dim": 16},
+    "monitor": {"probe_every_steps": 100, "probe_crops": 8, "pictures": False},
+    "checkpointing": {"every_steps": 20},
+}
 # times are in them, and the figures of one machine's clock
 CLOCKED = {
     "metrics.jsonl",
@@ -147,6 +160,99 @@ def test_a_kill_in_every_stage_ends_in_the_bytes_of_a_calm_run(
     assert {name for name in expected if found[name] != expected[name]} == set()
     assert len(expected) > 60
     assert not [path for path in folder.rglob("*.part") if ".snakemake" not in path.parts]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_kills_all_through_embedding_and_evaluation_end_in_the_bytes_of_a_calm_run(folder: Path) -> None:
+    """Their jobs take seconds, which a kill at a random moment seldom meets; features and scores must not be torn."""
+    finish(folder)
+    expected = artifacts(folder)
+    killed = dict.fromkeys(("embed", "evaluate"), 0)
+    for rule, made in (("embed", "features"), ("evaluate", "multistream_v9/scores.json")):
+        path = folder / "work_dirs" / made
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        for wait_s in (0.3, 1.5, 2.5, 3.5, 4.5, 6.0):
+            if not kill_in(folder, rule, wait_s):
+                break
+            killed[rule] += 1
+            unlock(folder)
+    finish(folder)
+    assert min(killed.values()) >= 2, killed
+    found = artifacts(folder)
+    assert found.keys() == expected.keys()
+    assert {name for name in expected if found[name] != expected[name]} == set()
+
+
+@pytest.mark.faults
+def test_one_of_two_processes_that_is_killed_ends_the_run_and_loses_nothing(
+    tmp_path: Path, project: Path, picture_archives: Path
+) -> None:
+    """As by the kernel that is out of memory: the others end in seconds, and the same command goes on."""
+
+    def train(output: Path) -> subprocess.Popen[str]:
+        words = ["--train-dir", picture_archives, "--output-dir", output, "--config", tmp_path / "pretrain.json"]
+        script = project / "scripts" / "pretrain_dino_hands.py"
+        command = [sys.executable, project / "scripts/launch.py", "--cpu-processes", "2", "--", script, *words]
+        return subprocess.Popen(
+            [*map(str, command), "--distributed"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    (tmp_path / "pretrain.json").write_text(json.dumps(PRETRAIN), encoding="utf-8")
+    calm = train(tmp_path / "calm")
+    calm.communicate(timeout=300)
+    assert calm.returncode == 0
+    for rank in (0, 1):
+        run = train(tmp_path / "killed")
+        state = tmp_path / "killed/state/checkpoint_last.pt"
+        before = state.stat().st_mtime_ns if state.exists() else None
+        until_s = time.monotonic() + 120
+        while (state.stat().st_mtime_ns if state.exists() else None) == before:
+            assert run.poll() is None and time.monotonic() < until_s
+            time.sleep(0.05)
+        workers = [pid for pid in processes_in(tmp_path) if environment_of(pid).get("RANK") == str(rank)]
+        os.kill(min(workers), signal.SIGKILL)  # its loader and fork server have the same environment
+        said, _ = run.communicate(timeout=60)
+        assert run.returncode == 1
+        assert (
+            said.splitlines()[-1]
+            == f"error: process {rank} was ended by SIGKILL (the system may have run out of memory)"
+        )
+        until_s = time.monotonic() + 30
+        while left := processes_in(tmp_path):
+            assert time.monotonic() < until_s, f"still alive: {left}"
+            time.sleep(0.1)
+    rest = train(tmp_path / "killed")
+    said, _ = rest.communicate(timeout=300)
+    assert rest.returncode == 0, said[-3000:]
+    assert sha256_file(tmp_path / "killed/backbone.pt") == sha256_file(tmp_path / "calm/backbone.pt")
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    try:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+@pytest.fixture
+def picture_archives(tmp_path: Path) -> Path:
+    """Crops of three videos: noise of its own in each."""
+    rng = np.random.default_rng(0)
+    for video in range(3):
+        with CropWriter(tmp_path / f"hand_r/v{video}.zip", f"v{video}") as writer:
+            for frame in range(16):
+                image = rng.integers(0, 255, (40, 40, 3), np.uint8)
+                writer.add(frame, cv2.imencode(".jpg", image)[1].tobytes())
+    return tmp_path / "hand_r"
 
 
 def write_videos(folder: Path, count: int) -> list[Path]:

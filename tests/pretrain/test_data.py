@@ -15,7 +15,7 @@ from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.formats.crops import CropReader, CropWriter, list_crops
 from signstreams.pretrain.crop_index import build_index, read_directory
-from signstreams.pretrain.data import ViewLoader, find_crops, load_whole, normalize
+from signstreams.pretrain.data import ViewLoader, find_crops, load_whole, normalize, plan_batches
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 
 
@@ -134,6 +134,46 @@ def test_images_of_any_names_are_crops_too(tmp_path: Path, picture: Callable[[in
         assert [crop.video_id for crop in crops] == names
         found.append([reader.read(crop) for crop in crops])
     assert found[0] == found[1] == [picture(0, i) for i in range(12)]
+
+
+@pytest.mark.parametrize("place", ["a.jpg", "sub/b.PNG", "video_f000003.jpg"])
+def test_an_empty_image_is_named_at_the_listing(
+    place: str, tmp_path: Path, picture: Callable[[int, int], bytes]
+) -> None:
+    """An interrupted copy leaves them, and a training would meet them hours later."""
+    names = [f"photo {i}.jpg" for i in range(4)] if place == "a.jpg" or "/" in place else ["video_f000001.jpg"]
+    for i, name in enumerate([*names, place]):
+        (tmp_path / "crops" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "crops" / name).write_bytes(b"" if name == place else picture(0, i))
+    with pytest.raises(UserError) as caught:
+        find_crops([tmp_path / "crops"], probe_crops=0)
+    fix = "extract the video again" if place.startswith("video") else "replace or remove this image"
+    (line,) = caught.value.problems
+    assert line == f"{tmp_path / 'crops'}: 1 images hold nothing (0 bytes): '{Path(place).name}'; {fix}"
+
+
+def test_an_empty_member_of_an_archive_is_named_at_the_listing(tmp_path: Path) -> None:
+    with CropWriter(tmp_path / "crops/v.zip", "v") as writer:
+        writer.add(0, b"x")
+        writer.add(1, b"")
+    with pytest.raises(UserError, match=r"crops: 1 images hold nothing \(0 bytes\): 'v.zip, frame 1'; extract the"):
+        find_crops([tmp_path / "crops"], probe_crops=0)
+
+
+def test_a_damaged_image_of_a_user_is_to_be_replaced_and_not_extracted(
+    make: Callable[..., Any], tmp_path: Path, picture: Callable[[int, int], bytes]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(8):
+        (tmp_path / "photos" / f"{i}.jpg").write_bytes(b"no image" if i == 3 else picture(0, i))
+    crops = find_crops([tmp_path / "photos"], probe_crops=0)
+    said = f"{tmp_path / 'photos/3.jpg'}: .*; replace or remove this image"
+    with pytest.raises(UserError, match=said):
+        load_whole(crops.train, 16)
+    config = make(train_dir=[str(tmp_path / "photos")], dataset={"batch_size": 8})
+    loader = ViewLoader(config, crops.train, plan_batches(config, crops, 1), World(0, 1, torch.device("cpu")))
+    with pytest.raises(UserError, match=said):
+        list(loader.steps(0, 1))
 
 
 def test_several_folders_keep_their_videos_apart(tmp_path: Path, picture: Callable[[int, int], bytes]) -> None:

@@ -17,7 +17,7 @@ from signstreams.pretrain import selection
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.data import find_crops, plan_batches
 from signstreams.pretrain.run import pretrain
-from signstreams.pretrain.selection import crop_sharpness, sharpness, signers
+from signstreams.pretrain.selection import crop_sharpness, monotony, sharpness, signers
 from signstreams.pretrain.settings import DatasetConfig
 from signstreams.streams import STREAMS, BoxState
 
@@ -162,3 +162,27 @@ def test_a_corrected_signer_is_another_experiment_where_signers_are_balanced(
                     pretrain(config, "hand_r")
             else:
                 pretrain(config, "hand_r")
+
+
+@pytest.mark.parametrize("kind", ["one", "equal", "few"])
+def test_pictures_that_teach_nothing_are_said_in_log_and_card(
+    kind: str,
+    make: Callable[..., Any],
+    tmp_path: Path,
+    picture: Callable[[int, int], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    count, batch_size = {"one": (1, 1), "equal": (40, 8), "few": (40, 8)}[kind]
+    (tmp_path / "photos").mkdir()
+    for i in range(count):
+        (tmp_path / "photos" / f"{i:02d}.jpg").write_bytes(picture(0, i % 3 if kind == "few" else 0))
+    dataset = {"batch_size": batch_size}
+    target = pretrain(make(train_dir=[str(tmp_path / "photos")], epochs=1, dataset=dataset), "hand_r")
+    looked_at = count - count // 8 if count > 8 else count
+    said = f"{looked_at} crops show {3 if kind == 'few' else 1} different pictures: next to nothing can be learned"
+    assert [record.levelname for record in caplog.records if said in record.message] == ["WARNING"]
+    assert f"**{said}" in (target.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_crops_that_differ_are_no_cause_for_a_warning(crops_dir: Path) -> None:
+    assert monotony(find_crops([crops_dir], probe_crops=8).train) is None

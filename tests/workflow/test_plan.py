@@ -102,6 +102,8 @@ def test_own_videos_do_not_mix_with_the_demo_corpus() -> None:
 def test_a_path_with_a_brace_is_named() -> None:
     (line,) = refused("work_dir: 'work{1}'\n")
     assert "work_dir = 'work{1}' holds a brace" in line
+    (line,) = refused("corpus: {root: 'data/<demo>'}\n")
+    assert "corpus.root = 'data/<demo>' holds <demo>, which Snakemake reads as a variable of paths" in line
 
 
 def test_the_training_takes_the_backbones_of_the_streams_that_are_named() -> None:
@@ -120,6 +122,22 @@ def test_words_of_settings_survive_a_shell() -> None:
     assert shlex.split(setting_words(settings)) == [
         "--set", "a=true", "--set", "b=none", "--set", "c=0.001", "--set", 'd.e=it\'s "$(x)"\n{y}',
     ]  # fmt: skip
+
+
+def test_recipes_that_are_named_by_default_come_from_the_checkout_where_the_folder_has_none(
+    folder: Path, project: Path
+) -> None:
+    assert plan("", checkout=project).config.integrate.config == Path("config/integrate/demo.yml"), "there is one here"
+    (folder / "config").unlink()
+    (line, *_) = refused("")
+    assert line.startswith("config/integrate/demo.yml: No such file or directory")
+    config = plan("", checkout=project).config
+    assert config.integrate.config == project / "config/integrate/demo.yml"
+    assert config.pretrain.config == str(project / "config/pretrain/demo_{stream}.toml")
+    write(folder / "videos/a.mp4")
+    assert plan(MINE, checkout=project).config.pretrain.config == str(project / "config/pretrain/{stream}.toml")
+    (line,) = refused("integrate: {config: config/integrate/small.yml}", checkout=project)
+    assert line.startswith("config/integrate/small.yml: No such file or directory"), "one that is named must be here"
 
 
 # -- Videos
@@ -142,6 +160,46 @@ def test_unsafe_and_double_video_names_are_named(folder: Path) -> None:
         write(folder / "twins" / name)
     (line,) = refused("corpus: {root: data/mine, videos: twins}\n")
     assert "'a.mov' and 'a.mp4' both give the video id 'a'" in line
+
+
+def test_ids_that_snakemake_reads_as_patterns_are_named_and_odd_ones_are_fine(folder: Path) -> None:
+    named = {
+        "<b>": "holds <b>, which Snakemake reads as a variable of paths",
+        "é" * 100: "repeats 'é",
+        "ab" * 20: "repeats 'ab' 20 times, which Snakemake takes for a rule that runs in circles",
+        "x<resources>y": "holds <resources>, which",
+        "}a": "holds a brace, which Snakemake reads as a wildcard",
+    }
+    for name in named:
+        write(folder / "videos" / f"{name}.mp4")
+    problems = refused(MINE)
+    assert len(problems) == len(named)
+    for name, text in named.items():
+        (line,) = [line for line in problems if f"'{name}' " in line]
+        assert text in line and line.endswith(f"; rename '{name}.mp4'")
+    for path in (folder / "videos").iterdir():
+        path.unlink()
+    fine = [
+        "-rf",
+        "--version",
+        "100%",
+        "%(x)s",
+        "it's",
+        "<B>",
+        "a < b > c",
+        "<1>",
+        "é" * 19,
+        "ab" * 19,
+        "$HOME",
+        "~",
+        "a&b;c",
+        "#1",
+    ]
+    for name in fine:
+        write(folder / "videos" / f"{name}.mp4")
+    assert set(plan(MINE).videos) == set(fine)
+    write(folder / "videos" / ("ab" * 20 + ".mp4"))
+    assert len(plan(MINE + "extract: {videos_per_job: 9}\n").videos) == len(fine) + 1, "a batch has another wildcard"
 
 
 def test_points_of_another_tool_are_named_where_they_are_absent(folder: Path) -> None:
@@ -173,6 +231,20 @@ def test_a_file_of_a_clock_that_is_ahead_is_named(folder: Path) -> None:
     (line,) = refused(MINE)
     assert line.startswith("videos/a.mp4: was changed in the future")
     assert plan(MINE, is_start=False).videos
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data/mine/processed/metadata/a.json", "data/mine/contract/manifest.json", "work_dirs/dino_face/backbone.pt"],
+)
+def test_a_result_of_a_clock_that_has_gone_back_since_is_named(folder: Path, name: str) -> None:
+    """Hours of training would be thrown away at their end, as older than what they were made of."""
+    write(folder / "videos/a.mp4")
+    plan(MINE)
+    os.utime(write(folder / name), (time.time() + 3600,) * 2)
+    (line,) = refused(MINE)
+    assert line.startswith(f"{name}: was changed in the future, as by a clock that is ahead (1 files)")
+    plan(MINE, is_start=False)
 
 
 def test_only_a_corpus_with_texts_has_something_to_translate(folder: Path) -> None:

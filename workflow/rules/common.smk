@@ -48,6 +48,7 @@ with exit_on_user_error():
         config,
         is_start=workflow.is_main_process,
         is_module=getattr(workflow.modifier, "base_snakefile", None) is not None,
+        checkout=PROJECT,
         storage_provider=workflow.storage_settings.default_storage_provider,
         set_resources=workflow.resource_settings.overwrite_resources,
     )

@@ -175,7 +175,8 @@ def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list
     unused = [column for column in columns if column and column not in used.values()]
     if unused:
         fix = _rename(unused, _missing(used)) or "nothing to do"
-        issues.append(UNUSED.breach(name, f"the columns {few(unused, 20)}, which are not read", fix))
+        shown_columns = few([column[:60] for column in unused], 20)
+        issues.append(UNUSED.breach(name, f"the columns {shown_columns}, which are not read", fix))
     return used, issues
 
 

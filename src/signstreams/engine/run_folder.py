@@ -226,10 +226,23 @@ def _lock(folder: Path) -> IO[bytes]:
 
 
 def _read_fingerprint(path: Path) -> tuple[Fingerprint, list[str]] | None:
+    """What was recorded of a run; None where nothing readable was, which is not to be confused with no access to it.
+
+    Raises:
+        UserError: It cannot be opened: another user's, or a disk that fails. As an unknown run it would be archived.
+    """
     try:
         content = read_json(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}, expected the record of the run in this folder; make it readable, or give"
+            " another --output-dir"
+        ) from None
+    try:
         return Fingerprint(dict(content["config"]), str(content["data"])), [str(name) for name in content["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
 
 

@@ -83,6 +83,7 @@ class _Run:
         self.detector_note: str | None = None
         self.signer = SignerTracker(job.detector, job.config, job.annotations.spans_s)
         self.stamp: str | None = None  # of the video when it was opened
+        self.detector_info = job.detector_info()  # with the digest of the points, where another tool found them
 
     def extract(self, reader: VideoReader) -> None:
         """Read, detect, crop, and write all files but the metadata."""
@@ -186,6 +187,7 @@ class _Run:
         return write_job_metadata(
             self.job,
             self.stamp,
+            self.detector_info,
             num_frames=len(self.recorder.times_s),
             signer=self.signer.info,
             timings_s={name: round(value, 3) for name, value in self.timings_s.items()},

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import errno
+import io
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from signstreams.array_types import Array, Flags, Floats, Ints
+from signstreams.corpus.findings import few_ids
 from signstreams.extract.frame_source import UnreadableVideoError
 from signstreams.formats.landmarks import (
     FACE,
@@ -66,9 +71,14 @@ def from_wholebody(points: Floats) -> Floats:
 # -- Files
 
 _OTHER_ARRAYS = {"fps", "times_s", "width_px", "height_px", "scores", "confidence"}
+_NUMBERS = {"fps": (0.0, 1000.0), "width_px": (1.0, 100_000.0), "height_px": (1.0, 100_000.0)}  # least, most
 LAYOUTS = f"{NUM_KEYPOINTS} (MediaPipe) or {NUM_WHOLEBODY} (COCO-WholeBody) points"
 MAX_DEPTH_RATIO = 0.1
 """Share of negative third values from which MediaPipe's are depths: a confidence is never negative."""
+MAX_NPZ_BYTES = 2**30
+"""What the arrays of an npz may take in memory, some hours of one person; those of an npy stay on the disk."""
+MAX_PEOPLE = 32  # of each row: a thousand rows are held in memory at once
+_HEADER_BYTES = 12_000  # magic, length and header of an array; NumPy reads no header above 10,000
 
 
 class PointsError(UnreadableVideoError):
@@ -99,11 +109,12 @@ class PointsFile:
 
     def take(self, rows: slice) -> tuple[Floats, Floats]:
         """(N, P, J, 2) x, y and (N, P, J) confidence, float32; without scores it is 1, and 0 for points at 0, 0."""
-        points = self.array[rows, :, :, :2].astype(np.float32)
-        if self.scores is None:
-            confidence = (points != 0).any(axis=-1).astype(np.float32)
-        else:
-            confidence = self.scores[rows].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what no float32 holds is infinite, so counts as missing
+            points = self.array[rows, :, :, :2].astype(np.float32)
+            if self.scores is None:
+                confidence = (points != 0).any(axis=-1).astype(np.float32)
+            else:
+                confidence = self.scores[rows].astype(np.float32)
         if self.columns is not None:
             points, confidence = points[:, :, self.columns], confidence[:, :, self.columns]
             confidence[:, :, self.columns < 0] = 0
@@ -119,29 +130,83 @@ def read_points(path: Path) -> PointsFile:
     """
     if path.suffix == ".pose":
         return read_pose_file(path)
-    try:
+    with _as_points_error(path):
+        with path.open("rb") as file:
+            if path.stat().st_size and file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                file.seek(0)
+                _check_claim(file, path.stat().st_size, may_go_on=True)
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # an npz is read, an npy left on the disk
-        if isinstance(loaded, np.ndarray):
-            return _from_arrays(path, {"": loaded})
-        with loaded:
-            return _from_arrays(path, loaded)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        problem = f"is no {path.suffix} file that NumPy can read ({error})"
-        if "pickle" in str(error) or "Python objects" in str(error):
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else _read_npz(path, loaded)
+    return _from_arrays(path, arrays)
+
+
+@contextmanager
+def _as_points_error(path: Path) -> Iterator[None]:
+    """Whatever the libraries raise on a damaged file, as `PointsError`; errors of the machine stay what they are."""
+    try:
+        yield
+    except (PointsError, MemoryError):
+        raise
+    except Exception as error:  # zip, zlib, struct, Unicode, Syntax, Overflow, Key: damage raises anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
+            raise
+        text = " ".join(str(error).split())[:200]
+        problem = f"is no {path.suffix} file that NumPy can read ({text or type(error).__name__})"
+        if "pickle" in text or "Python objects" in text:
             problem = "holds Python objects, expected numbers; write it with np.save and dtype float32"
         raise PointsError(f"{path}: {problem}") from None
+
+
+def _read_npz(path: Path, loaded: Any) -> dict[str, Array]:
+    """The arrays that count, by name; what they claim is checked before memory is taken for it."""
+    with loaded:
+        names = list(loaded.files)
+        of_points = ["keypoints"] if "keypoints" in names else [name for name in names if name not in _OTHER_ARRAYS]
+        if len(of_points) != 1:
+            raise PointsError(f"{path}: holds {few_ids(names)}, expected 'keypoints' or a single array of points")
+        wanted = [*of_points, *(name for name in names if name in _OTHER_ARRAYS)]
+        members = set(loaded.zip.namelist())
+        infos = [loaded.zip.getinfo(f"{name}.npy" if f"{name}.npy" in members else name) for name in wanted]
+        claimed = sum(info.file_size for info in infos)
+        if claimed > MAX_NPZ_BYTES:
+            raise PointsError(
+                f"{path}: its arrays take {claimed:,} bytes of memory, expected at most {MAX_NPZ_BYTES:,}; write the"
+                " points with np.save as .npy, which is read from the disk"
+            )
+        for info in infos:
+            with loaded.zip.open(info) as member:
+                _check_claim(member, info.file_size)
+        return {name: loaded[name] for name in wanted}
+
+
+def _check_claim(file: IO[bytes], num_bytes: int, *, may_go_on: bool = False) -> None:
+    """Check that an array is as large as its header says; with ``may_go_on``, at least so.
+
+    Raises:
+        ValueError: It is not, or there is no header.
+    """
+    head = io.BytesIO(file.read(_HEADER_BYTES))
+    version = npy.read_magic(head)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of the format {version}")
+    try:
+        read: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(head)
+    except (MemoryError, RecursionError):
+        raise ValueError("a header that is nested too deeply") from None
+    claimed = head.tell() + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and claimed != num_bytes and not (may_go_on and 0 <= claimed < num_bytes):
+        raise ValueError(f"an array that claims {claimed:,} bytes of {num_bytes:,}")
 
 
 def _from_arrays(path: Path, loaded: Mapping[str, Array]) -> PointsFile:
     """From the arrays of an npz file, or from the one of an npy file, which has no name."""
     names = list(loaded)
-    of_points = ["keypoints"] if "keypoints" in names else [name for name in names if name not in _OTHER_ARRAYS]
-    if len(of_points) != 1:
-        raise PointsError(f"{path}: holds {names}, expected 'keypoints' or a single array of points")
+    of_points = [name for name in names if name not in _OTHER_ARRAYS]
     of_scores = [name for name in ("scores", "confidence") if name in names]
     if len(of_scores) == 2:
         raise PointsError(f"{path}: holds 'scores' and 'confidence', expected one of them")
-    value = {name: _number(path, name, loaded[name]) for name in ("fps", "width_px", "height_px") if name in names}
+    value = {name: _number(path, name, loaded[name]) for name in _NUMBERS if name in names}
     if ("width_px" in value) != ("height_px" in value):
         raise PointsError(f"{path}: holds only one of width_px and height_px, expected both or neither")
     array = _numbers(path, of_points[0], loaded)
@@ -155,6 +220,7 @@ def _from_arrays(path: Path, loaded: Mapping[str, Array]) -> PointsFile:
         )
     if array.ndim == 3:
         array = array[:, None]
+    _check_people(path, array.shape[1])
     if scores is not None:
         scores = scores[..., 0] if scores.ndim > 2 and scores.shape[-1] == 1 else scores
         scores = scores[:, None] if scores.ndim == 2 else scores
@@ -201,9 +267,17 @@ def _numbers(path: Path, name: str, loaded: Mapping[str, Array]) -> Array:
 
 def _number(path: Path, name: str, array: Array) -> float:
     value = float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "fiu" else np.nan
-    if not (np.isfinite(value) and value > 0):
-        raise PointsError(f"{path}: '{name}' is {str(array)[:40]}, expected one number above 0")
+    least, most = _NUMBERS[name]
+    if not (value > 0 and least <= value <= most):
+        found = " ".join(str(array).split())[:40]
+        expected = f"from {least:g} to {most:g}" if least else f"above 0, at most {most:g}"
+        raise PointsError(f"{path}: '{name}' is {found}, expected one number {expected}")
     return value
+
+
+def _check_people(path: Path, num_people: int) -> None:
+    if num_people > MAX_PEOPLE:
+        raise PointsError(f"{path}: holds {num_people:,} people in each row, expected at most {MAX_PEOPLE}")
 
 
 # -- .pose files, read by sign-language-processing/pose (pose-format)
@@ -220,26 +294,35 @@ def read_pose_file(path: Path) -> PointsFile:
 
     data = path.read_bytes()
     try:
-        pose = Pose.read(data)
+        pose = Pose.read(data)  # a claim that the bytes do not bear out is refused before memory is taken
+    except MemoryError:
+        raise
     except Exception as error:  # struct, Unicode, Value, ZeroDivision: random bytes raise anything in its reader
-        reason = f"{type(error).__name__}: {error}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise PointsError(f"{path}: is no .pose file that pose-format can read ({reason})") from None
     family, targets = _targets(path, pose.header.components)
-    num_frames, num_people = pose.body.confidence.shape[:2]
+    array, confidence = pose.body.data.data, pose.body.confidence
+    num_frames, num_people = confidence.shape[:2]
     if 0 in (num_frames, num_people):
         raise PointsError(f"{path}: holds {num_frames} frames of {num_people} people, expected some")
+    _check_people(path, num_people)
     columns = np.full(NUM_KEYPOINTS if family is MEDIAPIPE else NUM_WHOLEBODY, -1)
     for column, row in enumerate(targets):
         if row is not None:
             columns[row] = column
+    if (columns < 0).all() or array.shape[-1] < 2:
+        raise PointsError(f"{path}: holds points of the shape {array.shape}, expected x and y of {LAYOUTS}")
+    fps = float(pose.body.fps)
+    if fps and not 0 < fps <= _NUMBERS["fps"][1]:
+        raise PointsError(f"{path}: has {fps:g} rows per second, expected at most {_NUMBERS['fps'][1]:g}, or 0")
     size = pose.header.dimensions
     return PointsFile(
         path,
-        pose.body.data.data,
-        pose.body.confidence,
+        array,
+        confidence,
         columns,
         is_px=True,
-        fps=float(pose.body.fps) if pose.body.fps and pose.body.fps > 0 else None,
+        fps=fps or None,
         size_px=(size.width, size.height) if size.width and size.height else None,
     )
 
@@ -251,8 +334,8 @@ def _targets(path: Path, components: list[Any]) -> tuple[tuple[str, ...], list[i
     if family is None:
         known = " or ".join(known[0] for known in FAMILIES)
         raise PointsError(
-            f"{path}: holds the components {names}, expected those of MediaPipe Holistic, COCO-WholeBody or OpenPose, "
-            f"with a body: {known}"
+            f"{path}: holds the components {few_ids(names)}, expected those of MediaPipe Holistic, COCO-WholeBody or "
+            f"OpenPose, with a body: {known}"
         )
     targets: list[int | None] = []
     for name, component in zip(names, components, strict=True):

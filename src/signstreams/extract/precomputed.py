@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -194,6 +195,10 @@ SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
 BLOCK_ROWS = 512  # rows processed together
 
 
+_NUMBERS_OF_ANY_KIND: ContextDecorator = np.errstate(over="ignore", invalid="ignore")
+"""Points that are missing may be NaN or infinite: NumPy would warn of each."""
+
+
 class SignerPoints:
     """The signer's points row by row, as fractions of the frame, `MISSING` where not found.
 
@@ -201,6 +206,7 @@ class SignerPoints:
         PointsError: The points cannot belong to this video.
     """
 
+    @_NUMBERS_OF_ANY_KIND
     def __init__(self, file: PointsFile, config: ExtractConfig, video: VideoContext) -> None:
         self._file, self._config = file, config.precomputed
         self._is_wholebody = file.num_points == NUM_WHOLEBODY
@@ -216,6 +222,7 @@ class SignerPoints:
         if not self._is_wholebody:
             _check_order(file, np.array([self.row(row) for row in range(len(file.array))[some]]), video)
 
+    @_NUMBERS_OF_ANY_KIND
     def row(self, row: int) -> Floats:
         """(J, 3) float32."""
         points, confidence, present = (part[0] for part in self._read(slice(row, row + 1)))

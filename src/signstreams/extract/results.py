@@ -195,15 +195,15 @@ def write_arrays(
     }
 
 
-def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoMetadata:
+def write_job_metadata(job: VideoJob, stamp: str | None, detector: DetectorInfo, **found: Any) -> VideoMetadata:
     """Write the metadata, which vouches for all other files of the video by their checksums: the last file written.
 
-    ``stamp`` is that of the source when it was opened, None when it could not be; ``found`` are the fields that reading
-    the video gave.
+    ``stamp`` is that of the source when it was opened, None when it could not be; ``detector`` what the detector said
+    of itself then, with the digest of the points it reads; ``found`` are the fields that reading the video gave.
 
     Raises:
-        OSError: The video has changed since, as one that is still being copied: its checksum would vouch for frames
-            that were never read.
+        OSError: The video or its points have changed since, as a file that is still being copied: its checksum would
+            vouch for frames that were never read.
     """
     sums = checksums(job.layout, job.video_id)
     assert sums is not None
@@ -213,7 +213,7 @@ def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoM
         source_bytes=job.source.num_bytes(),
         source_sha256=job.source.sha256(),
         crop_px=job.config.crop_px,
-        detector=job.detector_info(),
+        detector=detector,
         face_privacy=job.config.face_privacy,
         spans_s=job.spans_s,
         box=job.annotations.box,
@@ -225,6 +225,8 @@ def write_job_metadata(job: VideoJob, stamp: str | None, **found: Any) -> VideoM
     )
     if stamp not in (None, job.source.stamp()):
         raise OSError("changed while it was read, expected a whole video; run again when it is")
+    if detector != job.detector_info():
+        raise OSError("its file of points changed while it was read, expected a whole one; run again when it is")
     write_metadata(job.layout.metadata(job.video_id), metadata)
     return metadata
 

@@ -23,6 +23,7 @@ from signstreams.array_types import Pixels
 from signstreams.errors import DamagedFile
 from signstreams.files import replacing
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_sources import IMAGE_SUFFIXES
 from signstreams.streams import SIDE_BY_SIDE
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -111,6 +112,16 @@ class Crop:
     offset: int | None  # byte at which the local header of the ZIP member starts
     size: int  # bytes of the JPEG
     crc: int | None  # CRC-32 of the JPEG's bytes; None for a loose file
+
+    def damage(self, error: BaseException) -> DamagedFile:
+        """What reading it raised; images that no extraction made, whose id is their own file name, are to be replaced.
+
+        Such an id ends as a file does, in ``.jpg`` or the like.
+        """
+        if self.video_id.lower().endswith(IMAGE_SUFFIXES):
+            place = self.path if self.offset is None else f"{self.path}/{self.video_id}"
+            return DamagedFile.of(place, error, fix="replace or remove this image")
+        return DamagedFile.of(self.path, error, frame=self.frame)
 
 
 def list_crops(source: str | Path) -> list[Crop]:

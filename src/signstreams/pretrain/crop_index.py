@@ -24,12 +24,13 @@ from typing import overload
 import numpy as np
 
 from signstreams.array_types import Array, Ints
+from signstreams.corpus.findings import few_ids
 from signstreams.errors import DamagedFile, UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop, archive_members, parse_crop_name
+from signstreams.formats.video_sources import IMAGE_SUFFIXES
 from signstreams.progress import Progress
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LOOSE = -1  # offset of a crop that is a file of its own
 _END = struct.Struct(
     "<4s4xHHIIH"  # end of central directory: signature, entries here and in all, size, offset, comment
@@ -162,7 +163,7 @@ class _Builder:
 def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Path, Exception | None]]]:
     """Index of all crops of the folders (or ZIP files), and the folders that gave none, each with its error.
 
-    FileNotFoundError: absent; ValueError or other OSError: a broken archive; None: there is no image.
+    FileNotFoundError: absent; ValueError or other OSError: a broken archive, empty files; None: there is no image.
     """
     builder = _Builder()
     problems: list[tuple[Path, Exception | None]] = []
@@ -179,7 +180,22 @@ def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Pa
             continue
         if before == (len(builder.singles[0]), len(builder.blocks)):
             problems.append((path, None))
-    return builder.build(paths), problems
+    index = builder.build(paths)
+    return index, problems + _empty_files(index)
+
+
+def _empty_files(index: CropIndex) -> list[tuple[Path, Exception | None]]:
+    """Folders with images of no bytes, as an interrupted copy leaves them; a training would meet them hours later."""
+    folders: dict[int, list[Crop]] = {}
+    for i in np.flatnonzero(index.size == 0).tolist():
+        folders.setdefault(index.video_folder[index.video[i]], []).append(index[i])
+    problems: list[tuple[Path, Exception | None]] = []
+    for number, crops in folders.items():
+        names = few_ids(c.path.name if c.offset is None else f"{c.path.name}, frame {c.frame}" for c in crops)
+        found = f"{len(crops):,} images hold nothing (0 bytes): {names}"
+        folder = index.folders[number]
+        problems.append((folder, DamagedFile(folder, found, fix=crops[0].damage(ValueError()).fix)))
+    return problems
 
 
 def _add_folder(builder: _Builder, folder: Path, number: int) -> None:

@@ -139,8 +139,9 @@ class ViewDataset(Dataset[ViewBatch]):
                 rng = numpy_rng(self.seed, "views", step, index)
                 params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
             except (OSError, ValueError) as error:
-                damage = DamagedFile.of(crop.path, error, frame=crop.frame)
-                raise UserError(damage.problems) from None  # PyTorch raises what a worker did with one argument
+                raise UserError(
+                    crop.damage(error).problems
+                ) from None  # PyTorch raises what a worker did with one argument
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),

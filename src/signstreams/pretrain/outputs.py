@@ -86,6 +86,7 @@ def model_card(
     weights: str,
     num_videos: int,
     num_probe_crops: int,
+    warning: str | None = None,
 ) -> str:
     """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
@@ -109,6 +110,7 @@ def model_card(
         f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
         + (f" Tags: {_shown(', '.join(about.tags))}." if about.tags else ""),
+        *([f"**{_shown(warning)}.**"] if warning else []),
         *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
         "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
@@ -203,8 +205,12 @@ def write_outputs(
     crops: CropSet,
     num_videos: int,
     target: Path,
+    warning: str | None = None,
 ) -> None:
-    """Export the teacher's backbone to ``target``, draw curves and pictures, write the card, list all; rank 0 only."""
+    """Export the teacher's backbone to ``target``, draw curves and pictures, write the card, list all; rank 0 only.
+
+    The card repeats the ``warning``.
+    """
     experiment = run.experiment
     assert experiment is not None
     folder, title = experiment.folder, f"{stream}: {config.experiment.name or trainer.arch.described()}"
@@ -233,6 +239,7 @@ def write_outputs(
         weights=target.name,
         num_videos=num_videos,
         num_probe_crops=len(crops.probe),
+        warning=warning,
     )
     write_text(names["card"], card)
     experiment.write_artifacts(

@@ -38,7 +38,7 @@ from signstreams.pretrain.resource_estimates import (
     log_memory_estimate,
 )
 from signstreams.pretrain.sampler import BatchPlan
-from signstreams.pretrain.selection import with_measured_stats
+from signstreams.pretrain.selection import monotony, with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, stop_on_signal
@@ -74,6 +74,9 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     crops = _crops(config, stream, world)
     if config.dataset.scratch_dir:
         crops = replace(crops, train=copy_to_scratch(crops.train, config.dataset.scratch_dir))
+    few_pictures = monotony(crops.train)
+    if few_pictures and world.is_main:
+        log.warning("%s", few_pictures)
     config = with_measured_stats(config, crops.train)
     plan = plan_batches(config, crops, world.size)
     derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
@@ -129,7 +132,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             run.train(stage, stop)
             run.publish(stage)
             if run.experiment is not None:
-                write_outputs(config, stream, trainer, run, crops, plan.groups.num_videos, target)
+                write_outputs(config, stream, trainer, run, crops, plan.groups.num_videos, target, few_pictures)
     return target
 
 

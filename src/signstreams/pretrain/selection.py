@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 from collections import Counter
@@ -31,6 +32,8 @@ SHARPNESS_PX = 112
 SHARPNESS_CACHE = "sharpness.npz"
 STATS_CROPS, STATS_DECIMALS = 2048, 4
 """Crops whose mean and deviation are measured: enough for three digits, as crops differ by far less than 1."""
+LOOKED_AT_CROPS, MIN_DISTINCT_CROPS = 256, 16
+"""Crops that are compared byte by byte, and how many have to differ: below, there is nothing to learn."""
 _CHUNK = 2048
 
 
@@ -160,6 +163,27 @@ def _signers_of(meta: Path) -> dict[str, str]:
         if clip.signer:
             found.setdefault(clip.video_id, Counter())[clip.signer] += 1
     return {video_id: counts.most_common(1)[0][0] for video_id, counts in found.items()}
+
+
+def monotony(crops: Sequence[Crop]) -> str | None:
+    """Why next to nothing can be learned from these crops, in one line; None where enough of them differ.
+
+    Raises:
+        UserError: When a crop cannot be read.
+    """
+    count = min(LOOKED_AT_CROPS, len(crops))
+    distinct = len(set(convert_crops((crops[place] for place in evenly_spread(count, len(crops))), _digest)))
+    if distinct >= max(MIN_DISTINCT_CROPS, count // 2):
+        return None
+    looked_at = f"{count} crops" if count == len(crops) else f"{count} of {len(crops):,} crops"
+    return (
+        f"{looked_at} show {distinct} different pictures: next to nothing can be learned from them; check train_dir,"
+        " and add footage"
+    )
+
+
+def _digest(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
 
 
 def with_measured_stats(config: PretrainConfig, crops: Sequence[Crop]) -> PretrainConfig:

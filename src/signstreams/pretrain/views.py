@@ -26,7 +26,6 @@ from torch import Tensor
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.engine.device import to_device
-from signstreams.errors import DamagedFile
 from signstreams.formats.crops import Crop, CropReader
 from signstreams.pretrain.settings import AugmentationConfig
 
@@ -228,7 +227,7 @@ def convert_crops(crops: Iterable[Crop], convert: Callable[[bytes], T]) -> Itera
             try:
                 converted = convert(reader.read(crop))
             except (OSError, ValueError) as error:
-                raise DamagedFile.of(crop.path, error, frame=crop.frame) from None
+                raise crop.damage(error) from None
             yield converted
 
 

@@ -6,7 +6,6 @@ The rules state files, commands and resources; what they have to know of config 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import re
 import shlex
@@ -31,11 +30,12 @@ from signstreams.ids import shown
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.streams import BACKBONE_KEYS
-from signstreams.workflow.settings import WorkflowConfig
+from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 CLOCKS_DIFFER_S = 10.0  # A file changed so much later than now comes from a machine whose clock is ahead
+_PERIODIC = re.compile(r"(.{1,10})\1{19}$")  # as Snakemake's `PeriodicityDetector`; an id has at most 200 bytes
 Batches = dict[str, list[str]]  # name of a batch to the ids of its videos
 
 
@@ -98,6 +98,7 @@ def make_plan(
     *,
     is_start: bool = True,
     is_module: bool = False,
+    checkout: Path | None = None,
     storage_provider: str | None = None,
     set_resources: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
@@ -105,6 +106,7 @@ def make_plan(
 
     A job reads the plan again: unless this process starts the workflow (``is_start``), what it is given to do was
     checked, and its batches were written, by the one that did. ``is_module``: another workflow imports our rules.
+    ``checkout``: the folder of these rules, whose own recipes count where the workflow runs elsewhere.
 
     Raises:
         UserError: With every problem of the first check that fails.
@@ -115,7 +117,9 @@ def make_plan(
             " beside declared files; work in a folder that all machines share, and see 'Where the files are' in"
             " docs/cluster.md"
         )
-    config = check(WorkflowConfig, copy.deepcopy(dict(tree)), "workflow config")
+    config = check(WorkflowConfig, dict(tree), "workflow config")
+    if checkout is not None:
+        config = _with_own_recipes(config, checkout)
     per_job = config.extract.videos_per_job
     if per_job > 1 and is_module:
         raise UserError(
@@ -124,7 +128,10 @@ def make_plan(
             " checkout first, or leave it out"
         )
     corpus = CorpusLayout(config.corpus.root)
-    videos = demo_videos(config, is_start) if config.corpus.videos is None else source_videos(config.corpus.videos)
+    if config.corpus.videos is None:
+        videos = demo_videos(config, is_start)
+    else:
+        videos = source_videos(config.corpus.videos, is_job_per_video=per_job == 1)
     places = [("videos", str(corpus.videos)), ("root", str(corpus.root))]
     extract = _stage_config(config, ExtractConfig, "extract", config.extract.config, places)
     annotations = {}
@@ -137,6 +144,7 @@ def make_plan(
             )
     integrate = _integrate_config(config)
     if is_start:
+        refuse_the_future(_results_that_jobs_read(corpus, RunLayout(config.work_dir), videos, config.streams))
         check_later_stages(config, corpus)
         warn_of_gpus_without_effect(config, set_resources or {})
     if problems := missing_points(extract, videos):
@@ -145,6 +153,20 @@ def make_plan(
     if per_job > 1:
         batches = plan_batches(corpus, videos, per_job) if is_start else read_batches(corpus, videos)
     return Plan(config, videos, extract, integrate, annotations, batches)
+
+
+def _with_own_recipes(config: WorkflowConfig, checkout: Path) -> WorkflowConfig:
+    """Where the folder of the run lacks a recipe that a config names by default, that of the checkout."""
+    updates = {}
+    for stage, names in OWN_RECIPES.items():
+        section = getattr(config, stage)
+        name = str(section.config)
+        own = str(checkout / name)
+        files = [name.replace("{stream}", stream) for stream in config.streams]
+        if name in names and not any(Path(file).exists() for file in files) and not {"{", "}"} & set(str(checkout)):
+            kind = type(section.config)
+            updates[stage] = section.model_copy(update={"config": kind(own)})
+    return config.model_copy(update=updates)
 
 
 # -- Videos
@@ -161,8 +183,10 @@ def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, VideoSource
     return {video.video_id: VideoSource(corpus.videos / f"{video.video_id}.mp4") for video in videos}
 
 
-def source_videos(folder: Path) -> dict[str, VideoSource]:
+def source_videos(folder: Path, *, is_job_per_video: bool = True) -> dict[str, VideoSource]:
     """Video id to file or folder of frames of the user's own footage.
+
+    With a job per video the id is a wildcard, which must not look periodic to Snakemake.
 
     Raises:
         UserError: With every problem of the folder.
@@ -178,8 +202,15 @@ def source_videos(folder: Path) -> dict[str, VideoSource]:
     problems = found.problems()
     videos = {video_id: sources[0] for video_id, sources in found.sources.items()}
     for video_id, source in videos.items():
-        if "{" in video_id or "}" in video_id:  # Snakemake would read them as wildcards
-            problems.append(f"{folder}: the video id {shown(video_id)} holds a brace; rename {shown(source.path.name)}")
+        why = ""
+        if "{" in video_id or "}" in video_id:
+            why = "holds a brace, which Snakemake reads as a wildcard"
+        elif (variable := PATH_VARIABLE.search(source.path.name)) is not None:
+            why = f"holds {variable[0]}, which Snakemake reads as a variable of paths"
+        elif is_job_per_video and (repeated := _PERIODIC.search(video_id)) is not None:
+            why = f"repeats {shown(repeated[1])} 20 times, which Snakemake takes for a rule that runs in circles"
+        if why:
+            problems.append(f"{folder}: the video id {shown(video_id)} {why}; rename {shown(source.path.name)}")
     if problems:
         raise UserError(problems)
     return videos
@@ -198,6 +229,15 @@ def refuse_the_future(paths: Iterable[Path]) -> None:
             f"{ahead[0]}: was changed in the future, as by a clock that is ahead ({len(ahead)} files), expected a time"
             " before now; `touch` it, and the others"
         )
+
+
+def _results_that_jobs_read(
+    corpus: CorpusLayout, runs: RunLayout, video_ids: Iterable[str], streams: Iterable[str]
+) -> list[Path]:
+    """Of earlier runs, the last file of each video and the files of each stage: the clock may have gone back since."""
+    trained = [runs.backbone(stream) for stream in streams] + [runs.training_file("best")]
+    features = [runs.features / f"{source}.json" for source in (*streams, "points")]
+    return [*map(corpus.metadata, video_ids), corpus.manifest, *trained, *features]
 
 
 # -- Settings of the stages

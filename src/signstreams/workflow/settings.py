@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,13 @@ from signstreams.streams import BACKBONE_KEYS, STREAMS, StreamName
 
 DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
+OWN_RECIPES = {
+    "pretrain": ("config/pretrain/{stream}.toml", DEMO_RECIPE),
+    "integrate": ("config/integrate/demo.yml",),
+}
+"""Config files that a stage reads by default; the checkout has them."""
+
+PATH_VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>")  # what Snakemake (9.10 on) replaces in every path
 
 # Keys of each stage's own config that the rules set by flags: under `set` they would have no effect, or a wrong one.
 # tests/workflow/test_rules.py compares this with the rules.
@@ -106,7 +114,7 @@ class ContractSection(Section):
 class PretrainSection(Section):
     """Self-supervised pretraining: one job per stream."""
 
-    config: str = "config/pretrain/{stream}.toml"
+    config: str = OWN_RECIPES["pretrain"][0]
     """Config file of a stream; ``{stream}`` is replaced by its name. The demo corpus has demo_{stream}.toml."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
@@ -132,7 +140,7 @@ class EmbedSection(Section):
 class IntegrateSection(Section):
     """Training of the translation model, multistream v9."""
 
-    config: Path = Path("config/integrate/demo.yml")
+    config: Path = Path(OWN_RECIPES["integrate"][0])
     """Config file of scripts/train_slt_multistream_v9.py."""
     set: Settings = {}
     """Single keys of that config; they win over the file."""
@@ -184,7 +192,7 @@ class WorkflowConfig(Section):
         return tree
 
     @model_validator(mode="after")
-    def _no_path_holds_a_brace(self) -> WorkflowConfig:
+    def _no_path_is_a_pattern(self) -> WorkflowConfig:
         paths = {
             "corpus.root": self.corpus.root,
             "corpus.videos": self.corpus.videos,
@@ -196,6 +204,10 @@ class WorkflowConfig(Section):
             if path is not None and {"{", "}"} & set(str(path)):
                 raise ValueError(
                     f"{key} = '{path}' holds a brace, which Snakemake reads as a wildcard; rename the folder"
+                )
+            if path is not None and (variable := PATH_VARIABLE.search(str(path))) is not None:
+                raise ValueError(
+                    f"{key} = '{path}' holds {variable[0]}, which Snakemake reads as a variable of paths; rename it"
                 )
         return self
 
