@@ -325,8 +325,8 @@ def test_pipes_and_devices_are_refused_before_they_are_read(
         find_videos([videos / "pipe.mp4"])
     with pytest.raises(UserError, match="a link to a device"):
         source_videos(videos)
-    issues = load_corpus(tmp_path).issues
-    assert {issue.found for issue in issues} >= {"'pipe.mp4' is a pipe", "'zero.mkv' is a link to a device"}
+    with pytest.raises(UserError, match=r"(?s)'pipe\.mp4' is a pipe.*'zero\.mkv' is a link to a device"):
+        load_corpus(tmp_path)
     folder = frames("folder", 3)
     os.mkfifo(folder / "images0002b.png")
     assert len(read(folder)[1]) == 3

@@ -199,6 +199,8 @@ def test_of_several_video_streams_a_players_choice_is_read(
 ) -> None:
     if name == "v.mkv" and "num_frames" in first:
         pytest.skip("Matroska does not say how many frames a stream has")
+    if name == "v.mp4" and "size" in second and "disposition" not in first:
+        pytest.skip("one of its streams is always the default")
     plain = {"size": (64, 64), "num_frames": 10}
     films = [plain | first | {"level": 60}, plain | second | {"level": 200}]
     write_streams(tmp_path / name, films)

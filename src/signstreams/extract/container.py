@@ -241,6 +241,9 @@ class ContainerSource:
             raise
         # The cover picture of a song is a video stream of one frame, marked as such.
         streams = [s for s in self._container.streams.video if not s.disposition & s.disposition.attached_pic]
+        if streams and not (streams := [s for s in streams if s.codec_context is not None]):
+            self.close()
+            raise UnreadableVideoError("is in a format that FFmpeg has no decoder for")
         if not streams:
             has_others = bool(self._container.streams)
             self.close()
