@@ -143,7 +143,7 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
             f"{num_damaged:,} of {num_frames:,} frames are damaged (max_damaged_fraction "
             f"{config.max_damaged_fraction:g}), most in {few_ids(check.video_id for check in damaged)}"
         )
-        fix = "fetch these videos again and extract them again, leave them out, or raise max_damaged_fraction"
+        fix = "fetch these videos again and extract them again, leave them out, or raise --max-damaged-fraction"
         findings.append(rules.DAMAGED_FRACTION.breach(PROCESSED, found, fix))
     for stream in STREAMS:
         if usable and not any(check.num_crops(stream) for check in usable):

@@ -33,7 +33,7 @@ class _File(io.FileIO):
         super().__init__(path.absolute())
         self._error: OSError | None = None
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         """Nothing from the first error on: `check` raises it, outside of FFmpeg."""
         try:
             return b"" if self._error else super().read(size) or b""
@@ -54,10 +54,10 @@ class _File(io.FileIO):
             FFmpegError: It is no video.
         """
         try:
-            return av.open(self, metadata_errors="replace")
+            return av.open(self, "r", metadata_errors="replace")
         except FFmpegError as error:
             self.check()
-            raise_if_of_machine(error, str(self.name))
+            _raise_if_no_memory(error, Path(str(self.name)))
             raise
 
 
@@ -101,7 +101,7 @@ class PacketTable:
                         return None
                     shown.append((packet.pts, packet.dts, position, packet.is_keyframe))
             except FFmpegError as error:  # the file ends early: keep what is there
-                raise_if_of_machine(error, path)
+                _raise_if_no_memory(error, path)
             file.check()
         shown.sort(key=lambda entry: entry[0])
         pts = [entry[0] for entry in shown]
@@ -330,7 +330,7 @@ class ContainerSource:
             yield from self._container.demux(self._stream)
         except FFmpegError as error:
             self._file.check()
-            raise_if_of_machine(error, self._path)
+            _raise_if_no_memory(error, self._path)
             self._note = f"reading broke off: {_reason(error)}"
         self._file.check()
 
@@ -349,7 +349,7 @@ class ContainerSource:
             try:
                 frames = packet.decode()
             except FFmpegError as error:
-                raise_if_of_machine(error, self._path)
+                _raise_if_no_memory(error, self._path)
                 watch.lost()
                 num_bad, first_error = num_bad + 1, first_error or _reason(error)
                 self._note = f"{num_bad} packets could not be decoded, the first with: {first_error}"
@@ -409,7 +409,7 @@ class ContainerSource:
             packets = self._from(key)
         except FFmpegError as error:
             self._file.check()
-            raise_if_of_machine(error, self._path)
+            _raise_if_no_memory(error, self._path)
             packets = None
         if packets is None:  # not a seekable file, or it led past the keyframe
             self.close()
@@ -494,6 +494,15 @@ def _other_kind(path: Path) -> str:
     if head.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body")):
         return "is a web page (HTML), as a failed download leaves it, not a video; download it again"
     return ""
+
+
+def _raise_if_no_memory(error: FFmpegError, path: Path) -> None:
+    """Raise an `OSError` for lack of memory.
+
+    Other errors of the machine are with `_File`: FFmpeg gives EIO for faults of the video as well.
+    """
+    if isinstance(error, MemoryError):
+        raise_if_of_machine(error, path)
 
 
 def _reason(error: FFmpegError) -> str:

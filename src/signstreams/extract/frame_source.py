@@ -181,7 +181,7 @@ class FolderSource:
     image that cannot be decoded is missing, too. All are scaled to the size of the first.
     """
 
-    assumed_matrix = None  # a JPEG's is that of JFIF, other images are RGB
+    assumed_matrix: Literal["bt601", "bt709"] | None = None  # a JPEG's is that of JFIF, other images are RGB
 
     def __init__(self, source: VideoSource, fps: float) -> None:
         files = source.image_files()
