@@ -16,6 +16,7 @@ from typing import Literal, NoReturn
 from signstreams.ids import printable
 
 USER_ERROR_EXIT_CODE = 2
+TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
 INTERRUPTED_EXIT_CODE = 130  # 128 and the number of SIGINT, as shells have it
 GO_ON = "run again to go on: finished files are kept"
 
@@ -23,18 +24,59 @@ REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno
 """What a disk or its owner refuses: no bug, so no traceback."""
 
 
-_OF_FILE = frozenset({None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL})
-"""Codes of an `OSError` that a file itself is to blame for; a seek to nowhere in a damaged archive is EINVAL."""
+OF_MACHINE = frozenset(
+    {
+        *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENODEV, errno.ENXIO),
+        *(errno.ESTALE, errno.EREMOTEIO, errno.ENOLINK, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOTCONN, errno.ESHUTDOWN),
+    }
+)
+"""What a failing disk, network or memory gives: it says nothing of the file, and may be gone at the next try."""
+_PROBE_BYTES = 2**28
+_CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error comes from disk, network or memory and not from the file that was read.
+
+    A damaged file may claim more memory than any machine has: lack of memory counts if there is none for 256 MiB.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "code", None) == _CV2_NO_MEMORY:
+        return _is_memory_short()
+    return getattr(error, "errno", None) in OF_MACHINE
+
+
+def raise_if_of_machine(error: BaseException, path: str | Path) -> None:
+    """Raise an `OSError` with the path for an error of the machine; of a damaged file, or anything else, nothing."""
+    if not isinstance(error, DamagedFile) and is_of_machine(error):
+        code = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None) or errno.ENOMEM
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _is_memory_short() -> bool:
+    try:
+        bytearray(_PROBE_BYTES)
+    except MemoryError:
+        return True
+    return False
 
 
 class UserError(Exception):
     """Something the user can fix. Each problem is one line: place, found, expected, next step."""
+
+    exit_code = USER_ERROR_EXIT_CODE  # of a command that it ends
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         if not self.problems:
             raise ValueError("a UserError needs at least one problem")
         super().__init__("\n".join(self.problems))
+
+
+class TryAgainError(UserError):
+    """The machine failed, not the user: the same command may succeed at another time."""
+
+    exit_code = TRY_AGAIN_EXIT_CODE
 
 
 def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning", "note"] = "error") -> None:
@@ -47,7 +89,8 @@ def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning",
 def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     """Around the work of a command: a `UserError` ends it with code 2 and its lines, which rank 0 prints.
 
-    A full disk, or a file that may not be read or written, is treated alike. Ctrl-C ends it with code 130 and one line,
+    A full disk, or a file that may not be read or written, is treated alike; a failing disk or network ends it with
+    code 75 ("try again"). Ctrl-C ends it with code 130 and one line,
     which ``after_stop`` (how to go on) completes.
     """
     is_interrupted = False
@@ -65,7 +108,7 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # every rank has the same error
             print_problems(error.problems)
-        raise SystemExit(USER_ERROR_EXIT_CODE) from None
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         _stop(after_stop)
     except BrokenPipeError:  # `command | head`: the reader left, nothing is wrong
@@ -74,11 +117,12 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     except Exception as error:
         if is_interrupted:  # during an import that swallowed it and stopped halfway
             _stop(after_stop)
-        if not (isinstance(error, OSError) and error.errno in REFUSED):
+        if not (isinstance(error, OSError) and error.errno in REFUSED | OF_MACHINE):
             raise
         place = f"{error.filename}: " if error.filename else ""
         print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
-        raise SystemExit(USER_ERROR_EXIT_CODE) from None
+        code = TRY_AGAIN_EXIT_CODE if error.errno in OF_MACHINE else USER_ERROR_EXIT_CODE
+        raise SystemExit(code) from None
     finally:
         if is_ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,7 +159,7 @@ class DamagedFile(UserError, ValueError):
         text = str(error)
         if isinstance(error, OSError):
             path, text = error.filename or path, error.strerror or text
-            if error.errno not in _OF_FILE:
+            if error.errno in REFUSED or is_of_machine(error):
                 fix = "see to that and run again: the file itself may be whole"
         return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame, fix=fix)
 

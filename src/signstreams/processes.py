@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from signstreams.errors import INTERRUPTED_EXIT_CODE, UserError
+from signstreams.errors import INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE, UserError
 
 # mallopt's numbers in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -140,7 +140,6 @@ def available_cores() -> int:
 
 # -- Signals that ask a run to save and stop: preemption and hang-up, to be tried again; Ctrl-C, which is final
 
-TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 

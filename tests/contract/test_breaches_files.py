@@ -81,6 +81,17 @@ def too_many_quarantined(corpus: BrokenCorpus) -> None:
     corpus.quarantine(VIDEO)
 
 
+@breaks("video.damaged", "processed", "raise --max-damaged-fraction")
+def many_damaged_frames(corpus: BrokenCorpus) -> None:
+    for video_id in corpus.layout.metadata("x").parent.glob("*.json"):
+        corpus.change_metadata(video_id.stem, num_damaged_frames=2)
+
+
+@breaks("metadata.numbers", ONE.format("metadata") + ".json", "--force")
+def more_damaged_frames_than_there_are(corpus: BrokenCorpus) -> None:
+    corpus.change_metadata(VIDEO, num_damaged_frames=999)
+
+
 @breaks("video.frames", ONE.format("metadata") + ".json", "--force")
 def video_without_frames(corpus: BrokenCorpus) -> None:
     corpus.quarantine(VIDEO)

@@ -49,6 +49,15 @@ FAULTS = {
     "text.mkv": (lambda path: path.write_text("no video\n" * 99), "is not a video that FFmpeg can open"),
     "noise.avi": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(9999)), "is not a video that FFmpeg"),
     "sound.mp4": (write_sound, "has no video stream (only sound)"),
+    "pointer.mp4": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+        "is a Git LFS pointer, not the video itself; fetch it with: git lfs pull",
+    ),
+    "page.mp4": (
+        lambda path: path.write_text("\ufeff\n<!DOCTYPE html><html><body>404</body></html>"),
+        "is a web page (HTML), as a failed download leaves it, not a video; download it again",
+    ),
+    "login.mkv": (lambda path: path.write_text("<html>\n<head>Sign in</head>"), "is a web page (HTML)"),
     "cut.gif": (lambda path: path.write_bytes(b"GIF89a"), "FFmpeg can open"),
 }
 

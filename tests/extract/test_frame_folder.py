@@ -16,12 +16,13 @@ from signstreams.corpus.corpus import load_corpus
 from signstreams.errors import UserError
 from signstreams.extract.batch import extract_videos, find_videos
 from signstreams.extract.detectors import DetectorKind
-from signstreams.extract.frame_source import frame_places
+from signstreams.extract.frame_source import claimed_px, frame_places, stray_images
 from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import VideoSource, list_sources
+from signstreams.workflow.plan import source_videos
 
 FIRST = 1
 
@@ -241,3 +242,91 @@ def test_a_folder_is_extracted_kept_and_extracted_again_when_an_image_changes(
     for path in folder.iterdir():
         path.write_bytes(b"")
     assert list(extract_videos(config, detector=discs).quarantined) == ["a b ñ"]
+
+
+@pytest.mark.parametrize(
+    ("strays", "ending"),
+    [(["thumbnail.jpg"], "jpg"), (["images0005.png"], "jpg"), (["cover1.png", "images0003.bmp"], "png")],
+)
+def test_images_that_are_no_frames_are_left_out_and_named(frames: Callable, strays: list[str], ending: str) -> None:
+    folder = frames("a", 12, "images{:04d}." + ending)
+    for name in strays:
+        cv2.imwrite(str(folder / name), picture(70))
+    reader, found = read(folder)
+    assert len(found) == 12 and [frame.source_index for frame in found] == list(range(12))
+    assert reader.note == f"left out, as they are not named like the other images: {', '.join(sorted(strays))}"
+    assert {"thumbnail.jpg"} & set(strays) <= {path.name for path in VideoSource.at(folder).image_files()}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "b.jpg", "c.jpg"],
+        ["1.jpg", "2.jpg", "3.png"],
+        ["a1.jpg", "b1.jpg", "c2.jpg"],
+        ["a1.png", "a2.png", "a3.png", "b1.png", "b2.png"],
+        ["0.png"],
+        ["f9.png", "f10.png", "f100.png"],
+    ],
+)
+def test_no_image_is_left_out_where_it_is_in_doubt(names: list[str]) -> None:
+    assert not stray_images(names)
+
+
+def test_an_image_is_not_decoded_whose_header_claims_too_much(frames: Callable, tmp_path: Path) -> None:
+    folder = frames("a", 4, "images{:04d}.jpg")
+    data = bytearray((folder / "images0002.jpg").read_bytes())
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = (16_000).to_bytes(2, "big") * 2
+    (folder / "images0002.jpg").write_bytes(data)
+    reader, found = read(folder)
+    assert [frame.source_index for frame in found] == [0, 2, 3]
+    assert reader.note == "cannot be decoded: images0002.jpg"
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp"])
+def test_the_size_in_a_header_is_that_of_the_image(frames: Callable, ending: str) -> None:
+    data = (frames("a", 1, "i{}." + ending) / f"i1.{ending}").read_bytes()
+    assert claimed_px(data) == (160, 120)
+    assert claimed_px(data[:15]) is None and claimed_px(b"") is None
+
+
+@pytest.mark.parametrize("quality", [50, 101])
+def test_the_size_of_webp_without_and_with_losses(quality: int) -> None:
+    for channels in (3, 4):
+        image = np.random.default_rng(0).integers(0, 255, (120, 160, channels), np.uint8)
+        data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+        assert claimed_px(data) == (160, 120)
+
+
+def test_one_number_far_ahead_repeats_nothing_without_end(frames: Callable) -> None:
+    folder = frames("a", 12, "{}.png")
+    (folder / "12.png").rename(folder / "99999999.png")
+    reader, found = read(folder, 25)
+    assert len(found) <= 14
+    assert reader.note is not None and "no frame for" in reader.note
+
+
+def test_pipes_and_devices_are_refused_before_they_are_read(
+    frames: Callable, make_video: Callable, tmp_path: Path
+) -> None:
+    make_video("film.mp4", 2)
+    videos = tmp_path / "videos"
+    os.mkfifo(videos / "pipe.mp4")
+    (videos / "zero.mkv").symlink_to("/dev/zero")
+    with pytest.raises(UserError) as caught:
+        find_videos([videos])
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "'pipe.mp4' is a pipe, expected a file; put the video there, or remove it",
+        "'zero.mkv' is a link to a device, expected a file; put the video there, or remove it",
+    ]
+    assert len(list_sources(videos).problems()) == 2
+    with pytest.raises(UserError, match="is a pipe"):
+        find_videos([videos / "pipe.mp4"])
+    with pytest.raises(UserError, match="a link to a device"):
+        source_videos(videos)
+    with pytest.raises(UserError, match=r"(?s)'pipe\.mp4' is a pipe.*'zero\.mkv' is a link to a device"):
+        load_corpus(tmp_path)
+    folder = frames("folder", 3)
+    os.mkfifo(folder / "images0002b.png")
+    assert len(read(folder)[1]) == 3

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from signstreams.extract.frame_source import Timed, sample_at_rate, sample_every
+from signstreams.extract.frame_source import Gap, Timed, sample_at_rate, sample_every
 
 
 def constant(num_frames: int, fps: float) -> list[Timed]:
@@ -72,3 +72,35 @@ def test_variable_rates_agree_with_the_slow_version(seed: int) -> None:
     assert [s.payload for s in sampled] == slow(frames, fps, source_fps)
     repeats = [after.payload == before.payload for before, after in pairwise(sampled)]
     assert [s.is_repeat for s in sampled] == [False, *repeats]
+
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize("fps", [5, 25, 29.97])
+@pytest.mark.parametrize("gap_s", [12.1, 3600.0, DAY_S])
+def test_a_long_gap_is_not_filled_and_is_told(fps: float, gap_s: float) -> None:
+    before, after = constant(60, 30), constant(60, 30)
+    frames = before + [Timed(f.time_s + gap_s, f.duration_s, f.payload + 60) for f in after]
+    gaps: list[Gap] = []
+    sampled = list(sample_at_rate(frames, fps, 30, gaps))
+    assert len(sampled) == pytest.approx(4 * fps, abs=3)
+    assert [(gap.start_s, gap.end_s) for gap in gaps] == [(before[-1].time_s, gap_s)]
+    places = [s.time_s * fps for s in sampled]  # the grid stays that of the first frame
+    assert places == pytest.approx(np.round(places), abs=1e-4)
+    assert all(s.payload < 60 for s in sampled if s.time_s < 3)
+    for s in sampled:
+        if s.time_s > 3:
+            assert abs(frames[s.payload].time_s - s.time_s) <= 0.5 / min(30, fps) + 1e-6
+
+
+def test_a_gap_of_ten_seconds_is_filled_as_ever() -> None:
+    frames = [Timed(0.0, 0.04, 0), Timed(10.0, 0.04, 1)]
+    gaps: list[Gap] = []
+    assert len(list(sample_at_rate(frames, 25, 25, gaps))) == 251 and not gaps
+
+
+def test_a_last_frame_that_claims_a_day_is_shown_once() -> None:
+    gaps: list[Gap] = []
+    sampled = list(sample_at_rate([*constant(3, 25), Timed(0.12, DAY_S, 3)], 25, 25, gaps))
+    assert [s.payload for s in sampled] == [0, 1, 2, 3] and len(gaps) == 1

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
+from av.video.reformatter import Colorspace
 
+from signstreams.contract.settings import ContractConfig
+from signstreams.contract.validate import validate
+from signstreams.extract.batch import extract_videos
+from signstreams.extract.detectors import DetectorKind
+from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import VideoReader
 
 
@@ -130,3 +138,139 @@ def test_thirty_to_twenty_five_gives_twenty_five_in_every_container(make_video: 
         found = list(reader.frames(25))
     assert len(found) == (75 if name == "v.gif" else 50)
     assert [frame.time_s for frame in found] == pytest.approx([k / 25 for k in range(len(found))])
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.mp4"])
+def test_a_gap_of_a_day_is_not_filled_and_the_note_says_where(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind, name: str
+) -> None:
+    times_ms = [*range(0, 2000, 40), *range(86_400_000, 86_402_000, 40)]
+    path = make_video(name, times_ms=times_ms)
+    for fps in (None, 25):
+        config = ExtractConfig(videos=[path], root=tmp_path / f"c{fps}", fps=fps)
+        metadata = extract_videos(config, detector=discs).extracted["v"]
+        assert metadata.num_frames == pytest.approx(100, abs=2)
+        assert metadata.fps == pytest.approx(25, abs=0.1)
+        if fps:
+            assert metadata.note is not None and "no frame for 86398.0 s after 1.96 s" in metadata.note
+        findings = validate(ContractConfig(root=config.root, videos_dir=path.parent)).findings
+        assert not [finding for finding in findings if finding.severity == "error"]
+
+
+def test_what_spans_leave_out_is_no_gap(make_video: Callable) -> None:
+    path = make_video("v.mkv", times_ms=list(range(0, 40_000, 100)))
+    with VideoReader(path, spans_s=[(0.0, 1.0), (30.0, 31.0)]) as reader:
+        found = list(reader.frames(25))
+        assert len(found) == 50 and reader.note is None
+
+
+def write_streams(path: Path, films: list[dict]) -> None:
+    """A file with several video streams: grey level, size, number of frames, perhaps a disposition of each."""
+    with av.open(str(path), "w") as out:
+        streams = []
+        for film in films:
+            stream = out.add_stream(film.get("codec", "libx264"), rate=25)
+            stream.width, stream.height = film["size"]
+            stream.pix_fmt = film.get("pix_fmt", "yuv420p")
+            if "disposition" in film:
+                stream.disposition = film["disposition"]
+            streams.append(stream)
+        for film, stream in zip(films, streams, strict=True):
+            for index in range(film["num_frames"]):
+                frame = av.VideoFrame.from_ndarray(np.full((*film["size"][::-1], 3), film["level"], np.uint8))
+                frame.pts = index
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"),
+    [
+        ({"disposition": 0}, {"disposition": Disposition.default}, 1),
+        ({"disposition": Disposition.default}, {"disposition": 0, "size": (128, 128)}, 0),
+        ({"num_frames": 1, "codec": "mjpeg", "pix_fmt": "yuvj420p"}, {}, 1),  # a thumbnail
+        ({}, {"size": (128, 96)}, 1),
+        ({}, {}, 0),
+    ],
+)
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_of_several_video_streams_a_players_choice_is_read(
+    tmp_path: Path, name: str, first: dict, second: dict, chosen: int
+) -> None:
+    if name == "v.mkv" and "num_frames" in first:
+        pytest.skip("Matroska does not say how many frames a stream has")
+    if name == "v.mp4" and "size" in second and "disposition" not in first:
+        pytest.skip("one of its streams is always the default")
+    plain = {"size": (64, 64), "num_frames": 10}
+    films = [plain | first | {"level": 60}, plain | second | {"level": 200}]
+    write_streams(tmp_path / name, films)
+    reader, found = read(tmp_path / name)
+    assert len(found) == 10
+    assert found[3].image.mean() == pytest.approx(films[chosen]["level"], abs=5)
+    size = "x".join(map(str, films[chosen]["size"]))
+    assert reader.note == f"holds 2 video streams: number {chosen + 1} ({size} px) was read"
+    assert len(read(tmp_path / name, spans_s=[(0.1, 0.2)])[1]) in (2, 3)
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(25)])
+def test_h264_in_avi_has_the_rate_of_its_frames(tmp_path: Path, bf: str, rate: Fraction) -> None:
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=rate, options={"bf": bf, "b_strategy": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for index in range(40):
+            frame = av.VideoFrame.from_ndarray(grey(index), "rgb24")
+            frame.pts = index
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    reader, found = read(path)
+    assert reader.fps == pytest.approx(float(rate))
+    assert [frame.time_s for frame in found] == pytest.approx([k / float(rate) for k in range(40)])
+    assert reader.num_frames(None) == 40
+
+
+PATCHES = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (190, 160, 130))  # the last is skin
+
+
+def write_untagged(path: Path, size: tuple[int, int], matrix: Colorspace, *, is_tagged: bool = False) -> None:
+    width, height = size
+    image = np.zeros((height, width, 3), np.uint8)
+    for index, colour in enumerate(PATCHES):
+        image[:, index * width // 4 : (index + 1) * width // 4] = colour
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if is_tagged:
+            stream.codec_context.colorspace = 1 if matrix == Colorspace.ITU709 else 6
+        frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
+            format="yuv420p", src_colorspace=matrix, dst_colorspace=matrix
+        )
+        frame.colorspace = (1 if matrix == Colorspace.ITU709 else 6) if is_tagged else 2
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "is_tagged", "assumed"),
+    [
+        ((640, 480), Colorspace.ITU601, False, "bt601"),
+        ((1280, 720), Colorspace.ITU709, False, "bt709"),
+        ((720, 1280), Colorspace.ITU709, False, "bt709"),
+        ((1280, 720), Colorspace.ITU601, True, None),
+        ((640, 480), Colorspace.ITU709, True, None),
+    ],
+)
+def test_colours_of_untagged_video_follow_its_lines(
+    tmp_path: Path, discs: DetectorKind, size: tuple[int, int], matrix: Colorspace, is_tagged: bool, assumed: str | None
+) -> None:
+    path = tmp_path / "v.mp4"
+    write_untagged(path, size, matrix, is_tagged=is_tagged)
+    reader, (frame,) = read(path)
+    width = size[0]
+    for index, colour in enumerate(PATCHES):
+        middle = (2 * index + 1) * width // 8
+        assert frame.image[size[1] // 2, middle] == pytest.approx(colour, abs=4)
+    assert reader.assumed_matrix == assumed
+    metadata = extract_videos(ExtractConfig(videos=[path], root=tmp_path), detector=discs).extracted["v"]
+    assert metadata.assumed_matrix == assumed and metadata.note is None

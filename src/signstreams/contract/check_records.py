@@ -56,6 +56,7 @@ class VideoCheck:
     findings: list[Finding] = field(default_factory=list)  # findings about its files and its clips
     files: list[FileRecord] = field(default_factory=list)  # its files
     num_frames: int = 0  # frames that all files agree on; 0 when there are none
+    num_damaged_frames: int = 0  # frames that the video's decoder had to invent, as its metadata say
     fps: float | None = None  # frames per second that were extracted
     source_fps: float | None = None  # frames per second that the video declares
     duration_s: float | None = None  # length of the video
@@ -87,6 +88,7 @@ class VideoCheck:
             "status": self.status,
             "reason": self.reason,
             "num_frames": self.num_frames,
+            "num_damaged_frames": self.num_damaged_frames,
             "fps": self.fps,
             "source_fps": self.source_fps,
             "duration_s": self.duration_s,

@@ -143,6 +143,16 @@ def check_videos(checks: Sequence[VideoCheck], config: ContractConfig) -> list[F
         )
         fix = "replace or remove these videos, or raise --max-failed-fraction"
         findings.append(rules.QUARANTINE_FRACTION.breach(PROCESSED, found, fix))
+    num_frames = sum(check.num_frames for check in checks)
+    damaged = sorted((c for c in checks if c.num_damaged_frames), key=lambda c: -c.num_damaged_frames)
+    num_damaged = sum(check.num_damaged_frames for check in damaged)
+    if num_damaged > config.max_damaged_fraction * num_frames:
+        found = (
+            f"{num_damaged:,} of {num_frames:,} frames are damaged (max_damaged_fraction "
+            f"{config.max_damaged_fraction:g}), most in {few_ids(check.video_id for check in damaged)}"
+        )
+        fix = "fetch these videos again and extract them again, leave them out, or raise --max-damaged-fraction"
+        findings.append(rules.DAMAGED_FRACTION.breach(PROCESSED, found, fix))
     for stream in STREAMS:
         if usable and not any(check.num_crops(stream) for check in usable):
             severity: Severity = "error" if stream in config.required_streams else "warning"

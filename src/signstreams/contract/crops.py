@@ -21,6 +21,7 @@ from signstreams.contract import rules
 from signstreams.contract.check_records import EXTRACT_AGAIN, LOOSE_FIX
 from signstreams.contract.inventory import Artifact
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
+from signstreams.errors import raise_if_of_machine
 from signstreams.formats.crops import LOCAL_HEADER, LOCAL_SIGNATURE, parse_crop_name
 
 NUM_SAMPLED = 100  # crops of an archive that ``decode: sample`` decodes
@@ -70,6 +71,7 @@ def check_archive(
             reads = ((frame, partial(_read_member, handle, member, num_bytes)) for frame, member in members)
             _check_jpegs(check, reads, crop_px)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+        raise_if_of_machine(error, artifact.path)
         check.is_readable = False
         check.report(rules.CROPS_READABLE, str(error) or type(error).__name__)
     return check
@@ -165,6 +167,7 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        raise_if_of_machine(error, path)
         raise ValueError(f"it cannot be read: {error.strerror}") from None
 
 

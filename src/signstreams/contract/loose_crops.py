@@ -20,7 +20,7 @@ from signstreams.contract.crops import check_loose
 from signstreams.contract.inventory import PLAIN, PROCESSED, Artifact, VideoFiles
 from signstreams.contract.video import READ_ERRORS, check_claims, check_links
 from signstreams.corpus.findings import Finding, few, few_ids
-from signstreams.errors import DamagedFile
+from signstreams.errors import DamagedFile, raise_if_of_machine
 from signstreams.formats.arrays import POSE_NORM, as_damage
 from signstreams.formats.landmarks import NUM_KEYPOINTS, POSE
 from signstreams.formats.layout import CorpusLayout
@@ -106,6 +106,7 @@ def _check_points(artifact: Artifact, findings: list[Finding]) -> Array | None:
             if not (num_points and (kind == "pose" or num_points == OTHER_KEYPOINTS or num_points >= NUM_KEYPOINTS)):
                 raise ValueError(f"an array of the shape {values.shape}")
     except READ_ERRORS as error:
+        raise_if_of_machine(error, artifact.path)
         found = DamagedFile.of(artifact.path, error).found
         findings.append(readable.breach(name, found, LOOSE_FIX, expects=f"{wanted} in floats, without pickles"))
         return None
@@ -187,6 +188,7 @@ def _check_metadata_lines(layout: CorpusLayout, known: Collection[str]) -> list[
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
+            raise_if_of_machine(error, path)
             findings.append(rules.LOOSE_LINES.breach(name, str(error), fix))
             continue
         for row, line in enumerate(lines, 1):

@@ -13,6 +13,7 @@ from signstreams.corpus.table import TABLE_RULES
 EXTRACTED = Rule("video.extracted", "error", "every video extracted")
 FRAMES = Rule("video.frames", "error", "at least one frame")
 PARTIAL = Rule("video.partial", "warning", "a video that can be read to its end, in whole pictures")
+DAMAGED_FRACTION = Rule("video.damaged", "error", "at most max_damaged_fraction of all frames damaged")
 NO_CLIP = Rule("video.no_clip", "info", "a clip in every video")
 PRESENT = Rule("file.present", "error", "every file of a video")
 UNEXPECTED = Rule("file.unexpected", "error", "only files of the corpus's videos")

@@ -40,6 +40,8 @@ class ContractConfig(Section):
     """Crops that are decoded: all, 100 evenly spread ones of each archive, or none."""
     max_failed_fraction: Prob = 0.1
     """Share of the videos that may be quarantined."""
+    max_damaged_fraction: Prob = 0.1
+    """Share of all frames that may be damaged in their video; they have no crops and no points."""
     max_untimed_fraction: Prob = 0.05
     """Share of the rows of meta.csv whose times may be unknowable (their clips are left out)."""
     max_unknown_gloss_fraction: Prob = 0.1

@@ -17,11 +17,11 @@ from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, Video
 from signstreams.contract.crops import check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
-from signstreams.errors import DamagedFile
+from signstreams.errors import DamagedFile, raise_if_of_machine
 from signstreams.formats.arrays import Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_metadata import VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import LONGEST_GAP_S, VideoMetadata, read_metadata
 from signstreams.ids import shown
 from signstreams.streams import STREAMS, BoxState
 
@@ -136,6 +136,7 @@ class _VideoChecker:
                 check_claims(path, kind, self.lengths.get("metadata"))
             return read(path)
         except READ_ERRORS as error:
+            raise_if_of_machine(error, path)  # says nothing of the file: no finding, which a record would keep
             self._report(rule, kind, DamagedFile.of(path, error).found)
             return None
 
@@ -148,6 +149,7 @@ class _VideoChecker:
         check.fps, check.source_fps, check.duration_s = metadata.fps, metadata.source_fps, metadata.duration_s
         check.crop_px, check.settings_digest = metadata.crop_px, metadata.settings_digest
         check.face_privacy, check.spans_s = metadata.face_privacy, metadata.spans_s
+        check.num_damaged_frames = metadata.num_damaged_frames or 0
         self.lengths["metadata"] = metadata.num_frames
         if metadata.video_id != check.video_id:
             self._report(rules.METADATA_VIDEO, "metadata", f"the record of {shown(metadata.video_id)}")
@@ -233,6 +235,8 @@ def _status(value: VideoMetadata) -> str:
 
 
 def _numbers(value: VideoMetadata) -> str:
+    if (value.num_damaged_frames or 0) > value.num_frames:
+        return f"num_damaged_frames {value.num_damaged_frames} of {value.num_frames} frames"
     least = {"num_frames": 0, "num_pose_frames": 0, "num_face_frames": 0, "source_bytes": 0, "crop_px": 1}
     if value.status == "ok":
         least |= {"width_px": 1, "height_px": 1, "fps": 0, "source_fps": 0, "duration_s": 0}
@@ -282,11 +286,18 @@ def check_times(value: VideoMetadata, times_s: Floats, name: str) -> list[Findin
     if times_s[-1] > value.duration_s + frame_s:
         found = f"the last frame at {times_s[-1]:.3f} s, after the end of the video at {value.duration_s:.3f} s"
         findings.append(rules.TRACKS_RATE.breach(name, found, EXTRACT_AGAIN, expects="frames inside the video"))
-    runs = [run for run in runs if len(run) > 1]
-    num_steps = sum(len(run) - 1 for run in runs)
-    wanted = sum(float(run[-1] - run[0]) for run in runs) * value.fps
-    if abs(num_steps - wanted) > RATE_RATIO * wanted + RATE_FRAMES * max(1, len(runs)):
-        rate_hz = num_steps * value.fps / wanted
-        found = f"{rate_hz:.4g} frames a second by their times, {value.fps:g} by the metadata"
+    without_gaps = [part for run in runs for part in np.split(run, np.flatnonzero(np.diff(run) > LONGEST_GAP_S) + 1)]
+    found = _other_rate(without_gaps, value.fps)
+    if found and _other_rate(runs, value.fps):  # earlier versions counted gaps into the rate
         findings.append(rules.TRACKS_RATE.breach(name, found, EXTRACT_AGAIN))
     return findings
+
+
+def _other_rate(runs: Sequence[Floats], fps: float) -> str:
+    """States that the times of runs of frames have another rate than ``fps``, Hz; empty when they have not."""
+    runs = [run for run in runs if len(run) > 1]
+    num_steps = sum(len(run) - 1 for run in runs)
+    wanted = sum(float(run[-1] - run[0]) for run in runs) * fps
+    if abs(num_steps - wanted) <= RATE_RATIO * wanted + RATE_FRAMES * max(1, len(runs)):
+        return ""
+    return f"{num_steps * fps / wanted:.4g} frames a second by their times, {fps:g} by the metadata"

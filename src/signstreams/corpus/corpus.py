@@ -10,7 +10,7 @@ from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few_ids, raise_errors
 from signstreams.corpus.meta_csv import MetaTable, scan_meta
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_sources import VIDEO_SUFFIXES, SourceFolder, doubled_id, list_sources
+from signstreams.formats.video_sources import VIDEO_SUFFIXES, SourceFolder, doubled_id, list_sources, special_file
 from signstreams.ids import check_id, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
@@ -119,7 +119,7 @@ def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
                 usable.setdefault(video_id, []).append(source.path)
                 continue
             kind = "a folder" if source.is_folder else "a link to nothing"
-            text = f"{shown(source.path.name)} is {kind}"
+            text = special_file(source.path) or f"{shown(source.path.name)} is {kind}"
             issues.append(VIDEO_FILE.breach(place, text, "rename, replace or remove it"))
     issues += _passed_over(found)
     return usable

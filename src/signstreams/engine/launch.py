@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterable
 
 from signstreams.engine.gpu_lease import leased
-from signstreams.errors import INTERRUPTED_EXIT_CODE, USER_ERROR_EXIT_CODE, UserError
+from signstreams.errors import INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE, USER_ERROR_EXIT_CODE, UserError
 from signstreams.ids import printable
-from signstreams.processes import TRY_AGAIN_EXIT_CODE, available_cores
+from signstreams.processes import available_cores
 
 SHUTDOWN_S = 3600  # torchrun would kill its processes 30 s after SIGTERM; how long they have is up to whoever sent it
 REQUEUE_S = 300  # longest wait for Slurm to end a job that it has requeued

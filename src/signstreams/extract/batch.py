@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.findings import few
-from signstreams.errors import UserError, print_problems
+from signstreams.errors import TryAgainError, UserError, is_of_machine, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
@@ -26,6 +26,7 @@ from signstreams.formats.video_sources import (
     VideoSource,
     doubled_id,
     list_sources,
+    special_file,
     unsafe_id,
 )
 from signstreams.ids import shown
@@ -48,6 +49,7 @@ class Outcome:
     unchanged: list[str] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)  # id to reason, including those of earlier runs
     problems: list[str] = field(default_factory=list)  # one line per video that could not be processed at all
+    machine_problems: list[str] = field(default_factory=list)  # the same, where the machine is to blame
     unannotated: list[str] = field(default_factory=list)
     """Left out: only annotated spans are extracted, and meta.csv has none of these videos."""
 
@@ -60,6 +62,7 @@ class _Result:
     metadata: VideoMetadata | None
     is_unchanged: bool = False
     problem: str = ""
+    is_of_machine: bool = False  # whether the problem is one of disk, network or memory
 
 
 def extract_videos(
@@ -76,7 +79,8 @@ def extract_videos(
 
     Raises:
         UserError: The videos or the output folder cannot be used; after all work, a video could not be processed, or,
-            of several videos, more than ``max_failed_fraction`` are quarantined.
+            of several videos, more than ``max_failed_fraction`` are quarantined. It is a `TryAgainError` if nothing
+            went wrong but disk, network or memory.
     """
     detector = detector or KINDS[config.detector]
     videos = find_videos(config.videos, warns=config.only is None)
@@ -104,7 +108,9 @@ def extract_videos(
             f"{config.max_failed_fraction} (max_failed_fraction); replace or remove them, or raise it"
         )
     if outcome.problems:
-        raise UserError(outcome.problems)
+        raise UserError(outcome.problems + outcome.machine_problems)
+    if outcome.machine_problems:
+        raise TryAgainError(outcome.machine_problems)
     if config.manifest is not None:
         write_json(config.manifest, {"videos": {job.video_id: _manifest_entry(job) for job in jobs}})
     return outcome
@@ -166,6 +172,8 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
             problems.append(f"{sources[0].path}: {text}; rename one of them")
         if text := unsafe_id(video_id):
             problems.append(f"{sources[0].path}: {text}; rename it")
+        if text := special_file(sources[0].path):
+            problems.append(f"{sources[0].path}: {text}, expected a file; put the video there, or remove it")
     if problems:
         raise UserError(problems)
     if warns:
@@ -264,16 +272,20 @@ def _extract_one(job: VideoJob, on_result: OnResult | None, on_frame: OnFrame | 
         if on_result is not None:
             on_result(job.layout, job.video_id, job.source.path, metadata)
         return _Result(job, metadata, is_unchanged=current is not None)
-    except OSError as error:  # no permission, no space: for the user to fix; the other videos go on
-        place = error.filename or job.source.path
-        problem = f"{place}: {error.strerror or error}; '{job.video_id}' was not extracted"
-        return _Result(job, None, problem=problem)
+    except (OSError, MemoryError) as error:  # no permission, no space, a disk that fails; the other videos go on
+        place = getattr(error, "filename", None) or job.source.path
+        reason = getattr(error, "strerror", None) or str(error) or "no memory is left"
+        problem = f"{place}: {reason}; '{job.video_id}' was not extracted"
+        is_machine = isinstance(error, MemoryError) or is_of_machine(error)
+        if is_machine:
+            problem += ": the machine failed, not the video; run again"
+        return _Result(job, None, problem=problem, is_of_machine=is_machine)
 
 
 def _record(result: _Result, outcome: Outcome) -> None:
     video_id, path, metadata = result.job.video_id, result.job.source.path, result.metadata
     if metadata is None:
-        outcome.problems.append(result.problem)
+        (outcome.machine_problems if result.is_of_machine else outcome.problems).append(result.problem)
         return
     if result.is_unchanged:
         outcome.unchanged.append(video_id)

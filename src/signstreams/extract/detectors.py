@@ -106,7 +106,8 @@ class Detection(NamedTuple):
 
 
 def detections(detector: Detector, frames: Iterable[Frame], stride: int = 1) -> Iterator[Detection]:
-    """Points of every frame, in order of time. A frame that repeats the one before is not detected again.
+    """Points of every frame, in order of time. A frame that repeats the one before is not detected again; of a damaged
+    one all points are missing, whatever the detector found.
 
     The detector gets every ``stride``-th new frame, and the last one of each span; points in between are interpolated
     linearly in time.
@@ -162,7 +163,7 @@ def _detected(detector: Detector, frames: Iterable[Frame]) -> Iterator[Detection
         frame = waiting.popleft()
         if keypoints is None or not frame.is_repeat:
             keypoints, num_submitted = worker.collect(), num_submitted - 1
-        return Detection(frame, keypoints, False)
+        return Detection(frame, missing_keypoints() if frame.is_damaged else keypoints, False)
 
     for frame in frames:
         if not frame.is_repeat or (keypoints is None and num_submitted == 0):  # the first one is new in any case
@@ -179,7 +180,7 @@ def _interpolated(frame: Frame, before: Detection, after: Detection) -> Detectio
     """Points between two detections; a part (body, face, a hand) that one of them lacks is missing."""
     share = (frame.time_s - before.frame.time_s) / (after.frame.time_s - before.frame.time_s)
     keypoints = missing_keypoints()
-    for part in _PARTS:
+    for part in () if frame.is_damaged else _PARTS:
         first, last = before.keypoints[part], after.keypoints[part]
         seen = (first[:, 2] > 0) & (last[:, 2] > 0)
         keypoints[part][seen] = (1 - share) * first[seen] + share * last[seen]

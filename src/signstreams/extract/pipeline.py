@@ -20,7 +20,7 @@ from signstreams.extract.detectors import Detection, VideoContext, detections
 from signstreams.extract.frame_boxes import NUM_STREAMS, Observation, observe
 from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.precomputed import PRECOMPUTED
-from signstreams.extract.preview import Preview, write_notice
+from signstreams.extract.preview import Preview, shown_image, write_notice
 from signstreams.extract.results import (
     KeypointSpool,
     TrackRecorder,
@@ -43,6 +43,9 @@ _NUM_IN_DETECTOR = 2
 """Frames counted as held by the detector: a constant, since ``holistic.in_flight`` must not change how far boxes look
 ahead. More in flight take one frame each beyond ``max_buffer_mib``."""
 
+NO_BOXES = FrameBoxes(
+    np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS, np.uint8), np.zeros(NUM_STREAMS)
+)  # all missing
 NOT_OBSERVED = Observation(np.full((NUM_STREAMS, 3), np.nan), np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS))
 
 OnFrame = Callable[[int | None], None]
@@ -121,7 +124,9 @@ class _Run:
             def pass_on(ready: list[FrameBoxes]) -> None:
                 for boxes in ready:
                     frame, points = waiting.popleft()
-                    crop_behind(BoxedFrame(self.recorder.num_boxed, frame.time_s, frame.image, points, boxes))
+                    if frame.is_damaged:  # no box is filled or tracked: its crop would show what was never filmed
+                        boxes = NO_BOXES
+                    crop_behind(BoxedFrame(self.recorder.num_boxed, frame.time_s, shown_image(frame), points, boxes))
                     self.recorder.append(boxes)
 
             stride = self.config.holistic.stride if self.config.detector == "holistic" else 1
@@ -130,6 +135,7 @@ class _Run:
                 with self._timed("track"):
                     spool.append(keypoints)
                     self.recorder.times_s.append(frame.time_s)
+                    self.recorder.num_damaged += frame.is_damaged
                     waiting.append((frame, keypoints))
                     # Boxes of interpolated points are interpolated, as their state records.
                     seen = NOT_OBSERVED if is_interpolated else observe(keypoints, *size_px, self.config.boxes)
@@ -159,6 +165,7 @@ class _Run:
             width_px=reader.width_px,
             height_px=reader.height_px,
             source_fps=reader.fps,
+            assumed_matrix=reader.assumed_matrix,
             fps=fps,
             duration_s=self._duration_s(reader, times_s[-1] + (1 / fps if fps else 0.0)),
         )
@@ -189,6 +196,7 @@ class _Run:
             self.stamp,
             self.detector_info,
             num_frames=len(self.recorder.times_s),
+            num_damaged_frames=self.recorder.num_damaged,
             signer=self.signer.info,
             timings_s={name: round(value, 3) for name, value in self.timings_s.items()},
             **self.counts,

@@ -16,7 +16,7 @@ from signstreams.extract.crops import encode
 from signstreams.extract.frame_boxes import corners
 from signstreams.extract.privacy import protect
 from signstreams.extract.results import VideoJob
-from signstreams.extract.video import UnreadableVideoError, VideoReader
+from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.files import write_bytes
 from signstreams.formats.arrays import Tracks, keypoint_pieces, read_tracks
 from signstreams.formats.crops import CropReader, evenly_spread, list_crops
@@ -139,6 +139,11 @@ class Preview:
         write_bytes(path, encode(_grid(tiles), QUALITY))
 
 
+def shown_image(frame: Frame) -> Pixels:
+    """The image of a frame; black for a damaged one, in which no face can be hidden as it has no points."""
+    return np.zeros_like(frame.image) if frame.is_damaged else frame.image
+
+
 def write_notice(path: Path, text: str) -> None:
     """Write a small picture of a text, for a video without frames."""
     picture = np.full((FRAME_PX[1] // 2, FRAME_PX[0], 3), _GROUND, np.uint8)
@@ -238,7 +243,7 @@ def _redrawn(job: VideoJob) -> Preview:
             if frame.time_s != time_s:
                 raise ValueError(f"no frame at {time_s} s any more")
             boxes = _boxes(tracks, row)
-            image = protect(frame.image, keypoints[row], boxes, config.face_privacy)
+            image = protect(shown_image(frame), keypoints[row], boxes, config.face_privacy)
             preview.offer(time_s, image, keypoints[row], boxes, [own.get(row) for own in crops])
     return preview
 

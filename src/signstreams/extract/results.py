@@ -31,7 +31,13 @@ from signstreams.formats.arrays import (
 )
 from signstreams.formats.landmarks import FACE, MISSING, NUM_KEYPOINTS, NUM_POSE, POSE
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_metadata import DetectorInfo, VideoMetadata, read_metadata, write_metadata
+from signstreams.formats.video_metadata import (
+    LONGEST_GAP_S,
+    DetectorInfo,
+    VideoMetadata,
+    read_metadata,
+    write_metadata,
+)
 from signstreams.formats.video_sources import VideoSource
 from signstreams.streams import STREAMS, BoxState
 
@@ -85,6 +91,7 @@ class TrackRecorder:
 
     def __init__(self) -> None:
         self.times_s = array("d")  # (T,)
+        self.num_damaged = 0  # frames that the decoder had to invent
         self._corners, self._confidence, self._state = array("f"), array("f"), array("B")
 
     @property
@@ -241,13 +248,14 @@ def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:
 
 
 def mean_rate_hz(times_s: Sequence[float], spans_s: Sequence[tuple[float, float]] | None = None) -> float:
-    """Mean frame rate over the video, or within its spans, rounded to what timestamps in milliseconds can resolve;
-    0 when no two frames follow each other.
+    """Mean frame rate over the video, or within its spans, without gaps; rounded to what timestamps in milliseconds can
+    resolve. 0 when no two frames follow each other.
     """
     steps_s = np.diff(times_s)
     if spans_s is not None:
         span = np.searchsorted([start for start, _ in spans_s], times_s, side="right")
         steps_s = steps_s[np.diff(span) == 0]
+    steps_s = steps_s[steps_s <= LONGEST_GAP_S]
     if not len(steps_s):
         return 0.0
     rate_hz = float(len(steps_s) / steps_s.sum())

@@ -12,8 +12,10 @@ from signstreams.array_types import Pixels
 from signstreams.extract.container import ContainerSource
 from signstreams.extract.frame_source import (
     FolderSource,
+    Gap,
     Source,
     UnreadableVideoError,
+    add_note,
     sample_at_rate,
     sample_every,
     within,
@@ -31,6 +33,7 @@ class Frame:
     image: Pixels  # (H, W, 3) uint8 RGB, upright
     is_repeat: bool  # whether the output frame before shows the same image
     source_index: int  # of the frame shown, among all that the video decodes to, or among the images of a folder
+    is_damaged: bool = False  # whether it shows, at least in part, what was never filmed
 
 
 class VideoReader:
@@ -52,6 +55,8 @@ class VideoReader:
         self._source: Source = FolderSource(video, frames_fps) if video.is_folder else ContainerSource(path)
         self.width_px, self.height_px = self._source.width_px, self._source.height_px
         self.fps, self.duration_s = self._source.fps, self._source.duration_s
+        self.assumed_matrix = self._source.assumed_matrix
+        self._gaps: list[Gap] = []  # that were not filled
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +67,14 @@ class VideoReader:
     @property
     def note(self) -> str | None:
         """What was lost so far (the file ends early, packets could not be decoded); None when nothing was."""
-        return self._source.note
+        note, gaps = self._source.note, self._gaps
+        if self.spans_s is not None:  # between spans nothing is read
+            gaps = [gap for gap in gaps if any(gap.start_s < end and start < gap.end_s for start, end in self.spans_s)]
+        if not gaps:
+            return note
+        first = f"{gaps[0].end_s - gaps[0].start_s:.1f} s after {gaps[0].start_s:.2f} s"
+        more = f", and {len(gaps) - 1} more" if gaps[1:] else ""
+        return add_note(note, f"no frame for {first}{more}: such gaps are not filled")
 
     @property
     def end_s(self) -> float | None:
@@ -84,14 +96,15 @@ class VideoReader:
         if self.spans_s is not None:  # the rate's grid shows a frame up to half an output frame early
             ranges_s = [(start, end + (0.5 / fps if fps else 0.0)) for start, end in self.spans_s]
         source = self._source.timed(ranges_s)
-        sampled = sample_every(source) if fps is None else sample_at_rate(source, fps, self.fps)
+        sampled = sample_every(source) if fps is None else sample_at_rate(source, fps, self.fps, self._gaps)
         if self.spans_s is not None:
             sampled = within(sampled, self.spans_s)
-        index, image = 0, None
+        image = None
         for item in sampled:
+            index, content, is_damaged = item.payload
             if image is None or not item.is_repeat:
-                index, image = item.payload[0], self._source.image(item.payload[1])
-            yield Frame(item.time_s, image, item.is_repeat, index)
+                image = self._source.image(content)
+            yield Frame(item.time_s, image, item.is_repeat, index, is_damaged)
         if image is None:
             spans = ", ".join(f"{start:g} to {end:g} s" for start, end in self.spans_s or ())
             end = f" of {self.end_s:.2f} s" if self.end_s is not None else ""

@@ -14,6 +14,9 @@ FacePrivacy = Literal["none", "eyes-mouth", "blur"]  # what is hidden of the sig
 
 FORMAT_VERSION: Final = 2
 
+LONGEST_GAP_S: Final = 10.0
+"""Frames that follow each other later than this are no constant rate: nothing is repeated in between."""
+
 
 class DetectorInfo(BaseModel):
     """The detector that found the points."""
@@ -84,6 +87,12 @@ class VideoMetadata(BaseModel):
     """Frames in which the body was found."""
     num_face_frames: int
     """Frames in which the face was found by the face detector."""
+    num_damaged_frames: int | None = None
+    """Frames, of those extracted, that the decoder had to invent, at least in part, or that build on such frames; they
+    have no points and no crops. None in records of versions that did not look."""
+    assumed_matrix: Literal["bt601", "bt709"] | None = None
+    """Matrix by which YUV was made RGB although the video states none; None when it does, and in records of versions
+    that always took BT.601."""
     timings_s: dict[str, float]
     checksums: dict[str, str]
     """Artifact (face, hand_l, hand_r, pose, keypoints, tracks) to the SHA-256 of its file."""

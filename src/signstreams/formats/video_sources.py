@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class VideoSource:
         """Images of a folder of frames in natural order (2 before 10); else none."""
         if self.images_dir is None:
             return []
-        names = filter(_is_image, os.listdir(self.images_dir))
+        names = [entry.name for entry in os.scandir(self.images_dir) if _is_image_file(entry)]
         return [self.images_dir / name for name in sorted(names, key=natural_key)]
 
     def num_bytes(self) -> int:
@@ -71,7 +72,7 @@ class VideoSource:
         """
         if self.images_dir is None:
             return None
-        stats = [entry.stat() for entry in os.scandir(self.images_dir) if _is_image(entry.name)]
+        stats = [entry.stat() for entry in os.scandir(self.images_dir) if _is_image_file(entry)]
         newest = max((s.st_mtime_ns for s in stats), default=0)
         return f"{len(stats)} images, {sum(s.st_size for s in stats)} bytes, {newest}"
 
@@ -111,8 +112,33 @@ def _holds_images(folder: Path) -> bool:
     return any(map(_is_image, names)) and not any(n.endswith(VIDEO_SUFFIXES) and n[0] != "." for n in names)
 
 
+def _is_image_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is an image as a file: to read from a pipe or a device might never end. A dead link is an image that
+    is missed when it is read."""
+    return _is_image(entry.name) and (entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)))
+
+
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def special_file(path: Path) -> str:
+    """States that something is neither file nor folder, or leads to such a thing, as a pipe or a device: reading it
+    might never end. Empty for all else, also if it is absent."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    kinds = (
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    kind = next((name for is_kind, name in kinds if is_kind(mode)), "no file")
+    return f"{shown(path.name)} is {f'a link to {kind}' if path.is_symlink() else kind}"
 
 
 # -- Folders of videos
@@ -129,13 +155,15 @@ class SourceFolder:
     others: list[tuple[Path, bool]]  # all other entries, sorted by name, with whether each is a folder
 
     def problems(self) -> list[str]:
-        """One line per doubled or unsafe id."""
+        """One line per doubled or unsafe id, pipe or device."""
         lines = []
         for video_id, sources in self.sources.items():
             if text := doubled_id(video_id, [source.path.name for source in sources]):
                 lines.append(f"{self.path}: {text}; rename one of them")
             if text := unsafe_id(video_id):
                 lines.append(f"{self.path}: {text}; rename {shown(sources[0].path.name)}")
+            specials = [text for source in sources if not source.is_folder and (text := special_file(source.path))]
+            lines += [f"{self.path}: {text}, expected a file; put the video there, or remove it" for text in specials]
         return lines
 
     def passed_over(self) -> list[Path]:
