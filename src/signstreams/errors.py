@@ -39,9 +39,10 @@ _CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 def is_of_machine(error: BaseException) -> bool:
     """Whether an error comes from disk, network or memory and not from the file that was read.
 
-    A damaged file may claim more memory than any machine has: lack of memory counts if there is none for 256 MiB.
+    A damaged file may claim more memory than any machine has: lack of memory counts if there is none for 256 MiB. Some
+    libraries, as MediaPipe and `threading`, say it by a `RuntimeError`.
     """
-    if isinstance(error, MemoryError) or getattr(error, "code", None) == _CV2_NO_MEMORY:
+    if isinstance(error, MemoryError | RuntimeError) or getattr(error, "code", None) == _CV2_NO_MEMORY:
         return _is_memory_short()
     return getattr(error, "errno", None) in OF_MACHINE
 
@@ -49,7 +50,8 @@ def is_of_machine(error: BaseException) -> bool:
 def raise_if_of_machine(error: BaseException, path: str | Path) -> None:
     """Raise an `OSError` with the path for an error of the machine; of a damaged file, or anything else, nothing."""
     if not isinstance(error, DamagedFile) and is_of_machine(error):
-        code = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None) or errno.ENOMEM
+        is_memory = isinstance(error, MemoryError | RuntimeError)
+        code = errno.ENOMEM if is_memory else getattr(error, "errno", None) or errno.ENOMEM
         raise OSError(code, os.strerror(code), str(path)) from error
 
 

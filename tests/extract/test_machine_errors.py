@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from signstreams import errors
 from signstreams.contract.inventory import VideoFiles, artifacts_of
 from signstreams.contract.run_checks import check_and_record
 from signstreams.errors import TRY_AGAIN_EXIT_CODE, TryAgainError, UserError, exit_on_user_error, is_of_machine
@@ -21,7 +23,7 @@ from signstreams.extract import container
 from signstreams.extract.batch import extract_videos
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.settings import ExtractConfig
-from signstreams.extract.video import VideoReader
+from signstreams.extract.video import Frame, VideoReader
 from signstreams.formats.layout import CorpusLayout
 
 
@@ -179,3 +181,48 @@ def test_a_video_that_the_disk_does_not_give_stops_no_other(
         extract_videos(config, detector=discs)
     layout = CorpusLayout(config.root)
     assert layout.metadata("a").exists() and not layout.metadata("b").exists()
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_a_detector_without_memory_condemns_no_video(
+    make_video: Callable,
+    tmp_path: Path,
+    discs: DetectorKind,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
+) -> None:
+    class Poor(discs.start):
+        def detect(self, frame: Frame) -> np.ndarray:
+            raise kind("inference_interpreter_delegate_runner.cc:298")
+
+    config = ExtractConfig(videos=[make_video("v.mp4", 5)], root=tmp_path / "c")
+    poor = discs._replace(start=Poor)
+    if kind is RuntimeError:
+        with pytest.raises(RuntimeError):  # with memory enough it is a bug, which keeps its traceback
+            extract_videos(config, detector=poor)
+    monkeypatch.setattr(errors, "_is_memory_short", lambda: True)
+    with pytest.raises(TryAgainError, match="no memory is left; 'v' was not extracted"):
+        extract_videos(config, detector=poor)
+    assert not CorpusLayout(config.root).metadata("v").exists()
+
+
+def test_a_folder_of_frames_meets_the_same_errors(
+    tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "v"
+    folder.mkdir()
+    for index in range(5):
+        cv2.imwrite(str(folder / f"{index}.png"), noise(index))
+    real = Path.read_bytes
+
+    def fail(self: Path) -> bytes:
+        if self.name == "3.png":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+        return real(self)
+
+    config = ExtractConfig(videos=[folder], root=tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(TryAgainError, match=r"3\.png: Stale file handle; 'v' was not extracted"):
+            extract_videos(config, detector=discs)
+    assert extract_videos(config, detector=discs).extracted["v"].note is None

@@ -272,11 +272,13 @@ def _extract_one(job: VideoJob, on_result: OnResult | None, on_frame: OnFrame | 
         if on_result is not None:
             on_result(job.layout, job.video_id, job.source.path, metadata)
         return _Result(job, metadata, is_unchanged=current is not None)
-    except (OSError, MemoryError) as error:  # no permission, no space, a disk that fails; the other videos go on
-        place = getattr(error, "filename", None) or job.source.path
-        reason = getattr(error, "strerror", None) or str(error) or "no memory is left"
-        problem = f"{place}: {reason}; '{job.video_id}' was not extracted"
+    except Exception as error:  # no permission, no space, a disk that fails, no memory; the other videos go on
         is_machine = isinstance(error, MemoryError) or is_of_machine(error)
+        if not is_machine and not isinstance(error, OSError):
+            raise
+        place = getattr(error, "filename", None) or job.source.path
+        reason = getattr(error, "strerror", None) or str(error) if isinstance(error, OSError) else "no memory is left"
+        problem = f"{place}: {reason}; '{job.video_id}' was not extracted"
         if is_machine:
             problem += ": the machine failed, not the video; run again"
         return _Result(job, None, problem=problem, is_of_machine=is_machine)
