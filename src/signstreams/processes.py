@@ -93,7 +93,7 @@ _is_busy = False
 
 def _start(initializer: Callable[[], None] | None) -> None:
     # before Ctrl-C is unblocked: the main thread, which works, is to get it
-    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    end_with_parent()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _note)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -101,15 +101,21 @@ def _start(initializer: Callable[[], None] | None) -> None:
         initializer()
 
 
-def _end_with_parent() -> None:
-    """Without it, a worker of a killed parent would finish the queue and then wait forever, unseen.
+def end_with_parent() -> None:
+    """In a process that `multiprocessing` started: end it when its parent ends, however that does.
 
-    PR_SET_PDEATHSIG does not do: its signal comes when the thread that started this process ends.
+    A worker of a killed parent would wait forever, unseen, and with it the fork server that both have. PyTorch's own
+    loaders look at the process that forked them, which is that server. PR_SET_PDEATHSIG does not do: its signal comes
+    when the thread that started this process ends.
     """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -75,6 +75,36 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, number: int) -> N
     assert len(list(tmp_path.glob("*.pid"))) == 2  # no further task began
 
 
+SERVED = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from signstreams.processes import end_with_parent
+
+def work(folder):
+    end_with_parent()
+    (Path(folder) / f"{os.getpid()}.pid").write_text(str(os.getppid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    for _ in range(2):
+        context.Process(target=work, args=(sys.argv[1],), daemon=True).start()
+    time.sleep(600)
+"""
+
+
+def test_a_killed_trainer_leaves_neither_loaders_nor_their_fork_server(tmp_path: Path) -> None:
+    (tmp_path / "served.py").write_text(SERVED)
+    run = subprocess.Popen([sys.executable, tmp_path / "served.py", tmp_path], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: sum(bool(path.read_text()) for path in tmp_path.glob("*.pid")) == 2, 30)
+    loaders = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    server = int((tmp_path / f"{loaders[0]}.pid").read_text())
+    assert all(map(is_running, [*loaders, server])) and server != run.pid
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate(timeout=30)  # its end closes the pipe, which they have too
+    wait_for(lambda: not any(map(is_running, [*loaders, server])), 30)
+
+
 def test_a_pool_outlives_the_thread_that_started_it() -> None:
     with WorkerPool(1) as pool:
         thread = threading.Thread(target=lambda: pool.submit(abs, -1).result())

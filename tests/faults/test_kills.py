@@ -169,12 +169,13 @@ def test_kills_all_through_embedding_and_evaluation_end_in_the_bytes_of_a_calm_r
     finish(folder)
     expected = artifacts(folder)
     killed = dict.fromkeys(("embed", "evaluate"), 0)
-    for rule, made in (("embed", "features"), ("evaluate", "multistream_v9/scores.json")):
-        path = folder / "work_dirs" / made
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    for rule, made in (
+        ("embed", ("features", "multistream_v9/best.pt")),
+        ("evaluate", ("multistream_v9/scores.json",)),
+    ):
+        for name in made:  # Snakemake makes features again only for a training that is to run
+            path = folder / "work_dirs" / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for wait_s in (0.3, 1.5, 2.5, 3.5, 4.5, 6.0):
             if not kill_in(folder, rule, wait_s):
                 break
@@ -289,6 +290,31 @@ def test_a_second_workflow_in_the_folder_is_refused_and_the_first_continues(fold
     assert first.returncode == 0, rest[-3000:]
     written = [json.loads(path.read_text()) for path in (folder / "data/own/processed/metadata").glob("*.json")]
     assert [record["status"] for record in written] == ["ok"] * 6
+
+
+def test_a_second_workflow_that_was_started_elsewhere_is_refused_and_the_first_continues(
+    folder: Path, copy_checkout: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """Snakemake's lock is of the folder it is started in; the corpus is the same."""
+    write_videos(tmp_path / "own", 6)
+    other = copy_checkout(tmp_path / "other")
+    for checkout in (folder, other):
+        use_own(checkout, tmp_path / "own")
+        text = (checkout / "tiny.yaml").read_text(encoding="utf-8")
+        (checkout / "tiny.yaml").write_text(text.replace("data/own", str(tmp_path / "corpus")), encoding="utf-8")
+    first = start(folder, "extract_all")
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.strip().endswith("rule extract:"):
+            break
+    second = start(other, "extract_all")
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert f"error: {tmp_path / 'corpus'}: another Snakemake, started in another folder, works on it" in output
+    assert "Traceback" not in output
+    rest, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, rest[-3000:]
+    assert "Nothing to be done" in finish(other, "extract_all"), "nothing holds the folder any more"
 
 
 def test_videos_of_a_clock_that_is_ahead_are_named(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,19 @@ def test_a_corpus_without_videos_and_settings_without_effect_are_refused(tmp_pat
             EmbedConfig.model_validate({"root": tmp_path, "features_dir": tmp_path, "download": True, **place})
     with pytest.raises(ValueError, match="stream face needs a backbone"):
         EmbedConfig(root=tmp_path, features_dir=tmp_path, stream="face")
+
+
+def test_a_folder_of_metadata_that_may_not_be_listed_is_no_empty_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`exit_on_user_error` names it in one line; to extract again would be the wrong advice."""
+
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("signstreams.integrate.clips.os.listdir", refuse)
+    with pytest.raises(PermissionError, match="processed/metadata"):
+        embed(EmbedConfig(root=tmp_path, features_dir=tmp_path / "f", stream="points"))
 
 
 @pytest.mark.parametrize("stream", STREAMS)

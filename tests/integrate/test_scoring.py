@@ -56,6 +56,17 @@ def test_blank_video_is_the_same_for_every_clip(trained: IntegrateConfig, tmp_pa
     assert blank["losses"]["translation"] != content["losses"]["translation"]
 
 
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_evaluation(
+    trained: IntegrateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signstreams.integrate.scoring.evaluate", lambda *words, **more: pytest.fail("hours are lost"))
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        UserError, match=r"file/out: cannot be written to \(Not a directory\); give another --output-dir"
+    ):
+        score(given(trained, tmp_path, output_dir=tmp_path / "file/out"))
+
+
 def test_a_model_trained_on_blank_video_scores_the_same_with_it(tiny_config: Build, tmp_path: Path) -> None:
     keys = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
     config = tiny_config(output_dir=tmp_path / "run", model=keys, data={"blank_video": True}, train={"epochs": 1})

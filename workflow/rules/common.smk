@@ -23,6 +23,7 @@ from signstreams.workflow.plan import (
     errors_of_failed_jobs,
     granted_cores,
     granted_gpus,
+    hold_folders,
     make_plan,
     setting_words,
     wanted_gpus,
@@ -57,6 +58,13 @@ IS_DEMO, VIDEOS, BATCHES = PLAN.is_demo, PLAN.videos, PLAN.batches
 CORPUS, RUNS, WORK_DIR = PLAN.corpus, PLAN.runs, CONFIG.work_dir
 NOTES = []  # what the user is told at the start and, below all lines of the jobs, again at the end
 LOGS = RUNS.logs  # of this run alone: another corpus in the same checkout has a folder of its own
+
+
+onstart:
+    with exit_on_user_error():
+        HELD = hold_folders([CORPUS.root, WORK_DIR])  # until this process ends, however it does
+    if BATCHES is not None:
+        write_batches(CORPUS, BATCHES)
 
 
 # At exit: below Snakemake's own last lines, where a user looks first.

@@ -49,9 +49,6 @@ if BATCHES is None:
 
 else:
 
-    onstart:
-        write_batches(CORPUS, BATCHES)
-
     rule extract:
         """A batch of videos; artifacts that are still current are left as they are."""
         input:

@@ -245,7 +245,8 @@ def _read_yaml(text: str) -> Any:
     import yaml
 
     try:
-        content = yaml.load(text, _yaml_loader())  # noqa: S506  # a SafeLoader
+        loader = _yaml_loader()(text)
+        content = loader.get_single_data()
     except yaml.YAMLError as error:  # not a ValueError, unlike those of TOML and JSON
         raise ValueError(str(error)) from error
     except (LookupError, AttributeError, TypeError) as error:  # of values that are not what their tags say

@@ -106,7 +106,7 @@ class Experiment:
         self.folder, self.fingerprint, self.files = Path(folder), fingerprint, files
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{folder}: is a file, expected a folder for the run; give another --output-dir")
-        _check_writable(self.folder)
+        check_writable(self.folder)
         self._lock = _lock(self.folder)
         try:
             remove_leftovers(self.folder)
@@ -200,8 +200,8 @@ def _release_in_child() -> None:
 os.register_at_fork(after_in_child=_release_in_child)
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, before any work."""
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to with a `UserError`, before any work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

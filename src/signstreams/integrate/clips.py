@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -179,8 +180,17 @@ def raise_problems(problems: list[str]) -> None:
         raise UserError([*problems[:MAX_PROBLEMS], *([f"and {more:,} more problems"] if more > 0 else [])])
 
 
+def extracted_ids(layout: CorpusLayout) -> list[str]:
+    """Ids of all extracted videos, sorted; a folder that may not be listed is an `OSError`, and not an empty one."""
+    try:
+        names = os.listdir(layout.metadata("x").parent)
+    except FileNotFoundError:
+        return []
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
 def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
-    processed = {path.stem for path in (layout.processed / "metadata").glob("*.json")}
+    processed = extracted_ids(layout)
     table = scan_meta(layout.meta, processed or None, allow_absent_videos=allow_absent_videos)
     # clips that are in no split may lack their video; `_make_entries` reports those that are in one
     raise_errors(issue for issue in table.issues if issue.rule != VIDEO_KNOWN.id)

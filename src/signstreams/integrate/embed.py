@@ -12,7 +12,7 @@ from signstreams.errors import UserError
 from signstreams.files import remove_leftovers
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.array_store import JOURNAL
-from signstreams.integrate.clips import raise_problems
+from signstreams.integrate.clips import extracted_ids, raise_problems
 from signstreams.integrate.features import embed_stream, open_features, write_manifest
 from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
 from signstreams.integrate.stream_backbones import load_backbones
@@ -37,7 +37,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         UserError: All problems of the corpus or the backbone.
     """
     layout = CorpusLayout(config.root)
-    ids = sorted(path.stem for path in (layout.processed / "metadata").glob("*.json"))
+    ids = extracted_ids(layout)
     if not ids:
         raise UserError(
             f"{layout.processed / 'metadata'}: holds no extracted video, expected some; run scripts/extract_rois_v2.py"

@@ -14,6 +14,7 @@ from typing import Any
 from sacrebleu.metrics import CHRF
 
 from signstreams.engine import distributed
+from signstreams.engine.run_folder import check_writable
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
@@ -81,6 +82,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     """Score a model; returns the content of ``scores.json``. A `UserError` has all faults of model and corpus."""
     world = distributed.start(device=given.device)
     bundle = load_trained_model(given)
+    check_writable(given.output_dir or beside(bundle.path, EVALUATION_FILES["scores"]).parent)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
     clips = load_clips(config, given.splits)

@@ -23,7 +23,7 @@ from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
-from signstreams.processes import available_cores, ctrl_c_held_back
+from signstreams.processes import available_cores, ctrl_c_held_back, end_with_parent
 
 MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
 
@@ -172,7 +172,7 @@ class ViewLoader:
             collate_fn=_unchanged,
             pin_memory=config.dataset.pin_memory and world.device.type == "cuda",
             persistent_workers=config.dataset.persistent_workers and self.num_workers > 0,
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=_start_loader,
             # not fork: our threads of OpenMP and of gloo would not live in the child
             multiprocessing_context="forkserver" if self.num_workers else None,
         )
@@ -231,6 +231,7 @@ def _unchanged(batch: Any) -> Any:  # a lambda would not reach a worker
     return batch
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_loader(worker: int) -> None:
+    end_with_parent()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -6,7 +6,9 @@ The rules state files, commands and resources; what they have to know of config 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import re
 import shlex
 import time
@@ -323,6 +325,35 @@ def warn_of_gpus_without_effect(config: WorkflowConfig, set_resources: Mapping[s
         if wanted != "auto" and "gpu" in granted and granted["gpu"] != wanted:
             found = f"{stage}.gpus = {wanted} has no effect: the profile (set-resources) gives {rule} another number"
             print_problems([f"{found}; change gpu there"], kind="warning")
+
+
+# -- One workflow at a time
+
+
+def hold_folders(folders: Iterable[Path]) -> list[int]:
+    """Lock the folders that a workflow writes to; returns the handles, which the kernel releases with the process.
+
+    Snakemake's own lock is of the folder that it was started in: another one, started elsewhere, would remove declared
+    outputs below running jobs.
+
+    Raises:
+        UserError: Another workflow holds one of them.
+    """
+    held = []
+    for folder in folders:
+        with contextlib.suppress(PermissionError):  # the jobs say so, of the files they write
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            held.append(handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another Snakemake, started in another folder, works on it; wait until it has ended"
+            ) from None
+        except OSError:
+            pass  # some network file systems lock no folders
+    return held
 
 
 # -- Batches: which videos one job extracts together, where a corpus has too many for a job each
