@@ -165,11 +165,13 @@ def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list
     plain = {_without_accents(column): column for column in reversed(columns)}
     used = {"clip_id": clip_column}
     for meaning, names in COLUMN_NAMES.items():
-        found = [plain[name] for name in names if name in plain]
-        if len(found) > 1 and (names[0] not in plain or meaning == "text"):
-            issues.append(COLUMNS.breach(name, f"both {few(found)} hold the {meaning}", "rename or remove one of them"))
-        if found:
-            used[meaning] = found[0]
+        holders = [plain[name] for name in names if name in plain]
+        if len(holders) > 1 and (names[0] not in plain or meaning == "text"):
+            issues.append(
+                COLUMNS.breach(name, f"both {few(holders)} hold the {meaning}", "rename or remove one of them")
+            )
+        if holders:
+            used[meaning] = holders[0]
     if "video" not in used and clip_column != "video_id" and "video_id" in columns:
         used["video"] = "video_id"
     unused = [column for column in columns if column and column not in used.values()]
