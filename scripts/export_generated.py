@@ -154,7 +154,8 @@ in the class.
 A command takes its settings from four places; what comes later wins:
 
 1. the defaults on this page;
-2. config files: `--config a.toml b.yaml`, TOML, YAML or JSON, of several the later ones win;
+2. config files: `--config a.toml b.yaml`, TOML, YAML or JSON, of several the later ones win; of YAML's plain words only
+   true, false and null are more than text, which the type of the key reads (`on` is true for a switch, no number);
 3. `--set KEY=VALUE` or `--set KEY VALUE`, as often as you like;
 4. flags.
 

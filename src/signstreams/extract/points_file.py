@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,6 +15,7 @@ from numpy.lib import format as npy
 from signstreams.array_types import Array, Flags, Floats, Ints
 from signstreams.corpus.findings import few_ids
 from signstreams.extract.frame_source import UnreadableVideoError
+from signstreams.formats.arrays import check_claim
 from signstreams.formats.landmarks import (
     FACE,
     HAND_L,
@@ -78,7 +77,6 @@ MAX_DEPTH_RATIO = 0.1
 MAX_NPZ_BYTES = 2**30
 """What the arrays of an npz may take in memory, some hours of one person; those of an npy stay on the disk."""
 MAX_PEOPLE = 32  # of each row: a thousand rows are held in memory at once
-_HEADER_BYTES = 12_000  # magic, length and header of an array; NumPy reads no header above 10,000
 
 
 class PointsError(UnreadableVideoError):
@@ -134,7 +132,7 @@ def read_points(path: Path) -> PointsFile:
         with path.open("rb") as file:
             if path.stat().st_size and file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
                 file.seek(0)
-                _check_claim(file, path.stat().st_size, may_go_on=True)
+                check_claim(file, path.stat().st_size, may_go_on=True)
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # an npz is read, an npy left on the disk
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else _read_npz(path, loaded)
     return _from_arrays(path, arrays)
@@ -175,28 +173,8 @@ def _read_npz(path: Path, loaded: Any) -> dict[str, Array]:
             )
         for info in infos:
             with loaded.zip.open(info) as member:
-                _check_claim(member, info.file_size)
+                check_claim(member, info.file_size)
         return {name: loaded[name] for name in wanted}
-
-
-def _check_claim(file: IO[bytes], num_bytes: int, *, may_go_on: bool = False) -> None:
-    """Check that an array is as large as its header says; with ``may_go_on``, at least so.
-
-    Raises:
-        ValueError: It is not, or there is no header.
-    """
-    head = io.BytesIO(file.read(_HEADER_BYTES))
-    version = npy.read_magic(head)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"an array of the format {version}")
-    try:
-        read: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(head)
-    except (MemoryError, RecursionError):
-        raise ValueError("a header that is nested too deeply") from None
-    claimed = head.tell() + math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and claimed != num_bytes and not (may_go_on and 0 <= claimed < num_bytes):
-        raise ValueError(f"an array that claims {claimed:,} bytes of {num_bytes:,}")
 
 
 def _from_arrays(path: Path, loaded: Mapping[str, Array]) -> PointsFile:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import lzma
+import math
 import struct
 import tokenize
 import zipfile
@@ -24,6 +28,7 @@ from signstreams.streams import STREAMS
 _NPZ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     EOFError,
     KeyError,
@@ -40,6 +45,7 @@ _TRACK_ARRAYS: dict[str, tuple[type, tuple[int, ...]]] = {
     "state": (np.uint8, ()),
 }
 """Fields of `StreamTrack` to the type and the shape of a frame."""
+_HEADER_BYTES = 12_000  # magic, length and header of an array; NumPy reads no header above 10,000
 PIECE_FRAMES = 256  # frames of keypoints held in memory at once when a file is read or written in pieces: 1.7 MB
 _KEYPOINTS_BYTES = NUM_KEYPOINTS * 3 * 4
 
@@ -194,8 +200,10 @@ def as_damage(path: str | Path) -> Iterator[None]:
     """Raise what a reader finds wrong with ``path`` as `DamagedFile`."""
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DamagedFile(path, "is not a readable npz file (it refers to places outside of it)") from error
     except ValueError as error:
         raise DamagedFile.of(path, error) from error
     except _NPZ_ERRORS as error:
@@ -207,7 +215,32 @@ def _read(path: str | Path, only: str | None = None) -> dict[str, Array]:
     if isinstance(file, np.ndarray):
         raise ValueError("is a single array, expected an npz of named arrays")
     with file:
+        for member in file.zip.infolist():
+            if only in (None, member.filename.removesuffix(".npy")):
+                with file.zip.open(member) as data:
+                    if data.peek(1)[:1] == np.lib.format.MAGIC_PREFIX[:1]:  # else NumPy hands out its bytes
+                        check_claim(data, member.file_size)
         return {name: file[name] for name in file.files if only in (None, name)}
+
+
+def check_claim(file: IO[bytes], num_bytes: int, *, may_go_on: bool = False) -> None:
+    """Check that an array is as large as its header says; with ``may_go_on``, at least so.
+
+    Raises:
+        ValueError: It is not, or there is no header.
+    """
+    head = io.BytesIO(file.read(_HEADER_BYTES))
+    version = np.lib.format.read_magic(head)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of the format {version}")
+    try:
+        read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(head)
+    except (MemoryError, RecursionError):
+        raise ValueError("a header that is nested too deeply") from None
+    claimed = head.tell() + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and claimed != num_bytes and not (may_go_on and 0 <= claimed < num_bytes):
+        raise ValueError(f"an array that claims {claimed:,} bytes of {num_bytes:,}")
 
 
 def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int | None, ...]) -> Array:

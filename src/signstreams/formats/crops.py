@@ -5,6 +5,7 @@ A stored member is read with one ``pread``: its offset comes from the central di
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -24,6 +25,7 @@ from signstreams.errors import DamagedFile
 from signstreams.files import replacing
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES
+from signstreams.ids import shown
 from signstreams.streams import SIDE_BY_SIDE
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -221,9 +223,18 @@ def archive_members(path: Path) -> list[zipfile.ZipInfo]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except (zipfile.BadZipFile, EOFError) as error:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise DamagedFile(path, f"is not a readable ZIP archive ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DamagedFile(path, "is not a readable ZIP archive (it refers to places outside of it)") from error
+    num_bytes = path.stat().st_size
+    for member in members:  # a reader takes the memory that is claimed
+        if not 0 <= member.header_offset <= num_bytes - member.compress_size:
+            raise DamagedFile(path, f"{shown(member.filename)} claims to be where the archive has ended")
+    return members
 
 
 def _list_archive(path: Path) -> list[Crop]:
@@ -262,7 +273,10 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
         for column, frame in enumerate(shown):
             if frame not in crops:
                 continue
-            image = cv2.imdecode(np.frombuffer(reader.read(crops[frame]), np.uint8), cv2.IMREAD_COLOR)
+            try:
+                image = cv2.imdecode(np.frombuffer(reader.read(crops[frame]), np.uint8), cv2.IMREAD_COLOR)
+            except (OSError, ValueError, cv2.error):
+                continue
             if image is not None:
                 top, left = row * TILE_PX, column * TILE_PX
                 tile = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)

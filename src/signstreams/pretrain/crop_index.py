@@ -246,13 +246,14 @@ def _add_archives(builder: _Builder, paths: Sequence[Path], number: int) -> None
 
 def _add_members(builder: _Builder, path: Path, number: int) -> None:
     """Add an archive by any writer, member by member: the crops or, where no name is a crop's, all images."""
-    members = [member for member in archive_members(path) if not member.is_dir()]
+    members = [member for member in archive_members(path) if not member.filename.endswith("/")]
     keys = [parse_crop_name(member.filename) for member in members]
     if not any(keys):
         keys = [(m.filename, 0) if m.filename.lower().endswith(IMAGE_SUFFIXES) else None for m in members]
     file = builder.files.add(str(path))
     videos: dict[str, int] = {}
-    for key, member in sorted((k, m) for k, m in zip(keys, members, strict=True) if k is not None):
+    named = [(key, member) for key, member in zip(keys, members, strict=True) if key is not None]
+    for key, member in sorted(named, key=lambda pair: pair[0]):
         if member.compress_type != zipfile.ZIP_STORED:
             raise DamagedFile(path, f"'{member.filename}' is compressed", expected="a stored member (zip -0)")
         if key[0] not in videos:
@@ -290,6 +291,7 @@ def read_directory(path: Path) -> tuple[str, Ints, Array] | None:
         and (first.isascii() or bool((entries["flags"] & 0x800).all()))
         and not (entries["flags"] & 1).any()
         and not entries["method"].any()
+        and int((entries["offset"].astype(np.int64) + entries["size"]).max()) <= start
         and (entries["signature"] == np.void(b"PK\x01\x02")).all()
         and (entries["name_bytes"] == name_bytes).all()
         and not entries["extra"].any()
