@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast
@@ -123,14 +124,22 @@ def _extraction(given: TranslateConfig, trained: TrainedModel, path: Path, root:
                 f"{trained.path}: was trained on points of another tool, expected a folder with those of {path.name};"
                 " name it with --points"
             )
-        settings["precomputed"] = {**settings["precomputed"], "folder": given.points}
+        settings["precomputed"] = {**(settings.get("precomputed") or {}), "folder": given.points}
     elif given.points is not None:
         raise UserError(
             f"points has no effect: {trained.path} was trained on points detected by extraction itself; leave it out"
         )
     if settings.get("fps") is None and (known := trained.about.get("fps_range")) is not None:
         settings["fps"] = _fps(path, known, settings.get("frames_fps", 25.0))
-    return ExtractConfig.model_validate(settings)
+    try:
+        return ExtractConfig.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise UserError(
+            f"{trained.path}: the settings of its extraction do not fit this version of signstreams ({place}:"
+            f" {problem['msg']}); train the model again"
+        ) from None
 
 
 def _fps(path: Path, known: list[float], frames_fps: float) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +20,14 @@ from torch import nn
 
 from signstreams.backbones.archs import ARCHS, resolve
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.backbones.weights import cached_file, export_backbone, load_dinov2_backbone, load_timm, read_file
+from signstreams.backbones.weights import (
+    cached_file,
+    export_backbone,
+    load_dinov2_backbone,
+    load_timm,
+    read_file,
+    read_safetensors,
+)
 from signstreams.errors import UserError
 
 from .models import make_model
@@ -110,9 +119,9 @@ def test_tensors_that_do_not_fit_their_own_shape_are_one_line(tmp_path: Path) ->
 def test_the_named_architecture_is_checked_while_reading_alone(tmp_path: Path) -> None:
     model = make_model("vit_tiny", 32, patch_px=8, depth=1)
     export_backbone(tmp_path / "b.pt", model.arch, model.state_dict(), {"stream": "face"})
-    state, metadata, found = read_file(tmp_path / "b.pt", "vit_tiny")
-    assert (metadata["stream"], found) == ("face", model.arch)
-    assert set(state) == set(model.state_dict()) - {"mask_token"}
+    found = read_file(tmp_path / "b.pt", "vit_tiny")
+    assert (found.metadata["stream"], found.arch) == ("face", model.arch)
+    assert set(found.state) == set(model.state_dict()) - {"mask_token"}
     with pytest.raises(UserError, match="expected vit_base: 192 wide instead of 768"):
         read_file(tmp_path / "b.pt", "vit_base")
 
@@ -213,6 +222,95 @@ def test_what_is_exported_is_a_copy_of_its_own(tmp_path: Path) -> None:
     export_backbone(tmp_path / "part.pt", model.arch, {**model.state_dict(), "cls_token": large[3]}, {})
     assert torch.equal(torch.load(tmp_path / "part.pt", weights_only=True)["model"]["cls_token"], large[3])
     assert (tmp_path / "part.pt").stat().st_size == (tmp_path / "whole.pt").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"image_px": -5}, r"its metadata\.image_px is -5: input should be greater than or equal to 1"),
+        ({"image_px": 10**9}, r"its metadata\.image_px is 1000000000: input should be less than"),
+        ({"image_px": "32"}, r"its metadata\.image_px is '32': input should be a valid integer"),
+        ({"image_px": True}, r"its metadata\.image_px is True: input should be a valid integer"),
+        ({"image_px": 33}, r"metadata\.image_px is 33, expected a multiple of its patches of 8 px"),
+        ({"std": [0, 0, 0]}, r"its metadata\.std\.0 is 0: input should be greater than or equal to 0\.001"),
+        ({"std": [0.2, float("nan"), 0.2]}, r"its metadata\.std\.1 is nan: input should be"),
+        ({"std": [0.2, 0.2]}, r"its metadata\.std is \[0\.2, 0\.2\]: list should have at least 3 items"),
+        ({"mean": [123.7, 116.3, 103.5]}, r"its metadata\.mean\.0 is 123\.7: input should be less than or equal to 1"),
+        ({"mean": [0.5, float("inf"), 0.5]}, r"its metadata\.mean\.1 is inf: input should be"),
+        ({"mean": 0.5}, r"its metadata\.mean is 0\.5: input should be a valid list"),
+        ({"mean": [0.5, None, 0.5]}, r"its metadata\.mean\.1 is None: input should be a valid number"),
+        ({"num_heads": 10**6}, r"its metadata\.num_heads is 1000000: input should be less than"),
+        ({"num_heads": 5}, "is 192 wide, which does not divide into 5 heads"),
+        ({"architecture": 7}, r"its metadata\.architecture is 7: input should be a valid string"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_metadata_that_cannot_be_is_one_line(tmp_path: Path, metadata: dict[str, Any], message: str, kind: str) -> None:
+    model = make_model("vit_tiny", 32, patch_px=8, depth=1)
+    export_backbone(tmp_path / "b.pt", model.arch, model.state_dict(), {}, safetensors=tmp_path / "b.safetensors")
+    if kind == "pt":
+        content = torch.load(tmp_path / "b.pt", weights_only=True)
+        content["metadata"] |= metadata
+        torch.save(content, tmp_path / "b.pt")
+    else:
+        described = read_safetensors(tmp_path / "b.safetensors")["metadata"] | metadata
+        save_file(model.state_dict(), tmp_path / "b.safetensors", {"signstreams": json.dumps(described)})
+    with pytest.raises(UserError, match=message) as caught:
+        load_dinov2_backbone(f"file::{tmp_path}/b.{kind}")
+    assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"Rate limit exceeded", r"is a text \('Rate limit exceeded'\), expected a checkpoint; download it again"),
+        (b"", r"is empty \(0 bytes\)"),
+        (b"<!DOCTYPE html>\n<html><body>Sign in</body>", "is a web page, as a failed download leaves"),
+        (b"\n\n<HTML>404", "is a web page, as a failed download leaves"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 88\n", "is a Git LFS pointer"),
+        (b"\x1f\x8b\x08\x00" + bytes(50), "is compressed with gzip"),
+        (b"\x93NUMPY\x01\x00" + bytes(100), "is truncated or no checkpoint"),
+        (b"\x80\x04K\x01.", "is truncated or no checkpoint"),
+        (b"\x60\x00\x00\x00\x00\x00\x00\x00" + b'{"a":{}}', r"is a safetensors file, .* end in \.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("name", ["b.pt", "b.ckpt"])
+def test_what_is_no_checkpoint_is_said_for_what_it_is(tmp_path: Path, content: bytes, message: str, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_dinov2_backbone(f"file::{tmp_path}/{name}")
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "b.pt")
+    for path in (tmp_path / "b.pt", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is no regular file, expected a checkpoint file"):
+            load_dinov2_backbone(f"file::{path}")
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = make_model("vit_tiny", 32, patch_px=8, depth=1)
+    with torch.no_grad():
+        model.blocks[0].mlp.fc1.weight[3, 5] = torch.nan
+    export_backbone(tmp_path / "b.pt", model.arch, model.state_dict(), {}, safetensors=tmp_path / "b.safetensors")
+    for kind in ("pt", "safetensors"):
+        with pytest.raises(UserError, match=r"holds blocks\.0\.mlp\.fc1\.weight with values that are not finite"):
+            load_dinov2_backbone(f"file::{tmp_path}/b.{kind}")
+
+
+def test_tensors_that_claim_more_than_they_hold_take_no_memory(tmp_path: Path) -> None:
+    state = make_model("vit_tiny", 32, patch_px=8, depth=1).state_dict()
+    huge = torch.zeros(1).expand(10**6, 10**6)
+    torch.save({"model": {**state, "blocks.0.mlp.fc1.weight": huge}}, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"mlp\.fc1\.weight, which claims \(1000000, 1000000\) values but has fewer"):
+        load_dinov2_backbone(f"file::{tmp_path}/b.pt")
+    torch.save({"model": {**state, "patch_embed.proj.weight": torch.zeros(64 * 10**5, 3, 1, 1)}}, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"does not fit vit \(6400000 wide"):
+        load_dinov2_backbone(f"file::{tmp_path}/b.pt")
+    torch.save({"model": {name: value.int() for name, value in state.items()}}, tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"as torch\.int32, expected float16"):
+        load_dinov2_backbone(f"file::{tmp_path}/b.pt")
 
 
 NAME = "test_vit.r160_in1k"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import os
 import pickle
 from pathlib import Path
 from typing import IO
@@ -82,3 +84,83 @@ def test_a_folder_and_an_absent_file_are_told_apart(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "absent.pt")
+
+
+def test_placeholders_stand_for_what_is_not_installed_and_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = {"args": argparse.Namespace(lr=0.1, path=Path("a")), "evil": _Evil(), "set": {1}, "w": torch.ones(2)}
+    torch.save(content, tmp_path / "c.pt")
+    back = checkpoint.load(tmp_path / "c.pt", with_placeholders=True)
+    assert not (tmp_path / "executed").exists()
+    assert torch.equal(back["w"], torch.ones(2)) and back["set"] == {1} and back["args"].lr == 0.1
+    assert isinstance(back["evil"], checkpoint.Placeholder)
+    with pytest.raises(ValueError, match=r"c\.pt: is not a checkpoint of tensors and plain values: it also holds "):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+class _System:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.system, ("touch executed",))
+
+
+@pytest.mark.parametrize("placeholders", [False, True])
+def test_what_runs_commands_is_refused_in_one_line_without_advice_to_trust_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placeholders: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"evil": _System(), "w": torch.ones(2)}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c\.pt: .*it also holds posix\.system") as caught:
+        checkpoint.load(tmp_path / "c.pt", with_placeholders=placeholders)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+    assert "weights_only" not in str(caught.value) and not (tmp_path / "executed").exists()
+
+
+def test_a_bit_that_flips_in_a_tensor_is_found(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a.pt", {"w": torch.full((1000,), 0.5)})
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    place = data.find(b"\x00\x00\x00\x3f" * 100)
+    data[place + 200] ^= 16
+    (tmp_path / "a.pt").write_bytes(bytes(data))
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["w"].unique().numel() == 2  # PyTorch does not look
+    with pytest.raises(ValueError, match=r"a\.pt: is damaged: .*data/0 in it is not what was written"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+def test_archives_without_sums_are_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoint.load(tmp_path / "a.pt")["step"] == 3
+
+
+@pytest.mark.parametrize("damage", ["half", "nothing", "text", "bit"])
+def test_the_checkpoint_before_a_damaged_one_is_taken(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "last.pt"
+    for step in (1, 2):
+        checkpoint.save(path, {"step": step, "w": torch.full((5000,), float(step))}, keep_previous=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    content = {"half": data[: len(data) // 2], "nothing": b"", "text": b"Rate limit exceeded", "bit": bytes(data)}
+    path.unlink()
+    path.write_bytes(content[damage])
+    assert checkpoint.load_latest(path)["step"] == 1
+    assert "going on from the one before it" in caplog.text
+
+
+def test_errors_of_the_machine_are_not_errors_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files: the checkpoint before the last would lose work for nothing."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path / "last.pt", {"step": step}, keep_previous=True)
+
+    def load(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(OSError, match="Too many open files"):
+        checkpoint.load_latest(tmp_path / "last.pt")

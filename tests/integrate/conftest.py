@@ -22,6 +22,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import DetectorInfo, VideoMetadata, write_metadata
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset, open_datasets
+from signstreams.integrate.run import run
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import load_backbones
 from signstreams.streams import STREAMS, BoxState
@@ -221,3 +222,11 @@ def open_splits() -> Callable[[IntegrateConfig], dict[str, ClipDataset]]:
         return open_datasets(config, load_clips(config), load_backbones(config), alone)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config: Callable[..., IntegrateConfig], tmp_path_factory: pytest.TempPathFactory) -> IntegrateConfig:
+    """Config of a finished training, whose folder no test changes."""
+    config = tiny_config(output_dir=tmp_path_factory.mktemp("trained") / "run", train={"epochs": 2})
+    run(config)
+    return config

@@ -27,13 +27,6 @@ Build = Callable[..., IntegrateConfig]
 Make = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_config: Build, tmp_path_factory: pytest.TempPathFactory) -> IntegrateConfig:
-    config = tiny_config(output_dir=tmp_path_factory.mktemp("trained") / "run", train={"epochs": 2})
-    run(config)
-    return config
-
-
 def given(config: IntegrateConfig, tmp_path: Path, **changes: object) -> EvaluateSltConfig:
     tree = {"checkpoint": config.output_dir / "best.pt", "output_dir": tmp_path / "out", "decoding": {"num_beams": 2}}
     return EvaluateSltConfig.model_validate(tree | changes)
@@ -241,8 +234,9 @@ def test_a_model_that_went_astray_is_refused(trained: IntegrateConfig, tmp_path:
     shutil.copytree(trained.output_dir, tmp_path / "run")
     path = tmp_path / "run" / "best.pt"
     content = checkpoint.load(path)
-    content["model"]["fusion.fuse.1.weight"].fill_(torch.nan)
-    torch.save(content, path)
-    with pytest.raises(UserError, match=r"best\.pt: its losses are not finite.*lower optim\.lr"):
-        score(given(trained, tmp_path, checkpoint=path))
+    for value, what in ((torch.nan, "weights"), (3e38, "losses")):
+        content["model"]["fusion.fuse.1.weight"].fill_(value)
+        torch.save(content, path)
+        with pytest.raises(UserError, match=rf"best\.pt: its {what} are not finite.*lower optim\.lr"):
+            score(given(trained, tmp_path, checkpoint=path))
     assert not (tmp_path / "out" / "scores.json").exists()

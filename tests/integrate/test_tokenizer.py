@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,64 @@ def test_a_file_that_is_no_tokenizer_is_a_users_error(tmp_path: Path) -> None:
     for name in ("tokenizer.json", "absent.json"):
         with pytest.raises(UserError, match="train the model again"):
             Tokenizer.load(tmp_path / name)
+
+
+LENGTHS = {"strategy": {"Fixed": 10**15}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("padding", {**LENGTHS, "pad_to_multiple_of": None}),  # ends the process
+        ("truncation", {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 5}),  # a panic
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),  # a panic
+        ("normalizer", {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 1000}),  # a panic
+        ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}),
+        ("model.continuing_subword_prefix", "é" * 3000),  # a panic
+        ("model.vocab.a", 2**32 - 1),  # beyond any embedding
+        ("model.vocab.a", 5),  # of another token
+        ("model.vocab.a", -1),
+        ("model.dropout", 1.0),  # other tokens in every run
+        ("model.vocab", {}),  # nothing is left of a text
+        ("model", {"type": "Unigram", "unk_id": 5, "vocab": [["a", 0.0]]}),
+        ("model", []),
+        ("version", "9.9"),
+    ],
+)
+def test_a_broken_tokenizer_is_one_line(
+    path: str, value: object, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Tokenizer.train(TEXTS, 300).save(tmp_path / "t.json")
+    content = json.loads((tmp_path / "t.json").read_text())
+    place = content
+    *folders, key = path.split(".")
+    for name in folders:
+        place = place[name]
+    place[key] = value
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"t\.json: is no tokenizer \(.*\); copy it again, or train") as caught:
+        Tokenizer.load(tmp_path / "t.json")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_random_damage_to_a_tokenizer_never_ends_the_process(tmp_path: Path) -> None:
+    """A changed letter of a token cannot be seen; what loads gives tokens with ids of their own."""
+    Tokenizer.train(TEXTS, 300).save(tmp_path / "t.json")
+    data = (tmp_path / "t.json").read_bytes()
+    rng = random.Random(16)
+    refused = 0
+    for _ in range(250):
+        place = rng.randrange(len(data))
+        some = rng.choice(
+            (b"", b"{", b"]", b"9999999999", b"null", b"-1", b"\xff\xfe", b'"', b"[[[[", bytes([rng.randrange(256)]))
+        )
+        (tmp_path / "t.json").write_bytes(data[:place] + some + data[place + rng.choice((0, 1, 40)) :])
+        try:
+            tokenizer = Tokenizer.load(tmp_path / "t.json")
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            continue
+        assert min(tokenizer.encode("casa")) >= 0 and len(set(tokenizer.ids.values())) == len(tokenizer.ids)
+    assert refused > 100

@@ -139,6 +139,17 @@ def test_a_rate_that_the_corpus_was_brought_to_holds(
     assert [config.fps for config in extraction.configs] == [12.5]
 
 
+@pytest.mark.parametrize("settings", [{"fps": -3.0}, {"no_such_setting": 1}, {"fps": "fast"}])
+def test_settings_of_an_extraction_that_no_version_knows_are_one_line(
+    settings: dict[str, object], trained: Path, extraction: Extraction, tmp_path: Path
+) -> None:
+    model = altered(trained, tmp_path, extraction=settings)
+    with pytest.raises(
+        UserError, match=rf"best\.pt: the settings of its extraction do not fit .*\({next(iter(settings))}"
+    ):
+        list(translate(given(model, frames_folder(tmp_path, "val ñ0"))))
+
+
 def test_the_signers_box_reaches_extraction(trained: Path, extraction: Extraction, tmp_path: Path) -> None:
     video = frames_folder(tmp_path, "val ñ0")
     list(translate(given(trained, video)))

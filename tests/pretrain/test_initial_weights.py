@@ -88,6 +88,7 @@ def test_another_image_size_and_another_patch_are_resampled(make: Make, tmp_path
     ("shape", "changes", "expected"),
     [
         ({"depth": 2}, {}, "2 blocks instead of 1; add --depth 2"),
+        ({"num_heads": 6}, {}, "6 heads instead of 3; add --model-num-heads 6"),
         ({"num_registers": 2}, {}, "2 registers instead of 0; add --model-num-registers 2"),
         ({"layer_scale_init": 0.1}, {}, "LayerScale; add --layer-scale-init 1e-5"),
         ({}, {"arch": "vit_small"}, "192 wide instead of 384; give an --arch of its shape"),
@@ -152,6 +153,34 @@ def test_timms_weights_come_from_the_cache_and_from_nowhere_else(
     with torch.no_grad():
         expected = small.forward_features(images)[:, 0]
         torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-5)
+
+
+def test_the_heads_of_the_weights_are_kept(make: Make, tmp_path: Path) -> None:
+    """A network of 6 heads, from a file that does not say so, trains on with its features."""
+    spec, model = _exported(tmp_path / "b.pt", num_heads=6)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    for given in (spec, f"file::{tmp_path}/plain.pt:num_heads=6"):
+        config = make(init={"weights": given}, model={"num_heads": 6})
+        trainer = _trainer(config, architecture(config))
+        with torch.no_grad():
+            torch.testing.assert_close(trainer.teacher.eval().backbone(images), model(images))
+
+
+def test_timms_own_number_of_heads_counts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shape shows it."""
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=16, patch_size=8, depth=1, num_heads=12)
+    monkeypatch.setattr("signstreams.pretrain.initial_weights.load_timm", lambda *_, **__: theirs)
+    config = make(init={"weights": "timm::vit_tiny_patch16_224"})
+    with pytest.raises(UserError, match="12 heads instead of 3; add --model-num-heads 12"):
+        load_initial_weights(config, architecture(config))
+
+
+def test_a_number_of_heads_is_another_experiment_and_none_is_what_it_was(make: Make) -> None:
+    assert "num_heads" not in make().identity()["model"]
+    assert make(model={"num_heads": 6}).identity()["model"]["num_heads"] == 6
+    with pytest.raises(UserError, match="vit_tiny is 192 wide, which does not divide into 5 heads"):
+        architecture(make(model={"num_heads": 5}))
 
 
 def test_an_unknown_model_of_timm_is_named(make: Make) -> None:

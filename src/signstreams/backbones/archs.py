@@ -13,6 +13,8 @@ from typing import Any, Literal
 from signstreams.errors import UserError
 
 HEAD_DIM = 64  # of every architecture here
+OTHER_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+"""Widths whose networks (ViT-SO400M, -H, -g, -G) have this number of heads, which are wider."""
 TABLE_CLASS_TOKENS = 1
 
 
@@ -45,7 +47,8 @@ class ViTArch:
     def described(self) -> str:
         """``vit_tiny (192 wide, 12 blocks, patch 16)``."""
         registers = f", {self.num_registers} registers" if self.num_registers else ""
-        return f"{self.name} ({self.embed_dim} wide, {self.depth} blocks, patch {self.patch_px}{registers})"
+        heads = f", {self.num_heads} heads" if self.num_heads * HEAD_DIM != self.embed_dim else ""
+        return f"{self.name} ({self.embed_dim} wide, {self.depth} blocks, patch {self.patch_px}{registers}{heads})"
 
 
 def _dinov2(name: str, embed_dim: int, num_registers: int) -> ViTArch:
@@ -70,10 +73,11 @@ ARCHS: dict[str, ViTArch] = {
 def resolve(name: str, *, image_px: int, **given: float | None) -> ViTArch:
     """The architecture of this name with the user's changes; its position table covers ``image_px``, except DINOv2's.
 
-    These are patch_px, depth, num_registers and layer_scale_init, of which None changes nothing.
+    These are patch_px, depth, num_heads, num_registers and layer_scale_init, of which None changes nothing.
 
     Raises:
-        ValueError: Unknown name, or a change of DINOv2's own architectures, whose names promise their shapes.
+        ValueError: Unknown name, a width that does not divide into the heads, or a change of DINOv2's own
+            architectures, whose names promise their shapes.
     """
     if name not in ARCHS:
         raise ValueError(f"architecture '{name}' is unknown, expected one of {', '.join(ARCHS)}")
@@ -81,6 +85,8 @@ def resolve(name: str, *, image_px: int, **given: float | None) -> ViTArch:
     changes: dict[str, Any] = {
         key: value for key, value in given.items() if value is not None and value != getattr(arch, key)
     }
+    if arch.embed_dim % changes.get("num_heads", 1):
+        raise ValueError(f"{name} is {arch.embed_dim} wide, which does not divide into {changes['num_heads']} heads")
     if arch.is_dinov2:
         shape_changes = sorted(set(changes) - {"layer_scale_init"})
         if shape_changes:
@@ -89,33 +95,59 @@ def resolve(name: str, *, image_px: int, **given: float | None) -> ViTArch:
     return dataclasses.replace(arch, table_px=image_px, **changes)
 
 
-def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "") -> ViTArch:
+def infer(shapes: Mapping[str, tuple[int, ...]], name: str = "", num_heads: int | None = None) -> ViTArch:
     """The architecture that tensors of these names and shapes belong to, in hub layout; without a name it is ``vit``.
+
+    The number of heads shows in no shape; None: each is 64 wide.
 
     Raises:
         ValueError: The tensors are not those of a vision transformer in hub layout.
     """
+    for mark, what in _OTHER_NETWORKS.items():
+        if any(mark in key for key in shapes):
+            raise ValueError(f"holds {what}, which signstreams does not have")
     try:
-        embed_dim, _, patch_px, _ = shapes["patch_embed.proj.weight"]
+        embed_dim, channels, patch_px, width_px = shapes["patch_embed.proj.weight"]
         _, entries, _ = shapes["pos_embed"]
     except (KeyError, ValueError):
         raise ValueError("holds no vision transformer in DINOv2's layout (patch_embed.proj, pos_embed)") from None
     if any(key.startswith("blocks.0.0.") for key in shapes):
         raise ValueError("holds blocks in chunks (blocks.0.0.*); export it unchunked")
+    if patch_px != width_px or channels != 3 or patch_px < 1:
+        raise ValueError(f"has patches of {width_px}x{patch_px} px with {channels} channels, expected square RGB ones")
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    grid = round((entries - TABLE_CLASS_TOKENS) ** 0.5)
-    if grid * grid != entries - TABLE_CLASS_TOKENS or embed_dim % HEAD_DIM:
+    grid = round((entries - TABLE_CLASS_TOKENS) ** 0.5) if entries > TABLE_CLASS_TOKENS else 0
+    is_divisible = embed_dim > 0 and embed_dim % (num_heads or HEAD_DIM) == 0
+    if not grid or grid * grid != entries - TABLE_CLASS_TOKENS or not (is_divisible or num_heads):
         raise ValueError(f"has a position table of {entries} entries and width {embed_dim}: no square grid of patches")
+    if not depth:
+        raise ValueError("holds no blocks (blocks.0.*)")
+    if not is_divisible:
+        raise ValueError(f"is {embed_dim} wide, which does not divide into {num_heads} heads")
     return ViTArch(
         name or "vit",
         embed_dim,
         depth,
-        embed_dim // HEAD_DIM,
+        num_heads or embed_dim // HEAD_DIM,
         patch_px,
         grid * patch_px,
-        shapes["register_tokens"][1] if "register_tokens" in shapes else 0,
+        shapes["register_tokens"][1] if len(shapes.get("register_tokens", ())) == 3 else 0,
         1e-5 if "blocks.0.ls1.gamma" in shapes else None,
     )
+
+
+_OTHER_NETWORKS = {
+    "rope_embed.": "a network with rotary positions (DINOv3)",
+    "storage_tokens": "a network with rotary positions (DINOv3)",
+    "relative_position_bias_table": "a network with relative positions (BEiT, Swin)",
+    ".mlp.w12.": "a network with SwiGLU layers (DINOv2 ViT-g)",
+    ".mlp.weights_in.": "a network with SwiGLU layers (DINOv2 ViT-g)",
+    ".mlp.gate_proj.": "a network with SwiGLU layers (DINOv2 ViT-g)",
+    ".attn.q_norm.": "a network with normalised queries",
+    "_flat_param": "a part of weights that FSDP sharded over processes",
+    "flat_param_": "a part of weights that FSDP sharded over processes",
+}
+"""Part of a tensor's name: the network that it is the mark of."""
 
 
 def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
@@ -123,6 +155,7 @@ def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
     texts = {
         "embed_dim": "{} wide instead of {}",
         "depth": "{} blocks instead of {}",
+        "num_heads": "{} heads instead of {}",
         "patch_px": "patches of {} px instead of {}",
         "num_registers": "{} registers instead of {}",
     }
@@ -130,29 +163,35 @@ def mismatches(found: ViTArch, expected: ViTArch) -> list[str]:
         text.format(getattr(found, key), getattr(expected, key))
         for key, text in texts.items()
         if getattr(found, key) != getattr(expected, key)
+        and (key != "num_heads" or found.embed_dim == expected.embed_dim)
     ]
     if (found.layer_scale_init is None) != (expected.layer_scale_init is None):
         lines.append(f"{'no ' if found.layer_scale_init is None else ''}LayerScale")
     return lines
 
 
+MAX_HEADS = 256
 _LOOKS_LIKE_ARCH = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone as named on the command line: ``file::path[:architecture]`` or ``timm::name``."""
+    """A backbone as named on the command line: ``file::path[:architecture][:num_heads=N]`` or ``timm::name``."""
 
     kind: Literal["file", "timm"]  # ``file`` (a checkpoint on disk) or ``timm`` (a pretrained model of timm)
     location: str  # the path, or timm's name
     arch: str | None = None  # architecture that the file must have; None: as the file says
+    num_heads: int | None = None  # attention heads of a file that does not say; None: as it says, else 64 wide
 
     def __str__(self) -> str:
-        return f"{self.kind}::{self.location}" + (f":{self.arch}" if self.arch else "")
+        heads = "" if self.num_heads is None else f":num_heads={self.num_heads}"
+        return f"{self.kind}::{self.location}" + (f":{self.arch}" if self.arch else "") + heads
 
 
 def parse_spec(text: str) -> BackboneSpec:
     """Parse ``file::work_dirs/dino_face/backbone.pt:dinov2_vits14`` or the like; the path may hold colons and spaces.
+
+    ``:num_heads=12`` at the end is for weights whose heads are not 64 wide and that do not say so (MoCo v3's ViT-S).
 
     Raises:
         UserError: The text has none of the forms, or names an unknown architecture.
@@ -162,11 +201,18 @@ def parse_spec(text: str) -> BackboneSpec:
         raise UserError(f"backbone '{text}': expected file::PATH, file::PATH:ARCHITECTURE or timm::NAME")
     if kind == "timm":
         return BackboneSpec("timm", rest)
+    num_heads = None
+    head, _, tail = rest.rpartition(":")
+    if head and tail.startswith("num_heads=") and not Path(rest).exists():
+        number = tail.removeprefix("num_heads=")
+        if not number.isdecimal() or not 0 < int(number) <= MAX_HEADS:
+            raise UserError(f"backbone '{text}': num_heads is '{number}', expected a number from 1 to {MAX_HEADS}")
+        rest, num_heads = head, int(number)
     head, colon, tail = rest.rpartition(":")
     if colon and tail in ARCHS:
-        return BackboneSpec("file", head, tail)
+        return BackboneSpec("file", head, tail, num_heads)
     if colon and head and _LOOKS_LIKE_ARCH.fullmatch(tail) and not Path(rest).exists():
         near = difflib.get_close_matches(tail, ARCHS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(ARCHS)}"
         raise UserError(f"backbone '{text}': architecture '{tail}' is unknown; {hint}")
-    return BackboneSpec("file", rest)
+    return BackboneSpec("file", rest, None, num_heads)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from signstreams.backbones.archs import ARCHS, ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.archs import ARCHS, HEAD_DIM, MAX_HEADS, OTHER_HEADS, ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.layouts import find_network
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
@@ -22,7 +24,33 @@ log = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMAT = "signstreams_backbone_v1"
-_WRAPPERS = ("module.", "_orig_mod.", "backbone.")
+DEFAULT_IMAGE_PX = 224
+
+
+class WeightsMetadata(BaseModel):
+    """What of a file's metadata decides features; the rest is for people. Numbers are neither texts nor booleans."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    architecture: Annotated[str, Field(strict=True)] = ""
+    image_px: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
+    """Side of the images that it was trained on; None: 224, or what the position table covers."""
+    mean: list[Annotated[float, Field(strict=True, ge=0, le=1)]] | None = Field(None, min_length=3, max_length=3)
+    """Mean of R, G, B in 0..1; None: ImageNet's."""
+    std: list[Annotated[float, Field(strict=True, ge=1e-3, le=1)]] | None = Field(None, min_length=3, max_length=3)
+    """Standard deviation of them; None: ImageNet's."""
+    num_heads: Annotated[int, Field(strict=True, ge=1, le=MAX_HEADS)] | None = None
+    """Attention heads; None: each is 64 wide."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A vision transformer in a file."""
+
+    state: dict[str, Tensor]  # state dict in hub layout; every tensor is dense and finite
+    arch: ViTArch  # its shape
+    about: WeightsMetadata  # checked metadata
+    metadata: dict[str, Any]  # all metadata, as the file has it
 
 
 class Backbone(nn.Module):
@@ -79,8 +107,8 @@ class Backbone(nn.Module):
 def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     """Backbone of ``file::path[:architecture]`` or ``timm::name``, in evaluation mode, on the CPU.
 
-    A position table of another size is resized to the architecture's, which is logged. ``download`` lets ``timm::``
-    fetch weights that are not in the local cache.
+    A position table of another size is resized to the architecture's, which is logged, as is what the file does not
+    say. ``download`` lets ``timm::`` fetch weights that are not in the local cache.
 
     Raises:
         UserError: File absent, not a checkpoint, or of another architecture than named; no such weights of timm here.
@@ -89,54 +117,178 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     if parsed.kind == "timm":
         return _from_timm(parsed.location, download=download)
     path = Path(parsed.location)
-    state, metadata, found = read_file(path)
-    arch = _agreed(path, found, parsed.arch)
-    if arch.grid != found.grid:
-        log.info("%s: position table resized from %dx%d to %dx%d", path, *[found.grid] * 2, *[arch.grid] * 2)
+    file = read_file(path, parsed.arch, parsed.num_heads)
+    state, about, arch = file.state, file.about, _agreed(path, file.arch, parsed.arch)
+    if arch.grid != file.arch.grid:
+        log.info("%s: position table resized from %dx%d to %dx%d", path, *[file.arch.grid] * 2, *[arch.grid] * 2)
         state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
-    model = VisionTransformer(arch)
     state.setdefault("mask_token", torch.zeros(1, arch.embed_dim))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+    _check_fit(path, arch, state)
+    model = VisionTransformer(arch)
+    model.load_state_dict(state)
+    image_px = about.image_px or (arch.table_px if DEFAULT_IMAGE_PX % arch.patch_px else DEFAULT_IMAGE_PX)
+    if image_px % arch.patch_px:
         raise UserError(
-            f"{path}: does not fit {arch.described()} ({reason}); export the backbone again, or name another file"
-        ) from None
+            f"{path}: metadata.image_px is {image_px}, expected a multiple of its patches of {arch.patch_px} px;"
+            " export the backbone again"
+        )
+    if about.mean is None or about.std is None:
+        log.warning("%s: does not say with which mean and std it was trained: ImageNet's are taken", path)
     return Backbone(
         model,
         embed_dim=arch.embed_dim,
         patch_size=arch.patch_px,
-        image_px=int(metadata.get("image_px", 224)),
-        mean=metadata.get("mean", IMAGENET_MEAN),
-        std=metadata.get("std", IMAGENET_STD),
-        metadata=metadata,
+        image_px=image_px,
+        mean=about.mean or IMAGENET_MEAN,
+        std=about.std or IMAGENET_STD,
+        metadata=file.metadata,
     ).eval()
 
 
-def read_file(path: Path, named: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ViTArch]:
-    """State dict in hub layout, metadata, and shape of the network in a ``.pt`` or ``.safetensors`` file.
+def _check_fit(path: Path, arch: ViTArch, state: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes before memory is taken: sizes that a damaged file claims may be any."""
+    with torch.device("meta"):
+        wanted = VisionTransformer(arch).state_dict()
+    if differences := checkpoint.differences(state, wanted):
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise UserError(
+            f"{path}: does not fit {arch.described()} ({'; '.join(differences[:4])}{more}); export the backbone again,"
+            " or name another file"
+        )
+
+
+def read_file(path: Path, named: str | None = None, num_heads: int | None = None) -> WeightsFile:
+    """The vision transformer in a ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or ``.safetensors`` file.
+
+    ``num_heads`` is for files that do not say, ``named`` the architecture it must have.
 
     Raises:
         UserError: Absent, broken, without a vision transformer, or of another architecture than named.
     """
     try:
-        content = read_safetensors(path) if path.suffix == ".safetensors" else checkpoint.load(path)
+        is_safetensors = path.suffix == ".safetensors"
+        content = read_safetensors(path) if is_safetensors else checkpoint.load(path, with_placeholders=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected exported weights; pretrain the stream first") from None
+        raise UserError(f"{path}: no such file, expected weights; pretrain the stream first, or name them") from None
     except ValueError as error:
-        raise UserError(f"{error}; export the backbone again") from None
+        raise UserError(f"{error}; export the backbone again, or name another file") from None
     try:
-        state, metadata = unwrap(content)
-        state = to_hub_layout(state)
-        found = infer({key: tuple(value.shape) for key, value in state.items()}, str(metadata.get("architecture", "")))
+        _refuse_states_of_a_run(content)
+        network = find_network(content)
+        metadata = _metadata(content) | (_of_hugging_face(path.parent) if network.is_hugging_face else {})
+        about = _checked(metadata)
+        heads = _num_heads(path, network.state, about.num_heads, num_heads, named)
+        checkpoint.check_tensors(network.state)
+        if odd := [name for name, tensor in network.state.items() if tensor.dtype not in _DTYPES]:
+            raise ValueError(f"holds {odd[0]} as {network.state[odd[0]].dtype}, expected float16, bfloat16 or float32")
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state.items()}
+        found = infer(shapes, about.architecture, heads)
     except ValueError as error:
         raise UserError(
-            f"{path}: {error}; name a backbone.pt of a pretraining, or weights in DINOv2's layout"
+            f"{path}: {error}; name a backbone.pt of a pretraining, or weights in a layout of docs/pretraining.md"
         ) from None
+    if network.others:
+        log.info("%s: of several networks that of %s* is taken", path, network.prefix)
     if named is not None:
         _agreed(path, found, named)
-    return state, metadata, found
+    return WeightsFile(network.state, found, about, metadata)
+
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _refuse_states_of_a_run(content: Any) -> None:
+    """Those of this project know mean and deviation in the exported file alone."""
+    if isinstance(content, dict) and isinstance(content.get("fingerprint"), dict):
+        raise ValueError("is the state of a training, expected exported weights; name the backbone.pt beside it")
+
+
+def _metadata(content: Any) -> dict[str, Any]:
+    """Plain metadata of a checkpoint: ours, or what lightly-train says of its images."""
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(content.get("metadata"), dict):
+        return dict(content["metadata"])
+    lightly = content.get("lightly_train")
+    values = lightly.get("normalize_args") if isinstance(lightly, dict) else None
+    return {key: values[key] for key in ("mean", "std") if key in values} if isinstance(values, dict) else {}
+
+
+def _of_hugging_face(folder: Path) -> dict[str, Any]:
+    """What Hugging Face writes into two files beside the weights; without them nothing is known.
+
+    Raises:
+        ValueError: It names another activation.
+    """
+    found: dict[str, Any] = {}
+    network, images = (_json_object(folder / name) for name in ("config.json", "preprocessor_config.json"))
+    if network.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"has the activation {network['hidden_act']} (config.json), expected gelu")
+    for source, theirs, ours in (
+        (network, "num_attention_heads", "num_heads"),
+        (images, "image_mean", "mean"),
+        (images, "image_std", "std"),
+    ):
+        if source.get(theirs) is not None:
+            found[ours] = source[theirs]
+    return found
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"has beside it {path.name}, which cannot be read ({error})") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _checked(metadata: Mapping[str, Any]) -> WeightsMetadata:
+    try:
+        return WeightsMetadata.model_validate(metadata)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        shown = " ".join(repr(problem["input"]).split())[:40]
+        raise ValueError(f"its metadata.{place} is {shown}: {problem['msg'].lower()}") from None
+
+
+def _num_heads(
+    path: Path, state: Mapping[str, Tensor], said: int | None, given: int | None, named: str | None
+) -> int | None:
+    """Attention heads, which no shape shows: those of the file, else those given, else 64 wide, which is logged.
+
+    Raises:
+        ValueError: File and user differ, or networks of this kind have other heads.
+    """
+    if said is not None and given is not None and said != given:
+        raise ValueError(f"has {said} heads, but num_heads is {given}; leave that out")
+    if said is not None or given is not None or "patch_embed.proj.weight" not in state:
+        return said or given
+    width = len(state["patch_embed.proj.weight"])
+    if width in OTHER_HEADS:
+        raise ValueError(
+            f"is {width} wide and does not say how many heads it has: usually {OTHER_HEADS[width]}, and not"
+            f" {width // HEAD_DIM}; name them, such as file::{path}:num_heads={OTHER_HEADS[width]}"
+        )
+    if width == 384 and _has_sine_table(state.get("pos_embed")):
+        raise ValueError(
+            "is 384 wide with a fixed table of sines and does not say how many heads it has: MoCo v3's ViT-S has 12,"
+            f" others 6; name them, such as file::{path}:num_heads=12"
+        )
+    if named is None and width % HEAD_DIM == 0:
+        log.warning("%s: does not say how many heads it has: %d, each %d wide", path, width // HEAD_DIM, HEAD_DIM)
+    return None
+
+
+def _has_sine_table(table: Tensor | None) -> bool:
+    """Whether positions (1, 1 + P, D) are the sines and cosines of MoCo v3 and MAE, which no training changed."""
+    if table is None or table.ndim != 3 or table.shape[2] % 4 or table.shape[1] < 2:
+        return False
+    parts = table[0, 1:].float().unflatten(1, (4, -1))  # (P, 4, D / 4): sine, cosine of both directions
+    sums = parts[:, 0::2].square() + parts[:, 1::2].square()  # (P, 2, D / 4)
+    return bool((sums - 1).abs().max() < 1e-3)
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
@@ -146,53 +298,19 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         FileNotFoundError: It is absent.
         ValueError: It is broken; the message names it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
-            described = (file.metadata() or {}).get("signstreams", "{}")
+            described = json.loads((file.metadata() or {}).get("signstreams", "{}"))
             names = file.keys()  # the file itself cannot be iterated
-            return {"model": {name: file.get_tensor(name) for name in names}, "metadata": json.loads(described)}
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path}: is truncated or no safetensors file ({error})") from error
-
-
-def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert timm's names and tables to DINOv2's: ``reg_token``, and a table without an entry for the class token."""
-    state = dict(state)
-    if "reg_token" in state:
-        state["register_tokens"] = state.pop("reg_token")
-    table = state.get("pos_embed")
-    if table is not None and table.ndim == 3 and round(table.shape[1] ** 0.5) ** 2 == table.shape[1] > 1:
-        state["pos_embed"] = torch.cat((torch.zeros_like(table[:, :1]), table), dim=1)  # (1, 1 + P, D)
-    return state
-
-
-def unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict in hub layout and metadata of a checkpoint; prefixes of wrappers are removed.
-
-    Raises:
-        ValueError: It holds no state dict.
-    """
-    metadata: dict[str, Any] = {}
-    if isinstance(content, dict):
-        if isinstance(content.get("metadata"), dict):
-            metadata = content["metadata"]
-        for key in ("model", "state_dict", "teacher"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError("holds no weights, expected {'model': state dict, 'metadata': ...}")
-    state = {}
-    for key, value in content.items():
-        for prefix in _WRAPPERS:
-            key = key.removeprefix(prefix)
-        if isinstance(value, Tensor) and not key.startswith(("head.", "dino_head.", "ibot_head.")):
-            state[key] = value
-    return state, metadata
+            return {"model": {name: file.get_tensor(name) for name in names}, "metadata": described}
+    except Exception as error:  # of a damaged header the library raises many kinds
+        raise ValueError(
+            f"{path}: is truncated or no safetensors file ({' '.join(str(error).split())[:160]})"
+        ) from error
 
 
 def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
@@ -240,6 +358,8 @@ def load_timm(name: str, *, download: bool, setting: str = "backbone", flag: str
         return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
         reason = " ".join(str(error).split())[:160]
+        if "weights_only" in reason or "Weights only" in reason:
+            reason = checkpoint.reason(error)  # without PyTorch's advice
         what = "fetched" if local is None else f"read from {local}"
         raise UserError(f"{named}: cannot be {what} ({type(error).__name__}: {reason}); give a file::") from None
 

@@ -1,13 +1,20 @@
-"""Checkpoints: written aside, synced, renamed; read back without running code from the file."""
+"""Checkpoints: written aside, synced, renamed; read back whole, and without running code from the file."""
 
 from __future__ import annotations
 
+import argparse
+import errno
 import logging
-import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 import torch
+from torch import Tensor
 
 from signstreams.files import link_or_copy, replacing
 
@@ -57,24 +64,182 @@ def load_latest(path: Path) -> Any:
         return state
 
 
-def load(path: str | Path) -> Any:
+MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
+"""Errors that say nothing of the file: an earlier checkpoint would not help."""
+
+
+def load(path: str | Path, *, with_placeholders: bool = False) -> Any:
     """Read a checkpoint to the CPU; nothing in the file is executed (``weights_only=True``).
+
+    The checksums in the file are compared, which PyTorch leaves out. ``with_placeholders`` is for weights that others
+    trained: beside them stand objects of classes that are not installed, for which inert `Placeholder` are put.
 
     Raises:
         FileNotFoundError: It is absent.
-        ValueError: It is truncated, foreign or holds more than tensors and plain values; names the file.
+        ValueError: It is damaged, foreign or holds more than tensors and plain values; names the file, in one line.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected a checkpoint file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is no regular file, expected a checkpoint file")
     try:
         with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            is_archive = _is_archive(file)
+            if is_archive:
+                _compare_sums(file)
+            allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
+            if with_placeholders:
+                allowed = _placeholders(file) if is_archive else [argparse.Namespace]
+            file.seek(0)
+            with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+                warnings.simplefilter("ignore")  # of odd pickles and old archives; what matters is raised
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except _NoCheckpoint as error:
+        raise ValueError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: is not a checkpoint of tensors and plain values ({reason})") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ValueError(f"{path}: is truncated or no checkpoint ({reason})") from error
+    except Exception as error:  # of a damaged file PyTorch raises nearly every kind
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
+        raise ValueError(f"{path}: {reason(error)}") from error
+
+
+class _NoCheckpoint(ValueError):
+    """What the file is instead, as the end of a sentence."""
+
+
+_ARCHIVE = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_KNOWN = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+    b"\x1f\x8b": "is compressed with gzip, expected a checkpoint; unpack it",
+    b"\x89HDF": "is a file of Keras (HDF5), expected a checkpoint of PyTorch",
+    b"GGUF": "is a GGUF file, expected a checkpoint of PyTorch",
+}
+
+
+def _is_archive(file: IO[bytes]) -> bool:
+    """Whether it is an archive, as PyTorch has written since 1.6, or a bare pickle, as before; else it raises."""
+    head = file.read(200)
+    if head.startswith((_ARCHIVE, _PICKLE)):
+        return head.startswith(_ARCHIVE)
+    if not head:
+        raise _NoCheckpoint("is empty (0 bytes), expected a checkpoint")
+    for start, text in _KNOWN.items():
+        if head.startswith(start):
+            raise _NoCheckpoint(text)
+    if head[8:9] == b"{":
+        raise _NoCheckpoint("is a safetensors file, expected a checkpoint of PyTorch; let its name end in .safetensors")
+    text = head.decode("utf-8", errors="ignore").lstrip("\ufeff \t\r\n")
+    if text.lower().startswith(("<!doctype html", "<html")):
+        raise _NoCheckpoint("is a web page, as a failed download leaves, expected a checkpoint; download it again")
+    if len(text) > 0.9 * len(head) and all(c.isprintable() or c.isspace() for c in text):
+        shown = " ".join(text.split())[:40]
+        raise _NoCheckpoint(f"is a text ('{shown}'), expected a checkpoint; download it again")
+    raise _NoCheckpoint("is truncated or no checkpoint (it begins with other bytes)")
+
+
+def _compare_sums(file: IO[bytes]) -> None:
+    """Compare every record of an archive with its CRC-32: a flipped bit in a tensor shows nowhere else."""
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        if sum(record.file_size for record in records) > 2 * size:
+            raise _NoCheckpoint("claims more bytes than it has, expected a checkpoint; it is damaged")
+        broken = []
+        for record in records:
+            try:
+                with archive.open(record) as content:
+                    while content.read(1 << 20):
+                        pass
+            except zipfile.BadZipFile as error:
+                broken.append(f"{record.filename}: {error}" if "CRC" not in str(error) else record.filename)
+    # with torch.serialization.set_crc32_options(False) no sum is right
+    if broken and len(broken) < len(records):
+        raise _NoCheckpoint(f"is damaged: {broken[0]} in it is not what was written; copy or download it again")
+
+
+class Placeholder:
+    """Stands for an object of a foreign class: nothing of the class is run, nothing of the object kept."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _DictPlaceholder(Placeholder):
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()  # of which PyTorch's reader can set items
+
+
+def _placeholders(file: IO[bytes]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    file.seek(0)
+    names = [name for name in torch.serialization.get_unsafe_globals_in_checkpoint(file) if isinstance(name, str)]
+    if any(name.startswith("torch.distributed.") for name in names):
+        raise _NoCheckpoint(
+            "is a part of weights sharded over processes; gather them into one state dict and save that"
+        )
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
+    for name in names:
+        if name == "argparse.Namespace":
+            allowed.append(argparse.Namespace)
+        else:
+            base = _DictPlaceholder if "dict" in name.rpartition(".")[2].lower() else Placeholder
+            allowed.append((type(name, (base,), {}), name))
+    return allowed
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]{1,80})")
+
+
+def reason(error: BaseException) -> str:
+    """Why a file of weights cannot be read, as the end of a sentence, without PyTorch's advice to trust the file."""
+    text = _ESCAPES.sub("", str(error))
+    if found := _GLOBAL.search(text):
+        return f"is not a checkpoint of tensors and plain values: it also holds {found[1]}; save its state dict alone"
+    if "TorchScript" in text:
+        return "is a TorchScript program, expected a checkpoint; save its state dict"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return "asks for more memory than there is free; a damaged file does, too"
+    first = (text.strip().splitlines() or [""])[0].partition(". ")[0][:160]
+    if not first or "weights" in first.lower():
+        first = type(error).__name__
+    return f"is truncated or no checkpoint ({first})"
+
+
+def check_tensors(state: Mapping[Any, Any]) -> None:
+    """Check that these are tensors by name, each with as many values as it claims and all of them finite.
+
+    Raises:
+        ValueError: Names the first that is not, as the end of a sentence.
+    """
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"holds {name!r:.60}, which is no tensor with a name")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise ValueError(f"holds {name}, expected a dense tensor, not a sparse, quantised or empty one")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"holds {name}, which claims {tuple(tensor.shape)} values but has fewer")
+        # a sum is ten times as fast to look at; only one that overflows needs the values
+        if tensor.is_floating_point() and not bool(tensor.sum().isfinite()) and not bool(tensor.isfinite().all()):
+            raise ValueError(f"holds {name} with values that are not finite; its training diverged, or it is damaged")
+
+
+def differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """How a state dict differs in names and shapes from that of the network it is for."""
+    return [
+        *(f"lacks {name}" for name in wanted if name not in found),
+        *(f"also holds {name}" for name in found if name not in wanted),
+        *(
+            f"{name} is {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in found and found[name].shape != tensor.shape
+        ),
+    ]

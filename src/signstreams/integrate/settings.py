@@ -493,7 +493,7 @@ class EmbedConfig(Section):
 # -- Evaluation and translation
 
 
-_CHECKPOINT = "Trained model; its tokenizer and gloss vocabulary are in the same folder."
+_CHECKPOINT = "Trained model, whose tokenizer is in the same folder; or the folder of a release or of a run."
 _BACKBONE_NOW = (
     "Where the {stream} backbone is now, as file::PATH. None: where it was in training. The content must be the same."
 )

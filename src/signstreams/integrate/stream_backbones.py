@@ -20,7 +20,7 @@ class FrozenBackbone:
 
     stream: str  # stream of crops that it encodes
     net: Backbone  # the network
-    identity: str  # SHA-256 of its file, or its spec
+    identity: str  # SHA-256 of its file, with the number of heads where that is named; or its spec
     side_px: int  # side length of its input images
     all_layers: bool = False
     """Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,)."""
@@ -71,7 +71,8 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
             net = load_dinov2_backbone(spec, download=config.model.download)
             side_px = image_side_px(net, config.data.crop_px, stream)
             parsed = parse_spec(spec)
-            identity = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
+            digest_of_weights = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
+            heads = "" if parsed.num_heads is None else f":num_heads={parsed.num_heads}"
             if all_layers and net.num_layers < 2:
                 raise UserError(
                     f"model.backbone_layers: the {stream} backbone {spec} shows only its last layer, expected a vision"
@@ -80,8 +81,9 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
         except UserError as error:
             problems += error.problems
             continue
-        found.sides_px[stream], found.digests[stream] = side_px, identity
+        found.sides_px[stream], found.digests[stream] = side_px, digest_of_weights
         if config.model.is_frozen(stream):
+            identity = digest_of_weights + heads
             found.frozen[stream] = FrozenBackbone(stream, net.requires_grad_(False), identity, side_px, all_layers)
         else:
             found.trained[stream] = net

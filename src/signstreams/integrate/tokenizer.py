@@ -6,7 +6,11 @@ file of the tokenizers library and the ids of a few special tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from signstreams.errors import UserError
 from signstreams.files import write_text
 
+MAX_ID = 1 << 24  # of a token; the largest vocabularies have some hundred thousand
 PAD, EOS, UNKNOWN = 0, 1, 2  # T5's order; padding also starts the decoder
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]
 
@@ -37,8 +42,20 @@ class SpecialTokens:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
-        """Reverse of `as_dict`."""
-        return cls(**{**content, "never": tuple(content["never"])})
+        """Reverse of `as_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
+        """
+        special = cls(**{**content, "never": tuple(content["never"])})
+        if odd := [number for number in special.ids if type(number) is not int or number < 0]:
+            raise ValueError(f"{odd[0]!r:.40} is no id of a token")
+        return special
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them."""
+        return [self.pad, self.eos, self.start, *self.never, *([] if self.first is None else [self.first])]
 
 
 class Tokenizer:
@@ -73,13 +90,19 @@ class Tokenizer:
             UserError: The file is missing or no tokenizer.
         """
         try:
-            return cls(HfTokenizer.from_str(Path(path).read_text(encoding="utf-8")), special)
+            text = Path(path).read_text(encoding="utf-8")
+            tokenizer = cls(_from_json(text), special)
+            ids = tokenizer.ids.values()
+            if len(set(ids)) < len(ids) or max(ids, default=0) > MAX_ID or not tokenizer.encode("a b")[:-1]:
+                raise ValueError("tokens without an id of their own, or none")
         except OSError as error:
             raise UserError(
                 f"{path}: {error.strerror}, expected the model's tokenizer; train the model again"
             ) from None
         except Exception as error:  # the tokenizers library raises plain Exception for a file it cannot read
-            raise UserError(f"{path}: is no tokenizer ({error}); train the model again") from None
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"{path}: is no tokenizer ({reason}); copy it again, or train the model again") from None
+        return tokenizer
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file of the tokenizers library."""
@@ -105,3 +128,44 @@ class Tokenizer:
             ids = ids[: ids.index(self.special.eos)]
         kept = [i for i in ids if i < len(self)]  # a model may have more rows than its tokenizer has tokens
         return self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def _from_json(text: str) -> HfTokenizer:
+    """A tokenizer from its JSON.
+
+    Raises:
+        Exception: Of any kind; the text is no tokenizer.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError("it has no model")
+    for place, key in ((content, "padding"), (content, "truncation"), (content["model"], "dropout")):
+        if place.get(key):  # `save` writes none; a length of any size would end the process
+            raise ValueError(f"it has {key}")
+    try:
+        with _without_messages_of_rust():
+            tokenizer = HfTokenizer.from_str(text)
+            tokenizer.decode(tokenizer.encode("El niño come ¿pan? 日本", add_special_tokens=False).ids)
+            return tokenizer
+    except BaseException as error:  # a panic of Rust is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _without_messages_of_rust() -> Iterator[None]:
+    """Rust prints a panic before Python can say what is wrong."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from transformers import PretrainedConfig
 
+from signstreams.backbones.archs import BackboneSpec, parse_spec
 from signstreams.corpus.findings import few
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
+from signstreams.files import sha256_file
+from signstreams.formats.layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
 from signstreams.integrate.decoder import decoder_config_from_json
 from signstreams.integrate.model import MultistreamModel, build_model
 from signstreams.integrate.results import TOKENIZER, beside
@@ -46,9 +51,10 @@ class TrainedModel:
 def load_trained_model(given: TrainedModelSection) -> TrainedModel:
     """Load a checkpoint, its backbones, and its tokenizer from the same folder.
 
-    A `UserError` says what is missing, damaged, or not what the model was trained with.
+    The checkpoint may be named by the folder of a release, or of a run. A `UserError` says what is missing, damaged, or
+    not what the model was trained with.
     """
-    path = given.checkpoint
+    path = _file_of_model(given.checkpoint)
     try:
         content = checkpoint.load(path)
     except FileNotFoundError:
@@ -67,40 +73,172 @@ def load_trained_model(given: TrainedModelSection) -> TrainedModel:
             f"{path}: holds the state of a training, expected a model chosen on val; name the best.pt beside it with"
             " --checkpoint"
         )
-    config = _config(path, content, given)
+    _check_content(path, content)
+    config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
-    tokenizer = Tokenizer.load(beside(path, TOKENIZER), SpecialTokens.from_dict(content["token_roles"]))
+    tokenizer = _tokenizer(path, content["token_roles"])
     names = content["glosses"]
     vocabulary = None if names is None else GlossVocabulary(tuple(names))
-    model = build_model(
-        config,
-        backbones,
-        tokenizer,
-        num_glosses=None if names is None else len(names),
-        decoder_config=decoder_config_from_json(content["decoder"]),
-    )
-    try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{path}: weights and tokenizer do not belong together ({reason}); train the model again"
-        ) from None
+    model = _model(path, content, config, backbones, tokenizer)
     about = {key: value for key, value in content.items() if key not in ("model", "config", "glosses")}
     return TrainedModel(path, config, model.eval(), backbones, tokenizer, vocabulary, content["gloss_head"], about)
+
+
+def _file_of_model(given: Path) -> Path:
+    """The best.pt of a folder that is a release, a run, or holds one; any other path as it is."""
+    best = TRAINING_FILES["best"]
+    places = (given / best, given / "translation" / best, RunLayout(given).training_file("best"))
+    return next((place for place in places if place.is_file()), given) if given.is_dir() else given
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "config": (dict,),
+    "model": (dict,),
+    "backbone_sha256": (dict,),
+    "token_roles": (dict,),
+    "glosses": (list, type(None)),
+    "gloss_head": (str, type(None)),
+    "decoder": (str,),
+    "extraction": (dict,),
+    "step": (int,),
+    "num_train_clips": (int,),
+}
+"""Entries of a checkpoint that are read, and what they are."""
+
+
+def _check_content(path: Path, content: dict[str, Any]) -> None:
+    """A checkpoint of another version or from elsewhere may lack anything."""
+    problems = [
+        f"its {key} is {'absent' if key not in content else type(content[key]).__name__}"
+        for key, kinds in _KINDS.items()
+        if key not in content or not isinstance(content[key], kinds)
+    ]
+    rates = content.get("fps_range")
+    if rates is not None and not (
+        isinstance(rates, list) and len(rates) == 2 and all(isinstance(r, float) and 0 < r < 1e4 for r in rates)
+    ):
+        problems.append("its fps_range holds no two frame rates")
+    for key in ("glosses", "backbone_sha256"):
+        found = content.get(key)
+        values = found.values() if isinstance(found, dict) else found or ()
+        if not problems and not all(isinstance(value, str) for value in values):
+            problems.append(f"its {key} holds other things than texts")
+    if not problems:
+        try:
+            checkpoint.check_tensors(content["model"])
+        except ValueError as error:
+            if "finite" in str(error):
+                raise UserError(
+                    f"{path}: its weights are not finite, the training diverged; train again with a lower optim.lr, or"
+                    " with --optim-precision fp32"
+                ) from None
+            problems.append(str(error))
+    if problems:
+        raise UserError(f"{path}: {', '.join(problems)}; it is damaged or of another version: train the model again")
+
+
+def _tokenizer(path: Path, roles: dict[str, Any]) -> Tokenizer:
+    try:
+        special = SpecialTokens.from_dict(roles)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its token_roles are damaged ({error}); train the model again") from None
+    tokenizer = Tokenizer.load(beside(path, TOKENIZER), special)
+    if (last := max(special.ids)) >= len(tokenizer):
+        raise UserError(
+            f"{path}: its token_roles name token {last}, but {beside(path, TOKENIZER)} has {len(tokenizer)}: they do"
+            " not belong together; put the tokenizer of that run there"
+        )
+    return tokenizer
+
+
+def _model(
+    path: Path, content: dict[str, Any], config: IntegrateConfig, backbones: Backbones, tokenizer: Tokenizer
+) -> MultistreamModel:
+    """The model with the weights of the checkpoint.
+
+    It is built without memory first: the sizes in a damaged checkpoint may be any.
+    """
+    try:
+        decoder: PretrainedConfig = decoder_config_from_json(content["decoder"])
+    except Exception as error:  # of an odd description transformers raises many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: its decoder is damaged ({reason}); train the model again") from None
+    names, state = content["glosses"], content["model"]
+    num_glosses = None if names is None else len(names)
+    try:
+        _check_layers(config.model_dump(), len(state), "config")
+        _check_layers(decoder.to_dict(), len(state), "decoder")
+        with torch.device("meta"):
+            empty = build_model(config, backbones, tokenizer, num_glosses=num_glosses, decoder_config=decoder)
+        if differences := checkpoint.differences(state, empty.state_dict()):
+            raise ValueError(few(differences))
+    except UserError:
+        raise
+    except Exception as error:  # whatever its sizes lead to
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path}: weights, config and tokenizer do not belong together ({reason}); train the model again"
+        ) from None
+    model = build_model(config, backbones, tokenizer, num_glosses=num_glosses, decoder_config=decoder)
+    model.load_state_dict(state)
+    return model
+
+
+def _check_layers(tree: Mapping[str, Any], num_tensors: int, place: str) -> None:
+    """Each layer has tensors of its own: a million of them take minutes to build even without memory.
+
+    Raises:
+        ValueError: There are more layers than tensors.
+    """
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _check_layers(value, num_tensors, f"{place}.{key}")
+        elif "layers" in str(key) and isinstance(value, int) and value > num_tensors:
+            raise ValueError(f"{place}.{key} is {value}, but there are only {num_tensors} tensors")
+
+
+def _found_backbones(
+    path: Path, expected: Mapping[str, str], config: IntegrateConfig, given: TrainedModelSection
+) -> IntegrateConfig:
+    """The config with backbones that were moved along with the model: in a release, or in a work directory.
+
+    Raises:
+        UserError: Others are no longer where they were in training.
+    """
+    base = path.parent.parent
+    found, problems = {}, []
+    for stream, text in config.model.backbones.items():
+        spec, key = parse_spec(text), BACKBONE_KEYS[stream]
+        if spec.kind != "file" or Path(spec.location).is_file() or getattr(given, key) is not None:
+            continue
+        for place in (base / "backbones" / stream / PRETRAINING_FILES["backbone"], RunLayout(base).backbone(stream)):
+            if place.is_file() and sha256_file(place) == expected.get(stream):
+                found[key] = str(BackboneSpec("file", str(place), spec.arch, spec.num_heads))
+                log.info("%s: %s is taken", key, place)
+                break
+        else:
+            problems.append(
+                f"{key}: {spec.location}: no such file, expected the backbone that {path} was trained with (SHA-256"
+                f" {expected.get(stream, '')[:12]}); name it with {BY_NAME[stream].backbone_flag} file::PATH"
+            )
+    if problems:
+        raise UserError(problems)
+    return config.model_copy(update={"model": config.model.model_copy(update=found)}) if found else config
 
 
 def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> IntegrateConfig:
     """The config of its training, with the backbones where they are now."""
     tree = content["config"]
     tree.pop("tracking", None)  # of the training; old ones may name a tracker that no longer exists
+    if not isinstance(tree.get("model"), dict):
+        raise UserError(f"{path}: its config has no section model; it is damaged: train the model again")
     for key in BACKBONE_KEYS.values():
         spec = getattr(given, key)
         if spec is not None and tree["model"].get(key) is None:
             raise UserError(f"{key}: {path} was trained without this stream; leave --{key.replace('_', '-')} out")
         if spec is not None:
-            tree["model"][key] = spec
+            tree["model"][key] = _with_heads(spec, tree["model"][key])
     if given.download and not any(str(tree["model"].get(key)).startswith("timm::") for key in BACKBONE_KEYS.values()):
         raise UserError(f"download has no effect: no backbone of {path} is a timm:: model; leave --model-download out")
     tree["model"]["download"] = given.download  # a permission given to the training is not one for now
@@ -115,8 +253,20 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
         ) from None
 
 
+def _with_heads(spec: str, trained: Any) -> str:
+    """The backbone as it is named now, with the number of heads that its name had in training."""
+    now, then = parse_spec(spec), parse_spec(str(trained))
+    if now.kind != "file" or now.num_heads is not None or then.num_heads is None:
+        return spec
+    return str(BackboneSpec("file", now.location, now.arch, then.num_heads))
+
+
 def _check_backbones(path: Path, expected: dict[str, str], found: Backbones) -> None:
     """Features of other backbones would mean nothing to the model; its trained backbones are in its own weights."""
+    if absent := [stream for stream in found.frozen if stream not in expected]:
+        raise UserError(
+            f"{path}: does not say which backbone of {absent[0]} it was trained with; train the model again"
+        )
     problems = [
         f"{BACKBONE_KEYS[stream]}: its SHA-256 is {found.digests[stream][:12]}, but {path} was trained with"
         f" {expected[stream][:12]}; name that file with {BY_NAME[stream].backbone_flag}, or train again"
@@ -148,9 +298,12 @@ def load_initial_weights(
     """
     try:
         content = checkpoint.load(path)
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise ValueError("holds no weights of a model")
         state = content["model"]
+        checkpoint.check_tensors(state)
         found = {name: tensor.shape for name, tensor in state.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
         ) from None
@@ -165,7 +318,7 @@ def load_initial_weights(
             )
         tokens = _common_rows("tokens", tokenizer.ids, Tokenizer.load(file).ids)
     if vocabulary is not None and any(_GLOSS_ROWS.fullmatch(name) for name in found):
-        theirs = {name: number for number, name in enumerate(content.get("glosses") or ())}
+        theirs = {str(name): number for number, name in enumerate(content.get("glosses") or ())}
         glosses = _common_rows("glosses", vocabulary.ids, theirs)
     fitting = {}
     for name, tensor in own.items():

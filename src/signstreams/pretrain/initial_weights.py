@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from signstreams.backbones.archs import ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.layouts import to_hub_layout
 from signstreams.backbones.vit import VisionTransformer, resize_patch_embed, resize_table
-from signstreams.backbones.weights import load_timm, read_file, to_hub_layout
+from signstreams.backbones.weights import load_timm, read_file
 from signstreams.errors import UserError
 from signstreams.pretrain.settings import PretrainConfig
 
@@ -42,7 +43,8 @@ def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeight
         return None
     spec = parse_spec(config.init.weights)
     if spec.kind == "file":
-        state, metadata, found = read_file(Path(spec.location), spec.arch)
+        file = read_file(Path(spec.location), spec.arch, spec.num_heads)
+        state, metadata, found = file.state, file.about.model_dump(), file.arch
     else:
         state, metadata, found = _from_timm(spec.location, download=config.init.download)
     weights = adapt(str(spec), state, found, arch)
@@ -99,7 +101,7 @@ def adapt(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) ->
 def _next_step(found: ViTArch, arch: ViTArch) -> str:
     if found.layer_scale_init is not None and arch.layer_scale_init is None and found.embed_dim == arch.embed_dim:
         return "add --layer-scale-init 1e-5"
-    flags = {"depth": "--depth", "num_registers": "--model-num-registers"}
+    flags = {"depth": "--depth", "num_heads": "--model-num-heads", "num_registers": "--model-num-registers"}
     changed = [
         f"{flag} {getattr(found, key)}" for key, flag in flags.items() if getattr(found, key) != getattr(arch, key)
     ]
@@ -123,6 +125,8 @@ def _digest(state: dict[str, Tensor]) -> str:
 
 def _check_statistics(name: str, metadata: dict[str, Any], config: PretrainConfig) -> None:
     """Warn if the weights were trained on images normalised otherwise; they still learn, more slowly at first."""
+    if metadata.get("mean") is None or metadata.get("std") is None:
+        log.warning("init.weights %s: do not say with which mean and std they were trained; ours are taken", name)
     for key in ("mean", "std"):
         theirs, ours = metadata.get(key), getattr(config.augmentation, key)
         if theirs is not None and any(abs(a - b) > 0.005 for a, b in zip(theirs, ours, strict=True)):
@@ -134,7 +138,9 @@ def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[st
     model = load_timm(name, download=download, setting="init.weights", flag="--init-download")
     state = to_hub_layout(model.state_dict())
     try:
-        found = infer({key: tuple(value.shape) for key, value in state.items()})
+        blocks = getattr(model, "blocks", None)
+        num_heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None
+        found = infer({key: tuple(value.shape) for key, value in state.items()}, "", num_heads)
     except ValueError as error:
         raise UserError(f"init.weights 'timm::{name}': {error}; give a plain vision transformer") from None
     return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found

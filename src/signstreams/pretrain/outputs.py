@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from signstreams.backbones.archs import ViTArch
+from signstreams.backbones.archs import HEAD_DIM, ViTArch
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
@@ -131,6 +131,8 @@ model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensor
     changes: dict[str, float] = {"img_size": image_px, "num_classes": 0}
     if not arch.is_dinov2:
         changes |= {"patch_size": arch.patch_px, "depth": arch.depth}
+        if arch.num_heads * HEAD_DIM != arch.embed_dim:
+            changes["num_heads"] = arch.num_heads
         if arch.layer_scale_init is not None:
             changes["init_values"] = arch.layer_scale_init
         if arch.num_registers:

@@ -287,6 +287,7 @@ def architecture(config: PretrainConfig) -> ViTArch:
             image_px=views.global_px,
             patch_px=model.patch_px,
             depth=model.depth,
+            num_heads=model.num_heads,
             num_registers=model.num_registers,
             layer_scale_init=model.layer_scale_init,
         )

@@ -31,7 +31,7 @@ class InitConfig(Section):
     """Start from the weights of a trained backbone; the head is always new."""
 
     weights: Annotated[str | None, Flag("--init")] = None
-    """`file::PATH[:ARCHITECTURE]` or `timm::NAME`. None: random weights."""
+    """`file::PATH[:ARCHITECTURE][:num_heads=N]` or `timm::NAME`. None: random weights."""
     download: bool = False
     """Let `timm::` fetch weights that are not in the local cache."""
     head_only_steps: Annotated[int, Field(ge=0)] | None = None
@@ -207,6 +207,8 @@ class ModelConfig(Section):
     """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
     depth: Annotated[Count | None, Flag("--depth")] = None
     """Number of blocks; None: the architecture's 12."""
+    num_heads: Count | None = None
+    """Attention heads; None: the architecture's, each 64 wide."""
     num_registers: Annotated[int, Field(ge=0)] | None = None
     """Register tokens; None: the architecture's."""
     layer_scale_init: Annotated[Positive | None, Flag("--layer-scale-init")] = None
@@ -464,6 +466,8 @@ class PretrainConfig(Section):
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
             },
         )
+        if self.model.num_heads is None:  # runs of before had no such setting
+            del tree["model"]["num_heads"]
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob"):
             del tree["augmentation"][name]
