@@ -164,3 +164,14 @@ def test_errors_of_the_machine_are_not_errors_of_the_file(tmp_path: Path, monkey
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(OSError, match="Too many open files"):
         checkpoint.load_latest(tmp_path / "last.pt")
+
+
+def test_what_another_library_says_of_weights_carries_no_advice_to_trust_them(tmp_path: Path) -> None:
+    """timm and transformers hand PyTorch's words on."""
+    torch.save({"evil": _Evil()}, tmp_path / "a.pt")
+    with pytest.raises(pickle.UnpicklingError, match="you trust the source") as caught:
+        torch.load(tmp_path / "a.pt", weights_only=True)
+    text = checkpoint.short_reason(RuntimeError(f"Unable to load weights: {caught.value}"))
+    assert text.startswith("is not a checkpoint of tensors and plain values: it also holds ")
+    assert "trust" not in text and "\x1b" not in text and "weights_only" not in text
+    assert checkpoint.short_reason(OSError("no such\n file")) == "no such file"

@@ -113,3 +113,27 @@ def test_a_checkpoint_without_its_tokenizer_is_one_line(tiny_config: Build, tmp_
     path = save(tmp_path / "run", model_of(tiny_config()), None, None)
     with pytest.raises(UserError, match=r"init_checkpoint: .*best\.pt: found no .*tokenizer\.json, expected .*; copy"):
         load_initial_weights(model_of(tiny_config()), path, HERE, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1],
+        {"model": 5},
+        {"model": {"a": 1}},
+        {"model": {1: torch.ones(1)}},
+        {"model": {"a": torch.tensor([torch.nan])}},
+        None,
+    ],
+    ids=["list", "number", "no tensor", "no name", "not finite", "text"],
+)
+def test_what_is_no_checkpoint_of_a_run_is_one_line(content: object, tiny_config: Build, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save(content, path)
+    if content is None:
+        path.write_text("Rate limit exceeded")
+    with pytest.raises(
+        UserError, match=r"train\.init_checkpoint: .*best\.pt: is no checkpoint of a multistream run \("
+    ) as e:
+        load_initial_weights(model_of(tiny_config()), path, HERE, None)
+    assert "\n" not in str(e.value) and "weights_only" not in str(e.value)

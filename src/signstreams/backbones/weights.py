@@ -357,9 +357,7 @@ def load_timm(name: str, *, download: bool, setting: str = "backbone", flag: str
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub client raises many kinds when it is offline; none of them is our bug
-        reason = " ".join(str(error).split())[:160]
-        if "weights_only" in reason or "Weights only" in reason:
-            reason = checkpoint.reason(error)  # without PyTorch's advice
+        reason = checkpoint.short_reason(error)
         what = "fetched" if local is None else f"read from {local}"
         raise UserError(f"{named}: cannot be {what} ({type(error).__name__}: {reason}); give a file::") from None
 

@@ -214,6 +214,12 @@ def reason(error: BaseException) -> str:
     return f"is truncated or no checkpoint ({first})"
 
 
+def short_reason(error: BaseException) -> str:
+    """Why another library could not load weights, in brackets of a sentence; PyTorch's advice may be within."""
+    text = " ".join(str(error).split())
+    return reason(error) if "weights only" in text.lower() or "weights_only" in text else text[:160]
+
+
 def check_tensors(state: Mapping[Any, Any]) -> None:
     """Check that these are tensors by name, each with as many values as it claims and all of them finite.
 

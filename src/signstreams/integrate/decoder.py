@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, MBartConfig, PretrainedConfig, T5Config
 from transformers.modeling_outputs import BaseModelOutput
 
+from signstreams.engine.checkpoint import short_reason
 from signstreams.errors import UserError
 from signstreams.integrate.settings import DecoderConfig, DecodingConfig
 from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
@@ -262,7 +263,7 @@ def _from_hugging_face(config: DecoderConfig, source: str, key: str, load: Any) 
     try:
         return load(source, local_files_only=config.offline or is_folder)
     except Exception as error:  # the hub client and its parsers raise many kinds of errors, none of them a bug of ours
-        reason = " ".join(str(error).split())[:160]
+        reason = short_reason(error)
         if is_folder:
             raise UserError(f"{key}: {source}: cannot be read ({reason}); download it again") from None
         target = f"models/{source.rsplit('/', 1)[-1]}"
