@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -40,9 +40,10 @@ def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning",
 
 
 @contextlib.contextmanager
-def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
-    """Around the work of a command: a `UserError` ends it with code 2 and its lines, which rank 0 prints.
+def exit_on_user_error(after_stop: str = GO_ON, is_first: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Around the work of a command: a `UserError` ends it with code 2 and its lines.
 
+    Of several processes that may meet it, the one for which ``is_first`` answers yes prints them.
     A full disk, or a file that may not be read or written, is treated alike. Ctrl-C ends it with code 130 and one line,
     which ``after_stop`` (how to go on) completes.
     """
@@ -59,7 +60,7 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # every rank has the same error
+        if is_first():
             print_problems(error.problems)
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
     except KeyboardInterrupt:
@@ -73,7 +74,8 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
         if not (isinstance(error, OSError) and error.errno in REFUSED):
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
+        if is_first():
+            print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
         raise SystemExit(USER_ERROR_EXIT_CODE) from None
     finally:
         if is_ours and signal.getsignal(signal.SIGINT) is note:

@@ -381,8 +381,9 @@ class IntegrateConfig(Section):
     """Folder of the arrays computed once per video: features of frozen backbones, points. None: output_dir/features."""
     seed: int = 0
     """Seed of every random draw."""
-    resume: Literal["auto", "never", "must"] = "auto"
-    """auto: continue an equal run where it stopped; never: start from scratch; must: continue or fail."""
+    resume: Annotated[Literal["auto", "never", "must"], Flag("--resume", bare="must")] = "auto"
+    """auto: continue an equal run where it stopped; never: start from scratch; must, also the flag alone: continue or
+    fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
     device: Device = "auto"

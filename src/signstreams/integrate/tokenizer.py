@@ -46,6 +46,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: HfTokenizer, special: SpecialTokens | None = None) -> None:
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # a text may hold "</s>" or "<pad>": its letters, not the token
         self.special = special or SpecialTokens()
 
     @classmethod

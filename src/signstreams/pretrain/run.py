@@ -41,7 +41,7 @@ from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.selection import with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import StopRequest, available_cores, stop_on_signal
+from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 
 log = logging.getLogger(__name__)
 
@@ -324,6 +324,6 @@ def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
 def _threads() -> int:
     """Threads of this process: OMP_NUM_THREADS, unless torchrun set it to 1 because nobody else had set it."""
     set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops too
-    if set_by_user.isdigit() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+    if set_by_user.isdigit() and number_of_environment("LOCAL_WORLD_SIZE", 1) == 1:
         return max(1, int(set_by_user))
     return available_cores()

@@ -352,8 +352,9 @@ class PretrainConfig(Section):
     """Where the exported weights go; None: backbone.pt in the output folder."""
     seed: int = 0
     """Seed of every random draw."""
-    resume: str = "auto"
-    """auto: go on where an equal run stopped; never: start from scratch; must: only go on; or a checkpoint's path."""
+    resume: Annotated[str, Flag("--resume", bare="must")] = "auto"
+    """auto: go on where an equal run stopped; never: start from scratch; must (also the flag alone): only go on; or a
+    checkpoint's path."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: refuse, or move that one to previous/ and start."""
     distributed: bool = False
