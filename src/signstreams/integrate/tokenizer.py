@@ -6,6 +6,8 @@ file of the tokenizers library and the ids of a few special tokens.
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,6 +100,15 @@ class Tokenizer:
         """Token ids of ``text`` with the end token."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [*([] if self.special.first is None else [self.special.first]), *ids, self.special.eos]
+
+    def lost(self, text: str) -> str:
+        """Letters and signs of ``text`` that do not come back from its tokens: unknown pieces, accents cut off.
+
+        Texts are compared in compatibility form (NFKC), in which many tokenizers write the ellipsis as three dots.
+        """
+        back = Counter(unicodedata.normalize("NFKC", self.decode(self.encode(text))))
+        missing = Counter(unicodedata.normalize("NFKC", text)) - back
+        return "".join(letter for letter in missing if not letter.isspace())
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` up to the first end token; special tokens are left out."""

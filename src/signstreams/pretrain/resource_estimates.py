@@ -176,7 +176,7 @@ def batch_bytes(config: PretrainConfig) -> int:
 
 
 def no_shared_memory(error: RuntimeError | OSError) -> UserError | None:
-    """A lock, or a tensor as PyTorch says it, that does not fit into shared memory, as a line; None for other errors."""
+    """A lock or a tensor (as PyTorch says it) that does not fit into shared memory, as a line; None for others."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
         if error.errno != errno.ENOSPC or error.filename:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from signstreams.backbones.archs import ViTArch, resolve
+from signstreams.backbones.archs import ARCHS, ViTArch, resolve
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.run_folder import Fingerprint, commit, versions
@@ -70,6 +70,7 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
 
 
 def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopRequest) -> Path:
+    config = with_local_side(config)
     arch = architecture(config)
     crops = _crops(config, stream, world)
     if config.dataset.scratch_dir:
@@ -269,6 +270,19 @@ class Pretraining(Stage[Views]):
         key, name = ("probe/rankme", "RankMe") if self.known is None else (KNN, "k-NN")
         if key in record:
             self.shown[name] = record[key]
+
+
+def with_local_side(config: PretrainConfig) -> PretrainConfig:
+    """The config with a side of the local views that divides into patches, where the user set none."""
+    views, patch_px = config.augmentation, config.model.patch_px
+    if patch_px is None and config.model.arch in ARCHS:
+        patch_px = ARCHS[config.model.arch].patch_px
+    if patch_px is None or "local_px" in views.model_fields_set:
+        return config
+    side = math.ceil(views.local_px / patch_px) * patch_px
+    if side == views.local_px:
+        return config
+    return config.model_copy(update={"augmentation": views.model_copy(update={"local_px": side})})
 
 
 def architecture(config: PretrainConfig) -> ViTArch:

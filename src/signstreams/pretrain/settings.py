@@ -201,7 +201,7 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """The vision transformer."""
 
-    arch: Annotated[str, Flag("--arch")] = "vit_small"
+    arch: Annotated[str, Flag("--arch")] = "dinov2_vits14"
     """vit_tiny, vit_small, vit_base, or DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg)."""
     patch_px: Annotated[Count | None, Flag("--patch-size")] = None
     """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
@@ -221,7 +221,7 @@ class AugmentationConfig(Section):
     global_px: Annotated[Count, Flag("--image-size")] = 112
     """Side of a global view."""
     local_px: Annotated[Count, Flag("--local-size")] = 48
-    """Side of a local view."""
+    """Side of a local view. Unless it is set, the next multiple of the patch: 56 for DINOv2's own architectures."""
     num_local: Annotated[int, Field(ge=0)] = 8
     """Local views of a crop."""
     global_scale: Range = [0.4, 1.0]
