@@ -124,8 +124,10 @@ class _Parser(argparse.ArgumentParser):
         self.fail([message])
 
     def fail(self, lines: list[str]) -> NoReturn:
-        print_problems(lines)
-        print(f"try: {self.prog} --help", file=sys.stderr)
+        # all processes that torchrun starts have the same command line, and those of a machine the same files
+        if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
+            print_problems(lines)
+            print(f"try: {self.prog} --help", file=sys.stderr)
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
 
@@ -140,6 +142,8 @@ def _add_flag(group: Any, key: str, field: FieldInfo) -> None:
         group.add_argument(*(f"--no-{name[2:]}" for name in names), action="store_const", const="false", **negative)
     elif allows(field.annotation, list) or allows(field.annotation, tuple):
         flag = group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
+    elif bare := next((mark.bare for mark in _marks(field) if isinstance(mark, Flag) and mark.bare), None):
+        flag = group.add_argument(*names, nargs="?", const=bare, metavar=type_name(field.annotation), **options)
     else:
         flag = group.add_argument(*names, metavar=type_name(field.annotation), **options)
     if words := choices(field.annotation):

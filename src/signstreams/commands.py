@@ -82,13 +82,21 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
     if command.leading_words:
         words = leading_words_as(command.leading_words, words)
     config = parse(command.model(), words, doc=doc, prog=prog)
-    if command.computes:
-        from signstreams.processes import prepare_processor
+    from signstreams.processes import ignore_stray_ranks, prepare_processor, raise_open_file_limit
 
+    raise_open_file_limit()
+    ignore_stray_ranks(distributed=getattr(config, "distributed", False))
+    if command.computes:
         start_logging()
         prepare_processor()
-    with exit_on_user_error(command.after_stop):
+    with exit_on_user_error(command.after_stop, _is_first_to_report if command.computes else lambda: True):
         command.call(config)
+
+
+def _is_first_to_report() -> bool:
+    from signstreams.engine.distributed import is_first_to_report  # imports torch, as the command itself does
+
+    return is_first_to_report()
 
 
 def _overview() -> str:

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -88,11 +88,12 @@ def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning",
 
 
 @contextlib.contextmanager
-def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
-    """Around the work of a command: a `UserError` ends it with code 2 and its lines, which rank 0 prints.
+def exit_on_user_error(after_stop: str = GO_ON, is_first: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Around the work of a command: a `UserError` ends it with code 2 and its lines.
 
-    A full disk, or a file that may not be read or written, is treated alike; a failing disk or network ends it with
-    code 75 ("try again"). Ctrl-C ends it with code 130 and one line,
+    Of several processes that may meet it, the one for which ``is_first`` answers yes prints them. A full disk, or a
+    file that may not be read or written, is treated alike; a failing disk or network ends it with code 75 ("try
+    again"). Ctrl-C ends it with code 130 and one line,
     which ``after_stop`` (how to go on) completes.
     """
     is_interrupted = False
@@ -108,7 +109,7 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # every rank has the same error
+        if is_first():
             print_problems(error.problems)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
@@ -122,9 +123,9 @@ def exit_on_user_error(after_stop: str = GO_ON) -> Iterator[None]:
         if not (isinstance(error, OSError) and error.errno in REFUSED | OF_MACHINE):
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
-        code = TRY_AGAIN_EXIT_CODE if error.errno in OF_MACHINE else USER_ERROR_EXIT_CODE
-        raise SystemExit(code) from None
+        if is_first():
+            print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
+        raise SystemExit(TRY_AGAIN_EXIT_CODE if error.errno in OF_MACHINE else USER_ERROR_EXIT_CODE) from None
     finally:
         if is_ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)

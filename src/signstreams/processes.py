@@ -1,4 +1,4 @@
-"""This process and others: its settings, signals that stop a run, and pools of workers that Ctrl-C ends."""
+"""This process and others: limits and environment, signals that stop a run, pools of workers that Ctrl-C ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from signstreams.errors import INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE, UserError
+from signstreams.errors import INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE, UserError, print_problems
 
 # mallopt's numbers in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -37,6 +38,26 @@ def prepare_processor() -> None:
         libc.gnu_get_libc_version  # noqa: B018 - musl and macOS have no such symbol
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+MAX_KEPT_OPEN = 256  # files that a reader keeps open; more would save it next to nothing
+WANTED_OPEN_FILES = 65_536  # far above what any command needs; a limit in the billions would slow fork and exec down
+
+
+def raise_open_file_limit() -> None:
+    """Raise this process's limit on open files as far as it may: shells and services start with 1,024 or less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = WANTED_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses what its kernel does not allow
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def files_to_keep_open(num_readers: int = 1) -> int:
+    """Files that each of several readers may keep open: a share of half of the limit, at most `MAX_KEPT_OPEN`."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    half = MAX_KEPT_OPEN * num_readers if soft == resource.RLIM_INFINITY else soft // 2
+    return max(1, min(MAX_KEPT_OPEN, half // num_readers))
 
 
 ResultT = TypeVar("ResultT")
@@ -92,8 +113,7 @@ _is_busy = False
 
 
 def _start(initializer: Callable[[], None] | None) -> None:
-    # before Ctrl-C is unblocked: the main thread, which works, is to get it
-    end_with_parent()
+    end_with_parent()  # before Ctrl-C is unblocked: the main thread, which works, is to get it
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _note)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -106,16 +126,16 @@ def end_with_parent() -> None:
 
     A worker of a killed parent would wait forever, unseen, and with it the fork server that both have. PyTorch's own
     loaders look at the process that forked them, which is that server. PR_SET_PDEATHSIG does not do: its signal comes
-    when the thread that started this process ends.
+    when the thread that started this process ends, or, of a fork server, never.
     """
+    threading.Thread(target=_end_after_parent, name="end with parent", daemon=True).start()
+
+
+def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, name="end with parent", daemon=True).start()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -141,7 +161,49 @@ def _run(fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> ResultT:
 def available_cores() -> int:
     """Cores this process may use, shared among the processes that torchrun started on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // max(1, number_of_environment("LOCAL_WORLD_SIZE", 1)))
+
+
+# -- What a launcher says in the environment
+
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Which of how many processes this one is, as torchrun and other launchers say it."""
+MEETING_POINT = ("MASTER_ADDR", "MASTER_PORT")  # where they meet
+
+
+def number_of_environment(name: str, default: int) -> int:
+    """A whole number of the environment; ``default`` where the variable is unset or empty.
+
+    Raises:
+        UserError: It is no whole number.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(f"{name}: found '{text}' in the environment, expected a whole number; correct or unset it")
+    return int(text)
+
+
+def is_of_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def ignore_stray_ranks(*, distributed: bool) -> None:
+    """Drop what the environment says of ranks where no launcher started this process, and name it in a warning.
+
+    A shell inside an allocation, or an earlier experiment in the same one, leaves such variables behind; following them
+    would mean to wait for processes that do not exist.
+    """
+    if distributed or is_of_torchrun() or not any(name in os.environ for name in RANK_VARIABLES):
+        return
+    found = {name: os.environ.pop(name) for name in (*RANK_VARIABLES, *MEETING_POINT) if name in os.environ}
+    named = ", ".join(f"{name}={value}" for name, value in found.items())
+    print_problems(
+        [f"{named} in the environment: ignored, this process runs alone; with a launcher, add --distributed"],
+        kind="warning",
+    )
 
 
 # -- Signals that ask a run to save and stop: preemption and hang-up, to be tried again; Ctrl-C, which is final

@@ -25,13 +25,14 @@ def test_what_steers_a_terminal_is_escaped(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "warning: \\x1b[2J\\u202eseñas\n"
 
 
-def test_only_the_first_rank_prints_a_user_error(
+def test_the_process_that_is_first_to_report_prints_a_user_error_whatever_its_rank(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit), exit_on_user_error():
-        raise UserError("x")
-    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("RANK", "3")
+    for is_first, expected in ((True, "error: x\n"), (False, "")):
+        with pytest.raises(SystemExit) as left, exit_on_user_error(is_first=lambda answer=is_first: answer):
+            raise UserError("x")
+        assert (left.value.code, capsys.readouterr().err) == (2, expected)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -102,9 +104,78 @@ def test_a_user_error_of_the_main_rank_is_raised(monkeypatch: pytest.MonkeyPatch
 def test_a_process_without_a_gpu_of_its_own_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(UserError, match="rank 1 of this machine has no GPU: 1 visible; start at most one process"):
         distributed.start()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"RANK": "abc"}, "RANK: found 'abc' in the environment, expected a whole number"),
+        ({"MASTER_PORT": "x"}, "MASTER_PORT: found 'x' in the environment, expected a whole number"),
+        ({"WORLD_SIZE": "2.5"}, "WORLD_SIZE: found '2.5'"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: found '-1'"),
+        ({"RANK": "7"}, "RANK: found 7 in the environment, expected 0 to 1 as WORLD_SIZE is 2"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT: found 99999 in the environment, expected 1 to 65535"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR: found none"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_one_line(
+    changes: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in (good | changes).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        distributed.start(distributed=True, device="cpu")
+    assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(expected)
+
+
+def test_ranks_that_nobody_asked_for_are_named_and_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "x"}.items():
+        monkeypatch.setenv(name, value)
+    world = distributed.start(device="cpu")
+    assert (world.rank, world.size) == (0, 1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "RANK=3, WORLD_SIZE=4, MASTER_ADDR=10.0.0.1, MASTER_PORT=x" in said
+
+
+def test_a_long_wait_and_a_taken_port_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(distributed, "WAIT_UNSAID_S", 0.1)
+    monkeypatch.setattr(distributed, "TIMEOUT", datetime.timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: the 2 processes of the run cannot meet there"):
+            distributed.start(distributed=True, device="cpu")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="cannot meet there"):  # nobody is there any more
+        distributed.start(distributed=True, device="cpu")
+    assert f"rank 1: waiting for 2 processes at 127.0.0.1:{port}" in caplog.text
+
+
+def test_one_process_of_a_run_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for name, value in {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}.items():
+        monkeypatch.setenv(name, value)
+    assert [distributed.is_first_to_report() for _ in range(4)] == [True, False, False, False]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert distributed.is_first_to_report()  # another attempt
+    del store
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert distributed.is_first_to_report()  # nobody answers: rather twice than never
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert distributed.is_first_to_report()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(None, False), ("0", False), ("2", True)])

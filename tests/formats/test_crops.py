@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import resource
 import tracemalloc
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -129,3 +132,20 @@ def test_foreign_names_are_no_crops(name: str) -> None:
 
 def test_names_round_trip() -> None:
     assert parse_crop_name(crop_name("a_f000001", 1234567)) == ("a_f000001", 1234567)
+
+
+def test_a_reader_keeps_within_the_limit_on_open_files(tmp_path: Path) -> None:
+    for number in range(60):
+        with CropWriter(tmp_path / f"v{number:02d}.zip", f"v{number:02d}") as writer:
+            writer.add(0, bytes([number]) * 9)
+    crops = list_crops(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(os.listdir("/proc/self/fd"))
+    try:
+        for reader in (None, 256):  # as it chooses, and where the limit is met all the same
+            resource.setrlimit(resource.RLIMIT_NOFILE, (held + 20, hard))
+            with closing(CropReader(reader)) as opened:
+                assert [opened.read(crop)[:1] for crop in crops] == [bytes([number]) for number in range(60)]
+                assert opened.max_open < 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

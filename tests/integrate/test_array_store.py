@@ -30,7 +30,7 @@ def test_an_array_that_was_swapped_is_one_line(tmp_path: Path) -> None:
 
 
 def test_few_maps_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signstreams.integrate.array_store.MAX_OPEN", 2)
+    monkeypatch.setattr("signstreams.integrate.array_store.files_to_keep_open", lambda _: 2)
     store = ArrayStore(tmp_path)
     for number in range(5):
         store.add(str(number), "source", np.full((2, 2), number, np.float32))

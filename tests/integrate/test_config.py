@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.cli import parse
-from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.settings import IntegrateConfig, TranslateConfig, few_clips
 
 SPEC = "file::work_dirs/dino_face/backbone.pt:dinov2_vits14"
 
@@ -101,3 +101,22 @@ def test_leave_to_fetch_weights_is_no_part_of_the_experiment() -> None:
     tree = silent.model_dump(mode="json")
     del tree["model"]["download"]  # of a checkpoint of before
     assert IntegrateConfig.model_validate(tree) == silent
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [("0,1", "0,9", (0.1, 0.9)), ("0,25", "2,400", (0.25, 2.4)), ("0.1", "0.9", (0.1, 0.9)), ("0", "1,500", None)],
+)
+def test_a_span_is_read_as_meta_csv_is(start: str, end: str, expected: tuple[float, float] | None) -> None:
+    words = ["--videos", "a.mp4", "--start", start, "--end", end]
+    if expected is None:  # 1.5 or 1,500: nobody knows
+        with pytest.raises(SystemExit):
+            parse(TranslateConfig, words)
+        return
+    config = parse(TranslateConfig, words)
+    assert (config.start_s, config.end_s) == expected
+
+
+@pytest.mark.parametrize(("count", "is_few"), [(8, True), (999, True), (1000, False)])
+def test_few_clips_are_called_few(count: int, is_few: bool) -> None:
+    assert (few_clips(count) == f"{count} clips cannot teach translation; some thousands do") == is_few

@@ -50,7 +50,9 @@ def test_threads_share_the_crops_of_a_call(
     alone, shared = ImageReader({"face": 16}), ImageReader({"face": 16}, num_threads=3)
     for count in (0, 1, 2, 5, len(crops)):
         np.testing.assert_array_equal(shared("face", crops[:count]), alone("face", crops[:count]))
-    monkeypatch.setattr(images_module, "MAX_OPEN", 1)  # archives come and go, each thread has its own
+    monkeypatch.setattr(
+        images_module, "files_to_keep_open", lambda _: 8
+    )  # archives come and go, each thread has its own
     few = ImageReader({"face": 16}, num_threads=3)
     with ThreadPoolExecutor(4) as callers:  # as a loader reads ahead while an evaluation reads
         for found in callers.map(lambda _: few("face", crops), range(8)):

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import decoders, models, pre_tokenizers
 
 from signstreams.errors import UserError
 from signstreams.integrate.tokenizer import EOS, Tokenizer
@@ -110,3 +112,22 @@ def test_random_damage_to_a_tokenizer_never_ends_the_process(tmp_path: Path) -> 
             continue
         assert min(tokenizer.encode("casa")) >= 0 and len(set(tokenizer.ids.values())) == len(tokenizer.ids)
     assert refused > 100
+
+
+@pytest.mark.parametrize("text", ["dijo </s> y se fue", "un <pad> y <unk>", "</s>"])
+def test_a_text_that_looks_like_a_special_token_is_kept(text: str, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(["dijo que se fue", text], 400)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for own in (tokenizer, Tokenizer.load(tmp_path / "tokenizer.json")):
+        assert own.decode(own.encode(text)) == text
+        assert own.lost(text) == ""
+
+
+def test_letters_that_a_tokenizer_lacks_are_known() -> None:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -1.0) for letter in "▁aelmnopr")]
+    backend = HfTokenizer(models.Unigram(pieces, unk_id=2))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    backend.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.lost("mala pera") == ""
+    assert set(tokenizer.lost("mañana, mamá")) == {"ñ", ",", "á"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,9 @@ from signstreams.backbones.archs import resolve
 from signstreams.cli import parse
 from signstreams.config.load import build
 from signstreams.errors import UserError
+from signstreams.integrate.settings import IntegrateConfig
 from signstreams.pretrain import settings
+from signstreams.pretrain.run import architecture, with_local_side
 from signstreams.pretrain.settings import PretrainConfig, auto_workers
 from signstreams.processes import available_cores
 
@@ -132,3 +135,30 @@ def test_loader_processes_leave_the_model_its_cores(monkeypatch: pytest.MonkeyPa
     alone = available_cores()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert available_cores() == max(1, alone // 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "views", "expected"),
+    [
+        ({}, {}, ("dinov2_vits14", 56)),
+        ({"arch": "vit_small"}, {}, ("vit_small", 48)),
+        ({"arch": "vit_tiny", "patch_px": 12}, {}, ("vit_tiny", 48)),
+        ({}, {"local_px": 42}, ("dinov2_vits14", 42)),
+    ],
+)
+def test_the_requirements_architecture_is_the_default_and_local_views_fit_its_patches(
+    model: dict[str, Any], views: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    tree = {"train_dir": ["x/face"], "output_dir": "out", "model": model, "augmentation": views}
+    config = with_local_side(PretrainConfig.model_validate(tree))
+    assert (config.model.arch, config.augmentation.local_px) == expected
+    if views != {}:
+        with pytest.raises(UserError, match="does not divide"):
+            architecture(with_local_side(PretrainConfig.model_validate(tree | {"augmentation": {"local_px": 48}})))
+
+
+@pytest.mark.parametrize(("words", "expected"), [("--resume", "must"), ("--resume --seed 1", "must"), ("", "auto")])
+def test_resume_alone_means_must(words: str, expected: str) -> None:
+    given = ["--train-dir", "x/face", "--output-dir", "out", *words.split()]
+    assert parse(PretrainConfig, given).resume == expected
+    assert parse(IntegrateConfig, words.split()).resume == expected

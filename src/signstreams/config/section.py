@@ -42,13 +42,13 @@ def is_fixed(field: FieldInfo) -> bool:
 class Flag:
     """Further flag names of a field: ``batch_size: Annotated[int, Flag("--batch-size")] = 64`` in section ``dataset``.
 
-    The regular flag ``--dataset-batch-size`` remains.
+    The regular flag ``--dataset-batch-size`` remains. ``bare`` is the value of a flag that is given without one.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, bare: str | None = None) -> None:
         if not names or not all(name.startswith("--") for name in names):
             raise ValueError(f"flags start with '--', got {names}")
-        self.names = names
+        self.names, self.bare = names, bare
 
 
 def refuse_without_effect(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
+import socket
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,10 +19,15 @@ from torch.distributed.rendezvous import rendezvous
 from signstreams.engine.device import use_tensor_cores
 from signstreams.engine.launch import die_with_launcher
 from signstreams.errors import UserError
+from signstreams.processes import ignore_stray_ranks, number_of_environment
+
+log = logging.getLogger(__name__)
 
 ValueT = TypeVar("ValueT")
 
 TIMEOUT = datetime.timedelta(minutes=30)  # longest wait for another process
+WAIT_UNSAID_S = 5.0  # a wait that is longer is said; on a slow disk the imports of two processes differ by some seconds
+ASK_S = 5.0  # longest wait for an answer to `is_first_to_report`
 
 
 @dataclass(frozen=True)
@@ -36,26 +44,28 @@ class World:
 
 
 def start(*, distributed: bool = False, device: str = "auto") -> World:
-    """Join the process group that torchrun announces in the environment; without one, this process is alone.
+    """Join the process group that a launcher announces in the environment; without one, this process is alone.
 
-    ``device`` is ``cpu``, ``cuda``, or ``auto``: a GPU when there is one.
+    What the environment says counts if torchrun started this process, or ``distributed`` is set. ``device`` is ``cpu``,
+    ``cuda``, or ``auto``: a GPU when there is one.
 
     Raises:
-        UserError: ``distributed`` without torchrun, or ``cuda`` without a GPU.
+        UserError: ``distributed`` without a launcher, ``cuda`` without a GPU, an environment that makes no sense, or
+            other processes that cannot be reached.
     """
     die_with_launcher()
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    ignore_stray_ranks(distributed=distributed)
     if distributed and "WORLD_SIZE" not in os.environ:
         raise UserError(
             "--distributed: found no launcher, expected torchrun; start with `torchrun --standalone"
             " --nproc-per-node=N <script> ...`, or leave --distributed out"
         )
+    rank, size, local_rank = _announced()
     use_gpu = torch.cuda.is_available() and device != "cpu"
     if device == "cuda" and not use_gpu:
         raise UserError("device 'cuda': PyTorch finds no GPU here, expected at least one; use --device auto or cpu")
     place = torch.device("cpu")
     if use_gpu:
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if local_rank >= torch.cuda.device_count():
             raise UserError(
                 f"rank {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible;"
@@ -65,30 +75,109 @@ def start(*, distributed: bool = False, device: str = "auto") -> World:
         torch.cuda.set_device(place)
     use_tensor_cores(place)
     if size > 1:
-        _join("nccl" if use_gpu else "gloo")
-    return World(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, place)
+        _join("nccl" if use_gpu else "gloo", rank, size)
+    return World(rank if size > 1 else 0, size, place)
 
 
-def _join(backend: str) -> None:
+def _announced() -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on this machine, as the environment says; a `UserError` has all its faults.
+
+    Of several processes the meeting point is checked as well.
+    """
+    found, problems = {}, []
+    for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("MASTER_PORT", 0)):
+        try:
+            found[name] = number_of_environment(name, default)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    size = found["WORLD_SIZE"]
+    if size > 1:
+        if "RANK" not in os.environ or found["RANK"] >= size:
+            problems.append(
+                f"RANK: found {os.environ.get('RANK', 'none')} in the environment, expected 0 to {size - 1} as"
+                f" WORLD_SIZE is {size}; start with torchrun, or unset both"
+            )
+        if not os.environ.get("MASTER_ADDR"):
+            problems.append("MASTER_ADDR: found none in the environment, expected a host; start with torchrun")
+        if not 0 < found["MASTER_PORT"] < 2**16:
+            problems.append(
+                f"MASTER_PORT: found {os.environ.get('MASTER_PORT', 'none')} in the environment, expected 1 to 65535;"
+                " start with torchrun"
+            )
+    if problems:
+        raise UserError(problems)
+    return found["RANK"], size, found["LOCAL_RANK"]
+
+
+def _meeting_point() -> tuple[str, int]:
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+
+
+def _join(backend: str, rank: int, size: int) -> None:
     """Meet the other processes at the address of the environment.
 
     torchrun may serve all its attempts from one store (torch 2.15), in which a restarted process would find the
     addresses of the dead ones, and wait or fail; each attempt therefore has its own keys.
     """
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    store.set_timeout(TIMEOUT)
-    store = dist.PrefixStore(f"signstreams/attempt_{_attempt()}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    host, port = _meeting_point()
+    text = f"rank {rank}: waiting for {size} processes at {host}:{port}"
+    try:
+        with _said_if_long(text):
+            store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        store.set_timeout(TIMEOUT)
+        store = dist.PrefixStore(f"signstreams/attempt_{_attempt()}", store)
+        # whoever reached the store has met rank 0, which alone says that others are missing
+        with _said_if_long(text) if rank == 0 else contextlib.nullcontext():
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except (ValueError, dist.DistNetworkError, dist.DistStoreError) as error:
+        reason = " ".join(str(error).partition("\n")[0].split())
+        raise UserError(
+            f"{host}:{port}: the {size} processes of the run cannot meet there ({reason}); start with torchrun, which"
+            " chooses a free port, or correct MASTER_ADDR and MASTER_PORT"
+        ) from None
+
+
+@contextlib.contextmanager
+def _said_if_long(text: str) -> Iterator[None]:
+    """Log ``text`` if the block takes longer than `WAIT_UNSAID_S`."""
+    timer = threading.Timer(WAIT_UNSAID_S, log.warning, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def is_first_to_report() -> bool:
+    """Whether this process is the first of its run to ask: that one prints its error, since all may have the same.
+
+    The first, not rank 0: a GPU or a file may be missing for another rank alone. The store at the meeting point counts;
+    where nobody serves one, there are no others, or they never got there, and rather all say it than none.
+    """
+    try:
+        size, count = number_of_environment("WORLD_SIZE", 1), _attempt()
+        if size == 1:
+            return True
+        host, port = _meeting_point()
+        socket.create_connection((host, port), timeout=ASK_S).close()  # the store would warn on stderr, in many lines
+        timeout = datetime.timedelta(seconds=ASK_S)
+        store = dist.TCPStore(host, port, size, is_master=False, timeout=timeout, wait_for_workers=False)
+        return bool(store.add(f"signstreams/attempt_{count}/reports", 1) == 1)
+    except (UserError, KeyError, ValueError, OSError, RuntimeError):
+        return True
 
 
 def _attempt() -> int:
     """Number of times that torchrun (``--max-restarts``) has restarted the processes of this run."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return number_of_environment("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def is_restart() -> bool:
     """Whether torchrun (``--max-restarts``) or Slurm (requeue) started this process to replace one that ended."""
-    return _attempt() > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0 or number_of_environment("SLURM_RESTART_COUNT", 0) > 0
 
 
 def close() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from signstreams.engine.gpu_lease import leased
 from signstreams.errors import INTERRUPTED_EXIT_CODE, TRY_AGAIN_EXIT_CODE, USER_ERROR_EXIT_CODE, UserError
 from signstreams.ids import printable
-from signstreams.processes import available_cores
+from signstreams.processes import available_cores, is_of_torchrun
 
 SHUTDOWN_S = 3600  # torchrun would kill its processes 30 s after SIGTERM; how long they have is up to whoever sent it
 REQUEUE_S = 300  # longest wait for Slurm to end a job that it has requeued
@@ -61,11 +61,11 @@ def launch(
 
 
 def die_with_launcher() -> None:
-    """In a process that `launch` started: get SIGTERM when the launcher is killed, instead of running on unnoticed."""
-    if LAUNCHED not in os.environ or sys.platform != "linux":
+    """In a process of `launch` or torchrun: get SIGTERM when that is killed, instead of running on unnoticed."""
+    if not (LAUNCHED in os.environ or is_of_torchrun()) or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(os.environ[LAUNCHED]):  # it died before the line above
+    if LAUNCHED in os.environ and os.getppid() != int(os.environ[LAUNCHED]):  # it died before the line above
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -26,6 +26,7 @@ from signstreams.files import replacing
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES
 from signstreams.ids import shown
+from signstreams.processes import files_to_keep_open
 from signstreams.streams import SIDE_BY_SIDE
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -161,11 +162,11 @@ def crops_digest(crops: list[Crop]) -> str:
 class CropReader:
     """Reads the bytes of crops and keeps archives open. One per thread; after a fork, archives are opened again.
 
-    At most ``max_open`` are open: several readers share the process's usual limit of 1,024 files.
+    At most ``max_open`` are open; None: as many as the process's limit on open files leaves to each of two readers.
     """
 
-    def __init__(self, max_open: int = 256) -> None:
-        self.max_open = max_open
+    def __init__(self, max_open: int | None = None) -> None:
+        self.max_open = files_to_keep_open(2) if max_open is None else max_open
         self._handles: dict[Path, int] = {}
         self._pid = os.getpid()
 
@@ -210,8 +211,19 @@ class CropReader:
         if path not in self._handles:
             if len(self._handles) >= self.max_open:
                 os.close(self._handles.pop(next(iter(self._handles))))
-            self._handles[path] = os.open(path, os.O_RDONLY)
+            self._handles[path] = self._open(path)
         return self._handles[path]
+
+    def _open(self, path: Path) -> int:
+        """A handle of an archive; where the system has none left, all kept ones are closed, and fewer kept."""
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._handles:
+                raise
+        self.max_open = max(1, len(self._handles) // 2)
+        self.close()
+        return os.open(path, os.O_RDONLY)
 
 
 def archive_members(path: Path) -> list[zipfile.ZipInfo]:

@@ -19,9 +19,10 @@ import numpy as np
 from signstreams.array_types import Array
 from signstreams.errors import UserError
 from signstreams.files import replacing
+from signstreams.processes import files_to_keep_open
 
 JOURNAL = "journal.jsonl"
-MAX_OPEN = 256  # memory maps kept open; each keeps a file open, and 1,024 is a usual limit
+STORES = 8  # more than a training reads from: up to four streams, times, pose, nodes
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ArrayStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = _read_journal(folder / JOURNAL)
-        self._mapped = lru_cache(MAX_OPEN)(_map)
+        self._mapped = lru_cache(files_to_keep_open(STORES))(_map)  # each memory map keeps its file open
 
     def is_current(self, video_id: str, source: str) -> bool:
         """Whether the array of a video is complete and made from this source."""
@@ -108,7 +109,10 @@ def _map(path: Path, record: Record) -> Array:
             raise ValueError(f"holds {array.dtype} {array.shape}, expected {record.dtype} {record.shape}")
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UserError(f"{path}: {reason}; remove the file and start again: it is made again") from None
+        advice = "remove the file and start again: it is made again"
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            advice = "raise the limit on open files (ulimit -n 4096) and start again"
+        raise UserError(f"{path}: {reason}; {advice}") from None
     return array
 
 

@@ -22,12 +22,11 @@ from signstreams.integrate.array_store import ArrayStore
 from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.integrate.videos import ProcessedVideo
 from signstreams.prefetch import prefetch
+from signstreams.processes import files_to_keep_open
 from signstreams.progress import Progress
 from signstreams.streams import BoxState
 
 # -- Images
-
-MAX_OPEN = 256  # archives kept open by all threads together
 
 
 def decoding_threads(device: torch.device) -> int:
@@ -61,7 +60,7 @@ class ImageReader:
         import cv2
 
         if not hasattr(self._own, "reader"):
-            self._own.reader = CropReader(max(8, MAX_OPEN // self._num_threads))
+            self._own.reader = CropReader(files_to_keep_open(2 * self._num_threads))
         reader: CropReader = self._own.reader
         side = images.shape[1]
         for row, crop in enumerate(crops):

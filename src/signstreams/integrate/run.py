@@ -7,6 +7,7 @@ from functools import partial
 
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
+from signstreams.engine.distributed import World
 from signstreams.engine.run_folder import Experiment, Fingerprint
 from signstreams.engine.training_run import TrainingRun
 from signstreams.errors import UserError
@@ -20,7 +21,7 @@ from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.model import build_model
 from signstreams.integrate.nodes import stream_node_names
 from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
-from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.settings import IntegrateConfig, few_clips
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights
@@ -78,6 +79,9 @@ def _run(
     if world.is_main:
         counts = ", ".join(f"{len(entries)} {split}" for split, entries in clips.entries.items())
         log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
+        if config.mska.learns_text and (note := few_clips(len(clips.entries["train"]))):
+            log.warning("%s", note)
+    _check_letters(config, clips, tokenizer, world)
     entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
     splits = open_datasets(config, clips, backbones, world, entries)
     num_glosses = len(vocabulary) if vocabulary else None
@@ -143,6 +147,36 @@ def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
                 f"{CorpusLayout(config.root).gloss}: has no glosses for the clips of {split}, expected some:"
                 f" mska.translation_weight is 0, and {reason}; annotate them, or give the translation a weight"
             )
+
+
+MAX_LOSSY_SHARE = 0.1
+"""Share of the texts that a tokenizer may damage: a rare sign in some is a loss, a letter of the language is another
+task. T5's English pieces, which lack á, í and ñ, damage three quarters of Spanish sentences."""
+
+
+def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer, world: World) -> None:
+    """Say which letters a tokenizer loses: no training could bring them back.
+
+    Raises:
+        UserError: In more than `MAX_LOSSY_SHARE` of the texts.
+    """
+    texts = [entry.text for entries in clips.entries.values() for entry in entries]
+    lost = [letters for text in texts if (letters := tokenizer.lost(text))]
+    if not lost:
+        return
+    letters = " ".join(sorted(set("".join(lost)))[:20])
+    found = (
+        f"{config.decoder.tokenizer or config.decoder.model}: its tokenizer loses {letters}, in {len(lost):,} of"
+        f" {len(texts):,} texts ({len(lost) / len(texts):.0%})"
+    )
+    advice = (
+        "take a model of many languages (google/mt5-base, facebook/mbart-large-cc25), or decoder.weights random, which"
+        " learns a tokenizer from the texts"
+    )
+    if len(lost) > MAX_LOSSY_SHARE * len(texts):
+        raise UserError(f"{found}, expected at most {MAX_LOSSY_SHARE:.0%}; {advice}")
+    if world.is_main:
+        log.warning("%s; %s", found, advice)
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:

@@ -31,7 +31,7 @@ from signstreams.integrate.results import (
     selection,
     split_scores,
 )
-from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.pages.render import ShownClip, render
 from signstreams.progress import Progress
@@ -56,7 +56,9 @@ def write_page(
         chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
     with closing(CropReader()) as reader:
         clips = [_shown(score, prediction, head, layout, reader) for score, prediction in chosen]
-    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
+    count = content.get("num_train_clips")
+    note = None if count is None else few_clips(count)
+    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips, few_clips=note))
 
 
 def _shown(

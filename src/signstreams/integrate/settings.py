@@ -22,8 +22,19 @@ from signstreams.config.section import (
     Share,
     refuse_without_effect,
 )
+from signstreams.corpus.numbers import all_have_decimal_commas, parse_number
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
+
+FEW_CLIPS = 1000  # published sign-language corpora begin at some thousands, and what they teach is modest
+
+
+def few_clips(num_train_clips: int) -> str | None:
+    """What to expect of a translation that so few clips taught; None where they may be enough."""
+    if num_train_clips >= FEW_CLIPS:
+        return None
+    return f"{num_train_clips:,} clips cannot teach translation; some thousands do"
+
 
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["train", "val", "test"]
@@ -381,8 +392,9 @@ class IntegrateConfig(Section):
     """Folder of the arrays computed once per video: features of frozen backbones, points. None: output_dir/features."""
     seed: int = 0
     """Seed of every random draw."""
-    resume: Literal["auto", "never", "must"] = "auto"
-    """auto: continue an equal run where it stopped; never: start from scratch; must: continue or fail."""
+    resume: Annotated[Literal["auto", "never", "must"], Flag("--resume", bare="must")] = "auto"
+    """auto: continue an equal run where it stopped; never: start from scratch; must, also the flag alone: continue or
+    fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
     device: Device = "auto"
@@ -556,6 +568,15 @@ class TranslateConfig(TrainedModelSection):
     """Folder of points detected by another tool, for a model whose corpus was extracted from such points."""
     as_json: Annotated[bool, Flag("--json")] = False
     """Print a JSON object per video instead of its text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decimal_commas(cls, tree: Any) -> Any:
+        """Read ``--end 0,9`` as meta.csv is read: where its comma, or that of the start, cannot be one of thousands."""
+        names = [name for name in ("start_s", "end_s") if isinstance(tree, dict) and isinstance(tree.get(name), str)]
+        comma = all_have_decimal_commas(tree[name] for name in names)
+        read = {name: parse_number(tree[name], comma=comma) for name in names}
+        return {**tree, **{name: value for name, value in read.items() if value is not None}} if names else tree
 
     @model_validator(mode="after")
     def _span_and_box_have_a_size(self) -> Self:

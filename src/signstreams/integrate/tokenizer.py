@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +65,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: HfTokenizer, special: SpecialTokens | None = None) -> None:
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # a text may hold "</s>" or "<pad>": its letters, not the token
         self.special = special or SpecialTokens()
 
     @classmethod
@@ -120,6 +123,15 @@ class Tokenizer:
         """Token ids of ``text`` with the end token."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [*([] if self.special.first is None else [self.special.first]), *ids, self.special.eos]
+
+    def lost(self, text: str) -> str:
+        """Letters and signs of ``text`` that do not come back from its tokens: unknown pieces, accents cut off.
+
+        Texts are compared in compatibility form (NFKC), in which many tokenizers write the ellipsis as three dots.
+        """
+        back = Counter(unicodedata.normalize("NFKC", self.decode(self.encode(text))))
+        missing = Counter(unicodedata.normalize("NFKC", text)) - back
+        return "".join(letter for letter in missing if not letter.isspace())
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` up to the first end token; special tokens are left out."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing.queues
+import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +15,19 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.crops import Crop, CropReader, evenly_spread
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.resource_estimates import no_shared_memory, plan_loading
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
-from signstreams.pretrain.settings import DatasetConfig, PretrainConfig, auto_workers
+from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
-from signstreams.processes import available_cores, ctrl_c_held_back, end_with_parent
+from signstreams.processes import ctrl_c_held_back, end_with_parent
 
 MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
 
@@ -116,7 +120,10 @@ class ViewBatch(NamedTuple):
     params: Tensor | None  # (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing
 
 
-class ViewDataset(Dataset[ViewBatch]):
+Problems = list[str]
+
+
+class ViewDataset(Dataset[ViewBatch | Problems]):
     """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state.
 
     A key carries its crop, so that no worker holds the index of all crops.
@@ -125,8 +132,30 @@ class ViewDataset(Dataset[ViewBatch]):
     def __init__(self, make_views: ViewMaker, seed: int) -> None:
         self.make_views, self.seed, self.reader = make_views, seed, CropReader()
 
-    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
-        """The batch of (step, index, crop) keys; each view is written straight to its place."""
+    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch | Problems:
+        """The batch of (step, index, crop) keys.
+
+        A loader process puts it into shared memory, and returns the problems of a `UserError`: PyTorch would raise a
+        text with its own traceback in the middle.
+        """
+        if get_worker_info() is None:
+            return self._batch(keys)
+        try:
+            batch = self._batch(keys)
+            # here, not in the thread that hands it over: what fails there is lost, and the training waits forever
+            for tensor in batch:
+                if tensor is not None:
+                    tensor.share_memory_()
+            return batch
+        except UserError as error:
+            return error.problems
+        except RuntimeError as error:
+            if (found := no_shared_memory(error)) is None:
+                raise
+            return found.problems
+
+    def _batch(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
+        """Each view is written straight to its place."""
         maker = self.make_views
         global_px, local_px = maker.config.global_px, maker.config.local_px
         num_views = len(maker.sides_px)
@@ -139,9 +168,8 @@ class ViewDataset(Dataset[ViewBatch]):
                 rng = numpy_rng(self.seed, "views", step, index)
                 params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
             except (OSError, ValueError) as error:
-                raise UserError(
-                    crop.damage(error).problems
-                ) from None  # PyTorch raises what a worker did with one argument
+                # one argument alone: PyTorch makes the error again from the message of its worker
+                raise UserError(crop.damage(error).problems) from None
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
@@ -157,8 +185,7 @@ class ViewLoader:
     """
 
     def __init__(self, config: PretrainConfig, crops: Sequence[Crop], plan: BatchPlan, world: World) -> None:
-        workers = config.dataset.num_workers
-        self.num_workers = auto_workers(available_cores()) if workers is None else workers
+        self.num_workers, prefetched = plan_loading(config)
         self._batches = _EpochBatches(crops, plan, world.rank)
         is_on_device = config.augmentation.is_on_device(world.device.type)
         dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
@@ -169,6 +196,7 @@ class ViewLoader:
             ViewDataset(ViewMaker(config.augmentation, is_photometric=not is_on_device), config.seed),
             batch_sampler=self._batches,
             num_workers=self.num_workers,
+            prefetch_factor=prefetched if self.num_workers else None,
             collate_fn=_unchanged,
             pin_memory=config.dataset.pin_memory and world.device.type == "cuda",
             persistent_workers=config.dataset.persistent_workers and self.num_workers > 0,
@@ -178,12 +206,23 @@ class ViewLoader:
         )
 
     def steps(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of these steps."""
-        self._batches.span = (first_step, last_step)
-        with ctrl_c_held_back():  # the run itself ends its loader processes
-            return map(self._finished, self._loader)
+        """The batches of these steps.
 
-    def _finished(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
+        Raises:
+            UserError: A crop cannot be read, or there is no room for a batch in shared memory.
+        """
+        self._batches.span = (first_step, last_step)
+        try:
+            with ctrl_c_held_back():  # the run itself ends its loader processes
+                return map(self._finished, self._loader)
+        except OSError as error:  # of the locks between the processes, which are in shared memory, too
+            if (found := no_shared_memory(error)) is None:
+                raise
+            raise found from None
+
+    def _finished(self, batch: ViewBatch | Problems) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, list):
+            raise UserError(batch)
         global_views, local_views, params = batch
         if self._device_views is None or params is None:
             return global_views, local_views
@@ -232,6 +271,14 @@ def _unchanged(batch: Any) -> Any:  # a lambda would not reach a worker
 
 
 def _start_loader(worker: int) -> None:
+    """First thing in a loader process. PyTorch watches the fork server instead of the training that asked for it."""
     end_with_parent()
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_loader)  # type: ignore[attr-defined]
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+
+
+def _end_loader(error: Exception, batch: Any) -> None:
+    """Where a batch cannot be handed over: the queue would drop it, and the training wait for it forever."""
+    traceback.print_exception(error)
+    os._exit(1)

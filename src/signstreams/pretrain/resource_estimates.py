@@ -1,14 +1,16 @@
-"""Disk and memory of a run: checks before the start, an estimate, and advice when either runs out."""
+"""Disk, memory and shared memory of a run: checks before the start, estimates, advice when one runs out."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,12 +19,13 @@ from signstreams.backbones.archs import ViTArch
 from signstreams.engine.device import free_memory
 from signstreams.errors import UserError
 from signstreams.pretrain.derived_settings import DerivedSettings
-from signstreams.pretrain.settings import PretrainConfig
-from signstreams.pretrain.views import NUM_GLOBAL
+from signstreams.pretrain.settings import PretrainConfig, auto_workers
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS
+from signstreams.processes import available_cores, number_of_environment
 
 log = logging.getLogger(__name__)
 
-GB, GIB = 10**9, 2**30
+MB, GB, GIB = 10**6, 10**9, 2**30
 DEFAULT_FREE_BYTES = 5 * GB
 COPIES_ON_DISK = 4  # last, the one before it, best, and the one being written
 TOKEN_FLOATS = 16  # kept for the backward pass per block and width: norms 4, q k v 3, attention 1, MLP 8
@@ -107,6 +110,86 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
             f" ({COPIES_ON_DISK} checkpoints of {checkpoint_bytes / GB:.2f} GB); free some space, give another"
             " --output-dir, or set checkpointing.min_free_gb"
         )
+
+
+# -- Shared memory, through which loader processes hand over their batches
+
+SHARED_MEMORY = Path("/dev/shm")
+PREFETCHED = 2  # batches that each loader process makes ahead, PyTorch's default
+IN_USE = 2  # batches that the training holds: that of its step, and the next one as it arrives
+
+
+class Loading(NamedTuple):
+    """How batches are made."""
+
+    num_workers: int  # loader processes; 0: the training makes its batches itself
+    prefetched: int  # batches that each one makes ahead
+
+
+def plan_loading(config: PretrainConfig) -> Loading:
+    """As the config says, or as many loader processes as the cores are worth; fewer batches where they lack room.
+
+    Raises:
+        UserError: The config asks for loader processes, and there is no room for one of them.
+    """
+    asked = config.dataset.num_workers
+    num_workers = auto_workers(available_cores()) if asked is None else asked
+    free = free_shared_memory()
+    if not num_workers or free is None:
+        return Loading(num_workers, PREFETCHED)
+    size = batch_bytes(config)
+    ahead = free // size - IN_USE  # batches that fit beside those in use
+    if ahead >= num_workers * PREFETCHED:
+        return Loading(num_workers, PREFETCHED)
+    found = (
+        f"{SHARED_MEMORY}: {free / MB:,.0f} MB are free for this process,"
+        f" {num_workers} loader processes need {(num_workers * PREFETCHED + IN_USE) * size / MB:,.0f} MB"
+    )
+    remedy = "enlarge it (docker run --shm-size=2g)"
+    if ahead < 1 and asked is not None:
+        raise UserError(
+            f"{found}, a single one {(1 + IN_USE) * size / MB:,.0f} MB; set --dataset-num-workers 0, lower"
+            f" --batch-size, or {remedy}"
+        )
+    plan = Loading(max(0, min(num_workers, ahead)), 1)
+    if number_of_environment("LOCAL_RANK", 0) == 0:
+        one_ahead = f"there are {plan.num_workers}, one batch ahead each"
+        how = one_ahead if plan.num_workers else "there are none"
+        log.warning("%s: %s; to load faster, %s", found, how, remedy)
+    return plan
+
+
+def free_shared_memory() -> int | None:
+    """Bytes of shared memory for each of the processes on this machine; None where the system has no such place."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize // max(1, number_of_environment("LOCAL_WORLD_SIZE", 1))
+
+
+def batch_bytes(config: PretrainConfig) -> int:
+    """Bytes of one process's batch as a loader hands it over."""
+    views = config.augmentation
+    pixels = NUM_GLOBAL * views.global_px**2 + views.num_local * views.local_px**2
+    return config.dataset.batch_size * (3 * pixels + 4 * PARAMS * (NUM_GLOBAL + views.num_local))
+
+
+def no_shared_memory(error: RuntimeError | OSError) -> UserError | None:
+    """A lock or a tensor (as PyTorch says it) that does not fit into shared memory, as a line; None for others."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        if error.errno != errno.ENOSPC or error.filename:
+            return None
+        text = error.strerror or text
+    elif "shared memory" not in text and "unable to resize file" not in text:
+        return None
+    reason = text.rpartition("> ")[2].strip(" :") or text
+    room = "" if (free := free_shared_memory()) is None else f", {free / MB:,.1f} MB are free"
+    return UserError(
+        f"{SHARED_MEMORY}: the loader processes cannot put a batch there ({reason}{room}); lower --dataset-num-workers"
+        " (0 needs none of it) or --batch-size, or enlarge it (docker run --shm-size=2g), and run again to go on"
+    )
 
 
 @contextlib.contextmanager

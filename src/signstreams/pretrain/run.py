@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from signstreams.backbones.archs import ViTArch, resolve
+from signstreams.backbones.archs import ARCHS, ViTArch, resolve
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.run_folder import Fingerprint, commit, versions
@@ -41,7 +41,7 @@ from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.selection import monotony, with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import StopRequest, available_cores, stop_on_signal
+from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def pretrain(config: PretrainConfig, stream: str) -> Path:
 
 
 def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopRequest) -> Path:
+    config = with_local_side(config)
     arch = architecture(config)
     crops = _crops(config, stream, world)
     if config.dataset.scratch_dir:
@@ -274,6 +275,19 @@ class Pretraining(Stage[Views]):
             self.shown[name] = record[key]
 
 
+def with_local_side(config: PretrainConfig) -> PretrainConfig:
+    """The config with a side of the local views that divides into patches, where the user set none."""
+    views, patch_px = config.augmentation, config.model.patch_px
+    if patch_px is None and config.model.arch in ARCHS:
+        patch_px = ARCHS[config.model.arch].patch_px
+    if patch_px is None or "local_px" in views.model_fields_set:
+        return config
+    side = math.ceil(views.local_px / patch_px) * patch_px
+    if side == views.local_px:
+        return config
+    return config.model_copy(update={"augmentation": views.model_copy(update={"local_px": side})})
+
+
 def architecture(config: PretrainConfig) -> ViTArch:
     """The backbone that the config describes.
 
@@ -328,6 +342,6 @@ def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
 def _threads() -> int:
     """Threads of this process: OMP_NUM_THREADS, unless torchrun set it to 1 because nobody else had set it."""
     set_by_user = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2": of nested loops too
-    if set_by_user.isdigit() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+    if set_by_user.isdigit() and number_of_environment("LOCAL_WORLD_SIZE", 1) == 1:
         return max(1, int(set_by_user))
     return available_cores()

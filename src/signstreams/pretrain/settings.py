@@ -201,7 +201,7 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """The vision transformer."""
 
-    arch: Annotated[str, Flag("--arch")] = "vit_small"
+    arch: Annotated[str, Flag("--arch")] = "dinov2_vits14"
     """vit_tiny, vit_small, vit_base, or DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg)."""
     patch_px: Annotated[Count | None, Flag("--patch-size")] = None
     """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
@@ -223,7 +223,7 @@ class AugmentationConfig(Section):
     global_px: Annotated[Count, Flag("--image-size")] = 112
     """Side of a global view."""
     local_px: Annotated[Count, Flag("--local-size")] = 48
-    """Side of a local view."""
+    """Side of a local view. Unless it is set, the next multiple of the patch: 56 for DINOv2's own architectures."""
     num_local: Annotated[int, Field(ge=0)] = 8
     """Local views of a crop."""
     global_scale: Range = [0.4, 1.0]
@@ -354,8 +354,9 @@ class PretrainConfig(Section):
     """Where the exported weights go; None: backbone.pt in the output folder."""
     seed: int = 0
     """Seed of every random draw."""
-    resume: str = "auto"
-    """auto: go on where an equal run stopped; never: start from scratch; must: only go on; or a checkpoint's path."""
+    resume: Annotated[str, Flag("--resume", bare="must")] = "auto"
+    """auto: go on where an equal run stopped; never: start from scratch; must (also the flag alone): only go on; or a
+    checkpoint's path."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: refuse, or move that one to previous/ and start."""
     distributed: bool = False
