@@ -150,7 +150,7 @@ def test_they_and_their_fork_server_end_with_a_killed_training(make: Make, proje
     finally:
         run.kill()
         run.wait(timeout=30)
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while left := [pid for pid in helpers if is_alive(pid)]:
         assert time.monotonic() < until_s, f"still alive: {left}"
         time.sleep(0.05)
