@@ -5,8 +5,6 @@
 # (known faults of the packages), make lock (after a change of requirements in pyproject.toml), make clean-demo
 
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-# One more than there are cores, as tests also wait (for signals, for Snakemake); four fill any machine.
-WORKERS := $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4)))
 VENV := .venv
 BIN := $(VENV)/bin
 # The first Python of the right version; `make demo PYTHON=/path/to/python3.12` names one.
@@ -17,13 +15,12 @@ PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
 .DELETE_ON_ERROR:
 
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form. --no-deps:
-# the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names. --no-compile:
-# half of pip's time goes into compiling modules, most of which nobody imports; Python compiles the others when it first does.
+# the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names.
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo "installing the packages of requirements.lock into $(VENV): some minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) --no-print-directory headless
@@ -46,7 +43,7 @@ demo: $(VENV)/installed
 # a shell for that, which keeps a SIGTERM to itself.
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(COVERAGE)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest -m slurm tests/slurm $(if $(ONLY),-k $(ONLY))

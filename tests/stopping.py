@@ -39,22 +39,9 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-class ExitCode:
-    """Plugin: a run that got SIGTERM ends with `EXIT_CODE`, though pytest-xdist may see its stopped workers first."""
-
-    asked = False
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.asked:
-            session.exitstatus = EXIT_CODE
-
-
 def install(config: pytest.Config) -> None:
     """Handle SIGTERM in this process, which is pytest or a worker of pytest-xdist."""
-    owner, is_worker, exit_code = os.getpid(), hasattr(config, "workerinput"), ExitCode()
-    if not is_worker:
-        config.pluginmanager.register(exit_code)
+    owner, asked, is_worker = os.getpid(), False, hasattr(config, "workerinput")
     before = signal.getsignal(signal.SIGTERM)
 
     def kill_the_rest(pids: list[int]) -> None:
@@ -63,13 +50,14 @@ def install(config: pytest.Config) -> None:
         os._exit(EXIT_CODE)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
         if os.getpid() != owner:  # a process that was forked from this one
             signal.signal(number, before or signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        if exit_code.asked:
+        if asked:
             return
-        exit_code.asked = True
+        asked = True
         pids = descendants(owner)
         signal_all(pids, signal.SIGTERM)
         threading.Thread(target=kill_the_rest, args=(pids,), daemon=True).start()

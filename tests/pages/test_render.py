@@ -14,7 +14,7 @@ SCORES = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
 
 
 def translations(*clips: ShownClip, **scores: Any) -> str:
-    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips)
+    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips, few_clips=None)
 
 
 def test_markup_in_a_text_is_shown_not_obeyed() -> None:

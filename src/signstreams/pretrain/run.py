@@ -1,4 +1,4 @@
-"""One pretraining run, from its config to its artifacts; `engine.training` drives its steps and saves its state."""
+"""One pretraining run, from its config to its artifacts; `engine.training_run` drives its steps and saves its state."""
 
 from __future__ import annotations
 
