@@ -1,0 +1,1 @@
+"""An offline tracker of one person's body, face and hands, on MediaPipe's models, without MediaPipe."""

@@ -1,0 +1,73 @@
+"""Engines: what runs the models. A batch of images in, the outputs that are used out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from signstreams.array_types import Floats, Pixels
+from signstreams.tracker.models import MODELS, ModelFile, model_path
+
+
+class Model(Protocol):
+    """One model, ready to run."""
+
+    @property
+    def side_px(self) -> int:
+        """Side of its square input."""
+        ...
+
+    def run(self, images: Pixels) -> tuple[Floats, ...]:
+        """Outputs, (N, ...) float32 each, for (N, S, S, 3) uint8 RGB images; N may be 0."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads models by the names of `signstreams.tracker.models.MODELS`, each once."""
+
+    def model(self, name: str) -> Model: ...
+
+
+class LiteRtEngine:
+    """LiteRT on the CPU, one thread: two videos on two cores take the time of one."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, LiteRtModel] = {}
+
+    def model(self, name: str) -> LiteRtModel:
+        """See `Engine`; loads the model at the first call."""
+        if name not in self._models:
+            self._models[name] = LiteRtModel(MODELS[name], model_path(name).read_bytes())
+        return self._models[name]
+
+
+class LiteRtModel:
+    """A model in LiteRT's interpreter, which takes one image at a time."""
+
+    def __init__(self, file: ModelFile, content: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter: Any = Interpreter(model_content=content, num_threads=1)
+        self._interpreter.allocate_tensors()
+        (entry,) = self._interpreter.get_input_details()
+        self._input = entry["index"]
+        self.side_px = int(entry["shape"][1])
+        self._shape = tuple(int(size) for size in entry["shape"])
+        by_name = {output["name"]: output for output in self._interpreter.get_output_details()}
+        self._outputs = [by_name[name] for name in file.outputs]
+        self._low = file.low
+
+    def run(self, images: Pixels) -> tuple[Floats, ...]:
+        """See `Model`."""
+        results = [np.empty((len(images), *output["shape"][1:]), np.float32) for output in self._outputs]
+        scale = np.float32((1 - self._low) / 255)
+        for row, image in enumerate(images):
+            values = image.astype(np.float32)  # (S, S, 3)
+            values *= scale
+            values += np.float32(self._low)
+            self._interpreter.set_tensor(self._input, values[None])
+            self._interpreter.invoke()
+            for result, output in zip(results, self._outputs, strict=True):
+                result[row] = self._interpreter.get_tensor(output["index"])[0]
+        return tuple(results)

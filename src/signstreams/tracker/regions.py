@@ -1,0 +1,91 @@
+"""Regions: turned squares of a frame that the models see, and the way of their points back into the frame.
+
+A set of N regions is an (N, 4) float array: x and y of the centre and the side, in px of the frame, and the angle in rad by
+which the region is turned, clockwise as seen. Pixel k covers k to k + 1: the frame's right edge is its width.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from signstreams.array_types import Floats, Ints, Pixels
+
+
+def whole_frame(width_px: int, height_px: int) -> Floats:
+    """(4,) the smallest upright region that holds a frame."""
+    return np.array([width_px / 2, height_px / 2, max(width_px, height_px), 0.0])
+
+
+def cut(frames: list[Pixels], rows: Ints, regions: Floats, side_px: int) -> Pixels:
+    """(N, S, S, 3) uint8 content of N regions, black beyond the frame.
+
+    ``rows`` (N,) says of which of the ``frames``, (H, W, 3) uint8 each, a region is part.
+    """
+    result = np.empty((len(regions), side_px, side_px, 3), np.uint8)
+    for target, row, matrix in zip(result, rows, _to_frame(regions, side_px), strict=True):
+        cv2.warpAffine(
+            frames[row], matrix, (side_px, side_px), dst=target, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+    return result
+
+
+def _to_frame(regions: Floats, side_px: int) -> Floats:
+    """(N, 2, 3) matrices from pixel centres of the cut region to those of the frame."""
+    x, y, side, angle = regions.T
+    scale = side / side_px
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    half = (side_px - 1) / 2
+    return np.stack(
+        [
+            np.stack([cos, -sin, x - 0.5 - (cos - sin) * half], -1),
+            np.stack([sin, cos, y - 0.5 - (sin + cos) * half], -1),
+        ],
+        -2,
+    )
+
+
+def project(points: Floats, regions: Floats) -> Floats:
+    """(N, P, D) points of the frame, px, for (N, P, D) points of N regions as fractions of their side.
+
+    D is 2 (x, y) or 3: z is scaled with the side.
+    """
+    x, y, side, angle = (column[:, None] for column in regions.T)  # (N, 1)
+    cos, sin = np.cos(angle) * side, np.sin(angle) * side
+    across, down = points[..., 0] - 0.5, points[..., 1] - 0.5  # (N, P)
+    result = np.empty_like(points, dtype=np.float64)
+    result[..., 0] = x + cos * across - sin * down
+    result[..., 1] = y + sin * across + cos * down
+    if points.shape[-1] > 2:
+        result[..., 2:] = points[..., 2:] * side[..., None]
+    return result
+
+
+def turned(points: Floats, angle: Floats) -> Floats:
+    """(N, P, 2) points turned by (N,) angles around the origin."""
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    return np.stack([cos * points[..., 0] - sin * points[..., 1], sin * points[..., 0] + cos * points[..., 1]], -1)
+
+
+_PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
+
+
+def around_hand(points: Floats) -> Floats:
+    """(N, 4) where to find hands again whose (N, 21, 2+) points are known, px, as MediaPipe tracks them.
+
+    The wrist points down; twice the extent of the points without fingertips, moved by a tenth towards the fingers
+    (google-ai-edge/mediapipe: hand_landmark_landmarks_to_roi).
+    """
+    points = points[..., :2]
+    middle = ((points[:, 5] + points[:, 13]) / 2 + points[:, 9]) / 2
+    along = middle - points[:, 0]
+    angle = np.arctan2(along[:, 0], -along[:, 1])
+    palm = points[:, _PALM]
+    centre = (palm.max(1) + palm.min(1)) / 2  # (N, 2)
+    upright = turned(palm - centre[:, None], -angle)
+    low, high = upright.min(1), upright.max(1)
+    longest = (high - low).max(-1)
+    local = (low + high) / 2
+    local[:, 1] -= 0.1 * longest
+    centre = centre + turned(local[:, None], angle)[:, 0]
+    return np.column_stack([centre, 2.0 * longest, angle])
