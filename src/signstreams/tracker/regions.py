@@ -1,7 +1,7 @@
 """Regions: turned squares of a frame that the models see, and the way of their points back into the frame.
 
-A set of N regions is an (N, 4) float array: x and y of the centre and the side, in px of the frame, and the angle in rad by
-which the region is turned, clockwise as seen. Pixel k covers k to k + 1: the frame's right edge is its width.
+A set of N regions is an (N, 4) float array: x and y of the centre and the side, in px of the frame, and the angle in
+rad by which the region is turned, clockwise as seen. Pixel k covers k to k + 1: the right edge is the width.
 """
 
 from __future__ import annotations
