@@ -178,6 +178,19 @@ def test_a_killed_launcher_leaves_no_process_behind(words: list[str], tmp_path: 
         wait_for(tmp_path / "stopped_0")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+@pytest.mark.usefixtures("words")
+def test_a_killed_torchrun_leaves_no_process_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(tmp_path / "worker.py"), str(tmp_path), "0,0", "60"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as job:
+        for rank in "01":
+            wait_for(tmp_path / f"began_{rank}")
+        os.kill(job.pid, signal.SIGKILL)
+        for rank in "01":
+            wait_for(tmp_path / f"stopped_{rank}")
+
+
 def test_a_process_that_was_killed_is_named(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     done = run(words, [], tmp_path)

@@ -14,7 +14,7 @@ SCORES = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
 
 
 def translations(*clips: ShownClip, **scores: Any) -> str:
-    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips, few_clips=None)
+    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips)
 
 
 def test_markup_in_a_text_is_shown_not_obeyed() -> None:
@@ -33,6 +33,11 @@ def test_right_words_are_marked_whatever_their_case_and_punctuation() -> None:
     page = translations(ShownClip("one", None, "¿Dónde está?", "dónde, ESTÁ aquí"), ShownClip("two", None, "hola", ""))
     right = '<span class="right">dónde,</span> <span class="right">ESTÁ</span> aquí'
     assert right in page.replace("\n", "") and "<i>nothing</i>" in page
+
+
+def test_too_few_clips_are_said_on_the_page() -> None:
+    said = "8 clips cannot teach translation; some thousands do"
+    assert f"<p>{said}.</p>" in translations(few_clips=said) and "cannot teach" not in translations()
 
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:

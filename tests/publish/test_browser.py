@@ -42,7 +42,6 @@ def test_a_broken_page_is_seen(part: str, said: str, looks_well: Callable[[Path]
         scores={"split": "val", "bleu_4": 1, "chrf": 2, "rouge_l": 3},
         num_clips=0,
         clips=[],
-        few_clips=None,
     )
     page.write_text(well, encoding="utf-8")
     looks_well(page)

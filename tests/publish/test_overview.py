@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -74,6 +75,14 @@ def test_a_translation_stands_beside_its_frames_and_right_words_are_marked(finis
     assert shown == pytest.approx([12, 16, 20, 24, 28, 32], abs=1)  # of 10 to 33
     assert (image[half] > 200).all()  # no right hand was found: grey
     assert '<span class="right">MAÑANA</span>' in page
+
+
+def test_too_few_clips_are_said_above_the_scores(finished: Any) -> None:
+    said = "8 clips cannot teach translation; some thousands do"
+    assert not any("cannot teach" in word for word in render(finished).words)
+    path = finished.work_dir / "multistream_v9" / "scores.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "few_clips": said}), encoding="utf-8")
+    assert f"{said}." in render(finished).words
 
 
 def test_predictions_of_before_tell_no_frames(finished: Any) -> None:

@@ -56,9 +56,7 @@ def write_page(
         chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
     with closing(CropReader()) as reader:
         clips = [_shown(score, prediction, head, layout, reader) for score, prediction in chosen]
-    count = content.get("num_train_clips")
-    note = None if count is None else few_clips(count)
-    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips, few_clips=note))
+    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
 
 
 def _shown(
@@ -139,6 +137,8 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         "num_train_clips": bundle.about["num_train_clips"],
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
     }
+    if (note := few_clips(bundle.about["num_train_clips"])) is not None:
+        content["few_clips"] = note  # both pages show it
     paths = {
         kind: given.output_dir / name if given.output_dir else beside(bundle.path, name)
         for kind, name in EVALUATION_FILES.items()
