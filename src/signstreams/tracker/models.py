@@ -27,7 +27,8 @@ MODELS = {
     "pose_landmarks": ModelFile(
         f"{_MODULES}/pose_landmark/pose_landmark_full.tflite",
         "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
-        ("Identity", "Identity_1"),  # (195,) 39 points x, y, z, visibility, presence; (1,) presence of a body
+        # (195,) 39 points x, y, z, visibility, presence; (1,) presence of a body; (64, 64, 39) where each point may be
+        ("Identity", "Identity_1", "Identity_3"),
         0.0,
     ),
     "palm_detection": ModelFile(

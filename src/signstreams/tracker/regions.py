@@ -89,3 +89,19 @@ def around_hand(points: Floats) -> Floats:
     local[:, 1] -= 0.1 * longest
     centre = centre + turned(local[:, None], angle)[:, 0]
     return np.column_stack([centre, 2.0 * longest, angle])
+
+
+def along_axis(centre: Floats, end: Floats, margin: float) -> Floats:
+    """(N, 4) regions around (N, 2) centres, turned so that the (N, 2) ends are above them; a square around the circle
+    that goes through the ends, ``margin`` times as large (google-ai-edge/mediapipe: alignment_points_to_rects).
+    """
+    along = end - centre
+    return np.column_stack(
+        [centre, 2 * margin * np.hypot(along[:, 0], along[:, 1]), np.arctan2(along[:, 0], -along[:, 1])]
+    )
+
+
+def moved_along(regions: Floats, share: float) -> Floats:
+    """(N, 4) regions moved up along their own axis by a share of their side."""
+    x, y, side, angle = regions.T
+    return np.column_stack([x + np.sin(angle) * share * side, y - np.cos(angle) * share * side, side, angle])

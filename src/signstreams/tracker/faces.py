@@ -1,0 +1,122 @@
+"""Faces: those of all people in a picture, also small ones, and the mesh of the tracked person's face."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from signstreams.array_types import Floats, Ints, Pixels
+from signstreams.tracker.detections import Detections, detect, suppress
+from signstreams.tracker.engine import Engine
+from signstreams.tracker.regions import cut, project, turned, whole_frame
+
+# -- The mesh of one face
+
+NUM_POINTS = 468
+MIN_PRESENCE = 0.5
+_NOSE, _EYES, _EARS, _MOUTH = 0, (2, 5), (7, 8), (9, 10)  # rows of the body's points; left before right
+_EYE_CORNERS = (33, 263)  # rows of the mesh: outer corners, the person's right before left
+_MARGIN = 1.5  # of the region over the mesh, as MediaPipe has it
+_EYES_TO_SIDE, _MOUTH_TO_SIDE = 3.75, 4.0
+"""Side of the region over the distance of the eyes, and over that from eyes to mouth, which a turned head keeps."""
+_BELOW_EYES = 0.5  # middle of the mesh, on the way from the eyes to the mouth
+
+
+class FaceMesh:
+    """468 points of the face whose eyes and mouth the body has."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def find(self, frames: list[Pixels], body: Floats) -> Floats:
+        """(N, 468, 2) px in N frames with (N, 33, 4) body points; NaN without a face.
+
+        The region comes from the body's points, and is cut again around the mesh that was found there: the model is
+        small, and no frame has to wait for the one before.
+        """
+        points = np.full((len(frames), NUM_POINTS, 2), np.nan)
+        rows = np.flatnonzero(~np.isnan(body[:, 0, 0]))
+        found, is_face = self._see(frames, rows, _around_head(body[rows]))
+        rows, found = rows[is_face], found[is_face]
+        points[rows] = found
+        better, is_better = self._see(frames, rows, around_mesh(found))
+        points[rows[is_better]] = better[is_better]
+        return points
+
+    def _see(self, frames: list[Pixels], rows: Ints, regions: Floats) -> tuple[Floats, Floats]:
+        """(M, 468, 2) mesh in (M, 4) regions of the frames ``rows``, px, and (M,) whether it is one."""
+        model = self._engine.model("face_landmarks")
+        values, presence = model.run(cut(frames, rows, regions, model.side_px))
+        places = values.reshape(-1, NUM_POINTS, 3)[..., :2] / model.side_px  # (M, 468, 2)
+        return project(places, regions), presence.reshape(-1) > np.log(MIN_PRESENCE / (1 - MIN_PRESENCE))
+
+
+def _around_head(body: Floats) -> Floats:
+    """(N, 4) region of the face, from (N, 33, 4) body points."""
+    eyes, mouth = body[:, _EYES, :2], body[:, _MOUTH, :2].mean(1)
+    middle = eyes.mean(1)
+    across = eyes[:, 0] - eyes[:, 1]  # from the person's right eye to the left one
+    apart, down = np.linalg.norm(across, axis=-1), np.linalg.norm(mouth - middle, axis=-1)
+    side = np.maximum(_EYES_TO_SIDE * apart, _MOUTH_TO_SIDE * down)
+    return np.column_stack([middle + _BELOW_EYES * (mouth - middle), side, np.arctan2(across[:, 1], across[:, 0])])
+
+
+def around_mesh(points: Floats) -> Floats:
+    """(N, 4) region of (N, 468, 2) meshes: eyes level, one and a half times the extent
+    (google-ai-edge/mediapipe: face_landmark_landmarks_to_roi).
+    """
+    across = points[:, _EYE_CORNERS[1]] - points[:, _EYE_CORNERS[0]]
+    low, high = points.min(1), points.max(1)
+    side = _MARGIN * (high - low).max(-1)
+    return np.column_stack([(low + high) / 2, side, np.arctan2(across[:, 1], across[:, 0])])
+
+
+# -- All faces in a picture
+
+_TILE_SHARE, _MIN_TILE_PX, _TILE_OVERLAP = 0.6, 320, 0.25
+"""Side of a tile over the shorter side of the frame, at least so many px; tiles overlap by a quarter of their side."""
+
+
+def find_faces(engine: Engine, image: Pixels, near: Floats | None = None) -> Detections:
+    """Faces in an (H, W, 3) image, the surest first: in all of it and in tiles.
+
+    The detector shrinks what it sees to 192 px, so that somebody inset into a large picture is only found in a tile.
+    ``near``, (R, 4) regions, replaces the tiles where one knows where faces are.
+    """
+    height_px, width_px = image.shape[:2]
+    whole = whole_frame(width_px, height_px)
+    regions = np.concatenate([whole[None], tiles(width_px, height_px) if near is None else near])
+    found = detect(engine, "face_detection", [image] * len(regions), regions)
+    kept = [
+        found[0],
+        *(_clear_of_the_edge(*pair, (width_px, height_px)) for pair in zip(found[1:], regions[1:], strict=True)),
+    ]
+    joined = Detections(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    order = np.argsort(-joined.score, kind="stable")
+    return suppress(Detections(*(part[order] for part in joined)))
+
+
+def tiles(width_px: int, height_px: int) -> Floats:
+    """(R, 4) overlapping upright squares that cover a frame; none where the whole frame is hardly larger than one."""
+    side = max(_MIN_TILE_PX, _TILE_SHARE * min(width_px, height_px))
+    if max(width_px, height_px) <= 1.25 * side:
+        return np.empty((0, 4))
+    x, y = (_spread(size_px, side) for size_px in (width_px, height_px))
+    grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    return np.column_stack([grid, np.full(len(grid), side), np.zeros(len(grid))])
+
+
+def _spread(size_px: int, side: float) -> Floats:
+    """Centres of the tiles along one side of the frame."""
+    if size_px <= side:
+        return np.array([size_px / 2])
+    number = 1 + int(np.ceil((size_px - side) / (side * (1 - _TILE_OVERLAP))))
+    return np.linspace(side / 2, size_px - side / 2, number)
+
+
+def _clear_of_the_edge(found: Detections, region: Floats, size_px: tuple[int, int]) -> Detections:
+    """Without those that the region's edge cuts: another tile has them whole."""
+    low = np.maximum(region[:2] - region[2] / 2, 0)
+    high = np.minimum(region[:2] + region[2] / 2, size_px)
+    ends = found.box[:, :2] - found.box[:, 2:] / 2, found.box[:, :2] + found.box[:, 2:] / 2
+    is_whole = (((ends[0] > low) | (low <= 0)) & ((ends[1] < high) | (high >= size_px))).all(-1)
+    return Detections(*(part[is_whole] for part in found))

@@ -1,0 +1,371 @@
+"""Both hands of one person over a window of frames: 21 points each, found from the frames before and after as well.
+
+MediaPipe searches a hand where the body's wrist, index and pinky say, and follows it from frame to frame. It was made for a
+live camera: where it loses a hand, the hand stays lost until the body's points are good again. Here the frames of a window
+are seen together. Hands are first searched in each frame by itself; gaps are then closed from both ends, frame by frame,
+all gaps of both hands in one batch (a wave); what is still missing is searched along the forearm, and by the palm
+detector, and followed from there. A short rest is interpolated, and marked so.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from signstreams.array_types import Flags, Floats, Ints, Pixels
+from signstreams.tracker.detections import detect
+from signstreams.tracker.engine import Engine
+from signstreams.tracker.regions import along_axis, around_hand, cut, moved_along, project
+
+NUM_POINTS = 21
+MIN_PRESENCE = 0.5
+INTERPOLATED = 0.1  # confidence of points between two sightings
+MAX_INTERPOLATED_S = 0.25  # time between these, at most
+MIN_INSIDE = 0.25  # share of a hand's points that are in the picture
+NEAR, FOLLOWED_NEAR = 1.1, 2.5  # from the body's wrist to that of the hand, in sizes of the hand
+SAME_HAND = 0.3  # mean distance of the points of two hands, in sizes of the hand, below which they are one
+MAX_STEP_S = 0.2  # between frames that a hand is followed across
+
+# Rows of the body's points, left before right.
+_SHOULDERS, _ELBOWS, _WRISTS, _PINKIES, _INDICES = (np.array([k, k + 1]) for k in (11, 13, 15, 17, 19))
+_MIN_VISIBILITY = 0.1  # of the wrist, as MediaPipe has it: below, the hand is hidden or outside
+_LIKELY_VISIBILITY = 0.5
+KEY_EVERY = 4  # frames: the first that are searched; those between are followed from them
+SHORT_GAP = 16  # frames; a hand that is lost for longer is probably hidden, and is searched in fewer of them
+
+
+class Found(IntEnum):
+    """How a hand was found."""
+
+    NOT = 0
+    BODY = 1  # where wrist, index and pinky of the body are
+    NEIGHBOUR = 2  # where it was in the frame before or after
+    FOREARM = 3  # along the forearm
+    PALM = 4  # by the palm detector
+    BETWEEN = 5  # interpolated
+
+
+class Hands(NamedTuple):
+    """Both hands in N frames; side 0 is the person's own left."""
+
+    points: Floats  # (N, 2, 21, 2) px; NaN where none
+    confidence: Floats  # (N, 2) presence of a hand as the model has it; `INTERPOLATED`; 0 where none
+    found: Ints  # (N, 2) uint8 of `Found`
+
+    def since(self, first: int) -> Hands:
+        """Those from a frame on."""
+        return Hands(*(part[first:] for part in self))
+
+
+def no_hands(num_frames: int) -> Hands:
+    """Nothing found yet."""
+    points = np.full((num_frames, 2, NUM_POINTS, 2), np.nan)
+    return Hands(points, np.zeros((num_frames, 2)), np.zeros((num_frames, 2), np.uint8))
+
+
+class _Search:
+    """What is known in one window."""
+
+    def __init__(self, engine: Engine, frames: list[Pixels], times_s: Floats, body: Floats, known: Hands) -> None:
+        self.engine, self.frames, self.times_s, self.hands = engine, frames, times_s, known
+        self.wrist = body[:, _WRISTS, :2]  # (N, 2, 2)
+        self.elbow = body[:, _ELBOWS, :2]
+        self.knuckle = (2 * body[:, _INDICES, :2] + body[:, _PINKIES, :2]) / 3  # of the middle finger
+        shoulders = body[:, _SHOULDERS, :2]
+        self.unit = _unit(shoulders, body[:, 7:9, :2])  # (N,) half the shoulders' distance, px
+        self.size_px = np.array([frames[0].shape[1], frames[0].shape[0]])
+        margin = 0.5 * self.unit[:, None, None]
+        inside = ((self.wrist > -margin) & (self.wrist < self.size_px + margin)).all(-1)
+        self.has_body = ~np.isnan(body[:, 0, 0])  # (N,)
+        visibility = body[:, _WRISTS, 3]
+        self.may_be = inside & (visibility > _MIN_VISIBILITY)  # (N, 2) where a hand may be seen
+        margin = 0.1 * self.unit[:, None, None]
+        inside = ((self.wrist > -margin) & (self.wrist < self.size_px + margin)).all(-1)
+        self.is_likely = inside & (visibility > _LIKELY_VISIBILITY)  # (N, 2) where it is worth some effort
+        self.handedness = np.full((len(frames), 2), 0.5)  # of the hands that were found: 0 left, 1 right
+        self.num_runs = 0
+
+    @property
+    def is_found(self) -> Flags:
+        """(N, 2) whether a hand was seen, not interpolated."""
+        return self.hands.confidence >= MIN_PRESENCE
+
+    def gaps(self) -> Ints:
+        """(N, 2) number of frames in the gap that a frame is part of; 0 where a hand was found."""
+        result = np.zeros(self.is_found.shape, int)
+        for side in (0, 1):
+            places = np.flatnonzero(~self.is_found[:, side])
+            for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
+                result[run, side] = len(run)
+        return result
+
+    def see(self, rows: Ints, sides: Ints, regions: Floats, how: Found) -> Flags:
+        """Look for hands in M regions of the frames ``rows``; (M,) whether one was accepted.
+
+        Of several regions for one hand, the surest counts.
+        """
+        accepted = np.zeros(len(rows), bool)
+        if not len(rows):
+            return accepted
+        points, presence, handedness = self.run(rows, regions)
+        fits = (presence > MIN_PRESENCE) & self.belongs(
+            rows, sides, points, presence, handedness, followed=how == Found.NEIGHBOUR
+        )
+        for k in np.flatnonzero(fits):
+            row, side = rows[k], sides[k]
+            if presence[k] > self.hands.confidence[row, side]:
+                accepted[k] = True
+                self.hands.points[row, side] = points[k]
+                self.hands.confidence[row, side] = presence[k]
+                self.hands.found[row, side] = how
+                self.handedness[row, side] = handedness[k]
+        return accepted
+
+    def run(self, rows: Ints, regions: Floats) -> tuple[Floats, Floats, Floats]:
+        """(M, 21, 2) points in px, (M,) presence and (M,) handedness in M regions."""
+        model = self.engine.model("hand_landmarks")
+        self.num_runs += len(rows)
+        places, presence, handedness = model.run(cut(self.frames, rows, regions, model.side_px))
+        points = project(places.reshape(-1, NUM_POINTS, 3)[..., :2] / model.side_px, regions)
+        return points, presence[:, 0], handedness[:, 0]
+
+    def belongs(
+        self, rows: Ints, sides: Ints, points: Floats, presence: Floats, handedness: Floats, *, followed: bool
+    ) -> Flags:
+        """(M,) whether hands can be those of the person's own sides: by place, size and handedness.
+
+        A hand that was followed from a neighbouring frame may be farther from the body's wrist, if model and handedness
+        are sure of it: the body's points lose a fast hand before the hand model does.
+        """
+        size = hand_size(points)  # (M,)
+        own = np.linalg.norm(points[:, 0] - self.wrist[rows, sides], axis=-1)
+        other = np.linalg.norm(points[:, 0] - self.wrist[rows, 1 - sides], axis=-1)
+        reach = np.maximum(size, 0.6 * self.unit[rows])
+        agreement = np.where(sides == 1, handedness, 1 - handedness)  # (M,) that it is a hand of this side
+        is_near = own < NEAR * reach
+        if followed:
+            is_near |= (own < FOLLOWED_NEAR * reach) & (presence > 0.9) & (agreement > 0.7)
+        is_others = (other < 0.5 * own) & (own > 0.4 * reach) & (agreement < 0.7)
+        fits = (size > 0.2 * self.unit[rows]) & (size < 2.2 * self.unit[rows])
+        is_inside = ((points > 0) & (points < self.size_px)).all(-1).mean(-1) >= MIN_INSIDE
+        return is_near & ~is_others & fits & is_inside
+
+
+def hand_size(points: Floats) -> Floats:
+    """(M,) size of (M, 21, 2) hands: the longer side of the box around them."""
+    return (points.max(1) - points.min(1)).max(-1)
+
+
+def _unit(shoulders: Floats, ears: Floats) -> Floats:
+    """(N,) half the shoulders' distance, px, of a person who may be turned sideways."""
+    apart = np.linalg.norm(shoulders[:, 0] - shoulders[:, 1], axis=-1) / 2
+    head = 1.1 * np.linalg.norm(ears[:, 0] - ears[:, 1], axis=-1)
+    return np.maximum(np.maximum(apart, head), 1.0)
+
+
+class HandTracker:
+    """Finds the hands of one person, window by window."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.num_runs = 0  # of the hand model
+
+    def find(self, frames: list[Pixels], times_s: Floats, body: Floats, known: Hands | None = None) -> Hands:
+        """Hands in N frames (H, W, 3) uint8 at (N,) times with (N, 33, 4) body points in px.
+
+        ``known`` are the hands of the first frames, from the window before; gaps in them may still be closed.
+        """
+        hands = no_hands(len(frames))
+        num_known = 0 if known is None else len(known.confidence)
+        if known is not None:
+            for mine, theirs in zip(hands, known, strict=True):
+                mine[:num_known] = theirs
+        search = _Search(self._engine, frames, times_s, body, hands)
+        is_new = np.arange(len(frames)) >= num_known
+        phase = np.arange(len(frames)) % KEY_EVERY
+        _from_body(search, search.may_be & (is_new & (phase == 0))[:, None])
+        _again(search, is_new)
+        _one_hand_for_one_side(search)
+        _follow(search)
+        _from_body(search, search.is_likely & (is_new & (phase == KEY_EVERY // 2))[:, None])
+        _follow(search)
+        _from_body(search, search.is_likely & is_new[:, None] & (search.gaps() <= SHORT_GAP))
+        _along_forearm(search)
+        _follow(search)
+        _by_palm(search)
+        _follow(search)
+        _one_hand_for_one_side(search)
+        _interpolate(search)
+        self.num_runs += search.num_runs
+        return hands
+
+
+def _again(search: _Search, is_new: Flags) -> None:
+    """Once more around what was found: hands are followed from there, and the first region was a guess."""
+    rows, sides = np.nonzero(search.is_found & is_new[:, None])
+    search.see(rows, sides, around_hand(search.hands.points[rows, sides]), Found.BODY)
+
+
+def _from_body(search: _Search, where: Flags) -> None:
+    """The hands where the body's points are, each frame by itself, as MediaPipe starts to track."""
+    rows, sides = np.nonzero(where & ~search.is_found)
+    search.see(rows, sides, recropped(search, rows, sides), Found.BODY)
+
+
+def recropped(search: _Search, rows: Ints, sides: Ints) -> Floats:
+    """(M, 4) regions of hands by a model that sees the wider surroundings of the body's knuckles
+    (google-ai-edge/mediapipe: hand_recrop_by_roi)."""
+    wrist, knuckle = search.wrist[rows, sides], search.knuckle[rows, sides]
+    around = along_axis(knuckle, 2 * knuckle - wrist, 2.7)  # the knuckle is the middle, the wrist below it
+    model = search.engine.model("hand_recrop")
+    (values,) = model.run(cut(search.frames, rows, around, model.side_px))
+    ends = project(values.reshape(-1, 2, 2).astype(np.float64) / model.side_px, around)  # (M, 2, 2)
+    regions = along_axis(ends[:, 0], 2 * ends[:, 0] - ends[:, 1], 1.0)  # the second point is below
+    return moved_along(regions, 0.1)
+
+
+def _follow(search: _Search) -> None:
+    """Close gaps from both ends, a frame with each wave, until no end gets on."""
+    tried = np.zeros((2, *search.is_found.shape), bool)  # by direction
+    while True:
+        rows, sides, regions, directions = [], [], [], []
+        is_found = search.is_found
+        open_ = search.has_body[:, None] & ~is_found
+        for direction, step in enumerate((1, -1)):
+            near = np.zeros_like(is_found)
+            if step == 1:
+                near[1:] = is_found[:-1]
+                apart = np.diff(search.times_s, prepend=-np.inf)
+            else:
+                near[:-1] = is_found[1:]
+                apart = np.diff(search.times_s, append=np.inf)
+            row, side = np.nonzero(open_ & near & ~tried[direction] & (apart <= MAX_STEP_S)[:, None])
+            if not len(row):
+                continue
+            tried[direction, row, side] = True
+            shift = search.wrist[row, side] - search.wrist[row - step, side]
+            region = around_hand(search.hands.points[row - step, side])
+            is_likely = np.linalg.norm(shift, axis=-1, keepdims=True) < 0.6 * search.unit[row, None]
+            region[:, :2] += np.where(is_likely, shift, 0)
+            rows.append(row)
+            sides.append(side)
+            regions.append(region)
+            directions.append(np.full(len(row), direction))
+        if not rows:
+            return
+        search.see(np.concatenate(rows), np.concatenate(sides), np.concatenate(regions), Found.NEIGHBOUR)
+
+
+_ALONG = ((0.0, 1.0), (-0.6, 1.0), (0.6, 1.0), (0.0, 1.4))  # turns from the forearm, rad, and scales
+
+
+def _sparse(search: _Search, every: int) -> tuple[Ints, Ints]:
+    """Rows and sides of frames in gaps, enough of them: a hand that is found in one is followed into the others."""
+    gaps = search.gaps()
+    rows: list[int] = []
+    sides: list[int] = []
+    for side in (0, 1):
+        places = np.flatnonzero(search.is_likely[:, side] & ~search.is_found[:, side])
+        for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
+            if not len(run):
+                continue
+            step = every if gaps[run[0], side] <= SHORT_GAP else 2 * every
+            chosen = run[min(len(run), step) // 2 :: step]
+            rows += chosen.tolist()
+            sides += [side] * len(chosen)
+    return np.array(rows, int), np.array(sides, int)
+
+
+def _along_forearm(search: _Search) -> None:
+    """Where the forearm points, at several angles and sizes; once more around what was found."""
+    rows, sides = _sparse(search, 3)
+    is_short = search.gaps()[rows, sides] <= SHORT_GAP
+    for number, (turn, scale) in enumerate(_ALONG):
+        if number:  # a hand that is lost for long is probably hidden: one look
+            rows, sides, is_short = rows[is_short], sides[is_short], is_short[is_short]
+        if not len(rows):
+            return
+        wrist, elbow = search.wrist[rows, sides], search.elbow[rows, sides]
+        arm = wrist - elbow
+        length = np.maximum(np.linalg.norm(arm, axis=-1, keepdims=True), 1.0)
+        side_px = scale * 2.0 * np.maximum(0.55 * length[:, 0], 0.8 * search.unit[rows])
+        centre = wrist + arm / length * 0.25 * side_px[:, None]
+        angle = np.arctan2(arm[:, 0], -arm[:, 1]) + turn
+        accepted = _see_twice(search, rows, sides, np.column_stack([centre, side_px, angle]), Found.FOREARM)
+        rows, sides, is_short = rows[~accepted], sides[~accepted], is_short[~accepted]
+
+
+def _see_twice(search: _Search, rows: Ints, sides: Ints, regions: Floats, how: Found) -> Flags:
+    """Look in rough regions, then in the better ones that the points there imply; (M,) whether a hand was accepted."""
+    points, presence, _ = search.run(rows, regions)
+    accepted = np.zeros(len(rows), bool)
+    hopeful = np.flatnonzero(presence > 0.1)
+    accepted[hopeful] = search.see(rows[hopeful], sides[hopeful], around_hand(points[hopeful]), how)
+    return accepted
+
+
+_PALM_MARGIN, _PALM_SHIFT = 2.6, 0.5
+
+
+def _by_palm(search: _Search) -> None:
+    """By the palm detector, in the surroundings of the wrist."""
+    rows, sides = _sparse(search, 4)
+    if not len(rows):
+        return
+    wrist, elbow = search.wrist[rows, sides], search.elbow[rows, sides]
+    side_px = 4.0 * search.unit[rows]
+    around = np.column_stack([wrist + 0.2 * (wrist - elbow), side_px, np.zeros(len(rows))])
+    kept, regions = [], []
+    for k, found in enumerate(detect(search.engine, "palm_detection", [search.frames[row] for row in rows], around)):
+        for box, points in zip(found.box[:2], found.points[:2], strict=True):
+            along = points[2] - points[0]  # from the wrist to the knuckle of the middle finger
+            region = np.array([[box[0], box[1], max(box[2], box[3]), np.arctan2(along[0], -along[1])]])
+            region = moved_along(region, _PALM_SHIFT)
+            region[:, 2] *= _PALM_MARGIN
+            kept.append(k)
+            regions.append(region[0])
+    if kept:
+        _see_twice(search, rows[kept], sides[kept], np.array(regions), Found.PALM)
+
+
+def _one_hand_for_one_side(search: _Search) -> None:
+    """Where both sides have the same hand, it stays with the one that its handedness says, or else its wrist."""
+    both = np.flatnonzero(search.is_found.all(1))
+    if not len(both):
+        return
+    points = search.hands.points[both]  # (M, 2, 21, 2)
+    apart = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1).mean(-1)
+    size = np.minimum(hand_size(points[:, 0]), hand_size(points[:, 1]))
+    own = np.linalg.norm(points[:, :, 0] - search.wrist[both], axis=-1)  # (M, 2)
+    is_alike = (
+        np.abs(np.diff(search.handedness[both], axis=1)[:, 0]) < 0.5
+    )  # two hands that touch are a left and a right
+    for k in np.flatnonzero((apart < SAME_HAND * size) & is_alike):
+        handedness = search.handedness[both[k]].mean()
+        is_clear = abs(handedness - 0.5) > 0.3
+        _forget(search.hands, both[k], int(handedness < 0.5) if is_clear else int(own[k].argmax()))
+
+
+def _forget(hands: Hands, row: int, side: int) -> None:
+    hands.points[row, side] = np.nan
+    hands.confidence[row, side] = 0
+    hands.found[row, side] = Found.NOT
+
+
+def _interpolate(search: _Search) -> None:
+    """Between two sightings at most `MAX_INTERPOLATED_S` apart."""
+    hands, times_s = search.hands, search.times_s
+    for side in (0, 1):
+        seen = np.flatnonzero(search.is_found[:, side])
+        for before, after in zip(seen[:-1], seen[1:], strict=True):
+            if after - before < 2 or times_s[after] - times_s[before] > MAX_INTERPOLATED_S + 1e-6:
+                continue
+            for row in range(before + 1, after):
+                if not search.may_be[row, side]:
+                    continue
+                share = (times_s[row] - times_s[before]) / (times_s[after] - times_s[before])
+                hands.points[row, side] = (1 - share) * hands.points[before, side] + share * hands.points[after, side]
+                hands.confidence[row, side] = INTERPOLATED
+                hands.found[row, side] = Found.BETWEEN
