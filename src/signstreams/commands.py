@@ -151,6 +151,15 @@ def _demo(config: Any) -> None:
     print(run(config))
 
 
+@_command("fetch-models", "tracker.settings:FetchModelsConfig", "fetch_models.py")
+def _fetch_models(config: Any) -> None:
+    """Get the models that find body, hands and face."""
+    from signstreams.tracker.models import fetch_models, models_folder
+
+    written = fetch_models(config.folder, config.wheel)
+    print(f"{len(written) or 'no'} models fetched; all are in {config.folder or models_folder()}")
+
+
 @_command("extract", "extract.settings:ExtractConfig", "extract_rois_v2.py")
 def _extract(config: Any) -> None:
     """Cut face and hand crops from videos and write keypoints, pose and tracks."""

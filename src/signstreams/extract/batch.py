@@ -14,7 +14,7 @@ from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.pipeline import KINDS, OnFrame, extract_video
 from signstreams.extract.preview import restore_preview
-from signstreams.extract.results import VideoJob, current_metadata
+from signstreams.extract.results import VideoJob, current_metadata, is_of_holistic
 from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.files import remove_leftovers, sha256_file, write_json
 from signstreams.formats.layout import CorpusLayout
@@ -33,6 +33,7 @@ from signstreams.ids import shown
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
+from signstreams.tracker.models import fetch_models, missing_models
 
 _REPEATS_BELOW = 0.95  # of the target rate; 24 to 25 repeats one frame per second, which is not worth a warning
 _ENDINGS = ", ".join(VIDEO_SUFFIXES)
@@ -50,6 +51,7 @@ class Outcome:
     quarantined: dict[str, str] = field(default_factory=dict)  # id to reason, including those of earlier runs
     problems: list[str] = field(default_factory=list)  # one line per video that could not be processed at all
     machine_problems: list[str] = field(default_factory=list)  # the same, where the machine is to blame
+    of_holistic: list[str] = field(default_factory=list)  # those of `unchanged` that MediaPipe Holistic found
     unannotated: list[str] = field(default_factory=list)
     """Left out: only annotated spans are extracted, and meta.csv has none of these videos."""
 
@@ -95,7 +97,12 @@ def extract_videos(
         for video_id, source in videos.items()
         if video_id in annotations
     ]
-    if problems := missing_points(config, [job.video_id for job in jobs]):
+    problems = missing_points(config, [job.video_id for job in jobs])
+    if detector.sees_pixels and (config.detector == "tracker" or config.signer.choose != "none"):
+        if config.tracker.download:
+            fetch_models(config.tracker.models)
+        problems += missing_models(config.tracker.models)
+    if problems:
         raise UserError(problems)
     if len(jobs) != 1:  # listing the folders would cost a job per video more than it saves
         remove_leftovers(layout.processed, layout.report.parent)
@@ -121,6 +128,11 @@ def summary(outcome: Outcome, root: Path) -> str:
     parts = [f"{len(outcome.extracted)} extracted"]
     if outcome.unchanged:
         parts.append(f"{len(outcome.unchanged)} unchanged (same video and settings; --force extracts again)")
+    if outcome.of_holistic:
+        parts.append(
+            f"{len(outcome.of_holistic)} of these were extracted by MediaPipe Holistic, which misses more hands;"
+            " --force finds them with the tracker"
+        )
     if outcome.quarantined:
         parts.append(f"{len(outcome.quarantined)} quarantined")
     if outcome.unannotated:
@@ -291,6 +303,8 @@ def _record(result: _Result, outcome: Outcome) -> None:
         return
     if result.is_unchanged:
         outcome.unchanged.append(video_id)
+        if is_of_holistic(result.job, metadata):
+            outcome.of_holistic.append(video_id)
     if metadata.status == "quarantined":
         outcome.quarantined[video_id] = metadata.reason or ""
         _warn(f"{path}: quarantined: {metadata.reason}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats
 from signstreams.extract.settings import BoxConfig
-from signstreams.formats.landmarks import FACE, REGIONS, outline, pose_index
+from signstreams.formats.landmarks import FACE, INTERPOLATED, REGIONS, outline, pose_index
 from signstreams.streams import STREAMS, TABLE
 
 NUM_STREAMS = len(STREAMS)
@@ -43,6 +43,9 @@ HAND_EXTENT_TO_FOREARM = 0.7
 HAND_EXTENT_TO_UNIT = 0.9  # the same over half the shoulder distance: what a foreshortened hand still is
 
 
+_HANDS_ALONE = ("hand_l", "hand_r")  # regions of which all points are of one hand
+
+
 class Observation(NamedTuple):
     """Boxes observed in one frame."""
 
@@ -62,7 +65,8 @@ def observe(keypoints: Floats, width_px: int, height_px: int, config: BoxConfig)
     for index, stream in enumerate(TABLE):
         scale = getattr(config, stream.scale) if isinstance(stream.scale, str) else stream.scale
         region = REGIONS[stream.region] if isinstance(stream.region, str) else list(stream.region)
-        present = confidence[region] > 0
+        # Points that were interpolated place no box: boxes are interpolated themselves, as their state says.
+        present = confidence[region] > (INTERPOLATED if stream.region in _HANDS_ALONE else 0)
         if present.any():
             found = outline(points[region], present) if region == FACE else points[region][present]
             detected[index] = box_around(found, scale, stream.min_extent * unit_px)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
-from signstreams.extract.holistic import QuietStderr, solution_class
+from signstreams.tracker.engine import Engine
+from signstreams.tracker.faces import find_faces
 
 MIN_FACE_PX = 12  # side of the smallest face that counts: hands of a smaller person have too few pixels
-MIN_RELATIVE_SIZE = 0.3
-"""A face smaller than this share of the largest one is background. Not higher: interpreters are inset into news."""
+MIN_RELATIVE_SIZE = 0.08
+"""A face smaller than this share of the largest one is background. Not higher: interpreters are inset into news, at 320
+px beside a speaker whose face is as large."""
+SMALL = 0.3
+"""A face smaller than this share of the largest one is somebody in the background, unless only they sign."""
+NEAR_SIDES = 6  # side of the region in which a known face is searched again, in sides of the face
 MAX_FACES = 4  # of more faces in one picture, the largest are kept
 HEAD_UNITS = 0.88
 """Half the shoulder distance over the side of the face box: .81, .90, .91 and .75 on the clips of shared/data."""
@@ -35,36 +40,25 @@ class Face(NamedTuple):
 
 
 class FaceFinder:
-    """MediaPipe FaceDetection, the full-range model: 6 ms for a picture of any size."""
+    """Faces of people, also of somebody who is inset into a large picture."""
 
-    def __init__(self) -> None:
-        self._quiet = QuietStderr()
-        self._graph: Any = None
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
-    def __enter__(self) -> Self:
-        return self
+    def find(self, image: Pixels, near: Sequence[Face] | None = None) -> list[Face]:
+        """Faces in an (H, W, 3) RGB image, the largest first.
 
-    def __exit__(self, *exception: object) -> None:
-        if self._graph is not None:
-            with self._quiet:
-                self._graph.close()
-        self._quiet.close()
-
-    def find(self, image: Pixels) -> list[Face]:
-        """Faces in an (H, W, 3) RGB image, the largest first."""
+        ``near`` are faces of the frames before: then small ones are only searched around them.
+        """
         height_px, width_px = image.shape[:2]
-        with self._quiet:  # also while the graph starts, in threads that report on stderr
-            if self._graph is None:
-                solution = solution_class("face_detection", "FaceDetection")
-                self._graph = solution(model_selection=1, min_detection_confidence=0.5)
-            found = self._graph.process(image).detections or []
+        regions = None
+        if near is not None:
+            regions = np.array([(face.x, face.y, NEAR_SIDES * face.size_px, 0.0) for face in near]).reshape(-1, 4)
         boxes = []
-        for detection in found:
-            box = detection.location_data.relative_bounding_box
-            size_px = (box.width * width_px + box.height * height_px) / 2
-            x, y = (box.xmin + box.width / 2) * width_px, (box.ymin + box.height / 2) * height_px
+        for x, y, box_width, box_height in find_faces(self._engine, image, regions).box:
+            size_px = (box_width + box_height) / 2
             if size_px >= MIN_FACE_PX and 0 <= x < width_px and 0 <= y < height_px:
-                boxes.append((size_px, x, y))
+                boxes.append((float(size_px), float(x), float(y)))
         boxes.sort(reverse=True)
         kept = [box for box in boxes[:MAX_FACES] if box[0] >= MIN_RELATIVE_SIZE * boxes[0][0]]
         return [Face(x, y, size_px, _looks(image, x, y, size_px)) for size_px, x, y in kept]

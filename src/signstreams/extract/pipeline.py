@@ -30,6 +30,7 @@ from signstreams.extract.results import (
     write_job_metadata,
 )
 from signstreams.extract.signer_tracking import SeveralPeopleError, SignerTracker
+from signstreams.extract.tracker import TRACKER
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.video_metadata import VideoMetadata
@@ -37,7 +38,7 @@ from signstreams.prefetch import prefetch, write_behind
 from signstreams.streams import STREAMS
 
 # Detectors by their name in config and metadata.
-KINDS = {"holistic": HOLISTIC, "precomputed": PRECOMPUTED}
+KINDS = {"tracker": TRACKER, "holistic": HOLISTIC, "precomputed": PRECOMPUTED}
 
 _NUM_IN_DETECTOR = 2
 """Frames counted as held by the detector: a constant, since ``holistic.in_flight`` must not change how far boxes look
@@ -129,8 +130,7 @@ class _Run:
                     crop_behind(BoxedFrame(self.recorder.num_boxed, frame.time_s, shown_image(frame), points, boxes))
                     self.recorder.append(boxes)
 
-            stride = self.config.holistic.stride if self.config.detector == "holistic" else 1
-            found = detections(detector, frames, stride)
+            found = detections(detector, frames, self.config.stride)
             for frame, keypoints, is_interpolated in self._timed_each("detect", found):
                 with self._timed("track"):
                     spool.append(keypoints)

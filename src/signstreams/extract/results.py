@@ -78,9 +78,14 @@ class VideoJob:
         """
         # Up to revision 2, frames between those detected got wrong points where a rate repeats them; results of all
         # other settings are as before and stay current.
-        revision = REVISION + (self.config.fps is not None and self.config.holistic.stride > 1)
-        info = self.detector_info()
-        return digest({"revision": revision, "settings": self.config.settings(), "detector": [info.name, info.version]})
+        revision = REVISION + (
+            self.config.detector == "holistic" and self.config.fps is not None and self.config.stride > 1
+        )
+        return _digest(revision, self.config.settings(), self.detector_info())
+
+
+def _digest(revision: int, settings: dict[str, Any], detector: DetectorInfo) -> str:
+    return digest({"revision": revision, "settings": settings, "detector": [detector.name, detector.version]})
 
 
 # -- What is kept of every frame until the video ends: points on disk, half a KB per frame in memory
@@ -168,14 +173,33 @@ def current_metadata(job: VideoJob) -> VideoMetadata | None:
     except (OSError, ValueError):
         return None
     is_current = (
-        found.settings_digest == job.settings_digest()
-        and found.detector == job.detector_info()
+        (
+            (found.settings_digest == job.settings_digest() and found.detector == job.detector_info())
+            or is_of_holistic(job, found)
+        )
         and (found.spans_s, found.box) == (job.spans_s, job.annotations.box)
         and found.source_bytes == job.source.num_bytes()
         and found.source_sha256 == job.source.sha256()
         and found.checksums == checksums(job.layout, job.video_id)
     )
     return found if is_current else None
+
+
+def is_of_holistic(job: VideoJob, found: VideoMetadata) -> bool:
+    """Whether results are what this job would have given when MediaPipe Holistic was the default.
+
+    They stay current: nobody wants a corpus of a thousand hours extracted again because the default changed.
+    """
+    config = job.config
+    if config.detector != "tracker" or config.tracker.stride > 1 or found.detector.name != "mediapipe_holistic":
+        return False
+    ours, theirs = config.settings(), dict(found.settings)
+    revision = REVISION + (config.fps is not None and theirs.get("holistic", {}).get("stride", 1) > 1)
+    if found.settings_digest != _digest(revision, theirs, found.detector):
+        return False
+    for key in ("detector", "tracker", "holistic"):
+        ours.pop(key, None), theirs.pop(key, None)
+    return ours == theirs
 
 
 def write_arrays(

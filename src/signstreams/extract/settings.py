@@ -13,8 +13,19 @@ from signstreams.config.section import Flag, Prob, Section, refuse_without_effec
 from signstreams.formats.video_metadata import FacePrivacy
 
 
+class TrackerConfig(Section):
+    """The project's own tracker, on MediaPipe's models."""
+
+    stride: Annotated[int, Field(ge=1, le=10)] = 1
+    """Detect on every k-th frame only and interpolate in between: faster, less exact (docs/extraction.md)."""
+    models: Path | None = None
+    """Folder with the models; none: where `signstreams fetch-models` puts them."""
+    download: bool = False
+    """Fetch the models first if they are not there."""
+
+
 class HolisticConfig(Section):
-    """MediaPipe Holistic, model complexity 1: the only one with weights in its wheel (0 and 2 download)."""
+    """MediaPipe Holistic, model complexity 1, where it is installed: for comparison, and for models trained on it."""
 
     min_detection_confidence: Prob = 0.5
     """Least score of a person detection."""
@@ -100,8 +111,10 @@ class ExtractConfig(Section):
     """Extract only the spans that ROOT/meta.csv annotates, padded, rather than whole videos."""
     span_padding_s: Annotated[float, Field(ge=0, le=60)] = 0.5
     """Seconds kept before and after each annotated span."""
-    detector: Literal["holistic", "precomputed"] = "holistic"
-    """Where the points come from: MediaPipe Holistic, or files of another tool (``precomputed.folder``)."""
+    detector: Literal["tracker", "holistic", "precomputed"] = "tracker"
+    """Where the points come from: our tracker, MediaPipe Holistic (pip install 'signstreams[holistic]'), or files of
+    another tool (``precomputed.folder``)."""
+    tracker: TrackerConfig = TrackerConfig()
     holistic: HolisticConfig = HolisticConfig()
     precomputed: PrecomputedConfig = PrecomputedConfig()
     signer: SignerConfig = SignerConfig()
@@ -122,8 +135,10 @@ class ExtractConfig(Section):
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> ExtractConfig:
-        idle, key = (self.holistic, "holistic") if self.detector == "precomputed" else (self.precomputed, "precomputed")
-        refuse_without_effect(idle, type(idle).model_fields, f"detector is '{self.detector}'", prefix=f"{key}.")
+        for key in ("tracker", "holistic", "precomputed"):
+            if key != self.detector:
+                idle = getattr(self, key)
+                refuse_without_effect(idle, type(idle).model_fields, f"detector is '{self.detector}'", prefix=f"{key}.")
         if not self.spans_only:
             refuse_without_effect(self, ("span_padding_s",), "spans_only is false")
         return self
@@ -131,8 +146,15 @@ class ExtractConfig(Section):
     def settings(self) -> dict[str, Any]:
         """Settings that shape the results, in the order of the class; paths and the number of processes do not."""
         whole = {"videos", "root", "only", "manifest", "max_failed_fraction", "num_jobs", "force"}
-        parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}}
-        return self.model_dump(mode="json", exclude={**dict.fromkeys(whole, True), **parts})
+        parts = {"precomputed": {"folder"}, "holistic": {"in_flight"}, "tracker": {"models", "download"}}
+        # Settings of before know no tracker: with another detector they are as they were.
+        whole.add("holistic" if self.detector == "tracker" else "tracker")
+        return self.model_dump(mode="json", exclude={**parts, **dict.fromkeys(whole, True)})
+
+    @property
+    def stride(self) -> int:
+        """Of the detector that is used: on every k-th frame."""
+        return {"tracker": self.tracker.stride, "holistic": self.holistic.stride}.get(self.detector, 1)
 
 
 # -- Files of precomputed points; the workflow asks for every video when it starts

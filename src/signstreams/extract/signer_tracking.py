@@ -11,16 +11,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.detectors import Detector, DetectorKind, VideoContext, in_flight, missing_keypoints
-from signstreams.extract.holistic import QuietStderr, solution_class
 from signstreams.extract.people import (
     HEAD_UNITS,
     MIN_RELATIVE_SIZE,
+    SMALL,
     Box,
     Face,
     FaceFinder,
@@ -34,6 +34,8 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.landmarks import pose_index
 from signstreams.formats.video_metadata import SignerInfo
+from signstreams.tracker.body import BodyTracker
+from signstreams.tracker.engine import Engine, shared_engine
 
 Spans = Sequence[tuple[float, float]]
 
@@ -56,6 +58,11 @@ class SignerTracker:
         self._is_settled = not kind.sees_pixels or config.signer.choose == "none"
         self.info = SignerInfo(chosen_by="detector")  # for the metadata; complete once the video has been read
 
+    @property
+    def engine(self) -> Engine:
+        """What finds faces and bodies."""
+        return shared_engine(self._config.tracker.models)
+
     def start(self, video: VideoContext) -> Detector:
         """Detector for one pass over the video. If it raises `SeveralPeopleError`, the pass has to start over.
 
@@ -68,7 +75,7 @@ class SignerTracker:
             return self._in_region(video, region, BoxLocator(video.box))
         if self._choice is not None:
             region = self._choice.region(video.width_px, video.height_px)
-            return self._in_region(video, region, FaceLocator(self._choice))
+            return self._in_region(video, region, FaceLocator(self.engine, self._choice))
         detector = self._kind.start(self._config, video)
         if not self._kind.sees_pixels:
             self.info = getattr(detector, "signer", self.info)  # its points may be of several people
@@ -81,7 +88,7 @@ class SignerTracker:
 
     def choose(self, video: VideoContext) -> bool:
         """Search the whole video for people and choose the signer; whether there are several."""
-        candidates = find_candidates(video.path, self._spans_s, self._config.frames_fps)
+        candidates = find_candidates(self.engine, video.path, self._spans_s, self._config.frames_fps)
         self._is_settled = True
         if len(candidates) < 2:
             self.note_people(1)
@@ -142,13 +149,9 @@ class _CheckingDetector(_Wrapper):
     def __init__(self, detector: Detector, tracker: SignerTracker, video: VideoContext) -> None:
         super().__init__(detector)
         self._tracker, self._video = tracker, video
-        self._finder = FaceFinder()
+        self._finder = FaceFinder(tracker.engine)
         self._num_checks, self._next_check_s = 0, -np.inf
         self._is_first = True
-
-    def __exit__(self, *exception: object) -> None:
-        self._finder.__exit__(*exception)
-        super().__exit__(*exception)
 
     def submit(self, frame: Frame) -> None:
         """See `InFlight`; raises `SeveralPeopleError` when the signer has to be chosen first."""
@@ -187,6 +190,9 @@ _MIN_VISIBILITY = 0.5
 _NOSE, _LEFT, _RIGHT = pose_index("nose"), pose_index("left_shoulder"), pose_index("right_shoulder")
 _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
 
+SIGNS_FROM, RESTS_UP_TO = 0.9, 0.6
+"""Motion of the hands of those who sign, at least, and of those who do not, at most, on real and rendered clips."""
+
 Run = list[tuple[float, Pixels]]  # time and image of consecutive frames
 _Moment = tuple[float, list[Face], list[float]]  # time, faces, and the hand speed of each person
 
@@ -200,13 +206,16 @@ class Candidate(NamedTuple):
     second."""
 
 
-def find_candidates(path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0) -> list[Candidate]:
+def find_candidates(
+    engine: Engine, path: Path, spans_s: Spans | None = None, frames_fps: float = 25.0
+) -> list[Candidate]:
     """People seen side by side in a video or its spans, from left to right; none or one if there are not several."""
     sightings: list[_Moment] = []
-    with FaceFinder() as finder, _HandMotion() as motion, suppress(UnreadableVideoError):  # extraction will report it
+    finder = FaceFinder(engine)
+    with suppress(UnreadableVideoError):  # extraction will report it
         for run in _runs(path, spans_s, frames_fps):
             faces = [sorted(finder.find(image), key=lambda face: face.x) for _, image in run]
-            sightings.append((run[0][0], faces[0], [motion.hand_speed(run, faces, k) for k in range(len(faces[0]))]))
+            sightings.append((run[0][0], faces[0], [_hand_speed(engine, run, faces, k) for k in range(len(faces[0]))]))
     return _candidates(sightings)
 
 
@@ -214,14 +223,21 @@ def choose_candidate(candidates: Sequence[Candidate], width_px: int) -> tuple[in
     """Index of the signer, and whether hand motion decided.
 
     Hands that move less than a fifth of a head unit per second do not sign, and a lead below a tenth is chance; then
-    the largest person is chosen, of equally large ones the most central.
+    the largest person is chosen, of equally large ones the most central. Somebody in the background is the signer only
+    if nobody in front signs: the body model jitters more on small people.
     """
+    largest = max(candidate.person.place[2] for candidate in candidates)
+    is_small = [candidate.person.place[2] < SMALL * largest for candidate in candidates]
+    in_front = max(c.motion for c, small in zip(candidates, is_small, strict=True) if not small)
+    behind = max((c.motion for c, small in zip(candidates, is_small, strict=True) if small), default=0.0)
+    if behind < SIGNS_FROM or in_front > RESTS_UP_TO:
+        candidates = [c._replace(motion=-1.0) if small else c for c, small in zip(candidates, is_small, strict=True)]
     motions = [candidate.motion for candidate in candidates]
     first, second = sorted(motions, reverse=True)[:2]
     if first >= 0.2 and second < 0.9 * first:
         return motions.index(first), True
     places = [candidate.person.place for candidate in candidates]
-    prominence = [size * (1 - 0.5 * abs(x / width_px - 0.5)) for x, _, size in places]
+    prominence = [size * (1 - 0.5 * abs(x / width_px - 0.5)) for x, _, size in places]  # small people lose anyway
     return prominence.index(max(prominence)), False
 
 
@@ -240,64 +256,36 @@ def _candidates(sightings: list[_Moment]) -> list[Candidate]:
     return [Candidate(person, sum(speed_of[id(face)] for face in person.faces) / len(sightings)) for person in steady]
 
 
-class _HandMotion:
-    """Hand speed by MediaPipe Pose in tracking mode, one graph per place in the row of people.
+def _hand_speed(engine: Engine, run: Run, faces: Sequence[list[Face]], index: int) -> float:
+    """Speed of a person's wrists relative to the shoulders, head units per second: mean of both, median over steps.
 
-    Without tracking, folded hands jitter by 1.4 head units per second; with it by 0.7 (the man in lsat_two_people.gif).
+    A wrist that is not visible counts as still: the body model's guesses of it jitter. ``faces`` are those found in
+    each frame; ``index`` is that of the person's face in the first one.
     """
-
-    def __init__(self) -> None:
-        self._quiet = QuietStderr()
-        self._graphs: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with self._quiet:
-            for graph in self._graphs.values():
-                graph.close()
-        self._quiet.close()
-
-    def hand_speed(self, run: Run, faces: Sequence[list[Face]], index: int) -> float:
-        """Speed of a person's wrists relative to the shoulders, head units per second: mean of both, median over steps.
-
-        A wrist that is not visible counts as still: the body model's guesses of it jitter. ``faces`` are those found in
-        each frame; ``index`` is that of the person's face in the first one.
-        """
-        first = face = faces[0][index]
-        height_px, width_px = run[0][1].shape[:2]
-        # One box for all frames: with a box that follows the face, the body model would jitter along.
-        box = signing_box(first, [other for other in faces[0] if other is not first], width_px, height_px)
-        speeds, before, before_s = [], None, 0.0
-        for (time_s, image), seen in zip(run, faces, strict=True):
-            face = min(seen, key=lambda other: face.distance(other.x, other.y), default=face)
-            wrists = self._wrists(image, box, face, [other for other in seen if other is not face], index)
-            if before is not None and wrists is not None:
-                both = (wrists[:, 2] > _MIN_VISIBILITY) & (before[:, 2] > _MIN_VISIBILITY)
-                step = np.linalg.norm(wrists[:, :2] - before[:, :2], axis=-1) * both / (HEAD_UNITS * first.size_px)
-                speeds.append(min(MAX_SPEED, float(step.mean()) / (time_s - before_s)))
-            before, before_s = wrists, time_s
-        return float(np.median(speeds)) if speeds else 0.0
-
-    def _wrists(self, image: Pixels, box: Box, face: Face, others: Sequence[Face], index: int) -> Floats | None:
-        """(2, 3) x, y from the middle of the shoulders, px, and visibility; None when the person is not found."""
-        x0, y0, x1, y1 = box
-        part = blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others)
-        with self._quiet:
-            if index not in self._graphs:
-                self._graphs[index] = solution_class("pose", "Pose")(model_complexity=1, smooth_landmarks=False)
-            found = self._graphs[index].process(part).pose_landmarks
-        if found is None:
-            return None
-        points = np.array([(p.x * (x1 - x0), p.y * (y1 - y0), p.visibility) for p in found.landmark])
-        if face.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) > 1:
-            with self._quiet:
-                self._graphs.pop(index).close()  # it tracks somebody else
-            return None
-        wrists = points[_WRISTS]
-        wrists[:, :2] -= (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
-        return wrists
+    first = face = faces[0][index]
+    height_px, width_px = run[0][1].shape[:2]
+    # One box for all frames: with a box that follows the face, the body model would jitter along.
+    x0, y0, x1, y1 = signing_box(first, [other for other in faces[0] if other is not first], width_px, height_px)
+    parts, places = [], []
+    for (_, image), seen in zip(run, faces, strict=True):
+        face = min(seen, key=lambda other: face.distance(other.x, other.y), default=face)
+        others = [other for other in seen if other is not face]
+        parts.append(blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others))
+        places.append(face)
+    body = BodyTracker(engine).track(parts)  # (F, 33, 4)
+    speeds, before, before_s = [], None, 0.0
+    for points, place, (time_s, _) in zip(body, places, run, strict=True):
+        is_own = place.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) <= 1  # False without a body
+        wrists = None
+        if is_own:
+            wrists = points[_WRISTS][:, [0, 1, 3]]  # (2, 3) x, y from the middle of the shoulders, px, and visibility
+            wrists[:, :2] -= (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
+        if before is not None and wrists is not None:
+            both = (wrists[:, 2] > _MIN_VISIBILITY) & (before[:, 2] > _MIN_VISIBILITY)
+            step = np.linalg.norm(wrists[:, :2] - before[:, :2], axis=-1) * both / (HEAD_UNITS * first.size_px)
+            speeds.append(min(MAX_SPEED, float(step.mean()) / (time_s - before_s)))
+        before, before_s = wrists, time_s
+    return float(np.median(speeds)) if speeds else 0.0
 
 
 def _runs(path: Path, spans_s: Spans | None, frames_fps: float) -> Iterator[Run]:
@@ -356,9 +344,6 @@ class BoxLocator:
     def __init__(self, box: tuple[float, float, float, float]) -> None:
         self._box = box
 
-    def __exit__(self, *exception: object) -> None:
-        pass
-
     def locate(self, frame: Frame) -> Self:
         """See `FaceLocator`."""
         return self
@@ -412,8 +397,8 @@ class ChosenSigner(NamedTuple):
 class FaceLocator:
     """Follows everybody's face from frame to frame."""
 
-    def __init__(self, choice: ChosenSigner) -> None:
-        self._finder = FaceFinder()
+    def __init__(self, engine: Engine, choice: ChosenSigner) -> None:
+        self._finder = FaceFinder(engine)
         self._people = [
             Person(c.person.faces[:1], c.person.times_s[:1], c.person.looks, c.person.num_seen)
             for c in choice.candidates
@@ -422,15 +407,13 @@ class FaceLocator:
         self._strangers: list[Face] = []
         self._searched_s = -np.inf
 
-    def __exit__(self, *exception: object) -> None:
-        self._finder.__exit__(*exception)
-
     def locate(self, frame: Frame) -> FaceView:
         """What is known about the people in the next frame."""
         now_s = frame.time_s
         if now_s - self._searched_s >= _FACES_EVERY_S:
             self._searched_s = now_s
-            faces = self._finder.find(frame.image)
+            known = [person.faces[-1] for person in self._people]
+            faces = self._finder.find(frame.image, near=known)
             owners = match(self._people, faces, now_s)
             for index, number in owners.items():
                 person = self._people[number]
@@ -486,10 +469,6 @@ class RegionDetector(_Wrapper):
         self._views: deque[tuple[BoxLocator | FaceView, int, int]] = deque()  # with width and height of the frame
         self._collected: deque[Floats] = deque()  # of a detector that has ended
         self._num_foreign, self._patience = 0, _RESTART_AFTER
-
-    def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
-        self._locator.__exit__(*exception)
 
     def submit(self, frame: Frame) -> None:
         """See `InFlight`."""

@@ -1,4 +1,4 @@
-"""The project's own tracker as a detector: it holds a window of frames, so that a hand is also found from frames after."""
+"""The project's tracker as a detector: it holds a window of frames, so that hands are found from later ones, too."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TrackerDetector:
         first = len(body)  # of the new frames
         new = self._images[first:]
         if new:
-            found = self._body.track(new, times_s[first:])  # (M, 33, 4) px
+            found = self._body.track(new)  # (M, 33, 4) px
             body = np.concatenate([body, found])  # (N, 33, 4)
             face = np.concatenate([face, self._faces.find(new, found)])  # (N, 468, 2) px
         hands = self._hands.find(self._images, times_s, body, known)
@@ -116,7 +116,7 @@ def tracker_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
 
 def start_tracker(config: ExtractConfig, video: VideoContext) -> TrackerDetector:
     """Detector for one video."""
-    return TrackerDetector(shared_engine(config.tracker.engine, config.tracker.models), video)
+    return TrackerDetector(shared_engine(config.tracker.models), video)
 
 
 TRACKER = DetectorKind(tracker_info, start_tracker)

@@ -48,6 +48,8 @@ def pose_index(name: str) -> int:
 
 
 MISSING = (-1.0, -1.0, 0.0)  # x, y, confidence of a point that was not found
+INTERPOLATED = 0.1
+"""Confidence of points of a hand that were interpolated between two frames; points that were seen have more."""
 
 # -- Rows of the face mesh, within the 468 face points
 #

@@ -19,8 +19,8 @@ _CENTRE, _END = 33, 34  # of the 39: between the hips; the head's or feet's end 
 _MARGIN = 1.25  # of the square over that circle
 MIN_PRESENCE = 0.5
 _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of one of them
-# How far a frame's own square may be from the one in which it was seen, before it is seen again: centre and side as shares
-# of the side, angle in rad. The model was trained on squares that were off by as much.
+# How far a frame's own square may be from the one in which it was seen, before it is seen again: centre and side as
+# shares of the side, angle in rad.
 _MAX_SHIFT, _MAX_SCALE, _MAX_TURN = 0.1, 1.2, 0.26
 
 
@@ -113,4 +113,5 @@ def _agree(wanted: Floats, region: Floats) -> Flags:
     shift = np.hypot(wanted[:, 0] - region[0], wanted[:, 1] - region[1])
     turn = np.abs((wanted[:, 3] - region[3] + np.pi) % (2 * np.pi) - np.pi)
     scale = np.abs(np.log(wanted[:, 2] / region[2]))
-    return (shift < _MAX_SHIFT * region[2]) & (turn < _MAX_TURN) & (scale < np.log(_MAX_SCALE))
+    agree: Flags = (shift < _MAX_SHIFT * region[2]) & (turn < _MAX_TURN) & (scale < np.log(_MAX_SCALE))
+    return agree

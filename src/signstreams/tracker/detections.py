@@ -90,7 +90,8 @@ def overlap(box: Floats, others: Floats) -> Floats:
     high = np.minimum(box[:2] + box[2:] / 2, others[:, :2] + others[:, 2:] / 2)
     shared = np.clip(high - low, 0, None).prod(-1)
     total = box[2:].prod() + others[:, 2:].prod(-1) - shared
-    return np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
+    share: Floats = np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
+    return share
 
 
 def detect(

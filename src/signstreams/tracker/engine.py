@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
-from signstreams.tracker.models import MODELS, ModelFile, model_path
+from signstreams.tracker.models import MODELS, ModelFile, read_model
 
 
 class Model(Protocol):
@@ -32,13 +34,14 @@ class Engine(Protocol):
 class LiteRtEngine:
     """LiteRT on the CPU, one thread: two videos on two cores take the time of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._models: dict[str, LiteRtModel] = {}
+        self._folder = folder
 
     def model(self, name: str) -> LiteRtModel:
         """See `Engine`; loads the model at the first call."""
         if name not in self._models:
-            self._models[name] = LiteRtModel(MODELS[name], model_path(name).read_bytes())
+            self._models[name] = LiteRtModel(MODELS[name], read_model(name, self._folder))
         return self._models[name]
 
 
@@ -71,3 +74,9 @@ class LiteRtModel:
             for result, output in zip(results, self._outputs, strict=True):
                 result[row] = self._interpreter.get_tensor(output["index"])[0]
         return tuple(results)
+
+
+@cache
+def shared_engine(folder: Path | None) -> LiteRtEngine:
+    """The engine of this process with models from a folder, or from where they are kept: each is loaded once."""
+    return LiteRtEngine(folder)

@@ -7,7 +7,7 @@ import numpy as np
 from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.tracker.detections import Detections, detect, suppress
 from signstreams.tracker.engine import Engine
-from signstreams.tracker.regions import cut, project, turned, whole_frame
+from signstreams.tracker.regions import cut, project, whole_frame
 
 # -- The mesh of one face
 

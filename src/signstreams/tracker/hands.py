@@ -1,27 +1,28 @@
 """Both hands of one person over a window of frames: 21 points each, found from the frames before and after as well.
 
-MediaPipe searches a hand where the body's wrist, index and pinky say, and follows it from frame to frame. It was made for a
-live camera: where it loses a hand, the hand stays lost until the body's points are good again. Here the frames of a window
-are seen together. Hands are first searched in each frame by itself; gaps are then closed from both ends, frame by frame,
-all gaps of both hands in one batch (a wave); what is still missing is searched along the forearm, and by the palm
-detector, and followed from there. A short rest is interpolated, and marked so.
+MediaPipe searches a hand where the body's wrist, index and pinky say, and follows it from frame to frame. It was made
+for a live camera: where it loses a hand, the hand stays lost until the body's points are good again. Here the frames of
+a window are seen together. Hands are first searched in every fourth frame by itself; gaps are then closed from both
+ends, frame by frame, all gaps of both hands in one batch (a wave); what is still missing is searched along the forearm,
+and by the palm detector, and followed from there. A short rest is interpolated, and marked so.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
+from signstreams.formats.landmarks import INTERPOLATED
 from signstreams.tracker.detections import detect
 from signstreams.tracker.engine import Engine
 from signstreams.tracker.regions import along_axis, around_hand, cut, moved_along, project
 
 NUM_POINTS = 21
 MIN_PRESENCE = 0.5
-INTERPOLATED = 0.1  # confidence of points between two sightings
 MAX_INTERPOLATED_S = 0.25  # time between these, at most
 MIN_INSIDE = 0.25  # share of a hand's points that are in the picture
 NEAR, FOLLOWED_NEAR = 1.1, 2.5  # from the body's wrist to that of the hand, in sizes of the hand
@@ -56,7 +57,7 @@ class Hands(NamedTuple):
 
     def since(self, first: int) -> Hands:
         """Those from a frame on."""
-        return Hands(*(part[first:] for part in self))
+        return Hands(self.points[first:], self.confidence[first:], self.found[first:])
 
 
 def no_hands(num_frames: int) -> Hands:
@@ -150,19 +151,22 @@ class _Search:
         is_others = (other < 0.5 * own) & (own > 0.4 * reach) & (agreement < 0.7)
         fits = (size > 0.2 * self.unit[rows]) & (size < 2.2 * self.unit[rows])
         is_inside = ((points > 0) & (points < self.size_px)).all(-1).mean(-1) >= MIN_INSIDE
-        return is_near & ~is_others & fits & is_inside
+        belongs: Flags = is_near & ~is_others & fits & is_inside
+        return belongs
 
 
 def hand_size(points: Floats) -> Floats:
     """(M,) size of (M, 21, 2) hands: the longer side of the box around them."""
-    return (points.max(1) - points.min(1)).max(-1)
+    size: Floats = (points.max(1) - points.min(1)).max(-1)
+    return size
 
 
 def _unit(shoulders: Floats, ears: Floats) -> Floats:
     """(N,) half the shoulders' distance, px, of a person who may be turned sideways."""
     apart = np.linalg.norm(shoulders[:, 0] - shoulders[:, 1], axis=-1) / 2
     head = 1.1 * np.linalg.norm(ears[:, 0] - ears[:, 1], axis=-1)
-    return np.maximum(np.maximum(apart, head), 1.0)
+    unit: Floats = np.maximum(np.maximum(apart, head), 1.0)
+    return unit
 
 
 class HandTracker:
@@ -359,7 +363,7 @@ def _interpolate(search: _Search) -> None:
     hands, times_s = search.hands, search.times_s
     for side in (0, 1):
         seen = np.flatnonzero(search.is_found[:, side])
-        for before, after in zip(seen[:-1], seen[1:], strict=True):
+        for before, after in pairwise(seen):
             if after - before < 2 or times_s[after] - times_s[before] > MAX_INTERPOLATED_S + 1e-6:
                 continue
             for row in range(before + 1, after):

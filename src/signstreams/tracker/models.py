@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
+
+from signstreams.errors import UserError
+from signstreams.files import write_bytes
 
 
 class ModelFile(NamedTuple):
@@ -14,6 +22,11 @@ class ModelFile(NamedTuple):
     sha256: str
     outputs: tuple[str, ...]  # tensors that are used, in the order in which they are given; others are not computed
     low: float  # what black is to the model; white is 1
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.rpartition("/")[2]
 
 
 _MODULES = "mediapipe/modules"
@@ -64,7 +77,103 @@ MODELS = {
 }
 
 
-def model_path(name: str) -> Path:
-    """The file of a model."""
-    folder = os.environ.get("SIGNSTREAMS_MODELS")
-    return Path(folder or "models") / Path(MODELS[name].path).name
+# -- Where they are
+
+WHEEL = "mediapipe==0.10.21"  # the last release that carries the models; it is unpacked here, never installed
+_PLATFORM = ("manylinux_2_28_x86_64", "3.12")  # of the wheel; the models are the same in all of them
+FOLDER_VARIABLE = "SIGNSTREAMS_MODELS"
+GET_THEM = "run `signstreams fetch-models` where the package registry can be reached"
+
+
+def models_folder() -> Path:
+    """Where the models are kept: `FOLDER_VARIABLE` of the environment, or the user's cache."""
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "signstreams" / "models"
+
+
+def read_model(name: str, folder: Path | None = None) -> bytes:
+    """Content of a model's file.
+
+    Raises:
+        UserError: It is absent, or another file than the one of this name.
+    """
+    file = MODELS[name]
+    path = (folder or models_folder()) / file.name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file, expected a model of the tracker; {GET_THEM}, or name its folder"
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise UserError(f"{path}: its SHA-256 is {found[:12]}, expected {file.sha256[:12]}; remove it and {GET_THEM}")
+    return content
+
+
+def missing_models(folder: Path | None = None) -> list[str]:
+    """One line per model that cannot be used."""
+    problems = []
+    for name in MODELS:
+        try:
+            read_model(name, folder)
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+# -- Getting them
+
+
+def fetch_models(folder: Path | None = None, wheel: Path | None = None) -> list[Path]:
+    """Put the models into a folder, out of a ``wheel`` or one that pip downloads; the files that were written.
+
+    pip knows the user's registry, proxies and certificates. Files that are there already stay.
+
+    Raises:
+        UserError: The registry cannot be reached, or what came is another wheel.
+    """
+    target = folder or models_folder()
+    wanted = [file for name, file in MODELS.items() if _is_missing(name, target)]
+    if not wanted:
+        return []
+    with tempfile.TemporaryDirectory(prefix="signstreams_models_") as scratch:
+        source = wheel or _downloaded(Path(scratch))
+        written = []
+        try:
+            with zipfile.ZipFile(source) as archive:
+                for file in wanted:
+                    content = archive.read(file.path)
+                    if hashlib.sha256(content).hexdigest() != file.sha256:
+                        raise UserError(f"{source}: {file.path} is another model than that of {WHEEL}; take that wheel")
+                    write_bytes(target / file.name, content)
+                    written.append(target / file.name)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise UserError(f"{source}: {error}, expected the wheel of {WHEEL}; take that") from None
+        except FileNotFoundError:
+            raise UserError(f"{source}: no such file, expected the wheel of {WHEEL}; take that") from None
+    return written
+
+
+def _is_missing(name: str, folder: Path) -> bool:
+    try:
+        read_model(name, folder)
+    except UserError:
+        return True
+    return False
+
+
+def _downloaded(folder: Path) -> Path:
+    platform, python = _PLATFORM
+    words = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary=:all:", "--quiet"]
+    words += ["--disable-pip-version-check", "--platform", platform, "--python-version", python, "--dest", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named" in line]
+        reason = (said or done.stderr.splitlines() or ["it said nothing"])[-1]
+        raise UserError(
+            f"{WHEEL}: pip could not download it ({reason}); try again with a network, or name its wheel with --wheel"
+        )
+    return wheels[0]

@@ -1,0 +1,9 @@
+"""Get the tracker's models.
+
+python scripts/fetch_models.py
+"""
+
+from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK
+
+if __name__ == "__main__":
+    run_script(__file__)
