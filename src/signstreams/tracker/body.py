@@ -51,7 +51,8 @@ class BodyTracker:
             self._see_twice(frames, np.arange(len(frames)), np.tile(self._region, (len(frames), 1)), points, wanted)
         self._search(frames, np.flatnonzero(np.isnan(wanted[:, 0])), points, wanted)
         is_seen = ~np.isnan(wanted[:, 0])
-        self._region = np.median(wanted[is_seen][-_RECENT:], axis=0) if is_seen.any() else None
+        # Somebody who has left is searched again: in a region without a person the model sometimes sees one.
+        self._region = np.median(wanted[is_seen][-_RECENT:], axis=0) if is_seen[-1:].any() else None
         return points
 
     def _search(self, frames: list[Pixels], lost: Ints, points: Floats, wanted: Floats) -> None:

@@ -20,9 +20,9 @@ def whole_frame(width_px: int, height_px: int) -> Floats:
 def cut(frames: list[Pixels], rows: Ints, regions: Floats, side_px: int, *, black_beyond: bool = False) -> Pixels:
     """(N, S, S, 3) uint8 content of N regions, as MediaPipe cuts them: its models know nothing else.
 
-    ``rows`` (N,) says of which of the ``frames``, (H, W, 3) uint8 each, a region is part. Beyond the frame, its outermost
-    pixels go on, as models of points are used to, or it is black, as detectors are. Pixel k of the cut region is the
-    frame at k / S of the side, not at its own middle, (k + 0.5) / S (google-ai-edge/mediapipe:
+    ``rows`` (N,) says of which of the ``frames``, (H, W, 3) uint8 each, a region is part. Beyond the frame, its
+    outermost pixels go on, as models of points are used to, or it is black, as detectors are. Pixel k of the cut region
+    is the frame at k / S of the side, not at its own middle, (k + 0.5) / S (google-ai-edge/mediapipe:
     image_to_tensor_converter_opencv): on rendered bodies, half a pixel costs a seventh of the accuracy.
 
     Where a region is shrunk to less than half, pixels are averaged first: sampled singly, points jitter by a quarter
