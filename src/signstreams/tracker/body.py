@@ -19,11 +19,14 @@ _CENTRE, _END = 33, 34  # of the 39: between the hips; the head's or feet's end 
 _MARGIN = 1.25  # of the square over that circle
 MIN_PRESENCE = 0.5
 _RECENT = 8  # frames at the end of a chunk that say where the next one begins
+_NUM_FIRST = 3  # frames that say where to look first
 _SEARCH_EVERY = 4  # frames without a body in which somebody is searched
 _SAME_PLACE = 0.25  # of the side of the square in which the person was last: whoever is nearer is the same
 _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of one of them
 # How far a frame's own square may be from the one in which it was seen, before it is seen again: see `agree`.
 _MAX_SHIFT, _MAX_SCALE, _MAX_TURN = 0.1, 1.2, 0.26
+# Within this, the next chunk is seen in the same one: in another, all points move a little.
+_SAME_SQUARE = 0.05, 1.1, 0.13
 
 
 class BodyTracker:
@@ -40,19 +43,30 @@ class BodyTracker:
         """
         points = np.full((len(frames), NUM_POINTS, 4), np.nan)
         wanted = np.full((len(frames), 4), np.nan)  # the square that each frame asks for
-        if self._region is None and frames:  # the first frame usually says where the person is in all of them
-            first = np.zeros(1, int)
-            found = self._detected(frames, first)
-            if not np.isnan(found[0, 0]):
-                self._see(frames, first, found, points, wanted)
-                self._region = None if np.isnan(wanted[0, 0]) else wanted[0].copy()
+        if self._region is None and frames:
+            self._region = self._begin(frames, points, wanted)
         if self._region is not None:
             self._see_twice(frames, np.arange(len(frames)), np.tile(self._region, (len(frames), 1)), points, wanted)
         self._search(frames, np.flatnonzero(np.isnan(wanted[:, 0])), points, wanted)
         is_seen = ~np.isnan(wanted[:, 0])
         # Somebody who has left is searched again: in a region without a person the model sometimes sees one.
-        self._region = np.median(wanted[is_seen][-_RECENT:], axis=0) if is_seen[-1:].any() else None
+        if not is_seen[-1:].any():
+            self._region = None
+            return points
+        region = np.median(wanted[is_seen][-_RECENT:], axis=0)
+        if self._region is None or not agree(region[None], self._region[None], *_SAME_SQUARE)[0]:
+            self._region = region
         return points
+
+    def _begin(self, frames: list[Pixels], points: Floats, wanted: Floats) -> Floats | None:
+        """(4,) square for all frames, if somebody is in the first one: the median of what some of them ask for."""
+        found = self._detected(frames, np.zeros(1, int))
+        if np.isnan(found[0, 0]):
+            return None
+        rows = np.unique(np.linspace(0, len(frames) - 1, _NUM_FIRST).astype(int))
+        self._see(frames, rows, np.repeat(found, len(rows), axis=0), points, wanted)
+        asked = wanted[rows][~np.isnan(wanted[rows, 0])]
+        return np.median(asked, axis=0) if len(asked) else None
 
     def _search(self, frames: list[Pixels], lost: Ints, points: Floats, wanted: Floats) -> None:
         """Somebody who comes, comes back or jumps: searched in some of the frames ``lost``, seen in those around."""
