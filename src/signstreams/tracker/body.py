@@ -18,6 +18,7 @@ NUM_POINTS = 33
 _CENTRE, _END = 33, 34  # of the 39: between the hips; the head's or feet's end of a circle around the whole body
 _MARGIN = 1.25  # of the square over that circle
 MIN_PRESENCE = 0.5
+_RECENT = 8  # frames at the end of a chunk that say where the next one begins
 _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of one of them
 # How far a frame's own square may be from the one in which it was seen, before it is seen again: centre and side as
 # shares of the side, angle in rad.
@@ -35,34 +36,24 @@ class BodyTracker:
         """(N, 33, 4) x, y and z in px and visibility, 0 to 1, in N frames (H, W, 3) uint8; NaN where nobody is."""
         points = np.full((len(frames), NUM_POINTS, 4), np.nan)
         wanted = np.full((len(frames), 4), np.nan)  # the square that each frame asks for
-        everywhere = np.arange(len(frames))
+        if self._region is None and frames:  # the first frame usually says where the person is in all of them
+            first = np.zeros(1, int)
+            found = self._detected(frames, first)
+            if not np.isnan(found[0, 0]):
+                self._see(frames, first, found, points, wanted)
+                self._region = None if np.isnan(wanted[0, 0]) else wanted[0].copy()
         if self._region is not None:
-            self._see(frames, everywhere, np.tile(self._region, (len(frames), 1)), points, wanted)
-            is_seen = ~np.isnan(wanted[:, 0])
-            off = np.flatnonzero(is_seen & ~_agree(wanted, self._region))
+            self._see(frames, np.arange(len(frames)), np.tile(self._region, (len(frames), 1)), points, wanted)
+            off = np.flatnonzero(~np.isnan(wanted[:, 0]) & ~_agree(wanted, self._region))
             self._see(frames, off, wanted[off].copy(), points, wanted)
         lost = np.flatnonzero(np.isnan(wanted[:, 0]))
-        if self._region is None and len(lost):  # the first frame usually says where the person is in all of them
-            first = self._detected(frames, lost[:1])
-            lost_rest = lost
-            if not np.isnan(first[0, 0]):
-                self._region = first[0]
-                self._see(frames, lost, np.tile(first, (len(lost), 1)), points, wanted)
-                is_seen = ~np.isnan(wanted[:, 0])
-                if is_seen.any():
-                    middle = np.median(wanted[is_seen], axis=0)
-                    off = np.flatnonzero(is_seen & ~_agree(wanted, first[0]))
-                    self._see(
-                        frames, off, np.where(_agree(wanted[off], middle)[:, None], middle, wanted[off]), points, wanted
-                    )
-                lost_rest = np.flatnonzero(np.isnan(wanted[:, 0]))
-            lost = lost_rest
         if len(lost):
             found = self._detected(frames, lost)
             is_found = ~np.isnan(found[:, 0])
             self._see(frames, lost[is_found], found[is_found], points, wanted)
         is_seen = ~np.isnan(wanted[:, 0])
-        self._region = np.median(wanted[is_seen][-8:], axis=0) if is_seen.any() else None
+        # Somebody who has left is searched again: in a region without a person the model sometimes sees one.
+        self._region = np.median(wanted[is_seen][-_RECENT:], axis=0) if is_seen[-1:].any() else None
         return points
 
     def _see(self, frames: list[Pixels], rows: Ints, regions: Floats, points: Floats, wanted: Floats) -> None:
