@@ -16,7 +16,7 @@ from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGrap
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame, VideoReader
 from signstreams.formats.landmarks import POSE
-from signstreams.tracker.engine import QuietStderr
+from signstreams.processes import QuietStderr
 
 
 def test_an_empty_scene_has_nobody() -> None:

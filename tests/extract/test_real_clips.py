@@ -21,8 +21,8 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import SignerInfo, VideoMetadata, read_metadata
+from signstreams.processes import QuietStderr
 from signstreams.streams import STREAMS, BoxState
-from signstreams.tracker.engine import QuietStderr
 
 NUM_FRAMES = {"lsat_one_signer_outdoor": 56, "lsat_one_signer_studio": 72, "lsat_two_people": 24, "webcam_one_hand": 58}
 

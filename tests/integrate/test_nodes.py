@@ -100,9 +100,7 @@ def test_anatomy_of_a_real_person(shared_data: Path, tmp_path: Path) -> None:
     """Left is at the viewer's right; brows, eyes, nose, mouth and jaw follow from above to below."""
     video = shared_data / "clips" / "lsat_one_signer_studio.gif"
     layout = CorpusLayout(tmp_path)
-    found = extract_video(
-        VideoJob(VideoSource.at(video), ExtractConfig(videos=[video], root=tmp_path, fps=5), TRACKER)
-    )
+    found = extract_video(VideoJob(VideoSource.at(video), ExtractConfig(videos=[video], root=tmp_path, fps=5), TRACKER))
     nodes = to_nodes(read_keypoints(layout.keypoints(found.video_id)), found.width_px, found.height_px)
     for part in ("eye", "ear", "shoulder", "elbow"):
         assert place(nodes, f"pose.left_{part}")[0] > place(nodes, f"pose.right_{part}")[0]

@@ -16,7 +16,7 @@ from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, NUM_FACE, POSE
 from signstreams.formats.video_metadata import DetectorInfo
-from signstreams.tracker.engine import QuietStderr
+from signstreams.processes import QuietStderr
 
 # -- MediaPipe's solutions, imported lean and run quietly
 
