@@ -13,7 +13,7 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.video_metadata import DetectorInfo
-from signstreams.tracker.body import BodyTracker
+from signstreams.tracker.body import SMOOTHED_OVER_S, BodyTracker, smoothed
 from signstreams.tracker.engine import Engine, shared_engine
 from signstreams.tracker.faces import FaceMesh
 from signstreams.tracker.hands import Hands, HandTracker
@@ -46,6 +46,7 @@ class TrackerDetector:
         self._times_s: list[float] = []
         # What is known of the first images, which are held for the second time: body, face and hands.
         self._known: tuple[Floats, Floats, Hands] | None = None
+        self._past: tuple[Floats, Floats] = np.empty((0, 33, 4)), np.empty(0)  # body and times of frames let go
         self._ready: deque[Floats] = deque()
 
     def __enter__(self) -> Self:
@@ -88,9 +89,20 @@ class TrackerDetector:
             face = np.concatenate([face, self._faces.find(new, found)])  # (N, 468, 2) px
         hands = self._hands.find(self._images, times_s, body, known)
         num_done = len(self._images) - num_held
-        self._ready.extend(_keypoints(body[:num_done], face[:num_done], hands, self._size_px))
+        steady = self._steady(body, times_s, num_done)
+        self._ready.extend(_keypoints(steady, face[:num_done], hands, self._size_px))
         self._known = (body[num_done:], face[num_done:], hands.since(num_done)) if num_held else None
         del self._images[:num_done], self._times_s[:num_done]
+
+    def _steady(self, body: Floats, times_s: Floats, num_done: int) -> Floats:
+        """(num_done, 33, 4) body points of the first frames, smoothed with those before and after."""
+        past, past_s = self._past
+        body, times_s = np.concatenate([past, body]), np.concatenate([past_s, times_s])
+        first, end = len(past), len(past) + num_done
+        kept = np.arange(len(times_s)) >= np.searchsorted(times_s, times_s[end - 1] - SMOOTHED_OVER_S)
+        kept[end:] = False  # they come again
+        self._past = body[kept], times_s[kept]
+        return smoothed(body, times_s)[first:end]
 
 
 def _keypoints(body: Floats, face: Floats, hands: Hands, size_px: tuple[int, int]) -> list[Floats]:
