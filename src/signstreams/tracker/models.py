@@ -89,7 +89,7 @@ WHEEL = "mediapipe==0.10.21"  # the last release that carries the models; it is 
 _PLATFORM = ("manylinux_2_28_x86_64", "3.12")  # of the wheel; the models are the same in all of them
 _MOST_BYTES = 2**24  # of one of them; the largest has 6 MB
 FOLDER_VARIABLE = "SIGNSTREAMS_MODELS"
-GET_THEM = "run `signstreams fetch-models` where the package registry can be reached"
+GET_THEM = "run `signstreams models` where the package registry can be reached"
 
 
 def models_folder() -> Path:
