@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from signstreams.extract.video import VideoReader
-from signstreams.tracker.models import missing_models, models_folder
+from signstreams.tracker.models import GET_THEM, missing_models, models_folder
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
-    """Folder of the models, where `signstreams fetch-models` put them."""
+    """Folder of the models, where they are kept."""
     if missing_models():
-        pytest.skip("needs the tracker's models: signstreams fetch-models")
+        pytest.skip(f"the tracker's models are absent; {GET_THEM}")
     return models_folder()
 
 
