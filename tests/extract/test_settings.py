@@ -18,7 +18,7 @@ def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
         *("face_privacy", "spans_only", "span_padding_s"),
         *("detector", "tracker", "precomputed", "signer", "boxes"),
     }
-    assert not {"models", "download"} & set(config.settings()["tracker"])
+    assert not {"models", "download", "device"} & set(config.settings()["tracker"])
     of_holistic = ExtractConfig(videos=[tmp_path], root=tmp_path, detector="holistic").settings()
     assert "tracker" not in of_holistic and "holistic" in of_holistic  # as before there was a tracker
     assert "folder" not in config.settings()["precomputed"]  # the points count, not where they lie

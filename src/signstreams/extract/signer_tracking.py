@@ -61,7 +61,7 @@ class SignerTracker:
     @property
     def engine(self) -> Engine:
         """What finds faces and bodies."""
-        return shared_engine(self._config.tracker.models)
+        return shared_engine(self._config.tracker.models, self._config.tracker.device)
 
     def start(self, video: VideoContext) -> Detector:
         """Detector for one pass over the video. If it raises `SeveralPeopleError`, the pass has to start over.

@@ -129,7 +129,7 @@ def tracker_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
 
 def start_tracker(config: ExtractConfig, video: VideoContext) -> TrackerDetector:
     """Detector for one video."""
-    return TrackerDetector(shared_engine(config.tracker.models), config, video)
+    return TrackerDetector(shared_engine(config.tracker.models, config.tracker.device), config, video)
 
 
 TRACKER = DetectorKind(tracker_info, start_tracker)
