@@ -23,8 +23,8 @@ class TrackerConfig(Section):
     download: bool = False
     """Fetch the models first if they are not there."""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)?$")] = ""
-    """Where the models run in batches, by torch: cpu, cuda, cuda:1. Empty: LiteRT on the CPU, one image at a time, which
-    is twice as fast there. Both give the same points within a thousandth of a hand."""
+    """Where torch runs the models in batches: cpu, cuda, cuda:1. Empty: LiteRT on the CPU, one image at a time, twice as
+    fast there."""
 
 
 class HolisticConfig(Section):
