@@ -23,7 +23,7 @@ class TrackerConfig(Section):
     download: bool = False
     """Fetch the models first if they are not there."""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)?$")] = ""
-    """Where torch runs the models in batches: cpu, cuda, cuda:1. Empty: LiteRT on the CPU, which is twice as fast there."""
+    """Where torch runs the models in batches: cpu, cuda, cuda:1. Empty: LiteRT, on the CPU, twice as fast there."""
 
 
 class HolisticConfig(Section):
