@@ -8,9 +8,9 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 # The first Python of the right version; `make demo PYTHON=/path/to/python3.13` names one. Where there is none, uv brings one.
-PYTHON ?= $(firstword $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python; done) \
-	$(shell uv python find --quiet 3.13 2>/dev/null || { uv python install --quiet 3.13 && uv python find 3.13; } 2>/dev/null))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && exit; done; \
+	uv python find --quiet 3.13 2>/dev/null || { uv python install --quiet 3.13 && uv python find --quiet 3.13; } 2>/dev/null)
 
 .PHONY: demo test test-slurm test-faults lint audit lock clean-demo
 .DELETE_ON_ERROR:
