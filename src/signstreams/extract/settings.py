@@ -171,8 +171,6 @@ def points_path(folder: Path | None, video_id: str) -> Path | None:
 
 def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
     """One line per video without points or with several files of them; none for other detectors."""
-    if config.detector == "holistic" and importlib.util.find_spec("mediapipe") is None:
-        return ["detector: holistic needs MediaPipe, which is not installed; pip install 'signstreams[holistic]'"]
     folder = config.precomputed.folder
     if config.detector != "precomputed" or folder is None:
         return []
