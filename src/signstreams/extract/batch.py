@@ -101,7 +101,7 @@ def extract_videos(
     problems = missing_points(config, [job.video_id for job in jobs])
     if detector == KINDS["holistic"] and importlib.util.find_spec("mediapipe") is None:
         problems.append(
-            "detector: holistic needs MediaPipe, expected it installed; pip install 'signstreams[holistic]'"
+            "detector: holistic needs MediaPipe; pip install 'signstreams[holistic]', or leave the detector out"
         )
     if detector == KINDS["tracker"] or (detector.sees_pixels and config.signer.choose != "none"):
         if config.tracker.download:
