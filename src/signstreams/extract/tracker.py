@@ -86,7 +86,8 @@ class TrackerDetector:
         if new:
             found = self._body.track(new)  # (M, 33, 4) px
             body = np.concatenate([body, found])  # (N, 33, 4)
-            face = np.concatenate([face, self._faces.find(new, found)])  # (N, 468, 2) px
+            head = smoothed(found, times_s[first:])  # a region that rests makes a mesh that rests
+            face = np.concatenate([face, self._faces.find(new, head)])  # (N, 468, 2) px
         hands = self._hands.find(self._images, times_s, body, known)
         num_done = len(self._images) - num_held
         steady = self._steady(body, times_s, num_done)

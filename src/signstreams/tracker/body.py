@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from signstreams.array_types import Flags, Floats, Ints, Pixels
+from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.tracker.detections import detect
 from signstreams.tracker.engine import Engine
-from signstreams.tracker.regions import along_axis, cut, project
+from signstreams.tracker.regions import agree, along_axis, cut, project
 
 NUM_POINTS = 33
 _CENTRE, _END = 33, 34  # of the 39: between the hips; the head's or feet's end of a circle around the whole body
@@ -22,8 +22,7 @@ _RECENT = 8  # frames at the end of a chunk that say where the next one begins
 _SEARCH_EVERY = 4  # frames without a body in which somebody is searched
 _SAME_PLACE = 0.25  # of the side of the square in which the person was last: whoever is nearer is the same
 _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of one of them
-# How far a frame's own square may be from the one in which it was seen, before it is seen again: centre and side as
-# shares of the side, angle in rad.
+# How far a frame's own square may be from the one in which it was seen, before it is seen again: see `agree`.
 _MAX_SHIFT, _MAX_SCALE, _MAX_TURN = 0.1, 1.2, 0.26
 
 
@@ -72,7 +71,7 @@ class BodyTracker:
     def _see_twice(self, frames: list[Pixels], rows: Ints, regions: Floats, points: Floats, wanted: Floats) -> None:
         """See frames in given regions, and again those that ask for another one."""
         self._see(frames, rows, regions, points, wanted)
-        is_off = ~np.isnan(wanted[rows, 0]) & ~_agree(wanted[rows], regions)
+        is_off = ~np.isnan(wanted[rows, 0]) & ~agree(wanted[rows], regions, _MAX_SHIFT, _MAX_SCALE, _MAX_TURN)
         self._see(frames, rows[is_off], wanted[rows[is_off]], points, wanted)
 
     def _see(self, frames: list[Pixels], rows: Ints, regions: Floats, points: Floats, wanted: Floats) -> None:
@@ -125,15 +124,6 @@ def refined(places: Floats, heat: Floats) -> Floats:
     centre = np.stack([(warmth * x).sum((-2, -1)), (warmth * y).sum((-2, -1))], -1)  # (M, P, 2)
     centre /= np.where(total > 0, total, 1)[..., None] * side
     return np.where(is_sure[..., None], centre, places)
-
-
-def _agree(wanted: Floats, regions: Floats) -> Flags:
-    """(M,) whether M regions are close enough to those in which frames were seen."""
-    shift = np.hypot(wanted[:, 0] - regions[:, 0], wanted[:, 1] - regions[:, 1])
-    turn = np.abs((wanted[:, 3] - regions[:, 3] + np.pi) % (2 * np.pi) - np.pi)
-    scale = np.abs(np.log(wanted[:, 2] / regions[:, 2]))
-    agree: Flags = (shift < _MAX_SHIFT * regions[:, 2]) & (turn < _MAX_TURN) & (scale < np.log(_MAX_SCALE))
-    return agree
 
 
 # -- Steady points

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from signstreams.array_types import Floats, Ints, Pixels
+from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.tracker.detections import Detections, detect, suppress
 from signstreams.tracker.engine import Engine
-from signstreams.tracker.regions import cut, project, whole_frame
+from signstreams.tracker.regions import agree, cut, half_turn, project, turned, whole_frame
 
 # -- The mesh of one face
 
@@ -19,6 +19,10 @@ _MARGIN = 1.5  # of the region over the mesh, as MediaPipe has it
 _EYES_TO_SIDE, _MOUTH_TO_SIDE = 3.75, 4.0
 """Side of the region over the distance of the eyes, and over that from eyes to mouth, which a turned head keeps."""
 _BELOW_EYES = 0.5  # middle of the mesh, on the way from the eyes to the mouth
+_KEY_EVERY = 8  # frames that tell how meshes are off the body's points
+_MAX_LOOKS = 2
+# How far the region that a mesh asks for may be from the one in which it was seen: see `agree`.
+_MAX_SHIFT, _MAX_SCALE, _MAX_TURN = 0.05, 1.15, 0.17
 
 
 class FaceMesh:
@@ -30,24 +34,39 @@ class FaceMesh:
     def find(self, frames: list[Pixels], body: Floats) -> Floats:
         """(N, 468, 2) px in N frames with (N, 33, 4) body points; NaN without a face.
 
-        The region comes from the body's points, and is cut again around the mesh that was found there: the model is
-        small, and no frame has to wait for the one before.
+        The region comes from the body's points, which are rough. How the mesh is off it, some of the frames tell; those
+        that are still off are seen again in the region that their own mesh asks for. No frame waits for another one.
         """
         points = np.full((len(frames), NUM_POINTS, 2), np.nan)
         rows = np.flatnonzero(~np.isnan(body[:, 0, 0]))
-        found, is_face = self._see(frames, rows, _around_head(body[rows]))
-        rows, found = rows[is_face], found[is_face]
-        points[rows] = found
-        better, is_better = self._see(frames, rows, around_mesh(found))
-        points[rows[is_better]] = better[is_better]
+        heads = _around_head(body[rows])
+        regions = heads
+        found, is_face = self.see(frames, rows[::_KEY_EVERY], heads[::_KEY_EVERY])
+        if is_face.any():
+            regions = _shifted(heads, heads[::_KEY_EVERY][is_face], around_mesh(found[is_face]))
+        for _ in range(_MAX_LOOKS):
+            found, is_face = self.see(frames, rows, regions)
+            points[rows[is_face]] = found[is_face]
+            wanted = np.where(is_face[:, None], around_mesh(found), heads)
+            is_off = ~is_face | ~agree(wanted, regions, _MAX_SHIFT, _MAX_SCALE, _MAX_TURN)
+            rows, regions, heads = rows[is_off], wanted[is_off], heads[is_off]
         return points
 
-    def _see(self, frames: list[Pixels], rows: Ints, regions: Floats) -> tuple[Floats, Floats]:
+    def see(self, frames: list[Pixels], rows: Ints, regions: Floats) -> tuple[Floats, Flags]:
         """(M, 468, 2) mesh in (M, 4) regions of the frames ``rows``, px, and (M,) whether it is one."""
         model = self._engine.model("face_landmarks")
         values, presence = model.run(cut(frames, rows, regions, model.side_px))
         places = values.reshape(-1, NUM_POINTS, 3)[..., :2] / model.side_px  # (M, 468, 2)
         return project(places, regions), presence.reshape(-1) > np.log(MIN_PRESENCE / (1 - MIN_PRESENCE))
+
+
+def _shifted(regions: Floats, heads: Floats, meshes: Floats) -> Floats:
+    """(N, 4) regions moved, scaled and turned as the (K, 4) ``meshes`` are against the ``heads``, in the middle."""
+    apart = turned((meshes[:, None, :2] - heads[:, None, :2]), -heads[:, 3])[:, 0] / heads[:, 2:3]  # (K, 2)
+    across, down = np.median(apart, axis=0)
+    scale, turn = np.median(meshes[:, 2] / heads[:, 2]), np.median(half_turn(meshes[:, 3] - heads[:, 3]))
+    shift = turned(np.tile([across, down], (len(regions), 1, 1)), regions[:, 3])[:, 0] * regions[:, 2:3]  # (N, 2)
+    return np.column_stack([regions[:, :2] + shift, regions[:, 2] * scale, regions[:, 3] + turn])
 
 
 def _around_head(body: Floats) -> Floats:
@@ -72,6 +91,9 @@ def around_mesh(points: Floats) -> Floats:
 
 # -- All faces in a picture
 
+SURE = 0.8
+"""A face with a lower score has to be one to the model of the mesh as well: half of what the detector takes for small
+faces at scores of .5 to .75 are hands, sleeves or letters, and nearly all of these go."""
 _TILE_SHARE, _MIN_TILE_PX, _TILE_OVERLAP = 0.6, 320, 0.25
 """Side of a tile over the shorter side of the frame, at least so many px; tiles overlap by a quarter of their side."""
 
@@ -92,7 +114,18 @@ def find_faces(engine: Engine, image: Pixels, near: Floats | None = None) -> Det
     ]
     joined = Detections(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
     order = np.argsort(-joined.score, kind="stable")
-    return suppress(Detections(*(part[order] for part in joined)))
+    faces = suppress(Detections(*(part[order] for part in joined)))
+    return _confirmed(engine, image, faces)
+
+
+def _confirmed(engine: Engine, image: Pixels, faces: Detections) -> Detections:
+    """Without unsure ones that are no faces to the model of the mesh."""
+    unsure = np.flatnonzero(faces.score < SURE)
+    across = faces.points[unsure, 1] - faces.points[unsure, 0]  # from the person's right eye to the left one
+    side = _MARGIN * faces.box[unsure, 2:].max(-1)
+    regions = np.column_stack([faces.box[unsure, :2], side, np.arctan2(across[:, 1], across[:, 0])])
+    _, is_face = FaceMesh(engine).see([image] * len(unsure), np.arange(len(unsure)), regions)
+    return Detections(*(np.delete(part, unsure[~is_face], axis=0) for part in faces))
 
 
 def tiles(width_px: int, height_px: int) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from signstreams.array_types import Floats, Ints, Pixels
+from signstreams.array_types import Flags, Floats, Ints, Pixels
 
 
 def whole_frame(width_px: int, height_px: int) -> Floats:
@@ -135,3 +135,18 @@ def moved_along(regions: Floats, share: float) -> Floats:
     """(N, 4) regions moved up along their own axis by a share of their side."""
     x, y, side, angle = regions.T
     return np.column_stack([x + np.sin(angle) * share * side, y - np.cos(angle) * share * side, side, angle])
+
+
+def agree(regions: Floats, others: Floats, max_shift: float, max_scale: float, max_turn: float) -> Flags:
+    """(N,) whether (N, 4) regions are about the ``others``: centre within a share of their side, side within a factor,
+    angle within so many rad.
+    """
+    shift = np.hypot(regions[:, 0] - others[:, 0], regions[:, 1] - others[:, 1])
+    scale = np.abs(np.log(regions[:, 2] / others[:, 2]))
+    close: Flags = (shift < max_shift * others[:, 2]) & (scale < np.log(max_scale))
+    return close & (np.abs(half_turn(regions[:, 3] - others[:, 3])) < max_turn)
+
+
+def half_turn(angle: Floats) -> Floats:
+    """The same angles, rad, within half a turn of 0."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
