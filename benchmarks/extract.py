@@ -68,11 +68,12 @@ def main() -> None:
 def ratio(video: Path, images: list[np.ndarray], num_pairs: int) -> None:
     """Whole extraction against the bare loop."""
     from signstreams.contract.run_checks import check_after_extraction
-    from signstreams.extract.holistic import HOLISTIC, QuietStderr, solution_class
+    from signstreams.extract.holistic import HOLISTIC, solution_class
     from signstreams.extract.pipeline import extract_video
     from signstreams.extract.results import VideoJob
     from signstreams.extract.settings import ExtractConfig
     from signstreams.formats.video_sources import VideoSource
+    from signstreams.processes import QuietStderr
 
     frames = _read(video)
     runs: dict[str, Callable[[], None]] = {}

@@ -11,7 +11,7 @@ import pytest
 
 from signstreams.extract.detectors import WRISTS, DetectorKind, assign_hands, detections, missing_keypoints
 from signstreams.extract.frame_source import Timed, sample_at_rate, within
-from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph, QuietStderr, solution_class
+from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph, solution_class
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
@@ -20,6 +20,7 @@ from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_sources import VideoSource
+from signstreams.processes import QuietStderr
 from signstreams.streams import BoxState
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from signstreams.extract.batch import extract_videos
-from signstreams.extract.holistic import HolisticDetector, QuietStderr, holistic_info
+from signstreams.extract.holistic import HolisticDetector, holistic_info
 from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_keypoints, read_pose, read_tracks
@@ -20,6 +20,7 @@ from signstreams.formats.crops import CropReader, list_crops
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import SignerInfo, VideoMetadata, read_metadata
+from signstreams.processes import QuietStderr
 from signstreams.streams import STREAMS, BoxState
 
 NUM_FRAMES = {"lsat_one_signer_outdoor": 56, "lsat_one_signer_studio": 72, "lsat_two_people": 24, "webcam_one_hand": 58}
@@ -151,6 +152,9 @@ def test_native_messages_are_held_back_but_shown_on_failure(capfd: pytest.Captur
     with quiet:
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == ""
+    with quiet:
+        os.write(2, b"INFO: chatter\nERROR: that is heard\n")
+    assert capfd.readouterr().err == "ERROR: that is heard\n"
     with pytest.raises(RuntimeError), quiet:
         os.write(2, b"why it failed\n")
         raise RuntimeError
