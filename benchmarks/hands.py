@@ -14,6 +14,7 @@ gap (confidence below .5) count as points, and their share is printed.
               plainly are although Holistic has no points (benchmarks/README.md says how they were marked)
     kept      where BEFORE found a visible hand: share that AFTER has, and how far the wrists are apart
     shared    frames in which both sides have the points of one hand
+    outside   hands of which most points are beyond the picture
     rendered  error of the 21 points against ground truth, and points of hands that are hidden or outside
 """
 
@@ -59,6 +60,7 @@ class Hands(NamedTuple):
     """The hands of one video; axis 0 is that of `HAND_STREAMS`."""
 
     points: Floats  # (2, T, 21, 2) px; meaningless where the confidence is 0
+    is_outside: Flags  # (2, T), whether most of the points are beyond the picture
     confidence: Floats  # (2, T), 0 without points
     has_box: Flags  # (2, T)
     times_s: Floats  # (T,)
@@ -78,6 +80,7 @@ def read_hands(root: Path, video_id: str) -> Hands:
     hands = np.stack([keypoints[:, REGIONS[stream]] for stream in HAND_STREAMS])  # (2, T, 21, 3)
     return Hands(
         hands[..., :2] * (metadata.width_px, metadata.height_px),
+        ((hands[..., :2] < 0) | (hands[..., :2] >= 1)).any(axis=-1).mean(axis=-1) > 0.5,
         hands[..., 2].min(axis=-1),
         np.stack([tracks.streams[stream].state != BoxState.MISSING for stream in HAND_STREAMS]),
         tracks.times_s,
@@ -226,6 +229,18 @@ def shared(before: Path, after: Path) -> None:
         print(f"  {name:15} before {told[0]}, after {told[1]}")
 
 
+def outside(before: Path, after: Path) -> None:
+    """Hands most of whose points are beyond the picture: guesses, even where a part of the hand is visible."""
+    print("outside: hands with most points beyond the picture, of those with points")
+    for name in sets_of(before, after):
+        counts = np.zeros((2, 2), int)  # before, after; with points, of which mostly outside
+        for both in pairs(before, after, name):
+            for row, hands in enumerate(both):
+                counts[row] += hands.is_found.sum(), (hands.is_found & hands.is_outside).sum()
+        told = [f"{beyond} of {num} ({share(beyond, num)})" for num, beyond in counts]
+        print(f"  {name:15} before {told[0]}, after {told[1]}")
+
+
 def rendered(before: Path, after: Path) -> None:
     """Points against the ground truth of rendered videos."""
     truths = sorted((before / RENDERED / "ground_truth").glob("*.npz"))
@@ -273,6 +288,7 @@ PARTS: dict[str, Callable[[Path, Path], None]] = {
     "marks": marks,
     "kept": kept,
     "shared": shared,
+    "outside": outside,
     "rendered": rendered,
 }
 
@@ -289,12 +305,14 @@ def spread(values: Floats) -> str:
 
 TILE_PX, MARK_PX, COLUMNS, ROWS = 200, 200, 3, 5
 _SIDE_COLOURS = dict(zip(HAND_STREAMS, (LEFT, RIGHT), strict=True))
+NUM_ADDED = 120
 _MARK_SIDE, _REACH = 2.2, 1.5  # of the shoulders' distance: side of a marked hand's picture, signer to either side
 
 
 def sheets(before: Path, after: Path, folder: Path, every: int) -> None:
-    """PNGs of the clips, every n-th frame, before on the left and after on the right, and of marked hands that are not
-    visible but have points after. Interpolated hands are framed."""
+    """PNGs of the clips, every n-th frame, before on the left and after on the right, interpolated hands framed; of
+    marked hands that are not visible but have points after; and of some hands, by chance, that only AFTER has: the
+    marks hardly hold hands that are hidden within the picture, so look here for false ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for video_id in common(before, after, "clips"):
         known = [read_keypoints(CorpusLayout(root / "clips").keypoints(video_id)) for root in (before, after)]
@@ -306,15 +324,30 @@ def sheets(before: Path, after: Path, folder: Path, every: int) -> None:
                 _label(tiles[-1], str(index))
         _write_pages(tiles, folder / video_id)
     false = [mark for mark in read_marks(before, after) if not mark.is_visible and mark.has_points(after)]
-    tiles = []
-    for mark in false:
-        image = next(image for index, image in _frames(_video(mark.name, mark.video)) if index == mark.frame)
-        layouts = [CorpusLayout(root / mark.name) for root in (before, after)]
-        known = [read_keypoints(layout.keypoints(mark.video))[mark.frame] for layout in layouts]
-        tiles.append(np.hstack([_around_wrist(image, keypoints, mark.stream) for keypoints in known]))
-        _label(tiles[-1], f"{mark.video} {mark.frame} {BY_NAME[mark.stream].side}")
-    _write_pages(tiles, folder / "marks")
+    for stem, hands in (("marks", false), ("added", _added(before, after))):
+        tiles = []
+        for mark in hands:
+            image = next(image for index, image in _frames(_video(mark.name, mark.video)) if index == mark.frame)
+            layouts = [CorpusLayout(root / mark.name) for root in (before, after)]
+            known = [read_keypoints(layout.keypoints(mark.video))[mark.frame] for layout in layouts]
+            tiles.append(np.hstack([_around_wrist(image, keypoints, mark.stream) for keypoints in known]))
+            _label(tiles[-1], f"{mark.video} {mark.frame} {BY_NAME[mark.stream].side}")
+        _write_pages(tiles, folder / stem)
     print(f"{folder}: {len(list(folder.glob('*.png')))} pictures")
+
+
+def _added(before: Path, after: Path) -> list[Mark]:
+    """`NUM_ADDED` hands, by chance but always the same of the same results, that AFTER has and BEFORE has not."""
+    added = [
+        Mark(video_id, name, int(frame), HAND_STREAMS[side], True)
+        for name in sets_of(before, after)
+        for video_id in common(before, after, name)
+        for side, frame in np.argwhere(
+            read_hands(after / name, video_id).is_found & ~read_hands(before / name, video_id).is_found
+        )
+    ]
+    chosen = np.random.default_rng(0).permutation(len(added))[:NUM_ADDED]
+    return [added[row] for row in sorted(chosen)]
 
 
 def _video(name: str, video_id: str) -> Path:

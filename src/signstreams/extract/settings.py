@@ -19,7 +19,7 @@ class TrackerConfig(Section):
     stride: Annotated[int, Field(ge=1, le=10)] = 1
     """Detect on every k-th frame only and interpolate in between: faster, less exact (docs/extraction.md)."""
     models: Path | None = None
-    """Folder with the models; none: where `signstreams fetch-models` puts them."""
+    """Folder with the models; none: where `signstreams models` puts them."""
     download: bool = False
     """Fetch the models first if they are not there."""
 
@@ -169,6 +169,8 @@ def points_path(folder: Path | None, video_id: str) -> Path | None:
 
 def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]:
     """One line per video without points or with several files of them; none for other detectors."""
+    if config.detector == "holistic" and importlib.util.find_spec("mediapipe") is None:
+        return ["detector: holistic needs MediaPipe, which is not installed; pip install 'signstreams[holistic]'"]
     folder = config.precomputed.folder
     if config.detector != "precomputed" or folder is None:
         return []

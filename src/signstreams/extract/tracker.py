@@ -13,21 +13,22 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.video_metadata import DetectorInfo
-from signstreams.tracker.body import BodyTracker
+from signstreams.tracker.body import SMOOTHED_OVER_S, BodyTracker, smoothed
 from signstreams.tracker.engine import Engine, shared_engine
 from signstreams.tracker.faces import FaceMesh
 from signstreams.tracker.hands import Hands, HandTracker
 
 VERSION = "1"  # raised when the same frames give other points
 WINDOW_FRAMES = 32  # 1.3 s at 25 Hz: a hand that is lost for longer is searched along the forearm
-MIN_WINDOW_FRAMES = 8
-WINDOW_MIB = 128  # of frames; 1080p gets 21 of them
+MIN_WINDOW_FRAMES = 4
+_SHARE = 3  # of the memory for decoded frames, one part is the window's: 1080p gets 14 of them
 OVERLAP = 4  # a quarter of the window is held for the next one, whose hands may reach back
 
 
-def window_frames(width_px: int, height_px: int) -> int:
+def window_frames(config: ExtractConfig, width_px: int, height_px: int) -> int:
     """Frames that are held at a time."""
-    return int(np.clip(WINDOW_MIB * 2**20 // (width_px * height_px * 3), MIN_WINDOW_FRAMES, WINDOW_FRAMES))
+    affordable = config.max_buffer_mib * 2**20 // (_SHARE * width_px * height_px * 3)
+    return int(np.clip(affordable, MIN_WINDOW_FRAMES, WINDOW_FRAMES))
 
 
 class TrackerDetector:
@@ -37,14 +38,15 @@ class TrackerDetector:
     found there is followed backward into it.
     """
 
-    def __init__(self, engine: Engine, video: VideoContext) -> None:
+    def __init__(self, engine: Engine, config: ExtractConfig, video: VideoContext) -> None:
         self._size_px = (video.width_px, video.height_px)
-        self.max_in_flight = window_frames(*self._size_px)
+        self.max_in_flight = window_frames(config, *self._size_px)
         self._body, self._hands, self._faces = BodyTracker(engine), HandTracker(engine), FaceMesh(engine)
         self._images: list[Pixels] = []
         self._times_s: list[float] = []
         # What is known of the first images, which are held for the second time: body, face and hands.
         self._known: tuple[Floats, Floats, Hands] | None = None
+        self._past: tuple[Floats, Floats] = np.empty((0, 33, 4)), np.empty(0)  # body and times of frames let go
         self._ready: deque[Floats] = deque()
 
     def __enter__(self) -> Self:
@@ -87,9 +89,20 @@ class TrackerDetector:
             face = np.concatenate([face, self._faces.find(new, found)])  # (N, 468, 2) px
         hands = self._hands.find(self._images, times_s, body, known)
         num_done = len(self._images) - num_held
-        self._ready.extend(_keypoints(body[:num_done], face[:num_done], hands, self._size_px))
+        steady = self._steady(body, times_s, num_done)
+        self._ready.extend(_keypoints(steady, face[:num_done], hands, self._size_px))
         self._known = (body[num_done:], face[num_done:], hands.since(num_done)) if num_held else None
         del self._images[:num_done], self._times_s[:num_done]
+
+    def _steady(self, body: Floats, times_s: Floats, num_done: int) -> Floats:
+        """(num_done, 33, 4) body points of the first frames, smoothed with those before and after."""
+        past, past_s = self._past
+        body, times_s = np.concatenate([past, body]), np.concatenate([past_s, times_s])
+        first, end = len(past), len(past) + num_done
+        kept = np.arange(len(times_s)) >= np.searchsorted(times_s, times_s[end - 1] - SMOOTHED_OVER_S)
+        kept[end:] = False  # they come again
+        self._past = body[kept], times_s[kept]
+        return smoothed(body, times_s)[first:end]
 
 
 def _keypoints(body: Floats, face: Floats, hands: Hands, size_px: tuple[int, int]) -> list[Floats]:
@@ -116,7 +129,7 @@ def tracker_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
 
 def start_tracker(config: ExtractConfig, video: VideoContext) -> TrackerDetector:
     """Detector for one video."""
-    return TrackerDetector(shared_engine(config.tracker.models), video)
+    return TrackerDetector(shared_engine(config.tracker.models), config, video)
 
 
 TRACKER = DetectorKind(tracker_info, start_tracker)

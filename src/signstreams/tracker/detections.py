@@ -101,7 +101,7 @@ def detect(
     if regions is None:
         regions = np.array([whole_frame(frame.shape[1], frame.shape[0]) for frame in frames]).reshape(-1, 4)
     network = engine.model(model)
-    boxes, scores = network.run(cut(frames, np.arange(len(frames)), regions, network.side_px))
+    boxes, scores = network.run(cut(frames, np.arange(len(frames)), regions, network.side_px, black_beyond=True))
     results = []
     for row, region in enumerate(regions):
         found = decode(model, boxes[row], scores[row], min_score)

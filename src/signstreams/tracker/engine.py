@@ -84,6 +84,16 @@ class LiteRtModel:
 
 
 @cache
-def shared_engine(folder: Path | None) -> LiteRtEngine:
-    """The engine of this process with models from a folder, or from where they are kept: each is loaded once."""
+def shared_engine(folder: Path | None, device: str = "") -> Engine:
+    """The engine of this process with models from a folder, or from where they are kept: each is loaded once.
+
+    ``device``: LiteRT if it is empty, else torch on that device.
+
+    Raises:
+        UserError: torch has no such device here.
+    """
+    if device:
+        from signstreams.tracker.torch_engine import TorchEngine
+
+        return TorchEngine(device, folder)
     return LiteRtEngine(folder)

@@ -82,7 +82,7 @@ MODELS = {
 WHEEL = "mediapipe==0.10.21"  # the last release that carries the models; it is unpacked here, never installed
 _PLATFORM = ("manylinux_2_28_x86_64", "3.12")  # of the wheel; the models are the same in all of them
 FOLDER_VARIABLE = "SIGNSTREAMS_MODELS"
-GET_THEM = "run `signstreams fetch-models` where the package registry can be reached"
+GET_THEM = "run `signstreams models` where the package registry can be reached"
 
 
 def models_folder() -> Path:
