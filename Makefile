@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11 or 3.12:
+# Two commands do everything on a fresh machine with Python 3.11 to 3.14, or with uv, which brings one:
 #   make demo   the whole chain on the demo corpus: videos, crops, three backbones, a translation model
 #   make test   all tests
 # Further: make test-slurm (the workflow through a real Slurm), make test-faults (killed in every stage), make lint, make audit
@@ -7,32 +7,25 @@
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
-# The first Python of the right version; `make demo PYTHON=/path/to/python3.12` names one.
-PYTHON ?= $(firstword $(shell for python in python3 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python; done))
+# The first Python of the right version; `make demo PYTHON=/path/to/python3.13` names one. Where there is none, uv brings one.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && exit; done; \
+	uv python find --quiet 3.13 2>/dev/null || { uv python install --quiet 3.13 && uv python find --quiet 3.13; } 2>/dev/null)
 
-.PHONY: headless demo test test-slurm test-faults lint audit lock clean-demo
+.PHONY: demo test test-slurm test-faults lint audit lock clean-demo
 .DELETE_ON_ERROR:
 
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form. --no-deps:
 # the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names.
 $(VENV)/installed: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 found, nor uv to bring one; install one, or name it: make PYTHON=/path/to/python3.13" >&2; exit 2; }
 	@echo "installing the packages of requirements.lock into $(VENV): some minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check --disable-pip-version-check
-	@$(BIN)/python -c "import cv2" 2> /dev/null || $(MAKE) --no-print-directory headless
+	@$(BIN)/python scripts/fetch_models.py
 	@touch $@
-
-# MediaPipe's OpenCV has windows and wants libGL, which a bare server lacks; its twin without windows is the same for us.
-headless:
-	@echo "OpenCV finds no graphics library here: taking its build without windows"
-	@$(BIN)/python -m pip uninstall --quiet --yes opencv-contrib-python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		"opencv-contrib-python-headless==$$(sed -n 's/^opencv-contrib-python==\([0-9.]*\).*/\1/p' requirements.lock)"
-	@$(BIN)/python -c "import cv2, mediapipe"
 
 demo: $(VENV)/installed
 	@echo "about ten minutes on two cores; what a job is doing now: tail -f work_dirs/logs/<rule>/*.log"

@@ -117,6 +117,7 @@ class Chapter:
 CHAPTERS = (
     Chapter("The workflow", ""),
     Chapter("Extraction", "extract", "More: [extraction.md](extraction.md)."),
+    Chapter("Models of the tracker", "models", "More: [extraction.md](extraction.md#detector)."),
     Chapter("Data contract", "validate", "More: [data_contract.md](data_contract.md)."),
     Chapter("Splits", "split", "More: [data_contract.md](data_contract.md#indextrainvaltestcsv)."),
     Chapter(

@@ -151,7 +151,7 @@ def _demo(config: Any) -> None:
     print(run(config))
 
 
-@_command("fetch-models", "tracker.settings:FetchModelsConfig", "fetch_models.py")
+@_command("models", "tracker.settings:FetchModelsConfig", "fetch_models.py")
 def _fetch_models(config: Any) -> None:
     """Get the models that find body, hands and face."""
     from signstreams.tracker.models import fetch_models, models_folder

@@ -20,7 +20,7 @@ import yaml
 from .pages import PROJECT, RUN, Command, command_blocks, fences
 
 cv2 = pytest.importorskip("cv2")
-pytest.importorskip("mediapipe")
+pytest.importorskip("ai_edge_litert")
 
 WALK = [command for page in RUN for command in command_blocks(PROJECT / page)[0]]
 

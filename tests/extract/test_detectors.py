@@ -11,11 +11,10 @@ import pytest
 
 from signstreams.extract.detectors import WRISTS, DetectorKind, assign_hands, detections, missing_keypoints
 from signstreams.extract.frame_source import Timed, sample_at_rate, within
-from signstreams.extract.holistic import OUTPUTS, HolisticDetector, HolisticGraph, QuietStderr, solution_class
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
-from signstreams.extract.settings import ExtractConfig, HolisticConfig
-from signstreams.extract.video import Frame, VideoReader
+from signstreams.extract.settings import ExtractConfig
+from signstreams.extract.video import Frame
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE
 from signstreams.formats.layout import CorpusLayout
@@ -130,7 +129,7 @@ def test_nothing_is_interpolated_across_a_jump_in_time() -> None:
 
 def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, discs: DetectorKind) -> None:
     path = make_video("v.mp4", 13)
-    config = ExtractConfig(videos=[path], root=tmp_path / "c", holistic={"stride": 3})
+    config = ExtractConfig(videos=[path], root=tmp_path / "c", tracker={"stride": 3})
     layout = CorpusLayout(config.root)
     extract_video(VideoJob(VideoSource.at(path), config, discs))
     tracks = read_tracks(layout.tracks("v"))
@@ -145,32 +144,6 @@ def test_frames_between_have_filled_boxes(make_video: Callable, tmp_path: Path, 
     for stream, track in tracks.streams.items():
         assert np.abs(track.box - exact.streams[stream].box).max() < 1.0  # px; the discs move evenly
     assert len(read_keypoints(layout.keypoints("v"))) == 13
-
-
-def test_frames_in_flight_change_nothing(shared_data: Path) -> None:
-    with VideoReader(shared_data / "clips" / "webcam_one_hand.mp4") as reader:
-        read = [frame for _, frame in zip(range(24), reader.frames(), strict=False)]
-    found = []
-    for in_flight in (1, 3):
-        with HolisticDetector(HolisticConfig(in_flight=in_flight)) as detector:
-            found.append(np.stack([detection.keypoints for detection in detections(detector, read)]))
-            assert detector.max_in_flight == in_flight
-    assert np.array_equal(found[0], found[1])
-    assert (found[0][:, POSE, 2] > 0).all()
-
-
-def test_a_failing_graph_is_heard_of_and_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signstreams.extract.holistic._CHECK_S", 0.01)
-    with QuietStderr():
-        graph = HolisticGraph(solution_class("holistic", "Holistic")(model_complexity=1))
-        graph.submit(np.zeros((64, 64, 3), np.uint8))
-        assert graph.collect() == dict.fromkeys(OUTPUTS)
-        graph._solution._graph.add_packet_to_input_stream(  # at a time that is past: the graph stops with an error
-            stream="image", packet=graph._solution._make_packet(graph._image_type, np.zeros((8, 8, 3), np.uint8)).at(1)
-        )
-        with pytest.raises((RuntimeError, ValueError), match=r"[Tt]imestamp"):
-            graph.submit(np.zeros((64, 64, 3), np.uint8))
-            graph.collect()
 
 
 # -- Hands

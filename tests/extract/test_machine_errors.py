@@ -129,7 +129,7 @@ except (OSError, MemoryError) as error:
 @pytest.mark.parametrize("room_mib", [8, 30, 80, 160])
 def test_no_memory_left_condemns_no_video(make_video: Callable, room_mib: int) -> None:
     def draw(index: int) -> np.ndarray:
-        return np.full((1088, 1920, 3), 20 * index, np.uint8)
+        return np.full((1088, 1920, 3), 20 * index % 256, np.uint8)
 
     small, large = make_video("s.mp4", 2), make_video("l.mp4", 40, draw=draw)
     done = subprocess.run(

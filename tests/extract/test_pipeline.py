@@ -161,7 +161,9 @@ def test_frames_in_flight_change_no_crop_where_the_buffer_is_small(
     path, found = make_video("v.mp4", 12, draw=draw), []
     for in_flight in (1, 2, 8):
         root = tmp_path / str(in_flight)
-        config = ExtractConfig(videos=[path], root=root, max_buffer_mib=50, holistic={"in_flight": in_flight})
+        config = ExtractConfig(
+            videos=[path], root=root, max_buffer_mib=50, detector="holistic", holistic={"in_flight": in_flight}
+        )
         found.append(extract_video(VideoJob(VideoSource.at(path), config, discs)))
     assert found[0].checksums == found[1].checksums == found[2].checksums
     assert found[0].settings_digest == found[1].settings_digest == found[2].settings_digest
@@ -242,7 +244,7 @@ def test_results_are_current_only_for_this_video_and_these_settings(
 
 def test_results_of_repeats_that_once_were_wrong_are_not_current(tmp_path: Path, discs: DetectorKind) -> None:
     """Frames between those looked at, where a rate repeats them; all other settings keep what they have."""
-    plain = ExtractConfig(videos=[tmp_path], root=tmp_path)
+    plain = ExtractConfig(videos=[tmp_path], root=tmp_path, detector="holistic")
     for settings, is_same in (({"fps": 25}, True), ({"stride": 2}, True), ({"fps": 25, "stride": 2}, False)):
         holistic = HolisticConfig(stride=settings.get("stride", 1))
         config = plain.model_copy(update={"fps": settings.get("fps"), "holistic": holistic})

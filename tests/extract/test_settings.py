@@ -16,8 +16,11 @@ def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
     assert set(config.settings()) == {
         *("fps", "frames_fps", "crop_px", "jpeg_quality", "max_buffer_mib"),
         *("face_privacy", "spans_only", "span_padding_s"),
-        *("detector", "holistic", "precomputed", "signer", "boxes"),
+        *("detector", "tracker", "precomputed", "signer", "boxes"),
     }
+    assert not {"models", "download", "device"} & set(config.settings()["tracker"])
+    of_holistic = ExtractConfig(videos=[tmp_path], root=tmp_path, detector="holistic").settings()
+    assert "tracker" not in of_holistic and "holistic" in of_holistic  # as before there was a tracker
     assert "folder" not in config.settings()["precomputed"]  # the points count, not where they lie
 
 
@@ -25,8 +28,10 @@ def test_stated_settings_are_those_that_shape_results(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"span_padding_s": 1.0}, "span_padding_s has no effect: spans_only is false; leave one of them out"),
-        ({"precomputed": {"folder": "points"}}, r"precomputed\.folder has no effect: detector is 'holistic'"),
+        ({"precomputed": {"folder": "points"}}, r"precomputed\.folder has no effect: detector is 'tracker'"),
         ({"precomputed": {"min_confidence": 0.1}}, r"precomputed\.min_confidence has no effect"),
+        ({"holistic": {"stride": 2}}, r"holistic\.stride has no effect: detector is 'tracker'"),
+        ({"detector": "holistic", "tracker": {"stride": 2}}, r"tracker\.stride has no effect: detector is 'holistic'"),
         (
             {"detector": "precomputed", "precomputed": {"folder": "points"}, "holistic": {"stride": 2}},
             r"holistic\.stride has no effect: detector is 'precomputed'",

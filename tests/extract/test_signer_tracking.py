@@ -13,7 +13,6 @@ import pytest
 
 from signstreams.extract import signer_tracking
 from signstreams.extract.detectors import DetectorKind, VideoContext, missing_keypoints
-from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.people import Face, FaceFinder, Person, blank_others, link, signing_box
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.results import VideoJob
@@ -27,12 +26,14 @@ from signstreams.extract.signer_tracking import (
     _runs,
     choose_candidate,
 )
+from signstreams.extract.tracker import TRACKER
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, HAND_R, POSE, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata
 from signstreams.formats.video_sources import VideoSource
+from signstreams.tracker.engine import shared_engine
 
 RED, BLUE = np.eye(80, dtype=np.float32)[:2]
 
@@ -290,7 +291,7 @@ def compose(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
             container.mux(stream.encode(None))
         settings = ExtractConfig(videos=[path], root=folder / name)
         layout = CorpusLayout(settings.root)
-        metadata = extract_video(VideoJob(VideoSource.at(path), settings, HOLISTIC))
+        metadata = extract_video(VideoJob(VideoSource.at(path), settings, TRACKER))
         points = read_keypoints(layout.keypoints(name))
         with np.load(tiny_corpus / "ground_truth" / "demo_000.npz") as file:
             nose = file["body"][:NUM_FRAMES, file["body_names"].tolist().index("nose")]
@@ -368,6 +369,7 @@ def test_somebody_else_is_never_taken_for_a_signer_who_left(compose: Callable[..
 
 
 def test_both_faces_of_the_two_people_are_found_in_every_frame(shared_data: Path) -> None:
-    with VideoReader(shared_data / "clips" / "lsat_two_people.gif") as reader, FaceFinder() as finder:
+    with VideoReader(shared_data / "clips" / "lsat_two_people.gif") as reader:
+        finder = FaceFinder(shared_engine(None))
         people = link((f.time_s, finder.find(f.image)) for f in reader.frames())
     assert [len(person.faces) for person in people] == [24, 24]

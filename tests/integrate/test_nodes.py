@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from signstreams.extract.holistic import HOLISTIC
 from signstreams.extract.pipeline import extract_video
 from signstreams.extract.points_file import from_wholebody
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
+from signstreams.extract.tracker import TRACKER
 from signstreams.formats.arrays import read_keypoints
 from signstreams.formats.landmarks import HAND_L, KEYPOINT_NAMES, MISSING, NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout
@@ -100,9 +100,7 @@ def test_anatomy_of_a_real_person(shared_data: Path, tmp_path: Path) -> None:
     """Left is at the viewer's right; brows, eyes, nose, mouth and jaw follow from above to below."""
     video = shared_data / "clips" / "lsat_one_signer_studio.gif"
     layout = CorpusLayout(tmp_path)
-    found = extract_video(
-        VideoJob(VideoSource.at(video), ExtractConfig(videos=[video], root=tmp_path, fps=5), HOLISTIC)
-    )
+    found = extract_video(VideoJob(VideoSource.at(video), ExtractConfig(videos=[video], root=tmp_path, fps=5), TRACKER))
     nodes = to_nodes(read_keypoints(layout.keypoints(found.video_id)), found.width_px, found.height_px)
     for part in ("eye", "ear", "shoulder", "elbow"):
         assert place(nodes, f"pose.left_{part}")[0] > place(nodes, f"pose.right_{part}")[0]

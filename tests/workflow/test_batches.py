@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 cv2 = pytest.importorskip("cv2")
-pytest.importorskip("mediapipe")
+pytest.importorskip("ai_edge_litert")
 
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 

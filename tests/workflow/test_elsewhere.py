@@ -25,7 +25,7 @@ def test_the_recipes_of_the_checkout_count_where_the_folder_has_none(project: Pa
 
 
 def test_videos_with_odd_names_are_extracted(project: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     (tmp_path / "videos").mkdir()
     for name in ODD_NAMES:  # none is a video: each is quarantined, by its own name
         (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"no video")

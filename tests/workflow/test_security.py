@@ -52,7 +52,7 @@ def test_hostile_values_run_nothing(snakemake: Snakemake, checkout: Path) -> Non
         "corpus": {"root": "data/$(touch pwned) 'y'", "demo_size": "tiny"},
         "extract": {"config": "$(touch pwned) ' \";touch pwned.toml", "set": {"crop_px": 32}},
     }
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     (checkout / values["extract"]["config"]).write_text("jpeg_quality = 90\n")
     (checkout / "wild.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     target = "data/$(touch pwned) 'y'/processed/metadata/demo_000.json"

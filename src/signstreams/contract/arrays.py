@@ -86,7 +86,7 @@ def _wrong_points(points: Floats, limits: tuple[float, float]) -> tuple[Flags, F
     half_missing = finite & ~missing & ((x == -1) | (y == -1) | (confidence == 0))
     far = ((points[..., :2] < limits[0]) | (points[..., :2] > limits[1])).any(axis=-1)
     outside = finite & ~missing & ~half_missing & (far | (confidence < 0) | (confidence > 1))
-    return ~finite, half_missing, outside
+    return np.asarray(~finite), half_missing, outside
 
 
 def check_tracks(value: Tracks, size_px: tuple[int, int] | None, name: str) -> list[Finding]:

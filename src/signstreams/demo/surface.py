@@ -117,13 +117,13 @@ class Patch:
             inner = np.clip(0.5 + 1.2 * (nx * facing[:, 0] + ny * facing[:, 1] + nz * facing[:, 2]), 0.0, 1.0)
             base += inner[:, None] * (colors[:, 0] - colors[:, 1])[part]
         # Light that enters skin comes out red: shadows keep more red than blue.
-        image = np.zeros((self.part.size, 4), np.float32)
+        image: Floats = np.zeros((self.part.size, 4), np.float32)
         shaded = np.empty((inside.size, 4), np.float32)
         for channel, (slope, offset) in enumerate(((0.94, 0.06), (1.0, 0.0), (1.03, -0.03))):
             shaded[:, channel] = base[:, channel] * (level * slope + offset) + glint
         shaded[:, 3] = 1.0
         image[inside] = shaded
-        image = image.reshape(*self.part.shape, 4)
+        image = np.reshape(image, (*self.part.shape, 4))
         if self._oversampling == 1:
             mask = np.ascontiguousarray(image[..., 3])
             return np.clip(image[..., :3], 0, 255).astype(np.uint8), mask * cv2.blur(mask, (3, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
@@ -98,7 +99,11 @@ def extract_videos(
         if video_id in annotations
     ]
     problems = missing_points(config, [job.video_id for job in jobs])
-    if detector.sees_pixels and (config.detector == "tracker" or config.signer.choose != "none"):
+    if detector == KINDS["holistic"] and importlib.util.find_spec("mediapipe") is None:
+        problems.append(
+            "detector: holistic needs MediaPipe; pip install 'signstreams[holistic]', or leave the detector out"
+        )
+    if detector == KINDS["tracker"] or (detector.sees_pixels and config.signer.choose != "none"):
         if config.tracker.download:
             fetch_models(config.tracker.models)
         problems += missing_models(config.tracker.models)

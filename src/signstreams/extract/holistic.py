@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import sys
-import tempfile
 import threading
 import types
 from collections import deque
@@ -18,6 +16,7 @@ from signstreams.extract.settings import ExtractConfig, HolisticConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, NUM_FACE, POSE
 from signstreams.formats.video_metadata import DetectorInfo
+from signstreams.processes import QuietStderr
 
 # -- MediaPipe's solutions, imported lean and run quietly
 
@@ -40,34 +39,6 @@ def solution_class(module: str, name: str) -> Any:
         if used:
             for stand_in in stand_ins:
                 sys.modules.pop(stand_in, None)
-
-
-class QuietStderr:
-    """Holds back what native code (MediaPipe, TFLite, absl) writes to stderr within the block; shows it on failure.
-
-    Cheap enough for every frame (0.01 ms). Not reentrant.
-    """
-
-    def __init__(self) -> None:
-        self._held = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
-
-    def __enter__(self) -> None:
-        sys.stderr.flush()
-        self._held.seek(0)
-        self._held.truncate()
-        self._kept = os.dup(2)
-        os.dup2(self._held.fileno(), 2)
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        os.dup2(self._kept, 2)
-        os.close(self._kept)
-        if kind is not None and issubclass(kind, Exception):  # Ctrl-C is no failure
-            self._held.seek(0)
-            os.write(2, self._held.read())
-
-    def close(self) -> None:
-        """Free the file."""
-        self._held.close()
 
 
 # -- The detector

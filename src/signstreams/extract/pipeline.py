@@ -30,7 +30,7 @@ from signstreams.extract.results import (
     write_job_metadata,
 )
 from signstreams.extract.signer_tracking import SeveralPeopleError, SignerTracker
-from signstreams.extract.tracker import TRACKER
+from signstreams.extract.tracker import TRACKER, window_frames
 from signstreams.extract.video import Frame, UnreadableVideoError, VideoReader
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.video_metadata import VideoMetadata
@@ -41,8 +41,8 @@ from signstreams.streams import STREAMS
 KINDS = {"tracker": TRACKER, "holistic": HOLISTIC, "precomputed": PRECOMPUTED}
 
 _NUM_IN_DETECTOR = 2
-"""Frames counted as held by the detector: a constant, since ``holistic.in_flight`` must not change how far boxes look
-ahead. More in flight take one frame each beyond ``max_buffer_mib``."""
+"""Frames counted as held by a detector other than the tracker: a constant, since ``holistic.in_flight`` must not change
+how far boxes look ahead. More in flight take one frame each beyond ``max_buffer_mib``."""
 
 NO_BOXES = FrameBoxes(
     np.full((NUM_STREAMS, 3), np.nan), np.zeros(NUM_STREAMS, np.uint8), np.zeros(NUM_STREAMS)
@@ -99,7 +99,8 @@ class _Run:
         num_frames = self.config.max_buffer_mib * 2**20 // (size_px[0] * size_px[1] * 3)
         depth = max(1, min(4, num_frames // 8))  # of each queue, prefetched and to be cropped: a few; one of 4K
         # Besides these queues, one frame is in the hands of each thread and some are in the detector.
-        max_waiting = max(1, num_frames - 2 * (depth + 1) - _NUM_IN_DETECTOR)
+        in_detector = window_frames(self.config, *size_px) if self.job.detector == TRACKER else _NUM_IN_DETECTOR
+        max_waiting = max(1, num_frames - 2 * (depth + 1) - in_detector)
         with ExitStack() as stack:
             spool = stack.enter_context(KeypointSpool(self.layout.keypoints(self.job.video_id).parent))
             archives = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -195,7 +194,7 @@ SHOULDERS = [POSE_NAMES.index(f"{side}_shoulder") for side in ("left", "right")]
 BLOCK_ROWS = 512  # rows processed together
 
 
-_NUMBERS_OF_ANY_KIND: ContextDecorator = np.errstate(over="ignore", invalid="ignore")
+_NUMBERS_OF_ANY_KIND = np.errstate(over="ignore", invalid="ignore")
 """Points that are missing may be NaN or infinite: NumPy would warn of each."""
 
 

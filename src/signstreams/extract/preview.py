@@ -266,7 +266,7 @@ def _crops(path: Path, rows: list[int]) -> dict[int, Pixels]:
     finally:
         reader.close()
     bgr = {row: cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) for row, jpeg in data.items()}
-    return {row: cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for row, crop in bgr.items()}
+    return {row: cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for row, crop in bgr.items() if crop is not None}
 
 
 def _boxes(tracks: Tracks, row: int) -> FrameBoxes:

@@ -61,7 +61,7 @@ class SignerTracker:
     @property
     def engine(self) -> Engine:
         """What finds faces and bodies."""
-        return shared_engine(self._config.tracker.models)
+        return shared_engine(self._config.tracker.models, self._config.tracker.device)
 
     def start(self, video: VideoContext) -> Detector:
         """Detector for one pass over the video. If it raises `SeveralPeopleError`, the pass has to start over.
@@ -212,10 +212,20 @@ def find_candidates(
     """People seen side by side in a video or its spans, from left to right; none or one if there are not several."""
     sightings: list[_Moment] = []
     finder = FaceFinder(engine)
+    bodies: dict[int, BodyTracker] = {}  # one per place in the row of people
     with suppress(UnreadableVideoError):  # extraction will report it
         for run in _runs(path, spans_s, frames_fps):
             faces = [sorted(finder.find(image), key=lambda face: face.x) for _, image in run]
-            sightings.append((run[0][0], faces[0], [_hand_speed(engine, run, faces, k) for k in range(len(faces[0]))]))
+            sightings.append(
+                (
+                    run[0][0],
+                    faces[0],
+                    [
+                        _hand_speed(bodies.setdefault(k, BodyTracker(engine)), run, faces, k)
+                        for k in range(len(faces[0]))
+                    ],
+                )
+            )
     return _candidates(sightings)
 
 
@@ -256,7 +266,7 @@ def _candidates(sightings: list[_Moment]) -> list[Candidate]:
     return [Candidate(person, sum(speed_of[id(face)] for face in person.faces) / len(sightings)) for person in steady]
 
 
-def _hand_speed(engine: Engine, run: Run, faces: Sequence[list[Face]], index: int) -> float:
+def _hand_speed(body: BodyTracker, run: Run, faces: Sequence[list[Face]], index: int) -> float:
     """Speed of a person's wrists relative to the shoulders, head units per second: mean of both, median over steps.
 
     A wrist that is not visible counts as still: the body model's guesses of it jitter. ``faces`` are those found in
@@ -272,9 +282,8 @@ def _hand_speed(engine: Engine, run: Run, faces: Sequence[list[Face]], index: in
         others = [other for other in seen if other is not face]
         parts.append(blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others))
         places.append(face)
-    body = BodyTracker(engine).track(parts)  # (F, 33, 4)
     speeds, before, before_s = [], None, 0.0
-    for points, place, (time_s, _) in zip(body, places, run, strict=True):
+    for points, place, (time_s, _) in zip(body.track(parts), places, run, strict=True):
         is_own = place.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) <= 1  # False without a body
         wrists = None
         if is_own:

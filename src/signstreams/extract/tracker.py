@@ -20,14 +20,15 @@ from signstreams.tracker.hands import Hands, HandTracker
 
 VERSION = "1"  # raised when the same frames give other points
 WINDOW_FRAMES = 32  # 1.3 s at 25 Hz: a hand that is lost for longer is searched along the forearm
-MIN_WINDOW_FRAMES = 8
-WINDOW_MIB = 128  # of frames; 1080p gets 21 of them
+MIN_WINDOW_FRAMES = 4
+_SHARE = 3  # of the memory for decoded frames, one part is the window's: 1080p gets 14 of them
 OVERLAP = 4  # a quarter of the window is held for the next one, whose hands may reach back
 
 
-def window_frames(width_px: int, height_px: int) -> int:
+def window_frames(config: ExtractConfig, width_px: int, height_px: int) -> int:
     """Frames that are held at a time."""
-    return int(np.clip(WINDOW_MIB * 2**20 // (width_px * height_px * 3), MIN_WINDOW_FRAMES, WINDOW_FRAMES))
+    affordable = config.max_buffer_mib * 2**20 // (_SHARE * width_px * height_px * 3)
+    return int(np.clip(affordable, MIN_WINDOW_FRAMES, WINDOW_FRAMES))
 
 
 class TrackerDetector:
@@ -37,9 +38,9 @@ class TrackerDetector:
     found there is followed backward into it.
     """
 
-    def __init__(self, engine: Engine, video: VideoContext) -> None:
+    def __init__(self, engine: Engine, config: ExtractConfig, video: VideoContext) -> None:
         self._size_px = (video.width_px, video.height_px)
-        self.max_in_flight = window_frames(*self._size_px)
+        self.max_in_flight = window_frames(config, *self._size_px)
         self._body, self._hands, self._faces = BodyTracker(engine), HandTracker(engine), FaceMesh(engine)
         self._images: list[Pixels] = []
         self._times_s: list[float] = []
@@ -129,7 +130,7 @@ def tracker_info(config: ExtractConfig, video_id: str) -> DetectorInfo:
 
 def start_tracker(config: ExtractConfig, video: VideoContext) -> TrackerDetector:
     """Detector for one video."""
-    return TrackerDetector(shared_engine(config.tracker.models), video)
+    return TrackerDetector(shared_engine(config.tracker.models, config.tracker.device), config, video)
 
 
 TRACKER = DetectorKind(tracker_info, start_tracker)

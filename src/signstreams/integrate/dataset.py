@@ -70,7 +70,7 @@ class ClipReader:
         pose = np.array(self.points.pose[video_id][span])  # (T, 7, 3)
         visible = pose[..., 2] > 0
         if self.uses_pose:
-            present["pose"] = visible.any(axis=1)
+            present["pose"] = np.asarray(visible.any(axis=1))
         nodes = np.zeros((len(frames), NUM_NODES, 3), np.float32)
         if self.points.nodes is not None:
             nodes = place_nodes(self.points.nodes[video_id][span], *entry.video.size_px)

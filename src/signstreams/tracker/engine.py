@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from signstreams.array_types import Floats, Pixels
+from signstreams.processes import QuietStderr
 from signstreams.tracker.models import MODELS, ModelFile, read_model
+from signstreams.tracker.tflite_file import with_outputs
 
 
 class Model(Protocol):
@@ -46,37 +49,51 @@ class LiteRtEngine:
 
 
 class LiteRtModel:
-    """A model in LiteRT's interpreter, which takes one image at a time."""
+    """A model in LiteRT's interpreter, one image at a time: batches cost as much for each image, and more from 4 on."""
 
     def __init__(self, file: ModelFile, content: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        with closing(QuietStderr()) as quiet, quiet:  # it tells which delegate it made
+            from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter: Any = Interpreter(model_content=content, num_threads=1)
-        self._interpreter.allocate_tensors()
+            content = with_outputs(content, file.outputs, file.name)
+            self._interpreter: Any = Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()
         (entry,) = self._interpreter.get_input_details()
         self._input = entry["index"]
         self.side_px = int(entry["shape"][1])
-        self._shape = tuple(int(size) for size in entry["shape"])
-        by_name = {output["name"]: output for output in self._interpreter.get_output_details()}
-        self._outputs = [by_name[name] for name in file.outputs]
-        self._low = file.low
+        outputs = self._interpreter.get_output_details()
+        self._outputs = [(output["index"], tuple(map(int, output["shape"][1:]))) for output in outputs]
+        self._scale, self._low = np.float32((1 - file.low) / 255), np.float32(file.low)
 
     def run(self, images: Pixels) -> tuple[Floats, ...]:
         """See `Model`."""
-        results = [np.empty((len(images), *output["shape"][1:]), np.float32) for output in self._outputs]
-        scale = np.float32((1 - self._low) / 255)
+        results = [np.empty((len(images), *shape), np.float32) for _, shape in self._outputs]
         for row, image in enumerate(images):
-            values = image.astype(np.float32)  # (S, S, 3)
-            values *= scale
-            values += np.float32(self._low)
-            self._interpreter.set_tensor(self._input, values[None])
+            self._set_input(image)
             self._interpreter.invoke()
-            for result, output in zip(results, self._outputs, strict=True):
-                result[row] = self._interpreter.get_tensor(output["index"])[0]
+            for result, (index, _) in zip(results, self._outputs, strict=True):
+                result[row] = self._interpreter.tensor(index)()[0]
         return tuple(results)
+
+    def _set_input(self, image: Pixels) -> None:
+        """Convert an image within the interpreter's memory, of which no view may live on when it runs."""
+        (values,) = self._interpreter.tensor(self._input)()  # (S, S, 3)
+        np.multiply(image, self._scale, out=values, dtype=np.float32)
+        if self._low:
+            values += self._low
 
 
 @cache
-def shared_engine(folder: Path | None) -> LiteRtEngine:
-    """The engine of this process with models from a folder, or from where they are kept: each is loaded once."""
+def shared_engine(folder: Path | None, device: str = "") -> Engine:
+    """The engine of this process with models from a folder, or from where they are kept: each is loaded once.
+
+    ``device``: LiteRT if it is empty, else torch on that device.
+
+    Raises:
+        UserError: torch has no such device here.
+    """
+    if device:
+        from signstreams.tracker.torch_engine import TorchEngine
+
+        return TorchEngine(device, folder)
     return LiteRtEngine(folder)

@@ -19,7 +19,7 @@ from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.formats.landmarks import INTERPOLATED
 from signstreams.tracker.detections import detect
 from signstreams.tracker.engine import Engine
-from signstreams.tracker.regions import along_axis, around_hand, cut, moved_along, project
+from signstreams.tracker.regions import along_axis, around_hand, cut, moved_along, project, turned
 
 NUM_POINTS = 21
 MIN_PRESENCE = 0.5
@@ -33,7 +33,9 @@ MAX_STEP_S = 0.2  # between frames that a hand is followed across
 _SHOULDERS, _ELBOWS, _WRISTS, _PINKIES, _INDICES = (np.array([k, k + 1]) for k in (11, 13, 15, 17, 19))
 _MIN_VISIBILITY = 0.1  # of the wrist, as MediaPipe has it: below, the hand is hidden or outside
 _LIKELY_VISIBILITY = 0.5
-KEY_EVERY = 4  # frames: the first that are searched; those between are followed from them
+SPAN = 8  # frames that are followed one after the other in the first pass
+LOOK_EVERY = 4
+MAX_SHIFT = 0.6  # of the body's wrist between two frames, in units: beyond, the body's points are wrong
 SHORT_GAP = 16  # frames; a hand that is lost for longer is probably hidden, and is searched in fewer of them
 
 
@@ -86,6 +88,9 @@ class _Search:
         inside = ((self.wrist > -margin) & (self.wrist < self.size_px + margin)).all(-1)
         self.is_likely = inside & (visibility > _LIKELY_VISIBILITY)  # (N, 2) where it is worth some effort
         self.handedness = np.full((len(frames), 2), 0.5)  # of the hands that were found: 0 left, 1 right
+        self.is_seen_from_body = np.zeros((len(frames), 2), bool)
+        self._recrop = np.full((len(frames), 2, 4), np.nan)  # what `recropped` found
+        self.was_found = self.is_found
         self.num_runs = 0
 
     @property
@@ -102,7 +107,7 @@ class _Search:
                 result[run, side] = len(run)
         return result
 
-    def see(self, rows: Ints, sides: Ints, regions: Floats, how: Found) -> Flags:
+    def see(self, rows: Ints, sides: Ints, regions: Floats, how: Found | Ints) -> Flags:
         """Look for hands in M regions of the frames ``rows``; (M,) whether one was accepted.
 
         Of several regions for one hand, the surest counts.
@@ -110,17 +115,18 @@ class _Search:
         accepted = np.zeros(len(rows), bool)
         if not len(rows):
             return accepted
+        how = np.broadcast_to(how, len(rows))
         points, presence, handedness = self.run(rows, regions)
-        fits = (presence > MIN_PRESENCE) & self.belongs(
-            rows, sides, points, presence, handedness, followed=how == Found.NEIGHBOUR
-        )
+        is_led = how == Found.NEIGHBOUR
+        self.is_seen_from_body[rows[how == Found.BODY], sides[how == Found.BODY]] = True
+        fits = (presence > MIN_PRESENCE) & self.belongs(rows, sides, points, presence, handedness, is_led)
         for k in np.flatnonzero(fits):
             row, side = rows[k], sides[k]
             if presence[k] > self.hands.confidence[row, side]:
                 accepted[k] = True
                 self.hands.points[row, side] = points[k]
                 self.hands.confidence[row, side] = presence[k]
-                self.hands.found[row, side] = how
+                self.hands.found[row, side] = how[k]
                 self.handedness[row, side] = handedness[k]
         return accepted
 
@@ -132,8 +138,24 @@ class _Search:
         points = project(places.reshape(-1, NUM_POINTS, 3)[..., :2] / model.side_px, regions)
         return points, presence[:, 0], handedness[:, 0]
 
+    def recropped(self, rows: Ints, sides: Ints) -> Floats:
+        """(M, 4) regions of hands by a model that sees the wider surroundings of the body's knuckles
+        (google-ai-edge/mediapipe: hand_recrop_by_roi)."""
+        unknown = np.isnan(self._recrop[rows, sides, 0])
+        if unknown.any():
+            row, side = rows[unknown], sides[unknown]
+            wrist, knuckle = self.wrist[row, side], self.knuckle[row, side]
+            around = along_axis(knuckle, 2 * knuckle - wrist, 2.7)  # the knuckle is the middle, the wrist below it
+            model = self.engine.model("hand_recrop")
+            (values,) = model.run(cut(self.frames, row, around, model.side_px))
+            ends = project(values.reshape(-1, 2, 2).astype(np.float64) / model.side_px, around)  # (M, 2, 2)
+            # The second point is below the first.
+            self._recrop[row, side] = moved_along(along_axis(ends[:, 0], 2 * ends[:, 0] - ends[:, 1], 1.0), 0.1)
+        regions: Floats = self._recrop[rows, sides]
+        return regions
+
     def belongs(
-        self, rows: Ints, sides: Ints, points: Floats, presence: Floats, handedness: Floats, *, followed: bool
+        self, rows: Ints, sides: Ints, points: Floats, presence: Floats, handedness: Floats, is_led: Flags
     ) -> Flags:
         """(M,) whether hands can be those of the person's own sides: by place, size and handedness.
 
@@ -146,8 +168,7 @@ class _Search:
         reach = np.maximum(size, 0.6 * self.unit[rows])
         agreement = np.where(sides == 1, handedness, 1 - handedness)  # (M,) that it is a hand of this side
         is_near = own < NEAR * reach
-        if followed:
-            is_near |= (own < FOLLOWED_NEAR * reach) & (presence > 0.9) & (agreement > 0.7)
+        is_near |= is_led & (own < FOLLOWED_NEAR * reach) & (presence > 0.9) & (agreement > 0.7)
         is_others = (other < 0.5 * own) & (own > 0.4 * reach) & (agreement < 0.7)
         fits = (size > 0.2 * self.unit[rows]) & (size < 2.2 * self.unit[rows])
         is_inside = ((points > 0) & (points < self.size_px)).all(-1).mean(-1) >= MIN_INSIDE
@@ -188,90 +209,115 @@ class HandTracker:
                 mine[:num_known] = theirs
         search = _Search(self._engine, frames, times_s, body, hands)
         is_new = np.arange(len(frames)) >= num_known
-        phase = np.arange(len(frames)) % KEY_EVERY
-        _from_body(search, search.may_be & (is_new & (phase == 0))[:, None])
-        _again(search, is_new)
+        _first_pass(search, is_new)
         _one_hand_for_one_side(search)
-        _follow(search)
-        _from_body(search, search.is_likely & (is_new & (phase == KEY_EVERY // 2))[:, None])
-        _follow(search)
+        _follow(search, num_known)
         _from_body(search, search.is_likely & is_new[:, None] & (search.gaps() <= SHORT_GAP))
-        _along_forearm(search)
-        _follow(search)
-        _by_palm(search)
-        _follow(search)
+        _along_forearm(search, is_new)
+        _follow(search, num_known)
+        _by_palm(search, is_new)
+        _follow(search, num_known)
         _one_hand_for_one_side(search)
         _interpolate(search)
         self.num_runs += search.num_runs
         return hands
 
 
-def _again(search: _Search, is_new: Flags) -> None:
-    """Once more around what was found: hands are followed from there, and the first region was a guess."""
-    rows, sides = np.nonzero(search.is_found & is_new[:, None])
-    search.see(rows, sides, around_hand(search.hands.points[rows, sides]), Found.BODY)
+def _first_pass(search: _Search, is_new: Flags) -> None:
+    """As MediaPipe does it: from the frame before if its hand is where the body's points say, or else from those.
+
+    The window is cut into spans that begin by themselves and advance together, a frame with each wave. In a span that
+    has lost a hand, every `LOOK_EVERY`-th frame looks for it.
+    """
+    first = int(np.argmax(is_new))
+    starts = np.arange(first, len(search.frames), SPAN) if is_new.any() else np.empty(0, int)
+    for step in range(SPAN):
+        rows, sides = np.nonzero(search.may_be[starts[starts + step < len(search.frames)] + step])
+        rows = starts[rows] + step
+        is_led = (rows > 0) & search.is_found[rows - 1, sides]
+        is_led &= search.times_s[rows] - search.times_s[rows - 1] <= MAX_STEP_S
+        use = ~search.is_found[rows, sides] & (is_led | (step % LOOK_EVERY == 0))
+        rows, sides, is_led = rows[use], sides[use], is_led[use]
+        regions = search.recropped(rows, sides)
+        before = search.hands.points[rows[is_led] - 1, sides[is_led]]
+        follows = is_led.copy()
+        follows[is_led] = keeps_place(before, regions[is_led])
+        regions[follows] = around_hand(before[follows[is_led]])
+        search.see(rows, sides, regions, np.where(follows, Found.NEIGHBOUR, Found.BODY))
+
+
+def keeps_place(points: Floats, regions: Floats) -> Flags:
+    """(M,) whether the (M, 21, 2) hands of the frames before are still within (M, 4) regions of these frames, by place,
+    size and angle (google-ai-edge/mediapipe: roi_tracking_calculator)."""
+    before = around_hand(points)
+    side = regions[:, 2]
+    shift = turned((before[:, :2] - regions[:, :2])[:, None], -regions[:, 3])[:, 0]  # (M, 2)
+    places = turned(points - regions[:, None, :2], -regions[:, 3])  # (M, 21, 2)
+    turn = np.abs((before[:, 3] - regions[:, 3] + np.pi) % (2 * np.pi) - np.pi)
+    keeps: Flags = (
+        (np.abs(shift) <= 0.2 * side[:, None]).all(-1)
+        & (np.abs(before[:, 2] - side) <= 0.4 * side)
+        & (turn <= np.deg2rad(40))
+        & (np.abs(places) < 0.45 * side[:, None, None]).all((-2, -1))
+    )
+    return keeps
 
 
 def _from_body(search: _Search, where: Flags) -> None:
-    """The hands where the body's points are, each frame by itself, as MediaPipe starts to track."""
-    rows, sides = np.nonzero(where & ~search.is_found)
-    search.see(rows, sides, recropped(search, rows, sides), Found.BODY)
+    """Hands where the body's points are, in frames of which only the neighbours' places were seen."""
+    rows, sides = np.nonzero(where & ~search.is_found & ~search.is_seen_from_body)
+    search.see(rows, sides, search.recropped(rows, sides), Found.BODY)
 
 
-def recropped(search: _Search, rows: Ints, sides: Ints) -> Floats:
-    """(M, 4) regions of hands by a model that sees the wider surroundings of the body's knuckles
-    (google-ai-edge/mediapipe: hand_recrop_by_roi)."""
-    wrist, knuckle = search.wrist[rows, sides], search.knuckle[rows, sides]
-    around = along_axis(knuckle, 2 * knuckle - wrist, 2.7)  # the knuckle is the middle, the wrist below it
-    model = search.engine.model("hand_recrop")
-    (values,) = model.run(cut(search.frames, rows, around, model.side_px))
-    ends = project(values.reshape(-1, 2, 2).astype(np.float64) / model.side_px, around)  # (M, 2, 2)
-    regions = along_axis(ends[:, 0], 2 * ends[:, 0] - ends[:, 1], 1.0)  # the second point is below
-    return moved_along(regions, 0.1)
-
-
-def _follow(search: _Search) -> None:
+def _follow(search: _Search, num_known: int) -> None:
     """Close gaps from both ends, a frame with each wave, until no end gets on."""
-    tried = np.zeros((2, *search.is_found.shape), bool)  # by direction
+    apart_s = np.diff(search.times_s)
+    tried = np.zeros((2, *search.is_found.shape), bool)  # from before, from after
+    if num_known:  # the window before tried what it could
+        tried[0, :num_known] = True
+        tried[1, : num_known - 1] = search.was_found[1:num_known]
     while True:
-        rows, sides, regions, directions = [], [], [], []
         is_found = search.is_found
-        open_ = search.has_body[:, None] & ~is_found
-        for direction, step in enumerate((1, -1)):
-            near = np.zeros_like(is_found)
-            if step == 1:
-                near[1:] = is_found[:-1]
-                apart = np.diff(search.times_s, prepend=-np.inf)
-            else:
-                near[:-1] = is_found[1:]
-                apart = np.diff(search.times_s, append=np.inf)
-            row, side = np.nonzero(open_ & near & ~tried[direction] & (apart <= MAX_STEP_S)[:, None])
-            if not len(row):
-                continue
-            tried[direction, row, side] = True
-            shift = search.wrist[row, side] - search.wrist[row - step, side]
-            region = around_hand(search.hands.points[row - step, side])
-            is_likely = np.linalg.norm(shift, axis=-1, keepdims=True) < 0.6 * search.unit[row, None]
-            region[:, :2] += np.where(is_likely, shift, 0)
-            rows.append(row)
-            sides.append(side)
-            regions.append(region)
-            directions.append(np.full(len(row), direction))
-        if not rows:
+        is_near = np.zeros_like(tried)
+        is_near[0, 1:] = is_found[:-1] & (apart_s <= MAX_STEP_S)[:, None]
+        is_near[1, :-1] = is_found[1:] & (apart_s <= MAX_STEP_S)[:, None]
+        is_near &= search.has_body[:, None] & ~is_found & ~tried
+        rows, sides = np.nonzero(is_near.any(0))
+        if not len(rows):
             return
-        search.see(np.concatenate(rows), np.concatenate(sides), np.concatenate(regions), Found.NEIGHBOUR)
+        tried |= is_near
+        regions = np.stack([_moved(search, rows, sides, rows + step) for step in (-1, 1)])  # (2, M, 4)
+        use = is_near[:, rows, sides]
+        search.see(rows, sides, np.where(use.all(0)[:, None], _between(*regions), regions[use.argmax(0), np.arange(len(rows))]), Found.NEIGHBOUR)
+
+
+def _moved(search: _Search, rows: Ints, sides: Ints, others: Ints) -> Floats:
+    """(M, 4) regions around the hands of the frames ``others``, moved as the body's wrist has; NaN where none."""
+    others = np.clip(others, 0, len(search.frames) - 1)
+    shift = search.wrist[rows, sides] - search.wrist[others, sides]  # (M, 2)
+    is_likely = np.linalg.norm(shift, axis=-1, keepdims=True) < MAX_SHIFT * search.unit[rows, None]
+    regions = around_hand(search.hands.points[others, sides])
+    regions[:, :2] += np.where(is_likely, shift, 0)
+    return regions
+
+
+def _between(first: Floats, second: Floats) -> Floats:
+    """(M, 4) regions half way between two of the same hand."""
+    middle = (first + second) / 2
+    middle[:, 3] = first[:, 3] + ((second[:, 3] - first[:, 3] + np.pi) % (2 * np.pi) - np.pi) / 2
+    return middle
 
 
 _ALONG = ((0.0, 1.0), (-0.6, 1.0), (0.6, 1.0), (0.0, 1.4))  # turns from the forearm, rad, and scales
 
 
-def _sparse(search: _Search, every: int) -> tuple[Ints, Ints]:
+def _sparse(search: _Search, is_new: Flags, every: int) -> tuple[Ints, Ints]:
     """Rows and sides of frames in gaps, enough of them: a hand that is found in one is followed into the others."""
     gaps = search.gaps()
     rows: list[int] = []
     sides: list[int] = []
     for side in (0, 1):
-        places = np.flatnonzero(search.is_likely[:, side] & ~search.is_found[:, side])
+        places = np.flatnonzero(is_new & search.is_likely[:, side] & ~search.is_found[:, side])
         for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
             if not len(run):
                 continue
@@ -282,9 +328,9 @@ def _sparse(search: _Search, every: int) -> tuple[Ints, Ints]:
     return np.array(rows, int), np.array(sides, int)
 
 
-def _along_forearm(search: _Search) -> None:
+def _along_forearm(search: _Search, is_new: Flags) -> None:
     """Where the forearm points, at several angles and sizes; once more around what was found."""
-    rows, sides = _sparse(search, 3)
+    rows, sides = _sparse(search, is_new, 3)
     is_short = search.gaps()[rows, sides] <= SHORT_GAP
     for number, (turn, scale) in enumerate(_ALONG):
         if number:  # a hand that is lost for long is probably hidden: one look
@@ -313,9 +359,9 @@ def _see_twice(search: _Search, rows: Ints, sides: Ints, regions: Floats, how: F
 _PALM_MARGIN, _PALM_SHIFT = 2.6, 0.5
 
 
-def _by_palm(search: _Search) -> None:
+def _by_palm(search: _Search, is_new: Flags) -> None:
     """By the palm detector, in the surroundings of the wrist."""
-    rows, sides = _sparse(search, 4)
+    rows, sides = _sparse(search, is_new, 4)
     if not len(rows):
         return
     wrist, elbow = search.wrist[rows, sides], search.elbow[rows, sides]

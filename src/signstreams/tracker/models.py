@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +87,9 @@ MODELS = {
 
 WHEEL = "mediapipe==0.10.21"  # the last release that carries the models; it is unpacked here, never installed
 _PLATFORM = ("manylinux_2_28_x86_64", "3.12")  # of the wheel; the models are the same in all of them
+_MOST_BYTES = 2**24  # of one of them; the largest has 6 MB
 FOLDER_VARIABLE = "SIGNSTREAMS_MODELS"
-GET_THEM = "run `signstreams fetch-models` where the package registry can be reached"
+GET_THEM = "run `signstreams models` where the package registry can be reached"
 
 
 def models_folder() -> Path:
@@ -102,13 +109,12 @@ def read_model(name: str, folder: Path | None = None) -> bytes:
     path = (folder or models_folder()) / file.name
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file, expected a model of the tracker; {GET_THEM}, or name its folder"
-        ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
-        raise UserError(f"{path}: its SHA-256 is {found[:12]}, expected {file.sha256[:12]}; remove it and {GET_THEM}")
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{path}: {reason}, expected a model of the tracker; {GET_THEM}, or name its folder") from None
+    if not _is_content(file, content):
+        found = f"its SHA-256 is {_short_hash(content)}, expected {file.sha256[:12]}"
+        raise UserError(f"{path}: {found}; remove it and {GET_THEM}")
     return content
 
 
@@ -127,53 +133,117 @@ def missing_models(folder: Path | None = None) -> list[str]:
 
 
 def fetch_models(folder: Path | None = None, wheel: Path | None = None) -> list[Path]:
-    """Put the models into a folder, out of a ``wheel`` or one that pip downloads; the files that were written.
+    """Put the models into a folder; the files that were written. Files that are there already stay.
 
-    pip knows the user's registry, proxies and certificates. Files that are there already stay.
+    They come out of a ``wheel``, else of an installed MediaPipe that has the same ones, else of the wheel that pip
+    downloads: it knows the user's registry, proxies and certificates. Of several processes one fetches, and the others
+    wait for it.
 
     Raises:
         UserError: The registry cannot be reached, or what came is another wheel.
     """
     target = folder or models_folder()
-    wanted = [file for name, file in MODELS.items() if _is_missing(name, target)]
-    if not wanted:
+    if not _missing(target):
         return []
-    with tempfile.TemporaryDirectory(prefix="signstreams_models_") as scratch:
-        source = wheel or _downloaded(Path(scratch))
-        written = []
+    with _only_one(target):
+        wanted = _missing(target)
+        if not wanted:  # another process fetched them
+            return []
+        contents = _installed(wanted) if wheel is None else None
+        if contents is None:
+            with tempfile.TemporaryDirectory(prefix="signstreams_models_") as scratch:
+                contents = _unpacked(wheel or _downloaded(Path(scratch)), wanted)
+        for file, content in zip(wanted, contents, strict=True):
+            write_bytes(target / file.name, content)
+    return [target / file.name for file in wanted]
+
+
+def _missing(folder: Path) -> list[ModelFile]:
+    missing = []
+    for name, file in MODELS.items():
         try:
-            with zipfile.ZipFile(source) as archive:
-                for file in wanted:
-                    content = archive.read(file.path)
-                    if hashlib.sha256(content).hexdigest() != file.sha256:
-                        raise UserError(f"{source}: {file.path} is another model than that of {WHEEL}; take that wheel")
-                    write_bytes(target / file.name, content)
-                    written.append(target / file.name)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{source}: {error}, expected the wheel of {WHEEL}; take that") from None
-        except FileNotFoundError:
-            raise UserError(f"{source}: no such file, expected the wheel of {WHEEL}; take that") from None
-    return written
+            read_model(name, folder)
+        except UserError:
+            missing.append(file)
+    return missing
 
 
-def _is_missing(name: str, folder: Path) -> bool:
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block; where the disk knows no locks, each fetches for itself."""
     try:
-        read_model(name, folder)
-    except UserError:
-        return True
-    return False
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{error.filename}: a file, expected a folder for the models; name another one") from None
+    with (folder / ".fetching").open("wb") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _installed(wanted: list[ModelFile]) -> list[bytes] | None:
+    """Content of the files within an installed MediaPipe, which is not imported; None if there is none like it."""
+    spec = importlib.util.find_spec("mediapipe")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        contents = [(Path(spec.origin).parents[1] / file.path).read_bytes() for file in wanted]
+    except OSError:  # a release without models
+        return None
+    return contents if all(map(_is_content, wanted, contents)) else None
+
+
+def _unpacked(wheel: Path, wanted: list[ModelFile]) -> list[bytes]:
+    """Content of the files within a wheel."""
+    contents = []
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in wanted:
+                if archive.getinfo(file.path).file_size > _MOST_BYTES:
+                    raise UserError(_other_model(wheel, file))
+                contents.append(archive.read(file.path))
+                if not _is_content(file, contents[-1]):
+                    raise UserError(_other_model(wheel, file, contents[-1]))
+    except OSError as error:
+        raise UserError(f"{wheel}: {error.strerror or error}, expected the wheel of {WHEEL}; take that") from None
+    except KeyError as error:
+        raise UserError(f"{wheel}: {error.args[0]}, expected the wheel of {WHEEL}; take that") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise UserError(f"{wheel}: damaged ({error}), expected the wheel of {WHEEL}; get it again") from None
+    return contents
+
+
+def _other_model(wheel: Path, file: ModelFile, content: bytes = b"") -> str:
+    found = f"SHA-256 {_short_hash(content)}, expected {file.sha256[:12]}" if content else "far larger than expected"
+    return f"{wheel}: {file.path}: {found}; take the wheel of {WHEEL}"
+
+
+def _is_content(file: ModelFile, content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == file.sha256
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _downloaded(folder: Path) -> Path:
     platform, python = _PLATFORM
-    words = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary=:all:", "--quiet"]
-    words += ["--disable-pip-version-check", "--platform", platform, "--python-version", python, "--dest", str(folder)]
+    words = [*_pip(), "download", WHEEL, "--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
+    words += ["--platform", platform, "--python-version", python, "--dest", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named" in line]
-        reason = (said or done.stderr.splitlines() or ["it said nothing"])[-1]
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("ERROR: ") or "No module named" in line] or lines
+        reason = said[-1].removeprefix("ERROR: ").strip() if said else f"exit code {done.returncode}"
         raise UserError(
-            f"{WHEEL}: pip could not download it ({reason}); try again with a network, or name its wheel with --wheel"
+            f"{WHEEL}: pip could not download it ({reason}), expected a package registry that has it; try again with a"
+            " network, or name its wheel with --wheel"
         )
     return wheels[0]
+
+
+def _pip() -> list[str]:
+    """The words that start pip. An environment that uv made has none, but uv can run it."""
+    uv = shutil.which("uv") if importlib.util.find_spec("pip") is None else None
+    return [uv, "tool", "run", "--quiet", "pip"] if uv else [sys.executable, "-m", "pip"]
