@@ -7,6 +7,8 @@ all frames of a chunk are seen in one square, in one batch; a frame that asks fo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from signstreams.array_types import Floats, Ints, Pixels
@@ -23,10 +25,23 @@ _NUM_FIRST = 3  # frames that say where to look first
 _SEARCH_EVERY = 4  # frames without a body in which somebody is searched
 _SAME_PLACE = 0.25  # of the side of the square in which the person was last: whoever is nearer is the same
 _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of one of them
-# How far a frame's own square may be from the one in which it was seen, before it is seen again: see `agree`.
-_MAX_SHIFT, _MAX_SCALE, _MAX_TURN = 0.1, 1.2, 0.26
-# Within this, the next chunk is seen in the same one: in another, all points move a little.
-_SAME_SQUARE = 0.05, 1.1, 0.13
+# How far squares may be apart, see `agree`: a frame's own one from that in which it was seen, before it is seen again;
+# the next chunk's from this one's, which is kept, because in another one all points move a little; and those of
+# neighbouring frames, before one of them may be wrong.
+_SETTLED, _SAME_SQUARE, _JUMP = (0.1, 1.2, 0.26), (0.05, 1.1, 0.13), (0.2, 1.4, 0.5)
+
+
+class _Chunk(NamedTuple):
+    """What is known of N frames."""
+
+    frames: list[Pixels]
+    points: Floats  # (N, 33, 4)
+    wanted: Floats  # (N, 4) the square that each frame asks for; NaN where nobody is
+    presence: Floats  # (N,) of a body, as the model has it
+
+    def lost(self) -> Ints:
+        """Frames without a body."""
+        return np.flatnonzero(np.isnan(self.wanted[:, 0]))
 
 
 class BodyTracker:
@@ -41,66 +56,94 @@ class BodyTracker:
 
         The points are as the model sees them in each frame; see `smoothed`.
         """
-        points = np.full((len(frames), NUM_POINTS, 4), np.nan)
-        wanted = np.full((len(frames), 4), np.nan)  # the square that each frame asks for
+        number = len(frames)
+        points = np.full((number, NUM_POINTS, 4), np.nan)
+        chunk = _Chunk(frames, points, np.full((number, 4), np.nan), np.zeros(number))
         if self._region is None and frames:
-            self._region = self._begin(frames, points, wanted)
+            self._region = self._begin(chunk)
         if self._region is not None:
-            self._see_twice(frames, np.arange(len(frames)), np.tile(self._region, (len(frames), 1)), points, wanted)
-        self._search(frames, np.flatnonzero(np.isnan(wanted[:, 0])), points, wanted)
-        is_seen = ~np.isnan(wanted[:, 0])
+            self._see_twice(chunk, np.arange(number), np.tile(self._region, (number, 1)))
+        self._search(chunk)
+        self._bridge_jumps(chunk)
+        is_seen = ~np.isnan(chunk.wanted[:, 0])
         # Somebody who has left is searched again: in a region without a person the model sometimes sees one.
         if not is_seen[-1:].any():
             self._region = None
             return points
-        region = np.median(wanted[is_seen][-_RECENT:], axis=0)
+        region = np.median(chunk.wanted[is_seen][-_RECENT:], axis=0)
         if self._region is None or not agree(region[None], self._region[None], *_SAME_SQUARE)[0]:
             self._region = region
         return points
 
-    def _begin(self, frames: list[Pixels], points: Floats, wanted: Floats) -> Floats | None:
+    def _begin(self, chunk: _Chunk) -> Floats | None:
         """(4,) square for all frames, if somebody is in the first one: the median of what some of them ask for."""
-        found = self._detected(frames, np.zeros(1, int))
+        found = self._detected(chunk.frames, np.zeros(1, int))
         if np.isnan(found[0, 0]):
             return None
-        rows = np.unique(np.linspace(0, len(frames) - 1, _NUM_FIRST).astype(int))
-        self._see(frames, rows, np.repeat(found, len(rows), axis=0), points, wanted)
-        asked = wanted[rows][~np.isnan(wanted[rows, 0])]
+        rows = np.unique(np.linspace(0, len(chunk.frames) - 1, _NUM_FIRST).astype(int))
+        self._see(chunk, rows, np.repeat(found, len(rows), axis=0))
+        asked = chunk.wanted[rows][~np.isnan(chunk.wanted[rows, 0])]
         return np.median(asked, axis=0) if len(asked) else None
 
-    def _search(self, frames: list[Pixels], lost: Ints, points: Floats, wanted: Floats) -> None:
-        """Somebody who comes, comes back or jumps: searched in some of the frames ``lost``, seen in those around."""
+    def _search(self, chunk: _Chunk) -> None:
+        """Somebody who comes, comes back or jumps: searched in some of the lost frames, seen in those around."""
+        lost = chunk.lost()
         if not len(lost):
             return
         places = np.unique(np.append(np.arange(0, len(lost), _SEARCH_EVERY), len(lost) - 1))
-        regions = self._detected(frames, lost[places])
+        regions = self._detected(chunk.frames, lost[places])
         is_found = ~np.isnan(regions[:, 0])
         places, regions = lost[places[is_found]], regions[is_found]
         if not len(places):
             return
         apart = np.abs(lost[:, None] - places)  # (L, found)
         is_near = apart.min(1) <= _SEARCH_EVERY
-        self._see_twice(frames, lost[is_near], regions[apart.argmin(1)[is_near]], points, wanted)
+        self._see_twice(chunk, lost[is_near], regions[apart.argmin(1)[is_near]])
 
-    def _see_twice(self, frames: list[Pixels], rows: Ints, regions: Floats, points: Floats, wanted: Floats) -> None:
+    def _bridge_jumps(self, chunk: _Chunk) -> None:
+        """Where the person jumps from one frame to the next, see whether they are still where they were, in waves.
+
+        In a square that somebody has just left, the model sometimes sees a body all the same.
+        """
+        tried = np.zeros((2, len(chunk.frames)), bool)  # by direction
+        while True:
+            wanted = chunk.wanted
+            is_jump = ~np.isnan(wanted[1:, 0] + wanted[:-1, 0]) & ~agree(wanted[1:], wanted[:-1], *_JUMP)  # (N - 1,)
+            before = np.flatnonzero(is_jump)
+            sources, rows = np.concatenate([before, before + 1]), np.concatenate([before + 1, before])
+            direction = np.repeat([0, 1], len(before))
+            is_new = ~tried[direction, rows]
+            if not is_new.any():
+                return
+            tried[direction[is_new], rows[is_new]] = True
+            self._see(chunk, rows[is_new], wanted[sources[is_new]], only_surer=True)
+
+    def _see_twice(self, chunk: _Chunk, rows: Ints, regions: Floats) -> None:
         """See frames in given regions, and again those that ask for another one."""
-        self._see(frames, rows, regions, points, wanted)
-        is_off = ~np.isnan(wanted[rows, 0]) & ~agree(wanted[rows], regions, _MAX_SHIFT, _MAX_SCALE, _MAX_TURN)
-        self._see(frames, rows[is_off], wanted[rows[is_off]], points, wanted)
+        self._see(chunk, rows, regions)
+        wanted = chunk.wanted[rows]
+        is_off = ~np.isnan(wanted[:, 0]) & ~agree(wanted, regions, *_SETTLED)
+        self._see(chunk, rows[is_off], wanted[is_off])
 
-    def _see(self, frames: list[Pixels], rows: Ints, regions: Floats, points: Floats, wanted: Floats) -> None:
-        """Points of the frames ``rows`` as seen in (M, 4) regions, written into ``points`` and ``wanted``."""
+    def _see(self, chunk: _Chunk, rows: Ints, regions: Floats, *, only_surer: bool = False) -> None:
+        """Look at the frames ``rows`` in (M, 4) regions; what is there replaces what was known of the frame.
+
+        With ``only_surer``, if the presence is higher, and that of the last one if there are two of a frame.
+        """
         model = self._engine.model("pose_landmarks")
-        values, presence, heat = model.run(cut(frames, rows, regions, model.side_px))
+        values, presence, heat = model.run(cut(chunk.frames, rows, regions, model.side_px))
         values = values.reshape(-1, 39, 5).astype(np.float64)  # x, y, z in px of the input, visibility, presence
         places = values[..., :3] / model.side_px  # (M, 39, 3)
         places[..., :2] = refined(places[..., :2], heat)
         found = project(places, regions)  # (M, 39, 3)
         is_there = presence[:, 0] > MIN_PRESENCE
+        if only_surer:
+            is_there &= presence[:, 0] > chunk.presence[rows]
         rows, found = rows[is_there], found[is_there]
-        points[rows, :, :3] = found[:, :NUM_POINTS]
-        points[rows, :, 3] = 1 / (1 + np.exp(-values[is_there, :NUM_POINTS, 3]))
-        wanted[rows] = along_axis(found[:, _CENTRE, :2], found[:, _END, :2], _MARGIN)
+        chunk.points[rows, :, :3] = found[:, :NUM_POINTS]
+        chunk.points[rows, :, 3] = 1 / (1 + np.exp(-values[is_there, :NUM_POINTS, 3]))
+        chunk.wanted[rows] = along_axis(found[:, _CENTRE, :2], found[:, _END, :2], _MARGIN)
+        chunk.presence[rows] = presence[is_there, 0]
 
     def _detected(self, frames: list[Pixels], rows: Ints) -> Floats:
         """(M, 4) region of the person in each of the frames ``rows``; NaN where nobody is.

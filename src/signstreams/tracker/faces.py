@@ -124,7 +124,11 @@ def _confirmed(engine: Engine, image: Pixels, faces: Detections) -> Detections:
     across = faces.points[unsure, 1] - faces.points[unsure, 0]  # from the person's right eye to the left one
     side = _MARGIN * faces.box[unsure, 2:].max(-1)
     regions = np.column_stack([faces.box[unsure, :2], side, np.arctan2(across[:, 1], across[:, 0])])
-    _, is_face = FaceMesh(engine).see([image] * len(unsure), np.arange(len(unsure)), regions)
+    mesh, is_face = FaceMesh(engine), np.ones(len(unsure), bool)
+    for _ in range(_MAX_LOOKS):  # in the region that a false mesh asks for, it is gone
+        left = np.flatnonzero(is_face)
+        found, is_face[left] = mesh.see([image] * len(left), np.arange(len(left)), regions[left])
+        regions[left] = around_mesh(found)
     return Detections(*(np.delete(part, unsure[~is_face], axis=0) for part in faces))
 
 
