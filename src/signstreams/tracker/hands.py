@@ -288,7 +288,12 @@ def _follow(search: _Search, num_known: int) -> None:
         tried |= is_near
         regions = np.stack([_moved(search, rows, sides, rows + step) for step in (-1, 1)])  # (2, M, 4)
         use = is_near[:, rows, sides]
-        search.see(rows, sides, np.where(use.all(0)[:, None], _between(*regions), regions[use.argmax(0), np.arange(len(rows))]), Found.NEIGHBOUR)
+        search.see(
+            rows,
+            sides,
+            np.where(np.asarray(use.all(0))[:, None], _between(*regions), regions[use.argmax(0), np.arange(len(rows))]),
+            Found.NEIGHBOUR,
+        )
 
 
 def _moved(search: _Search, rows: Ints, sides: Ints, others: Ints) -> Floats:
