@@ -291,7 +291,7 @@ def _follow(search: _Search, num_known: int) -> None:
         search.see(
             rows,
             sides,
-            np.where(use.all(0)[:, None], _between(*regions), regions[use.argmax(0), np.arange(len(rows))]),
+            np.where(np.asarray(use.all(0))[:, None], _between(*regions), regions[use.argmax(0), np.arange(len(rows))]),
             Found.NEIGHBOUR,
         )
 
