@@ -2,9 +2,10 @@
 
 MediaPipe searches a hand where the body's wrist, index and pinky say, and follows it from frame to frame. It was made
 for a live camera: where it loses a hand, the hand stays lost until the body's points are good again. Here the frames of
-a window are seen together. Hands are first searched in every fourth frame by itself; gaps are then closed from both
-ends, frame by frame, all gaps of both hands in one batch (a wave); what is still missing is searched along the forearm,
-and by the palm detector, and followed from there. A short rest is interpolated, and marked so.
+a window are seen together. Hands are first followed as MediaPipe does, in spans of frames that advance together; gaps
+are then closed from both ends, frame by frame, all gaps of both hands in one batch (a wave); what is still missing is
+searched along the forearm, and by the palm detector, and followed from there. A short rest is interpolated, and marked
+so.
 """
 
 from __future__ import annotations
@@ -394,9 +395,8 @@ def _one_hand_for_one_side(search: _Search) -> None:
     apart = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1).mean(-1)
     size = np.minimum(hand_size(points[:, 0]), hand_size(points[:, 1]))
     own = np.linalg.norm(points[:, :, 0] - search.wrist[both], axis=-1)  # (M, 2)
-    is_alike = (
-        np.abs(np.diff(search.handedness[both], axis=1)[:, 0]) < 0.5
-    )  # two hands that touch are a left and a right
+    # Two hands that touch are a left and a right.
+    is_alike = np.abs(np.diff(search.handedness[both], axis=1)[:, 0]) < 0.5
     for k in np.flatnonzero((apart < SAME_HAND * size) & is_alike):
         handedness = search.handedness[both[k]].mean()
         is_clear = abs(handedness - 0.5) > 0.3
