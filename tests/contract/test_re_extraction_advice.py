@@ -48,7 +48,7 @@ def given(fix: str) -> ExtractConfig:
         {},
         BLURRED,
         {"frames_fps": 30, "jpeg_quality": 80, "spans_only": True, "span_padding_s": 0.25},
-        {"holistic": {"stride": 2}, "boxes": {"hand_scale": 1.7}, "signer": {"choose": "none"}},
+        {"detector": "holistic", "holistic": {"stride": 2}, "boxes": {"hand_scale": 1.7}, "signer": {"choose": "none"}},
         {"detector": "precomputed", "precomputed": {"folder": POINTS_FOLDER, "units": "px"}},
     ],
 )

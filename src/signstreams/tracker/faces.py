@@ -50,7 +50,23 @@ class FaceMesh:
             wanted = np.where(is_face[:, None], around_mesh(found), heads)
             is_off = ~is_face | ~agree(wanted, regions, _MAX_SHIFT, _MAX_SCALE, _MAX_TURN)
             rows, regions, heads = rows[is_off], wanted[is_off], heads[is_off]
+        self._beside(frames, _around_head(body), points)
         return points
+
+    def _beside(self, frames: list[Pixels], heads: Floats, points: Floats) -> None:
+        """Faces that are still missing, blurred or covered: where the mesh is in the nearest frame that has one,
+        moved as the head has.
+        """
+        has_face = ~np.isnan(points[:, 0, 0])
+        rows = np.flatnonzero(~has_face & ~np.isnan(heads[:, 0]))
+        if not len(rows) or not has_face.any():
+            return
+        known = np.flatnonzero(has_face)
+        near = known[np.abs(rows[:, None] - known).argmin(1)]
+        regions = around_mesh(points[near])
+        regions[:, :2] += heads[rows, :2] - heads[near, :2]
+        found, is_face = self.see(frames, rows, regions)
+        points[rows[is_face]] = found[is_face]
 
     def see(self, frames: list[Pixels], rows: Ints, regions: Floats) -> tuple[Floats, Flags]:
         """(M, 468, 2) mesh in (M, 4) regions of the frames ``rows``, px, and (M,) whether it is one."""
