@@ -50,7 +50,9 @@ class SignerTracker:
     """Who the signer of a video is, and the detector that stays with that person."""
 
     CHECK_EVERY_S, FIRST_CHECKS_EVERY_S, NUM_FIRST_CHECKS = 2.0, 0.5, 4
-    """How often to check for other people: 6 ms each, and short videos need several checks, too."""
+    """How often to check for other people; short videos need several checks, too."""
+    TILES_EVERY = 2
+    """Small people are searched in every second check, the first one included: 60 ms at 720p instead of 6."""
 
     def __init__(self, kind: DetectorKind, config: ExtractConfig, spans_s: Spans | None) -> None:
         self._kind, self._config, self._spans_s = kind, config, spans_s
@@ -162,10 +164,11 @@ class _CheckingDetector(_Wrapper):
 
     def _check(self, frame: Frame) -> None:
         tracker = self._tracker
+        near = None if self._num_checks % tracker.TILES_EVERY == 0 else ()
         self._num_checks += 1
         is_early = self._num_checks < tracker.NUM_FIRST_CHECKS
         self._next_check_s = frame.time_s + (tracker.FIRST_CHECKS_EVERY_S if is_early else tracker.CHECK_EVERY_S)
-        num_people = len(self._finder.find(frame.image))
+        num_people = len(self._finder.find(frame.image, near))
         if num_people < 2:
             tracker.note_people(num_people)
             return
