@@ -48,11 +48,15 @@ def is_of_machine(error: BaseException) -> bool:
 
 
 def raise_if_of_machine(error: BaseException, path: str | Path) -> None:
-    """Raise an `OSError` with the path for an error of the machine; of a damaged file, or anything else, nothing."""
-    if not isinstance(error, DamagedFile) and is_of_machine(error):
-        is_memory = isinstance(error, MemoryError | RuntimeError)
-        code = errno.ENOMEM if is_memory else getattr(error, "errno", None) or errno.ENOMEM
-        raise OSError(code, os.strerror(code), str(path)) from error
+    """Raise an `OSError` with the path for an error of the machine, or a permission; of a damaged file, nothing."""
+    if isinstance(error, DamagedFile):
+        return
+    code = getattr(error, "errno", None)
+    if is_of_machine(error):
+        code = errno.ENOMEM if isinstance(error, MemoryError | RuntimeError) else code or errno.ENOMEM
+    elif code not in REFUSED:
+        return
+    raise OSError(code, os.strerror(code), str(getattr(error, "filename", None) or path)) from error
 
 
 def _is_memory_short() -> bool:
@@ -73,6 +77,9 @@ class UserError(Exception):
         if not self.problems:
             raise ValueError("a UserError needs at least one problem")
         super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back
+        return type(self), (self.problems,)
 
 
 class TryAgainError(UserError):
@@ -156,14 +163,17 @@ class DamagedFile(UserError, ValueError):
 
     @classmethod
     def of(cls, path: str | Path, error: BaseException, *, frame: int | None = None, fix: str = AGAIN) -> DamagedFile:
-        """What reading ``path`` raised, as damage; an `OSError` may name another file, a `DamagedFile` stays."""
+        """What reading ``path`` raised, as damage; an `OSError` may name another file, a `DamagedFile` stays.
+
+        Raises:
+            OSError: What was raised is an error of the machine, or a permission: the file itself may be whole.
+        """
+        raise_if_of_machine(error, path)
         if isinstance(error, DamagedFile):
             return error if fix == cls.AGAIN else cls(path, error.found, expected=error.expected, frame=frame, fix=fix)
         text = str(error)
         if isinstance(error, OSError):
             path, text = error.filename or path, error.strerror or text
-            if error.errno in REFUSED or is_of_machine(error):
-                fix = "see to that and run again: the file itself may be whole"
         return cls(path, " ".join(text.split()) or type(error).__name__, frame=frame, fix=fix)
 
     def __reduce__(self) -> tuple[object, ...]:  # worker processes hand it back

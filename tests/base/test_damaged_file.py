@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.errors import DamagedFile, UserError
+from signstreams.errors import DamagedFile, TryAgainError, UserError
 
 
 def test_damage_is_one_line_with_place_found_expected_and_next_step() -> None:
@@ -40,9 +40,15 @@ def test_what_a_reader_raised_becomes_damage(error: Exception, said: str) -> Non
         OSError(errno.EMFILE, "Too many open files", "b"),
     ],
 )
-def test_what_is_no_fault_of_the_file_is_no_reason_to_extract_it_again(error: OSError) -> None:
-    expected = f"b: {error.strerror}; see to that and run again: the file itself may be whole"
-    assert str(DamagedFile.of("a", error)) == expected
+def test_what_is_no_fault_of_the_file_is_no_damage(error: OSError) -> None:
+    with pytest.raises(OSError, match="'b'") as caught:
+        DamagedFile.of("a", error)
+    assert caught.value.errno == error.errno
+
+
+def test_an_error_that_names_no_file_gets_its_name() -> None:
+    with pytest.raises(OSError, match=r"Stale file handle: 'a'"):
+        DamagedFile.of("a", OSError(errno.ESTALE, "Stale file handle"))
 
 
 def test_damage_comes_back_whole_from_another_process() -> None:
@@ -50,3 +56,9 @@ def test_damage_comes_back_whole_from_another_process() -> None:
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own object, made on this line
     assert (copy.path, copy.found, copy.expected, copy.frame) == (Path("a.zip"), "is cut off", "a JPEG", 3)
     assert copy.problems == error.problems
+
+
+@pytest.mark.parametrize("kind", [UserError, TryAgainError])
+def test_problems_come_back_one_by_one_from_another_process(kind: type[UserError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind(["a", "b"])))  # noqa: S301  our own object, made on this line
+    assert type(copy) is kind and copy.problems == ["a", "b"]

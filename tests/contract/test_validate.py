@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import shutil
+import traceback
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +25,7 @@ from signstreams.contract.validate import MAX_FILES, print_outcome, validate, wr
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import SPLITS
+from signstreams.formats.video_sources import VideoSource
 from signstreams.pages.render import MAX_ROWS
 
 from .corpora import BrokenCorpus, rules_of
@@ -340,6 +345,46 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(
     (finding,) = corpus.validate().findings
     assert (finding.file, finding.rule) == ("processed/pose/two.npz", "file.present")
     assert "Permission denied" in finding.found
+
+
+def test_a_video_that_may_not_be_read_need_not_be_extracted_again(
+    corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: VideoSource) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(source.path))
+
+    monkeypatch.setattr(VideoSource, "sha256", refuse)
+    findings = corpus.validate().findings
+    assert {finding.rule for finding in findings} == {"metadata.source"}
+    assert {finding.fix for finding in findings} == {"check permissions and disk"}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("kind", ["tracks", "pose", "keypoints", "hand_l", "loose pose", "loose face"])
+def test_what_keeps_a_check_from_reading_is_no_finding(
+    corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
+) -> None:
+    """Its checksum was read a moment before: a finding would be recorded, and name the wrong remedy."""
+    name = kind.removeprefix("loose ")
+    if name != kind:
+        corpus.loosen()
+    real = io.open
+
+    def fail(file: object, *args: Any, **how: Any) -> Any:
+        path = Path(str(file))
+        if path.parent == corpus.layout.processed / name and path.name.startswith("two") and not is_summed(path):
+            raise OSError(code, os.strerror(code), str(file))
+        return real(file, *args, **how)
+
+    def is_summed(path: Path) -> bool:
+        return any(frame.name == "sha256_file" for frame in traceback.extract_stack())
+
+    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr("io.open", fail)
+    with pytest.raises(OSError, match="two") as caught:
+        corpus.validate()
+    assert caught.value.errno == code
+    assert not corpus.layout.check("two").exists()
 
 
 def test_a_report_that_cannot_be_written_is_one_line(corpus: BrokenCorpus) -> None:

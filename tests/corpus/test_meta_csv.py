@@ -159,6 +159,21 @@ def test_a_number_that_cannot_be_read_is_named_by_its_form(tmp_path: Path, rows:
     assert times.fix.startswith("write seconds with a point" if is_other_form else "fill them in")
 
 
+@pytest.mark.parametrize("comma", [".", ","])
+def test_times_of_annotation_tools_are_read(tmp_path: Path, comma: str) -> None:
+    rows = "a;v;00:01:05.500;00:01:07.250;00:00:01.750;25\nb;v;1:10.000;71.5;;25\nc;v;00:01:20;00:01:21;;25\n"
+    table = read(tmp_path, "id;video;start;end;duration;fps\n" + rows.replace(".", comma))
+    times = [(clip.start_s, clip.end_s, clip.duration_s) for clip in table.clips]
+    expected = [(65.5, 67.25, 1.75), (70.0, 71.5, None)]
+    assert times == (expected if comma == "." else expected[:1])  # 71,5 beside colons: not beyond doubt
+    assert rules(table).count("meta.numbers") == (2 if comma == "." else 3)
+
+
+def test_a_rate_is_no_time(tmp_path: Path) -> None:
+    table = read(tmp_path, "id;start;end;fps\na;0;1;00:00:25.000\n")
+    assert (table.clips[0].fps, rules(table)) == (None, ["meta.numbers"])
+
+
 def test_forms_of_one_column_are_told_apart(tmp_path: Path) -> None:
     table = read(tmp_path, "id;start;end\na;1.001.233;1\nb;1.234;2\nc;00:00:05;6\nd;0,5;6\n")
     found = [issue.found for issue in table.issues if issue.rule == "meta.numbers"]
@@ -268,6 +283,20 @@ def test_encodings_are_recognised(tmp_path: Path) -> None:
 def test_what_is_not_text_beyond_doubt_is_named_and_refused(tmp_path: Path, data: bytes, found: str) -> None:
     (line,) = problems(tmp_path, data)
     assert found in line and "[table.encoding]" in line
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("a;hola\x93;S", "U+0093"),
+        ("a;un\x07o;S", "U+0007"),
+        ("a;hola;Se\x96ora", "U+0096"),
+        ("a;\x1b[31mrojo;S", "U+001B"),
+    ],
+)
+def test_control_characters_anywhere_are_an_error(tmp_path: Path, row: str, found: str) -> None:
+    (line,) = problems(tmp_path, f"id;text;signer\nz;chau;S\n{row}\n")
+    assert line.startswith(f"meta.csv row 3: the control character {found}") and "[table.control]" in line
 
 
 def test_control_characters_of_a_wrong_conversion_are_an_error(tmp_path: Path) -> None:
@@ -445,6 +474,8 @@ def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
         ("other.csv", "", "meta.csv: no such file; its column 'text' holds"),
         ("Meta.csv", "id;text\na;b\n", "no such file, found 'Meta.csv'; save it as meta.csv"),
         ("meta.xlsx", "PK", "no such file, found 'meta.xlsx'; save it as meta.csv"),
+        ("META.ods", "PK", "no such file, found 'META.ods'; save it as meta.csv"),
+        ("metadata.tsv", "id\ttext\n", "no such file, found 'metadata.tsv'; save it as meta.csv"),
     ],
 )
 def test_why_nothing_can_be_translated_is_said_with_a_next_step(

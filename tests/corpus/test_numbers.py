@@ -10,6 +10,7 @@ from signstreams.corpus.numbers import (
     is_clock_time,
     is_mangled,
     parse_number,
+    parse_time_s,
 )
 
 
@@ -60,6 +61,21 @@ def test_clock_times_and_decimal_commas_are_told_from_garbage() -> None:
     commas = ("0,08", "1.234,5", "-2,5", ",5", "1,234")
     assert all(map(is_clock_time, clocks)) and not any(map(is_clock_time, (*commas, "a:b", "5:", "1.5", "")))
     assert all(map(has_decimal_comma, commas)) and not any(map(has_decimal_comma, (*clocks, "1,2,3", "1.5", "x,5", "")))
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [
+        *(("00:01:05.500", 65.5), ("01:05,250", 65.25), (" 1:00:00.001 ", 3600.001), ("100:00:00.000", 360000.0)),
+        *(("65.5", 65.5), ("0:00.000", 0.0), ("00:00:59.999", 59.999)),
+        # an hour or a minute, frames or hundredths, and what no clock shows
+        *((text, None) for text in ("01:05:00", "1:05", "00:01:05:12", "00:01:05.12", "00:01:05.5", "00:00:01.5000")),
+        *((text, None) for text in ("00:60:00.000", "00:00:60.000", "-00:00:01.000", "00:00:01.٠٠٠", ":01.000")),
+    ],
+)
+def test_times_with_colons_are_read_to_the_millisecond_only(text: str, time_s: float | None) -> None:
+    assert parse_time_s(text) == time_s
+    assert ":" not in text or parse_number(text) is None
 
 
 @pytest.mark.parametrize(

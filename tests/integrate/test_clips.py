@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +16,7 @@ import torch
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
+from signstreams.formats.crops import list_crops
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
@@ -225,6 +228,23 @@ def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, open_
             archive.writestr(name, b"no jpeg")
     with pytest.raises(UserError, match=r"frame \d+: is no readable JPEG"):
         open_splits(tiny_config(root=own_corpus))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES], ids=errno.errorcode.get)
+def test_a_crop_that_the_machine_does_not_give_is_no_damaged_one(
+    own_corpus: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    layout = CorpusLayout(own_corpus)
+    video_id = layout.index("val").read_text(encoding="utf-8").strip()
+    crops = list_crops(layout.crops("hand_r", video_id))
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(OSError, match=video_id) as caught:
+        ImageReader({"hand_r": 16})("hand_r", crops)
+    assert caught.value.errno == code and not isinstance(caught.value, UserError)
 
 
 def test_features_that_are_not_finite_name_the_stream(tiny_config: Build, backbone_specs: dict[str, str]) -> None:

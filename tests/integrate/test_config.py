@@ -105,7 +105,13 @@ def test_leave_to_fetch_weights_is_no_part_of_the_experiment() -> None:
 
 @pytest.mark.parametrize(
     ("start", "end", "expected"),
-    [("0,1", "0,9", (0.1, 0.9)), ("0,25", "2,400", (0.25, 2.4)), ("0.1", "0.9", (0.1, 0.9)), ("0", "1,500", None)],
+    [
+        ("0,1", "0,9", (0.1, 0.9)),
+        ("0,25", "2,400", (0.25, 2.4)),
+        ("0.1", "0.9", (0.1, 0.9)),
+        ("0", "1,500", None),
+        ("0:01.500", "1:05.000", (1.5, 65.0)),
+    ],
 )
 def test_a_span_is_read_as_meta_csv_is(start: str, end: str, expected: tuple[float, float] | None) -> None:
     words = ["--videos", "a.mp4", "--start", start, "--end", end]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,13 @@ import pytest
 import torch
 
 from signstreams.engine.distributed import World
-from signstreams.errors import UserError
+from signstreams.errors import TRY_AGAIN_EXIT_CODE, DamagedFile, UserError, exit_on_user_error
 from signstreams.formats.crops import CropReader, CropWriter, list_crops
+from signstreams.pretrain import data
 from signstreams.pretrain.crop_index import build_index, read_directory
-from signstreams.pretrain.data import ViewLoader, find_crops, load_whole, normalize, plan_batches
+from signstreams.pretrain.data import ViewDataset, ViewLoader, find_crops, load_whole, normalize, plan_batches
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
+from signstreams.pretrain.views import ViewMaker
 
 
 def test_workers_do_not_change_the_views(crops_dir: Path, make: Callable[..., Any]) -> None:
@@ -196,3 +203,57 @@ def test_the_digest_follows_the_crops_and_not_their_place(tmp_path: Path, pictur
                 writer.add(frame, picture(0, frame + shift))
     digests = [build_index([tmp_path / folder])[0].digest for folder in "xyz"]
     assert digests[0] == digests[1] != digests[2]
+
+
+OF_MACHINE = [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE]
+REFUSED = [errno.EACCES, errno.EPERM]
+
+
+@pytest.mark.parametrize("code", [*OF_MACHINE, *REFUSED], ids=errno.errorcode.get)
+def test_a_crop_that_the_machine_does_not_give_is_no_damaged_one(
+    crops_dir: Path,
+    make: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+) -> None:
+    """Listed, read whole, read for a batch, and read so in a loader process: the file is named, not to be extracted."""
+    crops = list_crops(crops_dir)
+    views = ViewDataset(ViewMaker(make().augmentation, is_photometric=True), 0)
+
+    def in_loader() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "get_worker_info", lambda: "a loader process")
+            failure = views.__getitems__([(0, 0, crops[0])])
+        assert isinstance(failure, OSError)
+        raise pickle.loads(pickle.dumps(failure))  # noqa: S301  our own object
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("signstreams.pretrain.crop_index.read_directory", fail)
+    monkeypatch.setattr(os, "pread", fail)
+    for read in (
+        lambda: find_crops([crops_dir], probe_crops=0),
+        lambda: load_whole(crops, 16),
+        lambda: views.__getitems__([(0, 0, crops[0])]),
+        in_loader,
+    ):
+        with pytest.raises(SystemExit) as left, exit_on_user_error():
+            read()
+        assert left.value.code == (TRY_AGAIN_EXIT_CODE if code in OF_MACHINE else 2)
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {crops_dir}") and said.count("\n") == 1
+        assert f": {os.strerror(code)}; fix that and run again" in said and "extract" not in said
+
+
+def test_an_image_that_claims_too_many_pixels_is_damage(tmp_path: Path) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    body = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(body)
+    index, _ = build_index([tmp_path])
+    with pytest.raises(DamagedFile, match=r"a\.png: .*; replace or remove this image"):
+        load_whole(index, 16)

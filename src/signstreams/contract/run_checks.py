@@ -11,7 +11,7 @@ from signstreams.contract.inventory import SOURCE, VideoFiles, artifacts_of
 from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import check_video
-from signstreams.errors import raise_if_of_machine
+from signstreams.errors import is_of_machine
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import VideoMetadata
 from signstreams.processes import WorkerPool
@@ -40,7 +40,8 @@ def check_and_record(
         try:
             checksums[kind] = known[kind] if kind in known else file.sha256()
         except OSError as error:
-            raise_if_of_machine(error, file.path)
+            if is_of_machine(error):
+                raise OSError(error.errno, error.strerror, str(error.filename or file.path)) from error
             unreadable[kind] = error.strerror or str(error)
     if video.is_loose:
         check = check_loose_video(layout, video, decode, checksums)

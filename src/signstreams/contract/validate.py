@@ -34,7 +34,7 @@ from signstreams.corpus.findings import Finding, errors, lines
 from signstreams.corpus.gloss import GLOSS_KNOWN, scan_gloss
 from signstreams.corpus.splits import KNOWN, Index, scan_index
 from signstreams.corpus.table import QUOTES, RAGGED
-from signstreams.errors import UserError, print_problems
+from signstreams.errors import UserError, print_problems, raise_if_of_machine
 from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
@@ -203,7 +203,8 @@ def _times_of(layout: CorpusLayout, check: VideoCheck) -> Floats | None:
         return None
     try:
         return read_times(layout.tracks(check.video_id))
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        raise_if_of_machine(error, layout.tracks(check.video_id))
         return None
 
 

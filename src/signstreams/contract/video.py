@@ -17,7 +17,7 @@ from signstreams.contract.check_records import EXTRACT_AGAIN, STATE_NAMES, Video
 from signstreams.contract.crops import check_archive
 from signstreams.contract.inventory import ENDINGS, SOURCE, Artifact, VideoFiles
 from signstreams.corpus.findings import Finding, Rule, few
-from signstreams.errors import DamagedFile, raise_if_of_machine
+from signstreams.errors import DamagedFile
 from signstreams.formats.arrays import Tracks, read_pose, read_tracks
 from signstreams.formats.landmarks import NUM_KEYPOINTS, NUM_POSE
 from signstreams.formats.layout import CorpusLayout
@@ -34,6 +34,7 @@ FRAME_BYTES = {"keypoints": NUM_KEYPOINTS * 12, "pose": NUM_POSE * 12, "tracks":
 """Bytes per frame in each npz."""
 CLAIM_RATIO, CLAIM_SPARE_BYTES, MAX_CLAIM_BYTES = 4, 2**16, 2**33
 """An npz may claim four times the bytes that the video's frames need, and some; 8 GiB at most."""
+CHECK_PERMISSIONS = "check permissions and disk"
 
 Value = TypeVar("Value")
 
@@ -101,7 +102,7 @@ class _VideoChecker:
         """Run all checks; later ones need results of earlier ones."""
         self.check.findings += check_links(self.layout, self.artifacts)
         for kind in self.artifacts.keys() & unreadable.keys():
-            self._report(rules.PRESENT, kind, f"it cannot be read ({unreadable[kind]})", "check permissions and disk")
+            self._report(rules.PRESENT, kind, f"it cannot be read ({unreadable[kind]})", CHECK_PERMISSIONS)
             del self.artifacts[kind]
         metadata = self._read("metadata", read_metadata, rules.METADATA_READABLE)
         if metadata is not None:
@@ -136,7 +137,6 @@ class _VideoChecker:
                 check_claims(path, kind, self.lengths.get("metadata"))
             return read(path)
         except READ_ERRORS as error:
-            raise_if_of_machine(error, path)  # says nothing of the file: no finding, which a record would keep
             self._report(rule, kind, DamagedFile.of(path, error).found)
             return None
 
@@ -160,8 +160,10 @@ class _VideoChecker:
             elif metadata.checksums[kind] != checksums[kind]:
                 self._report(rules.CHECKSUM, kind, "another checksum than its metadata records")
         if checksums.get(SOURCE) != metadata.source_sha256:
-            what = "is another file than when it was extracted" if SOURCE in checksums else "cannot be read"
-            self._report(rules.SOURCE, "metadata", f"{shown(self.source.name)} {what}")
+            what, fix = "is another file than when it was extracted", EXTRACT_AGAIN
+            if SOURCE not in checksums:
+                what, fix = "cannot be read", CHECK_PERMISSIONS
+            self._report(rules.SOURCE, "metadata", f"{shown(self.source.name)} {what}", fix)
         if metadata.status == "quarantined":
             fix = "replace the video and extract it again, or remove it"
             self._report(rules.QUARANTINED, "metadata", f"quarantined: {metadata.reason}", fix)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from signstreams.corpus.findings import Finding, Rule
-from signstreams.corpus.numbers import has_decimal_comma, is_clock_time, parse_number
+from signstreams.corpus.numbers import has_decimal_comma, is_clock_time, parse_number, parse_time_s
 from signstreams.formats.layout import SPLITS
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import check_id, shown
@@ -43,7 +43,11 @@ class Clip:
 
 # -- Rows of meta.csv
 
-NUMBER_COLUMNS = ("start", "end", "duration", "fps", "frame_count")
+NUMBER_PARSERS = {
+    **dict.fromkeys(("start", "end", "duration"), parse_time_s),
+    **dict.fromkeys(("fps", "frame_count"), parse_number),
+}
+"""Column of numbers to what reads its cells."""
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "dev", "valid", "validation"), "val"),
@@ -121,7 +125,8 @@ class RowReader:
         return result
 
     def _number(self, texts: Mapping[str, str], column: str) -> float | None:
-        return parse_number(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
+        parse = NUMBER_PARSERS[column]
+        return parse(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
 
     def _report(self, result: Row, rule: Rule, found: str, fix: str) -> None:
         result.issues.append(rule.breach(self.name, found, fix, row=result.row))

@@ -9,14 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from signstreams.corpus.clips import NUMBER_COLUMNS, Clip, Row, RowReader
+from signstreams.corpus.clips import NUMBER_PARSERS, Clip, Row, RowReader
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
 from signstreams.corpus.numbers import (
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
     is_mangled,
-    parse_number,
 )
 from signstreams.corpus.table import COLUMNS, ID_COLUMNS, resembling, scan_table
 from signstreams.ids import shown
@@ -72,7 +71,7 @@ _MANGLED = (
     "export the table again without thousands separators",
 )
 _NO_NUMBERS = ("are no numbers", "write plain numbers, times in seconds")
-_CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5 for 00:01:05.5")
+_CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5, or milliseconds too, as 00:01:05.500")
 _COMMA = ("have a decimal comma", "write a point instead, and no thousands separator")
 
 
@@ -123,7 +122,7 @@ def scan_meta(
     if not columns:
         return MetaTable(issues=issues, num_rows=len(table.rows))
     fields = [(row, {key: texts[column] for key, column in columns.items()}) for row, texts in table.rows]
-    grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_COLUMNS if key in columns}
+    grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_PARSERS if key in columns}
     comma = table.delimiter == ";" and all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
     issues += _number_issues(fields, grouped, comma, name)
     # macOS stores file names decomposed, tables hold them composed
@@ -215,7 +214,7 @@ def _number_issues(
         forms: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for row, texts in fields:
             text = texts[column].strip()
-            if text and parse_number(text, grouped=has_mangled, comma=comma) is None:
+            if text and NUMBER_PARSERS[column](text, grouped=has_mangled, comma=comma) is None:
                 forms.setdefault(_unreadable_form(text, has_mangled), []).append((row, text))
         for (what, fix), bad in forms.items():
             row, text = next((item for item in bad if is_mangled(item[1])), bad[0])

@@ -16,6 +16,7 @@ _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _COMMA_GROUP = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _GROUPS_AND_COMMA = re.compile(r"[+-]?\d*(\.\d{3})*,\d+", re.ASCII)
+_TO_THE_MILLISECOND = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]\d[.,]\d{3})", re.ASCII)
 _CLOCK = re.compile(r"\d+(:\d{1,2}){1,3}([.,]\d+)?", re.ASCII)
 
 
@@ -25,10 +26,7 @@ def is_mangled(text: str) -> bool:
 
 
 def is_clock_time(text: str) -> bool:
-    """Whether ``text`` is a time such as ``00:01:05.5`` or ``1:05``.
-
-    It is not read: a spreadsheet takes a typed ``1:05`` for an hour and five minutes, and exports ``01:05:00``.
-    """
+    """Whether ``text`` is a time such as ``00:01:05.500`` or ``1:05``; `parse_time_s` reads the former alone."""
     return _CLOCK.fullmatch(text.strip()) is not None
 
 
@@ -68,3 +66,15 @@ def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> fl
         return None
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def parse_time_s(text: str, *, grouped: bool = False, comma: bool = False) -> float | None:
+    """A time in s: a plain number, as `parse_number`, or ``hh:mm:ss.fff`` or ``mm:ss.fff``, also with a comma.
+
+    Colons count with three decimals only, as ELAN, SubRip and WebVTT write them. Without, a spreadsheet took a typed
+    ``1:05`` for an hour and five minutes and exported ``01:05:00``; two digits after the seconds may be frames.
+    """
+    if (match := _TO_THE_MILLISECOND.fullmatch(text.strip())) is None:
+        return parse_number(text, grouped=grouped, comma=comma)
+    hours, minutes, seconds = match.groups()
+    return round(3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", ".")), 3)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from signstreams.array_types import Array, Pixels
-from signstreams.errors import DamagedFile, UserError
+from signstreams.errors import DamagedFile, UserError, raise_if_of_machine
 from signstreams.files import digest, write_json
 from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, CropReader, list_crops
@@ -66,7 +66,8 @@ class ImageReader:
         for row, crop in enumerate(crops):
             try:
                 image = cv2.imdecode(np.frombuffer(reader.read(crop), dtype=np.uint8), cv2.IMREAD_COLOR)
-            except (OSError, ValueError, cv2.error):
+            except (OSError, ValueError, cv2.error) as error:
+                raise_if_of_machine(error, crop.path)
                 image = None
             if image is None:
                 raise DamagedFile(crop.path, "is no readable JPEG", frame=crop.frame)

@@ -22,7 +22,7 @@ from signstreams.config.section import (
     Share,
     refuse_without_effect,
 )
-from signstreams.corpus.numbers import all_have_decimal_commas, parse_number
+from signstreams.corpus.numbers import all_have_decimal_commas, parse_time_s
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
@@ -572,10 +572,10 @@ class TranslateConfig(TrainedModelSection):
     @model_validator(mode="before")
     @classmethod
     def _decimal_commas(cls, tree: Any) -> Any:
-        """Read ``--end 0,9`` as meta.csv is read: where its comma, or that of the start, cannot be one of thousands."""
+        """Read ``--end 0,9`` or ``--end 1:05.500`` as meta.csv is read: a comma where no start or end has thousands."""
         names = [name for name in ("start_s", "end_s") if isinstance(tree, dict) and isinstance(tree.get(name), str)]
         comma = all_have_decimal_commas(tree[name] for name in names)
-        read = {name: parse_number(tree[name], comma=comma) for name in names}
+        read = {name: parse_time_s(tree[name], comma=comma) for name in names}
         return {**tree, **{name: value for name, value in read.items() if value is not None}} if names else tree
 
     @model_validator(mode="after")

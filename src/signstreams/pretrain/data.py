@@ -120,10 +120,10 @@ class ViewBatch(NamedTuple):
     params: Tensor | None  # (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing
 
 
-Problems = list[str]
+Failure = UserError | OSError
 
 
-class ViewDataset(Dataset[ViewBatch | Problems]):
+class ViewDataset(Dataset[ViewBatch | Failure]):
     """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state.
 
     A key carries its crop, so that no worker holds the index of all crops.
@@ -132,11 +132,11 @@ class ViewDataset(Dataset[ViewBatch | Problems]):
     def __init__(self, make_views: ViewMaker, seed: int) -> None:
         self.make_views, self.seed, self.reader = make_views, seed, CropReader()
 
-    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch | Problems:
+    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch | Failure:
         """The batch of (step, index, crop) keys.
 
-        A loader process puts it into shared memory, and returns the problems of a `UserError`: PyTorch would raise a
-        text with its own traceback in the middle.
+        A loader process puts it into shared memory, and returns what a user may mend: PyTorch would raise a text with
+        its own traceback in the middle.
         """
         if get_worker_info() is None:
             return self._batch(keys)
@@ -147,12 +147,12 @@ class ViewDataset(Dataset[ViewBatch | Problems]):
                 if tensor is not None:
                     tensor.share_memory_()
             return batch
-        except UserError as error:
-            return error.problems
+        except (UserError, OSError) as error:
+            return error
         except RuntimeError as error:
             if (found := no_shared_memory(error)) is None:
                 raise
-            return found.problems
+            return found
 
     def _batch(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
         """Each view is written straight to its place."""
@@ -167,9 +167,8 @@ class ViewDataset(Dataset[ViewBatch | Problems]):
                 jpeg = self.reader.read(crop)
                 rng = numpy_rng(self.seed, "views", step, index)
                 params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
-            except (OSError, ValueError) as error:
-                # one argument alone: PyTorch makes the error again from the message of its worker
-                raise UserError(crop.damage(error).problems) from None
+            except (OSError, ValueError, cv2.error) as error:
+                raise crop.damage(error) from None
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
@@ -209,7 +208,8 @@ class ViewLoader:
         """The batches of these steps.
 
         Raises:
-            UserError: A crop cannot be read, or there is no room for a batch in shared memory.
+            UserError: A crop is damaged, or there is no room for a batch in shared memory.
+            OSError: Disk, memory or a permission kept a crop from being read.
         """
         self._batches.span = (first_step, last_step)
         try:
@@ -220,9 +220,9 @@ class ViewLoader:
                 raise
             raise found from None
 
-    def _finished(self, batch: ViewBatch | Problems) -> tuple[Tensor, Tensor]:
-        if isinstance(batch, list):
-            raise UserError(batch)
+    def _finished(self, batch: ViewBatch | Failure) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, Exception):
+            raise batch
         global_views, local_views, params = batch
         if self._device_views is None or params is None:
             return global_views, local_views

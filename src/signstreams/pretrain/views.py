@@ -221,12 +221,13 @@ def convert_crops(crops: Iterable[Crop], convert: Callable[[bytes], T]) -> Itera
 
     Raises:
         DamagedFile: A crop cannot be read or converted.
+        OSError: Disk, memory or a permission is at fault.
     """
     with contextlib.closing(CropReader()) as reader:
         for crop in crops:
             try:
                 converted = convert(reader.read(crop))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, cv2.error) as error:
                 raise crop.damage(error) from None
             yield converted
 
