@@ -134,11 +134,20 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_they_and_their_fork_server_end_with_a_killed_training(make: Make, project: Path) -> None:
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+@pytest.mark.parametrize(("launcher", "flags"), [([], []), (TORCHRUN, ["--distributed"])], ids=["alone", "torchrun"])
+def test_they_and_their_fork_server_end_with_a_killed_training(
+    make: Make, project: Path, launcher: list[str], flags: list[str]
+) -> None:
+    """Of torchrun, its trainers end as well; they learn of it by a signal, and may still write a checkpoint."""
+    num_trainers = 2 if launcher else 0
     config = make(dataset={"num_workers": 2}, epochs=4000, checkpointing={"every_steps": 2})
     settings = Path(f"{config.output_dir}.json")
     settings.write_text(config.model_dump_json(exclude_none=True, exclude_defaults=True))
-    command = [sys.executable, str(project / "scripts" / "pretrain_dino_hands.py"), "--config", str(settings)]
+    script = project / "scripts" / "pretrain_dino_hands.py"
+    command = [sys.executable, *launcher, str(script), "--config", str(settings), *flags]
     run = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         until_s = time.monotonic() + 60
@@ -146,7 +155,7 @@ def test_they_and_their_fork_server_end_with_a_killed_training(make: Make, proje
             assert run.poll() is None and time.monotonic() < until_s
             time.sleep(0.05)
         helpers = descendants(run.pid)
-        assert len(helpers) >= 4  # fork server, its resource tracker, two loaders
+        assert len(helpers) >= num_trainers + 4 * max(1, num_trainers)  # fork server, its tracker, two loaders each
     finally:
         run.kill()
         run.wait(timeout=30)
