@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,22 @@ def test_one_of_the_two_columns_is_enough(tmp_path: Path) -> None:
         ("id;gloss;ctc_labels\na;B C;1\n", "1 ctc_labels for 2 glosses"),
         ("id;gloss;ctc_labels\na;B C;1 1\n", "the number 1 for 'C', elsewhere for 'B'"),
         ("id;gloss\nx;B\n", "1 ids name no clip: 'x' (row 2)"),
+        ('id;ctc_labels;gloss\na;1;"B\nb;1;C\nc;1;D"\n', "row 2: the double quote before 'B' is not closed"),
+        ('id,gloss,ctc_labels\na,"B,1\nb,C",1\n', "row 2: the double quote before 'B' is not closed"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, found: str) -> None:
     with pytest.raises(UserError) as caught:
         read_gloss(write(tmp_path, text), ["a"])
     assert found in str(caught.value)
+
+
+def test_ids_and_glosses_are_composed(tmp_path: Path) -> None:
+    """macOS writes decomposed names: both forms look equal."""
+    rows = "id;gloss\nseñal;SEÑA MAÑANA\n"
+    glosses = read_gloss(write(tmp_path, unicodedata.normalize("NFD", rows) + "b;SEÑA\n"), ["señal", "b"])
+    assert glosses["señal"].labels == ("SEÑA", "MAÑANA")
+    assert GlossVocabulary.build(glosses, ["señal", "b"]).names == (BLANK, "MAÑANA", "SEÑA")
 
 
 def test_an_absent_gloss_table_is_a_user_error(tmp_path: Path) -> None:

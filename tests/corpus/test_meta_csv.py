@@ -270,6 +270,20 @@ def test_what_is_not_text_beyond_doubt_is_named_and_refused(tmp_path: Path, data
     assert found in line and "[table.encoding]" in line
 
 
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("a;hola\x93;S", "U+0093"),
+        ("a;un\x07o;S", "U+0007"),
+        ("a;hola;Se\x96ora", "U+0096"),
+        ("a;\x1b[31mrojo;S", "U+001B"),
+    ],
+)
+def test_control_characters_anywhere_are_an_error(tmp_path: Path, row: str, found: str) -> None:
+    (line,) = problems(tmp_path, f"id;text;signer\nz;chau;S\n{row}\n")
+    assert line.startswith(f"meta.csv row 3: the control character {found}") and "[table.control]" in line
+
+
 def test_control_characters_of_a_wrong_conversion_are_an_error(tmp_path: Path) -> None:
     wrong = "id;texto\na;“sí”\n".encode("cp1252").decode("latin-1").encode()
     (line,) = problems(tmp_path, wrong)
@@ -445,6 +459,8 @@ def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
         ("other.csv", "", "meta.csv: no such file; its column 'text' holds"),
         ("Meta.csv", "id;text\na;b\n", "no such file, found 'Meta.csv'; save it as meta.csv"),
         ("meta.xlsx", "PK", "no such file, found 'meta.xlsx'; save it as meta.csv"),
+        ("META.ods", "PK", "no such file, found 'META.ods'; save it as meta.csv"),
+        ("metadata.tsv", "id\ttext\n", "no such file, found 'metadata.tsv'; save it as meta.csv"),
     ],
 )
 def test_why_nothing_can_be_translated_is_said_with_a_next_step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,12 @@ def test_nothing_to_divide_is_a_user_error(layout: CorpusLayout) -> None:
 def test_marks_line_ends_and_blank_lines_make_no_difference(layout: CorpusLayout) -> None:
     write_index(layout, train="\ufeffc0\r\nc1\r\n\r\n", val=" c2 \n", test="c3")
     assert read_index(layout, CLIPS) == {"train": ["c0", "c1"], "val": ["c2"], "test": ["c3"]}
+
+
+def test_ids_of_an_index_are_composed(layout: CorpusLayout) -> None:
+    write_index(layout, train=unicodedata.normalize("NFD", "señal\n"), val="mañana\n", test="c3\n")
+    clips = [Clip(clip_id, clip_id) for clip_id in ("señal", "mañana", "c3")]
+    assert read_index(layout, clips) == {"train": ["señal"], "val": ["mañana"], "test": ["c3"]}
 
 
 def test_all_problems_of_the_index_come_at_once(layout: CorpusLayout) -> None:

@@ -273,15 +273,26 @@ def test_no_image_is_left_out_where_it_is_in_doubt(names: list[str]) -> None:
     assert not stray_images(names)
 
 
-def test_an_image_is_not_decoded_whose_header_claims_too_much(frames: Callable, tmp_path: Path) -> None:
-    folder = frames("a", 4, "images{:04d}.jpg")
-    data = bytearray((folder / "images0002.jpg").read_bytes())
-    place = data.index(b"\xff\xc0") + 5
-    data[place : place + 4] = (16_000).to_bytes(2, "big") * 2
-    (folder / "images0002.jpg").write_bytes(data)
+@pytest.mark.parametrize(
+    ("ending", "start", "offset", "size"),
+    [
+        ("jpg", b"\xff\xc0", 5, (16_000).to_bytes(2, "big") * 2),
+        ("png", b"IHDR", 4, (2**31 - 1).to_bytes(4, "big") * 2),
+        ("bmp", b"BM", 18, (30_000).to_bytes(4, "little") * 2),
+    ],
+)
+def test_an_image_is_not_decoded_whose_header_claims_too_much(
+    frames: Callable, ending: str, start: bytes, offset: int, size: bytes
+) -> None:
+    folder = frames("a", 4, "images{:04d}." + ending)
+    path = folder / f"images0002.{ending}"
+    data = bytearray(path.read_bytes())
+    place = data.index(start) + offset
+    data[place : place + len(size)] = size
+    path.write_bytes(data)
     reader, found = read(folder)
     assert [frame.source_index for frame in found] == [0, 2, 3]
-    assert reader.note == "cannot be decoded: images0002.jpg"
+    assert reader.note == f"cannot be decoded: {path.name}"
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp"])

@@ -6,16 +6,19 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from signstreams.engine import checkpoint
+from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
@@ -23,7 +26,7 @@ from signstreams.formats.layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.evaluate import ctc_greedy
 from signstreams.integrate.results import PREDICTION_COLUMNS
-from signstreams.integrate.run import run
+from signstreams.integrate.run import _check_letters, run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.training import State, Trainer
@@ -253,8 +256,34 @@ def test_without_glosses_the_run_says_so_and_has_no_gloss_scores(
     run(tiny_config(root=own_corpus, output_dir=tmp_path / "out", train={"epochs": 1}))
     scores = score(greedy(tmp_path / "out"))
     assert "CTC and self-distillation are off" in caplog.text
+    assert "clips cannot teach translation; some thousands do" in caplog.text
     assert "gloss" not in scores and "ctc" not in scores["losses"]
     assert not (tmp_path / "out" / "gloss_vocabulary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("texts", "outcome"),
+    [
+        (["mana"] * 47, "all kept"),
+        (["mana"] * 46 + ["maña"], "said"),
+        (["mana"] * 18 + ["¿mana?"] + ["mana"], "said"),
+        (["mana"] * 8 + ["maña", "mamá"], "refused"),
+        (["maña"], "refused"),
+    ],
+)
+def test_letters_that_a_tokenizer_loses_are_counted_before_training(
+    texts: list[str], outcome: str, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = SimpleNamespace(lost=lambda text: "".join(set(text) - set("man")))
+    clips = SimpleNamespace(entries={"train": [SimpleNamespace(text=text) for text in texts]})
+    said = r"its tokenizer loses (ñ|á ñ|\? ¿), in \d of \d+ texts \(\d+%\)"
+    arguments = (tiny_config(), clips, tokenizer, World(0, 1, torch.device("cpu")))
+    if outcome == "refused":
+        with pytest.raises(UserError, match=rf"{said}, expected at most 10%; take a model of many languages"):
+            _check_letters(*arguments)
+    else:
+        _check_letters(*arguments)
+    assert bool(re.search(said, caplog.text)) == (outcome == "said")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
