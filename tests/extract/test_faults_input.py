@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import struct
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from signstreams.errors import UserError
+from signstreams.extract import container
 from signstreams.extract.batch import Outcome, extract_videos
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.settings import ExtractConfig
@@ -113,6 +116,24 @@ def test_a_video_that_is_still_being_copied_is_not_taken_for_whole(
     assert not CorpusLayout(config.root).metadata("one").exists()
     outcome = extract_videos(config, detector=discs)
     assert outcome.extracted["one"].num_frames == 40
+
+
+def test_a_video_that_is_emptied_while_it_is_read_is_named(
+    make_video: Callable, tmp_path: Path, discs: DetectorKind
+) -> None:
+    path = make_video("one.mkv", 300)
+
+    class Emptying(discs.start):
+        def detect(self, frame: Frame) -> np.ndarray:
+            path.write_bytes(b"")
+            return super().detect(frame)
+
+    config = ExtractConfig(videos=[path], root=tmp_path / "corpus")
+    with pytest.raises(UserError, match=r"one\.mkv: changed while it was read.*'one' was not extracted"):
+        extract_videos(config, detector=discs._replace(start=Emptying))
+    with container._File(path) as file:
+        assert file.seek(-1, io.SEEK_END) == -errno.EINVAL
+        file.check()
 
 
 def test_a_declared_length_that_is_a_lie_changes_no_frame(make_video: Callable, extract: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 from bisect import bisect_right
@@ -40,6 +41,18 @@ class _File(io.FileIO):
         except OSError as error:
             self._error = error
             return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """The new position; below zero where there is none, as FFmpeg's own files say it.
+
+        FFmpeg asks for the last byte to learn the size, and a file that is being copied over may have none.
+        """
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self._error = self._error or error
+            return -(error.errno or errno.EIO)
 
     def check(self) -> None:
         """Raise the error that was met, if any."""
