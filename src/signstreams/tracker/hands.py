@@ -2,9 +2,9 @@
 
 MediaPipe searches a hand where the body's wrist, index and pinky say, and follows it from frame to frame. It was made
 for a live camera: where it loses a hand, the hand stays lost until the body's points are good again. Here the frames of
-a window are seen together. A first pass does as MediaPipe does; gaps are then closed from both ends, frame by frame, all
-gaps of both hands in one batch (a wave); what is still missing is searched around where it was in the neighbouring
-frames, along the forearm and by the palm detector, and followed from there. A short rest is interpolated, and marked so.
+a window are seen together. A first pass does as MediaPipe does; gaps are then closed from both ends, frame by frame,
+all gaps of both hands in one batch (a wave); what is still missing is searched around where it was in the neighbouring
+frames, along the forearm and by the palm detector, and followed from there. A short rest is interpolated, and marked.
 """
 
 from __future__ import annotations
@@ -344,8 +344,8 @@ def _between(first: Floats, second: Floats) -> Floats:
     return middle
 
 
-# Scales, turns (rad) and shifts along the hand (shares of the side) of the regions in which the model most often finds a
-# hand that it has just missed: measured on the clips and the Korean signs of ../shared, 4 to 9 looks for each hand.
+# Scales, turns (rad) and shifts along the hand (shares of the side) of the regions in which the model most often finds
+# a hand that it has just missed: measured on the clips and the Korean signs of ../shared, 4 to 9 looks for each hand.
 _VARIANTS = ((1.25, 0.0, -0.12), (1.0, 0.4, 0.0), (1.25, -0.4, 0.0))
 
 
