@@ -90,7 +90,8 @@ def load(path: str | Path, *, with_placeholders: bool = False) -> Any:
             if is_archive:
                 _compare_sums(file)
             else:
-                _check_claims(file)
+                with warnings.catch_warnings(action="ignore"):  # of escapes that damage made
+                    _check_claims(file)
             allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
             if with_placeholders:
                 allowed = _placeholders(file) if is_archive else [argparse.Namespace]
@@ -174,8 +175,8 @@ def _check_claims(file: IO[bytes]) -> None:
             numbers: list[int] = []
             is_tensor = False
             for op, value, _ in pickletools.genops(bounded):
-                if op.name in _INTEGERS:
-                    numbers.append(int(value))
+                if op.name in _INTEGERS and isinstance(value, int):
+                    numbers.append(value)
                 elif op.name == "MARK" and not is_tensor:
                     numbers = []
                 elif op.name == "BINPERSID":
