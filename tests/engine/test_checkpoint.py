@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import pickle
+import struct
 from pathlib import Path
 from typing import IO
 
@@ -175,3 +176,46 @@ def test_what_another_library_says_of_weights_carries_no_advice_to_trust_them(tm
     assert text.startswith("is not a checkpoint of tensors and plain values: it also holds ")
     assert "trust" not in text and "\x1b" not in text and "weights_only" not in text
     assert checkpoint.short_reason(OSError("no such\n file")) == "no such file"
+
+
+LEGACY = {"w": torch.ones(1234), "part": torch.ones(50, 30)[3:7, ::2], "e": torch.ones(1).expand(9, 2), "n": 10**12}
+
+
+def legacy(path: Path, state: object) -> bytes:
+    """As PyTorch wrote before 1.6."""
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
+def test_whole_pickles_of_before_are_read(tmp_path: Path) -> None:
+    shared = torch.nn.Parameter(torch.ones(3, 4, dtype=torch.bfloat16))
+    state = {**LEGACY, "a": shared, "b": [shared, torch.tensor(5), torch.empty(0)], "seed": 2**31 - 1, "s": "x" * 300}
+    legacy(tmp_path / "a.pth", state)
+    found = checkpoint.load(tmp_path / "a.pth")
+    assert all(torch.equal(found[name], state[name]) for name in ("w", "part", "e", "a"))
+    assert torch.equal(found["b"][0], shared) and (found["n"], found["seed"]) == (10**12, 2**31 - 1)
+
+
+WORD = b"M" + struct.pack("<H", 1234)
+HUGE = b"J" + struct.pack("<i", 10**9)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (WORD + b"Nt", HUGE + b"Nt"),  # values of the storage
+        (WORD + b"\x85", HUGE + b"\x85"),  # size of the tensor
+        (b"QK\x00" + WORD, b"Q" + HUGE + WORD),  # its offset
+        (b"K\x01\x85", HUGE + b"\x85"),  # its stride
+        (b"X\x01\x00\x00\x00w", b"X" + struct.pack("<I", 4 * 10**9) + b"w"),  # its name
+    ],
+)
+def test_a_pickle_that_claims_more_than_it_has_takes_no_memory(
+    old: bytes, new: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = legacy(tmp_path / "a.pth", {"w": torch.ones(1234)})
+    assert data.count(old) == 1
+    (tmp_path / "a.pth").write_bytes(data.replace(old, new))
+    monkeypatch.setattr(torch, "load", None)  # not even asked
+    with pytest.raises(ValueError, match=r"a\.pth: claims more bytes than it has, expected a checkpoint"):
+        checkpoint.load(tmp_path / "a.pth")

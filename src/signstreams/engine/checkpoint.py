@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import pickletools
 import re
 import warnings
 import zipfile
@@ -88,6 +89,9 @@ def load(path: str | Path, *, with_placeholders: bool = False) -> Any:
             is_archive = _is_archive(file)
             if is_archive:
                 _compare_sums(file)
+            else:
+                with warnings.catch_warnings(action="ignore"):  # of escapes that damage made
+                    _check_claims(file)
             allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
             if with_placeholders:
                 allowed = _placeholders(file) if is_archive else [argparse.Namespace]
@@ -140,13 +144,68 @@ def _is_archive(file: IO[bytes]) -> bool:
     raise _NoCheckpoint("is truncated or no checkpoint (it begins with other bytes)")
 
 
+_CLAIMS_TOO_MUCH = "claims more bytes than it has, expected a checkpoint; it is damaged"
+_INTEGERS = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG"})
+_NUM_PICKLES = 4  # a magic number, the version, what is known of the machine, the content
+
+
+class _Bounded:
+    """Reads for `pickletools.genops`; a length above that of the file would take its memory before it is missed."""
+
+    def __init__(self, file: IO[bytes], num_bytes: int) -> None:
+        self.readline, self._file, self._num_bytes = file.readline, file, num_bytes
+
+    def read(self, count: int) -> bytes:
+        if count > self._num_bytes:
+            raise _NoCheckpoint(_CLAIMS_TOO_MUCH)
+        return self._file.read(count)
+
+
+def _check_claims(file: IO[bytes]) -> None:
+    """Check a bare pickle, without loading it, for what PyTorch takes memory for before it compares.
+
+    A storage has its number of values last before its persistent id, a tensor offset, sizes and strides behind it; none
+    may reach beyond as many values as the file has bytes. What is no pickle ends the check: PyTorch says so.
+    """
+    most = file.seek(0, 2)
+    file.seek(0)
+    bounded: Any = _Bounded(file, most)
+    try:
+        for _ in range(_NUM_PICKLES):
+            numbers: list[int] = []
+            is_tensor = False
+            for op, value, _ in pickletools.genops(bounded):
+                if op.name in _INTEGERS and isinstance(value, int):
+                    numbers.append(value)
+                elif op.name == "MARK" and not is_tensor:
+                    numbers = []
+                elif op.name == "BINPERSID":
+                    _check_reach(numbers[-1:], most)
+                    numbers, is_tensor = [], True
+                elif op.name in ("NEWTRUE", "NEWFALSE", "REDUCE") and is_tensor:  # "requires_grad" ends the strides
+                    num_dims = (len(numbers) - 1) // 2
+                    sizes, strides = numbers[1 : 1 + num_dims], numbers[1 + num_dims :]
+                    steps = [(size - 1) * stride for size, stride in zip(sizes, strides, strict=False) if size > 0]
+                    _check_reach([*numbers[:1], *steps], most)
+                    numbers, is_tensor = [], False
+    except _NoCheckpoint:
+        raise
+    except Exception:  # a damaged pickle raises nearly every kind
+        return
+
+
+def _check_reach(numbers: list[int], most: int) -> None:
+    if sum(numbers) > most:
+        raise _NoCheckpoint(_CLAIMS_TOO_MUCH)
+
+
 def _compare_sums(file: IO[bytes]) -> None:
     """Compare every record of an archive with its CRC-32: a flipped bit in a tensor shows nowhere else."""
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         if sum(record.file_size for record in records) > 2 * size:
-            raise _NoCheckpoint("claims more bytes than it has, expected a checkpoint; it is damaged")
+            raise _NoCheckpoint(_CLAIMS_TOO_MUCH)
         broken = []
         for record in records:
             try:
