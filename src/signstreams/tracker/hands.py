@@ -324,7 +324,7 @@ def _follow(search: _Search) -> None:
         regions = np.stack([_moved(search, rows, sides, rows + step) for step in (-1, 1)])  # (2, M, 4)
         use = is_near[:, rows, sides]
         one = regions[use.argmax(0), np.arange(len(rows))]
-        search.see(rows, sides, np.where(use.all(0)[:, None], _between(*regions), one), Found.NEIGHBOUR)
+        search.see(rows, sides, np.where(np.asarray(use.all(0))[:, None], _between(*regions), one), Found.NEIGHBOUR)
 
 
 def _moved(search: _Search, rows: Ints, sides: Ints, others: Ints) -> Floats:
