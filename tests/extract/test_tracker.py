@@ -31,7 +31,7 @@ class Numbers:
     def __init__(self, engine: object) -> None:
         self.starts: list[int] = []
 
-    def track(self, frames: list[np.ndarray]) -> np.ndarray:
+    def track(self, frames: list[np.ndarray], heads: np.ndarray) -> np.ndarray:
         numbers = np.array([frame[0, 0, 0] for frame in frames], float)
         return np.tile(numbers[:, None, None], (1, 33, 4))
 

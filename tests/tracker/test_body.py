@@ -9,7 +9,7 @@ import pytest
 
 from signstreams.array_types import Floats, Pixels
 from signstreams.extract.video import VideoReader
-from signstreams.tracker.body import NUM_POINTS, SMOOTHED_OVER_S, BodyTracker, _Chunk, refined, smoothed
+from signstreams.tracker.body import NUM_POINTS, SMOOTHED_OVER_S, UNKNOWN_HEAD, BodyTracker, _Chunk, refined, smoothed
 from signstreams.tracker.engine import LiteRtEngine, Model
 
 NOSE, SHOULDERS, WRISTS = 0, [11, 12], [15, 16]
@@ -54,6 +54,12 @@ def shoulder_width(points: Floats) -> float:
     return float(np.nanmedian(np.linalg.norm(points[:, 11, :2] - points[:, 12, :2], axis=-1)))
 
 
+def chunk_of(frames: list[np.ndarray]) -> _Chunk:
+    number = len(frames)
+    points = np.full((number, NUM_POINTS, 4), np.nan)
+    return _Chunk(frames, np.tile(UNKNOWN_HEAD, (number, 1)), points, np.full((number, 4), np.nan), np.zeros(number))
+
+
 def test_the_body_of_one_frame_is_where_mediapipe_has_it(engine: CountingEngine, studio: list[np.ndarray]) -> None:
     (found,) = BodyTracker(engine).track(studio[36:37])
     assert found.shape == (NUM_POINTS, 4)
@@ -73,12 +79,12 @@ def test_in_the_same_square_the_points_are_those_of_mediapipe_itself(
             landmarks = solution.process(frame).pose_landmarks.landmark
             theirs = np.array([[point.x, point.y] for point in landmarks]) * size
             row = np.zeros(1, int)
-            points = np.full((1, NUM_POINTS, 4), np.nan)
-            tracker._see(_Chunk([frame], points, np.zeros((1, 4)), np.zeros(1)), row, tracker._detected([frame], row))
-            off = np.linalg.norm(points[0, :, :2] - theirs, axis=-1) / shoulder_width(theirs[None])
+            chunk = chunk_of([frame])
+            tracker._see(chunk, row, tracker._detected(chunk, row))
+            off = np.linalg.norm(chunk.points[0, :, :2] - theirs, axis=-1) / shoulder_width(theirs[None])
             assert np.median(off) < 0.01
             assert off.max() < 0.05
-            assert np.abs(points[0, :, 3] - [point.visibility for point in landmarks]).max() < 0.02
+            assert np.abs(chunk.points[0, :, 3] - [point.visibility for point in landmarks]).max() < 0.02
 
 
 def test_who_rests_is_seen_once_in_each_frame(engine: CountingEngine, studio: list[np.ndarray]) -> None:
@@ -131,8 +137,21 @@ def test_the_person_of_before_is_found_again_beside_a_clearer_one(
     both[:, 320:] = studio[0]
     tracker = BodyTracker(engine)
     tracker.track([left] * 2)
-    found = tracker._detected([both], np.zeros(1, int))
+    found = tracker._detected(chunk_of([both]), np.zeros(1, int))
     assert found[0, 0] < 320
+
+
+def test_the_body_is_that_of_the_head_that_is_named(engine: CountingEngine, studio: list[np.ndarray]) -> None:
+    both = np.concatenate([studio[36], studio[0]], axis=1)  # (180, 640, 3)
+    width_px = studio[0].shape[1]
+    alone = BodyTracker(engine).track(studio[36:37])[0, 0, :2]  # the nose
+    for corner_px in (0, width_px):
+        own = BodyTracker(engine).track([studio[36] if corner_px == 0 else studio[0]])[0]
+        heads = np.array([[own[0, 0] + corner_px, own[0, 1], 15.0]] * 3)
+        found = BodyTracker(engine).track([both] * 3, heads)
+        assert np.abs(found[:, 11:13, :2] - own[11:13, :2] - (corner_px, 0)).max() < 8
+    nobody = np.array([[alone[0], alone[1] + 90, 15.0]] * 3)
+    assert np.isnan(BodyTracker(engine).track([both] * 3, nobody)).all()
 
 
 def test_no_frames_give_no_points(engine: CountingEngine) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -189,6 +190,7 @@ RUN_S = RUN_LENGTH / RUN_HZ
 MOMENT_EVERY_S, MIN_MOMENTS, MAX_MOMENTS = 2.0, 6, 24
 MIN_PRESENCE = 0.2  # somebody seen in a smaller share of the moments is a passer-by, or a false detection
 MAX_SPEED = 20.0  # in head units per second; at higher speeds the body model has jumped
+_MAX_HEAD_STEP = 1.0  # sides of the face from one of these frames to the next; a face beyond is another person's
 _MIN_VISIBILITY = 0.5
 _NOSE, _LEFT, _RIGHT = pose_index("nose"), pose_index("left_shoulder"), pose_index("right_shoulder")
 _WRISTS = [pose_index("left_wrist"), pose_index("right_wrist")]
@@ -279,17 +281,19 @@ def _hand_speed(body: BodyTracker, run: Run, faces: Sequence[list[Face]], index:
     height_px, width_px = run[0][1].shape[:2]
     # One box for all frames: with a box that follows the face, the body model would jitter along.
     x0, y0, x1, y1 = signing_box(first, [other for other in faces[0] if other is not first], width_px, height_px)
-    parts, places = [], []
+    parts, heads = [], []
     for (_, image), seen in zip(run, faces, strict=True):
-        face = min(seen, key=lambda other: face.distance(other.x, other.y), default=face)
+        nearest = min(seen, key=lambda other: face.distance(other.x, other.y), default=None)
+        is_seen = nearest is not None and face.distance(nearest.x, nearest.y) <= _MAX_HEAD_STEP
+        face = nearest if nearest is not None and is_seen else face
         others = [other for other in seen if other is not face]
         parts.append(blank_others(np.array(image[y0:y1, x0:x1]), (x0, y0), face, others))
-        places.append(face)
+        # Nobody's, and so without points, where somebody in front hides the face.
+        heads.append((face.x - x0, face.y - y0, face.size_px * is_seen))
     speeds, before, before_s = [], None, 0.0
-    for points, place, (time_s, _) in zip(body.track(parts), places, run, strict=True):
-        is_own = place.distance(points[_NOSE, 0] + x0, points[_NOSE, 1] + y0) <= 1  # False without a body
+    for points, (time_s, _) in zip(body.track(parts, np.array(heads)), run, strict=True):
         wrists = None
-        if is_own:
+        if not np.isnan(points[_NOSE, 0]):
             wrists = points[_WRISTS][:, [0, 1, 3]]  # (2, 3) x, y from the middle of the shoulders, px, and visibility
             wrists[:, :2] -= (points[_LEFT, :2] + points[_RIGHT, :2]) / 2
         if before is not None and wrists is not None:
@@ -345,6 +349,7 @@ def _moments(spans_s: Spans) -> list[float]:
 # -- Where the signer is in a frame
 
 _FACES_EVERY_S = 0.1
+_CLOSE = 3.0  # sides of the signer's face; while somebody is so near, faces are searched in every frame
 _OTHERS_STAY_S = 2.0
 BOX_MARGIN = 0.15
 """Added on each side of a box of meta.csv, as a share of its width and height: hands leave a box around the body."""
@@ -363,6 +368,9 @@ class BoxLocator:
     def blank(self, part: Pixels, corner: tuple[int, int]) -> Pixels:
         """See `FaceView`."""
         return part
+
+    def head(self, corner: tuple[int, int]) -> None:
+        """See `FaceView`; the box holds a body, and does not say where its head is."""
 
     def is_signer(self, x: float, y: float) -> bool:
         """See `FaceView`."""
@@ -418,11 +426,12 @@ class FaceLocator:
         self._signer = self._people[choice.signer]
         self._strangers: list[Face] = []
         self._searched_s = -np.inf
+        self._is_crowded = False
 
     def locate(self, frame: Frame) -> FaceView:
         """What is known about the people in the next frame."""
         now_s = frame.time_s
-        if now_s - self._searched_s >= _FACES_EVERY_S:
+        if self._is_crowded or now_s - self._searched_s >= _FACES_EVERY_S:
             self._searched_s = now_s
             known = [person.faces[-1] for person in self._people]
             faces = self._finder.find(frame.image, near=known)
@@ -437,7 +446,9 @@ class FaceLocator:
             for person in self._people
             if person is not self._signer and abs(now_s - person.times_s[-1]) < _OTHERS_STAY_S
         ]
-        return FaceView(self._signer.faces[-1], abs(now_s - self._signer.times_s[-1]), others, self._strangers)
+        face = self._signer.faces[-1]
+        self._is_crowded = any(face.distance(other.x, other.y) < _CLOSE for other in others)
+        return FaceView(face, abs(now_s - self._signer.times_s[-1]), others, self._strangers)
 
 
 class FaceView(NamedTuple):
@@ -452,15 +463,21 @@ class FaceView(NamedTuple):
         """Blank other people, in place, in a part of the frame that starts at ``corner`` (x, y px)."""
         return blank_others(part, corner, self.face, self.others)
 
+    @property
+    def _reach(self) -> float:
+        """Sides of the face box: the nose is within half a side of the middle; the head may have moved since."""
+        return 0.75 + min(0.75, 1.5 * self.age_s)
+
+    def head(self, corner: tuple[int, int]) -> tuple[float, float, float]:
+        """`Frame.head` in a part of the frame that starts at ``corner`` (x, y px)."""
+        return self.face.x - corner[0], self.face.y - corner[1], self._reach * self.face.size_px
+
     def is_signer(self, x: float, y: float) -> bool:
         """Whether a nose at this place of the frame (px) is the signer's."""
         distance = self.face.distance(x, y)
         # A stranger in the signer's place is the signer in another light, unless the signer has been away for long.
         strangers = [s for s in self.strangers if self.age_s > 0.5 or self.face.distance(s.x, s.y) >= 1]
-        # The nose is within half a side of the middle; the head may have moved since.
-        return distance <= 0.75 + min(0.75, 1.5 * self.age_s) and all(
-            distance < other.distance(x, y) for other in self.others + strangers
-        )
+        return distance <= self._reach and all(distance < other.distance(x, y) for other in self.others + strangers)
 
 
 # -- A detector on the signer's part of the frame
@@ -487,7 +504,7 @@ class RegionDetector(_Wrapper):
         view = self._locator.locate(frame)
         x0, y0, x1, y1 = self._region
         part = view.blank(np.array(frame.image[y0:y1, x0:x1]), (x0, y0))
-        self._worker.submit(Frame(frame.time_s, part, frame.is_repeat, frame.source_index))
+        self._worker.submit(replace(frame, image=part, head=view.head((x0, y0))))
         self._views.append((view, frame.image.shape[1], frame.image.shape[0]))
 
     def collect(self) -> Floats:

@@ -13,7 +13,7 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import Frame
 from signstreams.formats.landmarks import FACE, HAND_L, HAND_R, POSE
 from signstreams.formats.video_metadata import DetectorInfo
-from signstreams.tracker.body import SMOOTHED_OVER_S, BodyTracker, smoothed
+from signstreams.tracker.body import SMOOTHED_OVER_S, UNKNOWN_HEAD, BodyTracker, smoothed
 from signstreams.tracker.engine import Engine, shared_engine
 from signstreams.tracker.faces import FaceMesh
 from signstreams.tracker.hands import Hands, HandTracker
@@ -44,6 +44,7 @@ class TrackerDetector:
         self._body, self._hands, self._faces = BodyTracker(engine), HandTracker(engine), FaceMesh(engine)
         self._images: list[Pixels] = []
         self._times_s: list[float] = []
+        self._heads: list[tuple[float, float, float] | None] = []
         # What is known of the first images, which are held for the second time: body, face and hands.
         self._known: tuple[Floats, Floats, Hands] | None = None
         self._past: tuple[Floats, Floats] = np.empty((0, 33, 4)), np.empty(0)  # body and times of frames let go
@@ -66,6 +67,7 @@ class TrackerDetector:
             self._process(0)  # nothing reaches across
         self._images.append(frame.image)
         self._times_s.append(frame.time_s)
+        self._heads.append(frame.head)
         if len(self._images) == self.max_in_flight:
             self._process(self.max_in_flight // OVERLAP)
 
@@ -84,7 +86,8 @@ class TrackerDetector:
         first = len(body)  # of the new frames
         new = self._images[first:]
         if new:
-            found = self._body.track(new)  # (M, 33, 4) px
+            heads = np.array([head or UNKNOWN_HEAD for head in self._heads[first:]])  # (M, 3)
+            found = self._body.track(new, heads)  # (M, 33, 4) px
             body = np.concatenate([body, found])  # (N, 33, 4)
             head = smoothed(found, times_s[first:])  # a region that rests makes a mesh that rests
             face = np.concatenate([face, self._faces.find(new, head)])  # (N, 468, 2) px
@@ -93,7 +96,7 @@ class TrackerDetector:
         steady = self._steady(body, times_s, num_done)
         self._ready.extend(_keypoints(steady, face[:num_done], hands, self._size_px))
         self._known = (body[num_done:], face[num_done:], hands.since(num_done)) if num_held else None
-        del self._images[:num_done], self._times_s[:num_done]
+        del self._images[:num_done], self._times_s[:num_done], self._heads[:num_done]
 
     def _steady(self, body: Floats, times_s: Floats, num_done: int) -> Floats:
         """(num_done, 33, 4) body points of the first frames, smoothed with those before and after."""

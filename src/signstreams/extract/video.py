@@ -34,6 +34,9 @@ class Frame:
     is_repeat: bool  # whether the output frame before shows the same image
     source_index: int  # of the frame shown, among all that the video decodes to, or among the images of a folder
     is_damaged: bool = False  # whether it shows, at least in part, what was never filmed
+    head: tuple[float, float, float] | None = None
+    """x, y and radius, px of the image, of the circle in which the signer's nose is; None where nobody else is known.
+    """
 
 
 class VideoReader:

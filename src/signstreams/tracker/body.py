@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from signstreams.array_types import Floats, Ints, Pixels
+from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.tracker.detections import detect
 from signstreams.tracker.engine import Engine
 from signstreams.tracker.regions import agree, along_axis, cut, project
@@ -31,10 +31,15 @@ _REACH, _SURE = 3, 0.5  # cells around a point whose heat counts; least heat of 
 _SETTLED, _SAME_SQUARE, _JUMP = (0.1, 1.2, 0.26), (0.05, 1.1, 0.13), (0.2, 1.4, 0.5)
 
 
+UNKNOWN_HEAD = (np.nan, np.nan, np.inf)
+_NOSE = 0
+
+
 class _Chunk(NamedTuple):
     """What is known of N frames."""
 
     frames: list[Pixels]
+    heads: Floats  # (N, 3) x, y and radius of the circle in which the nose is
     points: Floats  # (N, 33, 4)
     wanted: Floats  # (N, 4) the square that each frame asks for; NaN where nobody is
     presence: Floats  # (N,) of a body, as the model has it
@@ -51,14 +56,16 @@ class BodyTracker:
         self._engine = engine
         self._region: Floats | None = None  # (4,) where the person was in the chunk before
 
-    def track(self, frames: list[Pixels]) -> Floats:
+    def track(self, frames: list[Pixels], heads: Floats | None = None) -> Floats:
         """(N, 33, 4) x, y and z in px and visibility, 0 to 1, in N frames (H, W, 3) uint8; NaN where nobody is.
 
-        The points are as the model sees them in each frame; see `smoothed`.
+        The points are as the model sees them in each frame; see `smoothed`. Among several people it is the one whose
+        nose is in ``heads`` (N, 3): x, y and radius of a circle, px, or `UNKNOWN_HEAD`.
         """
         number = len(frames)
         points = np.full((number, NUM_POINTS, 4), np.nan)
-        chunk = _Chunk(frames, points, np.full((number, 4), np.nan), np.zeros(number))
+        heads = np.tile(UNKNOWN_HEAD, (number, 1)) if heads is None else heads
+        chunk = _Chunk(frames, heads, points, np.full((number, 4), np.nan), np.zeros(number))
         if self._region is None and frames:
             self._region = self._begin(chunk)
         if self._region is not None:
@@ -77,7 +84,7 @@ class BodyTracker:
 
     def _begin(self, chunk: _Chunk) -> Floats | None:
         """(4,) square for all frames, if somebody is in the first one: the median of what some of them ask for."""
-        found = self._detected(chunk.frames, np.zeros(1, int))
+        found = self._detected(chunk, np.zeros(1, int))
         if np.isnan(found[0, 0]):
             return None
         rows = np.unique(np.linspace(0, len(chunk.frames) - 1, _NUM_FIRST).astype(int))
@@ -91,7 +98,7 @@ class BodyTracker:
         if not len(lost):
             return
         places = np.unique(np.append(np.arange(0, len(lost), _SEARCH_EVERY), len(lost) - 1))
-        regions = self._detected(chunk.frames, lost[places])
+        regions = self._detected(chunk, lost[places])
         is_found = ~np.isnan(regions[:, 0])
         places, regions = lost[places[is_found]], regions[is_found]
         if not len(places):
@@ -136,7 +143,7 @@ class BodyTracker:
         places = values[..., :3] / model.side_px  # (M, 39, 3)
         places[..., :2] = refined(places[..., :2], heat)
         found = project(places, regions)  # (M, 39, 3)
-        is_there = presence[:, 0] > MIN_PRESENCE
+        is_there = (presence[:, 0] > MIN_PRESENCE) & ~_is_outside(found[:, _NOSE, :2], chunk.heads[rows])
         if only_surer:
             is_there &= presence[:, 0] > chunk.presence[rows]
         rows, found = rows[is_there], found[is_there]
@@ -145,22 +152,32 @@ class BodyTracker:
         chunk.wanted[rows] = along_axis(found[:, _CENTRE, :2], found[:, _END, :2], _MARGIN)
         chunk.presence[rows] = presence[is_there, 0]
 
-    def _detected(self, frames: list[Pixels], rows: Ints) -> Floats:
+    def _detected(self, chunk: _Chunk, rows: Ints) -> Floats:
         """(M, 4) region of the person in each of the frames ``rows``; NaN where nobody is.
 
-        Of several people, the one who is where the person was last, or else the surest.
+        Of several people, the one whose head is nearest to where it is known to be, or who is where the person was
+        last, or else the surest.
         """
         result = np.full((len(rows), 4), np.nan)
-        for row, found in enumerate(detect(self._engine, "pose_detection", [frames[k] for k in rows])):
+        heads = chunk.heads[rows]
+        for row, found in enumerate(detect(self._engine, "pose_detection", [chunk.frames[k] for k in rows])):
             if not len(found.score):
                 continue
             regions = along_axis(found.points[:, 0], found.points[:, 1], _MARGIN)  # (D, 4)
             chosen = 0
-            if self._region is not None:
+            if not np.isnan(heads[row, 0]):
+                chosen = int(np.hypot(*(found.box[:, :2] - heads[row, :2]).T).argmin())  # the box is the head's
+            elif self._region is not None:
                 apart = np.hypot(*(regions[:, :2] - self._region[:2]).T)
                 chosen = int(apart.argmin()) if apart.min() < _SAME_PLACE * self._region[2] else 0
             result[row] = regions[chosen]
         return result
+
+
+def _is_outside(points: Floats, circles: Floats) -> Flags:
+    """(M,) whether (M, 2) points are outside of (M, 3) circles: x, y, radius; of none outside one that is unknown."""
+    is_outside: Flags = np.hypot(*(points - circles[:, :2]).T) > circles[:, 2]  # False with NaN
+    return is_outside
 
 
 def refined(places: Floats, heat: Floats) -> Floats:
