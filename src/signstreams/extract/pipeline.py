@@ -99,7 +99,8 @@ class _Run:
         num_frames = self.config.max_buffer_mib * 2**20 // (size_px[0] * size_px[1] * 3)
         depth = max(1, min(4, num_frames // 8))  # of each queue, prefetched and to be cropped: a few; one of 4K
         # Besides these queues, one frame is in the hands of each thread and some are in the detector.
-        in_detector = window_frames(self.config, *size_px) if self.job.detector == TRACKER else _NUM_IN_DETECTOR
+        is_tracker = self.job.detector == TRACKER
+        in_detector = window_frames(self.config, *size_px) * self.config.stride if is_tracker else _NUM_IN_DETECTOR
         max_waiting = max(1, num_frames - 2 * (depth + 1) - in_detector)
         with ExitStack() as stack:
             spool = stack.enter_context(KeypointSpool(self.layout.keypoints(self.job.video_id).parent))

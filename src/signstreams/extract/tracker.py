@@ -26,8 +26,8 @@ OVERLAP = 4  # a quarter of the window is held for the next one, whose hands may
 
 
 def window_frames(config: ExtractConfig, width_px: int, height_px: int) -> int:
-    """Frames that are held at a time."""
-    affordable = config.max_buffer_mib * 2**20 // (_SHARE * width_px * height_px * 3)
+    """Frames that are seen at a time; with a stride, those between them are held as well."""
+    affordable = config.max_buffer_mib * 2**20 // (_SHARE * width_px * height_px * 3 * config.tracker.stride)
     return int(np.clip(affordable, MIN_WINDOW_FRAMES, WINDOW_FRAMES))
 
 
