@@ -218,16 +218,19 @@ def test_two_hands_that_touch_are_two() -> None:
     _assert_true(found, world)
 
 
-@pytest.mark.parametrize("hidden", [1, 5, 6, 12])
+@pytest.mark.parametrize("hidden", [1, 5, 7, 8, 12])
 def test_a_short_rest_is_interpolated_and_marked(hidden: int) -> None:
     world = _world(32)
     gap = slice(10, 10 + hidden)
+    swing = 15 * np.sin(np.pi * np.arange(1, hidden + 1) / (hidden + 1))  # the hand does not move evenly
+    world.hands[gap, LEFT, :, 0] += swing[:, None]
+    world.body[gap, 15, 0] += swing
     world.is_shown[gap, LEFT] = False
     found, _, _ = _find(world)
     if (hidden + 1) / 25 <= module.MAX_INTERPOLATED_S:
         assert (found.confidence[gap, LEFT] == INTERPOLATED).all()
         assert (found.found[gap, LEFT] == Found.BETWEEN).all()
-        assert np.abs(found.points - world.hands).max() < 1e-6  # it moves evenly
+        assert np.abs(found.points - world.hands).max() < 1e-6  # it is where the body's wrist is
     else:
         assert not found.confidence[gap, LEFT].any()
         assert np.isnan(found.points[gap, LEFT]).all()
@@ -269,6 +272,20 @@ def test_a_hand_of_somebody_else_is_refused() -> None:
     world.body[:, 13:21, :2] -= (0, 190)  # own arms are up, where no hand is to be seen
     found, _, _ = _find(world)
     assert not found.confidence.any()
+
+
+@pytest.mark.parametrize(
+    ("inside_px", "presence", "belongs"), [(30, 0.6, True), (16, 0.7, False), (16, 0.8, True), (10, 0.99, False)]
+)
+def test_a_hand_mostly_out_of_the_picture_has_to_be_sure(inside_px: float, presence: float, belongs: bool) -> None:
+    world = _world(1)
+    leaning = turned(world.hands[:, LEFT] - world.hands[:, LEFT, :1], np.array([0.5]))  # no two points are level
+    shift = world.hands[0, LEFT, 0] * (0, -1) + (0, HEIGHT_PX - leaning[0, :, 1].min() - inside_px)
+    hand = leaning + world.hands[:, LEFT, :1] + shift
+    world.body[:, [15, 17, 19], :2] += shift
+    search = module._Search(_Engine(world), _frames(0, 1), np.zeros(1), world.body, no_hands(1), 0)
+    place = np.zeros(1, int), np.full(1, LEFT), hand, np.array([presence]), np.zeros(1), np.zeros(1, bool)
+    assert search.belongs(*place)[0] == belongs
 
 
 def test_no_frames() -> None:
