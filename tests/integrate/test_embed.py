@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from collections.abc import Callable
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from signstreams.backbones.archs import ARCHS
+from signstreams.backbones.vit import VisionTransformer
 from signstreams.errors import UserError
 from signstreams.formats.crops import list_crops
 from signstreams.formats.layout import CorpusLayout
@@ -19,7 +22,7 @@ from signstreams.integrate.array_store import JOURNAL
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.embed import embed
 from signstreams.integrate.settings import EmbedConfig, IntegrateConfig
-from signstreams.integrate.stream_backbones import FrozenBackbone
+from signstreams.integrate.stream_backbones import FrozenBackbone, load_backbones
 from signstreams.streams import STREAMS
 
 Build = Callable[..., IntegrateConfig]
@@ -84,6 +87,16 @@ def test_a_changed_backbone_has_a_folder_of_its_own_and_prune_removes_the_old_on
     (features / "hand_r" / "notes").mkdir()  # not ours
     embed(settings(own_corpus, features, backbone, prune=True))
     assert folders(features) == sorted([Path(second["folder"]).name, "notes"])
+
+
+def test_a_resized_position_table_makes_other_features(tmp_path: Path, tiny_config: Build) -> None:
+    weights = VisionTransformer(dataclasses.replace(ARCHS["dinov2_vits14"], table_px=224)).state_dict()
+    torch.save(weights, tmp_path / "b.pt")
+    digests = set()
+    for spec in (f"file::{tmp_path}/b.pt", f"file::{tmp_path}/b.pt:dinov2_vits14"):  # the latter's table is for 518 px
+        model = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": spec}
+        digests.add(load_backbones(tiny_config(model=model, data={"crop_px": 56})).frozen["hand_r"].digest)
+    assert len(digests) == 2
 
 
 def test_a_video_whose_crops_changed_is_encoded_alone(

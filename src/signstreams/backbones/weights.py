@@ -73,9 +73,11 @@ class Backbone(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         metadata: dict[str, Any],
+        resized_grid: int | None = None,
     ) -> None:
         super().__init__()
         self.model, self.metadata = model, metadata
+        self.resized_grid = resized_grid  # side of its position table, where that is not the file's
         self.embed_dim, self.patch_size, self.image_px = embed_dim, patch_size, image_px
         self.mean, self.std = tuple(mean), tuple(std)
         # on the device of the weights and images: copying to a GPU at each call would wait for it
@@ -119,7 +121,8 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     path = Path(parsed.location)
     file = read_file(path, parsed.arch, parsed.num_heads)
     state, about, arch = file.state, file.about, _agreed(path, file.arch, parsed.arch)
-    if arch.grid != file.arch.grid:
+    is_resized = arch.grid != file.arch.grid
+    if is_resized:
         log.info("%s: position table resized from %dx%d to %dx%d", path, *[file.arch.grid] * 2, *[arch.grid] * 2)
         state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
     state.setdefault("mask_token", torch.zeros(1, arch.embed_dim))
@@ -142,6 +145,7 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
         mean=about.mean or IMAGENET_MEAN,
         std=about.std or IMAGENET_STD,
         metadata=file.metadata,
+        resized_grid=arch.grid if is_resized else None,
     ).eval()
 
 

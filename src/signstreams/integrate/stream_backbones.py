@@ -20,7 +20,8 @@ class FrozenBackbone:
 
     stream: str  # stream of crops that it encodes
     net: Backbone  # the network
-    identity: str  # SHA-256 of its file, with the number of heads where that is named; or its spec
+    identity: str
+    """SHA-256 of its file, with what the spec changes of it (heads, size of the position table); or its spec."""
     side_px: int  # side length of its input images
     all_layers: bool = False
     """Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,)."""
@@ -72,7 +73,8 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
             side_px = image_side_px(net, config.data.crop_px, stream)
             parsed = parse_spec(spec)
             digest_of_weights = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
-            heads = "" if parsed.num_heads is None else f":num_heads={parsed.num_heads}"
+            named = "" if parsed.num_heads is None else f":num_heads={parsed.num_heads}"
+            named += "" if net.resized_grid is None else f":grid={net.resized_grid}"
             if all_layers and net.num_layers < 2:
                 raise UserError(
                     f"model.backbone_layers: the {stream} backbone {spec} shows only its last layer, expected a vision"
@@ -83,7 +85,7 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
             continue
         found.sides_px[stream], found.digests[stream] = side_px, digest_of_weights
         if config.model.is_frozen(stream):
-            identity = digest_of_weights + heads
+            identity = digest_of_weights + named
             found.frozen[stream] = FrozenBackbone(stream, net.requires_grad_(False), identity, side_px, all_layers)
         else:
             found.trained[stream] = net
