@@ -184,7 +184,7 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
         elif place.suffix.lower() not in VIDEO_SUFFIXES:
             problems.append(f"{place}: the ending is '{place.suffix}', expected one of {_ENDINGS}")
             continue
-        is_listed = source.is_folder and (len(sources) > 1 or sources[0].path != place)
+        is_listed = sources[0] is not source
         for source in sources:
             first = folder_of.get(source.video_id)
             if is_listed and first is not None and first != place:

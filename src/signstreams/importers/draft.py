@@ -23,6 +23,7 @@ LETTERS = Rule("import.letters", "warning", "a text with letters")
 TIMES = Rule("import.times", "warning", "0 <= start < end")
 BEYOND = Rule("import.beyond", "warning", "a span inside its video")
 OVERLAP = Rule("import.overlap", "warning", "clips of one signer after each other")
+SIGNERS = Rule("import.signers", "warning", "one signer in each video: one person is followed through it")
 ABSENT = Rule("import.absent", "error", "the video of each clip")
 UNREADABLE = Rule("import.unreadable", "warning", "a video that opens")
 SPLIT = Rule("import.split", "error", "each video in one split, and clips in train, val and test")
@@ -90,7 +91,8 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     videos = {item.clip.video_id: sources[item.clip.video_id][0] for item in taken if item.clip.video_id in sources}
     absent = {item.clip.video_id for item in taken if item.clip.video_id not in videos}
     issues += _absent(taken, absent, config.allow_absent_videos)
-    folders = [folder.path for folder in draft.folders if any(v.path.parent == folder.path for v in videos.values())]
+    parents = {video.path.parent for video in videos.values()}
+    folders = [folder.path for folder in draft.folders if folder.path in parents]
     used = {video_id for folder in draft.folders if folder.path in folders for video_id in folder.sources}
     if unused := sorted(used - videos.keys()):
         found = f"{len(unused):,} videos that no clip names: {few_ids(unused)}"
@@ -100,6 +102,7 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
         issues.append(UNREADABLE.breach(str(videos[video_id].path), why, "fetch it again; extraction leaves it out"))
     taken = _inside(taken, known_s, issues)
     _report_overlaps(taken, issues)
+    _report_signers(taken, issues)
     height_px = picture_height_px(next(iter(videos.values()))) if videos else None
     return Checked(taken, videos, folders, absent, _clip_lengths(taken, known_s), height_px, issues)
 
@@ -219,6 +222,19 @@ def _report_overlaps(taken: list[Taken], issues: list[Finding]) -> None:
                 issues.append(item.breach(OVERLAP, found, "nothing to do if that is meant: both are taken"))
             if (item.clip.end_s or 0.0) > (before.clip.end_s or 0.0):
                 before = item
+
+
+def _report_signers(taken: list[Taken], issues: list[Finding]) -> None:
+    signers: dict[str, dict[str, Taken]] = defaultdict(dict)
+    for item in taken:
+        if item.clip.signer:
+            signers[item.clip.video_id].setdefault(item.clip.signer, item)
+    for video_id, found in signers.items():
+        if len(found) > 1:
+            text = f"video {shown(video_id)} has clips of {few_ids(found)}"
+            fix = "take a video of each, as from the cameras of a studio, or leave out the clips of all but one"
+            item = list(found.values())[1]
+            issues.append(SIGNERS.breach(item.file, text, fix, row=item.line))
 
 
 def _start_s(item: Taken) -> float:

@@ -136,9 +136,9 @@ def config_text(recipe: Recipe, draft: Draft, config: ImportConfig, language: st
         f"# Language of the texts: {language or 'not stated'}.",
     ]
     code = f", decoder.target_language: {language}" if language and "_" in language else ""
-    head.append(
-        "# With a pretrained decoder instead of one built here, integrate.set takes for example decoder.model:"
-        f" facebook/mbart-large-cc25{code}, decoder.offline: false."
-    )
+    head += [
+        "# The decoder is built here and knows no language; a pretrained one is named in integrate.set, for example",
+        f"# decoder.model: facebook/mbart-large-cc25{code}, decoder.offline: false.",
+    ]
     body = yaml.safe_dump(recipe.tree, sort_keys=False, allow_unicode=True, width=120)
     return "\n".join(head) + "\n" + body

@@ -53,7 +53,8 @@ MARKS: dict[LayoutName, tuple[str, ...]] = {
 """Files that tell a layout, the surest first: for the advice where another one was named."""
 REPORT = "import.json"
 META_COLUMNS = ("clip_id", "video", "text", "start", "end", "signer", "split", "box")
-MAX_LISTED = 10  # files that the search for a nearer layout goes down to
+DEPTH = 7  # of folders in which they are sought: How2Sign has its tables six folders down
+MAX_LISTED = 10  # findings of a kind that the report has whole
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def nearest_layout(source: Path) -> LayoutName | None:
         return None
     for name, patterns in MARKS.items():
         for pattern in patterns:
-            for depth in range(4):
+            for depth in range(DEPTH):
                 if next(source.glob("*/" * depth + pattern), None) is not None:
                     return name
     return None

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from signstreams.corpus.clips import SPLIT_NAMES, Clip
 from signstreams.corpus.findings import Finding, few, few_ids, raise_errors
 from signstreams.corpus.gloss import GLOSS_COLUMNS
-from signstreams.corpus.meta_csv import KNOWN_COLUMNS, UNUSED, VIDEO_KNOWN, clips_of, resolve_columns
+from signstreams.corpus.meta_csv import KNOWN_COLUMNS, UNUSED, VIDEO_KNOWN, clips_of, resolve_columns, units_of
 from signstreams.corpus.table import ID_COLUMNS, Table, scan_table
 from signstreams.errors import UserError
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
@@ -36,9 +36,14 @@ def read_table(path: Path, name: str, *, sheet: str | None = None) -> Table:
 
 
 def as_meanings(table: Table, columns: Mapping[str, str]) -> Table:
-    """The table with the columns of a meta.csv alone: ``columns`` maps each of those to the one that holds it."""
-    rows = [(row, {ours: texts[theirs] for ours, theirs in columns.items()}) for row, texts in table.rows]
-    return Table(list(columns), rows, list(table.issues), table.delimiter)
+    """The table with the columns of a meta.csv alone: ``columns`` maps each of those to the one that holds it.
+
+    Times keep the unit that their column states: ``start`` of "Begin Time - msec" becomes ``start_ms``.
+    """
+    units = units_of(columns)
+    names = {f"{ours}_{units[ours]}" if ours in units else ours: theirs for ours, theirs in columns.items()}
+    rows = [(row, {ours: texts[theirs] for ours, theirs in names.items()}) for row, texts in table.rows]
+    return Table(list(names), rows, list(table.issues), table.delimiter)
 
 
 def taken_from(
@@ -132,11 +137,8 @@ def _columns(table: Table, config: ImportConfig, path: Path) -> dict[str, str]:
     known, issues = resolve_columns([*rest, "clip_id"] if not set(ID_COLUMNS) & set(rest) else rest, path.name)
     if known.get("clip_id") == "clip_id" and "clip_id" not in rest:
         del known["clip_id"]
-    ids_are_of_videos = known.get("clip_id") == "video_id"
-    if ids_are_of_videos and "video" not in {*known, *named}:
-        counts = [texts["video_id"] for _, texts in table.rows]
-        if len(set(counts)) < len(counts):  # several clips of a video
-            known["video"] = known.pop("clip_id")
+    if known.get("clip_id") == "video_id" and _repeats(table, "video_id"):  # several clips of a video
+        known.setdefault("video", known.pop("clip_id"))
     if "gloss" not in named and (gloss := next((column for column in GLOSS_NAMES if column in rest), None)):
         known["gloss"] = gloss
     columns = {meaning: column for meaning, column in known.items() if meaning not in named} | named
@@ -157,8 +159,15 @@ def _columns(table: Table, config: ImportConfig, path: Path) -> dict[str, str]:
     return columns
 
 
+def _repeats(table: Table, column: str) -> bool:
+    cells = [texts[column] for _, texts in table.rows]
+    return len(set(cells)) < len(cells)
+
+
 def _prepare(table: Table, config: ImportConfig) -> None:
     """Ids where the table has none, file names without folders, and the unit of the times in their columns' names."""
+    if config.unit is not None and "start" not in table.columns:
+        raise UserError(f"--unit {config.unit} has no effect: no column of times leaves its unit open; leave it out")
     has_ids = "clip_id" in table.columns
     counts: dict[str, int] = {}
     for _, texts in table.rows:
