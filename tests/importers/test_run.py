@@ -276,3 +276,20 @@ def test_a_corpus_remains_a_value(source: Source, do_import: Importer) -> None:
     again = do_import("lsa-t", source("lsa_t"))
     assert {path.name: path.read_bytes() for path in again.root.rglob("*") if path.is_file()} == first
     assert isinstance(again, Corpus)
+
+
+def test_splits_are_drawn_among_the_videos_that_are_there(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.lsa_t(tiny_corpus, tmp_path / "lsa")
+    (folder / "videos/demo_002.mp4").unlink()
+    corpus = do_import("lsa-t", folder, allow_absent_videos=True)
+    videos = {row["clip_id"]: row["video"] for row in corpus.rows()}
+    assert set(videos.values()) == {f"demo_00{number}" for number in range(4)}  # it may still be fetched
+    drawn = [{videos[clip_id] for clip_id in corpus.index(split)} for split in SPLITS]
+    assert sorted(map(len, drawn)) == [1, 1, 1] and "demo_002" not in set.union(*drawn)
+    for path in (folder / "videos").iterdir():
+        path.unlink()
+    (folder / "videos/other.mp4").touch()
+    with pytest.raises(UserError, match=r"none of the 4 videos is there, expected some; name their folders"):
+        do_import("lsa-t", folder, allow_absent_videos=True)

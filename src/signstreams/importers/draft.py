@@ -77,6 +77,16 @@ class Checked:
     height_px: int | None  # of the pictures of one of the videos
     issues: list[Finding]
 
+    @property
+    def present(self) -> list[Taken]:
+        """The clips whose video is there: those that the workflow will use."""
+        return [item for item in self.taken if item.clip.video_id not in self.absent]
+
+    @property
+    def seconds(self) -> float:
+        """Length of these clips, as far as it is known."""
+        return sum(self.lengths_s.get(item.clip.clip_id, 0.0) for item in self.present)
+
 
 def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     """Leave out what cannot be used, with a finding for each clip; say which videos are there."""

@@ -53,7 +53,7 @@ def make_recipe(draft: Draft, checked: Checked, splits: Mapping[str, Sequence[st
     if len(checked.videos) >= MANY_VIDEOS:
         recipe.tree["extract"]["videos_per_job"] = VIDEOS_PER_JOB
         recipe.notes.append(f"videos_per_job {VIDEOS_PER_JOB}: {len(checked.videos):,} videos would be as many jobs")
-    num_frames = round(sum(checked.lengths_s.values()) * rate_hz)
+    num_frames = round(checked.seconds * rate_hz)
     if num_frames < FEW_CROPS:
         recipe.tree["pretrain"] = {"config": "config/pretrain/small.toml"}
     else:
@@ -66,7 +66,8 @@ def make_recipe(draft: Draft, checked: Checked, splits: Mapping[str, Sequence[st
 def _add_translation(
     recipe: Recipe, draft: Draft, checked: Checked, splits: Mapping[str, Sequence[str]], rate_hz: float
 ) -> None:
-    num_train = len(splits["train"])
+    present = {item.clip.clip_id for item in checked.present}
+    num_train = len(present & set(splits["train"]))
     file = "config/integrate/demo.yml" if num_train < FEW_CLIPS else "config/integrate/corpus.yml"
     settings: dict[str, Any] = {}
     recipe.notes.append(f"translation by {file}: {num_train:,} clips in train")

@@ -116,15 +116,13 @@ def nearest_layout(source: Path) -> LayoutName | None:
 
 def _divide(checked: Checked, config: ImportConfig, issues: list[Finding]) -> Split:
     """The corpus's own splits, or new ones."""
-    clips = [item.clip for item in checked.taken]
-    if not clips:
+    present = [item.clip for item in checked.present]
+    if not present:
         return Split({split: [] for split in SPLITS}, "video")
-    if config.redraw_splits:
-        clips = [replace(clip, split=None) for clip in clips]
-    split = split_clips(clips, SplitConfig())
-    if split.group_by == "meta":
-        _check_declared(clips, issues)
-    return split
+    if config.redraw_splits or not any(clip.split for clip in present):  # as the workflow would draw them
+        return split_clips([replace(clip, split=None) for clip in present], SplitConfig())
+    _check_declared(present, issues)
+    return split_clips([item.clip for item in checked.taken], SplitConfig())
 
 
 def _check_declared(clips: Sequence[Clip], issues: list[Finding]) -> None:
@@ -146,13 +144,13 @@ def _check_declared(clips: Sequence[Clip], issues: list[Finding]) -> None:
 
 def _refuse(issues: list[Finding], checked: Checked, config: ImportConfig) -> None:
     failed = errors(issues)
-    if not failed and not checked.taken:
-        raise UserError([*lines(issues), f"{config.source}: no clip is left, expected some; see the lines above"])
-    if not failed and not checked.videos:
+    if not failed and checked.absent and not checked.videos:
         raise UserError(
             f"{config.source}: none of the {len(checked.absent):,} videos is there, expected some; name their folders"
             " with --videos"
         )
+    if not failed and not checked.present:
+        raise UserError([*lines(issues), f"{config.source}: no clip is left, expected some; see the lines above"])
     if failed:
         counts = Counter(issue.rule for issue in failed)
         total = ", ".join(f"{count:,} {rule}" for rule, count in counts.most_common())
@@ -174,7 +172,7 @@ def _tables(layout: CorpusLayout, checked: Checked, split: Split) -> dict[Path, 
     for name, ids in split.clip_ids.items():
         texts[layout.index(name)] = index_text(ids)
     if split.group_by != "meta":  # the workflow may draw it again when videos are added
-        record = split_record(split, [item.clip for item in checked.taken], SplitConfig())
+        record = split_record(split, [item.clip for item in checked.present], SplitConfig())
         texts[_split_record_path(layout)] = _json(record)
     return texts
 
@@ -275,7 +273,7 @@ def _report(
             "clips_of_absent_videos": sum(item.clip.video_id in checked.absent for item in checked.taken),
             "videos": len(checked.videos),
             "absent_videos": len(checked.absent),
-            "hours": round(sum(checked.lengths_s.values()) / 3600, 3),
+            "hours": round(checked.seconds / 3600, 3),
             "clips_with_glosses": sum(bool(item.gloss) for item in checked.taken),
             "signers": len({item.clip.signer for item in checked.taken if item.clip.signer}),
             "splits": {name: len(ids) for name, ids in split.clip_ids.items()},
@@ -300,11 +298,10 @@ def _summary(
     config: ImportConfig,
     written: Sequence[Path],
 ) -> list[str]:
-    hours = sum(checked.lengths_s.values()) / 3600
     counts = ", ".join(f"{name} {len(ids):,}" for name, ids in split.clip_ids.items())
     said = [
         f"{draft.name}: {len(checked.taken):,} of {len(draft.taken):,} clips, {len(checked.videos):,} videos,"
-        f" {hours:.1f} h; {counts}"
+        f" {checked.seconds / 3600:.1f} h; {counts}"
     ]
     said += [f"note: {note}" for note in (*draft.notes, *split.notes, *recipe.notes)]
     said += [f"{rule}: {count:,}" for rule, count in Counter(issue.rule for issue in issues).most_common()]
