@@ -132,8 +132,8 @@ CHAPTERS = (
     Chapter(
         "Translation model",
         "train",
-        "Recipes to start from: `config/integrate/demo.yml`, `config/integrate/corpus.yml`, `config/single_signer.yml`. More:"
-        " [integration.md](integration.md).",
+        "Recipes to start from: `config/integrate/demo.yml`, `config/integrate/corpus.yml`, `config/single_signer.yml`."
+        " More: [integration.md](integration.md).",
     ),
     Chapter("Evaluation", "evaluate"),
     Chapter("Translating a video", "translate", "The videos may also come first, without `--videos`."),
