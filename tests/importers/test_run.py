@@ -16,7 +16,8 @@ from signstreams.corpus.gloss import read_gloss
 from signstreams.corpus.splits import read_index
 from signstreams.errors import UserError
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.importers.run import READERS, nearest_layout
+from signstreams.importers.run import READERS, import_corpus, nearest_layout
+from signstreams.importers.settings import ImportConfig
 
 from .conftest import Corpus, Importer
 
@@ -293,3 +294,19 @@ def test_splits_are_drawn_among_the_videos_that_are_there(
     (folder / "videos/other.mp4").touch()
     with pytest.raises(UserError, match=r"none of the 4 videos is there, expected some; name their folders"):
         do_import("lsa-t", folder, allow_absent_videos=True)
+
+
+@pytest.mark.parametrize(
+    ("root", "found"),
+    [
+        ("data/demo", "name a root for your corpus"),
+        ("data/{mine}", "holds a brace, which Snakemake reads as a wildcard"),
+    ],
+)
+def test_a_root_that_the_workflow_would_refuse_is_refused_before_anything_is_written(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=found):
+        import_corpus(ImportConfig(layout="phoenix14t", source=source("phoenix"), root=Path(root)))
+    assert list(tmp_path.iterdir()) == []

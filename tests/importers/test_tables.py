@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from signstreams.corpus.meta_csv import scan_meta
 from signstreams.errors import UserError
 
 from .conftest import Importer
@@ -166,6 +168,7 @@ def test_several_tables_in_a_folder_are_a_question(folder: Path, do_import: Impo
         ({"layout": "elan", "captions": "en"}, "captions has no effect: --from elan reads no captions"),
         ({"text_tiers": ["a"]}, "text_tiers has no effect: --from table reads no ELAN files"),
         ({"layout": "how2sign", "fps": 25}, "fps has no effect"),
+        ({"layout": "phoenix14t", "unit": "ms"}, "unit has no effect"),
     ],
 )
 def test_settings_without_effect_are_refused(
@@ -180,3 +183,47 @@ def test_settings_without_effect_are_refused(
         main(words)
     assert left.value.code == 2
     assert found in capsys.readouterr().err
+
+
+def test_a_rate_that_nothing_needs_is_refused(folder: Path, do_import: Importer) -> None:
+    (folder / "corpus.csv").write_text(text_of(";"), encoding="utf-8")
+    with pytest.raises(UserError, match="--fps has no effect: neither times in frames nor folders of frames"):
+        do_import("table", folder, columns=["video=Archivo"], fps=25)
+
+
+def test_two_columns_that_may_hold_the_text_are_a_question_until_one_is_named(
+    folder: Path, do_import: Importer
+) -> None:
+    rows = "".join(f"demo_00{number};uno;dos;0;1\n" for number in range(4))
+    (folder / "corpus.csv").write_text(f"video;texto;translation;Von;end\n{rows}", encoding="utf-8")
+    with pytest.raises(UserError, match="both texto, translation hold the text"):
+        do_import("table", folder, columns=["start=Von"])
+    assert do_import("table", folder, columns=["start=Von", "text=translation"]).column("text") == ["dos"] * 4
+
+
+def test_texts_come_out_as_they_went_in(folder: Path, do_import: Importer) -> None:
+    texts = [
+        '"Hola," dijo; y se fue.',
+        "una\nlínea",
+        " a | b ",
+        "'x'",
+        'dice "no"',
+        "ñandú\u0301",
+        "你好",
+        "=1+1",
+        "a;b",
+    ]
+    sheet = [
+        ("id", "video", "text"),
+        *((f"c{number}", f"demo_00{number % 4}", text) for number, text in enumerate(texts)),
+    ]
+    spans = [(*row, number * 0.3, number * 0.3 + 0.3) for number, row in enumerate(sheet[1:])]
+    workbook(folder / "corpus.xlsx", [(*sheet[0], "start", "end"), *spans])
+    book = openpyxl.load_workbook(folder / "corpus.xlsx")
+    for row in book.active.iter_rows(min_row=2, min_col=3, max_col=3):
+        row[0].data_type = "s"  # no formula
+    book.save(folder / "corpus.xlsx")
+    corpus = do_import("table", folder)
+    found = scan_meta(corpus.root / "meta.csv")
+    assert found.issues == []
+    assert [clip.text for clip in found.clips] == [unicodedata.normalize("NFC", text) for text in texts]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from signstreams.config.load import check
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, errors, few_ids, lines
 from signstreams.corpus.settings import SplitConfig
@@ -27,6 +28,7 @@ from signstreams.importers.recipe import Recipe, config_text, make_recipe
 from signstreams.importers.settings import ImportConfig, LayoutName
 from signstreams.importers.subtitles import read_subtitles, read_youtube_asl
 from signstreams.importers.tables import read_any_table, read_lsa_t
+from signstreams.workflow.settings import WorkflowConfig
 
 READERS: dict[LayoutName, Reader] = {
     "phoenix14t": read_phoenix,
@@ -90,6 +92,7 @@ def import_corpus(config: ImportConfig) -> Imported:
         issues = [replace(issue, severity="error") if issue.severity == "warning" else issue for issue in issues]
     _refuse(issues, checked, config)
     recipe = make_recipe(draft, checked, split.clip_ids, config)
+    check(WorkflowConfig, recipe.tree, f"{config.root / 'config.yaml'}")
     layout = CorpusLayout(config.root)
     texts = _tables(layout, checked, split)
     texts[config.root / "config.yaml"] = config_text(recipe, draft, config, config.language or draft.language)

@@ -9,6 +9,7 @@ from pathlib import Path
 from signstreams.corpus.captions import CAPTION_SUFFIXES, read_captions
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Rule, few, few_ids
+from signstreams.corpus.table import decode_text
 from signstreams.errors import UserError
 from signstreams.formats.video_sources import search
 from signstreams.importers.draft import ABSENT, Draft, Taken
@@ -36,7 +37,11 @@ def read_youtube_asl(config: ImportConfig) -> Draft:
             f"{config.source}: {len(lists)} files youtube_asl_video_ids.txt in it and below, expected one,"
             f" {what_is_there(config)}; fetch it from the corpus"
         )
-    ids = [line.strip() for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text, _ = decode_text(lists[0].read_bytes())
+    except ValueError as error:
+        raise UserError(f"{lists[0]}: {error}, expected one id a line; fetch it again") from None
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
     draft = Draft("YouTube-ASL", "en_XX")
     draft.folders = folders_below(config.videos or [config.source])
     present = search(draft.folders)[0].keys()

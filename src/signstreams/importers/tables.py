@@ -106,7 +106,13 @@ def read_any_table(config: ImportConfig) -> Draft:
     if "fps" in columns or config.fps is not None:
         taken = [replace(item, clip=replace(item.clip, fps=None)) for item in taken]
     draft.taken = taken
-    draft.frames_fps = config.fps or draft.frames_fps
+    if config.fps is not None:
+        has_folders = any(video.is_folder for folder in draft.folders for (video, *_) in folder.sources.values())
+        if not (has_folders or "start_frames" in meanings.columns):
+            raise UserError(
+                "--fps has no effect: neither times in frames nor folders of frames are there; leave it out"
+            )
+        draft.frames_fps = config.fps
     return draft
 
 
@@ -142,7 +148,11 @@ def _columns(table: Table, config: ImportConfig, path: Path) -> dict[str, str]:
     if "gloss" not in named and (gloss := next((column for column in GLOSS_NAMES if column in rest), None)):
         known["gloss"] = gloss
     columns = {meaning: column for meaning, column in known.items() if meaning not in named} | named
-    problems += [issue.line() for issue in issues if issue.rule == "table.columns" and not named]
+    problems += [
+        issue.line()
+        for issue in issues
+        if issue.rule == "table.columns" and not any(issue.found.endswith(f"hold the {meaning}") for meaning in named)
+    ]
     for meaning in (*NEEDED, *(["end"] if "start" in columns else ["start"] if "end" in columns else [])):
         if meaning not in columns and not (meaning == "text" and "gloss" in columns):
             problems.append(
