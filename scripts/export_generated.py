@@ -116,6 +116,7 @@ class Chapter:
 
 CHAPTERS = (
     Chapter("The workflow", ""),
+    Chapter("Importing a corpus", "import", "A page section for each corpus: [corpora.md](corpora.md)."),
     Chapter("Extraction", "extract", "More: [extraction.md](extraction.md)."),
     Chapter("Models of the tracker", "models", "More: [extraction.md](extraction.md#detector)."),
     Chapter("Data contract", "validate", "More: [data_contract.md](data_contract.md)."),
@@ -131,8 +132,8 @@ CHAPTERS = (
     Chapter(
         "Translation model",
         "train",
-        "Recipes to start from: `config/integrate/demo.yml`, `config/single_signer.yml`. More:"
-        " [integration.md](integration.md).",
+        "Recipes to start from: `config/integrate/demo.yml`, `config/integrate/corpus.yml`, `config/single_signer.yml`."
+        " More: [integration.md](integration.md).",
     ),
     Chapter("Evaluation", "evaluate"),
     Chapter("Translating a video", "translate", "The videos may also come first, without `--videos`."),

@@ -31,6 +31,7 @@ PROJECT = Path(__file__).parents[1]
 LONG = (
     "docs/test_newcomer.py",
     "workflow/test_chain.py",
+    "importers/test_trained.py",
     "pretrain/test_safety.py",
     "integrate/test_training.py",
     "pretrain/test_run.py",

@@ -160,6 +160,14 @@ def _fetch_models(config: Any) -> None:
     print(f"{len(written) or 'no'} models fetched; all are in {config.folder or models_folder()}")
 
 
+@_command("import", "importers.settings:ImportConfig", "import_corpus.py", after_stop="nothing was written; run again")
+def _import(config: Any) -> None:
+    """Bring a corpus in: PHOENIX, How2Sign, ELAN files, subtitles, tables, and others."""
+    from signstreams.importers.run import import_corpus
+
+    print("\n".join(import_corpus(config).lines))
+
+
 @_command("extract", "extract.settings:ExtractConfig", "extract_rois_v2.py")
 def _extract(config: Any) -> None:
     """Cut face and hand crops from videos and write keypoints, pose and tracks."""

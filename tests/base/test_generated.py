@@ -36,6 +36,8 @@ configuration, configuration_page, environment = export.configuration, export.co
 contract_rules, key_table, schemas = export.contract_rules, export.key_table, export.schemas
 TITLES = [chapter.title for chapter in CHAPTERS]
 NEEDED = {  # the least that a script must be told
+    "layout": ["table"],
+    "source": ["data"],
     "videos": ["a.mp4"],
     "runs": ["a"],
     "train_dir": ["face"],

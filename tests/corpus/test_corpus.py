@@ -114,3 +114,29 @@ def test_reading_a_corpus_imports_neither_numpy_nor_torch() -> None:
         " print([name for name in ('numpy', 'torch', 'cv2', 'pandas') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_several_folders_are_searched_in_order_and_a_second_copy_is_a_warning(
+    corpus_with: Make, tmp_path: Path
+) -> None:
+    layout = corpus_with(meta="id;text\na;x\nb;y\n")
+    for name in ("one/a.mp4", "two/a.mp4", "two/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    corpus = load_corpus(layout, folders)
+    assert corpus.videos == {"a": tmp_path / "one/a.mp4", "b": tmp_path / "two/b.mp4"}
+    (issue,) = corpus.issues
+    assert (issue.rule, issue.severity, issue.file) == ("videos.shadowed", "warning", str(tmp_path / "two"))
+    assert "1 videos are also in a folder before it: 'a'" in issue.found
+    with pytest.raises(UserError, match="three: no such folder"):
+        load_corpus(layout, [*folders, tmp_path / "three"])
+
+
+def test_a_folder_below_another_one_that_is_searched_too_is_not_passed_over(corpus_with: Make, tmp_path: Path) -> None:
+    for name in ("v/a.mp4", "v/more/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = corpus_with().root
+    assert [issue.rule for issue in load_corpus(root, tmp_path / "v").issues] == ["videos.passed_over"]
+    assert load_corpus(root, [tmp_path / "v", tmp_path / "v/more"]).issues == []

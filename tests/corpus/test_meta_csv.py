@@ -490,3 +490,40 @@ def test_why_nothing_can_be_translated_is_said_with_a_next_step(
 def test_a_table_that_cannot_be_read_stops(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"meta\.csv"):
         why_no_texts(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("start_ms;end_ms", "1500;2750"),
+        ("Start (ms);End (ms)", "1500;2750"),
+        ("Begin Time - msec;End Time - msec", "1500;2750"),
+        ("Begin Time - ss.msec;End Time - ss.msec", "1.500;2.750"),
+        ("Begin Time - hh:mm:ss.ms;End Time - hh:mm:ss.ms", "00:00:01.500;00:00:02.750"),
+        ("inicio_s;fin_s", "1,5;2,75"),
+        ("start_frame;end_frame;fps", "60;110;40"),
+        ("Anfang [frames];Ende [frames];fps", "60;110;40"),
+    ],
+)
+def test_times_have_the_unit_that_their_columns_name(tmp_path: Path, header: str, cells: str) -> None:
+    (clip,) = read(tmp_path, f"id;text;{header}\na;hola;{cells}\n").clips
+    assert (clip.start_s, clip.end_s) == (1.5, 2.75)
+
+
+def test_frames_without_a_rate_give_no_clip_and_ask_for_it(tmp_path: Path) -> None:
+    table = scan_meta(write(tmp_path, "id;start_frame;end_frame;fps\na;60;110;\nb;60;110;40\n"))
+    assert [clip.clip_id for clip in table.clips] == ["b"]
+    (issue,) = (issue for issue in table.issues if issue.rule == "meta.times")
+    assert "start '60', end '110' in frames, without frames per second" in issue.found
+    assert issue.fix == "add a column 'fps'; the clip is left out"
+
+
+def test_a_plain_column_goes_before_one_with_a_unit(tmp_path: Path) -> None:
+    (clip,) = read(tmp_path, "id;start;start_ms;end;end_ms\na;1;9000;2;9900\n").clips
+    assert (clip.start_s, clip.end_s) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("delimiter", ["\t", "|"])
+def test_decimal_commas_are_read_with_other_delimiters_too(tmp_path: Path, delimiter: str) -> None:
+    rows = "id;start;end\na;0,5;1,25\nb;1,25;2\n".replace(";", delimiter)
+    assert [(clip.start_s, clip.end_s) for clip in read(tmp_path, rows).clips] == [(0.5, 1.25), (1.25, 2.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from signstreams.corpus.numbers import (
+    Unit,
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
@@ -100,3 +101,22 @@ def test_a_decimal_comma_is_read_where_the_table_has_them() -> None:
     assert [parse_number(text, comma=True) for text in ("0,08", "1,234", "12")] == [0.08, 1.234, 12.0]
     assert [parse_number(text, comma=True) for text in ("0.0", "1.5", "1.500")] == [0.0, 1.5, None]
     assert parse_number("0,08") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "fps", "seconds"),
+    [
+        ("1500", "ms", None, 1.5),
+        ("1500,5", "ms", None, 1.5005),
+        ("00:00:01.500", "ms", None, 1.5),  # colons say what they are
+        ("45", "frames", 30.0, 1.5),
+        ("45", "frames", None, None),
+        ("45", "frames", 0.0, None),
+        ("1", "frames", 29.97, 0.033367),
+        ("x", "ms", None, None),
+    ],
+)
+def test_a_plain_time_has_the_unit_that_is_stated(
+    text: str, unit: Unit, fps: float | None, seconds: float | None
+) -> None:
+    assert parse_time_s(text, comma="," in text, unit=unit, fps=fps) == seconds

@@ -19,6 +19,7 @@ AT_LEAST = {
     "README.md": 17,
     "docs/tutorial.md": 17,
     "docs/cluster.md": 2,
+    "docs/corpora.md": 20,
     "docs/data_contract.md": 1,
     "docs/demo_corpus.md": 4,
     "docs/extraction.md": 8,
@@ -116,6 +117,11 @@ def test_snakemake_is_called_on_several_pages() -> None:
 @pytest.mark.parametrize("command", SNAKEMAKE, ids=str)
 def test_snakemake_plans_what_a_page_asks_for(command: Command, plain_checkout: Path, importer: Path) -> None:
     words = command.words[1:]
+    if (
+        command.page == "docs/corpora.md"
+    ):  # their configs are written by imports: planned by tests/importers/test_run.py
+        assert re.fullmatch(r"--cores 8 all --configfile data/[\w-]+/config\.yaml", " ".join(words))
+        return
     if "-s" in words:  # a Snakefile of the reader's own, with a plugin that is not among our packages
         assert (words, command.page) == (["-s", "fetch.smk", "--cores", "4"], "docs/cluster.md")
         return
@@ -128,6 +134,16 @@ def test_snakemake_plans_what_a_page_asks_for(command: Command, plain_checkout: 
         text=True,
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_config_that_is_run_is_the_one_that_the_import_above_it_writes() -> None:
+    found = command_blocks(PROJECT / "docs/corpora.md")[0]
+    runs = [place for place, command in enumerate(found) if command.words[0] == "snakemake"]
+    assert len(runs) == 9
+    for place in runs:
+        words = found[place - 1].script
+        assert words is not None and words[0] == "scripts/import_corpus.py"
+        assert found[place].words[-1] == f"{words[words.index('--root') + 1]}/config.yaml"
 
 
 @pytest.mark.parametrize(("english", "spanish"), TRANSLATED)

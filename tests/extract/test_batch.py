@@ -258,3 +258,24 @@ def test_a_killed_worker_is_explained(
     monkeypatch.setattr(batch, "WorkerPool", Killed)
     with pytest.raises(UserError, match=r"a worker process was killed.*fewer --jobs"):
         extract_videos(config_for(folder, tmp_path / "c", num_jobs=2), detector=discs)
+
+
+def test_a_video_in_two_folders_is_that_of_the_first_which_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("a.mp4", "z.mp4"):
+        shutil.copy(folder / "a.mp4", other / name)
+    found = find_videos([other, folder], warns=True)
+    assert {video_id: source.path.parent for video_id, source in found.items()} == {
+        "a": other,
+        "z": other,
+        "b": folder,
+        "c": folder,
+    }
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {folder}: 1 videos are also in a folder before it, whose files count: 'a'"
+    ]
+    with pytest.raises(UserError, match="both give the video id 'a'"):
+        find_videos([other, folder / "a.mp4"])  # a file is named on purpose

@@ -335,7 +335,7 @@ def test_pipes_and_devices_are_refused_before_they_are_read(
     with pytest.raises(UserError, match="is a pipe"):
         find_videos([videos / "pipe.mp4"])
     with pytest.raises(UserError, match="a link to a device"):
-        source_videos(videos)
+        source_videos([videos])
     with pytest.raises(UserError, match=r"(?s)'pipe\.mp4' is a pipe.*'zero\.mkv' is a link to a device"):
         load_corpus(tmp_path)
     folder = frames("folder", 3)

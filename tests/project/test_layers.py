@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "translate": BASE | {"formats", "extract", "engine", "integrate"},
 }
 MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate"}
+MAY_IMPORT["importers"] = BASE | {"formats", "corpus", "extract", "integrate", "workflow"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"commands"}
 HEAVY = {"torch", "torchvision", "timm", "transformers", "tokenizers", "sacrebleu", "safetensors", "mediapipe", "cv2"}

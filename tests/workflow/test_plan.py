@@ -151,6 +151,23 @@ def test_a_missing_or_empty_folder_of_videos_is_named(folder: Path) -> None:
     assert line.startswith("videos: holds no video (expected files ending in .mp4 ")
 
 
+def test_videos_of_several_folders_are_those_of_the_first_that_has_them(folder: Path) -> None:
+    for name in ("one/a.mp4", "two/a.mp4", "two/b/1/0.png"):
+        write(folder / name)
+    found = plan("corpus: {root: data/mine, videos: [one, two]}\n").videos
+    assert {video_id: str(source.path) for video_id, source in found.items()} == {"a": "one/a.mp4", "b": "two/b"}
+    (folder / "empty").mkdir()
+    assert [
+        line.partition(";")[0].partition(" (")[0]
+        for line in refused(MINE.replace("videos: videos", "videos: [empty, one]"))
+    ] == ["empty: holds no video"]
+    missing = refused("corpus: {root: data/mine, videos: [one, three, four]}\n")
+    assert [line.split("'")[1] for line in missing] == ["three", "four"]
+    assert refused("corpus: {root: data/mine, videos: []}\n") != []
+    (line,) = refused("corpus: {root: data/mine, videos: [one, 't{w}o']}\n")
+    assert "corpus.videos = 't{w}o' holds a brace" in line
+
+
 def test_unsafe_and_double_video_names_are_named(folder: Path) -> None:
     for name in ("a{b}.mp4", "c\nd.mp4"):
         write(folder / "videos" / name)

@@ -141,7 +141,7 @@ def check_loose_corpus(
     layout: CorpusLayout,
     checks: Sequence[VideoCheck],
     command: Callable[[], str],
-    videos_dir: Path,
+    folders: Sequence[Path],
     known: Collection[str],
 ) -> list[Finding]:
     """Checks across videos: mixed layouts, crop sizes, what is missing, metadata.jsonl.
@@ -169,7 +169,7 @@ def check_loose_corpus(
             lacking[what].append(check.video_id)
     fix = f"to complete them, {command()}, then remove the loose crops"
     if "video" in lacking:
-        fix = f"put the videos into {videos_dir}; {fix}"
+        fix = f"put the videos into {folders[0]}; {fix}"
     for what, ids in sorted(lacking.items()):
         found = f"no {what} of {len(ids):,} of {len(loose):,} videos: {few_ids(ids)}"
         findings.append(rules.LOOSE_MISSING.breach(PROCESSED, found, fix))

@@ -76,12 +76,15 @@ def _advice(finding: Finding, command: str) -> str:
     return f"{command}; or, in a workflow, {'' if is_absent else 'remove the file and '}run snakemake again"
 
 
-def extract_command(videos: Path, root: Path, settings: Mapping[str, Any] | None, *, force: bool = False) -> str:
-    """``run: python scripts/extract_rois_v2.py ...`` for a video or a folder of videos.
+def extract_command(
+    videos: Path | Sequence[Path], root: Path, settings: Mapping[str, Any] | None, *, force: bool = False
+) -> str:
+    """``run: python scripts/extract_rois_v2.py ...`` for a video, a folder of videos, or several.
 
     ``settings`` are the recorded ones, None when they are unknown, which the text then says.
     """
-    words = ["python", "scripts/extract_rois_v2.py", "--videos", str(videos), "--root", str(root)]
+    places = [videos] if isinstance(videos, Path) else videos
+    words = ["python", "scripts/extract_rois_v2.py", "--videos", *map(str, places), "--root", str(root)]
     words += ["--force"] * force + list(setting_flags(settings or {}))
     return f"run{' with the settings you used' if settings is None else ''}: {shlex.join(words)}"
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from signstreams.config.section import Flag, NotNegative, Prob, Section
+from signstreams.corpus.settings import Folders
 from signstreams.streams import StreamName
 
 
@@ -32,8 +33,8 @@ class ContractConfig(Section):
 
     root: Path
     """Root of the corpus."""
-    videos_dir: Path | None = None
-    """Folder of the videos, each of which must have been extracted; ROOT/videos without it."""
+    videos_dir: Folders | None = None
+    """Folder of the videos, or several, searched in order; each video must have been extracted. None: ROOT/videos."""
     num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
     """Videos checked at once, each in a process of its own."""
     decode: Literal["all", "sample", "none"] = "all"

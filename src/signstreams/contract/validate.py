@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import ID, Clip
-from signstreams.corpus.corpus import Corpus, scan_corpus
+from signstreams.corpus.corpus import Corpus, scan_corpus, video_folders
 from signstreams.corpus.findings import Finding, errors, lines
 from signstreams.corpus.gloss import GLOSS_KNOWN, scan_gloss
 from signstreams.corpus.splits import KNOWN, Index, scan_index
@@ -70,9 +71,9 @@ def validate(config: ContractConfig) -> Validation:
     layout = CorpusLayout(config.root)
     remove_leftovers(layout.processed, layout.report.parent)
     inventory = take_inventory(layout)
-    folder = config.videos_dir or layout.videos
-    loose_ids = _loose_ids(_video_ids(folder), inventory, config)
-    corpus = scan_corpus(layout, config.videos_dir, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
+    folders = video_folders(layout, config.videos_dir)
+    loose_ids = _loose_ids(_video_ids(folders), inventory, config)
+    corpus = scan_corpus(layout, folders, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
     _prefer_extracted(corpus)
     results = list(check_all(layout, _files_of_videos(corpus, inventory, loose_ids), config))
     checks = [check for check, _ in results]
@@ -83,7 +84,7 @@ def validate(config: ContractConfig) -> Validation:
     findings = [*corpus.issues, *(finding for check in checks for finding in check.findings)]
     known = corpus.videos.keys() | loose_ids
     findings += check_processed(inventory, known, loose_ids, are_all_known=corpus.is_sure_of_videos)
-    findings += check_loose_corpus(layout, checks, lambda: _extract_all(layout, folder, settings), folder, known)
+    findings += check_loose_corpus(layout, checks, lambda: _extract_all(layout, folders, settings), folders, known)
     if checks:
         findings += check_videos(checks, config)
     findings += check_clip_table(corpus, checks, config)
@@ -158,11 +159,12 @@ def _printed_lines(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def _video_ids(folder: Path) -> Collection[str]:
-    try:
-        return list_sources(folder).sources.keys()
-    except OSError:
-        return ()
+def _video_ids(folders: Sequence[Path]) -> Collection[str]:
+    ids: set[str] = set()
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            ids |= list_sources(folder).sources.keys()
+    return ids
 
 
 def _prefer_extracted(corpus: Corpus) -> None:
@@ -175,9 +177,9 @@ def _prefer_extracted(corpus: Corpus) -> None:
         corpus.videos[video_id] = next((path for path in paths if path.name == name), paths[0])
 
 
-def _extract_all(layout: CorpusLayout, folder: Path, settings: RecordedSettings) -> str:
+def _extract_all(layout: CorpusLayout, folders: Sequence[Path], settings: RecordedSettings) -> str:
     """Command that extracts all videos with the settings of those that were extracted."""
-    return extract_command(folder, layout.root, settings.shared if settings.are_recorded else {})
+    return extract_command(folders, layout.root, settings.shared if settings.are_recorded else {})
 
 
 def _add_clip_findings(corpus: Corpus, checks: Iterable[VideoCheck], config: ContractConfig) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from signstreams.corpus.findings import Finding, Rule
-from signstreams.corpus.numbers import has_decimal_comma, is_clock_time, parse_number, parse_time_s
+from signstreams.corpus.numbers import Unit, has_decimal_comma, is_clock_time, parse_number, parse_time_s
 from signstreams.formats.layout import SPLITS
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import check_id, shown
@@ -91,6 +91,7 @@ class RowReader:
     lone_videos: set[str] | None  # video cells that occur in one row only; None when the table has no spans
     videos: Mapping[str, str]  # composed (NFC) form of each video id to the id; may be empty
     comma: bool = False  # whether numbers have a decimal comma
+    units: Mapping[str, Unit] = field(default_factory=dict)  # unit of the columns of times that are not in seconds
 
     def read(self, row: int, texts: Mapping[str, str]) -> Row:
         """Read the fields of row number ``row``, by meaning."""
@@ -125,8 +126,11 @@ class RowReader:
         return result
 
     def _number(self, texts: Mapping[str, str], column: str) -> float | None:
-        parse = NUMBER_PARSERS[column]
-        return parse(texts.get(column, ""), grouped=self.grouped.get(column, False), comma=self.comma)
+        text, grouped = texts.get(column, ""), self.grouped.get(column, False)
+        if (unit := self.units.get(column, "s")) == "s":
+            return NUMBER_PARSERS[column](text, grouped=grouped, comma=self.comma)
+        fps = self._number(texts, "fps") if unit == "frames" else None
+        return parse_time_s(text, grouped=grouped, comma=self.comma, unit=unit, fps=fps)
 
     def _report(self, result: Row, rule: Rule, found: str, fix: str) -> None:
         result.issues.append(rule.breach(self.name, found, fix, row=result.row))
@@ -185,7 +189,10 @@ class RowReader:
             if any(cells.values()):
                 found = ", ".join(f"{column} {shown(cell) if cell else 'empty'}" for column, cell in cells.items())
                 is_other_form = any(is_clock_time(cell) or has_decimal_comma(cell) for cell in cells.values())
-                self._no_times(result, found, "write seconds with a point" if is_other_form else "fill them in")
+                fix = "write seconds with a point" if is_other_form else "fill them in"
+                if "frames" in self.units.values() and self._number(texts, "fps") is None:
+                    found, fix = f"{found} in frames, without frames per second", "add a column 'fps'"
+                self._no_times(result, found, fix)
             elif self.lone_videos is not None and texts.get("video", texts["clip_id"]) not in self.lone_videos:
                 is_nameless = "video" in texts and not texts["video"].strip()
                 self._no_times(result, "start and end are empty" + (" and so is the video" if is_nameless else ""))

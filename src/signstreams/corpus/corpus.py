@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,14 @@ from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few_ids, raise_errors
 from signstreams.corpus.meta_csv import MetaTable, scan_meta
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_sources import VIDEO_SUFFIXES, SourceFolder, doubled_id, list_sources, special_file
+from signstreams.formats.video_sources import (
+    VIDEO_SUFFIXES,
+    SourceFolder,
+    doubled_id,
+    list_sources,
+    search,
+    special_file,
+)
 from signstreams.ids import check_id, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
@@ -18,7 +25,11 @@ VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
 VIDEO_TWINS = Rule("videos.unique", "error", "one file for each video id")
 VIDEO_FILE = Rule("videos.file", "error", "a video file, or a folder of images")
 PASSED_OVER = Rule("videos.passed_over", "warning", "every video in the folder itself, with an ending that is read")
-VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE, PASSED_OVER)
+SHADOWED = Rule("videos.shadowed", "warning", "each video in one of the folders")
+VIDEO_RULES = (VIDEOS, VIDEO_NAME, VIDEO_TWINS, VIDEO_FILE, PASSED_OVER, SHADOWED)
+
+VideosDir = str | Path | Sequence[Path] | None
+"""Folder of the videos, or several, searched in order; None for ``ROOT/videos``."""
 
 
 @dataclass
@@ -48,9 +59,9 @@ class Corpus:
 
 
 def load_corpus(
-    root: str | Path | CorpusLayout, videos_dir: str | Path | None = None, *, allow_absent_videos: bool = False
+    root: str | Path | CorpusLayout, videos_dir: VideosDir = None, *, allow_absent_videos: bool = False
 ) -> Corpus:
-    """Find the videos, in ``videos_dir`` or ``ROOT/videos``, and read meta.csv, if there is one.
+    """Find the videos and read meta.csv, if there is one.
 
     Clips whose video is not there are left out where that is allowed, and errors otherwise.
 
@@ -64,7 +75,7 @@ def load_corpus(
 
 def scan_corpus(
     root: str | Path | CorpusLayout,
-    videos_dir: str | Path | None = None,
+    videos_dir: VideosDir = None,
     *,
     allow_absent_videos: bool = False,
     other_ids: Collection[str] = (),
@@ -74,9 +85,8 @@ def scan_corpus(
     ``other_ids`` are videos known from other files, such as loose crops; with them there may be no video file at all.
     """
     layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
-    folder = layout.videos if videos_dir is None else Path(videos_dir)
     corpus = Corpus(layout)
-    sources = _sources(folder, corpus.issues)
+    sources = _sources(video_folders(layout, videos_dir), corpus.issues)
     corpus.videos = {video_id: paths[0] for video_id, paths in sources.items()}
     corpus.twins = {video_id: paths for video_id, paths in sources.items() if len(paths) > 1}
     if other_ids and not corpus.videos:
@@ -92,22 +102,35 @@ def scan_corpus(
     return corpus
 
 
-def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
-    """Video id to its files or folders of images: one, unless the folder has twins."""
-    place, fix = str(folder), "put the videos there, or name their folder with --videos-dir"
-    try:
-        found = list_sources(folder)
-    except FileNotFoundError:
-        issues.append(VIDEOS.breach(place, "no such folder", fix))
-        return {}
-    except NotADirectoryError:
-        issues.append(VIDEOS.breach(place, "a file", fix))
-        return {}
-    if not found.sources:
-        issues.append(VIDEOS.breach(place, "no video", fix))
+def video_folders(layout: CorpusLayout, videos_dir: VideosDir) -> list[Path]:
+    """The folders to search for videos, in order."""
+    if videos_dir is None:
+        return [layout.videos]
+    return [Path(videos_dir)] if isinstance(videos_dir, str | Path) else list(videos_dir)
+
+
+def _sources(folders: Sequence[Path], issues: list[Finding]) -> dict[str, list[Path]]:
+    """Video id to its files or folders of images in the first folder that has it: one, unless that has twins."""
+    fix = "put the videos there, or name their folder with --videos-dir"
+    listed: list[SourceFolder] = []
+    for folder in folders:
+        try:
+            found = list_sources(folder)
+        except FileNotFoundError:
+            issues.append(VIDEOS.breach(str(folder), "no such folder", fix))
+            continue
+        except NotADirectoryError:
+            issues.append(VIDEOS.breach(str(folder), "a file", fix))
+            continue
+        if not found.sources:
+            issues.append(VIDEOS.breach(str(folder), "no video", fix))
+        listed.append(found)
+        issues += _passed_over(found, folders)
     usable: dict[str, list[Path]] = {}
-    for video_id, sources in found.sources.items():
+    all_sources, shadowed = search(listed)
+    for video_id, sources in all_sources.items():
         names = [source.path.name for source in sources]
+        place = str(sources[0].path.parent)
         try:
             check_id(video_id)
         except ValueError as error:
@@ -121,14 +144,19 @@ def _sources(folder: Path, issues: list[Finding]) -> dict[str, list[Path]]:
             kind = "a folder" if source.is_folder else "a link to nothing"
             text = special_file(source.path) or f"{shown(source.path.name)} is {kind}"
             issues.append(VIDEO_FILE.breach(place, text, "rename, replace or remove it"))
-    issues += _passed_over(found)
+    if shadowed:
+        found_text = f"{len(shadowed):,} videos are also in a folder before it: {few_ids(shadowed)}"
+        place = str(next(iter(shadowed.values()))[0].parent)
+        issues.append(SHADOWED.breach(place, found_text, "nothing to do if these are copies: the first one counts"))
     return usable
 
 
-def _passed_over(folder: SourceFolder) -> list[Finding]:
+def _passed_over(folder: SourceFolder, folders: Collection[Path]) -> list[Finding]:
     names: dict[bool, list[str]] = {False: [], True: []}
+    searched = {path.absolute() for path in folders}
     for path in folder.passed_over():
-        names[path.is_dir()].append(path.name)
+        if path.absolute() not in searched:
+            names[path.is_dir()].append(path.name)
     found = (
         (names[False], "files of other endings", "convert them (ffmpeg -i FILE NAME.mp4), or move them away"),
         (names[True], "sub-folders with videos", "move their videos up into this folder, or move them away"),

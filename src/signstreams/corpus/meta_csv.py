@@ -5,37 +5,36 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.clips import NUMBER_PARSERS, Clip, Row, RowReader
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
 from signstreams.corpus.numbers import (
+    UNIT_SUFFIXES,
+    Unit,
     all_have_decimal_commas,
     has_decimal_comma,
     is_clock_time,
     is_mangled,
 )
-from signstreams.corpus.table import COLUMNS, ID_COLUMNS, resembling, scan_table
+from signstreams.corpus.table import COLUMNS, ID_COLUMNS, Table, resembling, scan_table
 from signstreams.ids import shown
+
+
+def _with_units(*names: str) -> tuple[str, ...]:
+    return (*names, *(f"{name}{suffix}" for name in names for suffix in UNIT_SUFFIXES))
+
 
 COLUMN_NAMES = {
     "text": ("text", "texto", "texte", "sentence", "translation", "satz", "oracion", "frase", "phrase", "traduccion"),
     "video": ("video", "video_name", "video_file"),
-    "start": (
-        "start",
-        "start_s",
-        "start_time",
-        "start_realigned",
-        "begin",
-        "inicio",
-        "beginn",
-        "anfang",
-        "debut",
+    "start": _with_units(
+        *("start", "start_time", "start_realigned", "begin", "begin_time", "inicio", "beginn", "anfang", "debut")
     ),
-    "end": ("end", "end_s", "end_time", "end_realigned", "fin", "fim", "ende"),
-    "duration": ("duration", "duracion", "duracao", "dauer", "duree"),
+    "end": _with_units("end", "end_time", "end_realigned", "fin", "fim", "ende"),
+    "duration": _with_units("duration", "duracion", "duracao", "dauer", "duree"),
     "fps": ("fps",),
     "frame_count": ("frame_count",),
     "signer": (
@@ -52,7 +51,7 @@ COLUMN_NAMES = {
     "box": ("box",),
 }
 """Meaning to the names of its column, without accents: English, Spanish, German, French, Portuguese; the first is ours.
-Of several in one table the earliest counts."""
+Of several in one table the earliest counts. Times may have their unit at the end (`UNIT_SUFFIXES`)."""
 KNOWN_COLUMNS = (*ID_COLUMNS, *(name for names in COLUMN_NAMES.values() for name in names))
 
 ID_COLUMN = Rule("meta.id_column", "error", f"a column with the clip's id: {', '.join(ID_COLUMNS)}")
@@ -114,6 +113,13 @@ def scan_meta(
     path = Path(path)
     name = name or path.name
     table = scan_table(path, KNOWN_COLUMNS, name, holds="clips")
+    return clips_of(table, name, videos, allow_absent_videos=allow_absent_videos)
+
+
+def clips_of(
+    table: Table, name: str, videos: Collection[str] | None = None, *, allow_absent_videos: bool = False
+) -> MetaTable:
+    """The clips of a table that was read already; see `scan_meta`."""
     issues = list(table.issues)
     if not table.columns and issues:
         return MetaTable(issues=issues)
@@ -123,11 +129,12 @@ def scan_meta(
         return MetaTable(issues=issues, num_rows=len(table.rows))
     fields = [(row, {key: texts[column] for key, column in columns.items()}) for row, texts in table.rows]
     grouped = {key: any(is_mangled(texts[key]) for _, texts in fields) for key in NUMBER_PARSERS if key in columns}
-    comma = table.delimiter == ";" and all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
+    comma = all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
+    units = units_of(columns)
     issues += _number_issues(fields, grouped, comma, name)
     # macOS stores file names decomposed, tables hold them composed
     by_composed_id = {unicodedata.normalize("NFC", video): video for video in videos or ()}
-    reader = RowReader(name, grouped, _lone_videos(fields, columns), by_composed_id, comma)
+    reader = RowReader(name, grouped, _lone_videos(fields, columns), by_composed_id, comma, units)
     rows = [reader.read(row, texts) for row, texts in fields]
     for row in rows:
         issues += row.issues
@@ -181,12 +188,22 @@ def resolve_columns(columns: list[str], name: str) -> tuple[dict[str, str], list
     return used, issues
 
 
+def units_of(columns: Mapping[str, str]) -> dict[str, Unit]:
+    """Meaning to the unit that the name of its column states, where that is not seconds."""
+    found: dict[str, Unit] = {
+        meaning: next((unit for suffix, unit in UNIT_SUFFIXES.items() if name.endswith(suffix)), "s")
+        for meaning in ("start", "end", "duration")
+        if (name := _without_accents(columns.get(meaning, "")))
+    }
+    return {meaning: unit for meaning, unit in found.items() if unit != "s"}
+
+
 def _missing(used: Collection[str]) -> list[str]:
     return [meaning for meaning in COLUMN_NAMES if meaning not in used]
 
 
 def _without_accents(column: str) -> str:
-    decomposed = unicodedata.normalize("NFD", re.sub(r"[\s-]+", "_", column))
+    decomposed = unicodedata.normalize("NFD", re.sub(r"[\s()\[\]-]+", "_", column).strip("_"))
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 

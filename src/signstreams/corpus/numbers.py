@@ -1,4 +1,4 @@
-"""Numbers as spreadsheets write them: decimal commas, lost decimal points, times as hh:mm:ss.
+"""Numbers as spreadsheets write them: decimal commas, lost decimal points, times as hh:mm:ss, in ms or in frames.
 
 A spreadsheet with Spanish settings reads the dot of ``165.32999999999998`` as a thousands separator and writes
 ``16.532.999.999.999.900``: the decimal point is lost and cannot be recovered (4.73 and 472.99 have the same digits).
@@ -9,6 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import Literal
+
+Unit = Literal["s", "ms", "frames"]
+"""Of a column of times. Frames count from 0: frame f begins at f / fps, and a span ends where its end frame begins."""
+UNIT_SUFFIXES: dict[str, Unit] = {
+    **dict.fromkeys(("_s", "_sec", "_seconds", "_ss.msec", "_hh:mm:ss.ms"), "s"),
+    **dict.fromkeys(("_ms", "_msec", "_milliseconds"), "ms"),
+    **dict.fromkeys(("_frame", "_frames"), "frames"),
+}
+"""End of a column's name to its unit; also those of ELAN's exports ("Begin Time - msec")."""
 
 _PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MANGLED = re.compile(r"[+-]?\d{1,3}(\.\d{3}){2,}", re.ASCII)
@@ -68,13 +78,22 @@ def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> fl
     return value if math.isfinite(value) else None
 
 
-def parse_time_s(text: str, *, grouped: bool = False, comma: bool = False) -> float | None:
+def parse_time_s(
+    text: str, *, grouped: bool = False, comma: bool = False, unit: Unit = "s", fps: float | None = None
+) -> float | None:
     """A time in s: a plain number, as `parse_number`, or ``hh:mm:ss.fff`` or ``mm:ss.fff``, also with a comma.
+
+    The plain number has the ``unit``; None for frames without ``fps``.
 
     Colons count with three decimals only, as ELAN, SubRip and WebVTT write them. Without, a spreadsheet took a typed
     ``1:05`` for an hour and five minutes and exported ``01:05:00``; two digits after the seconds may be frames.
     """
     if (match := _TO_THE_MILLISECOND.fullmatch(text.strip())) is None:
-        return parse_number(text, grouped=grouped, comma=comma)
+        number = parse_number(text, grouped=grouped, comma=comma)
+        if number is None or unit == "s":
+            return number
+        if unit == "ms":
+            return round(number / 1000, 6)
+        return round(number / fps, 6) if fps else None
     hours, minutes, seconds = match.groups()
     return round(3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", ".")), 3)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from signstreams.config.section import Section, Share
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+Folders = Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+"""Folders that are searched in their order; one alone need not be in a list."""
 
 
 def refuse_no_train(val_fraction: float, test_fraction: float) -> None:
@@ -43,7 +51,7 @@ class SplitCorpusConfig(SplitConfig):
 
     root: Path
     """Root of the corpus."""
-    videos_dir: Path | None = None
-    """Folder of the videos; ROOT/videos without it."""
+    videos_dir: Folders | None = None
+    """Folder of the videos, or several, searched in order; ROOT/videos without it."""
     allow_absent_videos: bool = False
     """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
@@ -203,7 +204,15 @@ def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitCon
             "remove them to divide the corpus again, or keep them as they are"
         )
     split = split_clips(clips, config)
-    content = {
+    write_json(record, split_record(split, clips, config))  # first: after a crash the next run may replace the files
+    for name, ids in split.clip_ids.items():
+        write_text(layout.index(name), index_text(ids))
+    return split
+
+
+def split_record(split: Split, clips: Collection[Clip], config: SplitConfig) -> dict[str, Any]:
+    """Content of index/split.json: how a split was drawn."""
+    return {
         "seed": config.seed,
         "val_fraction": config.val_fraction,
         "test_fraction": config.test_fraction,
@@ -213,10 +222,11 @@ def write_splits(layout: CorpusLayout, clips: Collection[Clip], config: SplitCon
         "notes": split.notes,
         "groups": split.groups,
     }
-    write_json(record, content)  # first: a crash in between leaves files that the next run may replace
-    for name, ids in split.clip_ids.items():
-        write_text(layout.index(name), "".join(f"{clip_id}\n" for clip_id in ids))
-    return split
+
+
+def index_text(clip_ids: Iterable[str]) -> str:
+    """Content of an index file."""
+    return "".join(f"{clip_id}\n" for clip_id in clip_ids)
 
 
 def _name(split: str) -> str:

@@ -1,4 +1,4 @@
-"""Read a CSV table of unknown delimiter, encoding and line ends, and report its faults by row."""
+"""Read a table, CSV of unknown delimiter, encoding and line ends or an Excel sheet, and report its faults by row."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from signstreams.corpus.findings import Finding, Rule, few
+from signstreams.corpus.workbook import read_workbook
 from signstreams.errors import UserError
 from signstreams.ids import shown
 
@@ -40,26 +41,34 @@ class Table:
     delimiter: str = DELIMITERS[0]  # character between fields
 
 
-def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> Table:
+def scan_table(path: Path, known: Collection[str], name: str, *, holds: str, sheet: str | None = None) -> Table:
     """Read ``path``; faults of its content become issues, with ``name`` as their file, and raise nothing.
 
-    The delimiter is the one that separates most of the ``known`` column names, or the one of a first line ``sep=;``. A
-    file that is absent or cannot be read is a `UserError`, which says what it ``holds``.
+    The delimiter is the one that separates most of the ``known`` column names, or the one of a first line ``sep=;``. Of
+    an Excel workbook (.xlsx) it is the ``sheet``, or its only one. A file that is absent or cannot be read is a
+    `UserError`, which says what it ``holds``.
     """
     table = Table()
+    is_workbook = path.suffix.lower() == ".xlsx"
     try:
-        text, encoding = decode_text(path.read_bytes())
+        if is_workbook:
+            records = iter(read_workbook(path, sheet))
+        else:
+            text, encoding = decode_text(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}, expected a table of {holds}") from None
     except ValueError as error:
-        table.issues.append(READABLE.breach(name, str(error), "save the file again as UTF-8"))
+        fix = "name the sheet, or save it as CSV" if is_workbook else "save the file again as UTF-8"
+        expects = "one sheet of an Excel workbook" if is_workbook else None
+        table.issues.append(READABLE.breach(name, str(error), fix, expects=expects))
         return table
-    if encoding:
-        fix = "check a text with accents, then save the file again as UTF-8"
-        table.issues.append(CONVERTED.breach(name, f"{encoding}, read as such", fix))
-    text, delimiter = _split_off_separator(text)
-    table.delimiter = delimiter = delimiter or _delimiter(text, known)
-    records = _records(text, delimiter, name, table.issues)
+    if not is_workbook:
+        if encoding:
+            fix = "check a text with accents, then save the file again as UTF-8"
+            table.issues.append(CONVERTED.breach(name, f"{encoding}, read as such", fix))
+        text, delimiter = _split_off_separator(text)
+        table.delimiter = delimiter or _delimiter(text, known)
+        records = _records(text, table.delimiter, name, table.issues)
     header = next(records, (1, []))[1]
     if len(header) > MAX_COLUMNS:
         found = f"a header of {len(header):,} columns"
@@ -75,7 +84,7 @@ def scan_table(path: Path, known: Collection[str], name: str, *, holds: str) -> 
             continue
         if len(fields) != len(header):
             found = f"{len(fields):,} fields under a header of {len(header)}"
-            fix = f"put double quotes around a text that holds {shown(delimiter)}, a quote or a line break"
+            fix = f"put double quotes around a text that holds {shown(table.delimiter)}, a quote or a line break"
             table.issues.append(RAGGED.breach(name, found, fix, row=row))
             continue
         table.rows.append((row, dict(zip(table.columns, fields, strict=True))))

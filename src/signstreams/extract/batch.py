@@ -9,7 +9,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from signstreams.corpus.findings import few
+from signstreams.corpus.findings import few, few_ids
 from signstreams.errors import TryAgainError, UserError, is_of_machine, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.detectors import DetectorKind
@@ -152,12 +152,15 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
     """Video id to source, over files and folders.
 
     A folder stands for the videos in it; if it holds images only, or a numbered sub-folder of images, it is one video.
-    With ``warns``, entries of the folders that look like videos but are none are named in a warning.
+    Folders are searched in their order: a video that several of them have is that of the first. With ``warns``, these
+    videos, and entries of the folders that look like videos but are none, are named in warnings.
 
     Raises:
         UserError: Every missing place, folder without videos, unsafe id, foreign ending and doubled id.
     """
     found: dict[str, list[VideoSource]] = {}
+    folder_of: dict[str, Path] = {}  # id of each video that a folder gave to that folder
+    shadowed: dict[str, Path] = {}
     problems, warnings = [], []
     for place in places:
         source = VideoSource.at(place)
@@ -181,8 +184,19 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
         elif place.suffix.lower() not in VIDEO_SUFFIXES:
             problems.append(f"{place}: the ending is '{place.suffix}', expected one of {_ENDINGS}")
             continue
+        is_listed = sources[0] is not source
         for source in sources:
+            first = folder_of.get(source.video_id)
+            if is_listed and first is not None and first != place:
+                if source.path.resolve() != found[source.video_id][0].path.resolve():
+                    shadowed[source.video_id] = place
+                continue
+            if is_listed:
+                folder_of[source.video_id] = place
             found.setdefault(source.video_id, []).append(source)
+    if shadowed:
+        text = f"{len(shadowed):,} videos are also in a folder before it, whose files count: {few_ids(shadowed)}"
+        warnings.append(f"{next(iter(shadowed.values()))}: {text}")
     for video_id, sources in found.items():
         paths = {source.path.resolve(): str(source.path) for source in reversed(sources)} if len(sources) > 1 else {}
         if text := doubled_id(video_id, list(paths.values())[::-1]):

@@ -200,6 +200,23 @@ def list_sources(folder: Path) -> SourceFolder:
     return SourceFolder(folder, dict(sorted(sources.items())), others)
 
 
+def search(folders: Sequence[SourceFolder]) -> tuple[dict[str, list[VideoSource]], dict[str, list[Path]]]:
+    """Sources by video id over several folders, searched in their order: an id belongs to the first that has it.
+
+    Also returns, by id, the sources of later folders, which count for nothing.
+    """
+    found: dict[str, list[VideoSource]] = {}
+    passed: dict[str, list[Path]] = {}
+    for folder in folders:
+        known = set(found)
+        for video_id, sources in folder.sources.items():
+            if video_id in known:
+                passed.setdefault(video_id, []).extend(source.path for source in sources)
+            else:
+                found[video_id] = sources
+    return dict(sorted(found.items())), passed
+
+
 def doubled_id(video_id: str, names: Sequence[str]) -> str:
     """States that several names give one id; empty for a single name."""
     if len(names) < 2:

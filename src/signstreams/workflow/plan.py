@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,7 +27,7 @@ from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.settings import ExtractConfig, missing_points, points_path
 from signstreams.files import write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout, RunLayout
-from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources
+from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources, search
 from signstreams.ids import shown
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
@@ -133,7 +133,7 @@ def make_plan(
     if config.corpus.videos is None:
         videos = demo_videos(config, is_start)
     else:
-        videos = source_videos(config.corpus.videos, is_job_per_video=per_job == 1)
+        videos = source_videos(config.corpus.video_folders, is_job_per_video=per_job == 1)
     places = [("videos", str(corpus.videos)), ("root", str(corpus.root))]
     extract = _stage_config(config, ExtractConfig, "extract", config.extract.config, places)
     annotations = {}
@@ -185,25 +185,29 @@ def demo_videos(config: WorkflowConfig, is_start: bool) -> dict[str, VideoSource
     return {video.video_id: VideoSource(corpus.videos / f"{video.video_id}.mp4") for video in videos}
 
 
-def source_videos(folder: Path, *, is_job_per_video: bool = True) -> dict[str, VideoSource]:
-    """Video id to file or folder of frames of the user's own footage.
+def source_videos(folders: Sequence[Path], *, is_job_per_video: bool = True) -> dict[str, VideoSource]:
+    """Video id to file or folder of frames of the user's own footage, in the first of the folders that has it.
 
     With a job per video the id is a wildcard, which must not look periodic to Snakemake.
 
     Raises:
-        UserError: With every problem of the folder.
+        UserError: With every problem of the folders.
     """
-    if not folder.is_dir():
-        raise UserError(f"corpus.videos: there is no folder '{folder}'; name the folder that holds your videos")
-    found = list_sources(folder)
-    if not found.sources:
+    if absent := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(
+            f"corpus.videos: there is no folder '{folder}'; name the folder that holds your videos" for folder in absent
+        )
+    listed = [list_sources(folder) for folder in folders]
+    if empty := [found.path for found in listed if not found.sources]:
         raise UserError(
             f"{folder}: holds no video (expected files ending in {' '.join(VIDEO_SUFFIXES)}, or folders of images"
             f" ending in {' '.join(IMAGE_SUFFIXES)}); put your videos there"
+            for folder in empty
         )
-    problems = found.problems()
-    videos = {video_id: sources[0] for video_id, sources in found.sources.items()}
+    problems = [problem for found in listed for problem in found.problems()]
+    videos = {video_id: sources[0] for video_id, sources in search(listed)[0].items()}
     for video_id, source in videos.items():
+        folder = source.path.parent
         why = ""
         if "{" in video_id or "}" in video_id:
             why = "holds a brace, which Snakemake reads as a wildcard"

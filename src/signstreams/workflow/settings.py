@@ -15,8 +15,8 @@ from signstreams.streams import BACKBONE_KEYS, STREAMS, StreamName
 DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
 OWN_RECIPES = {
-    "pretrain": ("config/pretrain/{stream}.toml", DEMO_RECIPE),
-    "integrate": ("config/integrate/demo.yml",),
+    "pretrain": ("config/pretrain/{stream}.toml", DEMO_RECIPE, "config/pretrain/small.toml"),
+    "integrate": ("config/integrate/demo.yml", "config/integrate/corpus.yml"),
 }
 """Config files that a stage reads by default; the checkout has them."""
 
@@ -55,8 +55,9 @@ class CorpusSection(Section):
 
     root: Path = DEMO_ROOT
     """Folder of the corpus: meta.csv, annotations/, index/ are read there, processed/ and contract/ written there."""
-    videos: Path | None = None
-    """Folder of your videos. None: the demo corpus is rendered into ``root``."""
+    videos: Path | Annotated[list[Path], Field(min_length=1)] | None = None
+    """Folder of your videos, or a list of folders: they are searched in order, and the first that has an id counts.
+    None: the demo corpus is rendered into ``root``."""
     allow_absent_videos: bool = False
     """Leave out clips whose video is absent, as in a corpus that was fetched in part; otherwise they are errors."""
     demo_size: Literal["tiny", "demo", "bench"] = "demo"
@@ -69,6 +70,13 @@ class CorpusSection(Section):
     """Share of the clips that the drawn split holds out to choose a model."""
     test_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of the clips that the drawn split holds out to test it."""
+
+    @property
+    def video_folders(self) -> list[Path]:
+        """The folders of ``videos``; none for the demo corpus."""
+        if self.videos is None:
+            return []
+        return [self.videos] if isinstance(self.videos, Path) else self.videos
 
     @model_validator(mode="after")
     def _own_videos_have_their_own_root(self) -> CorpusSection:
@@ -193,14 +201,14 @@ class WorkflowConfig(Section):
 
     @model_validator(mode="after")
     def _no_path_is_a_pattern(self) -> WorkflowConfig:
-        paths = {
-            "corpus.root": self.corpus.root,
-            "corpus.videos": self.corpus.videos,
-            "work_dir": self.work_dir,
-            "extract.config": self.extract.config,
-            "integrate.config": self.integrate.config,
-        }
-        for key, path in paths.items():
+        paths = [
+            ("corpus.root", self.corpus.root),
+            *(("corpus.videos", path) for path in self.corpus.video_folders),
+            ("work_dir", self.work_dir),
+            ("extract.config", self.extract.config),
+            ("integrate.config", self.integrate.config),
+        ]
+        for key, path in paths:
             if path is not None and {"{", "}"} & set(str(path)):
                 raise ValueError(
                     f"{key} = '{path}' holds a brace, which Snakemake reads as a wildcard; rename the folder"

@@ -1,0 +1,1 @@
+"""`signstreams import`: corpora as they are published, ELAN files, subtitles and tables become a corpus of ours."""

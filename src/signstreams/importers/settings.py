@@ -1,0 +1,86 @@
+"""Config of `signstreams import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+
+from signstreams.config.section import Flag, Positive, Section, refuse_without_effect
+from signstreams.corpus.numbers import Unit
+
+LayoutName = Literal[
+    "phoenix14t", "how2sign", "csl-daily", "openasl", "youtube-asl", "lsa-t", "elan", "subtitles", "table"
+]
+MEANINGS = ("clip_id", "video", "text", "start", "end", "gloss", "signer", "split", "box", "fps")
+"""What a column of a table can be taken for."""
+
+
+class ImportConfig(Section):
+    """Bring a corpus in: writes meta.csv, annotations/gloss.csv, index/*.csv and a config.yaml; copies no video.
+
+    signstreams import --from phoenix14t --source /data/PHOENIX-2014-T --root data/phoenix14t
+    snakemake --cores 8 all --configfile data/phoenix14t/config.yaml
+
+    ROOT/import.json says what was taken, what not and why. A second call changes nothing; files that were changed since
+    are never replaced. One page for each corpus: docs/corpora.md.
+    """
+
+    layout: Annotated[LayoutName, Flag("--from")]
+    """Which layout the source has."""
+    source: Path
+    """Folder of the corpus as it was unpacked; for a table, the file itself or the folder that holds it."""
+    root: Path
+    """Folder to write to, such as data/phoenix14t; paths in its config.yaml count from where you call this."""
+    videos: list[Path] = []
+    """Folders with the videos, searched in order, with all folders below them. None: those below the source."""
+    language: str | None = None
+    """Language of the texts, as de or es, for the report and the advice in config.yaml. None: that of the corpus."""
+    allow_absent_videos: bool = False
+    """Go on where videos are absent, as in a corpus that was fetched in part: their clips are counted and left out."""
+    strict: bool = False
+    """Whatever would be left out or doubted is an error."""
+    redraw_splits: bool = False
+    """Ignore the corpus's own splits and draw new ones, which keep videos and, where known, signers apart."""
+    columns: Annotated[list[str], Flag("--column")] = []
+    """Of a table: what its columns are, as text=SENTENCE, for clip_id, video, text, start, end, gloss, signer, split,
+    box, fps; only those that are not known by name."""
+    sheet: str | None = None
+    """Of an Excel workbook: its sheet."""
+    unit: Unit | None = None
+    """Of a table: unit of its times, where their columns do not say it (start_ms, end_frame). None: seconds."""
+    fps: Positive | None = None
+    """Of a table with times in frames, and of folders of frames: frames per second. None: the column fps; 25."""
+    text_tiers: list[str] = []
+    """Of ELAN files: tiers of sentences, by name or type; * stands for any letters. None: those of known corpora."""
+    gloss_tiers: list[str] = []
+    """Of ELAN files: tiers of glosses, of both hands; the same way."""
+    captions: str | None = None
+    """Of captions in several languages: which one, as in VIDEO.en.vtt."""
+
+    @model_validator(mode="after")
+    def _columns_are_pairs(self) -> Self:
+        meanings = [pair.partition("=")[0] for pair in self.columns]
+        for pair, meaning in zip(self.columns, meanings, strict=True):
+            if "=" not in pair or meaning not in MEANINGS:
+                raise ValueError(f"columns: '{pair}' names none of {', '.join(MEANINGS)}; write text=SENTENCE")
+        if twice := [meaning for meaning in MEANINGS if meanings.count(meaning) > 1]:
+            raise ValueError(f"columns: {twice[0]} is named twice; name it once")
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Self:
+        if self.layout != "table":
+            refuse_without_effect(self, ("columns", "sheet", "unit"), f"--from {self.layout} reads no free table")
+        if self.layout not in ("table", "csl-daily"):
+            refuse_without_effect(self, ("fps",), f"the times or frame rate of --from {self.layout} are known")
+        if self.layout != "elan":
+            refuse_without_effect(self, ("text_tiers", "gloss_tiers"), f"--from {self.layout} reads no ELAN files")
+        if self.layout not in ("subtitles", "youtube-asl"):
+            refuse_without_effect(self, ("captions",), f"--from {self.layout} reads no captions")
+        return self
+
+    def column_of(self) -> dict[str, str]:
+        """Meaning to column, from ``columns``."""
+        return {meaning: column for meaning, _, column in (pair.partition("=") for pair in self.columns)}

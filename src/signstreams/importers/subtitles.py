@@ -1,0 +1,111 @@
+"""Videos with captions beside them, and YouTube-ASL, whose videos and captions are fetched by their ids."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from signstreams.corpus.captions import CAPTION_SUFFIXES, read_captions
+from signstreams.corpus.clips import Clip
+from signstreams.corpus.findings import Rule, few, few_ids
+from signstreams.corpus.table import decode_text
+from signstreams.errors import UserError
+from signstreams.formats.video_sources import search
+from signstreams.importers.draft import ABSENT, Draft, Taken
+from signstreams.importers.media import folders_below
+from signstreams.importers.settings import ImportConfig
+from signstreams.importers.tables import what_is_there
+
+NO_CAPTIONS = Rule("import.no_captions", "warning", "captions of each video")
+_LANGUAGE = re.compile(r"\.([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*)$")
+
+
+def read_subtitles(config: ImportConfig) -> Draft:
+    """Each caption is a clip."""
+    draft = Draft(config.source.name, config.language)
+    draft.folders = folders_below([config.source, *config.videos])
+    _read(draft, config, set(search(draft.folders)[0]))
+    return draft
+
+
+def read_youtube_asl(config: ImportConfig) -> Draft:
+    """YouTube-ASL: a list of ids; the videos and captions that could be fetched."""
+    lists = sorted(config.source.rglob("*youtube_asl_video_ids.txt"))
+    if len(lists) != 1:
+        raise UserError(
+            f"{config.source}: {len(lists)} files youtube_asl_video_ids.txt in it and below, expected one,"
+            f" {what_is_there(config)}; fetch it from the corpus"
+        )
+    try:
+        text, _ = decode_text(lists[0].read_bytes())
+    except ValueError as error:
+        raise UserError(f"{lists[0]}: {error}, expected one id a line; fetch it again") from None
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
+    draft = Draft("YouTube-ASL", "en_XX")
+    draft.folders = folders_below(config.videos or [config.source])
+    present = search(draft.folders)[0].keys()
+    absent = [video_id for video_id in dict.fromkeys(ids) if video_id not in present]
+    if absent:
+        found = f"{len(absent):,} of {len(ids):,} videos of the list are not there: {few_ids(absent)}"
+        severity = "info" if config.allow_absent_videos else "error"
+        fix = "fetch them, or leave them out with --allow-absent-videos"
+        draft.issues.append(ABSENT.breach(lists[0].name, found, fix, severity=severity))  # type: ignore[arg-type]
+    _read(draft, config, set(ids) & set(present))
+    return draft
+
+
+def _read(draft: Draft, config: ImportConfig, video_ids: set[str]) -> None:
+    files = _caption_files(config, video_ids)
+    if not files:
+        raise UserError(
+            f"{config.source}: no captions ({', '.join(CAPTION_SUFFIXES)}) with the name of one of {len(video_ids):,}"
+            f" videos, {what_is_there(config)}; put them beside the videos, as VIDEO.srt or VIDEO.en.vtt"
+        )
+    for video_id in sorted(video_ids - files.keys()):
+        draft.issues.append(NO_CAPTIONS.breach(video_id, "no caption file", "add it; the video serves pretraining"))
+    for video_id, path in sorted(files.items()):
+        name = path.relative_to(config.source).as_posix() if path.is_relative_to(config.source) else str(path)
+        captions = read_captions(path, name)
+        draft.issues += captions.issues
+        counts: Counter[str] = Counter()
+        for cue in captions.cues:
+            clip_id = f"{video_id}_{round(cue.start_s * 1000):08d}"
+            counts[clip_id] += 1
+            if counts[clip_id] > 1:  # of two captions with one start, as of two speakers
+                clip_id += f"_{counts[clip_id]}"
+            clip = Clip(clip_id, video_id, cue.text, cue.start_s, cue.end_s)
+            draft.taken.append(Taken(clip, name, cue.line))
+    draft.notes.append(f"captions from {len(files):,} files; a clip's id is VIDEO_<start in ms>")
+
+
+def _caption_files(config: ImportConfig, video_ids: set[str]) -> dict[str, Path]:
+    """The caption file of each video.
+
+    Raises:
+        UserError: Videos have several, and it is not said which one counts.
+    """
+    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))  # video, language: files
+    for place in [config.source, *config.videos]:
+        for path in sorted(place.rglob("*")):
+            if path.suffix.lower() not in CAPTION_SUFFIXES or path.name.startswith(".") or not path.is_file():
+                continue
+            stem, language = path.stem, ""
+            if stem not in video_ids and (match := _LANGUAGE.search(stem)):
+                stem, language = stem[: match.start()], match[1]
+            if stem in video_ids and path not in found[stem][language]:
+                found[stem][language].append(path)
+    files: dict[str, Path] = {}
+    problems = []
+    for video_id, by_language in found.items():
+        wanted = config.captions
+        paths = by_language.get(wanted, []) if wanted else [path for paths in by_language.values() for path in paths]
+        if len(paths) > 1:
+            names = few(sorted(path.name for path in paths))
+            fix = "keep one of them" if wanted else "say which language, with --captions en, or keep one of them"
+            problems.append(f"{paths[0].parent}: {names} are all captions of one video, expected one file; {fix}")
+        elif paths:
+            files[video_id] = paths[0]
+    if problems:
+        raise UserError([*problems[:10], *([f"and {len(problems) - 10:,} more videos"] if problems[10:] else [])])
+    return files

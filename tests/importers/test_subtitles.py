@@ -1,0 +1,86 @@
+"""Videos with captions beside them, and YouTube-ASL's list of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from signstreams.errors import UserError
+
+from .conftest import Importer
+
+Source = Callable[..., Path]
+
+
+def test_each_caption_is_a_clip(source: Source, do_import: Importer) -> None:
+    corpus = do_import("subtitles", source("subtitles"), language="en")
+    assert corpus.rows()[1] == {
+        "clip_id": "talk 0_00001960",
+        "video": "talk 0",
+        "text": "Hold it like this.",
+        "start": "1.96",
+        "end": "3.8",
+    }
+    assert (corpus.root / "index/split.json").is_file()  # drawn: the workflow may draw it again
+    assert corpus.report["taken"]["splits_by"] == "seed 0, by video"
+
+
+def test_captions_in_two_languages_are_a_question(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.subtitles(tiny_corpus, tmp_path / "t", endings=(".en.vtt",) * 4)
+    layouts.captions(folder / "talk 0.es-419.vtt", [(0.1, 1.0, "Hola.")])
+    with pytest.raises(
+        UserError, match=r"talk 0\.en\.vtt, talk 0\.es-419\.vtt are all captions of one video.*--captions"
+    ):
+        do_import("subtitles", folder)
+    assert "Hola." not in do_import("subtitles", folder, captions="en").column("text")
+
+
+def test_videos_without_captions_and_faulty_captions_are_counted(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.subtitles(tiny_corpus, tmp_path / "t", endings=(".srt",) * 4)
+    (folder / "talk 3.srt").unlink()
+    cues = [(0.1, 1.0, "Uno."), (0.9, 0.5, "Nada."), (0.1, 0.9, "Dos."), (1.0, 2.0, "♪♪"), (3.0, 60.0, "Tarde.")]
+    layouts.captions(folder / "talk 0.srt", cues)
+    corpus = do_import("subtitles", folder)
+    assert corpus.column("clip_id")[:2] == ["talk 0_00000100", "talk 0_00000100_2"]
+    found = {"import.no_captions", "import.times", "import.overlap", "import.letters", "import.beyond"}
+    assert {rule: corpus.counts()[rule] for rule in found} == dict.fromkeys(found, 1)
+
+
+def test_captions_may_lie_in_another_folder_than_the_videos(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.subtitles(tiny_corpus, tmp_path / "t")
+    (tmp_path / "v").mkdir()
+    for video in folder.glob("*.mp4"):
+        video.rename(tmp_path / "v" / video.name)
+    (folder / "more").mkdir()
+    with pytest.raises(UserError, match=r"no video in it or below.*--videos"):
+        do_import("subtitles", folder)
+    assert len(do_import("subtitles", folder, videos=[tmp_path / "v"]).rows()) == 8
+
+
+def test_a_folder_without_captions_says_what_was_sought(tiny_corpus: Path, do_import: Importer) -> None:
+    with pytest.raises(
+        UserError, match=r"no captions \(\.srt, \.vtt, \.json3\) with the name of one of 4 videos, found"
+    ):
+        do_import("subtitles", tiny_corpus / "videos")
+
+
+def test_youtube_asl_counts_the_ids_that_could_not_be_fetched(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.youtube_asl(tiny_corpus, tmp_path / "y")
+    with (folder / "youtube_asl_video_ids.txt").open("a") as file:
+        file.write("gone0000000\ngone1111111\n")
+    with pytest.raises(UserError, match=r"2 of 6 videos of the list are not there: 'gone0000000', 'gone1111111'"):
+        do_import("youtube-asl", folder)
+    corpus = do_import("youtube-asl", folder, allow_absent_videos=True)
+    assert len(corpus.rows()) == 8
+    assert corpus.counts()["import.absent"] == 1
