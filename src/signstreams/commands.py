@@ -265,7 +265,7 @@ def _evaluate(config: Any) -> None:
 
 @_command(
     "translate",
-    "integrate.settings:TranslateConfig",
+    "translate.settings:TranslateConfig",
     "translate_video.py",
     computes=True,
     leading_words="--videos",
@@ -273,17 +273,20 @@ def _evaluate(config: Any) -> None:
 )
 def _translate(config: Any) -> None:
     """Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt"""
-    import dataclasses
     import json
 
-    from signstreams.translate import translate
+    from signstreams.formats.subtitles import clock_time
+    from signstreams.translate.run import translate
 
     logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
     for translation in translate(config):
         if config.as_json:
-            print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
-        else:
+            print(json.dumps(translation.as_dict(), ensure_ascii=False), flush=True)
+        elif len(translation.sentences) == 1 and not config.finds_sentences:
             print(translation.text, flush=True)
+        else:
+            for one in translation.sentences:
+                print(f"{clock_time(one.start_s)} --> {clock_time(one.end_s)}  {one.text}", flush=True)
 
 
 @_command(

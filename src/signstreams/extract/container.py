@@ -236,6 +236,14 @@ class ContainerSource:
             pixels = pixels[..., :3] if alpha.min() == 255 else (pixels[..., :3] * (alpha / 255.0)).astype(np.uint8)
         return self._turn.apply(pixels)
 
+    def measured_s(self) -> float | None:
+        """End of the last frame by the timestamps of all packets, without decoding; None when they do not tell it."""
+        table = PacketTable.read(self._path, self._stream.index)
+        if table is None:
+            return None
+        numerator, denominator = table.tick
+        return table.pts[-1] * numerator / denominator - self._start_s + (1 / self.fps if self.fps else 0.0)
+
     def close(self) -> None:
         """Close the file."""
         self._container.close()
