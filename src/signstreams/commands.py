@@ -264,6 +264,25 @@ def _evaluate(config: Any) -> None:
 
 
 @_command(
+    "boundaries",
+    "segment.settings:BoundaryConfig",
+    "train_boundaries.py",
+    computes=True,
+    after_stop="nothing was written; run again",
+)
+def _boundaries(config: Any) -> None:
+    """Train the model that finds sentences in continuous signing, on the corpus's own clip times."""
+    from signstreams.segment.training import train_boundaries
+
+    report = train_boundaries(config)
+    for split, found in report["scores"].items():
+        untrained = report["by_rests_of_the_hands"][split]["boundary_f1_0.5s"]
+        print(
+            f"{split}: boundary F1 {found['boundary_f1_0.5s']:.3f} within 0.5 s (by the hands' rests {untrained:.3f})"
+        )
+
+
+@_command(
     "translate",
     "translate.settings:TranslateConfig",
     "translate_video.py",

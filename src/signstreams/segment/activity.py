@@ -58,7 +58,7 @@ class RestPlaces:
 
     def at_rest(self, hand: int, place: Floats) -> Flags:
         """(T,) whether the hand is where it rests, of positions (T, 2); nowhere if it was never still."""
-        density = _smoothed(_smoothed(self._weight[hand], self._SPREAD_CELLS).T, self._SPREAD_CELLS).T
+        density: Floats = _smoothed(_smoothed(self._weight[hand], self._SPREAD_CELLS).T, self._SPREAD_CELLS).T
         found: Flags = density[self._cells(place)] >= self._SHARE * max(float(density.max()), 1e-9)
         return found
 
@@ -75,13 +75,13 @@ def hand_activity(pose: Floats, times_s: Floats, rest: RestPlaces) -> Floats:
 
     ``pose`` is (T, 7, 3) as `signstreams.integrate.videos.Points` has it: x, y in signing space, visibility.
     """
-    activity = np.zeros(len(times_s))
+    activity: Floats = np.zeros(len(times_s))
     if len(times_s) < 2:
         return activity
     frame_s = _frame_s(times_s)
     for hand, wrist in enumerate(WRISTS):
-        place = pose[:, wrist, :2].astype(np.float64) * SPACE_UNITS  # (T, 2)
-        place, known = _without_gaps(place, pose[:, wrist, 2] > 0, times_s)
+        seen = pose[:, wrist, :2].astype(np.float64) * SPACE_UNITS  # (T, 2)
+        place, known = _without_gaps(seen, pose[:, wrist, 2] > 0, times_s)
         smooth = _smoothed(place, SMOOTHING_S / frame_s)
         speed = np.linalg.norm(np.gradient(smooth, axis=0), axis=1) / frame_s  # (T,) units per second
         rest.learn(hand, smooth, known & (speed < STILL_UNITS_S), frame_s)

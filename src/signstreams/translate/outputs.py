@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -17,7 +15,7 @@ from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.elan import Tier, write_elan
 from signstreams.formats.subtitles import Cue, format_subtitles
-from signstreams.pages.render import render
+from signstreams.pages.render import relative_address, render
 
 if TYPE_CHECKING:
     from signstreams.translate.run import Sentence, Translation
@@ -84,11 +82,6 @@ def _write_table(translation: Translation, video: Path, path: Path) -> None:
         glosses = " ".join(cue.text for cue in one.glosses or ())
         writer.writerow([video.stem, f"{one.start_s:.3f}", f"{one.end_s:.3f}", one.text, glosses, one.said])
     write_text(path, buffer.getvalue())
-
-
-def relative_address(video: Path, page: Path) -> str:
-    """Address of a video file from the folder of a page, for its HTML."""
-    return quote(os.path.relpath(video.resolve(), page.resolve().parent))
 
 
 def _write_page(translation: Translation, video: Path, path: Path) -> None:
