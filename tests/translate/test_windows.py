@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from signstreams.formats.subtitles import Cue
-from signstreams.translate.windows import OVERLAP_S, Window, joined_glosses, joined_text, windows_of
+from signstreams.translate.windows import OVERLAP_S, Window, cut_to, joined_glosses, joined_text, windows_of
 
 
 @pytest.mark.parametrize("length_s", [10.0, 10.01, 19.0, 60.0, 3600.0])
@@ -52,3 +52,8 @@ def test_a_gloss_comes_from_the_window_that_answers_for_its_middle() -> None:
         Cue(9.4, 10.5, "C"),
         Cue(11.0, 12.0, "D"),
     ]
+
+
+def test_what_reaches_over_a_sentence_is_cut() -> None:
+    cues = [Cue(0.5, 1.2, "A"), Cue(1.1, 1.8, "B"), Cue(1.8, 2.04, "C"), Cue(2.0, 2.1, "D")]
+    assert cut_to(cues, 1.0, 2.0) == [Cue(1.0, 1.2, "A"), Cue(1.2, 1.8, "B"), Cue(1.8, 2.0, "C")]

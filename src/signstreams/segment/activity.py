@@ -22,7 +22,7 @@ SPACE_UNITS = (6.0, 7.0)
 
 SMOOTHING_S = 0.08  # standard deviation of the Gaussian over positions: less than a stroke, more than jitter
 FAST_UNITS_S = 2.0  # speed that is signing wherever the hand is: 0.36 m/s; strokes have 0.5 to 2
-STILL_UNITS_S = 1.0  # below it a hand counts as still, for where it rests
+STILL_UNITS_S = 0.5  # below it a hand counts as still, for where it rests
 AWAY = 1.001  # activity of a hand that is away from its rest, even if it is held still there
 MAX_GAP_S = 0.3  # a wrist that is missing for longer has left the picture: it rests
 
@@ -41,7 +41,7 @@ class RestPlaces:
 
     _CELL_UNITS = 0.1
     _SPREAD_CELLS = 1.0  # standard deviation of the Gaussian over the map: positions are that exact
-    _SHARE = 0.1  # of the densest place, from which on a place counts as rest
+    _SHARE = 0.3  # of the densest place, from which on a place counts as rest
     _LONGEST_S = 2.0  # a longer rest counts no more per moment: a signer who waits for minutes is as one who rests
 
     def __init__(self) -> None:

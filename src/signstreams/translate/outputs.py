@@ -43,23 +43,11 @@ def elan_tiers(sentences: Sequence[Sentence]) -> list[Tier]:
     """Translation, glosses within it, and what a file of segments said, where there is any."""
     tiers = [Tier(TRANSLATION_TIER, [Cue(one.start_s, one.end_s, one.text) for one in sentences])]
     if any(one.glosses is not None for one in sentences):
-        glosses = [cue for one in sentences for cue in _within(one.glosses or [], one)]
+        glosses = [cue for one in sentences for cue in one.glosses or ()]
         tiers.append(Tier(GLOSS_TIER, glosses, parent=TRANSLATION_TIER))
     if any(one.said for one in sentences):
         tiers.append(Tier(SAID_TIER, [Cue(one.start_s, one.end_s, one.said) for one in sentences if one.said]))
     return tiers
-
-
-def _within(glosses: Sequence[Cue], sentence: Sentence) -> list[Cue]:
-    """Glosses cut to their sentence: at its end, the last frame may last longer; apart, to the millisecond."""
-    out = []
-    last_s = sentence.start_s
-    for cue in glosses:
-        start_s, end_s = max(cue.start_s, last_s), min(cue.end_s, sentence.end_s)
-        if round(1000 * end_s) > round(1000 * start_s):
-            out.append(Cue(start_s, end_s, cue.text))
-            last_s = end_s
-    return out
 
 
 def _write_subtitles(translation: Translation, video: Path, path: Path) -> None:

@@ -36,7 +36,7 @@ from signstreams.translate.parts import (
 )
 from signstreams.translate.plan import VideoPlan, longest_clip_s, plan_videos
 from signstreams.translate.settings import TranslateConfig
-from signstreams.translate.windows import Window, joined_glosses, joined_text, windows_of
+from signstreams.translate.windows import Window, cut_to, joined_glosses, joined_text, windows_of
 
 log = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ class _VideoTranslator:
         start_s, end_s = max(cue.start_s, 0.0), min(cue.end_s, self.duration_s or cue.end_s)
         glosses: list[Cue] | None = None
         if not any(own is None for _, own, _ in results):
-            glosses = joined_glosses(windows, [own or [] for _, own, _ in results])
+            glosses = cut_to(joined_glosses(windows, [own or [] for _, own, _ in results]), start_s, end_s)
         text = joined_text([text for text, _, _ in results]) if len(results) > 1 else results[0][0]
         return Sentence(start_s, end_s, text, glosses, sum(count for _, _, count in results), cue.text)
 

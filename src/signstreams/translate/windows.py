@@ -65,5 +65,17 @@ def joined_glosses(windows: Sequence[Window], glosses: Sequence[Sequence[Cue]]) 
     return out
 
 
+def cut_to(cues: Sequence[Cue], start_s: float, end_s: float) -> list[Cue]:
+    """The cues within a span, to the millisecond: a frame at its edge lasts longer than the span."""
+    out = []
+    last_s = start_s
+    for cue in cues:
+        first_s, until_s = max(cue.start_s, last_s), min(cue.end_s, end_s)
+        if round(1000 * until_s) > round(1000 * first_s):
+            out.append(Cue(first_s, until_s, cue.text))
+            last_s = until_s
+    return out
+
+
 def _bare(word: str) -> str:
     return word.strip(".,;:!?¡¿").casefold()
