@@ -143,7 +143,7 @@ def _read_corpus(trained: TrainedModel, device: torch.device) -> tuple[dict[str,
         )
     splits = _splits(layout, table.clips, list(by_video), [clip.clip_id for clip in table.absent])
     kinds = [*POINT_KINDS.values(), *trained.backbones.frozen]
-    videos, quarantined, problems = read_videos(layout, sorted(by_video), kinds)
+    videos, quarantined, problems = read_videos(layout, sorted(splits), kinds)
     if quarantined:
         log.warning("%d videos are left out: they are quarantined (%s)", len(quarantined), few_ids(quarantined))
     found = list(videos.values())
@@ -172,13 +172,12 @@ def _sentences(clips: Sequence[Clip]) -> dict[str, list[Span]]:
 def _splits(
     layout: CorpusLayout, clips: Sequence[Clip], video_ids: Sequence[str], absent: Sequence[str]
 ) -> dict[str, str]:
-    """Video to its split: train if any of its clips is, so that held-out videos are wholly so; then val."""
+    """Video to the split of its clips; a video has clips of one alone, and of none if they are in no index."""
     split_of = {clip_id: split for split, ids in read_index(layout, clips, absent).items() for clip_id in ids}
-    own: dict[str, set[str]] = {video_id: set() for video_id in video_ids}
-    for clip in clips:
-        if clip.video_id in own:
-            own[clip.video_id].add(split_of.get(clip.clip_id, "train"))
-    return {video_id: next(split for split in SPLITS if split in found) for video_id, found in own.items()}
+    wanted = set(video_ids)
+    return {
+        clip.video_id: split_of[clip.clip_id] for clip in clips if clip.video_id in wanted and clip.clip_id in split_of
+    }
 
 
 def _check_splits(layout: CorpusLayout, timed: dict[str, list[TimedVideo]]) -> None:
@@ -187,8 +186,8 @@ def _check_splits(layout: CorpusLayout, timed: dict[str, list[TimedVideo]]) -> N
         raise UserError(f"{folder}: train has no video with continuous annotation, expected some to learn from")
     if not timed["val"] and not timed["test"]:
         raise UserError(
-            f"{folder}: every video has clips in train, expected held-out videos to score boundaries on; split the"
-            " corpus by video"
+            f"{folder}: val and test have no video with continuous annotation, expected some to score boundaries on;"
+            " split the corpus so that they do"
         )
 
 

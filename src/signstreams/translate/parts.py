@@ -84,7 +84,7 @@ class PartExtractor:
         try:
             with silenced():
                 extract_videos(
-                    self._extraction,
+                    self._extraction.model_copy(update={"spans_only": spans is not None}),
                     detector=self._detector,
                     annotations={self._video_id: VideoAnnotations(spans, self._box)},
                     on_frame=lambda _: self._on_frame(),
@@ -124,10 +124,10 @@ class PartExtractor:
         )
 
 
-def with_context(span: Span, context_s: float, length_s: float | None) -> Span:
+def with_context(span: Span, length_s: float | None) -> Span:
     """The span with some time around it, not far beyond the video; its end may be infinite."""
-    end_s = span[1] + context_s
-    return max(0.0, span[0] - context_s), end_s if length_s is None else min(end_s, length_s + context_s)
+    end_s = span[1] + CONTEXT_S
+    return max(0.0, span[0] - CONTEXT_S), end_s if length_s is None else min(end_s, length_s + CONTEXT_S)
 
 
 def remove_extraction(layout: CorpusLayout, video_id: str) -> None:

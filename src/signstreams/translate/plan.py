@@ -65,7 +65,7 @@ def check_outputs(given: TranslateConfig, paths: list[Path]) -> dict[Path, list[
                 hint = "put {video} into its name" if VIDEO_FIELD not in str(given.output) else "translate one by one"
                 problems.append(f"--output {target}: both {owner} and {path} would be written to it; {hint}")
             if target.is_dir() or target.absolute() == path.absolute():
-                found = "is a folder" if target.is_dir() else "is the video itself"
+                found = "is the video itself" if target.absolute() == path.absolute() else "is a folder"
                 problems.append(f"--output {target}: {found}, expected a file to write; name another")
             elif not _folder_can_be_made(target.absolute().parent):
                 problems.append(f"--output {target}: {target.parent} is no folder; name a place for the file")

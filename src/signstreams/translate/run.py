@@ -183,14 +183,13 @@ class _VideoTranslator:
     # -- Given sentences: parts are made of as many as fit
 
     def _translate_given(self, segments: Sequence[Cue]) -> None:
-        context_s = self.plan.extraction.span_padding_s if self.plan.extraction.spans_only else CONTEXT_S
         length_s = self.plan.length_s
         is_whole = length_s is not None and length_s <= WHOLE_BELOW_S
         if is_whole or (length_s is None and len(segments) == 1 and self.span_s == (0.0, float("inf"))):
             whole = [(cue, windows_of((cue.start_s, cue.end_s), self._longest_s())) for cue in segments]
             groups: list[_Group] = [(None, whole)]
         else:
-            groups = self._grouped(segments, context_s)
+            groups = self._grouped(segments)
         self._expect([spans for spans, _ in groups])
         open_windows: list[Window] = []
         found: list[tuple[str, list[Cue] | None, int]] = []
@@ -211,13 +210,13 @@ class _VideoTranslator:
                     self.sentences.append(self._sentence(cue, open_windows, found))
                     open_windows, found = [], []
 
-    def _grouped(self, segments: Sequence[Cue], context_s: float) -> list[_Group]:
+    def _grouped(self, segments: Sequence[Cue]) -> list[_Group]:
         """Spans of each part, and its windows by sentence; a sentence with many windows may be in several parts."""
         groups: list[_Group] = []
         length_s = PART_S  # of the last group
         for cue in segments:
             for window in windows_of((cue.start_s, cue.end_s), self._longest_s()):
-                span = with_context((window.start_s, window.end_s), context_s, self.plan.length_s)
+                span = with_context((window.start_s, window.end_s), self.plan.length_s)
                 if length_s + span[1] - span[0] > PART_S:
                     groups.append(([], []))
                     length_s = 0.0
@@ -239,7 +238,7 @@ class _VideoTranslator:
         place_s = counted_s = start_s
         while place_s < end_s - 1e-6:
             stop_s = min(place_s + PART_S, end_s)
-            span = with_context((place_s, stop_s), CONTEXT_S, self.plan.length_s)
+            span = with_context((place_s, stop_s), self.plan.length_s)
             self._num_due = round((stop_s - counted_s) * self.plan.fps) if self.plan.fps else 10**9
             try:
                 with self.extractor.part([span]) as part:
