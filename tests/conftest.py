@@ -157,7 +157,9 @@ def looks_well(browser: Any) -> Callable[..., None]:
         for size, scheme in ((size, scheme) for size in ("desktop", "phone") for scheme in ("light", "dark")):
             seen = browser.look(page, size, scheme=scheme)
             own = {path.resolve().as_uri() for path in shown}
-            assert (seen.complaints, set(seen.requests)) == ([], own), (size, scheme)
+            # a browser stops reading a video once it knows its length
+            complaints = [text for text in seen.complaints if not (own and text.endswith("net::ERR_ABORTED"))]
+            assert (complaints, set(seen.requests)) == ([], own), (size, scheme)
             assert (seen.width_px <= seen.window_px, seen.too_wide) == (True, []), (size, scheme)
             assert seen.unreadable == [], (size, scheme)
 

@@ -271,7 +271,7 @@ def _evaluate(config: Any) -> None:
     after_stop="nothing was written; run again",
 )
 def _boundaries(config: Any) -> None:
-    """Train the model that finds sentences in continuous signing, on the corpus's clip times."""
+    """Train what finds sentences in continuous signing, on the corpus's own clip times."""
     from signstreams.segment.training import train_boundaries
 
     report = train_boundaries(config)

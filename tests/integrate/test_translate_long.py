@@ -154,7 +154,7 @@ def test_two_minutes_become_subtitles_that_match_the_truth_and_read_back(
         assert [cue.text for cue in cues] == [" ".join(one.text.split()) for one in found.sentences if one.text.strip()]
     own = read_elan(tmp_path / "out" / "out.eaf")
     assert own.faults == [] and own.tiers["gloss"].parent == "translation"
-    assert own.video(tmp_path / "out") == long_video / "videos" / f"{NAME}.mp4"
+    assert (own.video(tmp_path / "out") or tmp_path).resolve() == (long_video / "videos" / f"{NAME}.mp4").resolve()
     glosses = [cue for one in found.sentences for cue in one.glosses or ()]
     assert [cue.text for cue in own.tiers["gloss"].annotations] == [cue.text for cue in glosses] != []
     for name in ("out.eaf", "out.csv"):
@@ -176,9 +176,8 @@ def test_an_independent_reader_opens_the_elan_file_and_its_times_are_translated_
     pympi = pytest.importorskip("pympi")
     first = translated(model, long_video, output=[tmp_path / "a.eaf"], start_s=20.0, end_s=40.0)
     rows = pympi.Elan.Eaf(str(tmp_path / "a.eaf")).get_annotation_data_for_tier("translation")
-    assert [(a / 1000, b / 1000) for a, b, _ in rows] == pytest.approx(
-        [(one.start_s, one.end_s) for one in first.sentences], abs=5.1e-4
-    )
+    spans = [(one.start_s, one.end_s) for one in first.sentences]
+    assert len(rows) > 5 and np.allclose([(start / 1000, end / 1000) for start, end, _ in rows], spans, atol=5.1e-4)
     again = translated(model, long_video, segments=str(tmp_path / "a.eaf"), tier="translation")
     assert [one.said for one in again.sentences] == [" ".join(text.split()) for _, _, text in rows]
     assert [one.text for one in again.sentences] == [one.text for one in first.sentences]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,16 +68,19 @@ def check_outputs(given: TranslateConfig, paths: list[Path]) -> dict[Path, list[
             if target.is_dir() or target.absolute() == path.absolute():
                 found = "is the video itself" if target.absolute() == path.absolute() else "is a folder"
                 problems.append(f"--output {target}: {found}, expected a file to write; name another")
-            elif not _folder_can_be_made(target.absolute().parent):
-                problems.append(f"--output {target}: {target.parent} is no folder; name a place for the file")
+            elif problem := _why_not_in(target.absolute().parent):
+                problems.append(f"--output {target}: {problem}, expected a folder for it; name another place")
     if problems:
         raise UserError(dict.fromkeys(problems))
     return outputs
 
 
-def _folder_can_be_made(folder: Path) -> bool:
+def _why_not_in(folder: Path) -> str:
+    """Why no file can be written to a folder, which need not exist; empty where one can."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
-    return existing.is_dir()
+    if not existing.is_dir():
+        return f"{existing} is a file"
+    return "" if os.access(existing, os.W_OK | os.X_OK) else f"{existing} may not be written to"
 
 
 def plan_videos(given: TranslateConfig, trained: TrainedModel, root: Path) -> list[VideoPlan]:
