@@ -22,7 +22,7 @@ from signstreams.integrate.batches import batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.progress import Progress
-from signstreams.segment.activity import DEFAULT_PAUSE_S, RestPlaces, hand_activity, sentences_of
+from signstreams.segment.activity import DEFAULT_PAUSE_S, MIN_SENTENCE_S, RestPlaces, hand_activity, sentences_of
 from signstreams.segment.scores import Span
 from signstreams.translate.gloss_times import gloss_cues
 from signstreams.translate.parts import (
@@ -178,6 +178,8 @@ class _VideoTranslator:
                 f"{self.plan.path}: no person was detected in it, expected a signer; upper body and hands must be"
                 " visible"
             )
+        if not self.sentences:
+            self._warn(f"{self.plan.path}: no sentence was found in it; give their times with --segments")
         return Translation(str(self.plan.path), self.sentences, round(self.duration_s, 3), self.notes)
 
     # -- Given sentences: parts are made of as many as fit
@@ -265,12 +267,13 @@ class _VideoTranslator:
         else:
             spans = sentences_of(hand_activity(part.pose, part.times_s, self.rest), part.times_s, self.pause_s)
         spans = [(max(a, start_s), min(b, stop_s)) for a, b in spans if a < stop_s and b > start_s]
-        spans = [(a, b) for a, b in spans if b - a > 1e-3]
+        spans = [(a, b) for a, b in spans if b - a >= MIN_SENTENCE_S - 1e-6]  # others were cut off by an edge
         if is_last or not spans or spans[-1][1] < stop_s - self.pause_s - CONTEXT_S / 2:
             return spans, stop_s
         if spans[-1][0] < start_s + PART_S / 4:
             return spans, stop_s
-        return spans[:-1], spans[-1][0] - self.pause_s / 2
+        before_s = spans[-2][1] if len(spans) > 1 else start_s
+        return spans[:-1], max(before_s, spans[-1][0] - self.pause_s / 2)
 
     # -- Both
 
