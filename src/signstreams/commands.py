@@ -291,7 +291,7 @@ def _boundaries(config: Any) -> None:
     after_stop="nothing is left behind; videos translated so far need no second run",
 )
 def _translate(config: Any) -> None:
-    """Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt"""
+    """Translate videos, to subtitles too: signstreams translate VIDEO --checkpoint best.pt"""
     import json
 
     from signstreams.formats.subtitles import clock_time
