@@ -136,7 +136,12 @@ CHAPTERS = (
         " More: [integration.md](integration.md).",
     ),
     Chapter("Evaluation", "evaluate"),
-    Chapter("Translating a video", "translate", "The videos may also come first, without `--videos`."),
+    Chapter("Boundary model", "boundaries", "More: [subtitles.md](subtitles.md#a-trained-boundary-model)."),
+    Chapter(
+        "Translating videos",
+        "translate",
+        "The videos may also come first, without `--videos`. More: [subtitles.md](subtitles.md).",
+    ),
     Chapter("Comparing runs", "compare", "The runs may also come first, without `--runs`."),
     Chapter("Overview", "overview"),
     Chapter("Release", "release"),

@@ -272,26 +272,48 @@ def _evaluate(config: Any) -> None:
 
 
 @_command(
+    "boundaries",
+    "segment.settings:BoundaryConfig",
+    "train_boundaries.py",
+    computes=True,
+    after_stop="nothing was written; run again",
+)
+def _boundaries(config: Any) -> None:
+    """Train what finds sentences in continuous signing, on the corpus's own clip times."""
+    from signstreams.segment.training import train_boundaries
+
+    report = train_boundaries(config)
+    for split, found in report["scores"].items():
+        untrained = report["by_rests_of_the_hands"][split]["boundary_f1_0.5s"]
+        print(
+            f"{split}: boundary F1 {found['boundary_f1_0.5s']:.3f} within 0.5 s (by the hands' rests {untrained:.3f})"
+        )
+
+
+@_command(
     "translate",
-    "integrate.settings:TranslateConfig",
+    "translate.settings:TranslateConfig",
     "translate_video.py",
     computes=True,
     leading_words="--videos",
     after_stop="nothing is left behind; videos translated so far need no second run",
 )
 def _translate(config: Any) -> None:
-    """Translate videos with a trained model: signstreams translate VIDEO --checkpoint best.pt"""
-    import dataclasses
+    """Translate videos, to subtitles too: signstreams translate VIDEO --checkpoint best.pt"""
     import json
 
-    from signstreams.translate import translate
+    from signstreams.formats.subtitles import clock_time
+    from signstreams.translate.run import translate
 
     logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
     for translation in translate(config):
         if config.as_json:
-            print(json.dumps(dataclasses.asdict(translation), ensure_ascii=False), flush=True)
-        else:
+            print(json.dumps(translation.as_dict(), ensure_ascii=False), flush=True)
+        elif len(translation.sentences) == 1 and not config.finds_sentences:
             print(translation.text, flush=True)
+        else:
+            for one in translation.sentences:
+                print(f"{clock_time(one.start_s)} --> {clock_time(one.end_s)}  {one.text}", flush=True)
 
 
 @_command(

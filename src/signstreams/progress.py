@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -15,6 +17,18 @@ from signstreams.ids import printable
 BAR_WIDTH = 24
 MAX_EVERY_S = 60.0
 LINES_BEFORE_SLOWER = 60
+_num_silenced = 0
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Within the block progress is counted and not shown: a longer work around it has a bar of its own."""
+    global _num_silenced
+    _num_silenced += 1
+    try:
+        yield
+    finally:
+        _num_silenced -= 1
 
 
 class Progress:
@@ -39,6 +53,7 @@ class Progress:
         self._resumed_at = 0
         self._last_s = self._started_s
         self._is_end_said = False
+        self._is_silent = _num_silenced > 0
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +95,8 @@ class Progress:
 
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
+        if self._is_silent:
+            return
         text, end = self.line(), "\n"
         if self._is_terminal:
             share = min(1.0, self.done / self.total) if self.total else 0.0

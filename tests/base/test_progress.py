@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from signstreams.progress import Progress, duration
+from signstreams.progress import Progress, duration, silenced
 
 
 def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
@@ -26,6 +26,19 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
     assert lines[-1].startswith("extract: 10/10 frames")
     assert len(lines) == 2  # the end is said once
     assert "\r" not in log.getvalue()
+
+
+def test_work_within_a_longer_one_counts_and_says_nothing() -> None:
+    log = io.StringIO()
+    with Progress(2, "frames", "translate", every_s=0.0, stream=log) as outer:
+        with silenced(), Progress(5, "crops", "embed", every_s=0.0, stream=log) as inner:
+            inner.advance(5)
+        outer.advance(2)
+    assert inner.done == 5 and "embed" not in log.getvalue()
+    assert log.getvalue().startswith("translate: 2/2 frames")
+    with Progress(1, "crops", "embed", every_s=0.0, stream=log) as after:
+        after.advance(1)
+    assert "embed: 1/1 crops" in log.getvalue()
 
 
 def test_a_terminal_that_was_closed_disturbs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,16 @@ def test_a_damaged_middle_is_passed_over_and_noted(make_video: Callable) -> None
     assert len(frames) >= 30
 
 
+def test_a_recording_that_does_not_declare_its_length_is_measured(make_video: Callable) -> None:
+    """As browsers record: WebM that is written live."""
+    path = make_video("a.webm", 30, fps=30, codec="libvpx-vp9", options={"live": "1"})
+    with VideoReader(path) as reader:
+        assert reader.duration_s is None
+        assert reader.length_s() == pytest.approx(1.0, abs=0.05)
+    with VideoReader(make_video("b.mp4", 30, fps=30)) as reader:
+        assert reader.length_s() == reader.duration_s
+
+
 def test_one_frame_is_a_video(make_video: Callable) -> None:
     _, frames = read(make_video("v.mp4", 1, draw=corner))
     assert len(frames) == 1

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from signstreams.cli import parse
-from signstreams.integrate.settings import IntegrateConfig, TranslateConfig, few_clips
+from signstreams.integrate.settings import IntegrateConfig, few_clips
+from signstreams.translate.settings import TranslateConfig
 
 SPEC = "file::work_dirs/dino_face/backbone.pt:dinov2_vits14"
 

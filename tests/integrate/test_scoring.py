@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.clips import load_clips, tokenize_clips
 from signstreams.integrate.evaluate import Prediction, translation_scores
 from signstreams.integrate.run import run
-from signstreams.integrate.scoring import MAX_CLIPS, score, write_page
+from signstreams.integrate.scoring import MAX_CLIPS, score, video_files, write_page
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import load_trained_model
 
@@ -220,6 +221,28 @@ def test_the_page_is_whole_and_readable_in_a_browser(
     content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0, "gloss": {"wer": 100.0, "head": "fuse"}}
     write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
     looks_well(tmp_path / "page.html")
+
+
+def test_a_clip_plays_from_its_video_by_relative_path_and_has_its_pictures_without(
+    trained: IntegrateConfig, tmp_path: Path
+) -> None:
+    clips = load_clips(trained)
+    entries = clips.entries["val"]
+    predictions = [Prediction(entry, "hola", {}) for entry in entries]
+    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
+    (tmp_path / "videos").mkdir()
+    for entry in entries[1:]:
+        (tmp_path / "videos" / f"{entry.video.video_id}.mp4").touch()
+    page = tmp_path / "run" / "page.html"
+    times_s = {entry.video.video_id: clips.points.times_s[entry.video.video_id] for entry in entries}
+    files = video_files(tmp_path / "videos")
+    write_page(page, predictions, content, CorpusLayout(trained.root), None, videos=files, times_s=times_s)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<video ") == len(entries) - 1 and text.count("<img ") == 1
+    last_s = (entries[1].frames[-1] + 1) / 25
+    assert f'src="../videos/{quote(entries[1].video.video_id)}.mp4#t=0.000,{last_s:.3f}"' in text
+    assert text.count("data:image/webp;base64,") == len(entries)  # as the posters of players
+    assert video_files(tmp_path / "absent") == {}
 
 
 def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:

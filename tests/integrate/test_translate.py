@@ -22,8 +22,11 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
-from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, TranslateConfig
-from signstreams.translate import list_videos, remove_extraction, translate
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.translate.parts import remove_extraction
+from signstreams.translate.plan import list_videos
+from signstreams.translate.run import translate
+from signstreams.translate.settings import TranslateConfig
 
 Build = Callable[..., IntegrateConfig]
 GREEDY = {"num_beams": 1}
@@ -38,7 +41,12 @@ class Extraction:
         self.annotations: list[VideoAnnotations] = []
 
     def __call__(
-        self, config: ExtractConfig, *, detector: None = None, annotations: dict[str, VideoAnnotations]
+        self,
+        config: ExtractConfig,
+        *,
+        detector: None = None,
+        annotations: dict[str, VideoAnnotations],
+        on_frame: Callable[[int | None], None],
     ) -> None:
         self.configs.append(config)
         self.annotations += annotations.values()
@@ -52,7 +60,7 @@ class Extraction:
 @pytest.fixture
 def extraction(processed_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Extraction:
     stand_in = Extraction(CorpusLayout(processed_corpus))
-    monkeypatch.setattr("signstreams.translate.extract_videos", stand_in)
+    monkeypatch.setattr("signstreams.translate.parts.extract_videos", stand_in)
     return stand_in
 
 
@@ -99,7 +107,7 @@ def test_a_video_gets_the_text_that_evaluation_gives(
     score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=splits, decoding=GREEDY, batch_size=1))
     with (config.output_dir / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    videos = [CorpusLayout(config.root).videos / f"{row['video_id']}.mp4" for row in rows]
+    videos = [frames_folder(tmp_path / "new", row["video_id"]) for row in rows]
     found = list(translate(given(config.output_dir, *videos)))
     assert [translation.text for translation in found] == [row["hypothesis"] for row in rows]
     assert [" ".join(t.glosses or []) for t in found] == [row["gloss_hypothesis"] for row in rows]

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "backbones": BASE | {"formats", "engine"},
     "pretrain": BASE | {"formats", "corpus", "engine", "backbones"},
     "integrate": BASE | {"formats", "corpus", "engine", "backbones"},
-    "translate": BASE | {"formats", "extract", "engine", "integrate"},
+    "segment": BASE | {"formats", "corpus", "engine", "backbones", "integrate"},
+    "translate": BASE | {"formats", "corpus", "extract", "engine", "integrate", "segment"},
 }
 MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate"}
 MAY_IMPORT["importers"] = BASE | {"formats", "corpus", "extract", "integrate", "workflow"}

@@ -118,6 +118,14 @@ def test_the_streams_that_are_named_are_trained_and_without_a_gpu_no_job_asks_fo
     assert "launch.py --gpus 0 --nodes 1 --cpus 2 --requeue --" in shown
 
 
+def test_the_boundary_model_is_a_target_of_its_own(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "boundaries").stdout
+    (command,) = re.findall(r"train_boundaries\.py.*", shown)
+    assert "--checkpoint work_dirs/multistream_v9/best.pt" in command and "--output-dir work_dirs/boundaries" in command
+    assert "output: work_dirs/boundaries/boundary.pt, work_dirs/boundaries/boundaries.json" in shown
+    assert "rule boundaries:" not in planned(snakemake, "all").stdout
+
+
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     shown = planned(snakemake, "pretrain_all", CUDA_VISIBLE_DEVICES="0,1").stdout
     assert "gpu=2" in shown

@@ -79,6 +79,7 @@ rule evaluate:
         mem_mb=CONFIG.integrate.mem_mb,
     params:
         root=CORPUS.root,
+        videos_dir=CONFIG.corpus.videos or CORPUS.videos,
         output_dir=RUNS.training,
         features=RUNS.features,
         gpus=granted_gpus,
@@ -88,7 +89,40 @@ rule evaluate:
         ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --'
         ' "$SCRIPTS"/evaluate_slt.py'
         " --checkpoint {input.best:q} --root {params.root:q} --features {params.features:q}"
-        " --output-dir {params.output_dir:q} {params.settings} > {log:q} 2>&1"
+        " --videos-dir {params.videos_dir:q} --output-dir {params.output_dir:q} {params.settings} > {log:q} 2>&1"
+
+
+rule boundaries:
+    """Train the model that finds sentences in continuous signing, for `signstreams translate`; no part of `all`."""
+    input:
+        best=RUNS.training_file("best"),
+        tokenizer=RUNS.training_file("tokenizer"),
+        features=rules.train.input.features,
+        annotations=rules.train.input.annotations,
+        manifest=CORPUS.manifest,
+    output:
+        **{name: RUNS.boundary_file(name) for name in BOUNDARY_FILES},
+    log:
+        LOGS / "boundaries.log",
+    benchmark:
+        LOGS / "boundaries.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.integrate.threads
+    resources:
+        **({"gpu": 1} if INTEGRATE_GPUS else {}),
+        mem_mb=CONFIG.integrate.mem_mb,
+    params:
+        root=CORPUS.root,
+        output_dir=RUNS.boundaries,
+        features=RUNS.features,
+        gpus=granted_gpus,
+    shell:
+        "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --'
+        ' "$SCRIPTS"/train_boundaries.py'
+        " --checkpoint {input.best:q} --root {params.root:q} --features {params.features:q}"
+        " --output-dir {params.output_dir:q} > {log:q} 2>&1"
 
 
 rule train_all:

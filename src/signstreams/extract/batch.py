@@ -73,12 +73,14 @@ def extract_videos(
     *,
     detector: DetectorKind | None = None,
     on_result: OnResult | None = None,
+    on_frame: OnFrame | None = None,
     annotations: dict[str, VideoAnnotations] | None = None,
 ) -> Outcome:
     """Extract all videos of the config; an unreadable one is quarantined, and the rest goes on.
 
     ``detector`` and ``annotations`` (per video) replace those of config and meta.csv. ``on_result`` is called in the
-    process that extracted the video; both it and the detector have to be picklable.
+    process that extracted the video; both it and the detector have to be picklable. ``on_frame`` is called after each
+    frame of a single video.
 
     Raises:
         UserError: The videos or the output folder cannot be used; after all work, a video could not be processed, or,
@@ -111,7 +113,7 @@ def extract_videos(
         raise UserError(problems)
     if len(jobs) != 1:  # listing the folders would cost a job per video more than it saves
         remove_leftovers(layout.processed, layout.report.parent)
-    _run_jobs(jobs, config.num_jobs, on_result, outcome)
+    _run_jobs(jobs, config.num_jobs, on_result, outcome, on_frame)
     _warn_of_repeats(outcome, config)
     num_failed = len(outcome.quarantined)
     if len(jobs) > 1 and num_failed > config.max_failed_fraction * len(jobs):
@@ -253,7 +255,13 @@ def _check_output(layout: CorpusLayout) -> None:
 # -- Running
 
 
-def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | None, outcome: Outcome) -> None:
+def _run_jobs(
+    jobs: list[VideoJob],
+    num_processes: int,
+    on_result: OnResult | None,
+    outcome: Outcome,
+    also_on_frame: OnFrame | None,
+) -> None:
     """Extract, and show progress: frames of a single video, else videos."""
     is_single = len(jobs) == 1
     num_frames = num_pose_frames = 0
@@ -263,6 +271,8 @@ def _run_jobs(jobs: list[VideoJob], num_processes: int, on_result: OnResult | No
             if is_single:
                 progress.total = expected
                 progress.advance()
+                if also_on_frame is not None:
+                    also_on_frame(expected)
             else:
                 progress.advance(0)
 

@@ -8,6 +8,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -137,6 +138,12 @@ class PacketTable:
         return self.keyframes[bisect_right(self.keyframes, index, key=lambda key: key.index) - 1]
 
 
+@lru_cache(maxsize=1)
+def _read_packet_table(path: Path, stream_index: int, stamp: tuple[int, int]) -> PacketTable | None:
+    """`PacketTable.read`, once for a file that is read in many parts; the ``stamp`` is another one if it changes."""
+    return PacketTable.read(path, stream_index)
+
+
 if TYPE_CHECKING:
     Packet = av.Packet[av.VideoStream]  # generic in its stubs alone
 
@@ -235,6 +242,14 @@ class ContainerSource:
             alpha = pixels[..., 3:]
             pixels = pixels[..., :3] if alpha.min() == 255 else (pixels[..., :3] * (alpha / 255.0)).astype(np.uint8)
         return self._turn.apply(pixels)
+
+    def measured_s(self) -> float | None:
+        """End of the last frame by the timestamps of all packets, without decoding; None when they do not tell it."""
+        table = self._packet_table()
+        if table is None:
+            return None
+        numerator, denominator = table.tick
+        return table.pts[-1] * numerator / denominator - self._start_s + (1 / self.fps if self.fps else 0.0)
 
     def close(self) -> None:
         """Close the file."""
@@ -386,7 +401,7 @@ class ContainerSource:
         Each decoded frame is checked against a table of all packets; at any difference everything is decoded from the
         start: slow but correct.
         """
-        table = PacketTable.read(self._path, self._stream.index)
+        table = self._packet_table()
         if table is None or self._first.pts != table.pts[0]:
             yield from self._all(after_pts=None)
             return
@@ -413,6 +428,10 @@ class ContainerSource:
                     return
                 index += 1
                 yield index, decoded
+
+    def _packet_table(self) -> PacketTable | None:
+        found = self._path.stat()
+        return _read_packet_table(self._path, self._stream.index, (found.st_size, found.st_mtime_ns))
 
     def _jump(self, key: Keyframe) -> None:
         """Continue at this keyframe: by seeking if the container does that well, else by reading up to it."""

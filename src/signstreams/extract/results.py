@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def write_job_metadata(job: VideoJob, stamp: str | None, detector: DetectorInfo,
         video_id=job.video_id,
         source_name=job.source.path.name,
         source_bytes=job.source.num_bytes(),
-        source_sha256=job.source.sha256(),
+        source_sha256=_sha256(job.source, job.source.stamp()),
         crop_px=job.config.crop_px,
         detector=detector,
         face_privacy=job.config.face_privacy,
@@ -260,6 +261,12 @@ def write_job_metadata(job: VideoJob, stamp: str | None, detector: DetectorInfo,
         raise OSError("its file of points changed while it was read, expected a whole one; run again when it is")
     write_metadata(job.layout.metadata(job.video_id), metadata)
     return metadata
+
+
+@lru_cache(maxsize=1)
+def _sha256(source: VideoSource, stamp: str) -> str:
+    """Digest of a video, once where it is extracted in many parts; the ``stamp`` is another one if it changes."""
+    return source.sha256()
 
 
 def checksums(layout: CorpusLayout, video_id: str) -> dict[str, str] | None:

@@ -84,6 +84,12 @@ class VideoReader:
         """End of the video once its last frame was read, which spans may not reach."""
         return self._source.end_s
 
+    def length_s(self) -> float | None:
+        """Length as declared, else from the timestamps of all packets, s; None when these do not tell it."""
+        if self.duration_s is not None or not isinstance(self._source, ContainerSource):
+            return self.duration_s
+        return self._source.measured_s()
+
     def num_frames(self, fps: float | None) -> int | None:
         """Output frames to expect at a target rate, for the progress; None when unknown."""
         rate_hz = self.fps if fps is None else fps

@@ -115,6 +115,8 @@ TRAINING_FILES = {
 GLOSSES = "gloss_vocabulary.json"
 EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "page": "translations.html"}
 """Output of the rule `evaluate` to file name."""
+BOUNDARY_FILES = {"model": "boundary.pt", "report": "boundaries.json"}
+"""Output of the rule `boundaries` to file name."""
 KNN_REPORT = "knn.json"
 
 
@@ -152,6 +154,15 @@ class RunLayout:
     def evaluation_file(self, name: str) -> Path:
         """One of `EVALUATION_FILES`."""
         return self.training / EVALUATION_FILES[name]
+
+    @property
+    def boundaries(self) -> Path:
+        """Folder of the model that finds sentences in continuous signing."""
+        return self.work_dir / "boundaries"
+
+    def boundary_file(self, name: str) -> Path:
+        """One of `BOUNDARY_FILES`."""
+        return self.boundaries / BOUNDARY_FILES[name]
 
     @property
     def features(self) -> Path:

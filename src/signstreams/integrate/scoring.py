@@ -13,12 +13,14 @@ from typing import Any
 
 from sacrebleu.metrics import CHRF
 
+from signstreams.array_types import Floats
 from signstreams.engine import distributed
 from signstreams.engine.run_folder import check_writable
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
+from signstreams.formats.video_sources import list_sources
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
@@ -33,7 +35,7 @@ from signstreams.integrate.results import (
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
-from signstreams.pages.render import ShownClip, render
+from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.progress import Progress
 
 # -- ``translations.html``: what the model says beside what was said, with frames of each clip; the worst first
@@ -42,11 +44,19 @@ MAX_CLIPS = 60
 
 
 def write_page(
-    path: Path, predictions: list[Prediction], content: Mapping[str, Any], layout: CorpusLayout, head: str | None
+    path: Path,
+    predictions: list[Prediction],
+    content: Mapping[str, Any],
+    layout: CorpusLayout,
+    head: str | None,
+    *,
+    videos: Mapping[str, Path] | None = None,
+    times_s: Mapping[str, Floats] | None = None,
 ) -> None:
     """Write the page: at most `MAX_CLIPS` clips by chrF, spread evenly from the worst to the best.
 
-    ``content`` is that of scores.json; frames come from the crops of the corpus, glosses from ``head``.
+    ``content`` is that of scores.json; frames come from the crops of the corpus, glosses from ``head``. A clip plays
+    from the file of its video in ``videos``, with the ``times_s`` (T,) of the video's frames.
     """
     chrf = CHRF()
     rated = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
@@ -55,7 +65,12 @@ def write_page(
     if len(rated) > MAX_CLIPS:
         chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
     with closing(CropReader()) as reader:
-        clips = [_shown(score, prediction, head, layout, reader) for score, prediction in chosen]
+        clips = [
+            replace(
+                _shown(score, prediction, head, layout, reader), video=_address(prediction.entry, path, videos, times_s)
+            )
+            for score, prediction in chosen
+        ]
     write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
 
 
@@ -71,6 +86,27 @@ def _shown(
         gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
         gloss_hypothesis=" ".join(prediction.glosses[head]) if head in prediction.glosses else None,
     )
+
+
+def _address(
+    entry: ClipEntry, page: Path, videos: Mapping[str, Path] | None, times_s: Mapping[str, Floats] | None
+) -> str | None:
+    """Where the page finds the clip in its video; None where there is no file, as of a folder of frames."""
+    video_id = entry.video.video_id
+    if not videos or times_s is None or video_id not in videos:
+        return None
+    moments = times_s[video_id]
+    end = min(entry.frames[-1] + entry.frames.step, len(moments) - 1)
+    return f"{relative_address(videos[video_id], page)}#t={moments[entry.frames[0]]:.3f},{moments[end]:.3f}"
+
+
+def video_files(folder: Path) -> dict[str, Path]:
+    """Video id to its file, of those in a folder that a browser may play; empty where there is no such folder."""
+    try:
+        found = list_sources(folder).sources
+    except OSError:
+        return {}
+    return {video_id: sources[0].path for video_id, sources in found.items() if not sources[0].is_folder}
 
 
 # -- The evaluation
@@ -144,7 +180,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         for kind, name in EVALUATION_FILES.items()
     }
     write_text(paths["predictions"], predictions_csv(results, bundle.head))
-    write_page(paths["page"], results[last].predictions, content, CorpusLayout(config.root), bundle.head)
+    layout = CorpusLayout(config.root)
+    videos = video_files(given.videos_dir or layout.videos)
+    times_s = {video.video_id: clips.points.times_s[video.video_id] for video in clips.videos} if videos else {}
+    write_page(paths["page"], results[last].predictions, content, layout, bundle.head, videos=videos, times_s=times_s)
     write_json(paths["scores"], content)
     for split in given.splits:
         log.info("%s", scores_line(split, scores[split]))

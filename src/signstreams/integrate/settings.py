@@ -1,4 +1,4 @@
-"""Settings of multistream v9: training, embedding, evaluation, translation of new videos. Imports no torch.
+"""Settings of multistream v9: training, embedding, evaluation. Imports no torch.
 
 The sections of a training come first, in the order of the model; `IntegrateConfig` joins them.
 """
@@ -22,7 +22,6 @@ from signstreams.config.section import (
     Share,
     refuse_without_effect,
 )
-from signstreams.corpus.numbers import all_have_decimal_commas, parse_time_s
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
@@ -502,7 +501,7 @@ class EmbedConfig(Section):
         return self
 
 
-# -- Evaluation and translation
+# -- Trained models, and their evaluation
 
 
 _CHECKPOINT = "Trained model, whose tokenizer is in the same folder; or the folder of a release or of a run."
@@ -537,6 +536,8 @@ class EvaluateSltConfig(TrainedModelSection):
     """Root folder of the corpus. None: that of the training."""
     features_dir: Annotated[Path | None, Flag("--features")] = None
     """Folder of features; missing ones are computed. None: as in training."""
+    videos_dir: Path | None = None
+    """Folder of the videos, whose clips translations.html plays. None: `videos` in the corpus folder."""
     output_dir: Path | None = None
     """Folder of predictions.csv and scores.json. None: that of the checkpoint."""
     splits: list[Split] = Field(["val", "test"], min_length=1)
@@ -550,41 +551,4 @@ class EvaluateSltConfig(TrainedModelSection):
     def _splits_are_named_once(self) -> Self:
         if len(set(self.splits)) < len(self.splits):
             raise ValueError(f"splits names one twice: {' '.join(self.splits)}; name each once")
-        return self
-
-
-class TranslateConfig(TrainedModelSection):
-    """Translate videos with a trained model, with the extraction, backbones and frame rate of its training."""
-
-    videos: list[Path] = Field(min_length=1)
-    """Videos (files or folders of frames), or folders of videos."""
-    start_s: Annotated[NotNegative | None, Flag("--start")] = None
-    """Start of the part to translate, in seconds."""
-    end_s: Annotated[NotNegative | None, Flag("--end")] = None
-    """End of the part to translate, in seconds."""
-    box: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
-    """The signer's place, x0 y0 x1 y1 in px, as in meta.csv. None: of several people, the one whose hands move most."""
-    points: Path | None = None
-    """Folder of points detected by another tool, for a model whose corpus was extracted from such points."""
-    as_json: Annotated[bool, Flag("--json")] = False
-    """Print a JSON object per video instead of its text."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _decimal_commas(cls, tree: Any) -> Any:
-        """Read ``--end 0,9`` or ``--end 1:05.500`` as meta.csv is read: a comma where no start or end has thousands."""
-        names = [name for name in ("start_s", "end_s") if isinstance(tree, dict) and isinstance(tree.get(name), str)]
-        comma = all_have_decimal_commas(tree[name] for name in names)
-        read = {name: parse_time_s(tree[name], comma=comma) for name in names}
-        return {**tree, **{name: value for name, value in read.items() if value is not None}} if names else tree
-
-    @model_validator(mode="after")
-    def _span_and_box_have_a_size(self) -> Self:
-        if self.start_s is not None and self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError(
-                f"end_s ({self.end_s:g}) is not after start_s ({self.start_s:g}); give the later one as the end"
-            )
-        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            shown = " ".join(f"{value:g}" for value in self.box)
-            raise ValueError(f"box ({shown}) has no size, expected x0 y0 x1 y1 with x0 < x1 and y0 < y1")
         return self

@@ -1,4 +1,5 @@
-"""Render a page from its template: every text escaped, style and pictures inside, no scripts, no network.
+"""Render a page from its template: every text escaped, style and pictures inside, no network; scripts nowhere but in
+`translation.html`, whose video they move.
 
 A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
 `render` is trying. `parts.html` holds what the pages share.
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -38,6 +41,7 @@ class ShownClip:
     hypothesis: str  # what the model says
     gloss_reference: str | None = None  # the same of glosses, separated by blanks; None where there are none
     gloss_hypothesis: str | None = None
+    video: str | None = None  # address of its video file from the page, with the clip's times; None where it has none
 
 
 def render(template: str, **content: Any) -> str:
@@ -48,6 +52,11 @@ def render(template: str, **content: Any) -> str:
         if len(page.encode()) <= MAX_BYTES:
             break
     return page
+
+
+def relative_address(file: Path, page: Path) -> str:
+    """Address of a file from the folder of a page: valid as long as both are moved together."""
+    return quote(os.path.relpath(file.resolve(), page.resolve().parent))
 
 
 def rounded(value: float | None, digits: int = 2) -> str:

@@ -31,7 +31,7 @@ SET_BY_RULES = {
     | {f"checkpointing.{name}" for name in ("last_name", "best_name", "history_file")},
     "integrate": {"root", "output_dir", "features_dir", "distributed", "on_conflict"}
     | {f"model.{key}" for key in BACKBONE_KEYS.values()},
-    "evaluate": {"checkpoint", "root", "features_dir", "output_dir"},
+    "evaluate": {"checkpoint", "root", "features_dir", "output_dir", "videos_dir"},
 }
 
 

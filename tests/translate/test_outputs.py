@@ -1,0 +1,83 @@
+"""What is written of a translation: in every format the same, whatever the texts hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from signstreams.errors import UserError
+from signstreams.formats.elan import read_elan
+from signstreams.formats.subtitles import Cue, parse_subtitles
+from signstreams.translate.outputs import write_outputs
+from signstreams.translate.run import Sentence, Translation
+
+EVIL = '</script><script>alert("a & b")</script> --> <b>'
+GLOSSES = [Cue(1.0, 1.5, "CASA"), Cue(1.5, 2.04, "<IR>")]
+
+
+def translation(video: Path, *, said: str = "") -> Translation:
+    sentences = [
+        Sentence(1.0, 2.04, f"Hola {EVIL}", GLOSSES, 26, said),
+        Sentence(2.04, 3.0, "", [], 12),
+        Sentence(5.0, 6.0, "Adiós.", [], 12),
+    ]
+    return Translation(str(video), sentences, 7.0, ["a note"])
+
+
+def test_subtitles_leave_out_what_has_no_text(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.srt", tmp_path / "b" / "a.vtt"]
+    write_outputs(translation(tmp_path / "v.mp4"), tmp_path / "v.mp4", paths)
+    for path in paths:
+        cues, faults = parse_subtitles(path.read_text(encoding="utf-8"), path.suffix)
+        assert [(cue.start_s, cue.end_s) for cue in cues] == [(1.0, 2.04), (5.0, 6.0)]
+        assert faults == [] and cues[1].text == "Adiós." and cues[0].text.startswith("Hola </script>")
+
+
+def test_an_elan_file_has_all_sentences_their_glosses_and_what_was_said(tmp_path: Path) -> None:
+    video, path = tmp_path / "v.mp4", tmp_path / "out" / "a.eaf"
+    video.touch()
+    write_outputs(translation(video, said="said so"), video, [path])
+    found = read_elan(path)
+    assert list(found.tiers) == ["translation", "gloss", "said"] and found.faults == []
+    assert len(found.tiers["translation"].annotations) == 3
+    assert found.tiers["gloss"].annotations == GLOSSES
+    assert found.tiers["said"].annotations == [Cue(1.0, 2.04, "said so")]
+    assert found.video(path.parent) == path.parent / "../v.mp4"
+
+
+def test_json_says_everything(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_outputs(translation(tmp_path / "v.mp4"), tmp_path / "v.mp4", [path])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["glosses"] == ["CASA", "<IR>"] and content["num_frames"] == 50 and content["duration_s"] == 7.0
+    assert content["sentences"][0]["glosses"][1] == {"gloss": "<IR>", "start_s": 1.5, "end_s": 2.04}
+    assert content["text"] == f"Hola {EVIL} Adiós."
+
+
+def test_no_text_of_a_model_becomes_part_of_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    write_outputs(translation(tmp_path / 'v "1".mp4'), tmp_path / 'v "1".mp4', [path])
+    page = path.read_text(encoding="utf-8")
+    assert page.count("<script") == page.count("</script>") == 1
+    assert 'src="v%20%221%22.mp4"' in page and "a note" in page
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    write_outputs(translation(frames), frames, [path])
+    assert "a folder of frames" in path.read_text(encoding="utf-8") and "<video" not in path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_readable_and_shows_its_video(
+    tiny_corpus: Path, looks_well: Callable[..., None], tmp_path: Path
+) -> None:
+    video = tiny_corpus / "videos" / "demo_000.mp4"
+    write_outputs(translation(video), video, [tmp_path / "a.html"])
+    looks_well(tmp_path / "a.html", [video])
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output .*file/a\.srt: (Not a directory|File exists); name another place"):
+        write_outputs(translation(tmp_path / "v.mp4"), tmp_path / "v.mp4", [tmp_path / "file" / "a.srt"])
