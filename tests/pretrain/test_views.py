@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,17 @@ def test_hands_are_not_flipped_under_another_name() -> None:
         )
         with pytest.raises(UserError, match="a flipped hand_l is the other hand"):
             config.named_stream(("face", "hand_l", "hand_r"))
+
+
+def test_what_an_image_claims_is_checked_before_memory_is_taken() -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    jpeg, png = (bytearray(cv2.imencode(suffix, image)[1].tobytes()) for suffix in (".jpg", ".png"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
+    png[16:24] = struct.pack(">II", 30_000, 30_000)
+    for damaged in (jpeg, png):
+        with pytest.raises(ValueError, match="claims 30000x30000 px, expected at most 67,108,864 pixels"):
+            decode(bytes(damaged))
 
 
 def test_a_large_crop_is_decoded_small_when_the_views_need_no_more() -> None:

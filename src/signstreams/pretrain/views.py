@@ -157,16 +157,25 @@ def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> In
     return boxes.astype(np.intp)
 
 
+MAX_PIXELS = 2**26  # 200 MB decoded; a crop has 12,544, a photo that is pretrained on some 10 million
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def decode(jpeg: bytes, needed_px: float = math.inf) -> Pixels:
     """uint8 RGB (H, W, 3), at a quarter or half of the size where that leaves ``needed_px`` of the shorter side.
 
     Raises:
-        ValueError: When the bytes are no image.
+        ValueError: When the bytes are no image, or claim to be an absurdly large one.
     """
     flag = cv2.IMREAD_COLOR
+    size_px = None
     if jpeg[:2] == b"\xff\xd8":  # other formats are decoded whole
-        shorter_px = min(jpeg_size(jpeg))
-        flag = next((flag for factor, flag in _REDUCED if shorter_px / factor >= needed_px), flag)
+        size_px = jpeg_size(jpeg)
+        flag = next((flag for factor, flag in _REDUCED if min(size_px) / factor >= needed_px), flag)
+    elif jpeg[:8] == _PNG and len(jpeg) >= 24:
+        size_px = int.from_bytes(jpeg[20:24], "big"), int.from_bytes(jpeg[16:20], "big")
+    if size_px is not None and size_px[0] * size_px[1] > MAX_PIXELS:  # before memory is taken for what it claims
+        raise ValueError(f"claims {size_px[1]}x{size_px[0]} px, expected at most {MAX_PIXELS:,} pixels")
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag) if jpeg else None
     if image is None:
         raise ValueError("is no readable image")
