@@ -76,6 +76,10 @@ def test_a_second_import_changes_nothing(source: Source, do_import: Importer) ->
     before = do_import("elan", source("dgs")).state()
     assert len(before) == 8
     assert do_import("elan", source("dgs")).state() == before
+    config = ImportConfig(layout="elan", source=source("dgs"), root=Path("data/mine"))
+    again = import_corpus(config)
+    assert again.files == []
+    assert again.lines[-2] == "data/mine: nothing has changed; report: data/mine/import.json"
 
 
 def test_a_file_that_was_changed_since_is_never_replaced(source: Source, do_import: Importer) -> None:

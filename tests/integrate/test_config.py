@@ -49,7 +49,9 @@ def test_each_flag_of_the_requirement_reaches_its_key() -> None:
     assert config.experiment.name == "007" and config.experiment.tags == ["a", "b"]
 
 
-@pytest.mark.parametrize("recipe", ["config/single_signer.yml", "config/integrate/demo.yml"])
+@pytest.mark.parametrize(
+    "recipe", ["config/single_signer.yml", "config/integrate/demo.yml", "config/integrate/corpus.yml"]
+)
 def test_every_recipe_parses(project: Path, recipe: str) -> None:
     assert parsed("--config", str(project / recipe))
 

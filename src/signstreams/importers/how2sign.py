@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from signstreams.corpus.clips import Clip
@@ -13,7 +14,7 @@ from signstreams.formats.video_sources import search
 from signstreams.importers.draft import Draft, Taken
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
-from signstreams.importers.tables import as_meanings, read_table, taken_from, what_is_there
+from signstreams.importers.tables import as_published, read_table, taken_from, what_is_there
 
 TABLES = ("how2sign_realigned_{}.csv", "how2sign_{}.csv")
 """Names of the tables: the times that were aligned again by hand, else the first ones."""
@@ -33,12 +34,8 @@ def read_how2sign(config: ImportConfig) -> Draft:
             "end": f"end{suffix}",
             "text": "sentence",
         }
-        if missing := sorted(set(columns.values()) - set(table.columns)):
-            raise UserError(
-                f"{path}: no columns {', '.join(missing)} among {', '.join(table.columns)}, expected the table as it is"
-                " published"
-            )
-        taken, issues = taken_from(as_meanings(table, columns), name, lambda clip, split=split: _placed(clip, split))  # type: ignore[misc]
+        meanings = as_published(table, columns, path)
+        taken, issues = taken_from(meanings, name, partial(_placed, split=split))
         draft.taken += taken
         draft.issues += issues
     draft.folders = folders_below(config.videos or [config.source])
@@ -71,7 +68,7 @@ def _tables(config: ImportConfig) -> dict[str, Path]:
     )
 
 
-def _placed(clip: Clip, split: str) -> Clip:
+def _placed(clip: Clip, *, split: str) -> Clip:
     signer = clip.video_id.rpartition("-rgb")[0].rpartition("-")[2]  # <youtube id>-<signer>-rgb_front
     return replace(clip, split=split, signer=f"signer {signer}" if signer.isdecimal() else None)
 

@@ -10,7 +10,7 @@ from signstreams.formats.video_sources import search
 from signstreams.importers.draft import Draft
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
-from signstreams.importers.tables import as_meanings, read_table, taken_from, what_is_there
+from signstreams.importers.tables import as_published, read_table, taken_from, what_is_there
 
 COLUMNS = {"clip_id": "vid", "video": "yid", "start": "start", "end": "end", "text": "raw-text", "split": "split"}
 
@@ -26,12 +26,7 @@ def read_openasl(config: ImportConfig) -> Draft:
     name = found[0].name
     table = read_table(found[0], name)
     columns = {ours: theirs for ours, theirs in COLUMNS.items() if ours != "split" or theirs in table.columns}
-    if missing := sorted(set(columns.values()) - set(table.columns)):
-        raise UserError(
-            f"{found[0]}: no columns {', '.join(missing)} among {', '.join(table.columns)}, expected the table as it is"
-            " published"
-        )
-    meanings = as_meanings(table, columns)
+    meanings = as_published(table, columns, found[0])
     for _, texts in meanings.rows:
         if "split" in texts:
             texts["split"] = SPLIT_NAMES.get(texts["split"].strip().lower(), texts["split"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from signstreams.corpus.clips import Clip
@@ -12,7 +13,7 @@ from signstreams.formats.video_sources import SourceFolder, list_sources
 from signstreams.importers.draft import Draft
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
-from signstreams.importers.tables import as_meanings, read_table, taken_from, what_is_there
+from signstreams.importers.tables import as_published, read_table, taken_from, what_is_there
 
 PARTS = {"train": "train", "dev": "val", "test": "test"}
 """Name of a part in file names to our split."""
@@ -36,15 +37,9 @@ def read_phoenix(config: ImportConfig) -> Draft:
         name = path.relative_to(config.source).as_posix()
         table = read_table(path, name)
         columns = COLUMNS_2014T if is_2014t else COLUMNS_2014
-        if missing := sorted(set(columns.values()) - set(table.columns)):
-            raise UserError(
-                f"{path}: no columns {', '.join(missing)} among {', '.join(table.columns)}, expected the table as it is"
-                " published"
-            )
-        meanings = as_meanings(table, columns)
+        meanings = as_published(table, columns, path)
         _without_whole(meanings)
-        split = PARTS[part]
-        taken, issues = taken_from(meanings, name, lambda clip, split=split: replace(clip, split=split))  # type: ignore[misc]
+        taken, issues = taken_from(meanings, name, partial(replace, split=PARTS[part]))
         if not is_2014t:  # see the note below
             taken = [replace(item, clip=_gloss_text(item.clip, item.gloss)) for item in taken]
         draft.taken += taken

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from signstreams.corpus.captions import CAPTION_SUFFIXES, read_captions
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Rule, few, few_ids
+from signstreams.corpus.findings import Rule, Severity, few, few_ids
 from signstreams.corpus.table import decode_text
 from signstreams.errors import UserError
 from signstreams.formats.video_sources import search
@@ -48,9 +48,9 @@ def read_youtube_asl(config: ImportConfig) -> Draft:
     absent = [video_id for video_id in dict.fromkeys(ids) if video_id not in present]
     if absent:
         found = f"{len(absent):,} of {len(ids):,} videos of the list are not there: {few_ids(absent)}"
-        severity = "info" if config.allow_absent_videos else "error"
+        severity: Severity = "info" if config.allow_absent_videos else "error"
         fix = "fetch them, or leave them out with --allow-absent-videos"
-        draft.issues.append(ABSENT.breach(lists[0].name, found, fix, severity=severity))  # type: ignore[arg-type]
+        draft.issues.append(ABSENT.breach(lists[0].name, found, fix, severity=severity))
     _read(draft, config, set(ids) & set(present))
     return draft
 

@@ -46,6 +46,16 @@ def as_meanings(table: Table, columns: Mapping[str, str]) -> Table:
     return Table(list(names), rows, list(table.issues), table.delimiter)
 
 
+def as_published(table: Table, columns: Mapping[str, str], path: Path) -> Table:
+    """As `as_meanings`, of the table of a published corpus; a `UserError` where it lacks one of its columns."""
+    if missing := sorted(set(columns.values()) - set(table.columns)):
+        raise UserError(
+            f"{path}: no columns {', '.join(missing)} among {', '.join(table.columns)}, expected the table as it is"
+            " published; fetch it again"
+        )
+    return as_meanings(table, columns)
+
+
 def taken_from(
     table: Table, name: str, change: Callable[[Clip], Clip] | None = None
 ) -> tuple[list[Taken], list[Finding]]:
