@@ -121,7 +121,7 @@ def _plan(
     if length_s is not None and start_s >= length_s:
         raise UserError(f"{path}: lasts {length_s:.2f} s, but --start is {start_s:g}; give an earlier one")
     segments, notes = _segments(given, trained, plan, is_only_video)
-    if segments is None and not math.isfinite(end_s):
+    if not math.isfinite(end_s) and (segments is None or start_s > 0):
         raise UserError(f"{path}: does not tell its length; copy it with ffmpeg -i {path.name} -c copy, or give --end")
     return VideoPlan(path, video_id, extraction, outputs, length_s, fps, segments, notes)
 

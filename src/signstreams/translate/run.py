@@ -23,8 +23,10 @@ from signstreams.integrate.clips import ClipEntry, clip_frames
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.progress import Progress
 from signstreams.segment.activity import DEFAULT_PAUSE_S, MIN_SENTENCE_S, RestPlaces, hand_activity, sentences_of
+from signstreams.segment.boundary import BoundaryFinder, load_boundary_model
 from signstreams.segment.scores import Span
 from signstreams.translate.gloss_times import gloss_cues
+from signstreams.translate.outputs import write_outputs
 from signstreams.translate.parts import (
     CONTEXT_S,
     PART_S,
@@ -106,14 +108,10 @@ def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -
     Without ``detector`` it is the one that the corpus was extracted with. A `UserError` says what is wrong; what is
     impossible is said before anything is extracted.
     """
-    from signstreams.translate.outputs import write_outputs
-
     world = distributed.start(device=given.device)
     trained = load_trained_model(given)
     finder = None
     if given.boundary_model is not None:
-        from signstreams.segment.boundary import load_boundary_model
-
         finder = load_boundary_model(given.boundary_model, trained).to(world.device)
     with tempfile.TemporaryDirectory(prefix="signstreams_translate_") as scratch:
         plans = plan_videos(given, trained, Path(scratch))
@@ -123,6 +121,15 @@ def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -
             translation = _VideoTranslator(given, trained, plan, Path(scratch), detector, world.device, finder).run()
             write_outputs(translation, plan.path, plan.outputs)
             yield translation
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the model makes of one window; without arguments, of one without frames."""
+
+    text: str = ""
+    glosses: list[Cue] | None = None  # None for a model without glosses
+    num_frames: int = 0
 
 
 _Group = tuple[list[Span] | None, list[tuple[Cue, list[Window]]]]
@@ -140,7 +147,7 @@ class _VideoTranslator:
         scratch: Path,
         detector: DetectorKind | None,
         device: torch.device,
-        finder: Any,
+        finder: BoundaryFinder | None,
     ) -> None:
         self.given, self.trained, self.plan, self.device, self.finder = given, trained, plan, device, finder
         self.span_s = plan.span_s(given)
@@ -194,7 +201,7 @@ class _VideoTranslator:
             groups = self._grouped(segments)
         self._expect([spans for spans, _ in groups])
         open_windows: list[Window] = []
-        found: list[tuple[str, list[Cue] | None, int]] = []
+        found: list[_Reading] = []
         for spans, members in groups:
             self._num_due = 10**9
             try:
@@ -204,7 +211,7 @@ class _VideoTranslator:
                     results = self._read(part, flat)
             except EmptyPartError as error:
                 self._refuse_or_note(error, spans)
-                results = [("", None if self.trained.head is None else [], 0)] * sum(len(w) for _, w in members)
+                results = [self._nothing()] * sum(len(windows) for _, windows in members)
             for cue, windows in members:
                 open_windows += windows
                 found += [results.pop(0) for _ in windows]
@@ -263,7 +270,8 @@ class _VideoTranslator:
         A sentence at the end of the part goes on in the next one, which starts with it, unless it fills this part.
         """
         if self.finder is not None:
-            spans = self.finder.sentences(part.reader, part.video, part.times_s, self.device, self.pause_s)
+            pause_s = self.given.pause_s or 0.0  # a boundary model was scored without
+            spans = self.finder.sentences(part.reader, part.video, part.times_s, self.device, pause_s)
         else:
             spans = sentences_of(hand_activity(part.pose, part.times_s, self.rest), part.times_s, self.pause_s)
         spans = [(max(a, start_s), min(b, stop_s)) for a, b in spans if a < stop_s and b > start_s]
@@ -280,11 +288,13 @@ class _VideoTranslator:
     def _longest_s(self) -> float:
         return longest_clip_s(self.trained, self.plan.fps)
 
-    def _read(self, part: Part, windows: Sequence[Window]) -> list[tuple[str, list[Cue] | None, int]]:
-        """Text, glosses and number of frames of each window; an empty text where there is no frame."""
+    def _nothing(self) -> _Reading:
+        return _Reading(glosses=None if self.trained.head is None else [])
+
+    def _read(self, part: Part, windows: Sequence[Window]) -> list[_Reading]:
+        """What the model makes of each window; an empty text where there is no frame."""
         trained = self.trained
-        nothing: tuple[str, list[Cue] | None, int] = ("", None if trained.head is None else [], 0)
-        results = [nothing] * len(windows)
+        results = [self._nothing()] * len(windows)
         entries = {}
         for number, window in enumerate(windows):
             try:
@@ -311,18 +321,18 @@ class _VideoTranslator:
                     own: Floats = logits[place, : batch.num_steps[place]].float().cpu().numpy()
                     glosses = gloss_cues(own, chosen[place].frames, part.times_s, list(trained.vocabulary.names))
                 text = trained.tokenizer.decode(texts[place])
-                results[numbers[row]] = (text, glosses, chosen[place].num_frames)
+                results[numbers[row]] = _Reading(text, glosses, chosen[place].num_frames)
         return results
 
-    def _sentence(
-        self, cue: Cue, windows: Sequence[Window], results: Sequence[tuple[str, list[Cue] | None, int]]
-    ) -> Sentence:
+    def _sentence(self, cue: Cue, windows: Sequence[Window], readings: Sequence[_Reading]) -> Sentence:
         start_s, end_s = max(cue.start_s, 0.0), min(cue.end_s, self.duration_s or cue.end_s)
         glosses: list[Cue] | None = None
-        if not any(own is None for _, own, _ in results):
-            glosses = cut_to(joined_glosses(windows, [own or [] for _, own, _ in results]), start_s, end_s)
-        text = joined_text([text for text, _, _ in results]) if len(results) > 1 else results[0][0]
-        return Sentence(start_s, end_s, text, glosses, sum(count for _, _, count in results), cue.text)
+        if all(reading.glosses is not None for reading in readings):
+            joined = joined_glosses(windows, [reading.glosses or [] for reading in readings])
+            glosses = cut_to(joined, start_s, end_s)
+        texts = [reading.text for reading in readings]
+        text = joined_text(texts) if len(texts) > 1 else texts[0]
+        return Sentence(start_s, end_s, text, glosses, sum(reading.num_frames for reading in readings), cue.text)
 
     def _note_part(self, part: Part) -> None:
         self.num_people_frames += part.metadata.num_pose_frames

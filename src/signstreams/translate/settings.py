@@ -33,7 +33,7 @@ class TranslateConfig(TrainedModelSection):
     boundary_model: Path | None = None
     """Find the sentences by this trained boundary.pt (signstreams boundaries), not by the hands' rests."""
     pause_s: Annotated[Positive | None, Flag("--pause")] = None
-    """Shortest rest between two sentences that are found, in seconds. None: 0.2."""
+    """Shortest rest between two sentences that are found, in seconds. None: 0.2; with a boundary model any."""
     start_s: Annotated[NotNegative | None, Flag("--start")] = None
     """Start of the part to translate, in seconds."""
     end_s: Annotated[NotNegative | None, Flag("--end")] = None
