@@ -235,14 +235,14 @@ def test_a_clip_plays_from_its_video_by_relative_path_and_has_its_pictures_witho
         (tmp_path / "videos" / f"{entry.video.video_id}.mp4").touch()
     page = tmp_path / "run" / "page.html"
     times_s = {entry.video.video_id: clips.points.times_s[entry.video.video_id] for entry in entries}
-    files = video_files(tmp_path / "videos")
+    files = video_files([tmp_path / "absent", tmp_path / "videos"])
     write_page(page, predictions, content, CorpusLayout(trained.root), None, videos=files, times_s=times_s)
     text = page.read_text(encoding="utf-8")
     assert text.count("<video ") == len(entries) - 1 and text.count("<img ") == 1
     last_s = (entries[1].frames[-1] + 1) / 25
     assert f'src="../videos/{quote(entries[1].video.video_id)}.mp4#t=0.000,{last_s:.3f}"' in text
     assert text.count("data:image/webp;base64,") == len(entries)  # as the posters of players
-    assert video_files(tmp_path / "absent") == {}
+    assert video_files([tmp_path / "absent"]) == {}
 
 
 def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:

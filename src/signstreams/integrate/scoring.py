@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
-from signstreams.formats.video_sources import list_sources
+from signstreams.formats.video_sources import list_sources, search
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
@@ -100,12 +100,16 @@ def _address(
     return f"{relative_address(videos[video_id], page)}#t={moments[entry.frames[0]]:.3f},{moments[end]:.3f}"
 
 
-def video_files(folder: Path) -> dict[str, Path]:
-    """Video id to its file, of those in a folder that a browser may play; empty where there is no such folder."""
-    try:
-        found = list_sources(folder).sources
-    except OSError:
-        return {}
+def video_files(folders: Sequence[Path]) -> dict[str, Path]:
+    """Video id to its file, of those that a browser may play, in folders that are searched in order.
+
+    A folder that is not there holds none.
+    """
+    listed = []
+    for folder in folders:
+        with suppress(OSError):
+            listed.append(list_sources(folder))
+    found, _ = search(listed)
     return {video_id: sources[0].path for video_id, sources in found.items() if not sources[0].is_folder}
 
 
@@ -181,7 +185,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     }
     write_text(paths["predictions"], predictions_csv(results, bundle.head))
     layout = CorpusLayout(config.root)
-    videos = video_files(given.videos_dir or layout.videos)
+    videos = video_files(given.videos_dir or [layout.videos])
     times_s = {video.video_id: clips.points.times_s[video.video_id] for video in clips.videos} if videos else {}
     write_page(paths["page"], results[last].predictions, content, layout, bundle.head, videos=videos, times_s=times_s)
     write_json(paths["scores"], content)

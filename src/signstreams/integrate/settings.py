@@ -22,6 +22,7 @@ from signstreams.config.section import (
     Share,
     refuse_without_effect,
 )
+from signstreams.corpus.settings import Folders
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
@@ -536,8 +537,9 @@ class EvaluateSltConfig(TrainedModelSection):
     """Root folder of the corpus. None: that of the training."""
     features_dir: Annotated[Path | None, Flag("--features")] = None
     """Folder of features; missing ones are computed. None: as in training."""
-    videos_dir: Path | None = None
-    """Folder of the videos, whose clips translations.html plays. None: `videos` in the corpus folder."""
+    videos_dir: Folders | None = None
+    """Folder of the videos, or several, searched in order, whose clips translations.html plays. None: `videos` in the
+    corpus folder."""
     output_dir: Path | None = None
     """Folder of predictions.csv and scores.json. None: that of the checkpoint."""
     splits: list[Split] = Field(["val", "test"], min_length=1)
