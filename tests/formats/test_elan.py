@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.formats.elan import BROKEN_REFERENCE, Tier, read_elan, write_elan
+from signstreams.formats.elan import BROKEN_REFERENCE, TIER_TWICE, Tier, read_elan, write_elan
 from signstreams.formats.subtitles import NO_LENGTH, UNREADABLE_TIMES, Cue
 
 SENTENCES = [Cue(0.5, 2.0, "Mañana llueve & <hace> frío"), Cue(2.0, 3.25, "“Sí”")]
@@ -134,3 +134,102 @@ def test_what_elan_could_not_hold_is_not_written(tiers: list[Tier], reason: str,
     with pytest.raises(ValueError, match=reason):
         write_elan(tmp_path / "x.eaf", tiers)
     assert list(tmp_path.iterdir()) == []
+
+
+# Files of others: lines, units, links, damage
+
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ANNOTATION_DOCUMENT FORMAT="3.0" VERSION="3.0">\n'
+SLOTS = """<TIME_ORDER>
+<TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="100"/>
+<TIME_SLOT TIME_SLOT_ID="ts2" TIME_VALUE="1500"/>
+<TIME_SLOT TIME_SLOT_ID="ts3"/>
+<TIME_SLOT TIME_SLOT_ID="ts4" TIME_VALUE="2500"/>
+</TIME_ORDER>
+"""
+
+
+def dependent(name: str, parent: str, value: str) -> str:
+    return (
+        f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="{name}" ANNOTATION_REF="{parent}"><ANNOTATION_VALUE>{value}'
+        "</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>\n"
+    )
+
+
+def tier(name: str, body: str, **attributes: str) -> str:
+    more = "".join(f' {key.upper()}="{value}"' for key, value in attributes.items())
+    return f'<TIER TIER_ID="{name}"{more}>\n{body}</TIER>\n'
+
+
+def write(tmp_path: Path, body: str, header: str = "<HEADER/>\n") -> Path:
+    path = tmp_path / "a.eaf"
+    path.write_text(f"{HEAD}{header}{SLOTS}{body}</ANNOTATION_DOCUMENT>\n", encoding="utf-8")
+    return path
+
+
+def test_annotations_have_times_values_and_lines(tmp_path: Path) -> None:
+    body = alignable("a2", "ts2", "ts4", "dos &amp; tres") + "\n" + alignable("a1", "ts1", "ts2", "uno")
+    found = read_elan(write(tmp_path, tier("frase", body, participant=" Ana ")))
+    assert (found.tiers["frase"].participant, found.faults) == ("Ana", [])
+    assert found.tiers["frase"].annotations == [Cue(0.1, 1.5, "uno"), Cue(1.5, 2.5, "dos & tres")]
+    assert [cue.line for cue in found.tiers["frase"].annotations] == [12, 11]
+
+
+def test_dependent_annotations_have_the_times_of_those_they_belong_to_over_several_tiers(tmp_path: Path) -> None:
+    body = tier("c", dependent("a3", "a2", "tres")) + tier("b", dependent("a2", "a1", "dos"))
+    found = read_elan(write(tmp_path, body + tier("a", alignable("a1", "ts1", "ts2", "uno"))))
+    assert [(t.annotations[0].start_s, t.annotations[0].end_s) for t in found.tiers.values()] == [(0.1, 1.5)] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (alignable("a1", "ts1", "ts9", "sin lugar"), UNREADABLE_TIMES),
+        (dependent("a1", "a2", "x") + dependent("a2", "a1", "y"), BROKEN_REFERENCE),
+    ],
+)
+def test_annotations_without_times_are_faults_with_their_lines(tmp_path: Path, body: str, kind: str) -> None:
+    found = read_elan(write(tmp_path, tier("a", body)))
+    assert found.tiers["a"].annotations == []
+    assert {fault.kind for fault in found.faults} == {kind} and found.faults[0].line == 11
+
+
+def test_a_tier_that_occurs_twice_is_a_fault_and_both_are_read(tmp_path: Path) -> None:
+    body = tier("a", alignable("a1", "ts2", "ts4", "dos")) + tier("a", alignable("a2", "ts1", "ts2", "uno"))
+    found = read_elan(write(tmp_path, body))
+    assert [(fault.kind, fault.line) for fault in found.faults] == [(TIER_TWICE, 12)]
+    assert [cue.text for cue in found.tiers["a"].annotations] == ["uno", "dos"]
+
+
+def test_frames_as_the_unit_are_read_and_others_refused(tmp_path: Path) -> None:
+    body = tier("a", alignable("a1", "ts1", "ts2", "uno"))
+    found = read_elan(write(tmp_path, body, '<HEADER TIME_UNITS="PAL-frames"/>\n'))
+    assert found.tiers["a"].annotations == [Cue(4.0, 60.0, "uno")]
+    with pytest.raises(ValueError, match="its times are in 'NUM_FRAMES', expected milliseconds or PAL-frames"):
+        read_elan(write(tmp_path, body, '<HEADER TIME_UNITS="NUM_FRAMES"/>\n'))
+
+
+BOMB = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha"}">' for n in range(12))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is no XML"),
+        (HEAD.encode() + b"<TIER", "is no XML"),
+        (b"\xff\xfe\x00", "is no XML"),
+        (f"<!DOCTYPE a [{BOMB}]><a>&e11;</a>".encode(), "is no XML .Maximum entity amplification|declares a DOCTYPE"),
+    ],
+)
+def test_damaged_and_hostile_files_are_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.eaf").write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        read_elan(tmp_path / "a.eaf")
+
+
+def test_entities_bring_in_no_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    text = write(tmp_path, tier("a", alignable("a1", "ts1", "ts2", "&x;"))).read_text(encoding="utf-8")
+    start = f'<!DOCTYPE ANNOTATION_DOCUMENT [<!ENTITY x SYSTEM "{tmp_path / "secret"}">]>'
+    (tmp_path / "a.eaf").write_text(text.replace("?>\n", f"?>\n{start}\n", 1), encoding="utf-8")
+    with pytest.raises(ValueError, match="declares a DOCTYPE"):
+        read_elan(tmp_path / "a.eaf")

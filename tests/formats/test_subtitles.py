@@ -1,7 +1,8 @@
-"""SubRip and WebVTT: what is read, what is a fault, and that what is written reads back."""
+"""SubRip, WebVTT and json3: what is read, what is a fault, and that what is written reads back."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,76 @@ def test_a_cue_without_length_is_not_written() -> None:
 def test_times_carry_over() -> None:
     assert clock_time(3599.9996) == "01:00:00.000"
     assert clock_time(0.0005, ",") == "00:00:00,000"
+
+
+# What comes from outside, in the kinds that importers meet
+
+TALK_SRT = """\
+1
+00:00:01,200 --> 00:00:03,400
+<i>¿Dónde está</i>
+el agua?
+
+2
+01:00:05,000 --> 01:00:06,500 X1:0 X2:10
+{\\an8}Estoy bien &amp; tú.
+"""
+TALK_VTT = """\
+WEBVTT - a title
+Kind: captions
+
+STYLE
+::cue { color: lime }
+
+NOTE
+a remark --> of one
+
+first
+00:01.200 --> 00:03.400 align:start position:0%
+<v Ana>¿Dónde<00:00:02.000><c> está</c>
+el agua?
+
+01:00:05.000 --> 01:00:06.500
+Estoy bien &amp; tú.
+"""
+OUTSIDE = [Cue(1.2, 3.4, "¿Dónde está el agua?"), Cue(3605.0, 3606.5, "Estoy bien & tú.")]
+
+
+@pytest.mark.parametrize(("text", "suffix", "lines"), [(TALK_SRT, ".srt", [2, 7]), (TALK_VTT, ".vtt", [11, 15])])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_cues_of_others_are_read_without_marks_and_with_their_lines(
+    text: str, suffix: str, lines: list[int], newline: str
+) -> None:
+    cues, faults = parse_subtitles(text.replace("\n", newline), suffix)
+    assert (cues, faults) == (OUTSIDE, [])
+    assert [cue.line for cue in cues] == lines
+
+
+def test_youtubes_json3_is_read() -> None:
+    events = [
+        {"tStartMs": 0, "dDurationMs": 99, "id": 1, "wpWinPosId": 1},
+        {
+            "tStartMs": 1200,
+            "dDurationMs": 2200,
+            "segs": [{"utf8": "¿Dónde está"}, {"utf8": "\nel agua?", "tOffsetMs": 9}],
+        },
+        {"tStartMs": 1300, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 3605000, "dDurationMs": 1500, "segs": [{"utf8": "Estoy bien & tú."}]},
+        {"tStartMs": "soon", "dDurationMs": 1500, "segs": [{"utf8": "perdido"}]},
+        {"tStartMs": 4000, "dDurationMs": 0, "segs": [{"utf8": "nada"}]},
+    ]
+    cues, faults = parse_subtitles(json.dumps({"wireMagic": "pb3", "events": events}), ".json3")
+    assert cues == OUTSIDE
+    assert [(fault.kind, fault.line) for fault in faults] == [(UNREADABLE_TIMES, 5), (NO_LENGTH, 6)]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no json", '{"events": 3}', "[" * 100_000])
+def test_json_of_another_kind_is_refused(content: str) -> None:
+    with pytest.raises(ValueError, match="holds no list of events, expected YouTube's captions as json3"):
+        parse_subtitles(content, ".json3")
+
+
+def test_times_that_cannot_be_read_are_named_with_their_line() -> None:
+    cues, (fault,) = parse_subtitles(TALK_SRT.replace("00:00:01,200", "00:00:01:05"), ".srt")
+    assert [cue.text for cue in cues] == ["Estoy bien & tú."]
+    assert (fault.kind, fault.line) == (UNREADABLE_TIMES, 2) and "'00:00:01:05 --> 00:00:03,400'" in fault.found

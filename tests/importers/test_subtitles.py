@@ -49,7 +49,7 @@ def test_videos_without_captions_and_faulty_captions_are_counted(
     layouts.captions(folder / "talk 0.srt", cues)
     corpus = do_import("subtitles", folder)
     assert corpus.column("clip_id")[:2] == ["talk 0_00000100", "talk 0_00000100_2"]
-    found = {"import.no_captions", "import.times", "import.overlap", "import.letters", "import.beyond"}
+    found = {"import.no_captions", "captions.cue", "import.overlap", "import.letters", "import.beyond"}
     assert {rule: corpus.counts()[rule] for rule in found} == dict.fromkeys(found, 1)
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlparse
-from xml.parsers import expat
 
 from signstreams.files import write_bytes
 from signstreams.formats.subtitles import NO_LENGTH, UNREADABLE_TIMES, Cue, Fault
@@ -24,8 +24,10 @@ ELAN_SUFFIX = ".eaf"
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _MIME = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"}
+_UNITS_MS = {"milliseconds": 1.0, "PAL-frames": 40.0, "NTSC-frames": 1001 / 30}
+"""Values of TIME_UNITS that are read; ELAN itself writes milliseconds."""
 _UTTERANCE, _INCLUDED = "utterance", "gloss"  # linguistic types of what is written
-BROKEN_REFERENCE = "broken reference"
+BROKEN_REFERENCE, TIER_TWICE = "broken reference", "tier twice"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def medium_places(medium: Medium, folder: Path) -> list[Path]:
 
 
 def read_elan(path: Path) -> ElanFile:
-    """Read an ELAN file; what is wrong with single annotations becomes a fault.
+    """Read an ELAN file; what is wrong with single annotations becomes a fault, as is a tier that occurs twice.
+
+    By lxml, and not by pympi-ling, for what the files of others need: the line of each annotation for messages, tiers
+    and ids that occur twice seen rather than merged unseen, and neither entities nor network.
 
     Slots without a time lie evenly between those with one, and so do the parts of a subdivided annotation, as ELAN
     shows them. Annotations of tiers that refer to others have the times of these.
@@ -91,10 +96,10 @@ def read_elan(path: Path) -> ElanFile:
     if root.tag != "ANNOTATION_DOCUMENT":
         raise ValueError(f"is no ELAN file: its root is {shown(root.tag)}, expected ANNOTATION_DOCUMENT")
     units = root.findall("HEADER")[0].get("TIME_UNITS", "milliseconds") if root.findall("HEADER") else "milliseconds"
-    if units != "milliseconds":
-        raise ValueError(f"its times are in {shown(units)}, expected milliseconds")
+    if units not in _UNITS_MS:
+        raise ValueError(f"its times are in {shown(units[:40])}, expected {' or '.join(_UNITS_MS)}")
     faults: list[Fault] = []
-    slots = _slots(root, faults)
+    slots = _slots(root, _UNITS_MS[units], faults)
     media = [
         Medium(
             node.get("MEDIA_URL", ""),
@@ -107,9 +112,6 @@ def read_elan(path: Path) -> ElanFile:
     tiers: dict[str, Tier] = {}
     for node in root.iterfind("TIER"):
         name = node.get("TIER_ID", "")
-        if name in tiers:
-            faults.append(Fault("tier twice", f"tier {shown(name)}", "a second tier of this name, which is left out"))
-            continue
         cues = []
         for annotation in node.iterfind("ANNOTATION/*"):
             own = annotation.get("ANNOTATION_ID", "")
@@ -118,33 +120,36 @@ def read_elan(path: Path) -> ElanFile:
             start_ms, end_ms = spans[own]
             place = f"tier {shown(name)}, annotation {shown(own)}"
             if end_ms <= start_ms:
-                faults.append(Fault(NO_LENGTH, place, f"{start_ms / 1000:g} to {end_ms / 1000:g} s"))
+                found = f"{start_ms / 1000:g} to {end_ms / 1000:g} s"
+                faults.append(Fault(NO_LENGTH, place, found, annotation.sourceline))
                 continue
             text = " ".join((annotation.findtext("ANNOTATION_VALUE") or "").split())
-            cues.append(Cue(start_ms / 1000, end_ms / 1000, text))
+            cues.append(Cue(start_ms / 1000, end_ms / 1000, text, annotation.sourceline))
+        if name in tiers:
+            text = "occurs twice; its annotations are read as of one tier"
+            faults.append(Fault(TIER_TWICE, f"tier {shown(name)}", text, node.sourceline))
+            cues += tiers[name].annotations
         tiers[name] = Tier(
             name,
             sorted(cues, key=lambda cue: (cue.start_s, cue.end_s)),
             node.get("LINGUISTIC_TYPE_REF", ""),
-            node.get("PARTICIPANT", ""),
+            node.get("PARTICIPANT", "").strip(),
             node.get("PARENT_REF"),
         )
     return ElanFile(tiers, media, faults)
 
 
-def _parse(data: bytes) -> ET.Element:
+def _parse(data: bytes) -> Any:
     """The root of an XML document; one that declares entities is refused: these may grow without end."""
-    parser = expat.ParserCreate()
+    from lxml import etree
 
-    def refuse(*_: object) -> None:
-        raise ValueError("declares a DOCTYPE, which no ELAN file has; it is not read")
-
-    parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(data, True)
-        return ET.fromstring(data)
-    except (expat.ExpatError, ET.ParseError, LookupError) as error:
-        raise ValueError(f"is no XML ({error})") from None
+        root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False))
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise ValueError(f"is no XML ({str(error)[:200]})") from None
+    if root.getroottree().docinfo.doctype:
+        raise ValueError("declares a DOCTYPE, which no ELAN file has; it is not read")
+    return root
 
 
 def _integer(text: str | None) -> int | None:
@@ -154,19 +159,19 @@ def _integer(text: str | None) -> int | None:
         return None
 
 
-def _slots(root: ET.Element, faults: list[Fault]) -> dict[str, float]:
+def _slots(root: Any, unit_ms: float, faults: list[Fault]) -> dict[str, float]:
     """Slot to its time in ms; one without a time lies between its neighbours in the file, evenly among its like."""
     ids, times = [], []
     for node in root.iterfind("TIME_ORDER/TIME_SLOT"):
         name, value = node.get("TIME_SLOT_ID", ""), node.get("TIME_VALUE")
         time_ms = _integer(value)
         if value is not None and (time_ms is None or time_ms < 0):
-            faults.append(Fault(UNREADABLE_TIMES, f"time slot {shown(name)}", shown(value)))
+            faults.append(Fault(UNREADABLE_TIMES, f"time slot {shown(name)}", shown(value), node.sourceline))
             time_ms = None
         ids.append(name)
         times.append(time_ms)
     known = [place for place, time_ms in enumerate(times) if time_ms is not None]
-    slots: dict[str, float] = {ids[place]: float(times[place] or 0) for place in known}
+    slots: dict[str, float] = {ids[place]: unit_ms * (times[place] or 0) for place in known}
     for before, after in pairwise(known):
         first, last = slots[ids[before]], slots[ids[after]]
         for place in range(before + 1, after):
@@ -174,10 +179,10 @@ def _slots(root: ET.Element, faults: list[Fault]) -> dict[str, float]:
     return slots
 
 
-def _spans(root: ET.Element, slots: dict[str, float], faults: list[Fault]) -> dict[str, tuple[float, float]]:
+def _spans(root: Any, slots: dict[str, float], faults: list[Fault]) -> dict[str, tuple[float, float]]:
     """Annotation to its start and end in ms, over all tiers."""
     spans: dict[str, tuple[float, float]] = {}
-    refers: dict[str, tuple[str, str, ET.Element]] = {}  # annotation to tier, the one it refers to, and itself
+    refers: dict[str, tuple[str, str, Any]] = {}  # annotation to tier, the one it refers to, and itself
     for tier in root.iterfind("TIER"):
         for node in tier.iterfind("ANNOTATION/*"):
             own, place = node.get("ANNOTATION_ID", ""), f"tier {shown(tier.get('TIER_ID', ''))}"
@@ -186,7 +191,8 @@ def _spans(root: ET.Element, slots: dict[str, float], faults: list[Fault]) -> di
                 continue
             ends = [slots.get(node.get(f"TIME_SLOT_REF{number}", "")) for number in (1, 2)]
             if ends[0] is None or ends[1] is None:
-                faults.append(Fault(UNREADABLE_TIMES, f"{place}, annotation {shown(own)}", "no times"))
+                place = f"{place}, annotation {shown(own)}"
+                faults.append(Fault(UNREADABLE_TIMES, place, "no times", node.sourceline))
                 continue
             spans[own] = (ends[0], ends[1])
     groups: dict[tuple[str, str], list[str]] = {}  # tier and annotation to those that refer to it
@@ -203,11 +209,14 @@ def _spans(root: ET.Element, slots: dict[str, float], faults: list[Fault]) -> di
     for (tier_name, target), members in waiting.items():
         place = f"tier {shown(tier_name)}"
         text = f"refers to {shown(target)}, which has no times"
-        faults += [Fault(BROKEN_REFERENCE, f"{place}, annotation {shown(own)}", text) for own in members]
+        faults += [
+            Fault(BROKEN_REFERENCE, f"{place}, annotation {shown(own)}", text, refers[own][2].sourceline)
+            for own in members
+        ]
     return spans
 
 
-def _chained(members: list[str], refers: dict[str, tuple[str, str, ET.Element]]) -> list[str]:
+def _chained(members: list[str], refers: dict[str, tuple[str, str, Any]]) -> list[str]:
     """Parts of one annotation in their order: each names the one before it."""
     after = {refers[own][2].get("PREVIOUS_ANNOTATION"): own for own in members}
     chain: list[str] = []

@@ -1,4 +1,4 @@
-"""Subtitles: SubRip (.srt) and WebVTT (.vtt), read and written; cues and faults of timed text.
+"""Subtitles: SubRip (.srt) and WebVTT (.vtt), read and written; YouTube's json3, read; cues and faults of timed text.
 
 SubRip has no standard: times with a comma, numbered cues (https://docs.fileformat.com/video/srt/). WebVTT is
 https://www.w3.org/TR/webvtt1/. Both are read line by line around the lines that hold times, so that a missing number or
@@ -8,16 +8,20 @@ a blank line within a text loses nothing.
 from __future__ import annotations
 
 import html
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from signstreams.files import write_text
 from signstreams.ids import shown
 
 SUBTITLE_SUFFIXES = (".srt", ".vtt")
+CAPTION_SUFFIXES = (*SUBTITLE_SUFFIXES, ".json3")
+"""What can be read; YouTube's json3 is never written."""
 
 LINE_CHARACTERS = 42
 """Longest line of a subtitle that is written, as broadcasters have it (EBU, BBC: 37 to 42); words are never cut."""
@@ -30,6 +34,8 @@ class Cue:
     start_s: float  # seconds from the start of the video
     end_s: float  # seconds; after the start
     text: str = ""  # in one line
+    line: int = field(default=0, compare=False)
+    """Of the file that it was read from, from 1 (of json3 the number of the event); 0 when it was made."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Fault:
     kind: str  # short, to count by: "unreadable times", "no length"
     place: str  # within the file: "line 12", "annotation a7"
     found: str  # what is there
+    line: int = field(default=0, compare=False)  # of the file, as that of a cue; 0 where it has none
 
     def __str__(self) -> str:
         return f"{self.place}: {self.found}"
@@ -52,17 +59,22 @@ UNREADABLE_TIMES, NO_LENGTH, LOST_TEXT = "unreadable times", "no length", "text 
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?", re.ASCII)
 _ARROW = re.compile(r"\s*[\d:.,\s]*-->[\d:.,\s]*")  # meant as times; an arrow in running text is none
-_SRT_TAGS = re.compile(r"</?(?:[biu]|font(?: [^<>]*)?)>|\{\\?an?\d\}", re.IGNORECASE)
+_SRT_TAGS = re.compile(r"</?(?:[biu]|font(?: [^<>]*)?)>|\{an?\d\}|\{\\[^{}\n]{1,40}\}", re.IGNORECASE)
 _VTT_TAGS = re.compile(r"</?(?:[biuvc]|lang|ruby|rt)(?:[ .\t][^<>]*)?>|<[\d:.]+>", re.IGNORECASE)
 _VTT_BLOCKS = ("NOTE", "STYLE", "REGION", "WEBVTT")
 
 
 def parse_subtitles(text: str, suffix: str) -> tuple[list[Cue], list[Fault]]:
-    """Cues in the order of the file, and faults; ``text`` is without BOM, ``suffix`` is ``.srt`` or ``.vtt``.
+    """Cues in the order of the file, and faults; ``text`` is without BOM, ``suffix`` one of `CAPTION_SUFFIXES`.
 
-    Tags are removed and lines joined by a blank. A cue without text has an empty one. A cue whose times cannot be read,
-    or whose end is not after its start, is a fault and no cue.
+    Tags are removed, entities resolved and lines joined by a blank. A cue without text has an empty one. A cue whose
+    times cannot be read, or whose end is not after its start, is a fault and no cue.
+
+    Raises:
+        ValueError: It is no json3, of a file that is called so.
     """
+    if suffix.lower() == ".json3":
+        return _parse_json3(text)
     is_vtt = suffix.lower() == ".vtt"
     lines = re.split(r"\r\n|\n|\r", text)
     timed = [number for number, line in enumerate(lines) if _TIMES.fullmatch(line) or _is_broken(line, lines, number)]
@@ -72,17 +84,57 @@ def parse_subtitles(text: str, suffix: str) -> tuple[list[Cue], list[Fault]]:
         body = lines[number + 1 : _start_of_cue(lines, following, number + 1)]
         if is_vtt:
             body, left = _up_to_blank_line(body)
-            faults += [Fault(LOST_TEXT, f"line {number + 2 + at}", shown(line)) for at, line in left]
+            faults += [_fault(LOST_TEXT, number + 2 + at, shown(line)) for at, line in left]
         match = _TIMES.fullmatch(lines[number])
         if match is None:
-            faults.append(Fault(UNREADABLE_TIMES, f"line {number + 1}", shown(lines[number].strip())))
+            faults.append(_fault(UNREADABLE_TIMES, number + 1, shown(lines[number].strip()[:60])))
             continue
         start_s, end_s = _seconds(match.groups()[:4]), _seconds(match.groups()[4:])
         if end_s <= start_s:
-            faults.append(Fault(NO_LENGTH, f"line {number + 1}", f"{start_s:g} to {end_s:g} s"))
+            faults.append(_fault(NO_LENGTH, number + 1, f"{start_s:g} to {end_s:g} s"))
             continue
-        cues.append(Cue(start_s, end_s, _plain(body, is_vtt)))
+        cues.append(Cue(start_s, end_s, _plain(body, is_vtt), number + 1))
     return cues, faults
+
+
+def _fault(kind: str, line: int, found: str) -> Fault:
+    return Fault(kind, f"line {line}", found, line)
+
+
+def _parse_json3(text: str) -> tuple[list[Cue], list[Fault]]:
+    """YouTube's ``{"events": [{"tStartMs": ..., "dDurationMs": ..., "segs": [{"utf8": ...}, ...]}, ...]}``."""
+    try:
+        events = json.loads(text)["events"]
+        if not isinstance(events, list):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("holds no list of events, expected YouTube's captions as json3") from None
+    cues, faults = [], []
+    for number, event in enumerate(events, 1):
+        segments = event.get("segs") if isinstance(event, dict) else None
+        if not segments:  # windows and styles
+            continue
+        try:
+            words = "".join(str(segment["utf8"]) for segment in segments)
+            start_ms, length_ms = (_whole_ms(event[key]) for key in ("tStartMs", "dDurationMs"))
+        except (KeyError, TypeError):
+            if event.get("aAppend") != 1:  # a line break that scrolls the window
+                faults.append(Fault(UNREADABLE_TIMES, f"event {number}", "no text with times", number))
+            continue
+        if not words.strip():
+            continue
+        start_s, end_s = start_ms / 1000, (start_ms + length_ms) / 1000
+        if not length_ms:
+            faults.append(Fault(NO_LENGTH, f"event {number}", f"{start_s:g} to {end_s:g} s", number))
+            continue
+        cues.append(Cue(start_s, end_s, _plain(words.splitlines(), is_vtt=True), number))
+    return cues, faults
+
+
+def _whole_ms(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**40:
+        raise TypeError
+    return value
 
 
 def _is_broken(line: str, lines: Sequence[str], number: int) -> bool:
@@ -126,7 +178,7 @@ def _seconds(parts: Sequence[str | None]) -> float:
 
 def _plain(body: Iterable[str], is_vtt: bool) -> str:
     text = " ".join(" ".join(body).split())
-    text = html.unescape(_VTT_TAGS.sub("", text)) if is_vtt else _SRT_TAGS.sub("", text)
+    text = html.unescape((_VTT_TAGS if is_vtt else _SRT_TAGS).sub("", text))
     return " ".join(text.split())
 
 

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.eaf import Annotation, Eaf, Media, Tier, read_eaf
-from signstreams.corpus.findings import Rule, few, few_ids
+from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.errors import UserError
+from signstreams.formats.elan import ElanFile, Medium, Tier
+from signstreams.formats.elan import read_elan as read_file
+from signstreams.formats.subtitles import Cue
 from signstreams.formats.video_sources import search
 from signstreams.ids import shown
 from signstreams.importers.draft import Draft, Taken
@@ -37,6 +41,8 @@ CONVENTIONS = (
 )
 """Tiers of published corpora, which are taken where no others are named."""
 
+WHOLE = Rule("elan.file", "warning", "an annotation file of ELAN")
+ANNOTATION = Rule("elan.annotation", "warning", "annotations with a start and an end in the file, each tier once")
 NO_TIER = Rule("elan.no_tier", "warning", "a tier of sentences")
 MEDIA = Rule("elan.media", "warning", "one video of the signer")
 GLOSS_OUTSIDE = Rule("elan.gloss_outside", "warning", "glosses inside a sentence")
@@ -52,7 +58,15 @@ def read_elan(config: ImportConfig) -> Draft:
     if not paths:
         raise UserError(f"{config.source}: no .eaf in it or below, {what_is_there(config)}; name their folder")
     draft = Draft(config.source.name, config.language)
-    files = {path: read_eaf(path, path.relative_to(config.source).as_posix()) for path in paths}
+    files = {}
+    for path in paths:
+        name = path.relative_to(config.source).as_posix()
+        try:
+            files[path] = read_file(path)
+        except ValueError as error:
+            draft.issues.append(WHOLE.breach(name, str(error), "open it in ELAN and save it again, or leave it out"))
+        else:
+            draft.issues += _findings(files[path], name)
     convention = _convention(files.values(), config)
     draft.language = config.language or convention.language
     said = f"sentences from the tiers {few(convention.text)}, glosses from {few(convention.gloss) or 'none'}"
@@ -63,22 +77,35 @@ def read_elan(config: ImportConfig) -> Draft:
     for path, eaf in files.items():
         name = path.relative_to(config.source).as_posix()
         prefix = path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}"
-        draft.issues += eaf.issues
         if eaf.tiers:
             _take(draft, eaf, convention, present, name, path.stem, prefix)
     draft.notes.append("a clip's id is FILE_<participant>_<start in ms>; blanks in a gloss become _")
     return draft
 
 
-def _convention(files: Iterable[Eaf], config: ImportConfig) -> Convention:
+def _findings(eaf: ElanFile, name: str) -> list[Finding]:
+    """One for each kind of fault, at the first of its places."""
+    kinds: dict[str, list[str]] = {}
+    rows: dict[str, int] = {}
+    for fault in eaf.faults:
+        kinds.setdefault(fault.kind, []).append(str(fault))
+        rows.setdefault(fault.kind, fault.line)
+    fix = "correct it in ELAN; what has no times is left out"
+    return [
+        ANNOTATION.breach(name, f"{len(places):,} times {kind}: {few(places)}", fix, row=rows[kind] or None)
+        for kind, places in kinds.items()
+    ]
+
+
+def _convention(files: Iterable[ElanFile], config: ImportConfig) -> Convention:
     """The tiers that were named, else those of the one known corpus whose sentences are there.
 
     Raises:
         UserError: It is not clear which tiers hold the sentences, or none has a name that was given.
     """
     eafs = list(files)
-    tiers = [tier for eaf in eafs for tier in eaf.tiers]
-    counts = Counter(f"{tier.name} (type {tier.kind}, {_size(tier)})" for tier in tiers)
+    tiers = [tier for eaf in eafs for tier in eaf.tiers.values()]
+    counts = Counter(f"{tier.name} (type {tier.type}, {_size(tier)})" for tier in tiers)
     there = few([text for text, _ in counts.most_common()], 20) or "none"
     if config.text_tiers:
         named = Convention("as named", tuple(config.text_tiers), tuple(config.gloss_tiers), None)
@@ -106,39 +133,43 @@ def _size(tier: Tier) -> str:
 
 
 def _matches(tier: Tier, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (tier.name, tier.kind))
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (tier.name, tier.type))
 
 
-def _take(draft: Draft, eaf: Eaf, convention: Convention, present: set[str], name: str, stem: str, prefix: str) -> None:
-    texts = [tier for tier in eaf.tiers if _matches(tier, convention.text)]
+def _take(
+    draft: Draft, eaf: ElanFile, convention: Convention, present: set[str], name: str, stem: str, prefix: str
+) -> None:
+    tiers = eaf.tiers.values()
+    texts = [tier for tier in tiers if _matches(tier, convention.text)]
     if not texts:
-        found = f"no such tier among {few_ids(tier.name for tier in eaf.tiers)}"
+        found = f"no such tier among {few_ids(eaf.tiers)}"
         draft.issues.append(NO_TIER.breach(name, found, "name its tier with --text-tiers; the file gives no clip"))
-    glosses = [tier for tier in eaf.tiers if _matches(tier, convention.gloss) and tier not in texts]
+    glosses = [tier for tier in tiers if _matches(tier, convention.gloss) and tier not in texts]
+    linked = [_Media.of(medium) for medium in eaf.media]
     for text in texts:
         role = _role(text)
         own = [tier for tier in glosses if _role(tier) == role] if len(texts) > 1 else glosses
         signs = _one_order(own)
-        media = _media_of(eaf.media, role, stem, present)
+        media = _media_of(linked, role, stem, present)
         if len(media) > 1:
             found = f"tier {shown(text.name)}: {few_ids(item.name for item in media)} are there"
             fix = f"{shown(media[0].name)} is taken; move the others away if that is wrong"
             draft.issues.append(MEDIA.breach(name, found, fix))
-        video = media[0] if media else _absent_media(eaf.media, stem)
-        used: set[str] = set()
+        video = media[0] if media else next(iter(linked), _Media(stem, stem, 0.0))
+        used: set[int] = set()
         for sentence in text.annotations:
-            inside = [sign for sign in signs if sentence.start_s <= _middle_s(sign) < sentence.end_s]
-            used |= {sign.annotation_id for sign in inside}
+            inside = [n for n, sign in enumerate(signs) if sentence.start_s <= _middle_s(sign) < sentence.end_s]
+            used.update(inside)
             clip = Clip(
                 clip_id="_".join(filter(None, (prefix, role, f"{round(sentence.start_s * 1000):08d}"))),
                 video_id=video.stem,
-                text=" ".join(sentence.value.split()),
+                text=sentence.text,
                 start_s=round(sentence.start_s + video.origin_s, 3),
                 end_s=round(sentence.end_s + video.origin_s, 3),
                 signer=_signer(text, role, prefix),
             )
-            draft.taken.append(Taken(clip, name, sentence.line, tuple(_label(sign.value) for sign in inside)))
-        if outside := [sign for sign in signs if sign.annotation_id not in used]:
+            draft.taken.append(Taken(clip, name, sentence.line, tuple(_label(signs[n].text) for n in inside)))
+        if outside := [sign for n, sign in enumerate(signs) if n not in used]:
             found = f"{len(outside):,} of {len(signs):,} glosses in no sentence of the tier {shown(text.name)}"
             fix = "nothing to do: they are left out"
             draft.issues.append(GLOSS_OUTSIDE.breach(name, found, fix, row=outside[0].line))
@@ -158,13 +189,13 @@ def _signer(tier: Tier, role: str, prefix: str) -> str | None:
     return f"{prefix} {role}" if is_place else role
 
 
-def _one_order(tiers: Sequence[Tier]) -> list[Annotation]:
+def _one_order(tiers: Sequence[Tier]) -> list[Cue]:
     """Glosses of all tiers in order of time; one that both hands have at a time counts once."""
-    merged: list[Annotation] = []
-    signs = (sign for tier in tiers for sign in tier.annotations if sign.value.strip())
+    merged: list[Cue] = []
+    signs = (sign for tier in tiers for sign in tier.annotations if sign.text)
     for sign in sorted(signs, key=lambda sign: (sign.start_s, sign.end_s)):
         is_known = any(
-            before.value.strip() == sign.value.strip()
+            before.text == sign.text
             and min(before.end_s, sign.end_s) - sign.start_s >= min(_SAME_SIGN_S, 0.5 * (sign.end_s - sign.start_s))
             for before in merged[-4:]
         )
@@ -173,22 +204,36 @@ def _one_order(tiers: Sequence[Tier]) -> list[Annotation]:
     return merged
 
 
-def _middle_s(sign: Annotation) -> float:
+def _middle_s(sign: Cue) -> float:
     return (sign.start_s + sign.end_s) / 2
 
 
-def _label(value: str) -> str:
-    return "_".join(value.split())
+def _label(text: str) -> str:
+    return text.replace(" ", "_")
 
 
-def _media_of(media: Sequence[Media], role: str, stem: str, present: set[str]) -> list[Media]:
+class _Media(NamedTuple):
+    """A linked media file."""
+
+    stem: str  # its name without folder and ending
+    name: str  # its name
+    origin_s: float  # time in it at which the annotations' clock is 0
+
+    @classmethod
+    def of(cls, medium: Medium) -> _Media:
+        """Of a link, which may be a path of another system."""
+        name = re.split(r"[/\\]", unquote(medium.url or medium.relative_url))[-1]
+        return cls(name.rpartition(".")[0] or name, name, medium.origin_s)
+
+
+def _media_of(media: Sequence[_Media], role: str, stem: str, present: set[str]) -> list[_Media]:
     """The linked videos that are there; of several, those that name the participant; else one named like the file."""
     there = [item for item in {item.stem: item for item in media}.values() if item.stem in present]
     if len(there) > 1 and role:
         named = [item for item in there if _names(item.stem, role)]
         there = named or there
     if not there and stem in present:
-        return [Media(stem, stem, 0.0)]
+        return [_Media(stem, stem, 0.0)]
     return there
 
 
@@ -197,7 +242,3 @@ def _names(stem: str, role: str) -> bool:
     parts = [part.casefold() for part in re.split(r"[^0-9A-Za-z]+", stem)]
     pattern = re.compile(rf"\d{re.escape(role.casefold())}\d*") if len(role) == 1 else None
     return any(part == role.casefold() or (pattern and pattern.fullmatch(part)) for part in parts)
-
-
-def _absent_media(media: Sequence[Media], stem: str) -> Media:
-    return media[0] if media else Media(stem, stem, 0.0)

@@ -6,17 +6,18 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from signstreams.corpus.captions import CAPTION_SUFFIXES, read_captions
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import Rule, Severity, few, few_ids
-from signstreams.corpus.table import decode_text
+from signstreams.corpus.table import CONVERTED, READABLE, decode_text
 from signstreams.errors import UserError
+from signstreams.formats.subtitles import CAPTION_SUFFIXES, Cue, parse_subtitles
 from signstreams.formats.video_sources import search
 from signstreams.importers.draft import ABSENT, Draft, Taken
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
 from signstreams.importers.tables import what_is_there
 
+CUE = Rule("captions.cue", "warning", "a line such as 00:00:01.200 --> 00:00:03.400 above each text")
 NO_CAPTIONS = Rule("import.no_captions", "warning", "captions of each video")
 _LANGUAGE = re.compile(r"\.([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*)$")
 
@@ -66,10 +67,8 @@ def _read(draft: Draft, config: ImportConfig, video_ids: set[str]) -> None:
         draft.issues.append(NO_CAPTIONS.breach(video_id, "no caption file", "add it; the video serves pretraining"))
     for video_id, path in sorted(files.items()):
         name = path.relative_to(config.source).as_posix() if path.is_relative_to(config.source) else str(path)
-        captions = read_captions(path, name)
-        draft.issues += captions.issues
         counts: Counter[str] = Counter()
-        for cue in captions.cues:
+        for cue in _cues(draft, path, name):
             clip_id = f"{video_id}_{round(cue.start_s * 1000):08d}"
             counts[clip_id] += 1
             if counts[clip_id] > 1:  # of two captions with one start, as of two speakers
@@ -77,6 +76,25 @@ def _read(draft: Draft, config: ImportConfig, video_ids: set[str]) -> None:
             clip = Clip(clip_id, video_id, cue.text, cue.start_s, cue.end_s)
             draft.taken.append(Taken(clip, name, cue.line))
     draft.notes.append(f"captions from {len(files):,} files; a clip's id is VIDEO_<start in ms>")
+
+
+def _cues(draft: Draft, path: Path, name: str) -> list[Cue]:
+    """The captions of a file; what is wrong with it becomes findings."""
+    try:
+        text, encoding = decode_text(path.read_bytes())
+        cues, faults = parse_subtitles(text, path.suffix)
+    except ValueError as error:
+        draft.issues.append(READABLE.breach(name, str(error), "fetch it again, or save it as UTF-8"))
+        return []
+    if encoding:
+        fix = "check a text with accents, then save the file again as UTF-8"
+        draft.issues.append(CONVERTED.breach(name, f"{encoding}, read as such", fix))
+    for fault in faults:
+        found = f"{fault.kind}: {fault.found}"
+        draft.issues.append(CUE.breach(name, found, "correct it; it is left out", row=fault.line or None))
+    if text.strip() and not cues and not faults:
+        draft.issues.append(CUE.breach(name, "no cue", "leave it out, or add its times", row=1))
+    return cues
 
 
 def _caption_files(config: ImportConfig, video_ids: set[str]) -> dict[str, Path]:
