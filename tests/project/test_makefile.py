@@ -1,4 +1,4 @@
-"""`make` finds a Python; `make clean-demo` removes what `make demo` made and nothing else; `make test` ends with SIGTERM."""
+"""`make` finds a Python; `make clean-demo` removes what `make demo` made, nothing else; SIGTERM ends `make test`."""
 
 from __future__ import annotations
 
