@@ -7,10 +7,14 @@
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
-# The first Python of the right version; `make demo PYTHON=/path/to/python3.13` names one. Where there is none, uv brings one.
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && exit; done; \
-	uv python find --quiet 3.13 2>/dev/null || { uv python install --quiet 3.13 && uv python find --quiet 3.13; } 2>/dev/null)
+# A Python that can make an environment (Debian's wants python3-venv for that); `make demo PYTHON=/path/to/python3.13` names
+# one. Where there is none, uv brings one. 3.14 comes last: one package, immutables, has no build for it and wants a compiler.
+first_python = for python in python3 python3.13 python3.12 python3.11 python3.14; do $$python -c \
+	'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(1)))' 2>/dev/null && echo $$python && exit; done
+managed_python := uv python find --python-preference only-managed 3.13
+PYTHON ?= $(shell $(call first_python,13); \
+	if command -v uv >/dev/null; then $(managed_python) 2>/dev/null && exit; uv python install 3.13 && $(managed_python) && exit; fi; \
+	$(call first_python,14))
 
 .PHONY: demo test test-slurm test-faults lint audit lock clean-demo
 .DELETE_ON_ERROR:
@@ -18,9 +22,11 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 # The environment: exactly the packages of the lock, each checked by its hash, and this checkout in editable form. --no-deps:
 # the lock is whole, and pip 23 takes the newest release for `coverage[toml]`, beside the one that the lock names.
 $(VENV)/installed: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 found, nor uv to bring one; install one, or name it: make PYTHON=/path/to/python3.13" >&2; exit 2; }
-	@echo "installing the packages of requirements.lock into $(VENV): some minutes, once"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@python="$(PYTHON)"; \
+	test -n "$$python" || { echo "error: no Python 3.11 to 3.14 with venv found, nor uv to bring one; install one, or name it:" \
+		"make PYTHON=/path/to/python3.13" >&2; exit 2; }; \
+	echo "installing the packages of requirements.lock into $(VENV): some minutes, once"; \
+	$$python -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check --disable-pip-version-check

@@ -54,7 +54,7 @@ channels:
   - conda-forge
   - nodefaults
 dependencies:
-  - python=3.11
+  - python=3.13
   - pip
   - pip:
 """
@@ -65,10 +65,13 @@ def environment() -> dict[Path, str]:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(item for extra in EXTRAS for item in project["optional-dependencies"][extra])]
     names = sorted(re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower() for requirement in wanted)
-    locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
-    return {
-        PROJECT / "environment.yml": ENVIRONMENT_HEAD + "".join(f"      - {name}=={locked[name]}\n" for name in names)
-    }
+    locked: dict[str, list[str]] = {}  # several lines where a marker says for which Python each is
+    for line, name in re.findall(
+        r"^(([a-z0-9.-]+)==.*?)(?: \\)?$", (PROJECT / "requirements.lock").read_text(), re.MULTILINE
+    ):
+        locked.setdefault(name, []).append(line)
+    rows = "".join(f"      - {line}\n" for name in names for line in locked[name])
+    return {PROJECT / "environment.yml": ENVIRONMENT_HEAD + rows}
 
 
 # -- workflow/schemas/*.json

@@ -179,5 +179,5 @@ def test_what_cannot_be_handed_over_ends_its_loader_instead_of_being_lost(tmp_pa
     )
     done: Any = subprocess.run([sys.executable, str(tmp_path / "lost.py")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "pickle" in done.stderr
+    assert "Unsendable.__getitem__.<locals>.<lambda>" in done.stderr  # how it is said depends on the Python
     assert "DataLoader worker" in done.stderr and "exited unexpectedly" in done.stderr

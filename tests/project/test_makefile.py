@@ -1,4 +1,4 @@
-"""`make clean-demo` removes what `make demo` made, and nothing else; `make test` ends when it gets SIGTERM."""
+"""`make` finds a Python; `make clean-demo` removes what `make demo` made, nothing else; SIGTERM ends `make test`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,73 @@ def test_a_run_on_other_videos_stays_with_all_that_may_be_of_it(folder: Path, pa
     left, said = clean(folder)
     assert left == sorted(["dino_hand_l", *BESIDE])
     assert "kept work_dirs/dino_hand_l: not of the demo corpus" in said
+
+
+UV = """#!/bin/sh
+case "$2" in
+    install) [ -z "$OFFLINE" ] && : > "$0.brought" ;;
+    find) [ -e "$0.brought" ] && echo /managed/python3.13 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        ({"python3": "3.11", "python3.13": "3.13"}, "python3"),  # what the user's shell means by Python comes first
+        ({"python3": "3.10", "python3.12": "3.12", "python3.11": "3.11"}, "python3.12"),
+        ({"python3": "3.12 without venv", "python3.11": "3.11"}, "python3.11"),
+        ({"python3": "3.14", "python3.13": "3.13"}, "python3.13"),
+        ({"python3": "3.14"}, "python3"),
+        ({"python3": "3.14", "uv": "offline"}, "python3"),
+        ({"python3": "3.14", "uv": ""}, "/managed/python3.13"),
+        ({"python3": "3.10", "uv": ""}, "/managed/python3.13"),
+        ({"python3": "3.13", "uv": ""}, "python3"),
+        ({"python3": "3.15", "python3.13": "broken"}, ""),
+        ({"uv": "offline"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_python_of_the_environment(
+    commands: dict[str, str], expected: str, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(project / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / "bin").mkdir()
+    for name, kind in commands.items():
+        path = tmp_path / "bin" / name
+        path.write_text(UV if name == "uv" else pretend_python(kind))
+        path.chmod(0o755)
+    make = shutil.which("make")
+    assert make is not None
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("OFFLINE", "1" if commands.get("uv") == "offline" else "")
+    monkeypatch.delenv("PYTHON", raising=False)
+    done = subprocess.run([make, "-n", ".venv/installed"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == f'python="{expected}"; \\'
+
+
+def pretend_python(kind: str) -> str:
+    """A script that answers as Python of this version does."""
+    version, _, without = kind.partition(" without ")
+    if version == "broken":
+        return "#!/bin/sh\nexit 127\n"
+    code = f"import sys; sys.version_info = {(*map(int, version.split('.')), 0)}; "
+    code += "sys.modules['ensurepip'] = None; " if without else ""
+    return f'#!/bin/sh\nexec {sys.executable} -c "{code}exec(sys.argv[1])" "$2"\n'
+
+
+def test_without_a_python_make_says_what_to_do(tmp_path: Path, project: Path) -> None:
+    shutil.copy(project / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        ["make", "-s", ".venv/installed", "PYTHON="], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("error: no Python 3.11 to 3.14 with venv found") and "make PYTHON=/path/to/python3" in first
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def wait_for(happened: Callable[[], bool]) -> None:

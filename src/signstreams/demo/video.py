@@ -138,7 +138,7 @@ def _board(image: Floats, rng: np.random.Generator) -> None:
 
 def _curtain(image: Floats, rng: np.random.Generator) -> None:
     x = np.arange(WIDTH_PX, dtype=np.float32)
-    folds = sum(np.sin(x / length + rng.uniform(0, 6)) for length in (9.0, 14.0, 23.0))
+    folds = np.sum([np.sin(x / length + rng.uniform(0, 6)) for length in (9.0, 14.0, 23.0)], axis=0)  # (W,)
     image *= (1 + 0.07 * folds)[None, :, None]
 
 
