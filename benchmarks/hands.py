@@ -40,6 +40,7 @@ from signstreams.formats.landmarks import FACE, MISSING, REGIONS, pose_index
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import BY_NAME, HAND_STREAMS, BoxState
+from signstreams.tracker.hands import hand_size
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT.parent / "shared" / "data"
@@ -115,12 +116,6 @@ def pairs(before: Path, after: Path, name: str) -> Iterator[tuple[Hands, Hands]]
 def sets_of(before: Path, after: Path) -> list[str]:
     """Sets of real videos that both folders have."""
     return [name for name in SETS if all((folder / name / "processed").is_dir() for folder in (before, after))]
-
-
-def hand_size(points: Floats) -> Floats:
-    """(...,) larger extent of the (..., 21, 2) points, px."""
-    size: Floats = (points.max(axis=-2) - points.min(axis=-2)).max(axis=-1)
-    return size
 
 
 # -- The figures

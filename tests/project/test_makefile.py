@@ -17,6 +17,13 @@ RUNS = {"dino_face": "params.json", "dino_hand_l": "params.json", "multistream_v
 BESIDE = ("features", "logs", "release")
 
 
+@pytest.fixture(autouse=True)
+def not_below_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` names itself in the environment; a make below it would print the folder it works in."""
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, project: Path) -> Path:
     """A checkout in which the demo ran."""

@@ -219,7 +219,7 @@ def smoothed(points: Floats, times_s: Floats) -> Floats:
     total, weights = np.zeros_like(points), np.zeros(points.shape[:2])  # (N, 33, 4), (N, 33)
     is_seen = ~np.isnan(points[:, 0, 0])
     known = np.where(is_seen[:, None, None], points, 0.0)
-    width = _shoulder_width(known)  # (N,)
+    width = shoulder_width(known)  # (N,)
     for step in range(len(points)):
         rows = np.arange(len(points) - step)
         apart_s = np.abs(times_s[rows + step] - times_s[rows])
@@ -239,8 +239,8 @@ def smoothed(points: Floats, times_s: Floats) -> Floats:
     return result
 
 
-def _shoulder_width(points: Floats) -> Floats:
-    """(N,) px, at least 1; that of a person turned sideways from the ears."""
+def shoulder_width(points: Floats) -> Floats:
+    """(N,) distance of the shoulders in (N, 33, 2+) points, px, at least 1; that of somebody turned from the ears."""
     pairs = ((_SHOULDERS, 1.0), (_EARS, _SHOULDERS_OVER_EARS))
     widths = [scale * np.linalg.norm(points[:, a, :2] - points[:, b, :2], axis=-1) for (a, b), scale in pairs]
     width: Floats = np.maximum.reduce([*widths, np.ones(len(points))])

@@ -17,9 +17,10 @@ import numpy as np
 
 from signstreams.array_types import Flags, Floats, Ints, Pixels
 from signstreams.formats.landmarks import INTERPOLATED
+from signstreams.tracker.body import shoulder_width
 from signstreams.tracker.detections import detect
 from signstreams.tracker.engine import Engine
-from signstreams.tracker.regions import along_axis, around_hand, cut, moved_along, project, turned
+from signstreams.tracker.regions import agree, along_axis, around_hand, cut, half_turn, moved_along, project, turned
 
 NUM_POINTS = 21
 MIN_PRESENCE = 0.5
@@ -33,14 +34,14 @@ SAME_HAND, SAME_SIDE_HAND = 0.2, 0.3
 MAX_STEP_S = 0.2  # between frames that a hand is followed across
 
 # Rows of the body's points, left before right.
-_SHOULDERS, _ELBOWS, _WRISTS, _PINKIES, _INDICES = (np.array([k, k + 1]) for k in (11, 13, 15, 17, 19))
+_ELBOWS, _WRISTS, _PINKIES, _INDICES = (np.array([k, k + 1]) for k in (13, 15, 17, 19))
 _MIN_VISIBILITY = 0.1  # of the wrist, as MediaPipe has it: below, the hand is hidden or outside
 _LIKELY_VISIBILITY = 0.5
 SPAN = 16  # frames that are followed one after the other in the first pass
 LOOK_EVERY = 4  # frames in which a hand that is not followed is searched there
 # How far the region in which a hand was found may be from the one that its points imply, before the hand is seen again:
-# centre as a share of the side, ratio of the sides, rad.
-MAX_OFF, MAX_OFF_SCALE, MAX_OFF_TURN = 0.08, 1.15, 0.3
+# see `agree`.
+MAX_OFF = (0.08, 1.15, 0.3)
 MAX_SHIFT = 0.6  # of the body's wrist between two frames, in units: beyond, the body's points are wrong
 SHORT_GAP = 16  # frames; a hand that is lost for longer is probably hidden, and is searched in fewer of them
 
@@ -84,8 +85,7 @@ class _Search:
         self.wrist = body[:, _WRISTS, :2]  # (N, 2, 2)
         self.elbow = body[:, _ELBOWS, :2]
         self.knuckle = (2 * body[:, _INDICES, :2] + body[:, _PINKIES, :2]) / 3  # of the middle finger
-        shoulders = body[:, _SHOULDERS, :2]
-        self.unit = _unit(shoulders, body[:, 7:9, :2])  # (N,) half the shoulders' distance, px
+        self.unit = np.maximum(shoulder_width(body) / 2, 1.0)  # (N,) half the shoulders' distance, px
         self.size_px = np.array([frames[0].shape[1], frames[0].shape[0]])
         margin = 0.5 * self.unit[:, None, None]
         inside = ((self.wrist > -margin) & (self.wrist < self.size_px + margin)).all(-1)
@@ -191,17 +191,9 @@ class _Search:
 
 
 def hand_size(points: Floats) -> Floats:
-    """(M,) size of (M, 21, 2) hands: the longer side of the box around them."""
-    size: Floats = (points.max(1) - points.min(1)).max(-1)
+    """(...,) size of (..., 21, 2) hands: the longer side of the box around them."""
+    size: Floats = (points.max(-2) - points.min(-2)).max(-1)
     return size
-
-
-def _unit(shoulders: Floats, ears: Floats) -> Floats:
-    """(N,) half the shoulders' distance, px, of a person who may be turned sideways."""
-    apart = np.linalg.norm(shoulders[:, 0] - shoulders[:, 1], axis=-1) / 2
-    head = 1.1 * np.linalg.norm(ears[:, 0] - ears[:, 1], axis=-1)
-    unit: Floats = np.maximum(np.maximum(apart, head), 1.0)
-    return unit
 
 
 class HandTracker:
@@ -268,11 +260,8 @@ def _settle(search: _Search) -> None:
     """See those again whose region was off what their points imply: the model is most precise where the hand is in the
     middle. On rendered hands it takes the 95 % error from .140 of their size to .130, MediaPipe's being .131."""
     rows, sides = np.nonzero(search.is_found & ~np.isnan(search.region[..., 0]))
-    regions, seen_in = around_hand(search.hands.points[rows, sides]), search.region[rows, sides]
-    side = regions[:, 2]
-    is_off = np.linalg.norm(regions[:, :2] - seen_in[:, :2], axis=-1) > MAX_OFF * side
-    is_off |= np.abs(np.log(side / seen_in[:, 2])) > np.log(MAX_OFF_SCALE)
-    is_off |= np.abs((regions[:, 3] - seen_in[:, 3] + np.pi) % (2 * np.pi) - np.pi) > MAX_OFF_TURN
+    regions = around_hand(search.hands.points[rows, sides])
+    is_off = ~agree(search.region[rows, sides], regions, *MAX_OFF)
     rows, sides, regions = rows[is_off], sides[is_off], regions[is_off]
     if not len(rows):
         return
@@ -293,7 +282,7 @@ def keeps_place(points: Floats, regions: Floats) -> Flags:
     side = regions[:, 2]
     shift = turned((before[:, :2] - regions[:, :2])[:, None], -regions[:, 3])[:, 0]  # (M, 2)
     places = turned(points - regions[:, None, :2], -regions[:, 3])  # (M, 21, 2)
-    turn = np.abs((before[:, 3] - regions[:, 3] + np.pi) % (2 * np.pi) - np.pi)
+    turn = np.abs(half_turn(before[:, 3] - regions[:, 3]))
     keeps: Flags = (
         (np.abs(shift) <= 0.2 * side[:, None]).all(-1)
         & (np.abs(before[:, 2] - side) <= 0.4 * side)
@@ -342,7 +331,7 @@ def _moved(search: _Search, rows: Ints, sides: Ints, others: Ints) -> Floats:
 def _between(first: Floats, second: Floats) -> Floats:
     """(M, 4) regions half way between two of the same hand."""
     middle = (first + second) / 2
-    middle[:, 3] = first[:, 3] + ((second[:, 3] - first[:, 3] + np.pi) % (2 * np.pi) - np.pi) / 2
+    middle[:, 3] = first[:, 3] + half_turn(second[:, 3] - first[:, 3]) / 2
     return middle
 
 
