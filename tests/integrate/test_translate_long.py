@@ -207,6 +207,26 @@ def test_only_what_is_asked_for_is_extracted_and_a_long_sentence_is_read_in_wind
     assert len(extracted) == round((4.0 + 11.5) * FPS)
 
 
+def test_where_parts_choose_among_several_people_it_is_said_once(
+    model: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signstreams.translate.run.WHOLE_BELOW_S", 0.0)  # as of a long video
+    monkeypatch.setattr("signstreams.translate.run.PART_S", 0.5)
+    shutil.copytree(model.parent, tmp_path / "run")
+    content = checkpoint.load(model)
+    content["extraction"] = {"crop_px": 32, "frames_fps": 25.0, "fps": None}
+    torch.save(content, tmp_path / "run" / "best.pt")
+    video = shared_data / "clips" / "lsat_two_people.gif"
+    (tmp_path / "segments.csv").write_text("start,end\n0.1,0.5\n1.6,2.2\n", encoding="utf-8")
+    tree = {"checkpoint": tmp_path / "run" / "best.pt", "videos": [video], "segments": str(tmp_path / "segments.csv")}
+    (found,) = translate(TranslateConfig.model_validate(tree | {"decoding": {"num_beams": 1}}))
+    (note,) = (note for note in found.notes if "people" in note)
+    assert "2 people are in it, and each part of it has its own signer" in note and "--box" in note
+    tree["box"] = [160.0, 0.0, 320.0, 180.0]
+    (found,) = translate(TranslateConfig.model_validate(tree | {"decoding": {"num_beams": 1}}))
+    assert not [note for note in found.notes if "people" in note]
+
+
 def test_what_is_impossible_is_said_before_anything_is_extracted(
     model: Path, long_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

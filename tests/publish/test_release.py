@@ -108,6 +108,24 @@ def test_what_does_not_belong_to_the_model_is_not_released(finished: Any, projec
     assert not (tmp_path / "release").exists()
 
 
+def test_the_boundary_model_goes_along_with_the_model_that_it_belongs_to(
+    finished: Any, project: Path, tmp_path: Path
+) -> None:
+    model, folder = finished.work_dir / "multistream_v9" / "best.pt", finished.work_dir / "boundaries"
+    assert not [name for name in release(finished, tmp_path / "release", project) if "boundar" in name]
+    assert "boundary" not in (tmp_path / "release/README.md").read_text()
+    folder.mkdir()
+    (folder / "boundary.pt").write_text("boundaries")
+    (folder / "boundaries.json").write_text(json.dumps({"checkpoint_sha256": sha256_file(model)}))
+    files = release(finished, tmp_path / "release", project)
+    assert {"translation/boundary.pt", "translation/boundaries.json"} <= set(files)
+    assert "curves, boundary model |" in (tmp_path / "release/README.md").read_text()
+    for report in ('{"checkpoint_sha256": "of another"}', "[]"):
+        (folder / "boundaries.json").write_text(report)
+        with pytest.raises(UserError, match=r"boundary\.pt: was trained beside another model.*snakemake boundaries"):
+            release(finished, tmp_path / "release", project)
+
+
 def test_scores_of_before_do_not_name_their_model(finished: Any, project: Path, tmp_path: Path) -> None:
     path = finished.work_dir / "multistream_v9" / "scores.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "checkpoint_sha256"}))

@@ -13,6 +13,7 @@ from signstreams.engine.run_folder import commit, versions
 from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import (
+    BOUNDARY_FILES,
     CURVES,
     EVALUATION_FILES,
     GLOSSES,
@@ -78,6 +79,9 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
         if needed is not None:
             more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
             _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
+            for name in BOUNDARY_FILES.values():  # of a corpus with continuous annotation, where it was asked for
+                with contextlib.suppress(FileNotFoundError):
+                    _put(runs.boundaries / name, new / "translation" / name)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
@@ -113,6 +117,11 @@ def _needed_backbones(runs: RunLayout) -> dict[str, str]:
             f"{runs.evaluation_file('scores')}: is of another model, expected scores of the best.pt beside it; evaluate"
             " it (scripts/evaluate_slt.py)"
         )
+    if (report := _boundary_report(runs)) is not None and report.get("checkpoint_sha256") != sha256_file(model):
+        problems.append(
+            f"{runs.boundary_file('model')}: was trained beside another model, expected one of the best.pt in"
+            f" {runs.training}; train it again (`snakemake boundaries`), or remove {runs.boundaries}"
+        )
     for stream, digest in needed.items():
         path = runs.backbone(stream)
         if path.is_file() and not digest.startswith(_TIMM) and (found := sha256_file(path)) != digest:
@@ -123,6 +132,16 @@ def _needed_backbones(runs: RunLayout) -> dict[str, str]:
     if problems:
         raise UserError(problems)
     return needed
+
+
+def _boundary_report(runs: RunLayout) -> dict[str, Any] | None:
+    """What `boundaries.json` says; None where no boundary model was trained."""
+    if not runs.boundary_file("model").is_file():
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(report := read_json(runs.boundary_file("report")), dict):
+            return report
+    return {}
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...], metrics_lines: int) -> None:
@@ -186,12 +205,15 @@ def _readme(
         if blank := scores.get("baselines", {}).get("blank_video"):
             lines.append(f"With blank video, what the text model alone can say: BLEU-4 {blank['bleu_4']:.1f}.")
     stream = backbones[0]
+    model_files = "model, tokenizer, settings, scores, curves"
+    if _boundary_report(runs) is not None:
+        model_files += ", boundary model"
     lines += [
         "",
         "| folder | holds |",
         "| --- | --- |",
         "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
-        *(["| `translation/` | model, tokenizer, settings, scores, curves |"] if needed is not None else []),
+        *([f"| `translation/` | {model_files} |"] if needed is not None else []),
         "| `environment/` | versions and lock files |",
         f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
         "",

@@ -170,6 +170,7 @@ class _VideoTranslator:
             device=device,
             on_frame=self._on_frame,
         )
+        self._is_choice_told = False  # that parts choose their signer among several people
         self._num_due = 0  # frames of the part that have not been counted before
 
     def run(self) -> Translation:
@@ -338,6 +339,15 @@ class _VideoTranslator:
         self.num_people_frames += part.metadata.num_pose_frames
         if part.metadata.spans_s is None:
             self.duration_s = part.metadata.duration_s
+            return
+        signer = part.metadata.signer
+        is_own = self.plan.extraction.detector != "precomputed"  # whose choice is one for the whole file of points
+        if is_own and signer.chosen_by in ("hand_motion", "size") and not self._is_choice_told:
+            self._is_choice_told = True
+            self._warn(
+                f"{self.plan.path}: {signer.num_people} people are in it, and each part of it has its own signer, the"
+                " one whose hands move most; name one of them for the whole video with --box"
+            )
 
     def _refuse_or_note(self, error: EmptyPartError, spans: Sequence[Span] | None) -> None:
         """A part without frames: the whole video cannot be read, or it ends before it says."""
