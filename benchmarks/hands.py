@@ -274,6 +274,8 @@ def rendered(before: Path, after: Path) -> None:
         )
     both = is_clear & has[0] & has[1]
     print(f"  visible, both found, {both.sum()}: before {spread(error[0][both])}, after {spread(error[1][both])}")
+    near = [share((off[both][:, 0] <= NEAR).sum(), both.sum()) for off in error]
+    print(f"  of these, wrists within {NEAR} of the hand's size of the true ones: before {near[0]}, after {near[1]}")
     alone = is_clear & has[1] & ~has[0]
     print(f"  visible, only found after, {alone.sum()}: {spread(error[1][alone])}")
 
