@@ -68,6 +68,21 @@ def test_a_hand_held_away_from_its_rest_signs_and_one_out_of_the_picture_rests()
     assert span == pytest.approx((4.0, 5.0), abs=0.2)
 
 
+def test_a_hold_in_the_air_is_no_rest_even_where_it_is_the_longest_stillness_of_a_short_video() -> None:
+    pose, times_s = signing([(0.4, 2.6)], 3.0, (3.0, 5.8))
+    held = (times_s >= 1.1) & (times_s < 1.9)
+    pose[held, WRISTS[1], :2] = np.array((2.5, 2.5)) / SPACE_UNITS  # above the elbow, at 3.5
+    pose[:, WRISTS[0]] = (-1, -1, 0)  # of a hand out of the picture nothing is learned
+    (span,) = sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s)
+    assert span == pytest.approx((0.4, 2.6), abs=0.2)
+
+
+def test_hands_clasped_high_for_long_are_at_rest_all_the_same() -> None:
+    pose, times_s = signing([(8.0, 9.5), (18.0, 20.0)], 30.0, (3.0, 3.3))  # a rest above the elbows, at 3.5
+    found = sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s)
+    assert [round(start_s) for start_s, _ in found] == [8, 18]
+
+
 def test_nobody_and_nothing_give_no_sentence() -> None:
     times_s = np.arange(50) / FPS
     nobody = np.tile(np.array((-1.0, -1.0, 0.0)), (50, 7, 1))
