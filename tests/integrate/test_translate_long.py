@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.demo.language import sentences
-from signstreams.demo.plan import (
-    FPS,
-    HEIGHT_PX,
-    RAISE_FRAMES,
-    SIGN_FRAMES,
-    TRANSITION_FRAMES,
-    WIDTH_PX,
-    PlannedClip,
-    PlannedSign,
-    PlannedVideo,
-)
+from signstreams.demo.plan import FPS, HEIGHT_PX, WIDTH_PX, plan_continuous
 from signstreams.demo.signers import SIGNERS
 from signstreams.demo.video import render_video
 from signstreams.engine import checkpoint
@@ -48,23 +36,6 @@ from signstreams.translate.settings import TranslateConfig
 Build = Callable[..., IntegrateConfig]
 NAME = "dos minutos"
 LENGTH_S = 120.0
-
-
-def two_minutes(rng: random.Random) -> PlannedVideo:
-    """Sentences with rests of 0.3 to 1.5 s between them."""
-    pool = [sentence for sentence in sentences() if len(sentence.glosses) <= 4]
-    frame, clips = FPS, []
-    while frame < (LENGTH_S - 6) * FPS:
-        sentence, start, signs = rng.choice(pool), frame, []
-        frame += rng.randint(*RAISE_FRAMES)
-        for number, gloss in enumerate(sentence.glosses):
-            frame += rng.randint(*TRANSITION_FRAMES) if number else 0
-            signs.append(PlannedSign(gloss, frame, frame + rng.randint(*SIGN_FRAMES)))
-            frame = signs[-1].end
-        frame += rng.randint(*RAISE_FRAMES)
-        clips.append(PlannedClip(f"{NAME}_{len(clips)}", sentence, start, frame, tuple(signs)))
-        frame += round(FPS * rng.uniform(0.3, 1.5))
-    return PlannedVideo(NAME, SIGNERS[0].name, tuple(clips), frame)
 
 
 def write_points(truth: Path, target: Path) -> None:
@@ -91,7 +62,7 @@ def long_video(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Pat
     """Folder with the video, its points, and the true times of its sentences (truth.json)."""
 
     def build(folder: Path) -> None:
-        video = two_minutes(random.Random(1))
+        video = plan_continuous(NAME, SIGNERS[0].name, LENGTH_S, (0.3, 1.5), seed=1)
         layout = CorpusLayout(folder)
         with Progress(video.num_frames, "frames", "render") as progress:
             render_video(layout, video, 1, progress)

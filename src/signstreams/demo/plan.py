@@ -26,6 +26,7 @@ REST_FRAMES = 3  # the hands rest before the first, between two and after the la
 RAISE_FRAMES = (6, 8)  # fewest and most frames in which the hands rise to the first sign, and sink after the last
 TRANSITION_FRAMES = (6, 7)  # fewest and most frames between two signs
 SIGN_FRAMES = (10, 12)  # fewest and most frames of a sign
+MAX_CONTINUOUS_GLOSSES = 4  # glosses of the longest sentence of a continuous video
 
 T = TypeVar("T")
 
@@ -154,6 +155,24 @@ def plan(size: str, seed: int) -> DemoPlan:
     )
 
 
+def plan_continuous(
+    video_id: str, signer: str, length_s: float, rests_s: tuple[float, float], seed: int
+) -> PlannedVideo:
+    """A video of one sentence after another, with rests of ``rests_s`` (least, most) between them.
+
+    It starts with a second of rest and is at most ``length_s`` long; the demo corpus itself rests for 0.12 s only.
+    """
+    rng = random.Random(f"signstreams continuous {video_id} {seed}")
+    pool = [sentence for sentence in sentences() if len(sentence.glosses) <= MAX_CONTINUOUS_GLOSSES]
+    frame, clips = FPS, []
+    while True:
+        clip = _clip(rng, f"{video_id}_{len(clips)}", pool[int(rng.random() * len(pool))], frame)
+        if clip.end > length_s * FPS:
+            return PlannedVideo(video_id, signer, tuple(clips), frame)
+        clips.append(clip)
+        frame = clip.end + round(FPS * (rests_s[0] + rng.random() * (rests_s[1] - rests_s[0])))
+
+
 def _choose_sentences(rng: random.Random, spec: SizeSpec, wanted: Counter[str]) -> dict[str, list[Sentence]]:
     """Split to different sentences; those of val and test are made of glosses that train has."""
     for _ in range(1000):
@@ -186,19 +205,21 @@ def _video(rng: random.Random, video_id: str, signer: str, group: Sequence[Sente
     frame = REST_FRAMES
     clips = []
     for number, sentence in enumerate(group):
-        start = frame
-        frame += _between(rng, RAISE_FRAMES)
-        signs = []
-        for position, gloss in enumerate(sentence.glosses):
-            if position:
-                frame += _between(rng, TRANSITION_FRAMES)
-            end = frame + _between(rng, SIGN_FRAMES)
-            signs.append(PlannedSign(gloss, frame, end))
-            frame = end
-        frame += _between(rng, RAISE_FRAMES)
-        clips.append(PlannedClip(f"{video_id}_{number}", sentence, start, frame, tuple(signs)))
-        frame += REST_FRAMES
+        clips.append(_clip(rng, f"{video_id}_{number}", sentence, frame))
+        frame = clips[-1].end + REST_FRAMES
     return PlannedVideo(video_id, signer, tuple(clips), frame)
+
+
+def _clip(rng: random.Random, clip_id: str, sentence: Sentence, start: int) -> PlannedClip:
+    frame = start + _between(rng, RAISE_FRAMES)
+    signs = []
+    for position, gloss in enumerate(sentence.glosses):
+        if position:
+            frame += _between(rng, TRANSITION_FRAMES)
+        end = frame + _between(rng, SIGN_FRAMES)
+        signs.append(PlannedSign(gloss, frame, end))
+        frame = end
+    return PlannedClip(clip_id, sentence, start, frame + _between(rng, RAISE_FRAMES), tuple(signs))
 
 
 def _by_signer(videos: Sequence[PlannedVideo], signers: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -40,8 +40,8 @@ class RestPlaces:
 
     Each still moment counts by how long the hand stays still, so that rests outweigh the holds within signs, and little
     where the wrist is not below its elbow. Of 166 isolated signs, which start and end at rest, wrists at the start were
-    1.15 units below their elbows in the median, .7 to 1.5 in nine of ten; in the middle .74 above. Without this, a short
-    video's longest hold was taken for its rest: 43 of the 166 signs fell into two sentences, with it none.
+    1.15 units below their elbows in the median, .7 to 1.5 in nine of ten; in the middle .74 above. Without it, a short
+    video's longest hold was taken for its rest: 43 of the 166 signs fell into two sentences; now none does.
     """
 
     _CELL_UNITS = 0.1
