@@ -11,8 +11,12 @@ import pytest
 from signstreams.errors import UserError
 from signstreams.formats.elan import read_elan
 from signstreams.formats.subtitles import Cue, parse_subtitles
+from signstreams.formats.video_sources import VideoSource
+from signstreams.segment.given import read_segments
 from signstreams.translate.outputs import write_outputs
+from signstreams.translate.plan import check_outputs
 from signstreams.translate.run import Sentence, Translation
+from signstreams.translate.settings import TranslateConfig
 
 EVIL = '</script><script>alert("a & b")</script> --> <b>'
 GLOSSES = [Cue(1.0, 1.5, "CASA"), Cue(1.5, 2.04, "<IR>")]
@@ -81,3 +85,22 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output .*file/a\.srt: (Not a directory|File exists); name another place"):
         write_outputs(translation(tmp_path / "v.mp4"), tmp_path / "v.mp4", [tmp_path / "file" / "a.srt"])
+
+
+def test_a_table_names_a_folder_of_frames_as_it_is_called(tmp_path: Path) -> None:
+    folder, path = tmp_path / "take 1.5", tmp_path / "a.csv"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1/0001.png").touch()
+    write_outputs(translation(folder), folder, [path])
+    assert [cue.start_s for cue in read_segments(path, VideoSource.at(folder).video_id).segments] == [1.0, 2.04, 5.0]
+
+
+def test_what_would_be_overwritten_is_said(tmp_path: Path) -> None:
+    video, given = tmp_path / "v.mp4", tmp_path / "talk.srt"
+    video.touch()
+    given.touch()
+    config = TranslateConfig(
+        checkpoint=tmp_path / "best.pt", videos=[video], segments=str(given), output=[tmp_path / "x/../talk.srt"]
+    )
+    with pytest.raises(UserError, match=r"talk\.srt: is the file of --segments, expected a file to write"):
+        check_outputs(config, [video])
