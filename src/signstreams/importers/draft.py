@@ -124,11 +124,13 @@ def _composed(item: Taken) -> str:
 
 
 def _usable(taken: Iterable[Taken], issues: list[Finding]) -> list[Taken]:
-    """Those with ids, times and a text (or glosses) that can be used; of several with one id, the first."""
+    """Those with ids, times and a text (or glosses, where no clip has a text) that can be used; of several with one id, the first."""
+    taken = list(taken)
+    has_texts = any(item.clip.text.strip() for item in taken)  # else a corpus of glosses alone
     first: dict[str, Taken] = {}
     for item in taken:
         clip = item.clip
-        problem = _id_problem(clip) or _time_problem(clip) or _text_problem(item)
+        problem = _id_problem(clip) or _time_problem(clip) or _text_problem(item, has_texts)
         if problem is not None:
             rule, found, fix = problem
             issues.append(item.breach(rule, found, fix))
@@ -162,9 +164,9 @@ def _time_problem(clip: Clip) -> Problem:
     return None
 
 
-def _text_problem(item: Taken) -> Problem:
+def _text_problem(item: Taken, has_texts: bool) -> Problem:
     text = item.clip.text.strip()
-    if any(char.isalnum() for char in text) or (item.gloss and not text):
+    if any(char.isalnum() for char in text) or (item.gloss and not has_texts):
         return None
     if text:
         return LETTERS, f"the text {shown(text[:40])}", "nothing to do: it is left out"
