@@ -98,7 +98,11 @@ def test_times_of_another_video_are_said_before_anything_is_done(tmp_path: Path)
     path = tmp_path / "a.csv"
     path.write_text("start,end\n1,2\n70,80\n", encoding="utf-8")
     given = read_segments(path, "a")
-    check_within(given, path, 70.5)
+    (note,) = check_within(given, path, 70.5)
+    assert (
+        note == f"{path}: 1 of 2 sentences end after the video's end (70.50 s), the first at 80 s; they are cut there"
+    )
+    assert check_within(given, path, 79.9) == []
     with pytest.raises(UserError, match=r"1 of 2 sentences start after .* end \(60\.00 s\), the first at 70 s"):
         check_within(given, path, 60.0)
 

@@ -19,6 +19,7 @@ from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import shown
 
 MAX_SHOWN_FAULTS = 10
+LATE_S = 0.25  # as BEYOND_S of an import: encoders end a video some frames early or late
 OVERLAP, TWICE = "overlap", "the same twice"
 
 
@@ -73,14 +74,19 @@ def read_segments(
     return GivenSegments(segments, faults)
 
 
-def check_within(given: GivenSegments, path: Path, length_s: float) -> None:
-    """Refuse sentences that start after the end of a video of this length."""
+def check_within(given: GivenSegments, path: Path, length_s: float) -> list[str]:
+    """Refuse sentences that start after the end of a video of this length; a note on those that end after it."""
     beyond = [cue for cue in given.segments if cue.start_s >= length_s]
     if beyond:
         raise UserError(
             f"{path}: {len(beyond):,} of {len(given.segments):,} sentences start after the video's end"
             f" ({length_s:.2f} s), the first at {beyond[0].start_s:g} s; they are of another video, or of other times"
         )
+    late = [cue for cue in given.segments if cue.end_s > length_s + LATE_S]
+    if not late:
+        return []
+    found = f"{len(late):,} of {len(given.segments):,} sentences end after the video's end ({length_s:.2f} s)"
+    return [f"{path}: {found}, the first at {late[0].end_s:g} s; they are cut there"]
 
 
 def _apart(cues: Iterable[Cue]) -> tuple[list[Cue], list[Fault]]:

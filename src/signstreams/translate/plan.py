@@ -138,12 +138,11 @@ def _segments(
     file = given.segments_file
     if file is not None:
         found = read_segments(file, plan.video_id, tier=given.tier, is_only_video=is_only_video, fps=file_fps)
-        if plan.length_s is not None:
-            check_within(found, file, plan.length_s)
+        late = [] if plan.length_s is None else check_within(found, file, plan.length_s)
         segments = [cue for cue in found.segments if cue.start_s < end_s and start_s < cue.end_s]
         if not segments:
             raise UserError(f"{file}: no sentence of {plan.video_id} is between --start and --end; give other times")
-        return segments, found.warnings(file)
+        return segments, [*found.warnings(file), *late]
     if given.segments != WHOLE and (given.finds_sentences or _is_long(trained, plan, end_s - start_s)):
         is_told = given.finds_sentences
         longest_s = longest_clip_s(trained, plan.fps)
