@@ -15,8 +15,9 @@ from signstreams.formats.video_sources import VideoSource
 from signstreams.segment.given import read_segments
 from signstreams.translate.outputs import write_outputs
 from signstreams.translate.plan import check_outputs
-from signstreams.translate.run import Sentence, Translation
+from signstreams.translate.run import Sentence, Translation, _Reading, _VideoTranslator
 from signstreams.translate.settings import TranslateConfig
+from signstreams.translate.windows import Window
 
 EVIL = '</script><script>alert("a & b")</script> --> <b>'
 GLOSSES = [Cue(1.0, 1.5, "CASA"), Cue(1.5, 2.04, "<IR>")]
@@ -104,3 +105,17 @@ def test_what_would_be_overwritten_is_said(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"talk\.srt: is the file of --segments, expected a file to write"):
         check_outputs(config, [video])
+
+
+def test_a_sentence_behind_the_real_end_of_a_video_can_be_written(tmp_path: Path) -> None:
+    """Of a file that was cut off: it declares 10 s and holds 5."""
+    translator = object.__new__(_VideoTranslator)
+    translator.duration_s = 5.0
+    readings = [_Reading("", [], 0)]
+    one, other = Cue(4.0, 6.0, "last"), Cue(7.0, 9.0, "lost")
+    sentences = [
+        translator._sentence(cue, [Window(cue.start_s, cue.end_s, (0.0, 9.0))], readings) for cue in (one, other)
+    ]
+    assert [(found.start_s, found.end_s) for found in sentences] == [(4.0, 5.0), (7.0, 9.0)]
+    write_outputs(Translation("v.mp4", sentences, 5.0), tmp_path / "v.mp4", [tmp_path / "a.eaf", tmp_path / "a.csv"])
+    assert len(read_elan(tmp_path / "a.eaf").tiers["translation"].annotations) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,8 @@ def _composed(item: Taken) -> str:
     return unicodedata.normalize("NFC", item.clip.video_id)
 
 
-def _usable(taken: Iterable[Taken], issues: list[Finding]) -> list[Taken]:
-    """Those with ids, times and a text (or glosses, where no clip has a text) that can be used; of several with one id, the first."""
-    taken = list(taken)
+def _usable(taken: Sequence[Taken], issues: list[Finding]) -> list[Taken]:
+    """Those with ids, times and a text that can be used (glosses, where no clip has one); of equal ids the first."""
     has_texts = any(item.clip.text.strip() for item in taken)  # else a corpus of glosses alone
     first: dict[str, Taken] = {}
     for item in taken:

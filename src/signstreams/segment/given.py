@@ -153,14 +153,13 @@ def _read_table(path: Path, video_id: str, is_only_video: bool, fps: float | Non
     if wrong := errors(table.issues):
         raise UserError(lines(wrong))
     known, issues = resolve_columns([*table.columns, "clip_id"], str(path))  # sentences need no ids
-    columns = {meaning: known[meaning] for meaning in ("start", "end", "text", "video") if meaning in known}
-    start, end, text, video = (columns.get(meaning) for meaning in ("start", "end", "text", "video"))
+    start, end, text, video = (known.get(meaning) for meaning in ("start", "end", "text", "video"))
     if wrong := errors(issues):
         raise UserError(lines(wrong))
     if start is None or end is None:
         found = few([shown(column) for column in table.columns], 20) or "no columns"
         raise UserError(f"{path}: has {found}, expected columns start and end, in seconds; rename those that hold them")
-    units = units_of(columns)
+    units = units_of(known)
     if video is None and not is_only_video:
         raise UserError(f"{path}: has no column video, expected one where several videos are translated; add it")
     rows = [(row, texts) for row, texts in table.rows if video is None or _names(texts[video], video_id)]
