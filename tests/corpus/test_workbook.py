@@ -91,3 +91,10 @@ def test_a_sheet_is_a_table_with_the_rows_of_the_sheet(tmp_path: Path) -> None:
     table = scan_table(path, ("id", "text"), "a.xlsx", holds="clips")
     assert table.rows == [(2, {"id": "1", "text": "hola"}), (4, {"id": "b", "text": "adiós"})]
     assert table.issues == []
+
+
+def test_a_whole_second_below_milliseconds_is_a_time_with_milliseconds(tmp_path: Path) -> None:
+    """That the colons of a column count seconds is sure as soon as one of its times has milliseconds."""
+    rows = [("inicio", "fin"), (datetime.time(0, 0, 1, 500_000), datetime.time(1, 5)), (datetime.time(0, 0, 2), None)]
+    found = read_workbook(save(tmp_path / "a.xlsx", one=rows))
+    assert [cells for _, cells in found[1:]] == [["00:00:01.500", "01:05:00"], ["00:00:02.000", ""]]

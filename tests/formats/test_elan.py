@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signstreams.formats.elan import BROKEN_REFERENCE, TIER_TWICE, Tier, read_elan, write_elan
+from signstreams.formats.elan import BROKEN_REFERENCE, ID_TWICE, TIER_TWICE, Tier, read_elan, write_elan
 from signstreams.formats.subtitles import NO_LENGTH, UNREADABLE_TIMES, Cue
 
 SENTENCES = [Cue(0.5, 2.0, "Mañana llueve & <hace> frío"), Cue(2.0, 3.25, "“Sí”")]
@@ -233,3 +233,23 @@ def test_entities_bring_in_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.eaf").write_text(text.replace("?>\n", f"?>\n{start}\n", 1), encoding="utf-8")
     with pytest.raises(ValueError, match="declares a DOCTYPE"):
         read_elan(tmp_path / "a.eaf")
+
+
+def test_annotations_with_one_id_keep_their_own_times(tmp_path: Path) -> None:
+    slots = "".join(f'<TIME_SLOT TIME_SLOT_ID="t{n}" TIME_VALUE="{1000 * n}"/>' for n in range(5))
+    slots += '<TIME_SLOT TIME_SLOT_ID="t4" TIME_VALUE="9000"/>'
+    tiers = (
+        f'<TIER TIER_ID="s" LINGUISTIC_TYPE_REF="u">{alignable("a1", "t0", "t1", "uno")}</TIER>'
+        f'<TIER TIER_ID="g" LINGUISTIC_TYPE_REF="u">{alignable("a1", "t2", "t3", "DOS")}'
+        f"{alignable('a2', 't3', 't4', 'TRES')}</TIER>"
+    )
+    path = tmp_path / "x.eaf"
+    path.write_text(document(tiers, slots), encoding="utf-8")
+    found = read_elan(path)
+    assert found.tiers["s"].annotations == [Cue(0, 1, "uno")]
+    assert found.tiers["g"].annotations == [Cue(2, 3, "DOS")]
+    assert [(fault.kind, fault.place) for fault in found.faults] == [
+        (ID_TWICE, "time slot 't4'"),
+        (ID_TWICE, "tier 'g', annotation 'a1'"),
+        (UNREADABLE_TIMES, "tier 'g', annotation 'a2'"),
+    ]

@@ -72,3 +72,16 @@ def test_labels_that_are_no_list_are_one_line(
     with pytest.raises(UserError, match=r"csl2020ct_v2\.json: .*convert it again") as error:
         do_import("csl-daily", folder)
     assert len(error.value.problems) == 1
+
+
+def test_a_sentence_of_no_split_is_counted(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.csl_daily(tiny_corpus, tmp_path / "csl")
+    path = folder / "sentence_label/split_1.txt"
+    path.write_text(path.read_text().replace("S000000_P0000_T00|train\n", ""))
+    corpus = do_import("csl-daily", folder)
+    (line,) = corpus.report["not_taken_or_doubted"]["import.no_split"]["first"]
+    assert line.startswith("splits: 1 clips of none of the corpus's splits: 'S000000_P0000_T00'")
+    with pytest.raises(UserError, match=r"import\.no_split"):
+        do_import("csl-daily", folder, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -155,3 +156,53 @@ def test_files_without_the_tier_damaged_files_and_lost_media_are_counted(
     assert report["elan.file"]["first"][0].startswith("rota.eaf: is no XML")
     assert report["import.absent"]["count"] == 1
     assert corpus.report["taken"]["clips"] == 8
+
+
+def test_glosses_belong_to_who_signs_the_sentences(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    """By participant, else by the end of the tiers' names; glosses of nobody who has sentences are counted."""
+    for number in range(3):
+        names = [f"f{number}_P1.mp4", f"f{number}_P2.mp4"]
+        for name in names:
+            layouts.copy_video(tiny_corpus, f"demo_00{number}", tmp_path / "in" / name)
+        tiers = {"Frase A": SENTENCES[:1], "Frase B": SENTENCES[1:], "Glosa A": RIGHT[:2], "Glosa B": RIGHT[2:]}
+        tiers["Glosa C"] = [(0.3, 0.8, "AJENO")]
+        people = {"Frase A": "P1", "Frase B": "P2"}  # the tiers of glosses name none
+        layouts.eaf(tmp_path / "in" / f"f{number}.eaf", tiers, names, participants=people)
+    corpus = do_import("elan", tmp_path / "in", text_tiers=["Frase *"], gloss_tiers=["Glosa *"])
+    assert corpus.column("gloss", "annotations/gloss.csv")[:2] == ["YO BIEN", "AGUA DÓNDE"]
+    (first, *_) = corpus.report["not_taken_or_doubted"]["elan.gloss_tier"]["first"]
+    assert first.startswith("f0.eaf: 1 glosses of 'Glosa C', which are of none of the signers")
+
+
+@pytest.mark.parametrize(
+    ("gloss", "who", "expected"),
+    [("Glosa B", "Berta", "YO BIEN"), ("Glosa L", "", "YO FUERTE BIEN"), ("Glosa B", "", "YO BIEN")],
+)
+def test_glosses_of_somebody_else_are_not_those_of_the_only_signer_with_sentences(
+    gloss: str, who: str, expected: str, layouts: ModuleType, folder: Path, do_import: Importer
+) -> None:
+    for number in (1, 2, 3):
+        tiers = {"Frase A": SENTENCES, "Glosa A": RIGHT, gloss: [(0.3, 1.0, "FUERTE")]}
+        people = {"Frase A": "Ana", "Glosa A": "Ana", gloss: who}
+        layouts.eaf(folder / f"charla_{number}.eaf", tiers, [f"charla_{number}.mp4"], participants=people)
+    corpus = do_import("elan", folder, text_tiers=["Frase A"], gloss_tiers=["Glosa *"])
+    assert corpus.column("gloss", "annotations/gloss.csv")[0] == expected
+
+
+def test_names_are_compared_composed_and_brackets_are_letters(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    """macOS decomposes accents in names of files and tiers."""
+    for number in range(3):
+        names = [f"niña {number}_{place}.mp4" for place in "AB"]
+        for name in names:
+            layouts.copy_video(tiny_corpus, "demo_000", tmp_path / "in" / unicodedata.normalize("NFD", name))
+        tiers = {unicodedata.normalize("NFD", "Traducción"): SENTENCES, "Glosa [RH]": RIGHT}
+        people = dict.fromkeys(tiers, "B")
+        layouts.eaf(tmp_path / "in" / f"f{number}.eaf", tiers, names, participants=people)
+    corpus = do_import("elan", tmp_path / "in", text_tiers=["Traducción"], gloss_tiers=["Glosa [RH]"])
+    videos = [unicodedata.normalize("NFC", video) for video in corpus.column("video")[::2]]
+    assert videos == ["niña 0_B", "niña 1_B", "niña 2_B"]
+    assert corpus.column("gloss", "annotations/gloss.csv")[0] == "YO BIEN"

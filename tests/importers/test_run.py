@@ -314,3 +314,23 @@ def test_a_root_that_the_workflow_would_refuse_is_refused_before_anything_is_wri
     with pytest.raises(UserError, match=found):
         import_corpus(ImportConfig(layout="phoenix14t", source=source("phoenix"), root=Path(root)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_videos_of_one_name_are_refused_unless_their_order_was_given(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    """As cam1.mp4 in the folder of each session: the clips of the second would be cut from the first."""
+    folder = tmp_path / "in"
+    for number in range(3):
+        layouts.copy_video(tiny_corpus, f"demo_00{number}", folder / f"s{number}/cam{number // 2}.mp4")
+        layouts.eaf(folder / f"s{number}/s{number}.eaf", {"frase": [(0.1, 1.0, "Uno.")]}, [f"cam{number // 2}.mp4"])
+    layouts.copy_video(tiny_corpus, "demo_003", folder / "s2/cam1.mov")
+    with pytest.raises(UserError) as error:
+        do_import("elan", folder, text_tiers=["frase"])
+    assert [problem.partition(", expected")[0] for problem in error.value.problems[:-1]] == [
+        f"{folder}/s0/cam0.mp4: 'cam0' is also {folder}/s1/cam0.mp4",
+        f"{folder}/s2/cam1.mov: 'cam1' is also {folder}/s2/cam1.mp4",
+    ]
+    (folder / "s2/cam1.mov").unlink()
+    corpus = do_import("elan", folder, text_tiers=["frase"], videos=[folder / "s1", folder / "s0", folder / "s2"])
+    assert corpus.config["corpus"]["videos"] == [str(folder / "s1"), str(folder / "s2")]

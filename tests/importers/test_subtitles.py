@@ -84,3 +84,28 @@ def test_youtube_asl_counts_the_ids_that_could_not_be_fetched(
     corpus = do_import("youtube-asl", folder, allow_absent_videos=True)
     assert len(corpus.rows()) == 8
     assert corpus.counts()["import.absent"] == 1
+
+
+def test_captions_without_a_video_are_not_lost_in_silence(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    folder = layouts.subtitles(tiny_corpus, tmp_path / "t")
+    layouts.captions(folder / "talk 7.srt", [(0.1, 1.0, "Hello.")])
+    layouts.captions(folder / "talk_0.en.srt", [(0.1, 1.0, "Hello.")])
+    with pytest.raises(UserError) as error:
+        do_import("subtitles", folder)
+    assert [problem.partition(",")[0] for problem in error.value.problems[:2]] == [
+        "talk 7.srt: no video 'talk 7'",
+        "talk_0.en.srt: no video 'talk_0.en'",
+    ]
+    corpus = do_import("subtitles", folder, allow_absent_videos=True)
+    assert corpus.counts() == {"import.absent": 2} and len(corpus.rows()) == 8
+
+
+def test_captions_of_videos_with_one_name_are_named_with_their_folders(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    for place in ("a", "b"):
+        layouts.subtitles(tiny_corpus, tmp_path / "t" / place)
+    with pytest.raises(UserError, match=r"t: a/talk 0\.srt, b/talk 0\.srt are all captions of one video"):
+        do_import("subtitles", tmp_path / "t")

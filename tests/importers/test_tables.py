@@ -227,3 +227,13 @@ def test_texts_come_out_as_they_went_in(folder: Path, do_import: Importer) -> No
     found = scan_meta(corpus.root / "meta.csv")
     assert found.issues == []
     assert [clip.text for clip in found.clips] == [unicodedata.normalize("NFC", text) for text in texts]
+
+
+def test_a_text_under_an_unknown_name_is_asked_for_though_there_are_glosses(folder: Path, do_import: Importer) -> None:
+    rows = "".join(f"demo_00{n};Hello you.;HELLO YOU\n" for n in range(3)) + "demo_003;;HELLO\n"
+    (folder / "corpus.csv").write_text(f"video;english;gloss\n{rows}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no column is known to hold the text, found 'video', 'english', 'gloss'"):
+        do_import("table", folder)
+    corpus = do_import("table", folder, columns=["text=english"])
+    assert corpus.column("text") == ["Hello you."] * 3
+    assert corpus.counts()["import.empty"] == 1  # though it has a gloss: it would teach to say nothing

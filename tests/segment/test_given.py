@@ -98,6 +98,42 @@ def test_times_of_another_video_are_said_before_anything_is_done(tmp_path: Path)
     path = tmp_path / "a.csv"
     path.write_text("start,end\n1,2\n70,80\n", encoding="utf-8")
     given = read_segments(path, "a")
-    check_within(given, path, 70.5)
+    (note,) = check_within(given, path, 70.5)
+    assert (
+        note == f"{path}: 1 of 2 sentences end after the video's end (70.50 s), the first at 80 s; they are cut there"
+    )
+    assert check_within(given, path, 79.9) == []
     with pytest.raises(UserError, match=r"1 of 2 sentences start after .* end \(60\.00 s\), the first at 70 s"):
         check_within(given, path, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("start_ms,end_ms\n1200,3400\n", (1.2, 3.4)),
+        ("start_frame,end_frame\n30,85\n", (1.2, 3.4)),
+        ("start_frame,end_frame,fps\n60,170,50\n", (1.2, 3.4)),
+        ("Begin Time - msec\tEnd Time - msec\tGlosa\n1200\t3400\tX\n", (1.2, 3.4)),
+        ("video_id;début;fin\nb;5;6\na;1,2;3,4\n", (1.2, 3.4)),
+    ],
+)
+def test_times_have_the_unit_that_their_columns_state(text: str, expected: tuple[float, float], tmp_path: Path) -> None:
+    path = tmp_path / "segments.csv"
+    path.write_text(text, encoding="utf-8")
+    assert [(cue.start_s, cue.end_s) for cue in read_segments(path, "a", fps=25.0).segments] == [expected]
+
+
+def test_times_in_frames_of_an_unknown_rate_are_no_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "segments.csv"
+    path.write_text("start_frame,end_frame\n30,85\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"row 2: start '30', end '85' in frames, without frames per second"):
+        read_segments(path, "a", fps=None)
+
+
+def test_a_sentence_of_less_than_a_millisecond_is_left_out(tmp_path: Path) -> None:
+    """No subtitle or ELAN file can hold it: it would fail when all is extracted and translated."""
+    path = tmp_path / "segments.csv"
+    path.write_text("start,end\n1,2\n3,3.0001\n4,6\n4.0002,5\n", encoding="utf-8")
+    given = read_segments(path, "a")
+    assert [(cue.start_s, cue.end_s) for cue in given.segments] == [(1, 2), (4.0002, 5)]
+    assert [fault.place for fault in given.faults] == ["row 3", "4 to 6 s"]

@@ -11,8 +11,13 @@ import pytest
 from signstreams.errors import UserError
 from signstreams.formats.elan import read_elan
 from signstreams.formats.subtitles import Cue, parse_subtitles
+from signstreams.formats.video_sources import VideoSource
+from signstreams.segment.given import read_segments
 from signstreams.translate.outputs import write_outputs
-from signstreams.translate.run import Sentence, Translation
+from signstreams.translate.plan import check_outputs
+from signstreams.translate.run import Sentence, Translation, _Reading, _VideoTranslator
+from signstreams.translate.settings import TranslateConfig
+from signstreams.translate.windows import Window
 
 EVIL = '</script><script>alert("a & b")</script> --> <b>'
 GLOSSES = [Cue(1.0, 1.5, "CASA"), Cue(1.5, 2.04, "<IR>")]
@@ -81,3 +86,36 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output .*file/a\.srt: (Not a directory|File exists); name another place"):
         write_outputs(translation(tmp_path / "v.mp4"), tmp_path / "v.mp4", [tmp_path / "file" / "a.srt"])
+
+
+def test_a_table_names_a_folder_of_frames_as_it_is_called(tmp_path: Path) -> None:
+    folder, path = tmp_path / "take 1.5", tmp_path / "a.csv"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1/0001.png").touch()
+    write_outputs(translation(folder), folder, [path])
+    assert [cue.start_s for cue in read_segments(path, VideoSource.at(folder).video_id).segments] == [1.0, 2.04, 5.0]
+
+
+def test_what_would_be_overwritten_is_said(tmp_path: Path) -> None:
+    video, given = tmp_path / "v.mp4", tmp_path / "talk.srt"
+    video.touch()
+    given.touch()
+    config = TranslateConfig(
+        checkpoint=tmp_path / "best.pt", videos=[video], segments=str(given), output=[tmp_path / "x/../talk.srt"]
+    )
+    with pytest.raises(UserError, match=r"talk\.srt: is the file of --segments, expected a file to write"):
+        check_outputs(config, [video])
+
+
+def test_a_sentence_behind_the_real_end_of_a_video_can_be_written(tmp_path: Path) -> None:
+    """Of a file that was cut off: it declares 10 s and holds 5."""
+    translator = object.__new__(_VideoTranslator)
+    translator.duration_s = 5.0
+    readings = [_Reading("", [], 0)]
+    one, other = Cue(4.0, 6.0, "last"), Cue(7.0, 9.0, "lost")
+    sentences = [
+        translator._sentence(cue, [Window(cue.start_s, cue.end_s, (0.0, 9.0))], readings) for cue in (one, other)
+    ]
+    assert [(found.start_s, found.end_s) for found in sentences] == [(4.0, 5.0), (7.0, 9.0)]
+    write_outputs(Translation("v.mp4", sentences, 5.0), tmp_path / "v.mp4", [tmp_path / "a.eaf", tmp_path / "a.csv"])
+    assert len(read_elan(tmp_path / "a.eaf").tiers["translation"].annotations) == 2

@@ -17,7 +17,7 @@ def read_workbook(path: Path, sheet: str | None = None) -> list[tuple[int, list[
     """Number (from 1) and cells of each row that is not empty, all of the same length.
 
     ``sheet`` may be left out where one sheet alone holds anything. Numbers have a decimal point, whole ones none; times
-    are ``hh:mm:ss``, with milliseconds where they have some; a formula counts with the value that Excel saved.
+    are ``hh:mm:ss``, with milliseconds where their column has some; a formula counts with the value that Excel saved.
 
     Raises:
         ValueError: It is no workbook, or its sheet is not clear; the message says what is there.
@@ -50,12 +50,21 @@ def read_workbook(path: Path, sheet: str | None = None) -> list[tuple[int, list[
     return sheets[filled[0]] if filled else []
 
 
+_CLOCKS = (datetime.time, datetime.timedelta)
+
+
 def _rows(sheet: Any) -> list[tuple[int, list[str]]]:
-    rows = []
+    rows: list[tuple[int, list[str]]] = []
+    clocks: set[tuple[int, int]] = set()
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
         texts = [_text(cell) for cell in cells]
         if any(text.strip() for text in texts):
             rows.append((number, texts))
+            clocks |= {(len(rows) - 1, n) for n, cell in enumerate(cells) if isinstance(cell, _CLOCKS)}
+    with_ms = {column for row, column in clocks if "." in rows[row][1][column]}
+    for row, column in clocks:  # 00:00:02 below 00:00:01.500 is 2 s, as typed
+        if column in with_ms and "." not in rows[row][1][column]:
+            rows[row][1][column] += ".000"
     width = max((len(texts) - _num_trailing_blanks(texts) for _, texts in rows), default=0)
     return [(number, (texts + [""] * width)[:width]) for number, texts in rows]
 

@@ -27,7 +27,7 @@ _MIME = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".
 _UNITS_MS = {"milliseconds": 1.0, "PAL-frames": 40.0, "NTSC-frames": 1001 / 30}
 """Values of TIME_UNITS that are read; ELAN itself writes milliseconds."""
 _UTTERANCE, _INCLUDED = "utterance", "gloss"  # linguistic types of what is written
-BROKEN_REFERENCE, TIER_TWICE = "broken reference", "tier twice"
+BROKEN_REFERENCE, TIER_TWICE, ID_TWICE = "broken reference", "tier twice", "id twice"
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def read_elan(path: Path) -> ElanFile:
         )
         for node in root.iterfind("HEADER/MEDIA_DESCRIPTOR")
     ]
+    _part_twins(root, faults)
     spans = _spans(root, slots, faults)
     tiers: dict[str, Tier] = {}
     for node in root.iterfind("TIER"):
@@ -159,6 +160,23 @@ def _integer(text: str | None) -> int | None:
         return None
 
 
+def _part_twins(root: Any, faults: list[Fault]) -> None:
+    """Give an annotation whose id is another one's, as in files that were merged by hand, an id of its own.
+
+    Else it would have the other's times. What refers to the id belongs to the first of them.
+    """
+    seen: set[str] = set()
+    for node in root.iterfind("TIER/ANNOTATION/*"):
+        own = node.get("ANNOTATION_ID", "")
+        if own in seen:
+            place = f"tier {shown(node.getparent().getparent().get('TIER_ID', ''))}, annotation {shown(own)}"
+            text = "has the id of another one; what refers to it belongs to the first"
+            faults.append(Fault(ID_TWICE, place, text, node.sourceline))
+            own = f"{own} in line {node.sourceline}, {len(seen)}"
+            node.set("ANNOTATION_ID", own)
+        seen.add(own)
+
+
 def _slots(root: Any, unit_ms: float, faults: list[Fault]) -> dict[str, float]:
     """Slot to its time in ms; one without a time lies between its neighbours in the file, evenly among its like."""
     ids, times = [], []
@@ -172,10 +190,16 @@ def _slots(root: Any, unit_ms: float, faults: list[Fault]) -> dict[str, float]:
         times.append(time_ms)
     known = [place for place, time_ms in enumerate(times) if time_ms is not None]
     slots: dict[str, float] = {ids[place]: unit_ms * (times[place] or 0) for place in known}
+    moments: dict[str, set[int | None]] = {}
+    for name, time_ms in zip(ids, times, strict=True):
+        moments.setdefault(name, set()).add(time_ms)
     for before, after in pairwise(known):
         first, last = slots[ids[before]], slots[ids[after]]
         for place in range(before + 1, after):
             slots[ids[place]] = first + (last - first) * (place - before) / (after - before)
+    for name in [name for name, found in moments.items() if len(found) > 1]:
+        faults.append(Fault(ID_TWICE, f"time slot {shown(name)}", "occurs with several times, of which none is used"))
+        slots.pop(name, None)
     return slots
 
 

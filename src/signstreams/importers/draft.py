@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Finding, Rule, few_ids
+from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.formats.video_sources import SourceFolder, VideoSource, search
 from signstreams.ids import check_id, shown
 from signstreams.importers.media import lengths_s, picture_height_px
@@ -25,6 +25,7 @@ BEYOND = Rule("import.beyond", "warning", "a span inside its video")
 OVERLAP = Rule("import.overlap", "warning", "clips of one signer after each other")
 SIGNERS = Rule("import.signers", "warning", "one signer in each video: one person is followed through it")
 ABSENT = Rule("import.absent", "error", "the video of each clip")
+SAME_NAME = Rule("import.same_name", "error", "one video of each name")
 UNREADABLE = Rule("import.unreadable", "warning", "a video that opens")
 SPLIT = Rule("import.split", "error", "each video in one split, and clips in train, val and test")
 UNUSED = Rule("import.unused_videos", "info", "a clip of every video")
@@ -92,7 +93,7 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     """Leave out what cannot be used, with a finding for each clip; say which videos are there."""
     issues = list(draft.issues)
     taken = _usable(draft.taken, issues)
-    sources, _ = search(draft.folders)
+    sources, passed = search(draft.folders)
     by_composed = {unicodedata.normalize("NFC", video_id): video_id for video_id in sources}
     taken = [
         replace(item, clip=replace(item.clip, video_id=by_composed.get(_composed(item), item.clip.video_id)))
@@ -101,6 +102,7 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     videos = {item.clip.video_id: sources[item.clip.video_id][0] for item in taken if item.clip.video_id in sources}
     absent = {item.clip.video_id for item in taken if item.clip.video_id not in videos}
     issues += _absent(taken, absent, config.allow_absent_videos)
+    issues += _same_names({video_id: sources[video_id] for video_id in videos}, passed, config)
     parents = {video.path.parent for video in videos.values()}
     folders = [folder.path for folder in draft.folders if folder.path in parents]
     used = {video_id for folder in draft.folders if folder.path in folders for video_id in folder.sources}
@@ -121,12 +123,13 @@ def _composed(item: Taken) -> str:
     return unicodedata.normalize("NFC", item.clip.video_id)
 
 
-def _usable(taken: Iterable[Taken], issues: list[Finding]) -> list[Taken]:
-    """Those with ids, times and a text (or glosses) that can be used; of several with one id, the first."""
+def _usable(taken: Sequence[Taken], issues: list[Finding]) -> list[Taken]:
+    """Those with ids, times and a text that can be used (glosses, where no clip has one); of equal ids the first."""
+    has_texts = any(item.clip.text.strip() for item in taken)  # else a corpus of glosses alone
     first: dict[str, Taken] = {}
     for item in taken:
         clip = item.clip
-        problem = _id_problem(clip) or _time_problem(clip) or _text_problem(item)
+        problem = _id_problem(clip) or _time_problem(clip) or _text_problem(item, has_texts)
         if problem is not None:
             rule, found, fix = problem
             issues.append(item.breach(rule, found, fix))
@@ -160,9 +163,9 @@ def _time_problem(clip: Clip) -> Problem:
     return None
 
 
-def _text_problem(item: Taken) -> Problem:
+def _text_problem(item: Taken, has_texts: bool) -> Problem:
     text = item.clip.text.strip()
-    if any(char.isalnum() for char in text) or (item.gloss and not text):
+    if any(char.isalnum() for char in text) or (item.gloss and not has_texts):
         return None
     if text:
         return LETTERS, f"the text {shown(text[:40])}", "nothing to do: it is left out"
@@ -194,6 +197,29 @@ def _absent(taken: list[Taken], absent: set[str], is_allowed: bool) -> list[Find
         )
         for video_id, item in first.items()
     ]
+
+
+def _same_names(
+    sources: dict[str, list[VideoSource]], passed: dict[str, list[Path]], config: ImportConfig
+) -> list[Finding]:
+    """A finding for each video whose name another one has, in its folder or below the same place of the search.
+
+    Of those below different ``--videos`` the first counts, as the user ordered them.
+    """
+    places = [*config.videos, config.source]
+
+    def place_of(path: Path) -> Path | None:
+        return next((place for place in places if path.is_relative_to(place)), None)
+
+    issues = []
+    for video_id, (video, *beside) in sources.items():
+        later = [path for path in passed.get(video_id, ()) if place_of(path) == place_of(video.path)]
+        others = [path for path in (*(one.path for one in beside), *later) if path.resolve() != video.path.resolve()]
+        if others:
+            found = f"{shown(video_id)} is also {few([str(path) for path in others], 3)}"
+            fix = "rename them, as its clips may be of either, or name the folder that counts with --videos"
+            issues.append(SAME_NAME.breach(str(video.path), found, fix))
+    return issues
 
 
 def _video_lengths(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ WHOLE = Rule("elan.file", "warning", "an annotation file of ELAN")
 ANNOTATION = Rule("elan.annotation", "warning", "annotations with a start and an end in the file, each tier once")
 NO_TIER = Rule("elan.no_tier", "warning", "a tier of sentences")
 MEDIA = Rule("elan.media", "warning", "one video of the signer")
+GLOSS_TIER = Rule("elan.gloss_tier", "warning", "tiers of glosses of the people whose sentences are there")
 GLOSS_OUTSIDE = Rule("elan.gloss_outside", "warning", "glosses inside a sentence")
 
 _OF_SIGNER = re.compile(r"[ _-]([A-Za-z]|[A-Za-z]?\d+)$")  # GlossL S1, Lexem_Gebärde_r_A
@@ -133,7 +135,10 @@ def _size(tier: Tier) -> str:
 
 
 def _matches(tier: Tier, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (tier.name, tier.type))
+    """Whether its name or type is one of the patterns; composed, since macOS decomposes, and ``[RH]`` may be meant."""
+    texts = [unicodedata.normalize("NFC", text) for text in (tier.name, tier.type)]
+    composed = [unicodedata.normalize("NFC", pattern) for pattern in patterns]
+    return any(text == pattern or fnmatchcase(text, pattern) for pattern in composed for text in texts)
 
 
 def _take(
@@ -146,10 +151,16 @@ def _take(
         draft.issues.append(NO_TIER.breach(name, found, "name its tier with --text-tiers; the file gives no clip"))
     glosses = [tier for tier in tiers if _matches(tier, convention.gloss) and tier not in texts]
     linked = [_Media.of(medium) for medium in eaf.media]
+    owned = {text.name: [tier for tier in glosses if _is_of(tier, text, len(texts) == 1)] for text in texts}
+    taken = {tier.name for own in owned.values() for tier in own}
+    if texts and (others := [tier for tier in glosses if tier.name not in taken and tier.annotations]):
+        count = sum(len(tier.annotations) for tier in others)
+        found = f"{count:,} glosses of {few_ids(tier.name for tier in others)}, which are of none of the signers"
+        fix = "they are left out; name the same participant in the tiers of sentences and of glosses"
+        draft.issues.append(GLOSS_TIER.breach(name, found, fix))
     for text in texts:
         role = _role(text)
-        own = [tier for tier in glosses if _role(tier) == role] if len(texts) > 1 else glosses
-        signs = _one_order(own)
+        signs = _one_order(owned[text.name])
         media = _media_of(linked, role, stem, present)
         if len(media) > 1:
             found = f"tier {shown(text.name)}: {few_ids(item.name for item in media)} are there"
@@ -177,8 +188,23 @@ def _take(
 
 def _role(tier: Tier) -> str:
     """Which of the people in the file a tier is about: its participant, else the end of its name (``S1``, ``A``)."""
+    return tier.participant or _place_of(tier)
+
+
+def _place_of(tier: Tier) -> str:
     match = _OF_SIGNER.search(tier.name)
-    return tier.participant or (match[1] if match else "")
+    return match[1] if match else ""
+
+
+def _is_of(gloss: Tier, text: Tier, is_only: bool) -> bool:
+    """Whether glosses are of who signs the sentences: by participant where both tiers name one, else by their names.
+
+    To the only tier of sentences belongs what is not of somebody else: names that end in R or L are of a hand.
+    """
+    if gloss.participant and text.participant:
+        return gloss.participant == text.participant
+    one, other = _place_of(gloss).casefold(), _place_of(text).casefold()
+    return one == other or (is_only and (not one or not other or one in ("r", "l")))
 
 
 def _signer(tier: Tier, role: str, prefix: str) -> str | None:
@@ -228,7 +254,12 @@ class _Media(NamedTuple):
 
 def _media_of(media: Sequence[_Media], role: str, stem: str, present: set[str]) -> list[_Media]:
     """The linked videos that are there; of several, those that name the participant; else one named like the file."""
-    there = [item for item in {item.stem: item for item in media}.values() if item.stem in present]
+    composed = {unicodedata.normalize("NFC", name) for name in present}
+    there = [
+        item
+        for item in {item.stem: item for item in media}.values()
+        if unicodedata.normalize("NFC", item.stem) in composed
+    ]
     if len(there) > 1 and role:
         named = [item for item in there if _names(item.stem, role)]
         there = named or there

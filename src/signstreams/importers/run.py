@@ -12,7 +12,7 @@ from typing import Any
 
 from signstreams.config.load import check
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import Finding, errors, few_ids, lines
+from signstreams.corpus.findings import Finding, Rule, errors, few_ids, lines
 from signstreams.corpus.settings import SplitConfig
 from signstreams.corpus.splits import Split, index_text, split_clips, split_record
 from signstreams.errors import UserError
@@ -55,6 +55,7 @@ MARKS: dict[LayoutName, tuple[str, ...]] = {
 """Files that tell a layout, the surest first: for the advice where another one was named."""
 REPORT = "import.json"
 META_COLUMNS = ("clip_id", "video", "text", "start", "end", "signer", "split", "box")
+NO_SPLIT = Rule("import.no_split", "warning", "a split of each clip, where the corpus has splits")
 DEPTH = 7  # of folders in which they are sought: How2Sign has its tables six folders down
 MAX_LISTED = 10  # findings of a kind that the report has whole
 
@@ -137,6 +138,9 @@ def _check_declared(clips: Sequence[Clip], issues: list[Finding]) -> None:
     if shared := [video_id for video_id, names in splits.items() if len(names) > 1]:
         found = f"{len(shared):,} videos with clips in several splits: {few_ids(shared)}"
         issues.append(SPLIT.breach("splits", found, fix))
+    if none := [clip.clip_id for clip in clips if clip.split is None]:
+        found = f"{len(none):,} clips of none of the corpus's splits: {few_ids(none)}"
+        issues.append(NO_SPLIT.breach("splits", found, f"name their split, or {fix}; no stage uses them"))
     present = {name for names in splits.values() for name in names}
     if missing := [name for name in SPLITS if name not in present]:
         issues.append(SPLIT.breach("splits", f"no clip in {' and '.join(missing)}", fix))

@@ -12,6 +12,7 @@ from signstreams.corpus.table import CONVERTED, READABLE, decode_text
 from signstreams.errors import UserError
 from signstreams.formats.subtitles import CAPTION_SUFFIXES, Cue, parse_subtitles
 from signstreams.formats.video_sources import search
+from signstreams.ids import shown
 from signstreams.importers.draft import ABSENT, Draft, Taken
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
@@ -26,7 +27,7 @@ def read_subtitles(config: ImportConfig) -> Draft:
     """Each caption is a clip."""
     draft = Draft(config.source.name, config.language)
     draft.folders = folders_below([config.source, *config.videos])
-    _read(draft, config, set(search(draft.folders)[0]))
+    _read(draft, config, set(search(draft.folders)[0]), are_all_meant=True)
     return draft
 
 
@@ -56,17 +57,24 @@ def read_youtube_asl(config: ImportConfig) -> Draft:
     return draft
 
 
-def _read(draft: Draft, config: ImportConfig, video_ids: set[str]) -> None:
-    files = _caption_files(config, video_ids)
+def _read(draft: Draft, config: ImportConfig, video_ids: set[str], *, are_all_meant: bool = False) -> None:
+    """Captions of these videos; those of no video are a finding where all that are there are meant."""
+    files, lost = _caption_files(config, video_ids)
     if not files:
         raise UserError(
             f"{config.source}: no captions ({', '.join(CAPTION_SUFFIXES)}) with the name of one of {len(video_ids):,}"
             f" videos, {what_is_there(config)}; put them beside the videos, as VIDEO.srt or VIDEO.en.vtt"
         )
+    if are_all_meant:
+        severity: Severity = "info" if config.allow_absent_videos else "error"
+        fix = "add it, give both one name, or leave these captions out with --allow-absent-videos"
+        for path in lost:
+            found = f"no video {shown(path.stem)}"
+            draft.issues.append(ABSENT.breach(_below(config.source, path), found, fix, severity=severity))
     for video_id in sorted(video_ids - files.keys()):
         draft.issues.append(NO_CAPTIONS.breach(video_id, "no caption file", "add it; the video serves pretraining"))
     for video_id, path in sorted(files.items()):
-        name = path.relative_to(config.source).as_posix() if path.is_relative_to(config.source) else str(path)
+        name = _below(config.source, path)
         counts: Counter[str] = Counter()
         for cue in _cues(draft, path, name):
             clip_id = f"{video_id}_{round(cue.start_s * 1000):08d}"
@@ -97,13 +105,19 @@ def _cues(draft: Draft, path: Path, name: str) -> list[Cue]:
     return cues
 
 
-def _caption_files(config: ImportConfig, video_ids: set[str]) -> dict[str, Path]:
-    """The caption file of each video.
+def _below(source: Path, path: Path) -> str:
+    """A path from the source, as findings name files."""
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
+
+
+def _caption_files(config: ImportConfig, video_ids: set[str]) -> tuple[dict[str, Path], list[Path]]:
+    """The caption file of each video, and those of none of them.
 
     Raises:
         UserError: Videos have several, and it is not said which one counts.
     """
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))  # video, language: files
+    lost: list[Path] = []
     for place in [config.source, *config.videos]:
         for path in sorted(place.rglob("*")):
             if path.suffix.lower() not in CAPTION_SUFFIXES or path.name.startswith(".") or not path.is_file():
@@ -111,19 +125,20 @@ def _caption_files(config: ImportConfig, video_ids: set[str]) -> dict[str, Path]
             stem, language = path.stem, ""
             if stem not in video_ids and (match := _LANGUAGE.search(stem)):
                 stem, language = stem[: match.start()], match[1]
-            if stem in video_ids and path not in found[stem][language]:
-                found[stem][language].append(path)
+            files_of = found[stem][language] if stem in video_ids else lost
+            if path not in files_of:
+                files_of.append(path)
     files: dict[str, Path] = {}
     problems = []
     for video_id, by_language in found.items():
         wanted = config.captions
         paths = by_language.get(wanted, []) if wanted else [path for paths in by_language.values() for path in paths]
         if len(paths) > 1:
-            names = few(sorted(path.name for path in paths))
+            names = few(sorted(_below(config.source, path) for path in paths))
             fix = "keep one of them" if wanted else "say which language, with --captions en, or keep one of them"
-            problems.append(f"{paths[0].parent}: {names} are all captions of one video, expected one file; {fix}")
+            problems.append(f"{config.source}: {names} are all captions of one video, expected one file; {fix}")
         elif paths:
             files[video_id] = paths[0]
     if problems:
         raise UserError([*problems[:10], *([f"and {len(problems) - 10:,} more videos"] if problems[10:] else [])])
-    return files
+    return files, lost

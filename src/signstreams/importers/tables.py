@@ -164,10 +164,13 @@ def _columns(table: Table, config: ImportConfig, path: Path) -> dict[str, str]:
         if issue.rule == "table.columns" and not any(issue.found.endswith(f"hold the {meaning}") for meaning in named)
     ]
     for meaning in (*NEEDED, *(["end"] if "start" in columns else ["start"] if "end" in columns else [])):
-        if meaning not in columns and not (meaning == "text" and "gloss" in columns):
+        is_gloss_alone = meaning == "text" and "gloss" in columns and not set(table.columns) - {*columns.values(), ""}
+        if meaning not in columns and not is_gloss_alone:
+            hint = ", or remove the columns that are not known, where there are glosses alone"
+            hint = hint if meaning == "text" and "gloss" in columns else ""
             problems.append(
                 f"{path}: no column is known to hold the {meaning}, found {few_ids(table.columns)}; say which one does,"
-                f" with --column {meaning}=NAME"
+                f" with --column {meaning}=NAME{hint}"
             )
     if "video" not in columns and "clip_id" not in columns:
         problems.append(

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 
 from signstreams.corpus.findings import errors, few, lines
-from signstreams.corpus.meta_csv import COLUMN_NAMES, KNOWN_COLUMNS
-from signstreams.corpus.numbers import all_have_decimal_commas, parse_time_s
+from signstreams.corpus.meta_csv import KNOWN_COLUMNS, resolve_columns, units_of
+from signstreams.corpus.numbers import all_have_decimal_commas, parse_number, parse_time_s
 from signstreams.corpus.table import decode_text, scan_table
 from signstreams.errors import UserError
 from signstreams.formats.elan import ELAN_SUFFIX, ElanFile, Tier, read_elan
@@ -19,6 +19,7 @@ from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import shown
 
 MAX_SHOWN_FAULTS = 10
+LATE_S = 0.25  # as BEYOND_S of an import: encoders end a video some frames early or late
 OVERLAP, TWICE = "overlap", "the same twice"
 
 
@@ -40,11 +41,14 @@ class GivenSegments:
         ]
 
 
-def read_segments(path: Path, video_id: str, *, tier: str | None = None, is_only_video: bool = True) -> GivenSegments:
+def read_segments(
+    path: Path, video_id: str, *, tier: str | None = None, is_only_video: bool = True, fps: float | None = None
+) -> GivenSegments:
     """Read the sentences of a video from ``.srt``, ``.vtt``, ``.eaf`` or a table with start and end.
 
     A table that names videos gives the rows of this one; one that names none is of ``is_only_video``. ``tier`` is that
-    of an ELAN file with the sentences; None where it has one tier of its own times alone.
+    of an ELAN file with the sentences; None where it has one tier of its own times alone. Times have the unit that
+    their columns state (``start_ms``); those in frames are read by the column fps, else by ``fps`` of the video.
 
     Raises:
         UserError: The file cannot be read, or gives no sentence of this video.
@@ -59,7 +63,7 @@ def read_segments(path: Path, video_id: str, *, tier: str | None = None, is_only
     elif suffix == ELAN_SUFFIX:
         cues, faults = _read_tier(path, tier)
     else:
-        cues, faults = _read_table(path, video_id, is_only_video)
+        cues, faults = _read_table(path, video_id, is_only_video, fps)
     segments, more = _apart(cues)
     faults += more
     if not segments:
@@ -70,14 +74,19 @@ def read_segments(path: Path, video_id: str, *, tier: str | None = None, is_only
     return GivenSegments(segments, faults)
 
 
-def check_within(given: GivenSegments, path: Path, length_s: float) -> None:
-    """Refuse sentences that start after the end of a video of this length."""
+def check_within(given: GivenSegments, path: Path, length_s: float) -> list[str]:
+    """Refuse sentences that start after the end of a video of this length; a note on those that end after it."""
     beyond = [cue for cue in given.segments if cue.start_s >= length_s]
     if beyond:
         raise UserError(
             f"{path}: {len(beyond):,} of {len(given.segments):,} sentences start after the video's end"
             f" ({length_s:.2f} s), the first at {beyond[0].start_s:g} s; they are of another video, or of other times"
         )
+    late = [cue for cue in given.segments if cue.end_s > length_s + LATE_S]
+    if not late:
+        return []
+    found = f"{len(late):,} of {len(given.segments):,} sentences end after the video's end ({length_s:.2f} s)"
+    return [f"{path}: {found}, the first at {late[0].end_s:g} s; they are cut there"]
 
 
 def _apart(cues: Iterable[Cue]) -> tuple[list[Cue], list[Fault]]:
@@ -88,7 +97,7 @@ def _apart(cues: Iterable[Cue]) -> tuple[list[Cue], list[Fault]]:
         assert cue is not None
         place = f"{cue.start_s:g} to {cue.end_s:g} s"
         if following is not None and following.start_s < cue.end_s:
-            if following.start_s <= cue.start_s:
+            if round(1000 * following.start_s) <= round(1000 * cue.start_s):
                 faults.append(Fault(TWICE, place, f"another one starts there and ends at {following.end_s:g} s"))
                 continue
             faults.append(Fault(OVERLAP, place, f"the next one starts at {following.start_s:g} s"))
@@ -139,18 +148,18 @@ def _tier(path: Path, document: ElanFile, name: str | None) -> Tier:
     return whole[0]
 
 
-def _read_table(path: Path, video_id: str, is_only_video: bool) -> tuple[list[Cue], list[Fault]]:
+def _read_table(path: Path, video_id: str, is_only_video: bool, fps: float | None) -> tuple[list[Cue], list[Fault]]:
     table = scan_table(path, KNOWN_COLUMNS, str(path), holds="sentences")
     if wrong := errors(table.issues):
         raise UserError(lines(wrong))
-    columns = {
-        meaning: next((name for name in COLUMN_NAMES[meaning] if name in table.columns), None)
-        for meaning in ("start", "end", "text", "video")
-    }
-    start, end, text, video = columns.values()
+    known, issues = resolve_columns([*table.columns, "clip_id"], str(path))  # sentences need no ids
+    start, end, text, video = (known.get(meaning) for meaning in ("start", "end", "text", "video"))
+    if wrong := errors(issues):
+        raise UserError(lines(wrong))
     if start is None or end is None:
         found = few([shown(column) for column in table.columns], 20) or "no columns"
         raise UserError(f"{path}: has {found}, expected columns start and end, in seconds; rename those that hold them")
+    units = units_of(known)
     if video is None and not is_only_video:
         raise UserError(f"{path}: has no column video, expected one where several videos are translated; add it")
     rows = [(row, texts) for row, texts in table.rows if video is None or _names(texts[video], video_id)]
@@ -160,11 +169,17 @@ def _read_table(path: Path, video_id: str, is_only_video: bool) -> tuple[list[Cu
     comma = all_have_decimal_commas(texts[name] for _, texts in rows for name in (start, end))
     cues, faults = [], []
     for row, texts in rows:
-        span = [parse_time_s(texts[name], comma=comma) for name in (start, end)]
+        rate_hz = parse_number(texts[known["fps"]]) if "fps" in known else fps
+        span = [
+            parse_time_s(texts[name], comma=comma, unit=units.get(meaning, "s"), fps=rate_hz)
+            for meaning, name in (("start", start), ("end", end))
+        ]
         if span[0] is None or span[1] is None or span[0] < 0:
             found = f"start {shown(texts[start])}, end {shown(texts[end])}"
+            if "frames" in units.values() and not rate_hz:
+                found += " in frames, without frames per second (add a column fps)"
             faults.append(Fault(UNREADABLE_TIMES, f"row {row}", found))
-        elif span[1] <= span[0]:
+        elif round(1000 * span[1]) <= round(1000 * span[0]):  # no file of subtitles can hold it
             faults.append(Fault(NO_LENGTH, f"row {row}", f"{span[0]:g} to {span[1]:g} s"))
         else:
             cues.append(Cue(span[0], span[1], " ".join(texts[text].split()) if text is not None else ""))

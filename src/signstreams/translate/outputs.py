@@ -15,6 +15,7 @@ from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.elan import Tier, write_elan
 from signstreams.formats.subtitles import Cue, format_subtitles
+from signstreams.formats.video_sources import VideoSource
 from signstreams.pages.render import relative_address, render
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _write_table(translation: Translation, video: Path, path: Path) -> None:
     writer.writerow(COLUMNS)
     for one in translation.sentences:
         glosses = " ".join(cue.text for cue in one.glosses or ())
-        writer.writerow([video.stem, f"{one.start_s:.3f}", f"{one.end_s:.3f}", one.text, glosses, one.said])
+        writer.writerow(
+            [VideoSource.at(video).video_id, f"{one.start_s:.3f}", f"{one.end_s:.3f}", one.text, glosses, one.said]
+        )
     write_text(path, buffer.getvalue())
 
 

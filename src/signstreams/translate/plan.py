@@ -65,8 +65,11 @@ def check_outputs(given: TranslateConfig, paths: list[Path]) -> dict[Path, list[
             if owner != path:
                 hint = "put {video} into its name" if VIDEO_FIELD not in str(given.output) else "translate one by one"
                 problems.append(f"--output {target}: both {owner} and {path} would be written to it; {hint}")
-            if target.is_dir() or target.absolute() == path.absolute():
-                found = "is the video itself" if target.absolute() == path.absolute() else "is a folder"
+            inputs = {path.resolve(): "is the video itself"}
+            if given.segments_file is not None:
+                inputs[given.segments_file.resolve()] = "is the file of --segments"
+            if target.is_dir() or target.resolve() in inputs:
+                found = inputs.get(target.resolve(), "is a folder")
                 problems.append(f"--output {target}: {found}, expected a file to write; name another")
             elif problem := _why_not_in(target.absolute().parent):
                 problems.append(f"--output {target}: {problem}, expected a folder for it; name another place")
@@ -112,34 +115,34 @@ def _plan(
         raise UserError(problems)
     try:
         with VideoReader(path, frames_fps=extraction.frames_fps) as reader:
-            length_s, fps = reader.length_s(), extraction.fps or reader.fps
+            length_s, file_fps = reader.length_s(), reader.fps
     except UnreadableVideoError as error:
         other = "name another video" if given.box is None else "name another video or --box"
         raise UserError(f"{path}: {error}; convert it with ffmpeg, or {other}") from None
+    fps = extraction.fps or file_fps
     plan = VideoPlan(path, video_id, extraction, outputs, length_s, fps, None)
     start_s, end_s = plan.span_s(given)
     if length_s is not None and start_s >= length_s:
         raise UserError(f"{path}: lasts {length_s:.2f} s, but --start is {start_s:g}; give an earlier one")
-    segments, notes = _segments(given, trained, plan, is_only_video)
+    segments, notes = _segments(given, trained, plan, file_fps, is_only_video)
     if not math.isfinite(end_s) and (segments is None or start_s > 0):
         raise UserError(f"{path}: does not tell its length; copy it with ffmpeg -i {path.name} -c copy, or give --end")
     return VideoPlan(path, video_id, extraction, outputs, length_s, fps, segments, notes)
 
 
 def _segments(
-    given: TranslateConfig, trained: TrainedModel, plan: VideoPlan, is_only_video: bool
+    given: TranslateConfig, trained: TrainedModel, plan: VideoPlan, file_fps: float, is_only_video: bool
 ) -> tuple[list[Cue] | None, list[str]]:
     """The sentences that are known, None where they are to be found; and notes."""
     start_s, end_s = plan.span_s(given)
     file = given.segments_file
     if file is not None:
-        found = read_segments(file, plan.video_id, tier=given.tier, is_only_video=is_only_video)
-        if plan.length_s is not None:
-            check_within(found, file, plan.length_s)
+        found = read_segments(file, plan.video_id, tier=given.tier, is_only_video=is_only_video, fps=file_fps)
+        late = [] if plan.length_s is None else check_within(found, file, plan.length_s)
         segments = [cue for cue in found.segments if cue.start_s < end_s and start_s < cue.end_s]
         if not segments:
             raise UserError(f"{file}: no sentence of {plan.video_id} is between --start and --end; give other times")
-        return segments, found.warnings(file)
+        return segments, [*found.warnings(file), *late]
     if given.segments != WHOLE and (given.finds_sentences or _is_long(trained, plan, end_s - start_s)):
         is_told = given.finds_sentences
         longest_s = longest_clip_s(trained, plan.fps)

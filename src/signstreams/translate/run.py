@@ -327,6 +327,8 @@ class _VideoTranslator:
 
     def _sentence(self, cue: Cue, windows: Sequence[Window], readings: Sequence[_Reading]) -> Sentence:
         start_s, end_s = max(cue.start_s, 0.0), min(cue.end_s, self.duration_s or cue.end_s)
+        if round(1000 * end_s) <= round(1000 * start_s):  # the video ends earlier than it declares: as it was given
+            end_s = cue.end_s
         glosses: list[Cue] | None = None
         if all(reading.glosses is not None for reading in readings):
             joined = joined_glosses(windows, [reading.glosses or [] for reading in readings])
