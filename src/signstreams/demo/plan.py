@@ -164,7 +164,8 @@ def plan_continuous(
     """
     rng = random.Random(f"signstreams continuous {video_id} {seed}")
     pool = [sentence for sentence in sentences() if len(sentence.glosses) <= MAX_CONTINUOUS_GLOSSES]
-    frame, clips = FPS, []
+    frame = FPS
+    clips: list[PlannedClip] = []
     while True:
         clip = _clip(rng, f"{video_id}_{len(clips)}", pool[int(rng.random() * len(pool))], frame)
         if clip.end > length_s * FPS:
