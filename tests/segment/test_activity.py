@@ -77,6 +77,16 @@ def test_a_hold_in_the_air_is_no_rest_even_where_it_is_the_longest_stillness_of_
     assert span == pytest.approx((0.4, 2.6), abs=0.2)
 
 
+def test_hands_that_sink_to_another_place_each_time_rest_there() -> None:
+    pose, times_s = signing(TRUE, 15.0, (3.0, 5.8))
+    edges = [0.0, *(edge for span in TRUE for edge in span), 15.0]
+    for number, (start_s, end_s) in enumerate(zip(edges[::2], edges[1::2], strict=True)):
+        outside = (start_s <= times_s) & (times_s < end_s)
+        pose[outside, WRISTS[1], :2] += np.array((0.6, -0.4)) * (number - 2) / SPACE_UNITS  # 0.7 units apart: 13 cm
+    scores = SegmentScores().adding(sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s), TRUE).as_dict()
+    assert scores["sentence_f1_iou_0.5"] > 0.8, scores  # the shortest rest, of 0.4 s, may be missed
+
+
 def test_hands_clasped_high_for_long_are_at_rest_all_the_same() -> None:
     pose, times_s = signing([(8.0, 9.5), (18.0, 20.0)], 30.0, (3.0, 3.3))  # a rest above the elbows, at 3.5
     found = sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s)
