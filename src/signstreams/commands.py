@@ -231,6 +231,21 @@ def _knn(config: Any) -> None:
     print(table(evaluate_knn(config)))
 
 
+@_command(
+    "evaluate-backbone",
+    "judge.settings:EvaluateBackboneConfig",
+    "evaluate_backbone.py",
+    computes=True,
+    after_stop="nothing was written; run again",
+)
+def _evaluate_backbone(config: Any) -> None:
+    """Judge backbones on labelled images or clips, beside first weights, pixels, HOG and hand points."""
+    from signstreams.judge.report import table
+    from signstreams.judge.run import evaluate_backbones
+
+    print(table(evaluate_backbones(config)))
+
+
 @_command("show", "pretrain.settings:ShowConfig", "show_backbone.py", computes=True, after_stop="run again")
 def _show(config: Any) -> None:
     """Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops."""

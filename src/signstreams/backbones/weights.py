@@ -89,6 +89,21 @@ class Backbone(nn.Module):
         tokens: Tensor = self.model(images)
         return tokens
 
+    def class_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised images (B, 3, H, W) to class tokens (B, D) and the mean of their patch tokens (B, D).
+
+        DINOv2's linear evaluation puts the two side by side. The mean is None for a network of timm that is no vision
+        transformer: its only feature is a mean over places already.
+        """
+        if isinstance(self.model, VisionTransformer):
+            classes, patches = self.model.forward_features(images)  # (B, D), (B, P, D)
+            return classes, patches.mean(dim=1)
+        tokens: Tensor = self.model.forward_features(images)  # type: ignore[operator]  # (B, N, D) of a transformer
+        found: Tensor = self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        if tokens.ndim != 3:
+            return found, None
+        return found, tokens[:, int(getattr(self.model, "num_prefix_tokens", 0)) :].mean(dim=1)
+
     @property
     def num_layers(self) -> int:
         """Blocks whose class tokens `layer_tokens` gives; 1 where only the last is available (timm)."""

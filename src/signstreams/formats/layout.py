@@ -118,6 +118,8 @@ EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "
 BOUNDARY_FILES = {"model": "boundary.pt", "report": "boundaries.json"}
 """Output of the rule `boundaries` to file name."""
 KNN_REPORT = "knn.json"
+JUDGE_FILES = {"report": "judge.json", "table": "judge.csv", "picture": "judge.png"}
+"""What `signstreams evaluate-backbone` writes."""
 
 
 @dataclass(frozen=True)
