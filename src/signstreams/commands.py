@@ -223,14 +223,6 @@ def _pretrain(config: Any) -> None:
     pretrain(config, stream)
 
 
-@_command("knn", "pretrain.settings:KnnConfig", "evaluate_knn.py", computes=True, after_stop="run again")
-def _knn(config: Any) -> None:
-    """Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels."""
-    from signstreams.pretrain.knn import evaluate_knn, table
-
-    print(table(evaluate_knn(config)))
-
-
 @_command(
     "evaluate-backbone",
     "judge.settings:EvaluateBackboneConfig",

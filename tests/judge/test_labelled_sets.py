@@ -76,7 +76,9 @@ def test_a_table_labels_its_files_alone(photos: Path, tmp_path: Path) -> None:
 
 def test_all_faults_of_a_table_are_said_at_once(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("file,label,signer\nc0/p0_c0_0,a,x\nc0/p0_c0_0.jpg,a,x\nabsent.jpg,a,x\nc0/p0_c0_1,,x\nc1/p0_c1_0,a,\n")
+    path.write_text(
+        "file,label,signer\nc0/p0_c0_0,a,x\nc0/p0_c0_0.jpg,a,x\nabsent.jpg,a,x\nc0/p0_c0_1,,x\nc1/p0_c1_0,a,\n"
+    )
     with pytest.raises(UserError) as caught:
         read(photos, labels=str(path))
     assert [problem.rpartition(" row ")[2] for problem in caught.value.problems] == [
@@ -116,7 +118,7 @@ def test_words_and_spans_of_meta_csv(add_video: Callable[..., CorpusLayout]) -> 
     assert by_name(found) == {"a": "house", "b": "dog", "c": "house", "d": "dog"}
     (part,) = found.parts
     assert np.bincount(part.owner).tolist() == [3, 6, 4, 5]
-    layout.meta.write_text("id,video,start,end,text,signer\n" + "\n".join(rows[:3] + ["d,v2,0.16,0.36,dog,"]) + "\n")
+    layout.meta.write_text("id,video,start,end,text,signer\n" + "\n".join([*rows[:3], "d,v2,0.16,0.36,dog,"]) + "\n")
     with pytest.raises(UserError, match="1 of 4 clips name no signer"):
         read(layout.root)
     sentences = [f"{row.split(',')[0]},v1,0,0.1,sentence {i},ana" for i, row in enumerate(rows)]
@@ -151,3 +153,49 @@ def test_what_is_missing_is_named(photos: Path, add_video: Callable[..., CorpusL
         EvaluateBackboneConfig(data=photos, output=photos, backbone=["a", "a"])
     with pytest.raises(UserError, match="found <class>, <who>, expected <class> once"):
         read(photos, labels="<class>_<who>")
+
+
+@pytest.fixture
+def demo(add_video: Callable[..., CorpusLayout]) -> CorpusLayout:
+    """Four videos of two signers with a handshape for every three frames; the last one is not of the train split."""
+    for video in range(4):
+        layout = add_video(f"v{video}", 0.5 * video, 1)
+        path = layout.ground_truth(f"v{video}")
+        path.parent.mkdir(exist_ok=True)
+        handshape = np.arange(9, dtype=np.int16) // 3
+        handshape[0] = -1  # in between two handshapes
+        np.savez(
+            path,
+            hand_r_handshape=handshape,
+            handshape_names=np.array(["fist", "flat", "index"]),
+            clip_ids=np.array([f"v{video}_0", f"v{video}_1"]),
+            signer=np.array("ana" if video < 2 else "beto"),
+        )
+    layout.index("train").parent.mkdir()
+    layout.index("train").write_text("v0_0\nv0_1\nv1_0\nv2_1\n")
+    return layout
+
+
+def test_handshapes_of_the_demo_corpus_keep_its_split(demo: CorpusLayout) -> None:
+    found = read(demo.root, labels="handshapes", streams=["hand_r"])
+    (part,) = found.parts
+    assert len(part.crops) == 4 * 8
+    assert [found.classes[label] for label in found.labels[:8]] == ["fist"] * 2 + ["flat"] * 3 + ["index"] * 3
+    assert found.is_bank is not None and found.videos is not None
+    assert {video for video, known in zip(found.videos, found.is_bank, strict=True) if not known} == {"v3"}
+    assert found.signers == ["ana"] * 16 + ["beto"] * 16
+    assert part.points is not None and part.points.shape == (32, 21, 2)
+    demo.keypoints("v1").unlink()  # a stream of another tool has none
+    assert read(demo.root, labels="handshapes", streams=["hand_r"]).parts[0].points is None
+
+
+def test_what_the_demo_corpus_lacks_is_named(demo: CorpusLayout) -> None:
+    demo.index("train").write_text("v0\nv1\nv2\nv3\n")
+    with pytest.raises(UserError, match="4 videos of the train split and 0 others"):
+        read(demo.root, labels="handshapes", streams=["hand_r"])
+    demo.index("train").unlink()
+    with pytest.raises(UserError, match=r"train\.csv: .*run scripts/split_corpus"):
+        read(demo.root, labels="handshapes", streams=["hand_r"])
+    demo.ground_truth("v2").write_bytes(b"")
+    with pytest.raises(UserError, match=r"v2\.npz: no ground truth"):
+        read(demo.root, labels="handshapes", streams=["hand_r"])

@@ -27,9 +27,7 @@ CENTRES = torch.randn(4, 12, generator=GENERATOR)
 LABELS = torch.arange(60) % 4
 FEATURES = CENTRES[LABELS] + 1.2 * torch.randn(60, 12, generator=GENERATOR)
 SIGNERS = [f"s{i // 4 % 3}" for i in range(60)]
-SET = LabelledSet(
-    [str(i) for i in range(60)], LABELS.numpy(), list("abcd"), SIGNERS, None, None, [], False, "folders"
-)
+SET = LabelledSet([str(i) for i in range(60)], LABELS.numpy(), list("abcd"), SIGNERS, None, None, [], False, "folders")
 
 
 def test_the_vote_is_that_of_nested_loops() -> None:

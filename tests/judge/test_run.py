@@ -86,7 +86,9 @@ def test_first_weights_are_those_of_the_run(backbone: Path) -> None:
     for one, other in zip(first.model.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     assert about.endswith("random weights, seed 5")
-    backbone.with_name("params.json").write_text('{"config": {"seed": 5, "init": {"weights": "file::%s"}}}' % backbone)
+    backbone.with_name("params.json").write_text(
+        json.dumps({"config": {"seed": 5, "init": {"weights": f"file::{backbone}"}}})
+    )
     began, about = first_weights(f"file::{backbone}", trained, seed=99)
     assert torch.equal(began.model.state_dict()["cls_token"], trained.model.cls_token)
     assert "the weights it began with" in about
@@ -139,7 +141,7 @@ def test_the_order_of_frames_tells_clips_apart_by_the_longer_feature(
     words = {"data": layout.root, "output": tmp_path / "out", "labels": "<class>_<signer>", "streams": ["hand_r"]}
     report = evaluate_backbones(EvaluateBackboneConfig.model_validate(words))
     scores = {(row["name"], row["features"]): row["scores"]["signer_out"] for row in report["rows"]}
-    assert set(name for name, _ in scores) == {"hand points", "HOG", "grey pixels"}
+    assert {name for name, _ in scores} == {"hand points", "HOG", "grey pixels"}
     assert scores["HOG", "mean, deviation, thirds"]["nearest"]["value"] == 1.0
     assert scores["hand points", "mean, deviation, thirds"]["nearest"]["value"] == 1.0
     found = set_of(layout.root, "<class>_<signer>")

@@ -57,10 +57,10 @@ def test_everything_is_made_in_a_folder_with_an_awkward_name(chain: list[str], c
     folder = checkout / "work dirs" / "dino_hand_r"
     for name in ("backbone.pt", "checkpoint_last.pt", "checkpoint_best.pt", "params.json", "metrics.jsonl"):
         assert (folder / name).stat().st_size > 0
-    for name in ("curves", "attention", "patches_pca", "neighbours"):
+    for name in ("curves", "attention", "patches_pca", "neighbours", "judge"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "backbone" in (folder / "artifacts.json").read_text()
-    assert json.loads((folder / "knn.json").read_text())
+    assert json.loads((folder / "judge.json").read_text())["rows"]
     model = checkout / "work dirs" / "multistream_v9"
     assert json.loads((model / "scores.json").read_text())
     with (model / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -130,7 +130,7 @@ def test_every_job_left_a_log_and_a_benchmark(chain: list[str], checkout: Path) 
         "embed/hand_r",
         "embed/points",
         "pretrain/hand_r",
-        "knn/hand_r",
+        "judge/hand_r",
         "extract/demo_000",
         "demo/demo_000",
     ):

@@ -55,7 +55,9 @@ class Source:
 # -- Sources
 
 
-def sources(specs: Sequence[str], found: LabelledSet, *, seed: int, download: bool, device: torch.device) -> list[Source]:
+def sources(
+    specs: Sequence[str], found: LabelledSet, *, seed: int, download: bool, device: torch.device
+) -> list[Source]:
     """Backbones, their first weights, public ones on this machine, and what costs nothing, in this order.
 
     Raises:
@@ -182,7 +184,7 @@ def grey_pixels(image: Pixels) -> Floats:
 def hog(image: Pixels) -> Floats:
     """Histograms of oriented gradients (Dalal and Triggs 2005) of an RGB image of `FREE_PX`, by OpenCV: (1764,)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found: Floats = cv2.HOGDescriptor((FREE_PX, FREE_PX), (16, 16), (8, 8), (8, 8), 9).compute(grey).ravel()
+    found: Floats = np.ravel(cv2.HOGDescriptor((FREE_PX, FREE_PX), (16, 16), (8, 8), (8, 8), 9).compute(grey))
     return found
 
 

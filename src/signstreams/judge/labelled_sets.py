@@ -6,6 +6,7 @@ the texts of meta.csv or the demo corpus's truth.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections import Counter
@@ -152,7 +153,9 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
             )
         signers = [one.signer for one in known.values()]
         if any(signers) and not all(signers):
-            raise UserError(f"{layout.meta}: {signers.count(None)} of {len(signers)} clips name no signer; fill them in")
+            raise UserError(
+                f"{layout.meta}: {signers.count(None)} of {len(signers)} clips name no signer; fill them in"
+            )
     else:
         known = _known(ids, labels)
         spans = {name: (name, None, None) for name in known}
@@ -164,9 +167,11 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
     parts = []
     for stream, found in cut.items():
         crops = [found[i][0] for i in kept]
-        points = [found[i][1] for i in kept if found[i][1] is not None]
+        points = [of_clip for i in kept if (of_clip := found[i][1]) is not None]
         owner = np.repeat(np.arange(len(kept)), [len(of_clip) for of_clip in crops])
-        parts.append(Part(stream, sum(crops, []), owner, np.concatenate(points) if points else None))
+        parts.append(
+            Part(stream, list(itertools.chain.from_iterable(crops)), owner, np.concatenate(points) if points else None)
+        )
     names = [names[i] for i in kept]
     return _assembled(names, [known[name] for name in names], parts, labels, has_clips=True)
 
@@ -176,7 +181,10 @@ def _cut(
 ) -> list[tuple[list[Crop], Floats | None]]:
     """Crops of each span of a video, and the points of the hand in each (None for a stream that is no hand)."""
     found = []
-    last, crops, times, points = "", {}, np.empty(0), None
+    last = ""
+    crops: dict[int, Crop] = {}
+    times: Floats = np.empty(0)
+    points: Floats | None = None
     for video_id, start_s, end_s in spans:
         if video_id != last:
             _, crops = present_crops(layout, stream, video_id)
@@ -204,7 +212,9 @@ def hand_points(layout: CorpusLayout, stream: str, video_id: str) -> Floats:
 def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
     """Crops of one hand with their true handshapes, those between two left out; the split is the corpus's own."""
     if len(streams) != 1 or streams[0] not in HAND_STREAMS:
-        raise UserError(f"streams: {', '.join(streams)}, expected one hand for labels '{HANDSHAPES}'; give --streams hand_r")
+        raise UserError(
+            f"streams: {', '.join(streams)}, expected one hand for labels '{HANDSHAPES}'; give --streams hand_r"
+        )
     (stream,) = streams
     folder = layout.processed / stream
     try:
@@ -295,7 +305,9 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, Label]:
     Raises:
         UserError: The table cannot be read or lacks columns; rows without label, or of files that are not there.
     """
-    table = scan_table(path, COLUMNS, str(path), holds=f"{', '.join(COLUMNS)}, or else {FOLDERS}, {TEXTS}, {HANDSHAPES}")
+    table = scan_table(
+        path, COLUMNS, str(path), holds=f"{', '.join(COLUMNS)}, or else {FOLDERS}, {TEXTS}, {HANDSHAPES}"
+    )
     raise_errors(table.issues)
     if missing := [column for column in COLUMNS[:2] if column not in table.columns]:
         raise UserError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
@@ -307,17 +319,17 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, Label]:
     problems = []
     for row, cells in table.rows:
         file, label, signer = (cells.get(column, "").strip() for column in COLUMNS)
-        name = by_name.get(file) or by_name.get(str(Path(file).with_suffix("")))
-        if name is None:
+        place = by_name.get(file) or by_name.get(str(Path(file).with_suffix("")))
+        if place is None:
             problems.append(f"{path} row {row}: no file '{file}' in the set; correct the name")
-        elif name in known:
+        elif place in known:
             problems.append(f"{path} row {row}: '{file}' is labelled twice; remove one of the rows")
         elif not label:
             problems.append(f"{path} row {row}: '{file}' has no label; fill it in or remove the row")
         elif "signer" in table.columns and not signer:
             problems.append(f"{path} row {row}: '{file}' has no signer; fill it in, or remove the column")
         else:
-            known[name] = Label(label, signer or None)
+            known[place] = Label(label, signer or None)
     if problems:
         raise UserError(problems)
     if num_left := len(names) - len(known):

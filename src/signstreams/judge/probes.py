@@ -42,7 +42,7 @@ class Split:
 
 
 def splits_of(found: LabelledSet) -> dict[str, Split]:
-    """``split``, the plain one or the set's own; and ``signer_out``, each signer by all others, where they are known."""
+    """``split``, the plain one or the set's own; where signers are known, ``signer_out``: each one by all others."""
     if found.is_bank is not None:
         splits = {"split": _split("other videos", found.labels, [found.is_bank])}
     else:
@@ -98,7 +98,8 @@ def in_own_span(features: Tensor) -> Tensor:
     if width <= num_items:
         return features
     values, vectors = torch.linalg.eigh((features @ features.T).double())  # (N,), (N, N)
-    return (vectors * values.clamp_min(0).sqrt()).float()
+    found: Tensor = (vectors * values.clamp_min(0).sqrt()).float()
+    return found
 
 
 def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -123,10 +124,10 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, penalty: float, st
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = F.cross_entropy(with_one @ weights, labels) + penalty / 2 * weights[:-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return weights.detach()
 
 
@@ -158,7 +159,8 @@ def probe_answers(features: Tensor, labels: Tensor, fold: Fold, signers: Ints | 
 def _held_out(labels: Ints, signers: Ints | None) -> Flags:
     """(N,) False for the part of a bank on which penalties are compared."""
     if signers is not None and len(np.unique(signers)) > 1:
-        return signers != signers[0]
+        found: Flags = signers != signers[0]
+        return found
     return plain_bank(labels)
 
 

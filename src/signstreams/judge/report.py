@@ -23,7 +23,7 @@ def _titles(report: dict[str, Any]) -> dict[str, str]:
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Write table and picture, and the JSON last."""
     _write_csv(folder / JUDGE_FILES["table"], report)
-    _draw(folder / JUDGE_FILES["picture"], report)
+    _draw(folder / JUDGE_FILES["judge"], report)
     write_json(folder / JUDGE_FILES["report"], report)
 
 
@@ -41,7 +41,9 @@ def table(report: dict[str, Any]) -> str:
         return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
 
     signers = f", {report['num_signers']} signers" if report["num_signers"] else ""
-    above = [f"{report['data']}: {report['num_items']:,} {report['items']} of {len(report['classes'])} classes{signers}"]
+    above = [
+        f"{report['data']}: {report['num_items']:,} {report['items']} of {len(report['classes'])} classes{signers}"
+    ]
     groups = " " * widths[0]
     for split, about in report["splits"].items():
         width = sum(w for (name, _), w in zip(columns, widths[1:], strict=True) if name == split)

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from signstreams.array_types import Ints
 from signstreams.engine import distributed
-from signstreams.judge.features import Source, item_features, sources
+from signstreams.judge.features import item_features, sources
 from signstreams.judge.labelled_sets import LabelledSet, read_set
 from signstreams.judge.probes import (
     Split,
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_backbones(config: EvaluateBackboneConfig) -> dict[str, Any]:
-    """Judge the backbones of a config; writes judge.json, judge.csv and judge.png, and returns the content of the first.
+    """Judge the backbones of a config; writes judge.json, judge.csv and judge.png, and returns what is in the first.
 
     Raises:
         UserError: All problems of the set or of the backbones.
@@ -76,7 +77,7 @@ def evaluate_backbones(config: EvaluateBackboneConfig) -> dict[str, Any]:
 
 
 def _scores(
-    features: Tensor, found: LabelledSet, splits: dict[str, Split], units: np.ndarray, config: EvaluateBackboneConfig
+    features: Tensor, found: LabelledSet, splits: dict[str, Split], units: Ints, config: EvaluateBackboneConfig
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Split to probe to accuracy with its interval."""
     labels = torch.from_numpy(found.labels)

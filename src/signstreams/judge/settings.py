@@ -51,5 +51,7 @@ class EvaluateBackboneConfig(Section):
         if twice := sorted({spec for spec in self.backbone if self.backbone.count(spec) > 1}):
             raise ValueError(f"backbone: {twice[0]} is given twice; name each once")
         if self.labels is not None and "<" in self.labels and CLASS not in self.labels:
-            raise ValueError(f"labels '{self.labels}': is a pattern without {CLASS}; name it, as in <class>_<signer>_<n>")
+            raise ValueError(
+                f"labels '{self.labels}': is a pattern without {CLASS}; name it, as in <class>_<signer>_<n>"
+            )
         return self
