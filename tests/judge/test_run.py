@@ -49,9 +49,9 @@ def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: P
     assert json.loads((tmp_path / "out" / "judge.json").read_text()) == report
     assert [(row["name"], row["features"]) for row in report["rows"]] == [
         ("dino_hand_r/backbone.pt", "class token"),
-        ("dino_hand_r/backbone.pt", "class token and mean of patches"),
-        ("first weights of dino_hand_r/backbone.pt", "class token"),
-        ("first weights of dino_hand_r/backbone.pt", "class token and mean of patches"),
+        ("dino_hand_r/backbone.pt", "class token, patches"),
+        ("first weights", "class token"),
+        ("first weights", "class token, patches"),
         ("HOG", ""),
         ("grey pixels", ""),
     ]
@@ -107,7 +107,7 @@ def test_features_of_a_backbone_are_its_own_tokens(photos: Path, backbone: Path)
         classes, patches = net.model.forward_features(inputs)
     torch.testing.assert_close(features["class token"], classes)
     expected = torch.cat((classes, patches.sum(dim=1) / 4), dim=1)
-    torch.testing.assert_close(features["class token and mean of patches"], expected)
+    torch.testing.assert_close(features["class token, patches"], expected)
 
 
 def test_pixels_and_points_ignore_what_they_should() -> None:

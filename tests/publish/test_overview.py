@@ -63,7 +63,7 @@ def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
     assert "Mañana querré un libro." in text and "data/año" in text and "de val" not in text
     assert "pretrain face" in page.words and "1 min 05 s" in page.words
     assert re.search(r"python\s+3\.1[1-4]\.", text)
-    assert page.tags.count("img") == 10  # three pictures a stream, and the frames of the one clip of test
+    assert page.tags.count("img") == 12  # three a stream, two of the judge, and the frames of the one clip of test
 
 
 def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:

@@ -31,7 +31,8 @@ from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
 
-CLASS_TOKEN, WITH_PATCHES = "class token", "class token and mean of patches"
+CLASS_TOKEN = "class token"
+WITH_PATCHES = "class token, patches"  # and beside it the mean of the patch tokens
 FREE_PX = 64  # side of the image that pixels and gradients are taken of
 BATCH = 64  # images that a backbone encodes at once
 CHUNK = 2048  # crops whose features are held before they are pooled to those of their clips
@@ -81,7 +82,8 @@ def sources(
         first, about = first_weights(spec, backbone, seed)
         if about not in firsts:
             encode = _of_backbone(first, device)
-            firsts[about] = Source(f"first weights of {names[spec]}", "first weights", about, encode)
+            name = "first weights" + (f" of {names[spec]}" if len(loaded) > 1 else "")
+            firsts[about] = Source(name, "first weights", about, encode)
     public = []
     for name in PUBLIC:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
