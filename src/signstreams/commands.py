@@ -231,7 +231,7 @@ def _pretrain(config: Any) -> None:
     after_stop="nothing was written; run again",
 )
 def _evaluate_backbone(config: Any) -> None:
-    """Judge backbones on labelled images or clips, beside first weights, pixels, HOG and hand points."""
+    """Judge backbones on labelled images or clips, beside pixels, HOG, hand points."""
     from signstreams.judge.report import table
     from signstreams.judge.run import evaluate_backbones
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from signstreams.errors import UserError
+from signstreams.formats.arrays import write_keypoints
+from signstreams.formats.landmarks import NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout
 from signstreams.judge.labelled_sets import LabelledSet, compiled, read_set
 from signstreams.judge.settings import EvaluateBackboneConfig
@@ -187,6 +189,22 @@ def test_handshapes_of_the_demo_corpus_keep_its_split(demo: CorpusLayout) -> Non
     assert part.points is not None and part.points.shape == (32, 21, 2)
     demo.keypoints("v1").unlink()  # a stream of another tool has none
     assert read(demo.root, labels="handshapes", streams=["hand_r"]).parts[0].points is None
+
+
+def test_files_that_are_absent_or_cut_short_are_named(add_video: Callable[..., CorpusLayout]) -> None:
+    for name in ("a_1", "a_2", "b_1", "b_2"):
+        layout = add_video(name, 0, 1)
+    write_keypoints(layout.keypoints("a_1"), np.zeros((8, NUM_KEYPOINTS, 3), np.float32))
+    with pytest.raises(UserError, match=r"a_1\.npz: has 8 frames, expected 9; extract the video again"):
+        read(layout.root, labels="<class>_<signer>")
+    layout.keypoints("a_1").unlink()
+    layout.crops("hand_l", "b_2").unlink()
+    with pytest.raises(UserError) as caught:
+        read(layout.root, labels="<class>_<signer>")
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        str(layout.keypoints("a_1")),
+        str(layout.crops("hand_l", "b_2")),
+    ]
 
 
 def test_what_the_demo_corpus_lacks_is_named(demo: CorpusLayout) -> None:

@@ -52,10 +52,11 @@ JUDGED = [stream for stream in CONFIG.streams if IS_DEMO and stream in HAND_STRE
 
 
 rule pretrain_all:
-    """The backbones of all streams, judged where labels are known."""
+    """The backbones of all streams, judged where labels are known, and a page of them."""
     input:
         [RUNS.backbone(stream) for stream in CONFIG.streams],
         [RUNS.judge_file(stream, name) for stream in JUDGED for name in JUDGE_FILES],
+        RUNS.pretraining_page,
 
 
 if IS_DEMO:

@@ -180,6 +180,11 @@ class RunLayout:
         return self.work_dir / "overview.html"
 
     @property
+    def pretraining_page(self) -> Path:
+        """The overview as of the end of pretraining: all that a corpus without texts has."""
+        return self.work_dir / "pretraining.html"
+
+    @property
     def report(self) -> Path:
         return self.work_dir / "report.html"
 

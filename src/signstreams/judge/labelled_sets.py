@@ -136,13 +136,17 @@ def _place(crop: Crop, data: Path) -> str:
 
 
 def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> LabelledSet:
-    ids = [name for name in extracted_ids(layout) if read_metadata(layout.metadata(name)).status == "ok"]
+    extracted = extracted_ids(layout)
+    ids = [name for name in extracted if read_metadata(layout.metadata(name)).status == "ok"]
+    if quarantined := sorted({*extracted} - {*ids}):
+        log.warning("%d videos are left out: they are quarantined (%s)", len(quarantined), few_ids(quarantined))
     if labels == TEXTS:
         corpus = scan_corpus(layout, other_ids=ids)
         if not corpus.has_meta:
             raise UserError(f"{layout.meta}: no such file, expected a word for each clip; or give --labels")
         raise_errors(corpus.issues)
-        clips = [clip for clip in corpus.clips if clip.video_id in ids and clip.text.strip()]
+        usable = set(ids)
+        clips = [clip for clip in corpus.clips if clip.video_id in usable and clip.text.strip()]
         known = {clip.clip_id: Label(clip.text.strip(), clip.signer) for clip in clips}
         spans = {clip.clip_id: (clip.video_id, clip.start_s, clip.end_s) for clip in clips}
         num_shared = sum(count for count in Counter(one.label for one in known.values()).values() if count > 1)
@@ -160,6 +164,7 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
         known = _known(ids, labels)
         spans = {name: (name, None, None) for name in known}
     names = [name for name in spans if name in known]
+    _require_files(layout, streams, {spans[name][0] for name in names})
     cut = {stream: _cut(layout, stream, [spans[name] for name in names]) for stream in streams}
     if empty := [name for i, name in enumerate(names) if not any(len(found[i][0]) for found in cut.values())]:
         log.warning("%d clips show none of %s and are left out: %s", len(empty), ", ".join(streams), few_ids(empty))
@@ -176,6 +181,17 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
     return _assembled(names, [known[name] for name in names], parts, labels, has_clips=True)
 
 
+def _require_files(layout: CorpusLayout, streams: Sequence[str], ids: Iterable[str]) -> None:
+    paths = []
+    for video_id in sorted(ids):
+        paths += [layout.tracks(video_id), *(layout.crops(stream, video_id) for stream in streams)]
+        paths += [layout.keypoints(video_id)] if {*streams} & {*HAND_STREAMS} else []
+    if absent := [path for path in paths if not path.exists()]:
+        raise UserError(
+            [f"{path}: no such file, expected what extraction writes; extract the video" for path in absent]
+        )
+
+
 def _cut(
     layout: CorpusLayout, stream: str, spans: Sequence[tuple[str, float | None, float | None]]
 ) -> list[tuple[list[Crop], Floats | None]]:
@@ -189,17 +205,23 @@ def _cut(
         if video_id != last:
             _, crops = present_crops(layout, stream, video_id)
             times = read_tracks(layout.tracks(video_id)).times_s
-            points = hand_points(layout, stream, video_id) if stream in HAND_STREAMS else None
+            points = hand_points(layout, stream, video_id, len(times)) if stream in HAND_STREAMS else None
             last = video_id
         frames = [f for f in sorted(crops) if start_s is None or end_s is None or start_s <= times[f] < end_s]
         found.append(([crops[f] for f in frames], None if points is None else points[frames]))
     return found
 
 
-def hand_points(layout: CorpusLayout, stream: str, video_id: str) -> Floats:
-    """(T, 21, 2) points of a hand in px; NaN in frames where the hand was not seen, guessed points included."""
-    about = read_metadata(layout.metadata(video_id))
-    points = read_keypoints(layout.keypoints(video_id))[:, REGIONS[stream]]  # (T, 21, 3)
+def hand_points(layout: CorpusLayout, stream: str, video_id: str, num_frames: int) -> Floats:
+    """(T, 21, 2) points of a hand in px; NaN in frames where the hand was not seen, guessed points included.
+
+    Raises:
+        DamagedFile: There are points of fewer than ``num_frames`` frames, or the file cannot be read.
+    """
+    about, path = read_metadata(layout.metadata(video_id)), layout.keypoints(video_id)
+    points = read_keypoints(path)[:, REGIONS[stream]]  # (T, 21, 3)
+    if len(points) < num_frames:
+        raise DamagedFile(path, f"has {len(points)} frames", expected=f"{num_frames}")
     is_seen = (points[..., 2] > INTERPOLATED).all(axis=1)  # (T,)
     found: Floats = points[..., :2] * np.array([about.width_px, about.height_px], np.float32)
     found[~is_seen] = np.nan
@@ -236,7 +258,8 @@ def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
     has_points = all(layout.keypoints(video_id).is_file() and layout.metadata(video_id).is_file() for video_id in ids)
     points = None
     if has_points:
-        tracks = {video_id: hand_points(layout, stream, video_id) for video_id in ids}
+        lengths = {crop.video_id: crop.frame + 1 for crop in crops}  # frames rise
+        tracks = {video_id: hand_points(layout, stream, video_id, n) for video_id, n in lengths.items()}
         points = np.stack([tracks[crop.video_id][crop.frame] for crop in crops])
     part = Part(stream, crops, np.arange(len(crops)), points)
     names = [f"{crop.video_id}, frame {crop.frame}" for crop in crops]
