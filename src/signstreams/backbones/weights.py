@@ -13,7 +13,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from signstreams.backbones.archs import ARCHS, HEAD_DIM, MAX_HEADS, OTHER_HEADS, ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.archs import (
+    ARCHS,
+    HEAD_DIM,
+    MAX_HEADS,
+    OTHER_HEADS,
+    Layers,
+    ViTArch,
+    infer,
+    mismatches,
+    parse_spec,
+)
 from signstreams.backbones.layouts import find_network
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
@@ -115,6 +125,29 @@ class Backbone(nn.Module):
             return self.model.layer_tokens(images)
         tokens: Tensor = self.model(images)
         return tokens[:, None]
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether it has patch tokens: a vision transformer of ours or of timm."""
+        return isinstance(self.model, VisionTransformer) or hasattr(self.model, "num_prefix_tokens")
+
+    def feature_shape(self, layers: Layers) -> tuple[int, ...]:
+        """Shape of the features of one image, (D,), (L, D) or (2 D,)."""
+        if layers == "weighted":
+            return self.num_layers, self.embed_dim
+        return (2 * self.embed_dim,) if layers == "last_and_patches" else (self.embed_dim,)
+
+    def features(self, images: Tensor, layers: Layers) -> Tensor:
+        """Normalised images (B, 3, H, W) to features (B, *feature_shape)."""
+        if layers == "weighted":
+            return self.layer_tokens(images)
+        if layers == "last_and_patches":
+            classes, patches = self.class_and_patches(images)  # each (B, D)
+            if patches is None:
+                raise ValueError("the network has no patch tokens")
+            return torch.cat((classes, patches), dim=1)
+        tokens: Tensor = self(images)
+        return tokens
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
