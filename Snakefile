@@ -22,7 +22,7 @@ include: "workflow/rules/publish.smk"
 
 
 rule all:
-    """Everything: checked corpus, backbones, their k-NN where the truth is known, the translation model, an overview."""
+    """Everything: checked corpus, backbones, judged where the truth is known, the translation model, an overview."""
     default_target: True
     input:
         final_targets,

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 PROJECT = Path(__file__).parents[1]
@@ -30,7 +29,6 @@ PHOTOS = PROJECT.parent / "shared" / "data" / "hand_digits.zip"
 RECIPE = PROJECT / "config" / "pretrain" / "small.toml"
 TEST_EVERY = 5
 K, TEMPERATURE = 20, 0.07
-HOG_PX = 64
 
 RECIPES = {
     "small": [],
@@ -99,20 +97,14 @@ def references(photos: Path) -> None:
     """Print the accuracy of features that need no learning."""
     import torch
 
-    images, digits = zip(*(read(photos / part, HOG_PX) for part in ("train", "test")), strict=True)
+    from signstreams.judge.features import FREE_PX, hog
+
+    images, digits = zip(*(read(photos / part, FREE_PX) for part in ("train", "test")), strict=True)
     mean = images[0].float().mean()
-    print(f"{len(digits[0])} photos to train on, {len(digits[1])} to test, {HOG_PX} px for what follows")
+    print(f"{len(digits[0])} photos to train on, {len(digits[1])} to test, {FREE_PX} px for what follows")
     print(f"raw pixels       {accuracy([(x.float() - mean).flatten(1) for x in images], list(digits)):5.1f} %")
     gradients = [torch.stack([torch.from_numpy(hog(image.numpy())) for image in part]) for part in images]
     print(f"HOG              {accuracy(gradients, list(digits)):5.1f} %", flush=True)
-
-
-def hog(image: "np.ndarray") -> "np.ndarray":
-    """Histograms of oriented gradients: cells of 8 px, blocks of 2 x 2 cells, 9 angles."""
-    import cv2
-
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return cv2.HOGDescriptor((HOG_PX, HOG_PX), (16, 16), (8, 8), (8, 8), 9).compute(grey).ravel()
 
 
 def run(name: str, folder: Path, words: list[str]) -> None:

@@ -129,7 +129,7 @@ CHAPTERS = (
         "pretrain",
         "Recipes to start from: `config/pretrain/*.toml`. More: [pretraining.md](pretraining.md).",
     ),
-    Chapter("k-NN on handshape", "knn"),
+    Chapter("The judge of backbones", "evaluate-backbone", "More: [evaluate_backbone.md](evaluate_backbone.md)."),
     Chapter("Pictures of a backbone", "show"),
     Chapter("Embedding", "embed", "More: [integration.md](integration.md#embedding)."),
     Chapter(

@@ -145,7 +145,7 @@ def _command(name: str, config: str, *scripts: str, **how: Any) -> Callable[[Cal
 
 @_command("demo", "demo.settings:DemoConfig", "render_demo_corpus.py")
 def _demo(config: Any) -> None:
-    """Render the demo corpus: videos of a signer, texts, glosses, splits, ground truth."""
+    """Render the demo corpus: videos, texts, glosses, splits, ground truth."""
     from signstreams.demo.corpus import run
 
     print(run(config))
@@ -162,7 +162,7 @@ def _fetch_models(config: Any) -> None:
 
 @_command("import", "importers.settings:ImportConfig", "import_corpus.py", after_stop="nothing was written; run again")
 def _import(config: Any) -> None:
-    """Bring a corpus in: PHOENIX, How2Sign, ELAN files, subtitles, tables, and others."""
+    """Bring a corpus in: PHOENIX, How2Sign, ELAN files, subtitles, tables, others."""
     from signstreams.importers.run import import_corpus
 
     print("\n".join(import_corpus(config).lines))
@@ -223,17 +223,24 @@ def _pretrain(config: Any) -> None:
     pretrain(config, stream)
 
 
-@_command("knn", "pretrain.settings:KnnConfig", "evaluate_knn.py", computes=True, after_stop="run again")
-def _knn(config: Any) -> None:
-    """Score a hand backbone by k-NN on true handshape, beside random weights and raw pixels."""
-    from signstreams.pretrain.knn import evaluate_knn, table
+@_command(
+    "evaluate-backbone",
+    "judge.settings:EvaluateBackboneConfig",
+    "evaluate_backbone.py",
+    computes=True,
+    after_stop="nothing was written; run again",
+)
+def _evaluate_backbone(config: Any) -> None:
+    """Judge backbones on labelled images or clips, beside pixels, HOG, hand points."""
+    from signstreams.judge.report import table
+    from signstreams.judge.run import evaluate_backbones
 
-    print(table(evaluate_knn(config)))
+    print(table(evaluate_backbones(config)))
 
 
 @_command("show", "pretrain.settings:ShowConfig", "show_backbone.py", computes=True, after_stop="run again")
 def _show(config: Any) -> None:
-    """Draw what a backbone sees in crops: attention maps, patches by PCA, nearest crops."""
+    """Draw what a backbone sees: attention maps, patches by PCA, nearest crops."""
     from signstreams.pretrain.pictures import show_backbone
 
     for path in show_backbone(config).values():
@@ -242,7 +249,7 @@ def _show(config: Any) -> None:
 
 @_command("embed", "integrate.settings:EmbedConfig", "embed_streams.py", computes=True)
 def _embed(config: Any) -> None:
-    """Run a frozen backbone over all crops of a stream, or gather the points of all videos."""
+    """Run a frozen backbone over all crops of a stream, or gather all points."""
     from signstreams.integrate.embed import embed
 
     found = embed(config)
@@ -265,7 +272,7 @@ def _train(config: Any) -> None:
 
 @_command("evaluate", "integrate.settings:EvaluateSltConfig", "evaluate_slt.py", computes=True)
 def _evaluate(config: Any) -> None:
-    """Score a trained translation model: scores.json, predictions.csv, translations.html."""
+    """Score a translation model: scores.json, predictions.csv, translations.html."""
     from signstreams.integrate.scoring import score
 
     score(config)
@@ -279,7 +286,7 @@ def _evaluate(config: Any) -> None:
     after_stop="nothing was written; run again",
 )
 def _boundaries(config: Any) -> None:
-    """Train what finds sentences in continuous signing, on the corpus's own clip times."""
+    """Train what finds sentences in continuous signing, on the corpus's clip times."""
     from signstreams.segment.training import train_boundaries
 
     report = train_boundaries(config)
@@ -299,7 +306,7 @@ def _boundaries(config: Any) -> None:
     after_stop="nothing is left behind; videos translated so far need no second run",
 )
 def _translate(config: Any) -> None:
-    """Translate videos, to subtitles too: signstreams translate VIDEO --checkpoint best.pt"""
+    """Translate videos to subtitles: signstreams translate VIDEO --checkpoint best.pt"""
     import json
 
     from signstreams.formats.subtitles import clock_time
@@ -320,7 +327,7 @@ def _translate(config: Any) -> None:
     "compare", "publish.settings:CompareConfig", "compare_runs.py", leading_words="--runs", after_stop="run again"
 )
 def _compare(config: Any) -> None:
-    """Lay runs over each other: a picture of their curves, tables of values and settings."""
+    """Lay runs over each other: curves in one picture, tables of values."""
     from signstreams.cli import start_logging
     from signstreams.publish.compare import compare
 

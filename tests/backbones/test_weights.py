@@ -21,6 +21,7 @@ from torch import nn
 from signstreams.backbones.archs import ARCHS, resolve
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import (
+    Backbone,
     cached_file,
     export_backbone,
     load_dinov2_backbone,
@@ -391,3 +392,24 @@ def test_the_cache_of_torch_hub_counts_too(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     assert cached_file(config) == path
+
+
+def test_the_mean_of_the_patches_is_the_same_here_and_in_timm(tmp_path: Path) -> None:
+    model = make_model("vit_tiny", 32, patch_px=8, depth=2)
+    metadata = {"image_px": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    export_backbone(tmp_path / "b.pt", model.arch, model.state_dict(), metadata)
+    ours = load_dinov2_backbone(f"file::{tmp_path}/b.pt")
+    images = torch.randn(2, 3, 32, 32)
+    words = {"img_size": 32, "patch_size": 8, "depth": 2, "num_classes": 0}
+    theirs = timm.create_model("vit_tiny_patch16_224", pretrained=False, **words).eval()
+    load_checkpoint(theirs, str(tmp_path / "b.pt"), filter_fn=checkpoint_filter_fn, weights_only=True)
+    with torch.no_grad():
+        expected = theirs.forward_features(images)  # (2, 1 + P, D)
+        found = ours.features(images, "last_and_patches")
+        of_timm = Backbone(
+            theirs, embed_dim=192, patch_size=8, image_px=32, mean=ours.mean, std=ours.std, metadata={}
+        ).features(images, "last_and_patches")
+    torch.testing.assert_close(found, torch.cat((expected[:, 0], expected[:, 1:].mean(dim=1)), dim=1))
+    torch.testing.assert_close(of_timm, found)
+    assert found.shape[1:] == ours.feature_shape("last_and_patches") == (384,)
+    assert ours.feature_shape("weighted") == (2, 192)

@@ -43,6 +43,7 @@ NEEDED = {  # the least that a script must be told
     "train_dir": ["face"],
     "stream": ["face"],
     "backbone": ["file::a.pt"],
+    "data": ["photos"],
     "crops": ["hand_r"],
     "ground_truth": ["truth"],
     "output": ["a.png"],

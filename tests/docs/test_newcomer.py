@@ -218,7 +218,7 @@ def test_all_three_streams_reach_overview_and_release(checkout: Path, failed: li
         for name in ("curves", "attention", "patches_pca", "neighbours"):
             assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (checkout / f"work_dirs/logs/pretrain/{stream}.benchmark.tsv").exists()
-    assert all((checkout / f"work_dirs/dino_hand_{side}/knn.json").stat().st_size for side in "lr")
+    assert all((checkout / f"work_dirs/dino_hand_{side}/judge.json").stat().st_size for side in "lr")
     assert "3 of 3" in (checkout / "work_dirs/overview.html").read_text(encoding="utf-8")
     assert (checkout / "work_dirs/release/SHA256SUMS").read_text().count("backbone.safetensors") == 3
 

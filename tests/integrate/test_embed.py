@@ -149,6 +149,22 @@ def test_every_block_is_kept_where_their_weights_are_learned(
     assert open_splits(config)["val"][0].features["hand_r"].shape[1:] == (3, one.shape[1])
 
 
+def test_the_mean_of_the_patches_stands_beside_the_class_token(
+    own_corpus: Path, tmp_path: Path, make_backbone: Make, tiny_config: Build, open_splits: Open
+) -> None:
+    features, backbone = tmp_path / "f", make_backbone(tmp_path / "b.pt", depth=3)
+    last = embed(settings(own_corpus, features, backbone))
+    both = embed(settings(own_corpus, features, backbone, backbone_layers="last_and_patches"))
+    video = next(iter(both["videos"]))
+    one, two = (np.load(features / found["folder"] / f"{video}.npy") for found in (last, both))
+    assert two.shape == (len(one), 2 * one.shape[1])
+    np.testing.assert_array_equal(two[:, : one.shape[1]], one)
+    model = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": f"file::{backbone}"}
+    config = tiny_config(root=own_corpus, features_dir=features, model=model | {"backbone_layers": "last_and_patches"})
+    assert open_splits(config)["val"][0].features["hand_r"].shape[1:] == two.shape[1:]
+    assert load_backbones(config).dims == {"hand_r": two.shape[1]}
+
+
 def test_points_are_gathered_once_and_a_change_is_seen(own_corpus: Path, tmp_path: Path) -> None:
     config = EmbedConfig(root=own_corpus, features_dir=tmp_path / "f", stream="points")
     before = embed(config)

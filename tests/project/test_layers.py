@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "backbones": BASE | {"formats", "engine"},
     "pretrain": BASE | {"formats", "corpus", "engine", "backbones"},
     "integrate": BASE | {"formats", "corpus", "engine", "backbones"},
+    "judge": BASE | {"formats", "corpus", "engine", "backbones", "pretrain", "integrate"},
     "segment": BASE | {"formats", "corpus", "engine", "backbones", "integrate"},
     "translate": BASE | {"formats", "corpus", "extract", "engine", "integrate", "segment"},
 }
-MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate"}
+MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate", "judge"}
 MAY_IMPORT["importers"] = BASE | {"formats", "corpus", "extract", "integrate", "workflow"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"commands"}

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,21 @@ def write_backbone(folder: Path, stream: str) -> None:
     picture(folder / "neighbours.png")
     picture(folder / "patches_pca.png")
     if stream != "face":
-        write(folder / "knn.json", {"accuracy": {"pretrained": 0.92, "random_weights": 0.88, "raw_pixels": 0.5}})
+        write(folder / "judge.json", judge_report())
+        write(folder / "judge.csv", "name\n")
+        picture(folder / "judge.png")
+
+
+def judge_report() -> dict[str, Any]:
+    """As `signstreams evaluate-backbone` writes it, of four sources on two splits."""
+    sources = (("dino/backbone.pt", "backbone", 0.92), ("first weights of it", "first weights", 0.88))
+    sources += (("HOG", "free", 0.61), ("grey pixels", "free", 0.5))
+    splits = {name: {"title": title} for name, title in (("split", "other videos"), ("signer_out", "unseen signers"))}
+    rows = []
+    for name, kind, value in sources:
+        score = {by: {"value": value, "low": value - 0.1, "high": value + 0.1} for by in ("nearest", "knn", "probe")}
+        rows.append({"name": name, "kind": kind, "features": "", "scores": dict.fromkeys(splits, score)})
+    return {"k": 20, "splits": splits, "rows": rows}
 
 
 def write_model(folder: Path) -> None:

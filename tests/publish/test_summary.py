@@ -12,7 +12,10 @@ def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> Non
     lines = summarize(finished.root, finished.work_dir)
     text = "\n".join(lines)
     assert "20 videos, 47 clips, 3425 frames" in text
-    assert "loss 4.00 (ln K 5.54)" in text and "pretrained 92.0 %" in text
+    assert (
+        "loss 4.00 (ln K 5.54)" in text
+        and "k-NN: backbone 92.0 %, first weights 88.0 %, HOG 61.0 %, grey pixels 50.0 %" in text
+    )
     assert "BLEU-4 5.9, chrF 23.7, ROUGE-L 20.0, gloss WER 56.5 on 7 clips of test" in text
     assert str(finished.work_dir / "dino_face" / "backbone.pt") in text
     assert "overview" not in text

@@ -57,10 +57,10 @@ def test_everything_is_made_in_a_folder_with_an_awkward_name(chain: list[str], c
     folder = checkout / "work dirs" / "dino_hand_r"
     for name in ("backbone.pt", "checkpoint_last.pt", "checkpoint_best.pt", "params.json", "metrics.jsonl"):
         assert (folder / name).stat().st_size > 0
-    for name in ("curves", "attention", "patches_pca", "neighbours"):
+    for name in ("curves", "attention", "patches_pca", "neighbours", "judge"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "backbone" in (folder / "artifacts.json").read_text()
-    assert json.loads((folder / "knn.json").read_text())
+    assert json.loads((folder / "judge.json").read_text())["rows"]
     model = checkout / "work dirs" / "multistream_v9"
     assert json.loads((model / "scores.json").read_text())
     with (model / "predictions.csv").open(encoding="utf-8", newline="") as file:
@@ -79,6 +79,9 @@ def test_a_second_run_has_nothing_to_do(chain: list[str], snakemake: Snakemake) 
 def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, checkout: Path) -> None:
     overview = (checkout / "work dirs" / "overview.html").read_text(encoding="utf-8")
     assert "ñandú d&#39;oro" in overview and "1 of 3" in overview and "pretrain hand_r" in overview
+    pretraining = (checkout / "work dirs" / "pretraining.html").read_text(encoding="utf-8")
+    for expected in ("unseen signers: 20-NN", "first weights, class token, patches", "hand points", "grey pixels"):
+        assert expected in overview and expected in pretraining, expected
     done = snakemake("report", "release", *chain)
     assert done.returncode == 0, done.stderr + (checkout / "work dirs" / "logs" / "report.log").read_text(
         encoding="utf-8"
@@ -130,7 +133,7 @@ def test_every_job_left_a_log_and_a_benchmark(chain: list[str], checkout: Path) 
         "embed/hand_r",
         "embed/points",
         "pretrain/hand_r",
-        "knn/hand_r",
+        "judge/hand_r",
         "extract/demo_000",
         "demo/demo_000",
     ):
@@ -170,7 +173,7 @@ def test_the_summary_says_where_to_look(
     code, said, errors = run_command(capsys, "summary", "--root", "data/ñandú d'oro", "--work-dir", "work dirs")
     assert code == 0, errors
     assert said.count("not there yet") == 2  # the other streams
-    assert "k-NN on handshape" in said
+    assert "k-NN: backbone" in said and "judge.png" in said
     _, said, _ = run_command(capsys, "summary")
     assert said.count("not there yet") == 5
 

@@ -17,7 +17,7 @@ if not (PROJECT / "scripts").is_dir():
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.errors import exit_on_user_error, print_problems
-from signstreams.formats.layout import BOUNDARY_FILES, PRETRAINING_FILES, SPLITS, TRAINING_FILES
+from signstreams.formats.layout import BOUNDARY_FILES, JUDGE_FILES, PRETRAINING_FILES, SPLITS, TRAINING_FILES
 from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS
 from signstreams.workflow.plan import (
     errors_of_failed_jobs,
@@ -105,7 +105,7 @@ def final_targets(wildcards):
         NOTES.append(why)
         print_problems(NOTES, kind="note")
     translation = [] if why else [*rules.train.output, *rules.evaluate.output]
-    return [*rules.contract.output, *rules.pretrain_all.input, *translation, *KNN_REPORTS]
+    return [*rules.contract.output, *rules.pretrain_all.input, *translation]
 
 
 def pretrain_output(name, path):

@@ -47,37 +47,43 @@ rule pretrain:
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
 
 
+# Only the demo corpus knows which handshape a crop shows.
+JUDGED = [stream for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS]
+
+
 rule pretrain_all:
-    """The backbones of all streams."""
+    """The backbones of all streams, judged where labels are known, and a page of them."""
     input:
         [RUNS.backbone(stream) for stream in CONFIG.streams],
+        [RUNS.judge_file(stream, name) for stream in JUDGED for name in JUDGE_FILES],
+        RUNS.pretraining_page,
 
-
-# Only the demo corpus knows which handshape a crop shows.
-KNN_REPORTS = [RUNS.knn_report(stream) for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS]
 
 if IS_DEMO:
 
-    rule knn:
-        """k-NN on true handshape: the backbone, the same with random weights, raw pixels."""
+    rule judge:
+        """A backbone on true handshapes, beside its first weights, pixels, HOG and hand points: a table and a picture."""
         input:
             backbone=RUNS.backbone("{stream}"),
+            params=RUNS.pretraining_file("{stream}", "params"),
             crops=lambda wildcards: PLAN.of_all_videos(ARTIFACTS[wildcards.stream]),
+            points=lambda wildcards: PLAN.of_all_videos(ARTIFACTS["keypoints"]),
             ground_truth=[CORPUS.ground_truth(video_id) for video_id in VIDEOS],
             index=[CORPUS.index(split) for split in SPLITS],
         output:
-            RUNS.knn_report("{stream}"),
+            **{name: pretrain_output(name, RUNS.judge_file("{stream}", name)) for name in JUDGE_FILES},
         log:
-            LOGS / "knn/{stream}.log",
+            LOGS / "judge/{stream}.log",
         benchmark:
-            LOGS / "knn/{stream}.benchmark.tsv"
+            LOGS / "judge/{stream}.benchmark.tsv"
         conda:
             ENVIRONMENT
         threads: CONFIG.pretrain.threads
         params:
-            crops=lambda wildcards: CORPUS.processed / wildcards.stream,
-            ground_truth=CORPUS.root / "ground_truth",
+            root=CORPUS.root,
+            folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
         shell:
             "export OMP_NUM_THREADS={threads};"
-            ' "$PYTHON" "$SCRIPTS"/evaluate_knn.py --backbone file::{input.backbone:q} --crops {params.crops:q}'
-            " --ground-truth {params.ground_truth:q} --output {output:q} > {log:q} 2>&1"
+            ' "$PYTHON" "$SCRIPTS"/evaluate_backbone.py --data {params.root:q} --labels handshapes'
+            " --streams {wildcards.stream} --backbone file::{input.backbone:q} --output {params.folder:q}"
+            " > {log:q} 2>&1"

@@ -32,6 +32,29 @@ rule overview:
         " --logs {params.logs:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
+rule pretraining_page:
+    """The backbones on one page: the overview, as far as pretraining goes."""
+    input:
+        manifest=CORPUS.manifest,
+        curves=[RUNS.pretraining_file(stream, "curves") for stream in CONFIG.streams],
+        judged=[RUNS.judge_file(stream, name) for stream in JUDGED for name in JUDGE_FILES],
+    output:
+        RUNS.pretraining_page,
+    log:
+        LOGS / "pretraining_page.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        root=CORPUS.root,
+        work_dir=WORK_DIR,
+        logs=LOGS,
+        settings=lambda wildcards: SETTINGS_JSON,
+    shell:
+        '"$PYTHON" "$SCRIPTS"/write_overview.py --root {params.root:q} --work-dir {params.work_dir:q} --output {output:q}'
+        " --logs {params.logs:q} --settings {params.settings:q} > {log:q} 2>&1"
+
+
 rule release:
     """Backbones, translation model, cards, configs, figures, versions, checksums: one folder to publish."""
     input:

@@ -70,6 +70,11 @@ ARCHS: dict[str, ViTArch] = {
 }
 
 
+Layers = Literal["last", "weighted", "last_and_patches"]
+"""Features of a backbone: the last class token; the class tokens of all blocks, to be weighted; the last class token
+and beside it the mean of the patch tokens."""
+
+
 def resolve(name: str, *, image_px: int, **given: float | None) -> ViTArch:
     """The architecture of this name with the user's changes; its position table covers ``image_px``, except DINOv2's.
 

@@ -13,7 +13,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from signstreams.backbones.archs import ARCHS, HEAD_DIM, MAX_HEADS, OTHER_HEADS, ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.archs import (
+    ARCHS,
+    HEAD_DIM,
+    MAX_HEADS,
+    OTHER_HEADS,
+    Layers,
+    ViTArch,
+    infer,
+    mismatches,
+    parse_spec,
+)
 from signstreams.backbones.layouts import find_network
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
@@ -89,6 +99,21 @@ class Backbone(nn.Module):
         tokens: Tensor = self.model(images)
         return tokens
 
+    def class_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised images (B, 3, H, W) to class tokens (B, D) and the mean of their patch tokens (B, D).
+
+        DINOv2's linear evaluation puts the two side by side. The mean is None for a network of timm that is no vision
+        transformer: its only feature is a mean over places already.
+        """
+        if isinstance(self.model, VisionTransformer):
+            classes, patches = self.model.forward_features(images)  # (B, D), (B, P, D)
+            return classes, patches.mean(dim=1)
+        tokens: Tensor = self.model.forward_features(images)  # type: ignore[operator]  # (B, N, D) of a transformer
+        found: Tensor = self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        if tokens.ndim != 3:
+            return found, None
+        return found, tokens[:, int(getattr(self.model, "num_prefix_tokens", 0)) :].mean(dim=1)
+
     @property
     def num_layers(self) -> int:
         """Blocks whose class tokens `layer_tokens` gives; 1 where only the last is available (timm)."""
@@ -100,6 +125,29 @@ class Backbone(nn.Module):
             return self.model.layer_tokens(images)
         tokens: Tensor = self.model(images)
         return tokens[:, None]
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether it has patch tokens: a vision transformer of ours or of timm."""
+        return isinstance(self.model, VisionTransformer) or hasattr(self.model, "num_prefix_tokens")
+
+    def feature_shape(self, layers: Layers) -> tuple[int, ...]:
+        """Shape of the features of one image, (D,), (L, D) or (2 D,)."""
+        if layers == "weighted":
+            return self.num_layers, self.embed_dim
+        return (2 * self.embed_dim,) if layers == "last_and_patches" else (self.embed_dim,)
+
+    def features(self, images: Tensor, layers: Layers) -> Tensor:
+        """Normalised images (B, 3, H, W) to features (B, *feature_shape)."""
+        if layers == "weighted":
+            return self.layer_tokens(images)
+        if layers == "last_and_patches":
+            classes, patches = self.class_and_patches(images)  # each (B, D)
+            if patches is None:
+                raise ValueError("the network has no patch tokens")
+            return torch.cat((classes, patches), dim=1)
+        tokens: Tensor = self(images)
+        return tokens
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""

@@ -117,7 +117,8 @@ EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "
 """Output of the rule `evaluate` to file name."""
 BOUNDARY_FILES = {"model": "boundary.pt", "report": "boundaries.json"}
 """Output of the rule `boundaries` to file name."""
-KNN_REPORT = "knn.json"
+JUDGE_FILES = {"report": "judge.json", "table": "judge.csv", "judge": "judge.png"}
+"""Output of the rule `judge` to file name."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,9 @@ class RunLayout:
         """The exported backbone of a stream."""
         return self.pretraining_file(stream, "backbone")
 
-    def knn_report(self, stream: str) -> Path:
-        """k-NN scores of a stream's backbone, where labels are known."""
-        return self.pretraining(stream) / KNN_REPORT
+    def judge_file(self, stream: str, name: str) -> Path:
+        """One of `JUDGE_FILES` of a stream, where labels are known."""
+        return self.pretraining(stream) / JUDGE_FILES[name]
 
     @property
     def training(self) -> Path:
@@ -177,6 +178,11 @@ class RunLayout:
     @property
     def overview(self) -> Path:
         return self.work_dir / "overview.html"
+
+    @property
+    def pretraining_page(self) -> Path:
+        """The overview as of the end of pretraining: all that a corpus without texts has."""
+        return self.work_dir / "pretraining.html"
 
     @property
     def report(self) -> Path:

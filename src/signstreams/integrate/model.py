@@ -152,6 +152,7 @@ class MultistreamModel(nn.Module):
         super().__init__()
         width = config.model.d_model
         self.backbones = nn.ModuleDict(backbones)
+        self.backbone_layers = config.model.backbone_layers
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
         step_dims = {f"mska_{stream}": self.mska.channels for stream in self.mska.encoders} if self.mska else {}
         self.fusion = FusionEncoder(feature_dims, step_dims, num_layers or {}, config.model)
@@ -212,13 +213,12 @@ class MultistreamModel(nn.Module):
             return batch.features[stream].float(), present
         backbone = self.backbones[stream]
         assert isinstance(backbone, Backbone)
-        is_layered = self.fusion.projectors[stream].layer_weights is not None
-        shape = (backbone.num_layers, backbone.embed_dim) if is_layered else (backbone.embed_dim,)
-        features = torch.zeros(present.numel(), *shape, device=present.device)  # (B * T, D) or (B * T, L, D)
-        encode = backbone.layer_tokens if is_layered else backbone
+        shape = backbone.feature_shape(self.backbone_layers)
+        features = torch.zeros(present.numel(), *shape, device=present.device)  # (B * T, D), (B * T, L, D) or 2 D wide
         images = batch.images[stream]  # (N, px, px, 3); N is 0 where the stream is missing everywhere
         if len(images):
-            parts = [encode(backbone.normalize(some)) for some in images.split(IMAGES_PER_CALL)]
+            layers, calls = self.backbone_layers, images.split(IMAGES_PER_CALL)
+            parts = [backbone.features(backbone.normalize(some), layers) for some in calls]
             features = features.index_copy(0, batch.image_rows[stream], torch.cat(parts).float())
         return features.view(*present.shape, *shape), present
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, model_validator
 
+from signstreams.backbones.archs import Layers
 from signstreams.config.load import flag_name
 from signstreams.config.section import (
     Count,
@@ -80,8 +81,9 @@ class ModelConfig(_BackboneFields):
 
     trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
     """Of a backbone that is not frozen, train only this many last blocks and the final norm. None: all of it."""
-    backbone_layers: Annotated[Literal["last", "weighted"], Flag("--backbone-layers")] = "last"
-    """Features of a backbone: the class token of its last block, or a learned weighted sum over those of all blocks."""
+    backbone_layers: Annotated[Layers, Flag("--backbone-layers")] = "last"
+    """Features of a backbone: the class token of its last block; a learned weighted sum over those of all blocks
+    (weighted); or the last one and beside it the mean of the patches (last_and_patches), twice as wide."""
     use_pose: Annotated[bool, Flag("--use-pose")] = True
     """Use the body pose in signing space (nose, shoulders, elbows, wrists) as a stream."""
     use_mska: Annotated[bool, Flag("--use-mska")] = True
@@ -113,7 +115,7 @@ class ModelConfig(_BackboneFields):
             raise ValueError(
                 "trainable_blocks has no effect: every backbone is frozen; set freeze_..._backbone to false"
             )
-        if self.backbone_layers == "weighted" and not self.backbones:
+        if self.backbone_layers != "last" and not self.backbones:
             raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
         for stream, key in BACKBONE_KEYS.items():
             if stream not in self.backbones and not self.is_frozen(stream):
@@ -479,7 +481,7 @@ class EmbedConfig(Section):
     """Backbone to encode with: file::PATH, file::PATH:ARCHITECTURE or timm::NAME."""
     download: Annotated[bool, Flag("--model-download")] = False
     """Let `timm::` backbones fetch weights that are not in the local cache."""
-    backbone_layers: Literal["last", "weighted"] = "last"
+    backbone_layers: Layers = "last"
     """As model.backbone_layers of the training; weighted keeps the class tokens of all blocks."""
     crop_px: Count | None = None
     """As data.crop_px of the training. None: the size the backbone was trained on."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from signstreams.backbones.archs import parse_spec
+from signstreams.backbones.archs import Layers, parse_spec
 from signstreams.backbones.weights import Backbone, load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import digest, sha256_file
@@ -23,23 +23,24 @@ class FrozenBackbone:
     identity: str
     """SHA-256 of its file, with what the spec changes of it (heads, size of the position table); or its spec."""
     side_px: int  # side length of its input images
-    all_layers: bool = False
-    """Whether features are the class tokens of all blocks, (L, D), rather than of the last one, (D,)."""
+    layers: Layers = "last"
+    """What its features are: (D,), (L, D) or (2 D,)."""
 
     @property
     def digest(self) -> str:
         """Digest of everything that decides the features of a crop."""
-        return digest([self.identity, self.side_px, self.all_layers])[:16]
+        # false and true are the names that earlier features have
+        kind = {"last": False, "weighted": True}.get(self.layers, self.layers)
+        return digest([self.identity, self.side_px, kind])[:16]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the features of one frame."""
-        return (self.net.num_layers, self.net.embed_dim) if self.all_layers else (self.net.embed_dim,)
+        return self.net.feature_shape(self.layers)
 
     def encode(self, images: Tensor) -> Tensor:
-        """uint8 RGB (N, H, W, 3) to features (N, D) or (N, L, D)."""
-        values = self.net.normalize(images)
-        return self.net.layer_tokens(values) if self.all_layers else self.net(values)
+        """uint8 RGB (N, H, W, 3) to features (N, D), (N, L, D) or (N, 2 D)."""
+        return self.net.features(self.net.normalize(images), self.layers)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Backbones:
     trained: dict[str, Backbone]  # stream to backbone that trains inside the model
     sides_px: dict[str, int]  # stream to the side length of its images
     digests: dict[str, str]  # stream to the SHA-256 of its file, or its spec
+    layers: Layers = "last"  # what the features are
 
     @property
     def nets(self) -> dict[str, Backbone]:
@@ -59,14 +61,14 @@ class Backbones:
     @property
     def dims(self) -> dict[str, int]:
         """Stream to the width of its features."""
-        return {stream: net.embed_dim for stream, net in self.nets.items()}
+        return {stream: net.feature_shape(self.layers)[-1] for stream, net in self.nets.items()}
 
 
 def load_backbones(config: IntegrateConfig) -> Backbones:
     """Load the backbones of a config, on the CPU; a `UserError` has all problems of all of them."""
-    found = Backbones({}, {}, {}, {})
+    layers = config.model.backbone_layers
+    found = Backbones({}, {}, {}, {}, layers)
     problems: list[str] = []
-    all_layers = config.model.backbone_layers == "weighted"
     for stream, spec in config.model.backbones.items():
         try:
             net = load_dinov2_backbone(spec, download=config.model.download)
@@ -75,7 +77,12 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
             digest_of_weights = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
             named = "" if parsed.num_heads is None else f":num_heads={parsed.num_heads}"
             named += "" if net.resized_grid is None else f":grid={net.resized_grid}"
-            if all_layers and net.num_layers < 2:
+            if layers == "last_and_patches" and not net.has_patches:
+                raise UserError(
+                    f"model.backbone_layers: the {stream} backbone {spec} has no patch tokens, expected a vision"
+                    " transformer; use --backbone-layers last"
+                )
+            if layers == "weighted" and net.num_layers < 2:
                 raise UserError(
                     f"model.backbone_layers: the {stream} backbone {spec} shows only its last layer, expected a vision"
                     " transformer from a file; use file::, or --backbone-layers last"
@@ -86,7 +93,7 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
         found.sides_px[stream], found.digests[stream] = side_px, digest_of_weights
         if config.model.is_frozen(stream):
             identity = digest_of_weights + named
-            found.frozen[stream] = FrozenBackbone(stream, net.requires_grad_(False), identity, side_px, all_layers)
+            found.frozen[stream] = FrozenBackbone(stream, net.requires_grad_(False), identity, side_px, layers)
         else:
             found.trained[stream] = net
     if problems:

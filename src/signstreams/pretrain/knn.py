@@ -1,7 +1,4 @@
-"""Weighted k-NN on labelled crops: evaluation of a backbone, and the score that chooses the best checkpoint.
-
-Neighbours never come from the video of the query, whose adjacent frames would answer for each other.
-"""
+"""Weighted k-NN: its vote, and the score on labelled held-out crops that chooses the best checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,16 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signstreams.array_types import Ints
-from signstreams.backbones.vit import VisionTransformer
-from signstreams.backbones.weights import load_dinov2_backbone
-from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
-from signstreams.files import write_json
-from signstreams.formats.crops import Crop, list_crops
-from signstreams.pretrain.data import load_whole
-from signstreams.pretrain.health import embed
-from signstreams.pretrain.settings import KnnConfig
-from signstreams.streams import HAND_STREAMS
+from signstreams.formats.crops import Crop
 
 TEMPERATURE = 0.07
 """Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
@@ -54,7 +43,7 @@ def vote(similarity: Tensor, labels: Tensor, *, k: int, temperature: float = TEM
     return votes.scatter_add_(1, labels[indices], weights).argmax(dim=-1)
 
 
-# -- Evaluation on the true handshapes of the demo corpus: only rendered video has them
+# -- True handshapes: only the demo corpus, which is rendered, has them
 
 
 class Handshapes(NamedTuple):
@@ -86,136 +75,6 @@ def read_handshapes(path: Path, stream: str) -> Handshapes:
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: no ground truth of handshapes ({error}); only the demo corpus has it") from None
-
-
-@dataclass(frozen=True)
-class LabelledCrops:
-    """Crops with known handshape."""
-
-    crops: list[Crop]  # N crops
-    labels: Tensor  # (N,) int64, index into ``names``
-    is_train: Tensor  # (N,) bool, whether the crop is of a video of the train split
-    signers: Tensor  # (N,) int64, one number per signer
-    names: list[str]  # handshapes
-    num_videos: tuple[int, int]  # videos of the train split, and others
-
-
-def evaluate_knn(config: KnnConfig) -> dict[str, Any]:
-    """Evaluate a backbone beside random weights and raw pixels; writes and returns the report.
-
-    Neighbours come from the videos of the train split and, where there are several signers, once more from all other
-    signers.
-
-    Raises:
-        UserError: Files are absent, no crop has a known handshape, or there is nothing to split.
-    """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    stream = config.stream or config.crops.name
-    if stream not in HAND_STREAMS:
-        raise UserError(f"{config.crops}: the folder's name is no hand stream; add --stream hand_l or hand_r")
-    spec = config.backbone if "::" in config.backbone else f"file::{config.backbone}"
-    backbone = load_dinov2_backbone(spec, download=config.download)
-    data = read_labels(config, stream)
-    images = load_whole(data.crops, backbone.image_px)  # (N, side, side, 3) uint8
-    features = {"pretrained": embed(backbone, images, backbone.normalize)}
-    if isinstance(backbone.model, VisionTransformer):
-        untrained = VisionTransformer(backbone.model.arch).eval()
-        untrained.init_weights(torch_generator(config.seed, "random backbone"))
-        features["random_weights"] = embed(untrained, images, backbone.normalize)
-    features["raw_pixels"] = backbone.normalize(images).flatten(1)
-    report: dict[str, Any] = {
-        "stream": stream,
-        "backbone": spec,
-        "k": config.k,
-        "temperature": TEMPERATURE,
-        "handshapes": data.names,
-        "num_train_crops": int(data.is_train.sum()),
-        "num_test_crops": int((~data.is_train).sum()),
-        "num_train_videos": data.num_videos[0],
-        "num_test_videos": data.num_videos[1],
-        "accuracy": {name: _accuracy(x, data, data.is_train, config.k) for name, x in features.items()},
-        "most_frequent_handshape": _most_frequent(data),
-    }
-    if len(data.signers.unique()) > 1:
-        report["accuracy_unseen_signer"] = {name: _by_signer(x, data, config.k) for name, x in features.items()}
-    write_json(config.output, report)
-    return report
-
-
-def read_labels(config: KnnConfig, stream: str) -> LabelledCrops:
-    """Crops with their true handshapes; those between two handshapes are left out.
-
-    Raises:
-        UserError: Crops or ground truth are absent, or the split has no crops on one side.
-    """
-    try:
-        found = list_crops(config.crops)
-    except OSError as error:
-        raise UserError(f"{config.crops}: {error}; extract the corpus first") from None
-    index = config.index or config.ground_truth.parent / "index"
-    train_clips = _clip_ids(index / "train.csv")
-    truths = {
-        video_id: read_handshapes(config.ground_truth / f"{video_id}.npz", stream)
-        for video_id in dict.fromkeys(crop.video_id for crop in found)
-    }
-    train_videos = {name for name, truth in truths.items() if truth.clips & train_clips or name in train_clips}
-    crops = [crop for crop in found if truths[crop.video_id].at(crop.frame) >= 0]
-    is_train = [crop.video_id in train_videos for crop in crops]
-    num_videos = (len(train_videos), len(truths) - len(train_videos))
-    if not any(is_train) or all(is_train):
-        raise UserError(
-            f"{index}: found {num_videos[0]} videos of the train split and {num_videos[1]} others with crops in"
-            f" {config.crops}, expected some of both"
-        )
-    signers = [truths[crop.video_id].signer for crop in crops]
-    numbers = {signer: number for number, signer in enumerate(dict.fromkeys(signers))}
-    return LabelledCrops(
-        crops,
-        torch.tensor([truths[crop.video_id].at(crop.frame) for crop in crops]),
-        torch.tensor(is_train),
-        torch.tensor([numbers[signer] for signer in signers]),
-        truths[found[-1].video_id].names,
-        num_videos,
-    )
-
-
-def _clip_ids(path: Path) -> set[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return {row[0].strip() for row in csv.reader(file) if row}
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}, expected one clip id per line; run scripts/split_corpus.py"
-        ) from None
-
-
-def _by_signer(features: Tensor, data: LabelledCrops, k: int) -> float:
-    """Mean over signers of the accuracy with neighbours from all other signers."""
-    scores = [_accuracy(features, data, data.signers != signer, k) for signer in data.signers.unique()]
-    return float(np.mean(scores))
-
-
-def _accuracy(features: Tensor, data: LabelledCrops, is_bank: Tensor, k: int) -> float:
-    """Share of the other crops whose handshape the crops of the bank, (N,) bool, predict."""
-    similarity = cosines(features[~is_bank], features[is_bank])  # (M, N)
-    return float((vote(similarity, data.labels[is_bank], k=k) == data.labels[~is_bank]).double().mean())
-
-
-def _most_frequent(data: LabelledCrops) -> float:
-    """Accuracy of always answering with the most frequent handshape of the train split."""
-    guess = data.labels[data.is_train].bincount().argmax()
-    return float((data.labels[~data.is_train] == guess).double().mean())
-
-
-def table(report: dict[str, Any]) -> str:
-    """The accuracies of a report as a table for people."""
-    unseen = report.get("accuracy_unseen_signer", {})
-    lines = [f"{report['stream']}: k-NN on handshape{'':8}other videos   unseen signers"]
-    for name, value in report["accuracy"].items():
-        other = f"{100 * unseen[name]:8.1f} %" if name in unseen else "       -"
-        lines.append(f"  {name.replace('_', ' '):<28}{100 * value:8.1f} %   {other}")
-    return "\n".join([*lines, f"  most frequent handshape     {100 * report['most_frequent_handshape']:8.1f} %"])
 
 
 # -- Probe: labels of held-out crops choose the best checkpoint, and take no part in training
@@ -257,7 +116,10 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
 
 
 def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
-    """Share of the labelled crops whose label the vote of their nearest ones of other videos predicts, by (N, D)."""
+    """Share of the labelled crops whose label the vote of their nearest ones of other videos predicts, by (N, D).
+
+    Of other videos, since adjacent frames would answer for each other.
+    """
     is_known = known.labels >= 0
     x, labels, videos = features[is_known], known.labels[is_known], known.videos[is_known]
     similarity = cosines(x, x).masked_fill(videos[:, None] == videos[None], -torch.inf)  # (M, M)

@@ -18,7 +18,7 @@ from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.settings import ExperimentConfig
 from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
-from signstreams.formats.layout import PRETRAINING_FILES
+from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig
@@ -117,7 +117,10 @@ def model_card(
         _loading(arch, metadata["image_px"], weights),
         "## Recipe\n\n" + _table({f"`{key}`": value for key, value in recipe.items()}),
         f"## Figures\n\nLast values logged by step {step:,}; all of them are in the run's metrics.\n\n"
-        + _table(_figures(records, step)),
+        + _table(_figures(records, step))
+        + f"\n\nWhat its features are worth beside its first weights, pixels, HOG and hand points:"
+        f" `signstreams evaluate-backbone`. Where labels are known, the workflow has put `{JUDGE_FILES['table']}` and"
+        f" `{JUDGE_FILES['judge']}` beside this card.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -1,4 +1,4 @@
-"""Settings of pretraining, of the k-NN evaluation and of the pictures of a backbone. Imports no torch."""
+"""Settings of pretraining and of the pictures of a backbone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -478,37 +478,6 @@ class PretrainConfig(Section):
 def auto_workers(cores: int) -> int:
     """Loader processes for a training process that owns ``cores`` cores; on two the model needs both."""
     return 0 if cores <= 2 else min(8, cores - 1)
-
-
-class KnnConfig(Section):
-    """Weighted k-NN on true handshapes: a pretrained backbone, the same with random weights, and raw pixels."""
-
-    backbone: str
-    """file::PATH[:ARCHITECTURE], timm::NAME or a plain path."""
-    download: Annotated[bool, Flag("--model-download")] = False
-    """Let `timm::` fetch weights that are not in the local cache."""
-    crops: Path
-    """Folder of one hand stream's crops."""
-    ground_truth: Path
-    """Folder of the demo corpus's ground truth, one npz per video."""
-    output: Path
-    """JSON file to write."""
-    index: Path | None = None
-    """Folder of train.csv, val.csv and test.csv; None: index beside the ground truth."""
-    stream: Literal["hand_l", "hand_r"] | None = None
-    """Which hand; None: the name of the crops' folder."""
-    k: Count = 20
-    """Number of neighbours that vote."""
-    seed: int = 0
-    """Seed of the random weights."""
-    threads: Count | None = None
-    """CPU threads; None: PyTorch's choice."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.download and not self.backbone.startswith("timm::"):
-            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
-        return self
 
 
 class ShowConfig(Section):

@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
 
 
 def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
-    """Last value of each metric, ``params`` of the run, and ``knn`` where the truth is known.
+    """Last value of each metric, ``params`` of the run, and ``judge`` where labels are known.
 
     None also where weights are alone in the folder, such as another's. A value that was not finite is None.
     """
@@ -43,8 +44,20 @@ def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
     for record in read_metrics(runs.pretraining_file(stream, "history")):
         last |= record
     found = {"params": read_json(runs.pretraining_file(stream, "params")), "last": last}
-    if runs.knn_report(stream).is_file():
-        found["knn"] = read_json(runs.knn_report(stream))
+    if (judge := runs.judge_file(stream, "report")).is_file():
+        found["judge"] = read_json(judge)
+    return found
+
+
+def judged(figures: Mapping[str, Any] | None) -> dict[str, float]:
+    """k-NN accuracy, in other videos, of the backbone and of what it is compared with; empty where it was not judged.
+
+    Class tokens of the networks; the keys are ``backbone``, ``first weights`` and the names of what costs nothing.
+    """
+    rows = (figures or {}).get("judge", {}).get("rows", [])
+    found: dict[str, float] = {}
+    for row in rows:
+        found.setdefault(row["name"] if row["kind"] == "free" else row["kind"], row["scores"]["split"]["knn"]["value"])
     return found
 
 
@@ -163,9 +176,9 @@ def _pretraining(runs: RunLayout, stream: str) -> list[str]:
         f" teacher entropy {of_crop} per crop, {of_batch} per batch;"
         f" {runs.backbone(stream)}, {runs.pretraining_file(stream, 'curves')}"
     ]
-    if "knn" in figures:
-        knn = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures["knn"]["accuracy"].items())
-        lines.append(f"{'':<11} k-NN on handshape: {knn}; {runs.knn_report(stream)}")
+    if found := judged(figures):
+        knn = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
+        lines.append(f"{'':<11} k-NN: {knn}; {runs.judge_file(stream, 'judge')}")
     return lines
 
 

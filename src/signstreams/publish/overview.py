@@ -12,11 +12,12 @@ from typing import Any
 from signstreams.engine.run_folder import commit, versions
 from signstreams.files import read_json
 from signstreams.formats.crops import CropReader, clip_strip
-from signstreams.formats.layout import CorpusLayout, RunLayout
+from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES, CorpusLayout, RunLayout
 from signstreams.pages.render import ShownClip, render
 from signstreams.publish.figures import (
     contract_figures,
     has_scores_of_another,
+    judged,
     pretraining_figures,
     read_runtimes,
     translation_figures,
@@ -29,11 +30,12 @@ MAX_TRANSLATIONS = 12
 
 _PICTURES = {
     "curves": "loss and health",
+    "judge": "right answers",
     "neighbours": "nearest crops",
     "attention": "where the class token looks",
     "patches": "patches by their main directions",
 }
-"""Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES`, to its caption."""
+"""Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES` or `JUDGE_FILES`, to its caption."""
 
 
 def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
@@ -49,8 +51,12 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
         corpus=contract_figures(CorpusLayout(root)),
         num_streams=len(STREAMS),
         backbones=backbones,
+        knn={stream: judged(figures) for stream, figures in backbones.items()},
         pictures={
-            name: _pictures((runs.pretraining_file(stream, name), f"{stream}: {caption}") for stream in backbones)
+            name: _pictures(
+                (runs.pretraining(stream) / (PRETRAINING_FILES | JUDGE_FILES)[name], f"{stream}: {caption}")
+                for stream in backbones
+            )
             for name, caption in _PICTURES.items()
         },
         broad_px=BROAD_PX,

@@ -17,7 +17,7 @@ from signstreams.formats.layout import (
     CURVES,
     EVALUATION_FILES,
     GLOSSES,
-    KNN_REPORT,
+    JUDGE_FILES,
     METRICS,
     PRETRAINING_FILES,
     TRAINING_FILES,
@@ -29,6 +29,7 @@ from signstreams.progress import duration
 from signstreams.publish.figures import (
     contract_figures,
     has_scores_of_another,
+    judged,
     pretraining_figures,
     scores_text,
     thinned,
@@ -41,7 +42,7 @@ SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
 _BACKBONE_FILES = (
     *(PRETRAINING_FILES[name] for name in ("backbone", "safetensors", "card", "params", "curves")),
-    KNN_REPORT,
+    *JUDGE_FILES.values(),
 )
 _MODEL_FILES = (
     *(TRAINING_FILES[name] for name in ("best", "tokenizer", "config", "curves")),
@@ -188,7 +189,7 @@ def _readme(
             "",
         ]
     lines += [
-        "| stream | architecture | crops | steps | loss | ln K | RankMe | k-NN | random weights |",
+        "| stream | architecture | crops | steps | loss | ln K | RankMe | k-NN | first weights |",
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for stream in backbones:
@@ -196,8 +197,8 @@ def _readme(
     lines += [
         "",
         "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
-        " crops of other videos show the same handshape, where the truth is known; beside it the same network with"
-        " random weights.",
+        " crops of other videos show the same handshape, where the truth is known; beside it the same network before"
+        " its training. `judge.csv` in the folder of a backbone has more.",
     ]
     if needed is not None and (scores := translation_figures(runs)) is not None:
         clips = f"{scores['num_clips']} clips of the {scores['split']} split"
@@ -274,7 +275,7 @@ def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
     if figures is None:  # weights alone, as of another's run
         return f"| {stream} |{' – |' * 8}"
     last, params = figures["last"], figures["params"]
-    knn = figures.get("knn", {}).get("accuracy", {})
+    knn = judged(figures)
     values = [
         params["architecture"],
         f"{params['data']['train_crops']:,}",
@@ -282,6 +283,6 @@ def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
         rounded(last.get("train/loss_dino")),
         rounded(params["ln_num_prototypes"]),
         rounded(last.get("probe/rankme")),
-        *(percent(knn.get(name)) for name in ("pretrained", "random_weights")),
+        *(percent(knn.get(name)) for name in ("backbone", "first weights")),
     ]
     return f"| {stream} | {' | '.join(values)} |"

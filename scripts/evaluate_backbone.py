@@ -1,4 +1,4 @@
-"""Weighted k-NN on true handshape: a pretrained hand backbone, the same with random weights, raw pixels."""
+"""Judge backbones by k-NN and a linear probe on labelled images or clips, beside what costs nothing."""
 
 from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK
 

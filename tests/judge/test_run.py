@@ -1,0 +1,171 @@
+"""Features, and the whole judge: table, JSON, CSV, picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.weights import load_dinov2_backbone
+from signstreams.engine.seeding import torch_generator
+from signstreams.errors import UserError
+from signstreams.formats.layout import CorpusLayout
+from signstreams.judge.features import (
+    first_weights,
+    grey_pixels,
+    hand_shape,
+    item_features,
+    mean_of_frames,
+    motion_of_frames,
+    sources,
+)
+from signstreams.judge.labelled_sets import LabelledSet, read_set
+from signstreams.judge.report import table
+from signstreams.judge.run import evaluate_backbones
+from signstreams.judge.settings import EvaluateBackboneConfig
+from signstreams.pretrain.data import load_whole
+
+CPU = torch.device("cpu")
+
+
+def set_of(data: Path, labels: str) -> LabelledSet:
+    return read_set(EvaluateBackboneConfig(data=data, output=data, labels=labels))
+
+
+def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    config = EvaluateBackboneConfig(
+        data=photos, output=tmp_path / "out", backbone=[str(backbone)], labels="<signer>_<class>_<n>", k=3
+    )
+    report = evaluate_backbones(config)
+    assert json.loads((tmp_path / "out" / "judge.json").read_text()) == report
+    assert [(row["name"], row["features"]) for row in report["rows"]] == [
+        ("dino_hand_r/backbone.pt", "class token"),
+        ("dino_hand_r/backbone.pt", "class token, patches"),
+        ("first weights", "class token"),
+        ("first weights", "class token, patches"),
+        ("HOG", ""),
+        ("grey pixels", ""),
+    ]
+    assert {name: about["num_asked"] for name, about in report["splits"].items()} == {"split": 8, "signer_out": 24}
+    assert report["splits"]["split"]["most_frequent"] == 0.25
+    by_hog = report["rows"][4]["scores"]["signer_out"]
+    assert by_hog["nearest"]["value"] == by_hog["probe"]["value"] == 1.0  # four angles, far apart
+    assert (tmp_path / "out" / "judge.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "out" / "judge.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * 2 * 3
+    found = next(r for r in rows if (r["name"], r["split"], r["probe"]) == ("grey pixels", "split", "knn"))
+    assert float(found["accuracy"]) == pytest.approx(report["rows"][5]["scores"]["split"]["knn"]["value"], abs=1e-6)
+    shown = table(report)
+    assert "100.0 [100, 100]" in shown
+    assert "unseen signers: 24 asked in 3 folds" in shown
+
+
+def test_equal_calls_give_equal_files(photos: Path, backbone: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluate_backbones(EvaluateBackboneConfig(data=photos, output=tmp_path / name, backbone=[str(backbone)]))
+    for name in ("judge.json", "judge.csv", "judge.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_first_weights_are_those_of_the_run(backbone: Path) -> None:
+    trained = load_dinov2_backbone(f"file::{backbone}")
+    assert isinstance(trained.model, VisionTransformer)
+    first, about = first_weights(f"file::{backbone}", trained, seed=99)
+    expected = VisionTransformer(trained.model.arch)
+    expected.init_weights(torch_generator(5, "backbone"))  # the seed in params.json beside it
+    for one, other in zip(first.model.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert about.endswith("random weights, seed 5")
+    backbone.with_name("params.json").write_text(
+        json.dumps({"config": {"seed": 5, "init": {"weights": f"file::{backbone}"}}})
+    )
+    began, about = first_weights(f"file::{backbone}", trained, seed=99)
+    assert torch.equal(began.model.state_dict()["cls_token"], trained.model.cls_token)
+    assert "the weights it began with" in about
+    backbone.with_name("params.json").unlink()
+    assert first_weights(f"file::{backbone}", trained, seed=99)[1].endswith("seed 99, which may not be its own")
+
+
+def test_features_of_a_backbone_are_its_own_tokens(photos: Path, backbone: Path) -> None:
+    found = set_of(photos, "folders")
+    (source, *_) = sources([str(backbone)], found, seed=0, download=False, device=CPU)
+    features = item_features(source, found)
+    net = load_dinov2_backbone(f"file::{backbone}")
+    assert isinstance(net.model, VisionTransformer)
+    inputs = net.normalize(load_whole(found.parts[0].crops, 16))
+    with torch.no_grad():
+        classes, patches = net.model.forward_features(inputs)
+    torch.testing.assert_close(features["class token"], classes)
+    expected = torch.cat((classes, patches.sum(dim=1) / 4), dim=1)
+    torch.testing.assert_close(features["class token, patches"], expected)
+
+
+def test_pixels_and_points_ignore_what_they_should() -> None:
+    image = np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_allclose(grey_pixels(image + np.uint8(50)), grey_pixels(image), atol=1e-3)
+    points = np.random.default_rng(1).random((2, 21, 2))
+    np.testing.assert_allclose(hand_shape(3 * points + 100), hand_shape(points), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(hand_shape(points), axis=1), 1, rtol=1e-6)
+    assert np.isnan(hand_shape(np.full((1, 21, 2), np.nan))).all()
+
+
+def test_frames_of_a_clip_are_pooled() -> None:
+    frames = torch.tensor([[2.0, 0.0], [0.0, 3.0], [torch.nan, 1.0], [0.0, 1.0]])
+    torch.testing.assert_close(mean_of_frames(frames), torch.tensor([1 / 3, 2 / 3]))
+    pooled = motion_of_frames(frames).reshape(5, 2)
+    mean, deviation = torch.tensor([1 / 3, 2 / 3]), torch.tensor([2, 2]).sqrt() / 3
+    expected = [F.normalize(x, dim=0) for x in (mean, deviation)] + [frames.new_tensor(x) for x in ([1, 0], [0, 1])]
+    torch.testing.assert_close(pooled, torch.stack([*expected, expected[-1]]))
+    torch.testing.assert_close(motion_of_frames(frames[:1]).reshape(5, 2)[2:], frames.new_tensor([[1.0, 0]] * 3))
+    assert mean_of_frames(frames[2:3]).tolist() == [0, 0]
+    assert motion_of_frames(frames[2:3]).tolist() == [0] * 10
+
+
+def test_the_order_of_frames_tells_clips_apart_by_the_longer_feature(
+    add_video: Callable[..., CorpusLayout], tmp_path: Path
+) -> None:
+    """`up` and `down` show the same bars in opposite order; the mean over frames cannot know."""
+    for person in range(3):
+        layout = add_video(f"up_{person}", 0, 1.2, shade=20 * person)
+        add_video(f"down_{person}", 1.2, 0, shade=20 * person)
+    words = {"data": layout.root, "output": tmp_path / "out", "labels": "<class>_<signer>", "streams": ["hand_r"]}
+    report = evaluate_backbones(EvaluateBackboneConfig.model_validate(words))
+    scores = {(row["name"], row["features"]): row["scores"]["signer_out"] for row in report["rows"]}
+    assert {name for name, _ in scores} == {"hand points", "HOG", "grey pixels"}
+    assert scores["HOG", "mean, deviation, thirds"]["nearest"]["value"] == 1.0
+    assert scores["hand points", "mean, deviation, thirds"]["nearest"]["value"] == 1.0
+    found = set_of(layout.root, "<class>_<signer>")
+    by_name = {source.name: source for source in sources([], found, seed=0, download=False, device=CPU)}
+    mean = item_features(by_name["hand points"], found)["mean"]
+    place = {name: i for i, name in enumerate(found.names)}
+    torch.testing.assert_close(mean[place["up_0"]], mean[place["down_0"]])
+    torch.testing.assert_close(mean.square().sum(dim=1), torch.full((6,), 2.0))  # two hands of length 1
+
+
+def test_all_backbones_that_do_not_load_are_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    words = {"data": photos, "output": tmp_path / "out", "backbone": ["absent.pt", str(tmp_path / "text.pt")]}
+    with pytest.raises(UserError) as caught:
+        evaluate_backbones(EvaluateBackboneConfig.model_validate(words))
+    assert len(caught.value.problems) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_script_prints_the_table(photos: Path, backbone: Path, tmp_path: Path, project: Path) -> None:
+    command = [sys.executable, str(project / "scripts" / "evaluate_backbone.py"), "--data", str(photos), "--no-probe"]
+    command += ["--backbone", str(backbone), f"file::{backbone}:vit_tiny", "--output", str(tmp_path / "out")]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    assert "grey pixels" in answer.stdout
+    assert "probe" not in answer.stdout
+    assert answer.stdout.count("first weights of") == 2  # two features of one network
