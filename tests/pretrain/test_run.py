@@ -140,6 +140,16 @@ def test_another_config_is_refused_or_archived(make: Make) -> None:
     assert first.read_bytes() != weights
 
 
+def test_a_short_run_that_ends_flat_says_so_in_its_last_line_and_its_card(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make(dino={"standardize_head": False})
+    with caplog.at_level("INFO"):
+        pretrain(config, STREAM)
+    assert "learned next to nothing by step 10" in caplog.records[-1].getMessage()
+    assert "learned next to nothing by step 10" in (config.output_dir / "README.md").read_text()
+
+
 def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
     pretrain(make(), STREAM)
     pretrain(

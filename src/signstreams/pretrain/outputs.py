@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
+from signstreams.pretrain.health import flat_end
 from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
@@ -86,7 +88,7 @@ def model_card(
     weights: str,
     num_videos: int,
     num_probe_crops: int,
-    warning: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
@@ -110,7 +112,7 @@ def model_card(
         f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
         + (f" Tags: {_shown(', '.join(about.tags))}." if about.tags else ""),
-        *([f"**{_shown(warning)}.**"] if warning else []),
+        *(f"**{_shown(warning)}.**" for warning in warnings),
         *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
         "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
@@ -211,7 +213,7 @@ def write_outputs(
 ) -> None:
     """Export the teacher's backbone to ``target``, draw curves and pictures, write the card, list all; rank 0 only.
 
-    The card repeats the ``warning``.
+    The card repeats the ``warning``, and says where the run has learned next to nothing, as the last line of the log.
     """
     experiment = run.experiment
     assert experiment is not None
@@ -224,6 +226,7 @@ def write_outputs(
     export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
     names = {key: folder / PRETRAINING_FILES[key] for key in ("card", "params", "curves")}
     records = read_metrics(folder / run.files.metrics)
+    flat = flat_end(records, trainer.derived.num_prototypes)
     draw(records, names["curves"], num_prototypes=trainer.derived.num_prototypes, title=title)
     pictures = {}
     if config.monitor.pictures:
@@ -241,7 +244,7 @@ def write_outputs(
         weights=target.name,
         num_videos=num_videos,
         num_probe_crops=len(crops.probe),
-        warning=warning,
+        warnings=[text for text in (warning, flat) if text],
     )
     write_text(names["card"], card)
     experiment.write_artifacts(
@@ -258,6 +261,8 @@ def write_outputs(
         }
     )
     log.info("%s: exported %s", target, trainer.arch.described())
+    if flat:
+        log.warning("%s: %s", folder, flat)
 
 
 def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet) -> dict[str, Any]:

@@ -154,7 +154,6 @@ class Pretraining(Stage[Views]):
             derived.head_only_steps + derived.warmup_steps,
             derived.total_steps,
             has_patches=trainer.patches is not None,
-            rows=2 * config.dataset.batch_size * run.world.size * config.monitor.log_every_steps,
         )
         labels = config.monitor.labels
         self.known = None if labels is None else read_probe_labels(labels, crops.probe)
