@@ -107,7 +107,9 @@ def test_a_later_process_reads_what_an_earlier_one_added() -> None:
     assert late.read() == straight.read()
 
 
-@pytest.mark.parametrize(("num_rows", "num_winners", "expected"), [(6, 6, 1.0), (6, 3, 0.5), (64, 32, 1.0), (64, 8, 0.25)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_winners", "expected"), [(6, 6, 1.0), (6, 3, 0.5), (64, 32, 1.0), (64, 8, 0.25)]
+)
 def test_the_share_of_used_prototypes_is_of_those_that_could_win(
     num_rows: int, num_winners: int, expected: float
 ) -> None:

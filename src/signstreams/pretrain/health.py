@@ -161,9 +161,7 @@ class CollapseWatch:
     Nothing is judged before ``warmup_steps``, which include the phase in which only the head learns.
     """
 
-    def __init__(
-        self, num_prototypes: int, warmup_steps: int, total_steps: int, *, has_patches: bool = False
-    ) -> None:
+    def __init__(self, num_prototypes: int, warmup_steps: int, total_steps: int, *, has_patches: bool = False) -> None:
         self.num_prototypes = num_prototypes
         self.judged = [("teacher", "crop"), ("patch", "masked patch")][: 1 + has_patches]
         self.first_step = max(warmup_steps, MIN_STEPS)
@@ -256,7 +254,7 @@ def flat_end(records: Sequence[Mapping[str, Any]], num_prototypes: int) -> str |
         if value is not None and value > FLAT_END * ln_k:
             return (
                 f"learned next to nothing by step {last['step']} ({what} {value:.3f}, ln K = {ln_k:.3f}): these"
-                " features are hardly better than those of its first weights; train longer, start from weights (--init),"
-                " or lower dino.teacher_temp or dino.num_prototypes"
+                " features are hardly better than those of its first weights; train longer, start from weights"
+                " (--init), or lower dino.teacher_temp or dino.num_prototypes"
             )
     return None

@@ -221,7 +221,7 @@ def write_outputs(
     state = trainer.state_dict()
     if config.checkpointing.export == "best":
         state = checkpoint.load(experiment.state / run.files.best)["trainer"]
-    metadata = _metadata(config, stream, state, crops)
+    metadata = _metadata(config, stream, state, crops, run.world.size)
     tensors = target.with_suffix(".safetensors")
     export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
     names = {key: folder / PRETRAINING_FILES[key] for key in ("card", "params", "curves")}
@@ -265,7 +265,9 @@ def write_outputs(
         log.warning("%s: %s", folder, flat)
 
 
-def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet) -> dict[str, Any]:
+def _metadata(
+    config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet, num_processes: int
+) -> dict[str, Any]:
     """What a user of the weights must know; no times and no paths, so that equal runs export equal bytes."""
     views = config.augmentation
     return {
@@ -279,7 +281,7 @@ def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops:
         "blur_probs": list(views.blur_probs),
         "train_crops": len(crops.train),
         "data_digest": crops.digest,
-        "experiment_digest": digest(config.identity()),
+        "experiment_digest": digest(config.identity(num_processes)),
     }
 
 
@@ -307,5 +309,5 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
         "export": config.checkpointing.export,
-        "digest of the config": digest(config.identity()),
+        "digest of the config": digest(config.identity(run.world.size)),
     }

@@ -7,25 +7,25 @@ import math
 import os
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from signstreams.backbones.archs import ARCHS, ViTArch, resolve
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.run_folder import Fingerprint, commit, versions
+from signstreams.engine.run_folder import Fingerprint, commit, recorded_fingerprint, versions
 from signstreams.engine.training_run import Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.files import digest
+from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
-from signstreams.formats.layout import PRETRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
-from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
+from signstreams.pretrain.data import CropSet, ViewLoader, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
@@ -39,7 +39,7 @@ from signstreams.pretrain.resource_estimates import (
 )
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.selection import monotony, with_measured_stats
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import PretrainConfig, upgraded_identity
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 
@@ -50,6 +50,7 @@ Views = tuple[torch.Tensor, torch.Tensor]
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
 KNN = "probe/knn"  # the score where labels are known
+JOINT_BATCH = "joint_batch.json"  # in the state: the `JointBatch` that a config last gave to the run
 HEAD_CROPS = 512  # crops that the head's first weights are fitted to
 
 
@@ -79,15 +80,22 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     if few_pictures and world.is_main:
         log.warning("%s", few_pictures)
     config = with_measured_stats(config, crops.train)
-    plan = plan_batches(config, crops, world.size)
-    derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     weights = load_initial_weights(config, arch)
-    identity = config.identity() | {"stream": stream, "world_size": world.size}
-    if weights is not None:
-        identity["init"]["weights"] = weights.digest
-    if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
-        identity["dataset"]["signers"] = digest(plan.groups.signer.tolist())
-    fingerprint = Fingerprint(identity, crops.digest)
+    groups = crop_groups(config, crops)
+
+    def fingerprint_of(config: PretrainConfig) -> Fingerprint:
+        identity = config.identity(world.size) | {"stream": stream}
+        if weights is not None:
+            identity["init"]["weights"] = weights.digest
+        if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
+            identity["dataset"]["signers"] = digest(groups.signer.tolist())
+        return Fingerprint(identity, crops.digest)
+
+    given = config
+    config = with_batch_of_folder(config, world, fingerprint_of)
+    fingerprint = fingerprint_of(config)
+    plan = plan_batches(config, crops, world.size, groups)
+    derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     params = {
         "stream": stream,
         "config": config.model_dump(mode="json"),
@@ -113,8 +121,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     names = config.checkpointing
     others = [name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history")]
     files = RunFiles(names.last_name, names.best_name, names.history_file, others)
-    with TrainingRun(config, world, fingerprint, files) as run:
+    with TrainingRun(config, world, fingerprint, files, upgrade=upgraded_identity) as run:
         run.write_params(params, PRETRAINING_FILES["params"])
+        with distributed.main_first(world):
+            if run.experiment is not None and config is given:
+                joint = JointBatch(world.size, config.dataset.batch_size)
+                write_json(run.experiment.state / JOINT_BATCH, joint._asdict())
         with exhaustion_as_user_error(config):
             trainer = Trainer(config, derived, arch, world)
             if weights is not None:
@@ -272,6 +284,85 @@ class Pretraining(Stage[Views]):
         key, name = ("probe/rankme", "RankMe") if self.known is None else (KNN, "k-NN")
         if key in record:
             self.shown[name] = record[key]
+
+
+class JointBatch(NamedTuple):
+    """The batch of a step, as a config and a number of processes gave it."""
+
+    num_processes: int
+    batch_size: int  # crops of each process
+
+    @property
+    def size(self) -> int:
+        return self.num_processes * self.batch_size
+
+
+def with_batch_of_folder(
+    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+) -> PretrainConfig:
+    """The config with the joint batch of the folder's run, where another number of processes is to continue that.
+
+    A config gives the batch of a process, so that an edited profile would change the joint batch, and with it the rate,
+    the schedules and the order of the crops. A run that differs in nothing else keeps its own: each process takes its
+    share of it, in parts no larger than those of its config. Rank 0 decides.
+
+    Raises:
+        UserError: The joint batch cannot be shared evenly.
+    """
+    share: tuple[int, int] | None = None
+    with distributed.main_first(world):
+        if world.is_main and config.resume != "never":
+            share = _share_of_folder(config, world, fingerprint_of)
+    share = distributed.from_main(share)
+    if share is None:
+        return config
+    batch_size, parts = share
+    return config.model_copy(
+        update={
+            "dataset": config.dataset.model_copy(update={"batch_size": batch_size}),
+            "optim": config.optim.model_copy(update={"accumulate": parts}),
+        }
+    )
+
+
+def _share_of_folder(
+    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+) -> tuple[int, int] | None:
+    """(batch of a process, its parts) of the run in the folder; None where the config's own are right."""
+    folder, own = config.output_dir, config.dataset.batch_size
+    recorded = recorded_fingerprint(folder)
+    joint = None if recorded is None else _read_joint_batch(folder / STATE / JOINT_BATCH, recorded)
+    if recorded is None or joint is None or joint.batch_size != own or joint.num_processes == world.size:
+        return None
+    expected = fingerprint_of(config)
+    expected.config["dataset"]["joint_batch"] = joint.size
+    if expected.differences(replace(recorded, config=upgraded_identity(recorded.config))):
+        return None
+    shown = f"its joint batch of {joint.size} crops ({joint.num_processes} processes of {own} before)"
+    batch = joint.size // world.size
+    least = 2 if config.koleo.weight else 1  # a crop alone has no neighbour
+    if joint.size % world.size or batch < least:
+        raise UserError(
+            f"{folder}: {world.size} processes cannot share {shown}; start a number of processes that divides it, or"
+            " give another --output-dir"
+        )
+    most = own // config.optim.accumulate  # crops that a process's memory is meant to hold
+    counts = [count for count in range(1, batch + 1) if batch % count == 0 and batch // count >= least]
+    parts = next((count for count in counts if batch // count <= most), counts[-1])
+    in_parts = f", in {parts} parts" if parts > 1 else ""
+    log.info("%s: keeps %s: now %d of %d%s", folder, shown, world.size, batch, in_parts)
+    return batch, parts
+
+
+def _read_joint_batch(path: Path, recorded: Fingerprint) -> JointBatch | None:
+    """From the state, or from a fingerprint of before, which named both numbers."""
+    try:
+        if path.exists():
+            found = read_json(path)
+            return JointBatch(int(found["num_processes"]), int(found["batch_size"]))
+        return JointBatch(int(recorded.config["world_size"]), int(recorded.config["dataset"]["batch_size"]))
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def with_local_side(config: PretrainConfig) -> PretrainConfig:

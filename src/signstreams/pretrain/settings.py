@@ -451,28 +451,44 @@ class PretrainConfig(Section):
             )
         return stream
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, num_processes: int = 1) -> dict[str, Any]:
         """The settings that alter the weights, as plain values, for the fingerprint of the run.
 
-        Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them.
+        Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them. Of the
+        batch it is the joint one of all processes: how many share it, and in how many parts, leaves the crops, rates
+        and schedules as they are (KoLeo's neighbours come from a part, and batch norm is over that of all processes).
         """
         no_effect = ("train_dir", "output_dir", "export_backbone", "resume", "on_conflict", "distributed", "device")
         tree = self.model_dump(
             mode="json",
             exclude={
                 **dict.fromkeys((*no_effect, "threads", "checkpointing", "experiment", "tracking"), True),
-                "dataset": {"num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
-                "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
+                "dataset": {"batch_size", "num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
+                "optim": {"accumulate", "checkpoint_activations", "compile"},  # as device and threads
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
             },
         )
         if self.model.num_heads is None:  # runs of before had no such setting
             del tree["model"]["num_heads"]
+        tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob"):
             del tree["augmentation"][name]
         return tree
+
+
+def upgraded_identity(recorded: dict[str, Any]) -> dict[str, Any]:
+    """An identity as `PretrainConfig.identity` makes it now, from one that an earlier version recorded.
+
+    Until the joint batch was recorded, it was the batch of a process, its parts, and the number of processes.
+    """
+    if "world_size" not in recorded or "batch_size" not in recorded.get("dataset", {}):
+        return recorded
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in recorded.items()}
+    tree["dataset"]["joint_batch"] = tree["dataset"].pop("batch_size") * tree.pop("world_size")
+    tree.get("optim", {}).pop("accumulate", None)
+    return tree
 
 
 def auto_workers(cores: int) -> int:
