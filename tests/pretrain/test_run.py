@@ -150,6 +150,14 @@ def test_a_short_run_that_ends_flat_says_so_in_its_last_line_and_its_card(
     assert "learned next to nothing by step 10" in (config.output_dir / "README.md").read_text()
 
 
+def test_the_card_gives_the_blur_in_pixels_of_each_view(make: Make) -> None:
+    """A deviation from DINO, whose sigma is the same for views of any size."""
+    config = make(augmentation={"global_px": 16, "local_px": 8, "num_local": 2})
+    pretrain(config, STREAM)
+    card = (config.output_dir / "README.md").read_text()
+    assert "| `blur` | sigma 0.0071 to 0.14 px of 16 px with p 1 and 0.1; sigma 0.0036 to 0.071 px of 8 px" in card
+
+
 def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
     pretrain(make(), STREAM)
     pretrain(

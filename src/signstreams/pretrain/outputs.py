@@ -23,8 +23,9 @@ from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.health import flat_end
 from signstreams.pretrain.pictures import draw_pictures
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
+from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
 from signstreams.streams import BY_NAME, HAND_STREAMS
 
 # -- Curves
@@ -300,6 +301,7 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "steps": derived.total_steps,
         "batch": f"{config.dataset.batch_size * run.world.size} crops, {2 + views.num_local} views each",
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
+        "blur": _blur(views),
         "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}",
         "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
         "precision": optim.precision,
@@ -311,3 +313,15 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity(run.world.size)),
     }
+
+
+def _blur(views: AugmentationConfig) -> str:
+    """Blur of each kind of view in pixels of its own: DINO's are the same for any side."""
+    view_1, view_2, local = views.blur_probs
+    kinds = [(f"p {view_1:g} and {view_2:g}", views.global_px)]
+    kinds += [(f"p {local:g}", views.local_px)] if views.num_local else []
+    low, high = views.blur_sigma_px
+    shares = [(prob, side, side / BLUR_SIGMA_OF_PX) for prob, side in kinds]
+    return "; ".join(
+        f"sigma {low * share:.2g} to {high * share:.2g} px of {side} px with {prob}" for prob, side, share in shares
+    )
