@@ -19,6 +19,7 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.engine.run_folder import recorded_fingerprint
 from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
+from signstreams.pretrain import derived_settings
 from signstreams.pretrain.run import HEALTH, pretrain, with_batch_of_folder
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.settings import PretrainConfig
@@ -193,7 +194,8 @@ def _as_an_earlier_version_recorded(folder: Path, *, batch_size: int, world_size
     def older(config: dict[str, Any]) -> dict[str, Any]:
         dataset = {key: value for key, value in config["dataset"].items() if key != "joint_batch"}
         dataset["batch_size"] = batch_size
-        return config | {"dataset": dataset, "optim": config["optim"] | {"accumulate": 1}, "world_size": world_size}
+        left = {key: value for key, value in config.items() if key != "derived_by"}
+        return left | {"dataset": dataset, "optim": config["optim"] | {"accumulate": 1}, "world_size": world_size}
 
     record = json.loads((folder / "state" / "fingerprint.json").read_text())
     (folder / "state" / "fingerprint.json").write_text(json.dumps(record | {"config": older(record["config"])}))
@@ -211,6 +213,36 @@ def test_an_old_finished_run_is_still_of_this_experiment(make: Make) -> None:
     assert pretrain(make(resume="must"), STREAM).read_bytes() == first
     given = make(output_dir=str(folder.parent / "other"), resume=str(folder / "state" / "checkpoint_best.pt"))
     assert pretrain(given, STREAM).read_bytes() == first
+
+
+def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head would not fit today's choice: above 20,000 crops (here 10) it had no batch norm."""
+    monkeypatch.setattr(derived_settings, "EARLIER_SMALL_CROPS", 10)
+    opened = {"dino": {"batch_norm": None}, "sinkhorn": {"use": None}}
+    config = make(**opened)
+
+    def chosen(folder: Path) -> tuple[bool, bool]:
+        found = json.loads((folder / "params.json").read_text())["chosen"]
+        return found["batch_norm"], found["use_sinkhorn"]
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        _stop_at(5, patch)
+        pretrain(config, STREAM)
+    assert chosen(config.output_dir) == (True, True)  # by the rule of now
+    _as_an_earlier_version_recorded(config.output_dir, batch_size=8, world_size=1)
+    for path in (config.output_dir / "state").glob("*.pt*"):
+        path.unlink()  # as begun and not yet saved
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        _stop_at(5, patch)
+        pretrain(config, STREAM)
+    assert chosen(config.output_dir) == (False, False)
+    pretrain(make(resume="must", **opened), STREAM)
+    given = make(output_dir=str(config.output_dir.parent / "x"), resume=str(config.output_dir / "checkpoint_last.pt"))
+    given = given.model_copy(update={"dino": config.dino, "sinkhorn": config.sinkhorn})
+    pretrain(given, STREAM)
+    assert chosen(given.output_dir) == (False, False)
+    pretrain(make(seed=1, on_conflict="archive", **opened), STREAM)
+    assert chosen(config.output_dir) == (True, True)  # another experiment is of today
 
 
 def test_what_differs_in_more_than_processes_has_the_batch_of_its_own_config(

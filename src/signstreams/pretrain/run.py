@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -16,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 
 from signstreams.backbones.archs import ARCHS, ViTArch, resolve
-from signstreams.engine import distributed
+from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
 from signstreams.engine.run_folder import Fingerprint, commit, recorded_fingerprint, versions
-from signstreams.engine.training_run import Record, RunFiles, Stage, TrainingRun
+from signstreams.engine.training_run import RESUME_MODES, Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
@@ -83,19 +84,29 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     weights = load_initial_weights(config, arch)
     groups = crop_groups(config, crops)
 
-    def fingerprint_of(config: PretrainConfig) -> Fingerprint:
+    def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
         identity = config.identity(world.size) | {"stream": stream}
+        if not is_earlier:
+            identity["derived_by"] = "steps and crops"
         if weights is not None:
             identity["init"]["weights"] = weights.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
             identity["dataset"]["signers"] = digest(groups.signer.tolist())
         return Fingerprint(identity, crops.digest)
 
-    given = config
-    config = with_batch_of_folder(config, world, fingerprint_of)
-    fingerprint = fingerprint_of(config)
+    given, recorded = config, _recorded(config, world)
+    is_earlier = recorded is not None and "derived_by" not in recorded.config
+    config = with_batch_of_folder(config, world, partial(fingerprint_of, is_earlier=is_earlier))
+    fingerprint = fingerprint_of(config, is_earlier)
+    if recorded is not None and is_earlier and fingerprint.differences(recorded):  # another one, by the rule of now
+        is_earlier, fingerprint = False, fingerprint_of(config)
     plan = plan_batches(config, crops, world.size, groups)
-    derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
+    derived = derive_settings(
+        config,
+        num_crops=len(crops.train),
+        global_batch=config.dataset.batch_size * world.size,
+        is_earlier=is_earlier,
+    )
     params = {
         "stream": stream,
         "config": config.model_dump(mode="json"),
@@ -284,6 +295,24 @@ class Pretraining(Stage[Views]):
         key, name = ("probe/rankme", "RankMe") if self.known is None else (KNN, "k-NN")
         if key in record:
             self.shown[name] = record[key]
+
+
+def _recorded(config: PretrainConfig, world: World) -> Fingerprint | None:
+    """The fingerprint of the run that this one may go on from: of a given checkpoint, else of the folder.
+
+    A checkpoint that is none is named when it is read to resume from it.
+    """
+    found: Fingerprint | None = None
+    with distributed.main_first(world):
+        if world.is_main and config.resume in RESUME_MODES:
+            found = None if config.resume == "never" else recorded_fingerprint(config.output_dir)
+        elif world.is_main:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                state = checkpoint.load(config.resume)["fingerprint"]
+                found = Fingerprint(dict(state["config"]), str(state["data"]))
+        if found is not None:
+            found = replace(found, config=upgraded_identity(found.config))
+    return distributed.from_main(found)
 
 
 class JointBatch(NamedTuple):

@@ -249,7 +249,7 @@ class AugmentationConfig(Section):
     gaussian_blur_prob: Prob | None = None
     """One blur probability for every view. None: blur_view_1_prob, 0.1 for view 2 and 0.5 for local views."""
     blur_sigma_px: Annotated[tuple[float, float], Fixed()] = (0.1, 2.0)
-    """Sigma of the blur in pixels of a 224 px view, as in DINO; smaller views get proportionally less."""
+    """Sigma of the blur in pixels of a 224 px view; smaller ones get proportionally less, while DINO's get the same."""
     solarize_prob: Prob = 0.2
     """Solarisation of global view 2: values of 128 and above are inverted."""
     mean: Rgb = [0.485, 0.456, 0.406]
@@ -330,7 +330,7 @@ class SinkhornConfig(Section):
     """Sinkhorn-Knopp targets instead of centring."""
 
     use: Annotated[bool | None, Flag("--use-sinkhorn")] = None
-    """Balance the teacher's targets over the whole batch. None: derived from the number of crops, and logged."""
+    """Balance the teacher's targets over the whole batch. None: yes (a run begun by an earlier version: as it was)."""
     eps: Positive | None = None
     """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
     iters: Count = 3
