@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -172,3 +173,30 @@ def test_the_layers_of_the_head_grow_with_the_prototypes(make: Make) -> None:
     for num_prototypes, hidden_dim in ((2048, 512), (4096, 2048)):
         config = make(dino={"num_prototypes": num_prototypes, "hidden_dim": None})
         assert derive_settings(config, num_crops=100, global_batch=8).hidden_dim == hidden_dim
+
+
+@pytest.mark.parametrize(
+    ("length", "num_crops", "expected"),
+    [
+        ({"epochs": 100}, 2_000_000, 1_562_500),  # what is asked for
+        ({"epochs": None}, 2_000_000, 156_250),  # 20 million views
+        ({"epochs": None}, 6_400, 5_000),  # 100 passes
+        ({"epochs": None, "budget": {"views": 1_280_000}}, 2_000_000, 10_000),
+        ({"epochs": None, "budget": {"views": 1}}, 6_400, 1),
+        ({"epochs": None, "dataset": {"epoch_steps": 10}}, 2_000_000, 1_000),
+    ],
+)
+def test_the_length_is_what_is_set_or_a_budget_of_views(
+    make: Make, length: dict[str, Any], num_crops: int, expected: int
+) -> None:
+    assert derive_settings(make(**length), num_crops=num_crops, global_batch=128).total_steps == expected
+
+
+def test_a_budget_beside_epochs_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match=r"budget\.views.*epochs is set"):
+        make(budget={"views": 100})
+
+
+def test_a_run_of_an_earlier_version_without_epochs_keeps_its_hundred(make: Make) -> None:
+    derived = derive_settings(make(epochs=None), num_crops=2_000_000, global_batch=128, is_earlier=True)
+    assert derived.total_steps == 1_562_500

@@ -194,7 +194,7 @@ def _as_an_earlier_version_recorded(folder: Path, *, batch_size: int, world_size
     def older(config: dict[str, Any]) -> dict[str, Any]:
         dataset = {key: value for key, value in config["dataset"].items() if key != "joint_batch"}
         dataset["batch_size"] = batch_size
-        left = {key: value for key, value in config.items() if key != "derived_by"}
+        left = {key: value for key, value in config.items() if key not in ("derived_by", "budget")}
         return left | {"dataset": dataset, "optim": config["optim"] | {"accumulate": 1}, "world_size": world_size}
 
     record = json.loads((folder / "state" / "fingerprint.json").read_text())

@@ -21,6 +21,9 @@ HIGH_TEMP = 0.07  # above it training is unstable (DINO's README)
 TEMP_CROPS, TEMP_STEPS = (20_000, 1_280_000), (2_500, 100_000)
 """Crops, and steps, between which the teacher's temperature rises with their logarithm from the low to the high one.
 The lower of the two counts: few crops want sharper targets, and so does a run without the time to come to them."""
+USUAL_EPOCHS, MAX_VIEWS = 100, 20_000_000
+"""Length of a run that sets neither epochs nor a budget, whichever is less: 100 epochs of two million crops would be
+200 million views, twenty times what SignMusketeers saw."""
 BASE_BATCH = 256
 MAX_HEAD_ONLY_STEPS = 2_000  # a new head's first gradients would destroy what the backbone knows
 
@@ -60,7 +63,7 @@ def derive_settings(
     ``is_earlier``: by the rule of earlier versions, for a run that was begun by one.
     """
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
-    total_steps = config.epochs * epoch_steps
+    total_steps = _total_steps(config, epoch_steps, global_batch, is_earlier=is_earlier)
     dino, optim = config.dino, config.optim
     share = global_batch / BASE_BATCH
     factor = {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
@@ -97,6 +100,15 @@ def derive_settings(
         layer_decay=optim.layer_decay or (0.9 if is_trained else 1.0),
         patch_embed_factor=0.2 if is_trained else 1.0,  # DINOv2's
     )
+
+
+def _total_steps(config: PretrainConfig, epoch_steps: int, global_batch: int, *, is_earlier: bool) -> int:
+    if config.epochs is not None:
+        return config.epochs * epoch_steps
+    if config.budget.views is not None:
+        return max(1, config.budget.views // global_batch)
+    usual = USUAL_EPOCHS * epoch_steps
+    return usual if is_earlier else max(1, min(usual, MAX_VIEWS // global_batch))
 
 
 def prototypes_for(num_crops: int, num_targets: int | None = None) -> int:

@@ -27,7 +27,7 @@ from signstreams.formats.crops import evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, crop_groups, find_crops, load_whole, plan_batches
-from signstreams.pretrain.derived_settings import derive_settings
+from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
@@ -86,7 +86,10 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
 
     def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
         identity = config.identity(world.size) | {"stream": stream}
-        if not is_earlier:
+        if is_earlier:  # which had no budget
+            del identity["budget"]
+            identity["epochs"] = config.epochs or USUAL_EPOCHS
+        else:
             identity["derived_by"] = "steps and crops"
         if weights is not None:
             identity["init"]["weights"] = weights.digest
@@ -148,6 +151,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
             log_memory_estimate(memory, world.device)
+            batch = plan.global_batch
+            views = derived.total_steps * batch
+            log.info(
+                "%d steps of %d crops: %s views, %.1f passes over %s crops; the first lines of metrics tell the hours",
+                *(derived.total_steps, batch, f"{views:,}", views / len(crops.train), f"{len(crops.train):,}"),
+            )
         with distributed.main_first(world):
             if run.experiment is not None and not stage.is_over:
                 check_disk(config, run.experiment.folder, trainer.state_bytes())
@@ -185,6 +194,7 @@ class Pretraining(Stage[Views]):
         self._probe: torch.Tensor | None = None  # (N, side, side, 3) uint8, read once the run trains
         self._times = {"data": 0.0, "step": 0.0}
         self._times_since = 0
+        self._num_readings = 0
 
     @property
     def step(self) -> int:
@@ -285,7 +295,18 @@ class Pretraining(Stage[Views]):
         if self.run.world.device.type == "cuda":
             record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.run.world.device) / 2**30
         self._times, self._times_since = dict.fromkeys(self._times, 0.0), self.step
+        self._num_readings += 1
+        if self._num_readings == 2:  # the first one has the compilation
+            self._tell_hours(record["time/step_s"] + record["time/data_s"])
         return record
+
+    def _tell_hours(self, step_s: float) -> None:
+        world, left = self.run.world, self.total_steps - self.step
+        if not world.is_main or not left:
+            return
+        hours = left * step_s / 3600
+        gpus = f" ({hours * world.size:.2g} GPU-hours)" if world.device.type == "cuda" else ""
+        log.info("%.3g s per step: about %.2g h%s for the %d steps left", step_s, hours, gpus, left)
 
     def _show(self, record: dict[str, float]) -> None:
         if "train/loss" in record:

@@ -317,6 +317,14 @@ class DinoConfig(Section):
     """Every prototype has length 1, DINO's norm_last_layer: learned lengths only make training less stable."""
 
 
+class BudgetConfig(Section):
+    """Length of a run that sets no `epochs`."""
+
+    views: Count | None = None
+    """Crops seen in the whole run, each crop of each step counted once. None: 100 epochs, or 20 million where that is
+    less."""
+
+
 class KoleoConfig(Section):
     """KoLeo regulariser (Sablayrolles et al. 2019): pushes a batch's embeddings apart, per global view."""
 
@@ -346,8 +354,8 @@ class PretrainConfig(Section):
     """Folder of the run."""
     algorithm: Literal["dino", "ibot"] = "dino"
     """Self-supervised method."""
-    epochs: Count = 100
-    """Training length; see dataset.epoch_steps."""
+    epochs: Count | None = None
+    """Training length; see dataset.epoch_steps. None: section budget decides, by default 100 at most."""
     stream: StreamName | None = None
     """Stream of the crops; None: the name of the training folder."""
     export_backbone: Path | None = None
@@ -365,6 +373,7 @@ class PretrainConfig(Section):
     """Where to compute."""
     threads: Count | None = None
     """CPU threads of a process; None: its share of the cores it may use."""
+    budget: BudgetConfig = BudgetConfig()
     dataset: DatasetConfig = DatasetConfig()
     init: InitConfig = InitConfig()
     model: ModelConfig = ModelConfig()
@@ -381,6 +390,8 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.epochs is not None:
+            refuse_without_effect(self.budget, ("views",), "epochs is set", prefix="budget.")
         if self.koleo.weight > 0 and self.dataset.batch_size < 2:
             raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
         if self.dataset.measure_stats:
