@@ -47,6 +47,36 @@ def test_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> No
     assert (tmp_path / "backbone.pt").read_bytes() == b"weights"
 
 
+def test_archiving_says_what_differed_where_it_went_and_how_far_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _leave_a_run(tmp_path)
+    (tmp_path / "state" / "metrics.jsonl").write_text('{"step": 20, "train/loss": 1}\n{"step": 340}\n{"st')
+    Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive").close()
+    (line,) = [record.getMessage() for record in caplog.records]
+    target = tmp_path / "previous" / MINE.digest[:12]
+    assert "optim.lr is 0.001 there, 0.002 here; the data differ (digest data-a there, data-b here)" in line
+    assert f"moved to {target} (it was logged up to step 340), starting at step 0" in line
+    caplog.clear()
+    Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive").close()
+    assert not caplog.records  # an equal run goes on
+    Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive", restart=True).close()
+    assert "this very experiment, and it was not to be resumed; moved to" in caplog.text
+    assert "no step of it was logged" in caplog.text
+
+
+def test_a_fingerprint_of_an_earlier_version_is_read_as_this_one_would_have_recorded_it(tmp_path: Path) -> None:
+    _leave_a_run(tmp_path, Fingerprint({"optim": {"lr": 0.001}, "seed": 0, "old": 3}, "data-a"))
+
+    def upgrade(config: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in config.items() if key != "old"}
+
+    with Experiment(tmp_path, MINE, files=FILES, upgrade=upgrade) as experiment:
+        assert (experiment.state / "backbone.pt").exists()
+    with pytest.raises(UserError, match="old is 3 there, absent here"):
+        Experiment(tmp_path, MINE, files=FILES)
+
+
 def test_archiving_moves_the_earlier_experiment_and_loses_nothing(tmp_path: Path) -> None:
     _leave_a_run(tmp_path)
     (tmp_path / "my notes.txt").write_text("mine")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from signstreams.pretrain import health
-from signstreams.pretrain.health import CollapseWatch
+from signstreams.pretrain.health import CollapseWatch, Meters, flat_end
 
 
 def test_collapse_is_diagnosed_after_patience_and_a_slow_start_is_not() -> None:
@@ -38,7 +39,7 @@ def test_a_collapse_of_the_patches_is_diagnosed() -> None:
 
 
 def _watch() -> CollapseWatch:
-    return CollapseWatch(16, 200, 20_000, rows=640)
+    return CollapseWatch(16, 200, 20_000)
 
 
 def _line(**values: float) -> dict[str, float]:
@@ -54,7 +55,7 @@ def _line(**values: float) -> dict[str, float]:
             {"MIN_BATCH_ENTROPY": 0.02},
             "one prototype takes every",
         ),
-        (_line(prototypes_used_ratio=2 / 16), {"MIN_PROTOTYPES": 0.1}, "only 2 of 16 prototypes"),
+        (_line(prototypes_used_ratio=2 / 16), {"MIN_PROTOTYPES": 0.1}, "only 12.5% of the prototypes"),
         (_line(entropy_sample=2.7725), {"MAX_SAMPLE_ENTROPY": 1.0}, "same flat answer"),
         ({"probe/feature_std": 0.01}, {"MIN_FEATURE_STD": 0.005}, "held-out crops are alike"),
     ],
@@ -98,9 +99,14 @@ def test_prototypes_without_a_winner_are_counted_of_the_rows_where_these_are_few
     """64 rows cannot win more than 64 of 1,024 prototypes: a tenth of them is 6.4."""
     monkeypatch.setattr(health, "MIN_PROTOTYPES", 0.1)
     monkeypatch.setattr(health, "PATIENCE", 1)
+    one = torch.tensor(1.0)
     for used, sample, is_collapse in ((6, 1.0, True), (7, 1.0, False), (6, 0.6 * math.log(1024), False)):
-        watch = CollapseWatch(1024, 0, 20_000, rows=64)
-        diagnosis = watch.judge(_line(entropy_sample=sample, prototypes_used_ratio=used / 1024), 200)
+        meters = Meters(1024, torch.device("cpu"))
+        rows = torch.eye(1024)[torch.arange(64) % used][None]  # (1, 64, 1024)
+        meters.add(loss=one, dino=one, koleo=one, targets=rows, grad_norm=one, is_bad=torch.tensor(False))
+        ratio = meters.read()["teacher/prototypes_used_ratio"]
+        watch = CollapseWatch(1024, 0, 20_000)
+        diagnosis = watch.judge(_line(entropy_sample=sample, prototypes_used_ratio=ratio), 200)
         assert (diagnosis is not None) == is_collapse, (used, sample)
 
 
@@ -139,3 +145,25 @@ def test_nothing_is_judged_before_the_warm_up_nor_in_the_first_steps(warmup_step
     assert [watch.judge(one, first - 1) for _ in range(5)] == [None] * 5
     assert [watch.judge(one, first) for _ in range(2)] == [None] * 2
     assert watch.judge(one, first) is not None
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ({"teacher/entropy_sample": 2.77}, "the same flat answer: entropy 2.770, ln K = 2.773"),
+        ({"patch/entropy_sample": 2.77}, "every masked patch the same flat answer"),
+        ({"train/loss_dino": 2.9}, "predicts the teacher no better than chance"),
+        ({"train/loss_patch": 2.9}, "predicts masked patches no better than chance"),
+        ({}, None),
+    ],
+)
+def test_a_run_that_ends_flat_is_told_so_however_short_it_was(last: dict[str, float], expected: str | None) -> None:
+    healthy = {"teacher/entropy_sample": 1.0, "train/loss_dino": 1.5, "patch/entropy_sample": 1.0}
+    flat = {"step": 2, "teacher/entropy_sample": math.log(16), "train/loss_dino": math.log(16)}  # as every run starts
+    records = [flat, {"step": 10} | healthy | last, {"step": 12, "probe/rankme": 3.0}]
+    found = flat_end(records, 16)
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None and expected in found and "by step 10" in found
+    assert flat_end([], 16) is None

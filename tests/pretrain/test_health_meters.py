@@ -105,3 +105,14 @@ def test_a_later_process_reads_what_an_earlier_one_added() -> None:
         meters.add(**_step(_targets(2), math.nan, is_bad=True))
     assert late.num_bad_in_a_row() == straight.num_bad_in_a_row() == 2
     assert late.read() == straight.read()
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_winners", "expected"), [(6, 6, 1.0), (6, 3, 0.5), (64, 32, 1.0), (64, 8, 0.25)]
+)
+def test_the_share_of_used_prototypes_is_of_those_that_could_win(
+    num_rows: int, num_winners: int, expected: float
+) -> None:
+    """Of 32 prototypes, by windows with fewer and with more rows than that."""
+    rows = torch.eye(32)[torch.arange(num_rows) % num_winners]
+    assert _read(rows[None])["teacher/prototypes_used_ratio"] == expected

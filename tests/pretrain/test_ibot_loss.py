@@ -77,8 +77,8 @@ def test_patch_meters_weigh_every_masked_view_alike() -> None:
 
 def test_a_bad_step_counts_no_winner_of_a_patch() -> None:
     meters, one, targets = PatchMeters(5, torch.device("cpu")), torch.tensor(1.0), torch.eye(5)
-    for is_bad, rows in ((False, targets[:1]), (True, targets[3:4])):
+    for is_bad, rows in ((False, targets[:1].expand(5, -1)), (True, targets[3:4].expand(5, -1))):
         bad = torch.tensor(is_bad)
         meters.add(loss=one, dino=one, koleo=one, targets=torch.eye(5)[None], grad_norm=one, is_bad=bad)
-        meters.add_patches(loss=one, targets=rows, weights=torch.ones(1), num_views=2, num_patches=8, is_bad=bad)
+        meters.add_patches(loss=one, targets=rows, weights=torch.ones(5), num_views=2, num_patches=8, is_bad=bad)
     assert meters.read()["patch/prototypes_used_ratio"] == 1 / 5

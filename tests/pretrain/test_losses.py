@@ -104,9 +104,32 @@ def test_sinkhorn_gives_every_prototype_the_same_share() -> None:
     assert torch.allclose(shares, torch.full((4,), 0.25), atol=1e-3)
 
 
+@pytest.mark.parametrize("temp", [1.0, 0.1, 0.04, 0.025, 0.01, 0.003, 1e-4])
+def test_sinkhorn_targets_sum_to_one_at_any_temperature(temp: float) -> None:
+    """By a float64 sum of logarithms, row by row; rows far below the greatest score had targets of 0 before."""
+    scores = F.normalize(_scores(48, 8), dim=-1) @ F.normalize(_scores(8, 32, seed=1), dim=0)  # cosines
+    scores[:8] -= 0.9  # rows without any great score
+    log_q = scores.double() / temp
+    for _ in range(3):
+        log_q = log_q - log_q.logsumexp(dim=0, keepdim=True)
+        log_q = log_q - log_q.logsumexp(dim=1, keepdim=True)
+    result = sinkhorn_targets(scores, temp=temp, num_iters=3)
+    torch.testing.assert_close(result.sum(dim=1), torch.ones(48), rtol=0, atol=1e-6)
+    # float32 scores over the temperature are known to 6e-8 / temp
+    torch.testing.assert_close(result.double(), log_q.exp(), rtol=0, atol=max(1e-6, 1e-6 * 0.04 / temp))
+
+
 def test_sinkhorn_survives_great_scores() -> None:
     result = sinkhorn_targets(_scores(6, 4) * 1e4, temp=0.04, num_iters=3)
     assert torch.isfinite(result).all()
+    torch.testing.assert_close(result.sum(dim=1), torch.ones(6))
+
+
+def test_sinkhorn_in_pieces_of_rows_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = _scores(33, 16)
+    whole = sinkhorn_targets(scores, temp=0.1, num_iters=3)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 64)
+    torch.testing.assert_close(sinkhorn_targets(scores, temp=0.1, num_iters=3), whole, rtol=1e-5, atol=1e-7)
 
 
 def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_neighbour() -> None:

@@ -140,6 +140,33 @@ def test_another_config_is_refused_or_archived(make: Make) -> None:
     assert first.read_bytes() != weights
 
 
+def test_a_short_run_that_ends_flat_says_so_in_its_last_line_and_its_card(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make(dino={"standardize_head": False})
+    with caplog.at_level("INFO"):
+        pretrain(config, STREAM)
+    assert "learned next to nothing by step 10" in caplog.records[-1].getMessage()
+    assert "learned next to nothing by step 10" in (config.output_dir / "README.md").read_text()
+
+
+def test_the_length_is_told_in_views_before_the_start_and_in_hours_after_the_first_steps(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        pretrain(make(epochs=None, budget={"views": 80}), STREAM)
+    assert "10 steps of 8 crops: 80 views, 1.9 passes over 42 crops" in caplog.text
+    assert caplog.text.count("s per step: about") == 1 and "h for the 6 steps left" in caplog.text
+
+
+def test_the_card_gives_the_blur_in_pixels_of_each_view(make: Make) -> None:
+    """A deviation from DINO, whose sigma is the same for views of any size."""
+    config = make(augmentation={"global_px": 16, "local_px": 8, "num_local": 2})
+    pretrain(config, STREAM)
+    card = (config.output_dir / "README.md").read_text()
+    assert "| `blur` | sigma 0.0071 to 0.14 px of 16 px with p 1 and 0.1; sigma 0.0036 to 0.071 px of 8 px" in card
+
+
 def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
     pretrain(make(), STREAM)
     pretrain(

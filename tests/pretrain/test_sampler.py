@@ -114,3 +114,19 @@ def test_a_plan_goes_on_from_any_step() -> None:
     assert list(plan.batches(0, 9, 20)) == whole[9:]
     with pytest.raises(ValueError, match="30 crops do not fill a batch of 40"):
         BatchPlan(plan.groups, batch_size=40, world_size=1, seed=0)
+
+
+def test_a_pass_is_planned_once_however_many_epochs_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+    original = BatchPlan.order
+
+    def count(self: BatchPlan, number: int) -> np.ndarray:
+        planned.append(number)
+        return original(self, number)
+
+    monkeypatch.setattr(BatchPlan, "order", count)
+    plan, straight = (BatchPlan(_groups(40, 40), batch_size=8, world_size=1, seed=0) for _ in range(2))
+    by_epochs = [batch for start in range(0, 24, 3) for batch in plan.batches(0, start, start + 3)]
+    assert planned == [0, 1, 2]  # 24 steps of 8 crops: two passes and a part
+    assert by_epochs == list(straight.batches(0, 0, 24))
+    assert list(plan.batches(0, 2, 4)) == by_epochs[2:4]  # and back

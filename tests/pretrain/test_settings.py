@@ -110,6 +110,8 @@ def test_paths_names_and_logging_are_no_part_of_the_identity(monkeypatch: pytest
     same = _parse("--experiment-name", "x", "--set", "dataset.num_workers=3", "--resume", "must", "--device", "cpu")
     assert same.identity() == _parse().identity()
     assert _parse("--set", "augmentation.hue=0.2").identity() != _parse().identity()
+    assert _parse("--batch-size", "32").identity() != _parse("--batch-size", "64").identity()
+    assert _parse("--batch-size", "32", "--accumulate", "2").identity(4) == _parse("--batch-size", "64").identity(2)
     one = _parse("--set", "augmentation.gaussian_blur_prob=0.3").identity()
     monkeypatch.setattr(settings, "BLUR_VIEW_2_PROB", 0.3)
     monkeypatch.setattr(settings, "BLUR_LOCAL_PROB", 0.3)

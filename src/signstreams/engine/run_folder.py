@@ -9,19 +9,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
 import tempfile
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from signstreams.config.load import flatten
+from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import digest, link_or_copy, read_json, remove_leftovers, sha256_file, write_json
 from signstreams.formats.layout import ARTIFACTS, PREVIOUS, STATE
+
+log = logging.getLogger(__name__)
 
 # -- What a run ran on
 
@@ -83,12 +88,22 @@ class Fingerprint:
         return found
 
 
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""The config of a fingerprint that an earlier version recorded, as this one would have."""
+
+
+def as_recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """The `Upgrade` of a stage whose fingerprints have not changed."""
+    return config
+
+
 class Experiment:
     """A folder claimed for one run; the ``state`` of an equal earlier run stays in it to be resumed.
 
     ``files`` names all artifacts the run may write. If the folder holds another experiment (or, with ``restart``, an
-    equal one), ``archive`` moves that as a whole to ``previous/<short digest>/``. Close this, or leave its ``with``
-    block, to release the folder for the next run.
+    equal one), ``archive`` moves that as a whole to ``previous/<short digest>/``, and the log says what differed, where
+    it went and which step it had reached. Close this, or leave its ``with`` block, to release the folder for the next
+    run.
 
     Raises:
         UserError: Folder in use or not writable, or another experiment in it and ``on_conflict`` is ``refuse``.
@@ -102,6 +117,7 @@ class Experiment:
         files: list[str],
         on_conflict: OnConflict = "refuse",
         restart: bool = False,
+        upgrade: Upgrade = as_recorded,
     ) -> None:
         self.folder, self.fingerprint, self.files = Path(folder), fingerprint, files
         if self.folder.exists() and not self.folder.is_dir():
@@ -110,7 +126,7 @@ class Experiment:
         self._lock = _lock(self.folder)
         try:
             remove_leftovers(self.folder)
-            self._settle(on_conflict, restart)
+            self._settle(on_conflict, restart, upgrade)
         except BaseException:
             self.close()
             raise
@@ -149,32 +165,48 @@ class Experiment:
         """Let another process claim the folder."""
         self._lock.close()
 
-    def _settle(self, on_conflict: OnConflict, restart: bool) -> None:
-        found = _read_fingerprint(self.state / FINGERPRINT)
-        if found is not None and found[0].digest == self.fingerprint.digest and not restart:
+    def _settle(self, on_conflict: OnConflict, restart: bool, upgrade: Upgrade) -> None:
+        recorded = _read_fingerprint(self.state / FINGERPRINT)
+        found = None if recorded is None else replace(recorded[0], config=upgrade(recorded[0].config))
+        if found is not None and found.digest == self.fingerprint.digest and not restart:
             return
         unknown = [name for name in self.files if (self.folder / name).exists()]
         if found is None and self.state.exists():
             unknown.append(STATE)
         if found is not None or unknown:
             if on_conflict == "refuse":
-                raise UserError(self._conflict(None if found is None else found[0], unknown))
-            short = "unknown" if found is None else found[0].digest[:12]
-            self._archive(short, [STATE, *self.files, *([] if found is None else found[1])])
+                raise UserError(self._conflict(found, unknown))
+            short = "unknown" if recorded is None else recorded[0].digest[:12]
+            said, step = self._difference(found, unknown), self._last_step()
+            names = [STATE, *self.files, *([] if recorded is None else recorded[1])]
+            target = self._archive(short, names)
+            reached = "no step of it was logged" if step is None else f"it was logged up to step {step}"
+            log.warning("%s: %s; moved to %s (%s), starting at step 0", self.folder, said, target, reached)
         write_json(self.state / FINGERPRINT, {**vars(self.fingerprint), "files": self.files})
 
-    def _conflict(self, found: Fingerprint | None, unknown: list[str]) -> str:
+    def _difference(self, found: Fingerprint | None, unknown: list[str], most: int | None = None) -> str:
+        """What the folder holds instead of an equal run; at most so many differences, None for all."""
         if found is None:
-            what = f"found files of an unknown run ({', '.join(unknown)}), expected an empty folder"
-        elif differences := self.fingerprint.differences(found):
-            shown = "; ".join(differences[:MAX_DIFFERENCES_SHOWN])
-            more = len(differences) - MAX_DIFFERENCES_SHOWN
-            what = f"holds another experiment: {shown}" + (f"; and {more} more" if more > 0 else "")
-        else:
-            what = "holds this very experiment, and it was not to be resumed"
-        return f"{self.folder}: {what}; next: give another --output-dir, or --on-conflict archive to move it aside"
+            return f"found files of an unknown run ({', '.join(unknown)})"
+        if differences := self.fingerprint.differences(found):
+            more = 0 if most is None else max(0, len(differences) - most)
+            shown = "; ".join(differences[:most])
+            return f"holds another experiment: {shown}" + (f"; and {more} more" if more else "")
+        return "holds this very experiment, and it was not to be resumed"
 
-    def _archive(self, short: str, names: list[str]) -> None:
+    def _conflict(self, found: Fingerprint | None, unknown: list[str]) -> str:
+        what = self._difference(found, unknown, MAX_DIFFERENCES_SHOWN)
+        wanted = ", expected an empty folder" if found is None else ""
+        return (
+            f"{self.folder}: {what}{wanted}; next: give another --output-dir, or --on-conflict archive to move it aside"
+        )
+
+    def _last_step(self) -> int | None:
+        """The last step in any log of metrics of the run that the folder holds."""
+        records = [record for path in self.state.glob("*.jsonl") for record in read_metrics(path)]
+        return max((step for record in records if isinstance(step := record.get("step"), int)), default=None)
+
+    def _archive(self, short: str, names: list[str]) -> Path:
         target, number = self.folder / PREVIOUS / short, 1
         while target.exists():
             number += 1
@@ -183,6 +215,7 @@ class Experiment:
         for name in dict.fromkeys(names):
             if (self.folder / name).exists():
                 (self.folder / name).replace(target / name)
+        return target
 
 
 _HELD: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
@@ -223,6 +256,16 @@ def _lock(folder: Path) -> IO[bytes]:
     except OSError:
         pass  # a file system without locks: the user must not start two runs in one folder
     return lock
+
+
+def recorded_fingerprint(folder: str | Path) -> Fingerprint | None:
+    """That of the run whose state the folder holds, as it was recorded; None without one.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
+    found = _read_fingerprint(Path(folder) / STATE / FINGERPRINT)
+    return None if found is None else found[0]
 
 
 def _read_fingerprint(path: Path) -> tuple[Fingerprint, list[str]] | None:

@@ -20,7 +20,14 @@ import torch
 
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.run_folder import MAX_DIFFERENCES_SHOWN, Experiment, Fingerprint, OnConflict
+from signstreams.engine.run_folder import (
+    MAX_DIFFERENCES_SHOWN,
+    Experiment,
+    Fingerprint,
+    OnConflict,
+    Upgrade,
+    as_recorded,
+)
 from signstreams.engine.trackers import TRACKER_FOLDERS, TrackedLog
 from signstreams.errors import UserError
 from signstreams.files import write_json
@@ -116,13 +123,24 @@ class RunFiles(NamedTuple):
 class TrainingRun:
     """A training in a claimed folder; leave its ``with`` block to let the next run in.
 
+    ``upgrade`` reads the fingerprints that earlier versions recorded, in folders and in checkpoints.
+
     Raises:
         UserError: The folder is in use or holds another experiment, there is nothing to resume although there must be,
             or the checkpoint given by path does not belong to this experiment.
     """
 
-    def __init__(self, config: RunConfig, world: World, fingerprint: Fingerprint, files: RunFiles) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        world: World,
+        fingerprint: Fingerprint,
+        files: RunFiles,
+        *,
+        upgrade: Upgrade = as_recorded,
+    ) -> None:
         self.config, self.world, self.fingerprint, self.files = config, world, fingerprint, files
+        self._upgrade = upgrade
         self._given = None if config.resume in RESUME_MODES else Path(config.resume)
         self._given_state = None if self._given is None else self._load(self._given)  # before the folder is touched
         self.experiment: Experiment | None = None  # of rank 0
@@ -248,6 +266,7 @@ class TrainingRun:
             files=list(dict.fromkeys([files.last, files.best, files.metrics, *files.others, *TRACKER_FOLDERS])),
             on_conflict=config.on_conflict,
             restart=config.resume == "never" and not distributed.is_restart(),  # torchrun's restart is the same run
+            upgrade=self._upgrade,
         )
         if config.resume == "must" and not (experiment.state / files.last).exists():
             experiment.close()
@@ -266,7 +285,7 @@ class TrainingRun:
             state: State = checkpoint.load_latest(path) if is_own else checkpoint.load(path)
             if is_own and "fingerprint" not in state:  # a stage that never resumes from a given checkpoint
                 return state
-            found = Fingerprint(state["fingerprint"]["config"], state["fingerprint"]["data"])
+            found = Fingerprint(self._upgrade(state["fingerprint"]["config"]), state["fingerprint"]["data"])
         except FileNotFoundError:
             raise UserError(f"--resume {path}: no such file, expected auto, never, must or a checkpoint") from None
         except ValueError as error:

@@ -89,16 +89,24 @@ def find_crops(
     return CropSet(index.take(~held_out), index.take(held_out), index.digest)
 
 
-def plan_batches(config: PretrainConfig, crops: CropSet, world_size: int) -> BatchPlan:
-    """The order in which a run sees its crops.
+def crop_groups(config: PretrainConfig, crops: CropSet) -> CropGroups:
+    """What the order of a run's crops depends on."""
+    index = crops.train
+    return CropGroups.of(index.video, index.frame, signers(index) if config.dataset.signer_balance else None)
+
+
+def plan_batches(
+    config: PretrainConfig, crops: CropSet, world_size: int, groups: CropGroups | None = None
+) -> BatchPlan:
+    """The order in which a run sees its crops; ``groups`` are its `crop_groups`, where they are at hand.
 
     Raises:
         UserError: They do not fill a batch, or not with the least gap that is asked for.
     """
-    dataset, index = config.dataset, crops.train
+    dataset = config.dataset
     try:
         return BatchPlan(
-            CropGroups.of(index.video, index.frame, signers(index) if dataset.signer_balance else None),
+            crop_groups(config, crops) if groups is None else groups,
             batch_size=dataset.batch_size,
             world_size=world_size,
             seed=config.seed,

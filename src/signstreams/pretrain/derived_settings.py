@@ -1,4 +1,4 @@
-"""Settings that the config leaves open, derived from the number of crops and the length of the run."""
+"""Settings that the config leaves open, derived from the length of the run and the number of crops."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from signstreams.pretrain.settings import PretrainConfig
 # Prototypes by number of crops: from 20k on after lightly-train's DINO, the first row from docs/experiments.md.
 PROTOTYPES = ((5_000, 256), (20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768))
 MAX_PROTOTYPES = 65_536
-SMALL_CROPS = 20_000
-"""Up to this many crops a run has too few steps to leave the flat phase by itself. Batch norm in a narrow head and
-balanced, sharper targets help it out (docs/experiments.md)."""
-SMALL_TEMP = 0.025
+TARGETS_PER_PROTOTYPE = 100
+"""Targets of the whole run for each prototype, at least: a short run over many crops has fewer prototypes."""
+MIN_PROTOTYPES = 256
+LONG_STEPS = 20_000
+"""From here on a run has the time to leave the flat phase by itself; below, batch norm in the head keeps the scores of
+a batch apart (docs/experiments.md, up to 1,200 steps; DINO's own runs without it have 125,000)."""
+LOW_TEMP = 0.025
+HIGH_TEMP = 0.07  # above it training is unstable (DINO's README)
+TEMP_CROPS, TEMP_STEPS = (20_000, 1_280_000), (2_500, 100_000)
+"""Crops, and steps, between which the teacher's temperature rises with their logarithm from the low to the high one.
+The lower of the two counts: few crops want sharper targets, and so does a run without the time to come to them."""
+USUAL_EPOCHS, MAX_VIEWS = 100, 20_000_000
+"""Length of a run that sets neither epochs nor a budget, whichever is less: 100 epochs of two million crops would be
+200 million views, twenty times what SignMusketeers saw."""
 BASE_BATCH = 256
 MAX_HEAD_ONLY_STEPS = 2_000  # a new head's first gradients would destroy what the backbone knows
-LOW_TEMP, HIGH_TEMP = (20_000, 0.04), (1_280_000, 0.07)
-"""(Number of crops, teacher temperature) between which the temperature rises with the logarithm of the data."""
+
+# Until the steps counted, 20,001 crops had none of what 20,000 had. A run begun by that rule ends by it.
+EARLIER_SMALL_CROPS = 20_000
+EARLIER_TEMPS = (20_000, 0.04), (1_280_000, 0.07)
 
 
 @dataclass(frozen=True)
@@ -43,16 +55,28 @@ class DerivedSettings:
     patch_embed_factor: float
 
 
-def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int) -> DerivedSettings:
-    """Settings of a run over ``num_crops`` training crops with ``global_batch`` of them per step."""
+def derive_settings(
+    config: PretrainConfig, *, num_crops: int, global_batch: int, is_earlier: bool = False
+) -> DerivedSettings:
+    """Settings of a run over ``num_crops`` training crops with ``global_batch`` of them per step.
+
+    ``is_earlier``: by the rule of earlier versions, for a run that was begun by one.
+    """
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
-    total_steps = config.epochs * epoch_steps
+    total_steps = _total_steps(config, epoch_steps, global_batch, is_earlier=is_earlier)
     dino, optim = config.dino, config.optim
     share = global_batch / BASE_BATCH
     factor = {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
-    is_small = num_crops <= SMALL_CROPS
-    num_prototypes = dino.num_prototypes or prototypes_for(num_crops)
-    teacher_temp = dino.teacher_temp or teacher_temp_for(num_crops)
+    if is_earlier:
+        is_small = num_crops <= EARLIER_SMALL_CROPS
+        num_prototypes = dino.num_prototypes or prototypes_for(num_crops)
+        teacher_temp = dino.teacher_temp or (LOW_TEMP if is_small else _earlier_temp(num_crops))
+        batch_norm, use_sinkhorn, bottleneck_dim = is_small, is_small, 64 if is_small else 256
+    else:
+        num_targets = 2 * global_batch * total_steps  # one of each global view
+        num_prototypes = dino.num_prototypes or prototypes_for(num_crops, num_targets)
+        teacher_temp = dino.teacher_temp or teacher_temp_for(num_crops, total_steps)
+        batch_norm, use_sinkhorn, bottleneck_dim = total_steps < LONG_STEPS, True, 64 if num_prototypes <= 1024 else 256
     is_trained = config.init.weights is not None
     head_only_steps = config.init.head_only_steps
     if head_only_steps is None:
@@ -63,9 +87,9 @@ def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int
         peak_learning_rate=optim.learning_rate * factor,
         num_prototypes=num_prototypes,
         hidden_dim=dino.hidden_dim or (2048 if num_prototypes >= 4096 else 512),
-        bottleneck_dim=dino.bottleneck_dim or (64 if is_small else 256),
-        batch_norm=is_small if dino.batch_norm is None else dino.batch_norm,
-        use_sinkhorn=is_small if config.sinkhorn.use is None else config.sinkhorn.use,
+        bottleneck_dim=dino.bottleneck_dim or bottleneck_dim,
+        batch_norm=batch_norm if dino.batch_norm is None else dino.batch_norm,
+        use_sinkhorn=use_sinkhorn if config.sinkhorn.use is None else config.sinkhorn.use,
         warmup_teacher_temp=dino.warmup_teacher_temp or min(0.04, teacher_temp),
         teacher_temp=teacher_temp,
         momentum=dino.momentum or momentum_for(total_steps),
@@ -78,16 +102,34 @@ def derive_settings(config: PretrainConfig, *, num_crops: int, global_batch: int
     )
 
 
-def prototypes_for(num_crops: int) -> int:
-    """Number of prototypes K: few for few crops, so that each finds crops to represent."""
-    return next((count for limit, count in PROTOTYPES if num_crops <= limit), MAX_PROTOTYPES)
+def _total_steps(config: PretrainConfig, epoch_steps: int, global_batch: int, *, is_earlier: bool) -> int:
+    if config.epochs is not None:
+        return config.epochs * epoch_steps
+    if config.budget.views is not None:
+        return max(1, config.budget.views // global_batch)
+    usual = USUAL_EPOCHS * epoch_steps
+    return usual if is_earlier else max(1, min(usual, MAX_VIEWS // global_batch))
 
 
-def teacher_temp_for(num_crops: int) -> float:
-    """Lower for fewer crops, between two measured ends; lower still for small corpora."""
-    if num_crops <= SMALL_CROPS:
-        return SMALL_TEMP
-    (low_crops, low), (high_crops, high) = LOW_TEMP, HIGH_TEMP
+def prototypes_for(num_crops: int, num_targets: int | None = None) -> int:
+    """Number of prototypes K: few for few crops, so that each finds crops to represent, and for few targets."""
+    count = next((count for limit, count in PROTOTYPES if num_crops <= limit), MAX_PROTOTYPES)
+    while num_targets is not None and count > MIN_PROTOTYPES and count * TARGETS_PER_PROTOTYPE > num_targets:
+        count //= 2
+    return count
+
+
+def teacher_temp_for(num_crops: int, total_steps: int) -> float:
+    """Lower for fewer crops and for fewer steps."""
+    crops, steps = (
+        min(1.0, max(0.0, math.log(max(1, count) / low) / math.log(high / low)))
+        for count, (low, high) in ((num_crops, TEMP_CROPS), (total_steps, TEMP_STEPS))
+    )
+    return round(LOW_TEMP + (HIGH_TEMP - LOW_TEMP) * min(crops, steps), 4)
+
+
+def _earlier_temp(num_crops: int) -> float:
+    (low_crops, low), (high_crops, high) = EARLIER_TEMPS
     share = math.log(num_crops / low_crops) / math.log(high_crops / low_crops)
     return round(low + (high - low) * min(1.0, max(0.0, share)), 4)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,13 +70,17 @@ def count_best(counts: Tensor, rows: Tensor, is_bad: Tensor) -> None:
 
 
 def read_and_reset(sums: Tensor, target_sum: Tensor, assigned: Tensor) -> tuple[list[float], float, float]:
-    """Sums over all processes, entropy of the mean target, share of prototypes that won a row; all become 0 again."""
+    """Sums over all processes, entropy of the mean target, share of prototypes that won a row; all become 0 again.
+
+    The share is of those that could: fewer rows than prototypes cannot win them all.
+    """
     totals, targets, winners = (distributed.all_reduce_sum(x.clone()) for x in (sums, target_sum, assigned))
     for x in (sums, target_sum, assigned):
         x.zero_()
     mean_target = targets / targets.sum().clamp_min(1e-12)
     entropy = float(torch.special.entr(mean_target).sum())
-    return totals.tolist(), entropy, float((winners > 0).double().mean())
+    possible = winners.sum().clamp(1, len(winners))
+    return totals.tolist(), entropy, float((winners > 0).sum().double() / possible)
 
 
 class Meters:
@@ -147,21 +151,18 @@ FALLEN = 4.0  # features that were this many limits apart, and are below the lim
 PATIENCE = 3  # lines in a row: a healthy run may show a symptom once, between two phases
 MIN_BATCH_ENTROPY = 0.05  # of ln K: a mean target with less is one prototype taking all
 MAX_SAMPLE_ENTROPY = 0.999  # of ln K: targets with more entropy are uninformative
-MIN_PROTOTYPES = 0.01  # of the prototypes (of the targets, where those are fewer): so many must win one
+MIN_PROTOTYPES = 0.01  # of the prototypes that could win a target: so many must
 MIN_FEATURE_STD = 0.02  # `feature_std`: 1 spread out, 0 all crops alike
 
 
 class CollapseWatch:
     """Judges lines of metrics, with ``has_patches`` the masked patches' targets as well.
 
-    Nothing is judged before ``warmup_steps``, which include the phase in which only the head learns. ``rows`` is the
-    number of targets between two lines, over all processes.
+    Nothing is judged before ``warmup_steps``, which include the phase in which only the head learns.
     """
 
-    def __init__(
-        self, num_prototypes: int, warmup_steps: int, total_steps: int, *, has_patches: bool = False, rows: int = 256
-    ) -> None:
-        self.num_prototypes, self.rows = num_prototypes, rows
+    def __init__(self, num_prototypes: int, warmup_steps: int, total_steps: int, *, has_patches: bool = False) -> None:
+        self.num_prototypes = num_prototypes
         self.judged = [("teacher", "crop"), ("patch", "masked patch")][: 1 + has_patches]
         self.first_step = max(warmup_steps, MIN_STEPS)
         self.first_flat_step = max(MIN_STEPS_FLAT, total_steps // 2)
@@ -205,9 +206,9 @@ class CollapseWatch:
     def _symptoms_of_targets(
         self, record: dict[str, float], step: int, name: str, thing: str
     ) -> Iterator[tuple[str, bool, str]]:
-        num_prototypes, ln_k = self.num_prototypes, math.log(self.num_prototypes)
+        ln_k = math.log(self.num_prototypes)
         batch, sample = record[f"{name}/entropy_batch"], record[f"{name}/entropy_sample"]
-        used = record.get(f"{name}/prototypes_used_ratio", 1.0) * num_prototypes
+        used = record.get(f"{name}/prototypes_used_ratio", 1.0)
         yield (
             f"{name}/one",
             batch < MIN_BATCH_ENTROPY * ln_k,
@@ -216,8 +217,8 @@ class CollapseWatch:
         )
         yield (
             f"{name}/few",
-            sample < CONFIDENT * ln_k and used < MIN_PROTOTYPES * min(num_prototypes, self.rows),
-            f"collapsed by step {step}: only {used:.0f} of {num_prototypes} prototypes win any {thing};"
+            sample < CONFIDENT * ln_k and used < MIN_PROTOTYPES,
+            f"collapsed by step {step}: only {used:.1%} of the prototypes that could win a {thing} win one;"
             f" raise dino.teacher_temp, lower dino.num_prototypes or optim.learning_rate, or use --use-sinkhorn",
         )
         if step >= self.first_flat_step:
@@ -228,3 +229,32 @@ class CollapseWatch:
                 f" {sample:.3f} of ln K = {ln_k:.3f}); lower dino.teacher_temp or dino.num_prototypes, lower"
                 " dino.momentum, or use --use-sinkhorn",
             )
+
+
+FLAT_END = 0.99  # of ln K: a run that ends with more has hardly left its start; it is told, not stopped
+
+
+def flat_end(records: Sequence[Mapping[str, Any]], num_prototypes: int) -> str | None:
+    """What the last line of a run's metrics says of one that has learned next to nothing, however short it was.
+
+    Every run starts at ln K: the teacher gives each crop the same flat target, or the student predicts a sharp one no
+    better than chance.
+    """
+    ln_k = math.log(num_prototypes)
+    last = next((record for record in reversed(records) if record.get("teacher/entropy_sample") is not None), None)
+    if last is None:
+        return None
+    for key, what in (
+        ("teacher/entropy_sample", "the teacher gives every crop the same flat answer: entropy"),
+        ("patch/entropy_sample", "the teacher gives every masked patch the same flat answer: entropy"),
+        ("train/loss_dino", "the student predicts the teacher no better than chance: loss"),
+        ("train/loss_patch", "the student predicts masked patches no better than chance: loss"),
+    ):
+        value = last.get(key)
+        if value is not None and value > FLAT_END * ln_k:
+            return (
+                f"learned next to nothing by step {last['step']} ({what} {value:.3f}, ln K = {ln_k:.3f}): these"
+                " features are hardly better than those of its first weights; train longer, start from weights"
+                " (--init), or lower dino.teacher_temp or dino.num_prototypes"
+            )
+    return None

@@ -120,19 +120,25 @@ def sinkhorn_targets(teacher: Tensor, *, temp: float, num_iters: int) -> Tensor:
     """Targets in which every prototype gets the same total over the whole batch of all processes.
 
     Scores (N, K) to distributions (N, K); N may differ between processes, and be 0 in some. Sinkhorn-Knopp as in SwAV
-    and DINOv2, in float32; the greatest score is subtracted first, so exp cannot overflow.
+    and DINOv2, in float32, with the factors of the prototypes kept as logarithms (K,): exp of a score by itself would
+    underflow for a whole row at a low temperature. A row's factor is its softmax's, so that it always sums to 1. After
+    the first round no sum over the rows is below 1 / (N K), since every prototype had a row with 1 / N of it.
     """
-    scores = teacher.float() / temp
-    greatest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
-    q = (scores - distributed.all_reduce_max(greatest)).exp()  # (N, K)
-    num_rows = distributed.all_reduce_sum(q.new_full((), float(len(q))))
-    num_prototypes = q.shape[1]
-    q /= distributed.all_reduce_sum(q.sum())
-    tiny = torch.finfo(q.dtype).tiny
-    for _ in range(num_iters):
-        q /= distributed.all_reduce_sum(q.sum(dim=0, keepdim=True)).clamp_min(tiny) * num_prototypes
-        q /= q.sum(dim=1, keepdim=True).clamp_min(tiny) * num_rows
-    return q * num_rows
+    scores = teacher.float()  # (N, K)
+    num_rows, num_prototypes = scores.shape
+    greatest = scores.amax(dim=0) if num_rows else scores.new_full((num_prototypes,), -torch.inf)
+    greatest = distributed.all_reduce_max(greatest / temp)  # (K,)
+    total = scores.new_zeros(num_prototypes)
+    for (rows,) in row_chunks(scores):
+        total += torch.sub(rows / temp, greatest).exp_().sum(dim=0)
+    factors = -(greatest + distributed.all_reduce_sum(total).log())  # (K,)
+    targets = torch.empty_like(scores)
+    for i in range(num_iters):
+        if i:
+            factors -= distributed.all_reduce_sum(targets.sum(dim=0)).log()
+        for rows, target in row_chunks(scores, targets):
+            torch.softmax((rows / temp).add_(factors), dim=-1, out=target)
+    return targets
 
 
 def teacher_targets(scores: Tensor, centre: Centre, sinkhorn: SinkhornConfig | None, temp: float) -> Tensor:

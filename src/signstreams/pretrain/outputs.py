@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
+from signstreams.pretrain.health import flat_end
 from signstreams.pretrain.pictures import draw_pictures
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
+from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
 from signstreams.streams import BY_NAME, HAND_STREAMS
 
 # -- Curves
@@ -86,7 +89,7 @@ def model_card(
     weights: str,
     num_videos: int,
     num_probe_crops: int,
-    warning: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
@@ -110,7 +113,7 @@ def model_card(
         f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
         + (f" Tags: {_shown(', '.join(about.tags))}." if about.tags else ""),
-        *([f"**{_shown(warning)}.**"] if warning else []),
+        *(f"**{_shown(warning)}.**" for warning in warnings),
         *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
         "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
@@ -214,7 +217,7 @@ def write_outputs(
 ) -> None:
     """Export the teacher's backbone to ``target``, draw curves and pictures, write the card, list all; rank 0 only.
 
-    The card repeats the ``warning``.
+    The card repeats the ``warning``, and says where the run has learned next to nothing, as the last line of the log.
     """
     experiment = run.experiment
     assert experiment is not None
@@ -222,11 +225,12 @@ def write_outputs(
     state = trainer.state_dict()
     if config.checkpointing.export == "best":
         state = checkpoint.load(experiment.state / run.files.best)["trainer"]
-    metadata = _metadata(config, stream, state, crops)
+    metadata = _metadata(config, stream, state, crops, run.world.size)
     tensors = target.with_suffix(".safetensors")
     export_backbone(target, trainer.arch, teacher_backbone(state), metadata, safetensors=tensors)
     names = {key: folder / PRETRAINING_FILES[key] for key in ("card", "params", "curves")}
     records = read_metrics(folder / run.files.metrics)
+    flat = flat_end(records, trainer.derived.num_prototypes)
     draw(records, names["curves"], num_prototypes=trainer.derived.num_prototypes, title=title)
     pictures = {}
     if config.monitor.pictures:
@@ -244,7 +248,7 @@ def write_outputs(
         weights=target.name,
         num_videos=num_videos,
         num_probe_crops=len(crops.probe),
-        warning=warning,
+        warnings=[text for text in (warning, flat) if text],
     )
     write_text(names["card"], card)
     experiment.write_artifacts(
@@ -261,9 +265,13 @@ def write_outputs(
         }
     )
     log.info("%s: exported %s", target, trainer.arch.described())
+    if flat:
+        log.warning("%s: %s", folder, flat)
 
 
-def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet) -> dict[str, Any]:
+def _metadata(
+    config: PretrainConfig, stream: str, state: dict[str, Any], crops: CropSet, num_processes: int
+) -> dict[str, Any]:
     """What a user of the weights must know; no times and no paths, so that equal runs export equal bytes."""
     views = config.augmentation
     return {
@@ -277,7 +285,7 @@ def _metadata(config: PretrainConfig, stream: str, state: dict[str, Any], crops:
         "blur_probs": list(views.blur_probs),
         "train_crops": len(crops.train),
         "data_digest": crops.digest,
-        "experiment_digest": digest(config.identity()),
+        "experiment_digest": digest(config.identity(num_processes)),
     }
 
 
@@ -296,6 +304,7 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "steps": derived.total_steps,
         "batch": f"{config.dataset.batch_size * run.world.size} crops, {2 + views.num_local} views each",
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
+        "blur": _blur(views),
         "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}",
         "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
         "precision": optim.precision,
@@ -305,5 +314,17 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
         "export": config.checkpointing.export,
-        "digest of the config": digest(config.identity()),
+        "digest of the config": digest(config.identity(run.world.size)),
     }
+
+
+def _blur(views: AugmentationConfig) -> str:
+    """Blur of each kind of view in pixels of its own: DINO's are the same for any side."""
+    view_1, view_2, local = views.blur_probs
+    kinds = [(f"p {view_1:g} and {view_2:g}", views.global_px)]
+    kinds += [(f"p {local:g}", views.local_px)] if views.num_local else []
+    low, high = views.blur_sigma_px
+    shares = [(prob, side, side / BLUR_SIGMA_OF_PX) for prob, side in kinds]
+    return "; ".join(
+        f"sigma {low * share:.2g} to {high * share:.2g} px of {side} px with {prob}" for prob, side, share in shares
+    )

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from signstreams.backbones.archs import ARCHS, ViTArch, resolve
-from signstreams.engine import distributed
+from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.run_folder import Fingerprint, commit, versions
-from signstreams.engine.training_run import Record, RunFiles, Stage, TrainingRun
+from signstreams.engine.run_folder import Fingerprint, commit, recorded_fingerprint, versions
+from signstreams.engine.training_run import RESUME_MODES, Record, RunFiles, Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.files import digest
+from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
-from signstreams.formats.layout import PRETRAINING_FILES
+from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
-from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
-from signstreams.pretrain.derived_settings import derive_settings
+from signstreams.pretrain.data import CropSet, ViewLoader, crop_groups, find_crops, load_whole, plan_batches
+from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
@@ -39,7 +40,7 @@ from signstreams.pretrain.resource_estimates import (
 )
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.selection import monotony, with_measured_stats
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import PretrainConfig, upgraded_identity
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 
@@ -50,6 +51,7 @@ Views = tuple[torch.Tensor, torch.Tensor]
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
 KNN = "probe/knn"  # the score where labels are known
+JOINT_BATCH = "joint_batch.json"  # in the state: the `JointBatch` that a config last gave to the run
 HEAD_CROPS = 512  # crops that the head's first weights are fitted to
 
 
@@ -79,15 +81,35 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     if few_pictures and world.is_main:
         log.warning("%s", few_pictures)
     config = with_measured_stats(config, crops.train)
-    plan = plan_batches(config, crops, world.size)
-    derived = derive_settings(config, num_crops=len(crops.train), global_batch=config.dataset.batch_size * world.size)
     weights = load_initial_weights(config, arch)
-    identity = config.identity() | {"stream": stream, "world_size": world.size}
-    if weights is not None:
-        identity["init"]["weights"] = weights.digest
-    if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
-        identity["dataset"]["signers"] = digest(plan.groups.signer.tolist())
-    fingerprint = Fingerprint(identity, crops.digest)
+    groups = crop_groups(config, crops)
+
+    def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
+        identity = config.identity(world.size) | {"stream": stream}
+        if is_earlier:  # which had no budget
+            del identity["budget"]
+            identity["epochs"] = config.epochs or USUAL_EPOCHS
+        else:
+            identity["derived_by"] = "steps and crops"
+        if weights is not None:
+            identity["init"]["weights"] = weights.digest
+        if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
+            identity["dataset"]["signers"] = digest(groups.signer.tolist())
+        return Fingerprint(identity, crops.digest)
+
+    given, recorded = config, _recorded(config, world)
+    is_earlier = recorded is not None and "derived_by" not in recorded.config
+    config = with_batch_of_folder(config, world, partial(fingerprint_of, is_earlier=is_earlier))
+    fingerprint = fingerprint_of(config, is_earlier)
+    if recorded is not None and is_earlier and fingerprint.differences(recorded):  # another one, by the rule of now
+        is_earlier, fingerprint = False, fingerprint_of(config)
+    plan = plan_batches(config, crops, world.size, groups)
+    derived = derive_settings(
+        config,
+        num_crops=len(crops.train),
+        global_batch=config.dataset.batch_size * world.size,
+        is_earlier=is_earlier,
+    )
     params = {
         "stream": stream,
         "config": config.model_dump(mode="json"),
@@ -113,8 +135,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     names = config.checkpointing
     others = [name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history")]
     files = RunFiles(names.last_name, names.best_name, names.history_file, others)
-    with TrainingRun(config, world, fingerprint, files) as run:
+    with TrainingRun(config, world, fingerprint, files, upgrade=upgraded_identity) as run:
         run.write_params(params, PRETRAINING_FILES["params"])
+        with distributed.main_first(world):
+            if run.experiment is not None and config is given:
+                joint = JointBatch(world.size, config.dataset.batch_size)
+                write_json(run.experiment.state / JOINT_BATCH, joint._asdict())
         with exhaustion_as_user_error(config):
             trainer = Trainer(config, derived, arch, world)
             if weights is not None:
@@ -125,6 +151,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
             log_memory_estimate(memory, world.device)
+            batch = plan.global_batch
+            views = derived.total_steps * batch
+            log.info(
+                "%d steps of %d crops: %s views, %.1f passes over %s crops; the first lines of metrics tell the hours",
+                *(derived.total_steps, batch, f"{views:,}", views / len(crops.train), f"{len(crops.train):,}"),
+            )
         with distributed.main_first(world):
             if run.experiment is not None and not stage.is_over:
                 check_disk(config, run.experiment.folder, trainer.state_bytes())
@@ -154,7 +186,6 @@ class Pretraining(Stage[Views]):
             derived.head_only_steps + derived.warmup_steps,
             derived.total_steps,
             has_patches=trainer.patches is not None,
-            rows=2 * config.dataset.batch_size * run.world.size * config.monitor.log_every_steps,
         )
         labels = config.monitor.labels
         self.known = None if labels is None else read_probe_labels(labels, crops.probe)
@@ -163,6 +194,7 @@ class Pretraining(Stage[Views]):
         self._probe: torch.Tensor | None = None  # (N, side, side, 3) uint8, read once the run trains
         self._times = {"data": 0.0, "step": 0.0}
         self._times_since = 0
+        self._num_readings = 0
 
     @property
     def step(self) -> int:
@@ -263,7 +295,18 @@ class Pretraining(Stage[Views]):
         if self.run.world.device.type == "cuda":
             record["mem/peak_gib"] = torch.cuda.max_memory_allocated(self.run.world.device) / 2**30
         self._times, self._times_since = dict.fromkeys(self._times, 0.0), self.step
+        self._num_readings += 1
+        if self._num_readings == 2:  # the first one has the compilation
+            self._tell_hours(record["time/step_s"] + record["time/data_s"])
         return record
+
+    def _tell_hours(self, step_s: float) -> None:
+        world, left = self.run.world, self.total_steps - self.step
+        if not world.is_main or not left:
+            return
+        hours = left * step_s / 3600
+        gpus = f" ({hours * world.size:.2g} GPU-hours)" if world.device.type == "cuda" else ""
+        log.info("%.3g s per step: about %.2g h%s for the %d steps left", step_s, hours, gpus, left)
 
     def _show(self, record: dict[str, float]) -> None:
         if "train/loss" in record:
@@ -273,6 +316,103 @@ class Pretraining(Stage[Views]):
         key, name = ("probe/rankme", "RankMe") if self.known is None else (KNN, "k-NN")
         if key in record:
             self.shown[name] = record[key]
+
+
+def _recorded(config: PretrainConfig, world: World) -> Fingerprint | None:
+    """The fingerprint of the run that this one may go on from: of a given checkpoint, else of the folder.
+
+    A checkpoint that is none is named when it is read to resume from it.
+    """
+    found: Fingerprint | None = None
+    with distributed.main_first(world):
+        if world.is_main and config.resume in RESUME_MODES:
+            found = None if config.resume == "never" else recorded_fingerprint(config.output_dir)
+        elif world.is_main:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                state = checkpoint.load(config.resume)["fingerprint"]
+                found = Fingerprint(dict(state["config"]), str(state["data"]))
+        if found is not None:
+            found = replace(found, config=upgraded_identity(found.config))
+    return distributed.from_main(found)
+
+
+class JointBatch(NamedTuple):
+    """The batch of a step, as a config and a number of processes gave it."""
+
+    num_processes: int
+    batch_size: int  # crops of each process
+
+    @property
+    def size(self) -> int:
+        return self.num_processes * self.batch_size
+
+
+def with_batch_of_folder(
+    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+) -> PretrainConfig:
+    """The config with the joint batch of the folder's run, where another number of processes is to continue that.
+
+    A config gives the batch of a process, so that an edited profile would change the joint batch, and with it the rate,
+    the schedules and the order of the crops. A run that differs in nothing else keeps its own: each process takes its
+    share of it, in parts no larger than those of its config. Rank 0 decides.
+
+    Raises:
+        UserError: The joint batch cannot be shared evenly.
+    """
+    share: tuple[int, int] | None = None
+    with distributed.main_first(world):
+        if world.is_main and config.resume != "never":
+            share = _share_of_folder(config, world, fingerprint_of)
+    share = distributed.from_main(share)
+    if share is None:
+        return config
+    batch_size, parts = share
+    return config.model_copy(
+        update={
+            "dataset": config.dataset.model_copy(update={"batch_size": batch_size}),
+            "optim": config.optim.model_copy(update={"accumulate": parts}),
+        }
+    )
+
+
+def _share_of_folder(
+    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+) -> tuple[int, int] | None:
+    """(batch of a process, its parts) of the run in the folder; None where the config's own are right."""
+    folder, own = config.output_dir, config.dataset.batch_size
+    recorded = recorded_fingerprint(folder)
+    joint = None if recorded is None else _read_joint_batch(folder / STATE / JOINT_BATCH, recorded)
+    if recorded is None or joint is None or joint.batch_size != own or joint.num_processes == world.size:
+        return None
+    expected = fingerprint_of(config)
+    expected.config["dataset"]["joint_batch"] = joint.size
+    if expected.differences(replace(recorded, config=upgraded_identity(recorded.config))):
+        return None
+    shown = f"its joint batch of {joint.size} crops ({joint.num_processes} processes of {own} before)"
+    batch = joint.size // world.size
+    least = 2 if config.koleo.weight else 1  # a crop alone has no neighbour
+    if joint.size % world.size or batch < least:
+        raise UserError(
+            f"{folder}: {world.size} processes cannot share {shown}; start a number of processes that divides it, or"
+            " give another --output-dir"
+        )
+    most = own // config.optim.accumulate  # crops that a process's memory is meant to hold
+    counts = [count for count in range(1, batch + 1) if batch % count == 0 and batch // count >= least]
+    parts = next((count for count in counts if batch // count <= most), counts[-1])
+    in_parts = f", in {parts} parts" if parts > 1 else ""
+    log.info("%s: keeps %s: now %d of %d%s", folder, shown, world.size, batch, in_parts)
+    return batch, parts
+
+
+def _read_joint_batch(path: Path, recorded: Fingerprint) -> JointBatch | None:
+    """From the state, or from a fingerprint of before, which named both numbers."""
+    try:
+        if path.exists():
+            found = read_json(path)
+            return JointBatch(int(found["num_processes"]), int(found["batch_size"]))
+        return JointBatch(int(recorded.config["world_size"]), int(recorded.config["dataset"]["batch_size"]))
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def with_local_side(config: PretrainConfig) -> PretrainConfig:

@@ -124,6 +124,7 @@ class BatchPlan:
         self.num_crops = len(groups.order)
         self.global_batch = batch_size * world_size
         self.steps_per_pass = self.num_crops // self.global_batch
+        self._kept: tuple[int, Ints] = (-1, np.empty(0, np.int64))  # number and order of the pass at hand
         if self.steps_per_pass == 0:
             raise ValueError(f"{self.num_crops} crops do not fill a batch of {self.global_batch}")
         if min_gap_frames and (room := self._room(min_gap_frames)) < self.global_batch:
@@ -143,14 +144,14 @@ class BatchPlan:
     def batches(self, rank: int, first_step: int, last_step: int) -> Iterator[list[tuple[int, int]]]:
         """(step, crop index) pairs of each step's batch of ``rank``, for first_step <= step < last_step.
 
-        The crops that do not fill a last batch are left out of that pass; another pass leaves out others.
+        The crops that do not fill a last batch are left out of that pass; another pass leaves out others. The order of
+        the pass at hand is kept, since epochs may be far shorter: for a million crops it takes .35 s of one core.
         """
-        number = -1
-        order: Ints = np.empty(0, np.int64)
         for step in range(first_step, last_step):
-            if step // self.steps_per_pass != number:
-                number = step // self.steps_per_pass
-                order = self.order(number)
+            number = step // self.steps_per_pass
+            if self._kept[0] != number:
+                self._kept = number, self.order(number)
+            order = self._kept[1]
             start = (step % self.steps_per_pass) * self.global_batch + rank * self.batch_size
             yield [(step, int(index)) for index in order[start : start + self.batch_size]]
 

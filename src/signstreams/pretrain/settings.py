@@ -249,7 +249,7 @@ class AugmentationConfig(Section):
     gaussian_blur_prob: Prob | None = None
     """One blur probability for every view. None: blur_view_1_prob, 0.1 for view 2 and 0.5 for local views."""
     blur_sigma_px: Annotated[tuple[float, float], Fixed()] = (0.1, 2.0)
-    """Sigma of the blur in pixels of a 224 px view, as in DINO; smaller views get proportionally less."""
+    """Sigma of the blur in pixels of a 224 px view; smaller ones get proportionally less, while DINO's get the same."""
     solarize_prob: Prob = 0.2
     """Solarisation of global view 2: values of 128 and above are inverted."""
     mean: Rgb = [0.485, 0.456, 0.406]
@@ -317,6 +317,14 @@ class DinoConfig(Section):
     """Every prototype has length 1, DINO's norm_last_layer: learned lengths only make training less stable."""
 
 
+class BudgetConfig(Section):
+    """Length of a run that sets no `epochs`."""
+
+    views: Count | None = None
+    """Crops seen in the whole run, each crop of each step counted once. None: 100 epochs, or 20 million where that is
+    less."""
+
+
 class KoleoConfig(Section):
     """KoLeo regulariser (Sablayrolles et al. 2019): pushes a batch's embeddings apart, per global view."""
 
@@ -330,7 +338,7 @@ class SinkhornConfig(Section):
     """Sinkhorn-Knopp targets instead of centring."""
 
     use: Annotated[bool | None, Flag("--use-sinkhorn")] = None
-    """Balance the teacher's targets over the whole batch. None: derived from the number of crops, and logged."""
+    """Balance the teacher's targets over the whole batch. None: yes (a run begun by an earlier version: as it was)."""
     eps: Positive | None = None
     """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
     iters: Count = 3
@@ -346,8 +354,8 @@ class PretrainConfig(Section):
     """Folder of the run."""
     algorithm: Literal["dino", "ibot"] = "dino"
     """Self-supervised method."""
-    epochs: Count = 100
-    """Training length; see dataset.epoch_steps."""
+    epochs: Count | None = None
+    """Training length; see dataset.epoch_steps. None: section budget decides, by default 100 at most."""
     stream: StreamName | None = None
     """Stream of the crops; None: the name of the training folder."""
     export_backbone: Path | None = None
@@ -365,6 +373,7 @@ class PretrainConfig(Section):
     """Where to compute."""
     threads: Count | None = None
     """CPU threads of a process; None: its share of the cores it may use."""
+    budget: BudgetConfig = BudgetConfig()
     dataset: DatasetConfig = DatasetConfig()
     init: InitConfig = InitConfig()
     model: ModelConfig = ModelConfig()
@@ -381,6 +390,8 @@ class PretrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.epochs is not None:
+            refuse_without_effect(self.budget, ("views",), "epochs is set", prefix="budget.")
         if self.koleo.weight > 0 and self.dataset.batch_size < 2:
             raise ValueError("koleo.weight: a batch_size of 1 has no neighbour, expected at least 2")
         if self.dataset.measure_stats:
@@ -451,28 +462,44 @@ class PretrainConfig(Section):
             )
         return stream
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, num_processes: int = 1) -> dict[str, Any]:
         """The settings that alter the weights, as plain values, for the fingerprint of the run.
 
-        Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them.
+        Paths, names, loader and logging are not among them; fixed values are, as runs of before recorded them. Of the
+        batch it is the joint one of all processes: how many share it, and in how many parts, leaves the crops, rates
+        and schedules as they are (KoLeo's neighbours come from a part, and batch norm is over that of all processes).
         """
         no_effect = ("train_dir", "output_dir", "export_backbone", "resume", "on_conflict", "distributed", "device")
         tree = self.model_dump(
             mode="json",
             exclude={
                 **dict.fromkeys((*no_effect, "threads", "checkpointing", "experiment", "tracking"), True),
-                "dataset": {"num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
-                "optim": {"checkpoint_activations", "compile"},  # rounding at most, like device and threads
+                "dataset": {"batch_size", "num_workers", "pin_memory", "persistent_workers", "scratch_dir"},
+                "optim": {"accumulate", "checkpoint_activations", "compile"},  # as device and threads
                 "init": {"weights", "download"},  # the run adds the digest of their tensors
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
             },
         )
         if self.model.num_heads is None:  # runs of before had no such setting
             del tree["model"]["num_heads"]
+        tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob"):
             del tree["augmentation"][name]
         return tree
+
+
+def upgraded_identity(recorded: dict[str, Any]) -> dict[str, Any]:
+    """An identity as `PretrainConfig.identity` makes it now, from one that an earlier version recorded.
+
+    Until the joint batch was recorded, it was the batch of a process, its parts, and the number of processes.
+    """
+    if "world_size" not in recorded or "batch_size" not in recorded.get("dataset", {}):
+        return recorded
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in recorded.items()}
+    tree["dataset"]["joint_batch"] = tree["dataset"].pop("batch_size") * tree.pop("world_size")
+    tree.get("optim", {}).pop("accumulate", None)
+    return tree
 
 
 def auto_workers(cores: int) -> int:

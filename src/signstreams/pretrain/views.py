@@ -9,6 +9,9 @@ Colour jitter is folded into one affine map of R, G, B, applied once. The refere
 saturation, hue and grey one after the other and clips after each; here values are clipped once, at the end, and hue
 turns in the YIQ plane instead of HSV: about ten times faster, and the same to a network that is to ignore colour. The
 order is brightness, contrast, saturation, hue, grey.
+
+Blur is by share of the view: sigma is .1 to 2 px of 224 px, and proportionally less of a smaller view. The reference
+draws .1 to 2 px of any view's own pixels; 2 px blur a 56 px view of a hand as 8 px would one of 224 px.
 """
 
 from __future__ import annotations
