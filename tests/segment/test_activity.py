@@ -7,6 +7,7 @@ import pytest
 
 from signstreams.array_types import Floats
 from signstreams.segment.activity import (
+    ELBOWS,
     MAX_SENTENCE_S,
     SPACE_UNITS,
     WRISTS,
@@ -85,6 +86,15 @@ def test_hands_that_sink_to_another_place_each_time_rest_there() -> None:
         pose[outside, WRISTS[1], :2] += np.array((0.6, -0.4)) * (number - 2) / SPACE_UNITS  # 0.7 units apart: 13 cm
     scores = SegmentScores().adding(sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s), TRUE).as_dict()
     assert scores["sentence_f1_iou_0.5"] > 0.8, scores  # the shortest rest, of 0.4 s, may be missed
+
+
+def test_where_the_elbow_is_not_seen_a_hand_that_is_held_still_is_not_taken_for_low() -> None:
+    pose, times_s = signing([], 10.0, (3.0, 5.8))
+    held = (times_s >= 4) & (times_s < 5)
+    pose[held, WRISTS[1], :2] = np.array((2.0, 2.5)) / SPACE_UNITS
+    pose[:, ELBOWS] = (-1, -1, 0)
+    (span,) = sentences_of(hand_activity(pose, times_s, RestPlaces()), times_s)
+    assert span == pytest.approx((4.0, 5.0), abs=0.2)
 
 
 def test_hands_clasped_high_for_long_are_at_rest_all_the_same() -> None:

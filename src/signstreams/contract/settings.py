@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from signstreams.config.section import Flag, NotNegative, Prob, Section
+from signstreams.corpus.clips import BEYOND_VIDEO_S
 from signstreams.corpus.settings import Folders
 from signstreams.streams import StreamName
 
@@ -53,7 +54,7 @@ class ContractConfig(Section):
     """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
     required_streams: list[StreamName] = ["face"]
     """Streams of which a corpus without any crop is an error; of the others it is a warning."""
-    clip_tolerance_s: NotNegative = 0.25
+    clip_tolerance_s: NotNegative = BEYOND_VIDEO_S
     """How far a clip may reach past the end of its video."""
     fps_tolerance: Prob = 0.01
     """Relative difference allowed between the declared fps and the video's own."""

@@ -56,6 +56,8 @@ SPLIT_NAMES = {
 """Names of splits in meta.csv to ours."""
 AGREE_S = 0.01  # largest difference between the columns start and end and the segments: LSA-T writes two decimals
 DURATION_TOLERANCE_S = 0.05
+BEYOND_VIDEO_S = 0.25
+"""How far a clip may reach past the end of its video: encoders end one some frames early or late."""
 
 ID = Rule("meta.id", "error", "an id that can name a file")
 VIDEO_ID = Rule("meta.video_id", "error", "the id of a video that can name a file")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from signstreams.corpus.clips import Clip
+from signstreams.corpus.clips import BEYOND_VIDEO_S, Clip
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.formats.video_sources import SourceFolder, VideoSource, search
 from signstreams.ids import check_id, shown
@@ -30,7 +30,6 @@ UNREADABLE = Rule("import.unreadable", "warning", "a video that opens")
 SPLIT = Rule("import.split", "error", "each video in one split, and clips in train, val and test")
 UNUSED = Rule("import.unused_videos", "info", "a clip of every video")
 
-BEYOND_S = 0.25  # as the contract's clip_tolerance_s: encoders end a video some frames early or late
 MIN_CLIP_S = 0.2  # no sentence is as short: a slip of the annotator's mouse
 OVERLAP_S = 0.1  # less is the imprecision of annotators
 
@@ -234,7 +233,7 @@ def _inside(taken: list[Taken], known_s: dict[str, float], issues: list[Finding]
     kept = []
     for item in taken:
         end_s, length_s = item.clip.end_s, known_s.get(item.clip.video_id)
-        if end_s is not None and length_s is not None and end_s > length_s + BEYOND_S:
+        if end_s is not None and length_s is not None and end_s > length_s + BEYOND_VIDEO_S:
             found = f"ends at {end_s:g} s, its video at {length_s:.2f} s"
             issues.append(item.breach(BEYOND, found, "correct the times, or fetch the whole video; it is left out"))
         else:

@@ -80,9 +80,7 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
         if needed is not None:
             more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
             _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
-            for name in BOUNDARY_FILES.values():  # of a corpus with continuous annotation, where it was asked for
-                with contextlib.suppress(FileNotFoundError):
-                    _put(runs.boundaries / name, new / "translation" / name)
+            _copy(runs.boundaries, new / "translation", tuple(BOUNDARY_FILES.values()), config.metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)

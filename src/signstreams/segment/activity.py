@@ -103,7 +103,8 @@ def hand_activity(pose: Floats, times_s: Floats, rest: RestPlaces) -> Floats:
         drop = np.where(elbow[:, 2] > 0, drop, np.inf)  # of an elbow that is not seen nothing speaks against rest
         is_still = known & (speed < STILL_UNITS_S)
         rest.learn(hand, smooth, drop, is_still, frame_s)
-        is_resting = rest.at_rest(hand, smooth) | _lasting(is_still & (drop > LOW_UNITS), LOW_STILL_S / frame_s)
+        is_low = np.isfinite(drop) & (drop > LOW_UNITS)
+        is_resting = rest.at_rest(hand, smooth) | _lasting(is_still & is_low, LOW_STILL_S / frame_s)
         own = speed / FAST_UNITS_S + np.where(is_resting, 0.0, AWAY)
         activity = np.maximum(activity, np.where(known, own, 0.0))
     return activity

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePath
 
+from signstreams.corpus.clips import BEYOND_VIDEO_S
 from signstreams.corpus.findings import errors, few, lines
 from signstreams.corpus.meta_csv import KNOWN_COLUMNS, resolve_columns, units_of
 from signstreams.corpus.numbers import all_have_decimal_commas, parse_number, parse_time_s
@@ -19,7 +20,6 @@ from signstreams.formats.video_sources import VIDEO_SUFFIXES
 from signstreams.ids import shown
 
 MAX_SHOWN_FAULTS = 10
-LATE_S = 0.25  # as BEYOND_S of an import: encoders end a video some frames early or late
 OVERLAP, TWICE = "overlap", "the same twice"
 
 
@@ -82,7 +82,7 @@ def check_within(given: GivenSegments, path: Path, length_s: float) -> list[str]
             f"{path}: {len(beyond):,} of {len(given.segments):,} sentences start after the video's end"
             f" ({length_s:.2f} s), the first at {beyond[0].start_s:g} s; they are of another video, or of other times"
         )
-    late = [cue for cue in given.segments if cue.end_s > length_s + LATE_S]
+    late = [cue for cue in given.segments if cue.end_s > length_s + BEYOND_VIDEO_S]
     if not late:
         return []
     found = f"{len(late):,} of {len(given.segments):,} sentences end after the video's end ({length_s:.2f} s)"
