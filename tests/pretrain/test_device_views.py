@@ -21,10 +21,11 @@ from signstreams.pretrain.views import NUM_GLOBAL, DeviceViews, ViewMaker, gauss
 
 CPU = torch.device("cpu")
 STRONG = {"gaussian_blur_prob": 1.0, "solarize_prob": 0.5}
+MOVED = {"turn_deg": 20.0, "motion_blur_prob": 0.5, "recompress_prob": 0.5}  # the loader's work, whoever does the rest
 
 
 def _config(num_local: int, changes: dict[str, float]) -> AugmentationConfig:
-    """Small views; those of `STRONG` are all jittered."""
+    """Small views; where something changes, all are jittered."""
     config = AugmentationConfig(global_px=64, local_px=32, num_local=num_local, **changes)
     return config.model_copy(update={"jitter_prob": 1.0}) if changes else config
 
@@ -56,7 +57,7 @@ def test_finishing_on_a_gpu_waits_for_nothing(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("changes", [{}, STRONG])
+@pytest.mark.parametrize("changes", [{}, STRONG, MOVED])
 def test_device_and_loader_make_the_same_views(crops_dir: Path, dtype: torch.dtype, changes: dict[str, float]) -> None:
     config = _config(3, changes)
     whole, half = ViewMaker(config), ViewMaker(config, is_photometric=False)

@@ -232,6 +232,17 @@ class AugmentationConfig(Section):
     """Share of the crop's area that a local view shows."""
     flip_prob: Prob = 0.0
     """Left-right flip. Refused for hand streams: it makes a left hand out of a right one."""
+    turn_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Greatest turn of a view in degrees, to either side; what it shows beyond the crop is the crop's mirror image."""
+    motion_blur_prob: Prob = 0.0
+    """Blur along a line of random direction, as of a hand in motion, in any view; beside the Gaussian blur."""
+    motion_blur_px: Annotated[tuple[float, float], Fixed()] = (4.0, 24.0)
+    """Length of that line in pixels of a 224 px view, proportionally less of smaller ones: where 224 px show 25 cm, a
+    hand at .3 to 1.6 m/s while the shutter is open for 1/60 s."""
+    recompress_prob: Prob = 0.0
+    """The view becomes a JPEG and is decoded again, as a video that was uploaded once more; before colours change."""
+    recompress_quality: Annotated[tuple[int, int], Fixed()] = (20, 70)
+    """Quality of that JPEG: below 20 its blocks hide fingers, above 70 it hardly differs from the stored crop's."""
     jitter_prob: Annotated[float, Fixed()] = 0.8
     """Whether a view's colours are jittered at all, as in DINO; how strongly, the four settings below say."""
     brightness: NotNegative = 0.4
@@ -257,7 +268,8 @@ class AugmentationConfig(Section):
     std: Rgb = [0.229, 0.224, 0.225]
     """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
     on_device: bool | Literal["auto"] = "auto"
-    """Jitter colours, blur and solarise on the training device; the loader then only crops. auto: on CUDA."""
+    """Jitter colours, blur (Gaussian) and solarise on the training device; the rest of a view is the loader's work.
+    auto: on CUDA."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -279,6 +291,16 @@ class AugmentationConfig(Section):
         if self.gaussian_blur_prob is not None:
             return (self.gaussian_blur_prob,) * 3
         return self.blur_view_1_prob, BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB
+
+    @property
+    def not_used(self) -> list[str]:
+        """Turns, motion blur and recompression where they are off: runs of before had no such settings."""
+        of_a_camera = {
+            "turn_deg": ["turn_deg"],
+            "motion_blur_prob": ["motion_blur_prob", "motion_blur_px"],
+            "recompress_prob": ["recompress_prob", "recompress_quality"],
+        }
+        return [name for setting, names in of_a_camera.items() if not getattr(self, setting) for name in names]
 
     def is_on_device(self, device_type: str) -> bool:
         """Whether a device of this type does the photometric half of the views."""
@@ -484,7 +506,7 @@ class PretrainConfig(Section):
             del tree["model"]["num_heads"]
         tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
-        for name in ("gaussian_blur_prob", "blur_view_1_prob"):
+        for name in ("gaussian_blur_prob", "blur_view_1_prob", *self.augmentation.not_used):
             del tree["augmentation"][name]
         return tree
 

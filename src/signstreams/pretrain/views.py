@@ -5,6 +5,9 @@ size where that still holds every pixel the views need. Views are uint8; the dev
 settings say so, also jitters colours, blurs and solarises (`DeviceViews`). The draws are the same either way; pixels
 differ by rounding, as the CPU rounds after each operation.
 
+First comes what a camera and a video do, always in the loader: the view is cut and turned, flipped, blurred by motion,
+compressed again. Colours, Gaussian blur and solarising follow, in this order, wherever they are done.
+
 Colour jitter is folded into one affine map of R, G, B, applied once. The reference applies brightness, contrast,
 saturation, hue and grey one after the other and clips after each; here values are clipped once, at the end, and hue
 turns in the YIQ plane instead of HSV: about ten times faster, and the same to a network that is to ignore colour. The
@@ -37,7 +40,7 @@ T = TypeVar("T")
 NUM_GLOBAL = 2
 ASPECT = (3 / 4, 4 / 3)
 BOX_TRIES = 10  # boxes drawn for a view; the first that fits into the crop counts, as in torchvision
-BLUR_SIGMA_OF_PX = 224  # side of the view that `blur_sigma_px` is given for
+BLUR_SIGMA_OF_PX = 224  # side of the view that `blur_sigma_px` and `motion_blur_px` are given for
 MIN_BLUR_SIGMA_PX = 0.25  # below it a neighbour weighs 1 in 3,000: no pixel changes by a grey level
 MAP_SIZE = 10
 """Values of a colour map: the 3 x 3 part row by row, then what each channel gains per unit of the view's mean luma."""
@@ -46,6 +49,7 @@ PARAMS = MAP_SIZE + 2
 LUMA = np.array([0.299, 0.587, 0.114])
 
 _NUM_DRAWS = 2 * BOX_TRIES + 12
+_NUM_CAMERA_DRAWS = 6
 _REDUCED = ((4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -64,12 +68,13 @@ class Draws(NamedTuple):
     is_flipped: Flags  # (V,) bool
     is_colored: Flags  # (V,) bool, whether the colour map changes anything
     params: Floats  # (V, PARAMS) float64
+    camera: Floats  # (V, 4) float64, clockwise turn in degrees, motion in px, its direction in degrees, JPEG quality
 
 
 class ViewMaker:
     """JPEG bytes and a generator to views 1 and 2 and the local ones; the same bytes and draws give the same views.
 
-    Colours, blur and solarising are left to `DeviceViews`, which does them by the parameters, unless
+    Colours, Gaussian blur and solarising are left to `DeviceViews`, which does them by the parameters, unless
     ``is_photometric``.
     """
 
@@ -80,6 +85,7 @@ class ViewMaker:
         self._scales = np.array([config.global_scale] * NUM_GLOBAL + [config.local_scale] * num_local)  # (V, 2)
         self.blur_probs = np.array([blur_1, blur_2, *[blur_local] * num_local])
         self._solarize_probs = np.array([0.0, config.solarize_prob, *[0.0] * num_local])
+        self._has_camera = bool(config.turn_deg or config.motion_blur_prob or config.recompress_prob)
         # pixels of the source side that the most demanding view needs, were it cut at its smallest and narrowest
         self.needed_px = float((self.sides_px / np.sqrt(self._scales[:, 0] * ASPECT[0])).max())
 
@@ -98,10 +104,16 @@ class ViewMaker:
         image = decode(jpeg, self.needed_px)
         draws = self.draw(image.shape[0], image.shape[1], rng)
         pyramid = [image]
+        camera = draws.camera.tolist()
         for i, view in enumerate(views):
-            cut(pyramid, draws.boxes[i], view)
+            turn_deg, motion_px, motion_deg, quality = camera[i]
+            cut(pyramid, draws.boxes[i], view, turn_deg)
             if draws.is_flipped[i]:
                 cv2.flip(view, 1, view)
+            if motion_px:
+                motion_blur(view, motion_px, motion_deg)
+            if quality:
+                recompress(view, int(quality))
         if self.is_photometric:
             for i, view in enumerate(views):
                 color_map, (sigma_px, is_solarized) = draws.params[i, :MAP_SIZE], draws.params[i, MAP_SIZE:]
@@ -134,7 +146,25 @@ class ViewMaker:
         sigma_px = (low + rest[:, 8] * (high - low)) * self.sides_px / BLUR_SIGMA_OF_PX
         params[:, MAP_SIZE] = sigma_px * ((rest[:, 7] < self.blur_probs) & (sigma_px >= MIN_BLUR_SIGMA_PX))
         params[:, MAP_SIZE + 1] = rest[:, 9] < self._solarize_probs
-        return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params)
+        return Draws(boxes, rest[:, 0] < config.flip_prob, is_jittered | is_gray, params, self._draw_camera(rng))
+
+    def _draw_camera(self, rng: np.random.Generator) -> Floats:
+        """`Draws.camera`; 0 where nothing happens. Drawn last and in one piece, so that the other draws stay."""
+        camera = np.zeros((len(self.sides_px), 4))
+        if not self._has_camera:
+            return camera
+        config = self.config
+        # (V, 6) in 0..1: turn; whether it moves, how far, where to; whether it is compressed, how well
+        uniform = rng.random((len(camera), _NUM_CAMERA_DRAWS))
+        camera[:, 0] = (2 * uniform[:, 0] - 1) * config.turn_deg
+        low, high = config.motion_blur_px
+        length_px = (low + uniform[:, 2] * (high - low)) * self.sides_px / BLUR_SIGMA_OF_PX
+        camera[:, 1] = length_px * (uniform[:, 1] < config.motion_blur_prob)
+        camera[:, 2] = 180 * uniform[:, 3]  # there is there and back
+        worst, best = config.recompress_quality
+        quality = worst + np.floor(uniform[:, 5] * (best - worst + 1))
+        camera[:, 3] = quality * (uniform[:, 4] < config.recompress_prob)
+        return camera
 
 
 def random_boxes(height: int, width: int, scales: Floats, uniform: Floats) -> Ints:
@@ -207,8 +237,10 @@ def whole_view(jpeg: bytes, side_px: int) -> Pixels:
     return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_CUBIC if is_smaller else cv2.INTER_AREA)
 
 
-def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
+def cut(pyramid: list[Pixels], box: Ints, view: Pixels, turn_deg: float = 0.0) -> None:
     """Write the part of the crop in a box (4,), top, left, height, width in px, into ``view`` (side, side, 3), resized.
+
+    By ``turn_deg`` the view shows the crop turned clockwise, about the middle of the box (`_cut_turned`).
 
     Enlarged bicubically, as in the reference. Shrunk bilinearly by less than two, which leaves out no pixel; by more,
     from a level of the ``pyramid`` (the crop, uint8 (H, W, 3), and its halves by area as far as they were needed so
@@ -221,11 +253,44 @@ def cut(pyramid: list[Pixels], box: Ints, view: Pixels) -> None:
         if level == len(pyramid):
             above = pyramid[-1]
             pyramid.append(cv2.resize(above, (above.shape[1] // 2, above.shape[0] // 2), interpolation=cv2.INTER_AREA))
+    if turn_deg:
+        down, across = (np.array(pyramid[level].shape[:2]) / pyramid[0].shape[:2]).tolist()
+        _cut_turned(pyramid[level], (top * down, left * across, height * down, width * across), turn_deg, view)
+        return
     if level:
         top, left, height, width = top >> level, left >> level, height >> level, width >> level
     part = pyramid[level][top : top + height, left : left + width]
     is_enlarged = min(part.shape[:2]) < side_px
     cv2.resize(part, (side_px, side_px), view, interpolation=cv2.INTER_CUBIC if is_enlarged else cv2.INTER_LINEAR)
+
+
+def _cut_turned(image: Pixels, box: tuple[float, float, float, float], turn_deg: float, view: Pixels) -> None:
+    """As `cut`, from one level of the pyramid, ``box`` in its pixels; cut, turned and resized by one bilinear map.
+
+    What lies beyond the image is its mirror image: a black corner, or the stripes that repeated rim pixels make, would
+    tell the angle. To be enlarged, the part is first doubled bicubically: as sharp as bicubic turning, three times as
+    fast.
+    """
+    top, left, height, width = box
+    side_px = len(view)
+    cos, sin = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    y, x = top + height / 2, left + width / 2
+    # the upright part about the turned box, and the two pixels beyond it that bicubic doubling reads
+    reach_y = (abs(cos) * height + abs(sin) * width) / 2 + 2
+    reach_x = (abs(sin) * height + abs(cos) * width) / 2 + 2
+    first_y, first_x = max(0, math.floor(y - reach_y)), max(0, math.floor(x - reach_x))
+    part = image[first_y : math.ceil(y + reach_y), first_x : math.ceil(x + reach_x)]
+    factor = 1
+    if min(height, width) < side_px:
+        factor = 2
+        part = cv2.resize(part, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    # pixel (column, row) of the view to that of the part, both by their middles
+    across, down = width / side_px * factor, height / side_px * factor
+    rows = np.array([[cos * across, sin * down, 0.0], [-sin * across, cos * down, 0.0]])
+    rows[:, 2] = (x - first_x) * factor - 0.5, (y - first_y) * factor - 0.5
+    rows[:, 2] -= (rows[:, 0] + rows[:, 1]) * ((side_px - 1) / 2)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(part, rows, (side_px, side_px), view, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def convert_crops(crops: Iterable[Crop], convert: Callable[[bytes], T]) -> Iterator[T]:
@@ -285,6 +350,45 @@ def gaussian_kernel(sigma_px: float) -> Floats:
     """(2 radius + 1,) float64 weights with sum 1: three sigma to either side."""
     radius = max(1, math.ceil(3 * sigma_px))
     return np.asarray(cv2.getGaussianKernel(2 * radius + 1, sigma_px)[:, 0], np.float64)
+
+
+def motion_blur(view: Pixels, length_px: float, direction_deg: float) -> None:
+    """Smear a uint8 view along a line, in place; mirrored at the rim without doubling it.
+
+    Each value becomes the mean over ``length_px``, with the pixel in the middle; 0 degrees is along a row, 90 along a
+    column, between them clockwise. Both halves of the line are filtered apart: OpenCV takes ten times as long for a
+    kernel of 130 weights or more, which a slanting line has from 15 px on.
+    """
+    half = line_kernel(length_px / 2, direction_deg)
+    rows, columns = half.shape
+    # the half line starts at the left or, beyond 90 degrees, at the right of the kernel's first row
+    start, end = (0, columns - 1) if direction_deg <= 90 else (columns - 1, 0)
+    border = cv2.BORDER_REFLECT_101
+    ahead = cv2.filter2D(view, -1, half, anchor=(start, 0), borderType=border)
+    behind = cv2.filter2D(view, -1, np.ascontiguousarray(half[::-1, ::-1]), anchor=(end, rows - 1), borderType=border)
+    cv2.addWeighted(ahead, 0.5, behind, 0.5, 0, view)
+
+
+def line_kernel(length_px: float, direction_deg: float) -> Floats:
+    """Float64 weights with sum 1 of a line that leaves the pixel in the first row, 0 to 180 degrees clockwise.
+
+    It starts in the first column up to 90 degrees, else in the last. Points along the line, at most a quarter of a
+    pixel apart, each share their weight among the four pixels about them.
+    """
+    num_points = math.ceil(4 * length_px) + 1
+    along = (np.arange(num_points) + 0.5) * (length_px / num_points)  # (P,)
+    x, y = along * abs(math.cos(math.radians(direction_deg))), along * math.sin(math.radians(direction_deg))
+    columns, rows = (np.arange(math.ceil(part[-1]) + 1) for part in (x, y))
+    weights_x = np.maximum(0.0, 1 - np.abs(x[:, None] - columns))  # (P, columns)
+    weights_y = np.maximum(0.0, 1 - np.abs(y[:, None] - rows))  # (P, rows)
+    kernel: Floats = weights_y.T @ weights_x / num_points
+    return kernel if direction_deg <= 90 else np.ascontiguousarray(kernel[:, ::-1])
+
+
+def recompress(view: Pixels, quality: int) -> None:
+    """Replace a uint8 RGB view by what its JPEG of this quality decodes to, in place."""
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    view[:] = decode(jpeg.tobytes())
 
 
 class DeviceViews:
