@@ -167,6 +167,23 @@ def test_the_card_gives_the_blur_in_pixels_of_each_view(make: Make) -> None:
     assert "| `blur` | sigma 0.0071 to 0.14 px of 16 px with p 1 and 0.1; sigma 0.0036 to 0.071 px of 8 px" in card
 
 
+def test_turned_blurred_and_recompressed_views_train_on_either_device_path_and_the_card_says_so(make: Make) -> None:
+    moved = {"turn_deg": 20.0, "motion_blur_prob": 0.2, "recompress_prob": 0.3}
+    cards = []
+    for folder, changes in (("plain", {}), ("loader", moved), ("device", {**moved, "on_device": True})):
+        config = make(augmentation={"global_px": 16, "local_px": 8, "num_local": 2, **changes})
+        config = config.model_copy(update={"output_dir": config.output_dir / folder})
+        pretrain(config, STREAM)
+        cards.append((config.output_dir / "README.md").read_text())
+    rows = (
+        "| `turns` | up to 20 degrees to either side |",
+        "| `motion_blur` | 4 to 24 px of 224 px with p 0.2 |",
+        "| `recompression` | JPEG of quality 20 to 70 with p 0.3 |",
+    )
+    assert not any(row in cards[0] for row in rows)
+    assert all(row in card for card in cards[1:] for row in rows)
+
+
 def test_loader_names_and_logging_are_no_other_experiment(make: Make) -> None:
     pretrain(make(), STREAM)
     pretrain(

@@ -305,6 +305,7 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "batch": f"{config.dataset.batch_size * run.world.size} crops, {2 + views.num_local} views each",
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
         "blur": _blur(views),
+        **_camera(views),
         "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}",
         "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
         "precision": optim.precision,
@@ -328,3 +329,17 @@ def _blur(views: AugmentationConfig) -> str:
     return "; ".join(
         f"sigma {low * share:.2g} to {high * share:.2g} px of {side} px with {prob}" for prob, side, share in shares
     )
+
+
+def _camera(views: AugmentationConfig) -> dict[str, str]:
+    """What is done to views beyond DINO's recipe; nothing where all of it is off."""
+    rows = {}
+    if views.turn_deg:
+        rows["turns"] = f"up to {views.turn_deg:g} degrees to either side"
+    if views.motion_blur_prob:
+        low, high = views.motion_blur_px
+        rows["motion_blur"] = f"{low:g} to {high:g} px of {BLUR_SIGMA_OF_PX} px with p {views.motion_blur_prob:g}"
+    if views.recompress_prob:
+        low, high = views.recompress_quality
+        rows["recompression"] = f"JPEG of quality {low} to {high} with p {views.recompress_prob:g}"
+    return rows
