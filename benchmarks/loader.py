@@ -1,6 +1,7 @@
 """Making views: this package against the published recipe of facebookresearch/dino on PIL and torchvision.
 
 python benchmarks/loader.py            # crops per CPU second of one core, in paired rounds, and their ratios
+python benchmarks/loader.py --camera   # ours with turns, motion blur and recompression, each in every view, and without
 python benchmarks/loader.py --index 5  # memory and start-up time of an index of 5 million made-up crops
 
 Crops are 224 px JPEGs: the hand photos of ../shared/data where they are, else smoothed noise.
@@ -31,11 +32,14 @@ FRAMES_OF_A_VIDEO = 10_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=float, metavar="MILLIONS", help="measure an index of this many crops instead")
-    millions = parser.parse_args().index
-    if millions is None:
-        compare()
+    parser.add_argument("--camera", action="store_true", help="measure turns, motion blur and recompression instead")
+    args = parser.parse_args()
+    if args.index is not None:
+        measure_index(int(args.index * 1e6))
+    elif args.camera:
+        compare_camera()
     else:
-        measure_index(int(millions * 1e6))
+        compare()
 
 
 def compare() -> None:
@@ -61,16 +65,44 @@ def compare() -> None:
             "ours, all on the CPU": (functools.partial(whole, rng=rng), 250),
             "ours, colour and blur left to the device": (functools.partial(half, rng=rng), 250),
         }
-        rates: dict[str, list[float]] = {label: [] for label in pipelines}
-        for _ in range(ROUNDS):
-            for label, (work, count) in pipelines.items():
-                rates[label].append(crops_per_cpu_s(work, jpegs, count))
-        print(f"\n{name}, crops per CPU second: median of {ROUNDS} rounds (least to most); ratio to the first, paired")
-        base = rates["PIL + torchvision"]
-        for label, values in rates.items():
-            ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
-            median = statistics.median(values)
-            print(f"  {label:<42} {median:7.0f} ({min(values):.0f} to {max(values):.0f})  {ratio:5.1f}")
+        print_rates(name, pipelines, jpegs)
+
+
+def compare_camera() -> None:
+    """Print the rates with each of the camera's settings in every view, and their ratios to that without."""
+    import cv2
+
+    from signstreams.pretrain.settings import AugmentationConfig
+    from signstreams.pretrain.views import ViewMaker
+
+    cv2.setNumThreads(1)
+    jpegs = crops()
+    settings = {"none": {}, "turn_deg": {"turn_deg": 20.0}}
+    settings |= {key: {key: 1.0} for key in ("motion_blur_prob", "recompress_prob")}
+    settings["all three, the last two at .2"] = {"turn_deg": 20.0, "motion_blur_prob": 0.2, "recompress_prob": 0.2}
+    for name, (global_px, local_px) in SIZES.items():
+        for is_photometric in (True, False):
+            rng = np.random.default_rng(0)
+            pipelines: dict[str, tuple[Callable[[bytes], object], int]] = {}
+            for label, values in settings.items():
+                sizes = {"global_px": global_px, "local_px": local_px, "local_scale": list(LOCAL_SCALE)}
+                maker = ViewMaker(AugmentationConfig(**sizes, **values), is_photometric=is_photometric)
+                pipelines[label] = functools.partial(maker, rng=rng), 250
+            print_rates(name + ("" if is_photometric else ", colour and blur left to the device"), pipelines, jpegs)
+
+
+def print_rates(title: str, pipelines: dict[str, tuple[Callable[[bytes], object], int]], jpegs: list[bytes]) -> None:
+    """Measure pipelines, each with its number of crops, in turn, and print rates and ratios to the first."""
+    rates: dict[str, list[float]] = {label: [] for label in pipelines}
+    for _ in range(ROUNDS):
+        for label, (work, count) in pipelines.items():
+            rates[label].append(crops_per_cpu_s(work, jpegs, count))
+    print(f"\n{title}, crops per CPU second: median of {ROUNDS} rounds (least to most); ratio to the first, paired")
+    base = next(iter(rates.values()))
+    for label, values in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
+        median = statistics.median(values)
+        print(f"  {label:<42} {median:7.0f} ({min(values):.0f} to {max(values):.0f})  {ratio:5.2f}")
 
 
 def crops_per_cpu_s(work: Callable[[bytes], object], jpegs: list[bytes], count: int) -> float:
