@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,18 @@ from signstreams.judge.probes import (
     probe_answers,
     splits_of,
 )
-from signstreams.judge.report import NEAREST, PROBE, VOTE, write_report
+from signstreams.judge.report import KINDS, NEAREST, PROBE, VOTE, write_report
 from signstreams.judge.settings import EvaluateBackboneConfig
 
 log = logging.getLogger(__name__)
 
 
-def evaluate_backbones(config: EvaluateBackboneConfig) -> dict[str, Any]:
+def evaluate_backbones(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) -> dict[str, Any]:
     """Judge the backbones of a config; writes judge.json, judge.csv and judge.png, and returns what is in the first.
+
+    Args:
+        config: Backbones, set and probes.
+        kinds: Kinds of sources to judge, so that many runs need not pay again for what is the same for all.
 
     Raises:
         UserError: All problems of the set or of the backbones.
@@ -41,7 +46,8 @@ def evaluate_backbones(config: EvaluateBackboneConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     found = read_set(config)
     device = distributed.start(device=config.device).device
-    judged = sources(config.backbone, found, seed=config.seed, download=config.download, device=device)
+    offered = sources(config.backbone, found, seed=config.seed, download=config.download, device=device)
+    judged = [source for source in offered if source.kind in kinds]
     splits = splits_of(found)
     unit, units = drawn_unit(found)
     log.info("%s: %d items of %d classes", config.data, len(found.names), len(found.classes))
