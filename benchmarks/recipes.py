@@ -220,7 +220,10 @@ def judge_config(judge: Judge, output: Path, backbones: Sequence[str]) -> Any:
 
 
 def main() -> None:
-    args = parser().parse_args()
+    words = parser()
+    args = words.parse_args()
+    if args.more and "ksl" not in args.set:
+        words.error("--more has no effect: ksl is not among --set; leave it out")
     keep = args.keep.absolute()
     keep.mkdir(parents=True, exist_ok=True)
     recipes = dict(args.recipe)
@@ -258,8 +261,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join(RECIPES)}, or TOML files",
     )
     words.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    words.add_argument("--cpu-minutes", type=float, default=20.0, help="CPU time of each pretraining")
-    words.add_argument("--steps", type=int, help="steps of each pretraining, in place of --cpu-minutes")
+    length = words.add_mutually_exclusive_group()
+    length.add_argument("--cpu-minutes", type=float, default=20.0, help="CPU time of each pretraining")
+    length.add_argument("--steps", type=int, help="steps of each pretraining, in place of --cpu-minutes")
     words.add_argument("--processes", type=int, default=2, help="that share a pretraining, of one thread each")
     words.add_argument(
         "--keep", type=Path, default=PROJECT / "work_dirs" / "recipes", help="for runs, corpora and tables"

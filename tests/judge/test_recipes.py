@@ -75,6 +75,27 @@ def test_an_unknown_recipe_is_one_line(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "digits", "--more"], "--more has no effect"),
+        (["--steps", "9", "--cpu-minutes", "2"], "not allowed with"),
+    ],
+)
+def test_a_word_without_effect_is_refused(
+    recipes: ModuleType,
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recipes.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        recipes.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", ["small", "ibot", "without KoLeo", "published start"])
 def test_the_trainer_understands_the_words_of_a_recipe(
     recipes: ModuleType, project: Path, tmp_path: Path, name: str
