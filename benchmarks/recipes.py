@@ -220,7 +220,10 @@ def judge_config(judge: Judge, output: Path, backbones: Sequence[str]) -> Any:
 
 
 def main() -> None:
-    args = parser().parse_args()
+    words = parser()
+    args = words.parse_args()
+    if args.more and "ksl" not in args.set:
+        words.error("--more has no effect: ksl is not among --set; leave it out")
     keep = args.keep.absolute()
     keep.mkdir(parents=True, exist_ok=True)
     recipes = dict(args.recipe)
@@ -258,8 +261,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join(RECIPES)}, or TOML files",
     )
     words.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    words.add_argument("--cpu-minutes", type=float, default=20.0, help="CPU time of each pretraining")
-    words.add_argument("--steps", type=int, help="steps of each pretraining, in place of --cpu-minutes")
+    length = words.add_mutually_exclusive_group()
+    length.add_argument("--cpu-minutes", type=float, default=20.0, help="CPU time of each pretraining")
+    length.add_argument("--steps", type=int, help="steps of each pretraining, in place of --cpu-minutes")
     words.add_argument("--processes", type=int, default=2, help="that share a pretraining, of one thread each")
     words.add_argument(
         "--keep", type=Path, default=PROJECT / "work_dirs" / "recipes", help="for runs, corpora and tables"
@@ -297,10 +301,13 @@ def one_run(
         rows[judge.title] = []
         for prefix, path in backbones.items():
             kinds = ["backbone"] if recipe.peer else ["backbone", "first weights"]
-            report = judged(judge, folder / slug(judge.title), [f"file::{path}"], kinds)
+            report = judged(judge, folder / slug(prefix + judge.title), [f"file::{path}"], kinds)
             for row in report["rows"]:
-                row["name"] = prefix + label if row["kind"] == "backbone" else row["name"]
-                row["kind"] = "first weights" if prefix else row["kind"]
+                if row["kind"] == "first weights":  # the same network and seed has the same ones, in any recipe
+                    row["name"] += f": {row['about'].partition(':')[0]}"
+                else:
+                    row["name"] = prefix + label
+                    row["kind"] = "first weights" if prefix else "backbone"
                 rows[judge.title].append(row)
     return record(keep, key | cost | {"rows": rows})
 
@@ -442,12 +449,10 @@ def table(title: str, lines: Sequence[dict[str, Any]]) -> str:
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in [*lines[1:], lines[0]]:  # what costs nothing stands last
         for row in line["rows"][title]:
-            # of one network and seed, first weights are the same whatever was trained from them
-            name = (row["name"], row["about"].partition(":")[0]) if row["kind"] == "first weights" else (row["name"],)
-            key = (", ".join(dict.fromkeys(name)) if "of" in row["name"] else ": ".join(name), row["features"])
+            key = (row["name"], row["features"])
             known = rows.setdefault(key, [])
             if row["kind"] != "first weights" or row["about"] not in [other["about"] for other in known]:
-                known.append(row)
+                known.append(row)  # first weights of a seed count once, whatever was trained from them
             if row["kind"] == "backbone":
                 runs.setdefault(key, []).append(line)
     order = {"backbone": 0, "first weights": 1, "public": 2, "free": 3}

@@ -75,6 +75,27 @@ def test_an_unknown_recipe_is_one_line(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "digits", "--more"], "--more has no effect"),
+        (["--steps", "9", "--cpu-minutes", "2"], "not allowed with"),
+    ],
+)
+def test_a_word_without_effect_is_refused(
+    recipes: ModuleType,
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recipes.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        recipes.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", ["small", "ibot", "without KoLeo", "published start"])
 def test_the_trainer_understands_the_words_of_a_recipe(
     recipes: ModuleType, project: Path, tmp_path: Path, name: str
@@ -151,9 +172,8 @@ def test_the_table_gives_mean_and_deviation_over_seeds(recipes: ModuleType) -> N
         scores = {"split": {by: {"value": value} for by in ("nearest", "knn")}}
         return {"name": name, "kind": kind, "features": "", "about": about, "scores": scores}
 
-    first = "vit_tiny: random weights, seed"
     free = {
-        "splits": {"split": {"title": "plain split", "num_asked": 417}},
+        "splits": {"digits": {"split": {"title": "plain split", "num_asked": 417}}},
         "rows": {"digits": [row("HOG", "free", 0.863)]},
     }
     runs = [
@@ -163,7 +183,7 @@ def test_the_table_gives_mean_and_deviation_over_seeds(recipes: ModuleType) -> N
             "rows": {
                 "digits": [
                     row(recipe, "backbone", 0.7 + 0.02 * seed),
-                    row("first weights", "first weights", 0.4 + 0.01 * seed, f"{first} {seed}"),
+                    row("first weights: vit_tiny", "first weights", 0.4 + 0.01 * seed, f"seed {seed}"),
                 ]
             },
         }
