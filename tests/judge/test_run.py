@@ -102,7 +102,7 @@ def test_features_of_a_backbone_are_its_own_tokens(photos: Path, backbone: Path)
     features = item_features(source, found)
     net = load_dinov2_backbone(f"file::{backbone}")
     assert isinstance(net.model, VisionTransformer)
-    inputs = net.normalize(load_whole(found.parts[0].crops, 16))
+    inputs = net.inputs(load_whole(found.parts[0].crops, 16), None)
     with torch.no_grad():
         classes, patches = net.model.forward_features(inputs)
     torch.testing.assert_close(features["class token"], classes)

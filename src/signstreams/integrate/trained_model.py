@@ -77,6 +77,7 @@ def load_trained_model(given: TrainedModelSection) -> TrainedModel:
     config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
+    _check_mirrored(path, content.get("mirrored_streams", []), backbones)
     tokenizer = _tokenizer(path, content["token_roles"])
     names = content["glosses"]
     vocabulary = None if names is None else GlossVocabulary(tuple(names))
@@ -275,6 +276,19 @@ def _check_backbones(path: Path, expected: dict[str, str], found: Backbones) -> 
     ]
     if problems:
         raise UserError(problems)
+
+
+def _check_mirrored(path: Path, expected: Any, found: Backbones) -> None:
+    """A backbone that was trained along has its weights in the model, but its file says which way its crops are."""
+    if found.mirrored == expected:
+        return
+    problems = [
+        f"{BACKBONE_KEYS[stream]}: sees {stream} crops {'mirrored' if stream in found.mirrored else 'as they are'}, but"
+        f" {path} was trained otherwise; name the file that it was trained with with {BY_NAME[stream].backbone_flag}"
+        for stream in found.nets
+        if (stream in found.mirrored) != (isinstance(expected, list) and stream in expected)
+    ]
+    raise UserError(problems or f"{path}: its mirrored_streams are damaged; train the model again")
 
 
 # -- Weights for another run
