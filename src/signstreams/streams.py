@@ -77,7 +77,8 @@ HANDS = "hands"
 MIRRORED_IN_HANDS = tuple(name for name in HAND_STREAMS if BY_NAME[name].side == "left")
 
 if TYPE_CHECKING:
-    StreamName = PretrainedName = str
+    StreamName = str
+    PretrainedName = str
 else:
     StreamName = Literal[STREAMS]
     """A setting that names a stream."""

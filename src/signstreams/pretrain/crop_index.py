@@ -162,7 +162,7 @@ class _Builder:
         if (np.diff(key) < 0).any():
             order = np.argsort(key, kind="stable")
             columns = [column[order] for column in columns]
-        return CropIndex(folders, self.videos, self.video_folder, self.files, *columns, mirrored)
+        return CropIndex(folders, self.videos, self.video_folder, self.files, *columns, mirrored=mirrored)
 
 
 def build_index(
