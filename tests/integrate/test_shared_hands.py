@@ -157,6 +157,9 @@ def test_a_model_takes_no_backbone_that_sees_its_crops_otherwise(
         torch.save(content | {"mirrored_streams": wrong}, other)
         with pytest.raises(UserError, match=r"was trained otherwise|mirrored_streams are damaged"):
             load(other)
+    other_run = {"model": {**model, "hand_left_backbone": f"file::{plain}"}, "train": {"init_checkpoint": best}}
+    with pytest.raises(UserError, match=r"hand_l saw crops mirrored, expected as hand_left_backbone sees them"):
+        run(tiny_config(output_dir=tmp_path / "other", **other_run))
 
 
 def test_what_a_file_says_of_its_mirror_is_checked(shared: Path, tmp_path: Path) -> None:

@@ -176,9 +176,8 @@ def test_a_backbone_of_both_hands_is_judged_on_left_hands_mirrored(
     add_video: Callable[..., CorpusLayout], photos: Path, backbone: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its first weights, too; what costs nothing is not; of photos nobody says which hand they show."""
-    for video in range(2):
-        layout = add_video(f"v{video}", 0.3, 1.2 + video)
-    layout.meta.write_text("id;text\nv0;a\nv1;a\n", encoding="utf-8")
+    for video in ("a0", "a1", "b0"):
+        layout = add_video(video, 0.3, 1.2)
     file = read_file(backbone)
     shared = backbone.with_name("shared.pt")
     metadata = file.metadata | {"stream": "hands", "mirrored_streams": ["hand_l"]}

@@ -1,7 +1,7 @@
 """Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job per stream, under torchrun.
 
 scripts/launch.py leases the GPUs and starts torchrun. With `pretrain.hands: shared` one job trains dino_hands, and
-dino_hand_l and dino_hand_r are copies of what it made.
+the files of dino_hand_l and dino_hand_r are links to what it made.
 
 The state to resume from is beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
 a job starts and when it fails.
@@ -51,15 +51,13 @@ rule pretrain:
 
 
 if HANDS in PLAN.pretrained:
-    # What is read of a stream later. Checkpoints and their list stay in dino_hands: they are large, and of that run.
-    SHARED_FILES = [name for name in PRETRAINING_FILES if name not in ("last", "best", "artifacts")]
 
     rule share_hands:
-        """The backbone of both hands under the name of one; its card and metadata say what it is."""
+        """The files of both hands under the name of one; card and metadata say what the backbone is."""
         input:
-            [RUNS.pretraining_file(HANDS, name) for name in SHARED_FILES],
+            [RUNS.pretraining_file(HANDS, name) for name in PRETRAINING_FILES],
         output:
-            **{name: RUNS.pretraining_file("{stream}", name) for name in SHARED_FILES},
+            **{name: RUNS.pretraining_file("{stream}", name) for name in PRETRAINING_FILES},
         log:
             LOGS / "share_hands/{stream}.log",
         localrule: True
@@ -70,7 +68,8 @@ if HANDS in PLAN.pretrained:
         params:
             folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
         shell:
-            "cp {input:q} {params.folder:q} > {log:q} 2>&1"
+            # checkpoints are large and links take no room; copies where the disk has none
+            "ln -f {input:q} {params.folder:q} > {log:q} 2>&1 || cp {input:q} {params.folder:q} > {log:q} 2>&1"
 
 
 # Only the demo corpus knows which handshape a crop shows.

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from signstreams.backbones.archs import BackboneSpec, parse_spec
+from signstreams.backbones.weights import Backbone
 from signstreams.corpus.findings import few
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
@@ -322,6 +323,17 @@ def load_initial_weights(
             f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
         ) from None
     own = model.state_dict()
+    mirrored = content.get("mirrored_streams")
+    for stream, net in model.backbones.items():
+        assert isinstance(net, Backbone)
+        is_among = any(name.startswith(f"backbones.{stream}.") for name in found)
+        was_mirrored = isinstance(mirrored, list) and stream in mirrored
+        if is_among and was_mirrored != (stream in net.mirrored_streams):
+            raise UserError(
+                f"train.init_checkpoint: {path}: its backbone of {stream} saw crops"
+                f" {'mirrored' if was_mirrored else 'as they are'}, expected as {BACKBONE_KEYS[stream]} sees them; name"
+                " that of its training there"
+            )
     tokens, glosses = None, None
     if any(_TOKEN_ROWS.fullmatch(name) for name in found):
         file = beside(path, TOKENIZER)

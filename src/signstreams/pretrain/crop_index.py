@@ -66,13 +66,13 @@ class CropIndex(Sequence[Crop]):
     videos: Names  # video ids
     video_folder: Sequence[int]  # number of each video's folder
     files: Names  # paths of archives and loose images
+    mirrored: frozenset[int]  # numbers of the folders whose crops are mirrored as they are decoded
     video: Ints  # (N,) int32 into ``videos``
     frame: Ints  # (N,) int32 frame in the video
     file: Ints  # (N,) int32 into ``files``
     offset: Ints  # (N,) int64 as `Crop.offset`, or `LOOSE`
     size: Ints  # (N,) uint32 bytes of the image
     crc: Ints  # (N,) uint32; 0 for loose images
-    mirrored: frozenset[int] = frozenset()  # numbers of the folders whose crops are mirrored as they are decoded
 
     def __len__(self) -> int:
         return len(self.video)
@@ -162,7 +162,7 @@ class _Builder:
         if (np.diff(key) < 0).any():
             order = np.argsort(key, kind="stable")
             columns = [column[order] for column in columns]
-        return CropIndex(folders, self.videos, self.video_folder, self.files, *columns, mirrored=mirrored)
+        return CropIndex(folders, self.videos, self.video_folder, self.files, mirrored, *columns)
 
 
 def build_index(

@@ -125,8 +125,8 @@ class PretrainSection(Section):
     config: str = OWN_RECIPES["pretrain"][0]
     """Config file of a stream; ``{stream}`` is replaced by its name. The demo corpus has demo_{stream}.toml."""
     hands: Literal["separate", "shared"] = "separate"
-    """A backbone per hand, or one for both: ``{stream}`` is then ``hands``, left hands are mirrored, and
-    dino_hand_l and dino_hand_r hold copies of what dino_hands has."""
+    """A backbone per hand, or one for both: ``{stream}`` is then ``hands``, left hands are mirrored, and dino_hand_l
+    and dino_hand_r hold the files of dino_hands."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
     gpus: Gpus = "auto"
