@@ -1,4 +1,4 @@
-"""Pretrain the backbone of one hand, left or right, on its crops, self-supervised."""
+"""Pretrain the backbone of one hand, left or right, or of both, on its crops, self-supervised."""
 
 from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK
 

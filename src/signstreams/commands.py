@@ -214,10 +214,10 @@ def _validate(config: Any) -> None:
 )
 def _pretrain(config: Any) -> None:
     """Pretrain the backbone of one stream on its crops, self-supervised."""
-    from signstreams.streams import STREAMS, pretrained_by
+    from signstreams.streams import HANDS, STREAMS, pretrained_by
 
     # a script of one kind of stream takes no other; `signstreams pretrain` takes all
-    stream = config.named_stream(pretrained_by(Path(sys.argv[0]).name) or STREAMS)
+    stream = config.named_stream(pretrained_by(Path(sys.argv[0]).name) or (*STREAMS, HANDS))
     from signstreams.pretrain.run import pretrain
 
     pretrain(config, stream)

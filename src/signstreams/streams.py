@@ -72,16 +72,28 @@ BACKBONE_KEYS = {stream.name: stream.backbone_key for stream in TABLE}
 SIDE_BY_SIDE = tuple(sorted(STREAMS, key=lambda name: {"right": 0, None: 1, "left": 2}[BY_NAME[name].side]))
 """As somebody who faces the signer sees them: the right hand on the left."""
 
+HANDS = "hands"
+"""What one pretraining of both hands is called, where a stream is named: right ones as they are, left ones mirrored."""
+MIRRORED_IN_HANDS = tuple(name for name in HAND_STREAMS if BY_NAME[name].side == "left")
+
 if TYPE_CHECKING:
     StreamName = str
+    PretrainedName = str
 else:
     StreamName = Literal[STREAMS]
     """A setting that names a stream."""
+    PretrainedName = Literal[(*STREAMS, HANDS)]
+    """A setting that names what one run pretrains."""
+
+
+def pretrain_script(name: str) -> str:
+    """Script that pretrains a stream, or both hands."""
+    return BY_NAME[HAND_STREAMS[0] if name == HANDS else name].pretrain_script
 
 
 def pretrained_by(script: str) -> tuple[str, ...]:
-    """Streams that a script pretrains."""
-    return tuple(stream.name for stream in TABLE if stream.pretrain_script == script)
+    """Streams that a script pretrains, and both hands in one."""
+    return tuple(name for name in (*STREAMS, HANDS) if pretrain_script(name) == script)
 
 
 class BoxState(IntEnum):

@@ -134,7 +134,7 @@ def test_images_are_normalised_with_the_statistics_of_the_file(tmp_path: Path) -
     backbone = load_dinov2_backbone(f"file::{tmp_path}/b.pt")
     images = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     images[0, 4, 7] = torch.tensor([255, 51, 0])
-    found = backbone.normalize(images)
+    found = backbone.inputs(images, None)
     assert (found.shape, found.dtype) == ((1, 3, 32, 32), torch.float32)
     torch.testing.assert_close(found[0, :, 4, 7], torch.tensor([(1 - 0.1) / 0.5, 0.0, -0.3 / 0.125]))
     assert (backbone.num_layers, backbone.layer_tokens(found).shape) == (2, (1, 2, 192))

@@ -192,7 +192,7 @@ def test_frozen_features_are_the_backbones_and_zero_where_missing(
             assert not sample.features["hand_l"][frame].any()
         else:
             with torch.no_grad():
-                alone = backbone(backbone.normalize(torch.from_numpy(reader("hand_l", [crop]))))[0]
+                alone = backbone(backbone.inputs(torch.from_numpy(reader("hand_l", [crop])), "hand_l"))[0]
             np.testing.assert_allclose(sample.features["hand_l"][frame], alone.numpy(), atol=5e-3)
 
 

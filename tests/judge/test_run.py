@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.backbones.weights import load_dinov2_backbone
+from signstreams.backbones.weights import export_backbone, load_dinov2_backbone, read_file
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 from signstreams.judge.features import (
+    Source,
     first_weights,
     grey_pixels,
     hand_shape,
@@ -102,7 +103,7 @@ def test_features_of_a_backbone_are_its_own_tokens(photos: Path, backbone: Path)
     features = item_features(source, found)
     net = load_dinov2_backbone(f"file::{backbone}")
     assert isinstance(net.model, VisionTransformer)
-    inputs = net.normalize(load_whole(found.parts[0].crops, 16))
+    inputs = net.inputs(load_whole(found.parts[0].crops, 16), None)
     with torch.no_grad():
         classes, patches = net.model.forward_features(inputs)
     torch.testing.assert_close(features["class token"], classes)
@@ -169,3 +170,36 @@ def test_the_script_prints_the_table(photos: Path, backbone: Path, tmp_path: Pat
     assert "grey pixels" in answer.stdout
     assert "probe" not in answer.stdout
     assert answer.stdout.count("first weights of") == 2  # two features of one network
+
+
+def test_a_backbone_of_both_hands_is_judged_on_left_hands_mirrored(
+    add_video: Callable[..., CorpusLayout], photos: Path, backbone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first weights, too; what costs nothing is not; of photos nobody says which hand they show."""
+    for video in ("a0", "a1", "b0"):
+        layout = add_video(video, 0.3, 1.2)
+    file = read_file(backbone)
+    shared = backbone.with_name("shared.pt")
+    metadata = file.metadata | {"stream": "hands", "mirrored_streams": ["hand_l"]}
+    export_backbone(shared, file.arch, VisionTransformer(file.arch).state_dict() | file.state, metadata)
+    found = read_set(EvaluateBackboneConfig(data=layout.root, output=layout.root, labels="<class><n>"))
+    assert [part.stream for part in found.parts] == ["hand_l", "hand_r"]
+    judged = sources([str(backbone), str(shared)], found, seed=0, download=False, device=CPU)
+    by_kind: dict[str, list[Source]] = {}
+    for source in judged:
+        by_kind.setdefault(source.kind, []).append(source)
+    net = load_dinov2_backbone(f"file::{backbone}")
+    left, right = found.parts
+    every = slice(0, len(left.crops))
+    for kind in ("backbone", "first weights"):
+        plain, both = by_kind[kind]
+        assert torch.equal(plain.encode(right, every)["class token"], both.encode(right, every)["class token"])
+        assert not torch.equal(plain.encode(left, every)["class token"], both.encode(left, every)["class token"])
+    images = load_whole(left.crops, 16)
+    with torch.no_grad():
+        expected = net(net.inputs(images.flip(2), None))
+    torch.testing.assert_close(by_kind["backbone"][1].encode(left, every)["class token"], expected)
+    assert by_kind["first weights"][1].about.endswith(", left hands mirrored")
+    assert "nothing says" not in caplog.text
+    sources([str(shared)], set_of(photos, "folders"), seed=0, download=False, device=CPU)
+    assert f"file::{shared}: sees left hands mirrored, and nothing says which hand these images show" in caplog.text

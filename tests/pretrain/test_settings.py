@@ -118,7 +118,9 @@ def test_paths_names_and_logging_are_no_part_of_the_identity(monkeypatch: pytest
     assert one == _parse("--set", "augmentation.blur_view_1_prob=0.3").identity()
 
 
-@pytest.mark.parametrize("name", ["demo_face", "demo_hand_l", "demo_hand_r", "face", "hand_l", "hand_r"])
+@pytest.mark.parametrize(
+    "name", ["demo_face", "demo_hand_l", "demo_hand_r", "demo_hands", "face", "hand_l", "hand_r", "hands"]
+)
 def test_every_recipe_we_ship_can_run(project: Path, name: str) -> None:
     path = project / "config" / "pretrain" / f"{name}.toml"
     config = build(PretrainConfig, [path], [])

@@ -112,6 +112,30 @@ def test_the_training_takes_the_backbones_of_the_streams_that_are_named() -> Non
     assert model.hand_left_backbone is None and model.face_backbone is None
 
 
+def test_a_pretraining_is_of_a_stream_or_of_both_hands() -> None:
+    apart = plan("pretrain: {set: {epochs: 3}}\n")
+    artifacts = {"face": "f/{video}", "hand_l": "l/{video}", "hand_r": "r/{video}"}
+    assert apart.pretrained == ["face", "hand_l", "hand_r"]
+    assert apart.pretraining_folders("hand_l") == Path("data/demo/processed/hand_l")
+    assert apart.pretraining_settings("hand_l") == "--set epochs=3"
+    assert apart.pretraining_crops("hand_l", artifacts) == [f"l/{video}" for video in apart.videos]
+    shared = plan("pretrain: {hands: shared, set: {epochs: 3}}\n")
+    assert shared.pretrained == ["face", "hands"]
+    assert shared.pretraining_folders("face") == Path("data/demo/processed/face")
+    assert shared.pretraining_folders("hands") == [Path(f"data/demo/processed/hand_{side}") for side in "lr"]
+    assert shared.pretraining_settings("hands") == "--set epochs=3 --set stream=hands"
+    assert shared.pretraining_crops("hands", artifacts) == [
+        f"{side}/{video}" for side in "lr" for video in apart.videos
+    ]
+    assert shared.integrate == apart.integrate  # the later stages read the same paths
+    (line,) = refused("pretrain: {hands: shared, set: {augmentation.flip_prob: .5}}\nstreams: [hand_l, hand_r]\n")
+    assert "a flipped hand_l is the other hand" in line
+    (line,) = refused("pretrain: {hands: shared, config: 'config/no/{stream}.toml'}\nstreams: [hand_l, hand_r]\n")
+    assert line.startswith("config/no/hands.toml: No such file or directory")
+    for recipe in ("config/pretrain/small.toml", "config/pretrain/{stream}.toml"):
+        plan(f"pretrain: {{hands: shared, config: '{recipe}'}}\nstreams: [hand_l, hand_r]\n")
+
+
 def test_a_storage_provider_is_refused() -> None:
     (line,) = refused("", storage_provider="s3")
     assert line.startswith("--default-storage-provider s3: is not supported")

@@ -118,6 +118,25 @@ def test_the_streams_that_are_named_are_trained_and_without_a_gpu_no_job_asks_fo
     assert "launch.py --gpus 0 --nodes 1 --cpus 2 --requeue --" in shown
 
 
+def test_both_hands_share_a_job_and_every_later_rule_has_its_own_paths(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "all", "--config", "pretrain={hands: shared}", CUDA_VISIBLE_DEVICES="").stdout
+    commands = re.findall(r"pretrain_dino_\w+\.py.*", shown)
+    assert len(commands) == shown.count("rule pretrain:") == 2
+    (of_hands,) = [command for command in commands if "dino_hands.py" in command]
+    assert "--config config/pretrain/demo_hands.toml" in of_hands and "--set stream=hands" in of_hands
+    assert (
+        "--train-dir data/demo/processed/hand_l data/demo/processed/hand_r --output-dir work_dirs/dino_hands"
+        in of_hands
+    )
+    assert "data/demo/processed/hand_l/demo_000.zip" in shown and "data/demo/processed/hand_r/demo_000.zip" in shown
+    assert shown.count("rule share_hands:") == 2
+    for side in "lr":
+        copied = f"output: work_dirs/dino_hand_{side}/backbone.pt, work_dirs/dino_hand_{side}/backbone.safetensors"
+        assert copied in shown
+        assert f"--stream hand_{side} --backbone file::work_dirs/dino_hand_{side}/backbone.pt" in shown  # embed
+    assert shown.count("rule embed:") == 3 and shown.count("rule judge:") == 2
+
+
 def test_the_boundary_model_is_a_target_of_its_own(snakemake: Snakemake) -> None:
     shown = planned(snakemake, "boundaries").stdout
     (command,) = re.findall(r"train_boundaries\.py.*", shown)

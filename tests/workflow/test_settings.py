@@ -60,3 +60,12 @@ def test_the_numbers_of_gpus_that_the_docs_name_are_taken() -> None:
         4,
         "auto",
     ]
+
+
+def test_a_shared_backbone_needs_both_hands_and_the_default_is_not_shown() -> None:
+    """Pages and releases that are finished hold the settings as they were: a new key would make them outdated."""
+    with pytest.raises(UserError, match=r"pretrain\.hands = 'shared': streams lacks hand_l, expected both hands"):
+        check(WorkflowConfig, {"pretrain": {"hands": "shared"}, "streams": ["face", "hand_r"]}, "x")
+    assert "hands" not in check(WorkflowConfig, {}, "x").shown()["pretrain"]
+    shared = check(WorkflowConfig, {"pretrain": {"hands": "shared"}}, "x")
+    assert shared.shown() == shared.model_dump(mode="json") and shared.shown()["pretrain"]["hands"] == "shared"

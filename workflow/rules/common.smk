@@ -18,7 +18,7 @@ sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the pac
 
 from signstreams.errors import exit_on_user_error, print_problems
 from signstreams.formats.layout import BOUNDARY_FILES, JUDGE_FILES, PRETRAINING_FILES, SPLITS, TRAINING_FILES
-from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS
+from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, STREAMS, pretrain_script
 from signstreams.workflow.plan import (
     errors_of_failed_jobs,
     granted_cores,

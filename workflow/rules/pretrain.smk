@@ -1,6 +1,7 @@
 """Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job per stream, under torchrun.
 
-scripts/launch.py leases the GPUs and starts torchrun.
+scripts/launch.py leases the GPUs and starts torchrun. With `pretrain.hands: shared` one job trains dino_hands, and
+the files of dino_hand_l and dino_hand_r are links to what it made.
 
 The state to resume from is beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
 a job starts and when it fails.
@@ -10,10 +11,10 @@ PRETRAIN_GPUS = wanted_gpus(CONFIG.pretrain.gpus)
 
 
 rule pretrain:
-    """Train the backbone of one stream."""
+    """Train the backbone of one stream, or of both hands."""
     input:
         manifest=CORPUS.manifest,
-        crops=lambda wildcards: PLAN.of_all_videos(ARTIFACTS[wildcards.stream]),
+        crops=lambda wildcards: PLAN.pretraining_crops(wildcards.stream, ARTIFACTS),
         config=CONFIG.pretrain.config,
     output:
         **{name: pretrain_output(name, RUNS.pretraining_file("{stream}", name)) for name in PRETRAINING_FILES},
@@ -21,6 +22,8 @@ rule pretrain:
         LOGS / "pretrain/{stream}.log",
     benchmark:
         LOGS / "pretrain/{stream}.benchmark.tsv"
+    wildcard_constraints:
+        stream="|".join(PLAN.pretrained),
     conda:
         ENVIRONMENT
     threads: CONFIG.pretrain.threads
@@ -28,8 +31,8 @@ rule pretrain:
         **({"gpu": PRETRAIN_GPUS} if PRETRAIN_GPUS else {}),
         mem_mb=CONFIG.pretrain.mem_mb,
     params:
-        script=lambda wildcards: BY_NAME[wildcards.stream].pretrain_script,
-        train_dir=lambda wildcards: CORPUS.processed / wildcards.stream,
+        script=lambda wildcards: pretrain_script(wildcards.stream),
+        train_dir=lambda wildcards: PLAN.pretraining_folders(wildcards.stream),
         output_dir=lambda wildcards: RUNS.pretraining(wildcards.stream),
         # what the profile grants: Snakemake does not call a run stale for another number of GPUs or nodes
         gpus=granted_gpus,
@@ -38,13 +41,35 @@ rule pretrain:
         # the declared names, whatever the config file calls its checkpoints
         names="--checkpointing-last-name {last} --checkpointing-best-name {best}"
         " --checkpointing-history-file {history} --monitor-pictures true".format(**PRETRAINING_FILES),
-        settings=lambda wildcards: setting_words(CONFIG.pretrain.set),
+        settings=lambda wildcards: PLAN.pretraining_settings(wildcards.stream),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
         ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
         ' --requeue -- "$SCRIPTS"/{params.script} --config {input.config:q} --train-dir {params.train_dir:q}'
         " --output-dir {params.output_dir:q} --export-backbone {output.backbone:q}"
         " {params.names} --distributed --on-conflict archive {params.settings} > {log:q} 2>&1"
+
+
+if HANDS in PLAN.pretrained:
+
+    rule share_hands:
+        """The files of both hands under the name of one; card and metadata say what the backbone is."""
+        input:
+            [RUNS.pretraining_file(HANDS, name) for name in PRETRAINING_FILES],
+        output:
+            **{name: RUNS.pretraining_file("{stream}", name) for name in PRETRAINING_FILES},
+        log:
+            LOGS / "share_hands/{stream}.log",
+        localrule: True
+        wildcard_constraints:
+            stream="|".join(HAND_STREAMS),
+        conda:
+            ENVIRONMENT
+        params:
+            folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
+        shell:
+            # checkpoints are large and links take no room; copies where the disk has none
+            "ln -f {input:q} {params.folder:q} > {log:q} 2>&1 || cp {input:q} {params.folder:q} > {log:q} 2>&1"
 
 
 # Only the demo corpus knows which handshape a crop shows.

@@ -2,7 +2,7 @@
 
 import json
 
-SETTINGS_JSON = json.dumps(CONFIG.model_dump(mode="json"), ensure_ascii=False)
+SETTINGS_JSON = json.dumps(CONFIG.shown(), ensure_ascii=False)
 
 
 rule overview:

@@ -29,12 +29,18 @@ from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import write_bytes
+from signstreams.streams import StreamName
 
 log = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMAT = "signstreams_backbone_v1"
 DEFAULT_IMAGE_PX = 224
+UNKNOWN_SIDE = (
+    "sees left hands mirrored, and nothing says which hand these images show: they stay as they are; mirror left hands"
+    " first"
+)
+"""Warning of a backbone with `mirrored_streams`, about images of no stream."""
 
 
 class WeightsMetadata(BaseModel):
@@ -51,6 +57,8 @@ class WeightsMetadata(BaseModel):
     """Standard deviation of them; None: ImageNet's."""
     num_heads: Annotated[int, Field(strict=True, ge=1, le=MAX_HEADS)] | None = None
     """Attention heads; None: each is 64 wide."""
+    mirrored_streams: list[StreamName] = []
+    """Streams whose crops it saw mirrored: left hands, by a backbone of both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Backbone(nn.Module):
     """A network with its input specification.
 
     Features are ``embed_dim`` wide. It was trained on images of side ``image_px``, their R, G, B in 0..1 normalised
-    by ``mean`` and ``std``.
+    by ``mean`` and ``std``, those of ``mirrored_streams`` mirrored.
     """
 
     _mean: Tensor
@@ -84,12 +92,14 @@ class Backbone(nn.Module):
         std: Sequence[float],
         metadata: dict[str, Any],
         resized_grid: int | None = None,
+        mirrored_streams: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.metadata = model, metadata
         self.resized_grid = resized_grid  # side of its position table, where that is not the file's
         self.embed_dim, self.patch_size, self.image_px = embed_dim, patch_size, image_px
         self.mean, self.std = tuple(mean), tuple(std)
+        self.mirrored_streams = tuple(mirrored_streams)
         # on the device of the weights and images: copying to a GPU at each call would wait for it
         self.register_buffer("_mean", torch.tensor(self.mean), persistent=False)
         self.register_buffer("_std", torch.tensor(self.std), persistent=False)
@@ -149,8 +159,14 @@ class Backbone(nn.Module):
         tokens: Tensor = self(images)
         return tokens
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 RGB (B, H, W, 3) to what `forward` takes, float32 (B, 3, H, W)."""
+    def inputs(self, images: Tensor, stream: str | None) -> Tensor:
+        """uint8 RGB (B, H, W, 3) of a stream to what `forward` takes, float32 (B, 3, H, W).
+
+        The only way from images to input: crops of its ``mirrored_streams`` are mirrored here. None: images of no
+        stream, or already as its training saw them.
+        """
+        if stream in self.mirrored_streams:
+            images = images.flip(2)
         return ((images.float() / 255 - self._mean) / self._std).permute(0, 3, 1, 2)
 
 
@@ -194,6 +210,7 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
         std=about.std or IMAGENET_STD,
         metadata=file.metadata,
         resized_grid=arch.grid if is_resized else None,
+        mirrored_streams=about.mirrored_streams,
     ).eval()
 
 

@@ -115,6 +115,7 @@ class Crop:
     offset: int | None  # byte at which the local header of the ZIP member starts
     size: int  # bytes of the JPEG
     crc: int | None  # CRC-32 of the JPEG's bytes; None for a loose file
+    is_mirrored: bool = False  # whether who decodes it is to mirror it: a left hand among right ones
 
     def damage(self, error: BaseException) -> DamagedFile:
         """What reading it raised; images that no extraction made, whose id is their own file name, are to be replaced.

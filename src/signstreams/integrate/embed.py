@@ -86,6 +86,7 @@ def _stream(config: EmbedConfig, layout: CorpusLayout, videos: list[ProcessedVid
         "architecture": str(frozen.net.metadata.get("architecture", "")),
         "crop_px": frozen.side_px,
         "layers": config.backbone_layers,
+        **({"is_mirrored": True} if config.stream in frozen.net.mirrored_streams else {}),
     }
     return write_manifest(config.features_dir, store, videos, about)
 

@@ -218,7 +218,7 @@ class MultistreamModel(nn.Module):
         images = batch.images[stream]  # (N, px, px, 3); N is 0 where the stream is missing everywhere
         if len(images):
             layers, calls = self.backbone_layers, images.split(IMAGES_PER_CALL)
-            parts = [backbone.features(backbone.normalize(some), layers) for some in calls]
+            parts = [backbone.features(backbone.inputs(some, stream), layers) for some in calls]
             features = features.index_copy(0, batch.image_rows[stream], torch.cat(parts).float())
         return features.view(*present.shape, *shape), present
 

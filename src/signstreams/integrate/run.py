@@ -98,6 +98,7 @@ def _run(
             "config": config.model_dump(mode="json"),
             "feature_dims": backbones.dims,
             "backbone_sha256": backbones.digests,
+            **({"mirrored_streams": backbones.mirrored} if backbones.mirrored else {}),
             "extraction": extraction_settings(config.root, clips.entries["train"][0].video.video_id),
             "fps_range": fps_range(clips.videos),
             "num_train_clips": len(clips.entries["train"]),

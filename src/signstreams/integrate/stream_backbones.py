@@ -40,7 +40,7 @@ class FrozenBackbone:
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 RGB (N, H, W, 3) to features (N, D), (N, L, D) or (N, 2 D)."""
-        return self.net.features(self.net.normalize(images), self.layers)
+        return self.net.features(self.net.inputs(images, self.stream), self.layers)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Backbones:
     def nets(self) -> dict[str, Backbone]:
         """Stream to its backbone, frozen or trained, in the order of the streams."""
         return {s: self.trained[s] if s in self.trained else self.frozen[s].net for s in self.sides_px}
+
+    @property
+    def mirrored(self) -> list[str]:
+        """Streams whose crops their backbones see mirrored, sorted."""
+        return sorted(stream for stream, net in self.nets.items() if stream in net.mirrored_streams)
 
     @property
     def dims(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from signstreams.backbones.archs import BackboneSpec, parse_spec
+from signstreams.backbones.weights import Backbone
 from signstreams.corpus.findings import few
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
@@ -77,6 +78,7 @@ def load_trained_model(given: TrainedModelSection) -> TrainedModel:
     config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
+    _check_mirrored(path, content.get("mirrored_streams", []), backbones)
     tokenizer = _tokenizer(path, content["token_roles"])
     names = content["glosses"]
     vocabulary = None if names is None else GlossVocabulary(tuple(names))
@@ -277,6 +279,19 @@ def _check_backbones(path: Path, expected: dict[str, str], found: Backbones) -> 
         raise UserError(problems)
 
 
+def _check_mirrored(path: Path, expected: Any, found: Backbones) -> None:
+    """A backbone that was trained along has its weights in the model, but its file says which way its crops are."""
+    if found.mirrored == expected:
+        return
+    problems = [
+        f"{BACKBONE_KEYS[stream]}: sees {stream} crops {'mirrored' if stream in found.mirrored else 'as they are'}, but"
+        f" {path} was trained otherwise; name the file that it was trained with with {BY_NAME[stream].backbone_flag}"
+        for stream in found.nets
+        if (stream in found.mirrored) != (isinstance(expected, list) and stream in expected)
+    ]
+    raise UserError(problems or f"{path}: its mirrored_streams are damaged; train the model again")
+
+
 # -- Weights for another run
 
 _DECODER = "decoder.net."
@@ -308,6 +323,17 @@ def load_initial_weights(
             f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
         ) from None
     own = model.state_dict()
+    mirrored = content.get("mirrored_streams")
+    for stream, net in model.backbones.items():
+        assert isinstance(net, Backbone)
+        is_among = any(name.startswith(f"backbones.{stream}.") for name in found)
+        was_mirrored = isinstance(mirrored, list) and stream in mirrored
+        if is_among and was_mirrored != (stream in net.mirrored_streams):
+            raise UserError(
+                f"train.init_checkpoint: {path}: its backbone of {stream} saw crops"
+                f" {'mirrored' if was_mirrored else 'as they are'}, expected as {BACKBONE_KEYS[stream]} sees them; name"
+                " that of its training there"
+            )
     tokens, glosses = None, None
     if any(_TOKEN_ROWS.fullmatch(name) for name in found):
         file = beside(path, TOKENIZER)

@@ -20,7 +20,7 @@ from torch import Tensor
 from signstreams.array_types import Floats, Ints, Pixels
 from signstreams.backbones.archs import parse_spec
 from signstreams.backbones.vit import VisionTransformer
-from signstreams.backbones.weights import Backbone, cached_file, load_dinov2_backbone
+from signstreams.backbones.weights import UNKNOWN_SIDE, Backbone, cached_file, load_dinov2_backbone
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
 from signstreams.files import read_json
@@ -61,6 +61,8 @@ def sources(
 ) -> list[Source]:
     """Backbones, their first weights, public ones on this machine, and what costs nothing, in this order.
 
+    Images of no stream are taken as they are, with a warning where a backbone sees left hands mirrored.
+
     Raises:
         UserError: All backbones that cannot be loaded.
     """
@@ -74,12 +76,16 @@ def sources(
             problems += error.problems
     if problems:
         raise UserError(problems)
+    for spec, backbone in loaded.items():
+        if backbone.mirrored_streams and any(not part.stream for part in found.parts):
+            log.warning("%s: %s", spec, UNKNOWN_SIDE)
     names = _short_names(list(loaded))
     firsts: dict[str, Source] = {}
     trained = []
     for spec, backbone in loaded.items():
         trained.append(Source(names[spec], "backbone", spec, _of_backbone(backbone, device)))
         first, about = first_weights(spec, backbone, seed)
+        about += ", left hands mirrored" if first.mirrored_streams else ""
         if about not in firsts:
             encode = _of_backbone(first, device)
             name = "first weights" + (f" of {names[spec]}" if len(loaded) > 1 else "")
@@ -130,7 +136,9 @@ def first_weights(spec: str, backbone: Backbone, seed: int) -> tuple[Backbone, s
             raise UserError(f"{params}: does not say how its run began; move it away, or restore it") from None
         if start is not None:
             try:
-                return load_dinov2_backbone(start), f"the weights it began with, {start}"
+                first = load_dinov2_backbone(start)
+                first.mirrored_streams = backbone.mirrored_streams  # the crops as its training had them
+                return first, f"the weights it began with, {start}"
             except UserError as error:
                 log.warning("%s; random weights stand in for those it began with", error.problems[0])
         known = f"random weights, seed {seed}" + (", in place of those it began with" if start is not None else "")
@@ -148,6 +156,7 @@ def _with_model(backbone: Backbone, model: torch.nn.Module) -> Backbone:
         mean=backbone.mean,
         std=backbone.std,
         metadata={},
+        mirrored_streams=backbone.mirrored_streams,
     ).eval()
 
 
@@ -157,7 +166,8 @@ def _of_backbone(backbone: Backbone, device: torch.device) -> Encode:
         backbone.to(device)
         classes, both = [], []
         for images in load_whole(part.crops[chosen], backbone.image_px).split(BATCH):
-            token, mean = backbone.class_and_patches(backbone.normalize(images.to(device)))
+            inputs = backbone.inputs(images.to(device), part.stream or None)
+            token, mean = backbone.class_and_patches(inputs)
             classes.append(token.float().cpu())
             if mean is not None:
                 both.append(torch.cat((token, mean), dim=1).float().cpu())

@@ -15,7 +15,7 @@ import shutil
 import struct
 import zipfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,7 @@ class CropIndex(Sequence[Crop]):
     videos: Names  # video ids
     video_folder: Sequence[int]  # number of each video's folder
     files: Names  # paths of archives and loose images
+    mirrored: frozenset[int]  # numbers of the folders whose crops are mirrored as they are decoded
     video: Ints  # (N,) int32 into ``videos``
     frame: Ints  # (N,) int32 frame in the video
     file: Ints  # (N,) int32 into ``files``
@@ -92,6 +93,7 @@ class CropIndex(Sequence[Crop]):
             None if is_loose else offset,
             int(self.size[i]),
             None if is_loose else int(self.crc[i]),
+            self.video_folder[self.video[i]] in self.mirrored,
         )
 
     def __iter__(self) -> Iterator[Crop]:
@@ -99,12 +101,13 @@ class CropIndex(Sequence[Crop]):
 
     def take(self, chosen: Array) -> CropIndex:
         """The crops with these numbers, or those where a mask is true; names are shared."""
-        columns = (self.video, self.frame, self.file, self.offset, self.size, self.crc)
-        return CropIndex(self.folders, self.videos, self.video_folder, self.files, *(c[chosen] for c in columns))
+        names = ("video", "frame", "file", "offset", "size", "crc")
+        return dataclasses.replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     @property
     def digest(self) -> str:
-        """Digest of names, frames, sizes and checksums in their order: the same wherever the folders are.
+        """Digest of names, frames, sizes and checksums in their order, and of what is mirrored: the same wherever the
+        folders are.
 
         Archives carry the CRC-32 of every member in their directory, so nothing is read twice; loose files count by
         size.
@@ -115,6 +118,8 @@ class CropIndex(Sequence[Crop]):
             state.update(f"{self.videos[video]}\0{self.video_folder[video]}\n".encode("utf-8", "surrogateescape"))
         for column in (rank.astype("<i4"), self.frame, self.size, self.crc, self.offset == LOOSE):
             state.update(np.ascontiguousarray(column).data)
+        if self.mirrored:
+            state.update(f"mirrored {sorted(self.mirrored)}".encode())
         return state.hexdigest()
 
 
@@ -148,7 +153,7 @@ class _Builder:
             ]
         )
 
-    def build(self, folders: list[Path]) -> CropIndex:
+    def build(self, folders: list[Path], mirrored: frozenset[int]) -> CropIndex:
         kinds = (np.int32, np.int32, np.int32, np.int64, np.uint32, np.uint32)
         singles = [np.frombuffer(column, kind) for column, kind in zip(self.singles, kinds, strict=True)]
         columns = [np.concatenate(parts) for parts in zip(singles, *self.blocks, strict=True)]
@@ -157,11 +162,15 @@ class _Builder:
         if (np.diff(key) < 0).any():
             order = np.argsort(key, kind="stable")
             columns = [column[order] for column in columns]
-        return CropIndex(folders, self.videos, self.video_folder, self.files, *columns)
+        return CropIndex(folders, self.videos, self.video_folder, self.files, mirrored, *columns)
 
 
-def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Path, Exception | None]]]:
+def build_index(
+    folders: Sequence[str | Path], mirrored: Collection[str] = ()
+) -> tuple[CropIndex, list[tuple[Path, Exception | None]]]:
     """Index of all crops of the folders (or ZIP files), and the folders that gave none, each with its error.
+
+    Crops of folders with one of the names ``mirrored`` are mirrored as they are decoded.
 
     FileNotFoundError: absent; ValueError or other OSError: a broken archive, empty files; None: there is no image.
     """
@@ -180,7 +189,7 @@ def build_index(folders: Sequence[str | Path]) -> tuple[CropIndex, list[tuple[Pa
             continue
         if before == (len(builder.singles[0]), len(builder.blocks)):
             problems.append((path, None))
-    index = builder.build(paths)
+    index = builder.build(paths, frozenset(i for i, path in enumerate(paths) if path.name in mirrored))
     return index, problems + _empty_files(index)
 
 

@@ -6,7 +6,7 @@ import functools
 import multiprocessing.queues
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,11 +49,13 @@ def find_crops(
     dataset: DatasetConfig | None = None,
     stream: str | None = None,
     cache_dir: Path | None = None,
+    mirrored: Collection[str] = (),
 ) -> CropSet:
     """All crops of the folders (of crops or plain images, or ZIPs) that may be used, training and held-out ones.
 
     At most ``max_crops`` are used, evenly spread, and ``probe_crops`` of them held out. The limits of ``dataset`` on
-    confidence and state are about the tracks of ``stream``, and sharpness, once measured, is kept in ``cache_dir``.
+    confidence and state are about the tracks of ``stream`` (None: of the folder's name), and sharpness, once measured,
+    is kept in ``cache_dir``. Crops of folders with one of the names ``mirrored`` are mirrored as they are decoded.
 
     Raises:
         UserError: A folder is absent, given twice, holds no crop, or cannot be read, all of them at once; or no crop
@@ -61,7 +63,7 @@ def find_crops(
     """
     resolved = [folder.resolve() for folder in folders]
     problems = [f"{folder}: is given twice" for i, folder in enumerate(folders) if resolved[i] in resolved[:i]]
-    index, failures = build_index(folders)
+    index, failures = build_index(folders, mirrored)
     for folder, error in failures:
         if error is None:
             problems.append(
@@ -174,7 +176,8 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
             try:
                 jpeg = self.reader.read(crop)
                 rng = numpy_rng(self.seed, "views", step, index)
-                params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
+                views = [*global_views[:, i], *local_views[:, i]]
+                params[:, i] = maker.fill(jpeg, rng, views, is_mirrored=crop.is_mirrored)
             except (OSError, ValueError, cv2.error) as error:
                 raise crop.damage(error) from None
         return ViewBatch(
@@ -253,14 +256,19 @@ class _EpochBatches:
 
 
 def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:
-    """Crops without augmentation, uint8 (N, side, side, 3).
+    """Crops without augmentation, uint8 (N, side, side, 3); mirrored where `Crop.is_mirrored` says so.
 
     Raises:
         UserError: When one cannot be read.
     """
     images = np.empty((len(crops), side_px, side_px, 3), np.uint8)
-    for i, image in enumerate(convert_crops(crops, functools.partial(whole_view, side_px=side_px))):
-        images[i] = image
+    places: dict[bool, list[int]] = {False: [], True: []}
+    for i, crop in enumerate(crops):
+        places[crop.is_mirrored].append(i)
+    for is_mirrored, rows in places.items():
+        convert = functools.partial(whole_view, side_px=side_px, is_mirrored=is_mirrored)
+        for i, image in zip(rows, convert_crops((crops[i] for i in rows), convert), strict=True):
+            images[i] = image
     return torch.from_numpy(images)
 
 

@@ -26,7 +26,7 @@ from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
-from signstreams.streams import BY_NAME, HAND_STREAMS
+from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, MIRRORED_IN_HANDS
 
 # -- Curves
 
@@ -109,6 +109,13 @@ def model_card(
         "deviation of R, G, B": _numbers(metadata["std"]),
         "features": f"{arch.embed_dim} (class token), and one a patch of {arch.patch_px} px",
     }
+    mirrored = metadata.get("mirrored_streams", [])
+    feed = "Feed RGB images of this side, scaled to 0..1, less the mean, over the deviation."
+    if mirrored:
+        feed += (
+            f" Mirror crops of {', '.join(mirrored)} left to right before that: here `model.inputs(images, stream)`"
+            " does both, while timm and torch.hub know nothing of it."
+        )
     parts = [
         f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
@@ -116,7 +123,7 @@ def model_card(
         *(f"**{_shown(warning)}.**" for warning in warnings),
         *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
-        "## Use\n\nFeed RGB images of this side, scaled to 0..1, less the mean, over the deviation.\n\n" + _table(use),
+        f"## Use\n\n{feed}\n\n" + _table(use),
         _loading(arch, metadata["image_px"], weights),
         "## Recipe\n\n" + _table({f"`{key}`": value for key, value in recipe.items()}),
         f"## Figures\n\nLast values logged by step {step:,}; all of them are in the run's metrics.\n\n"
@@ -274,6 +281,9 @@ def _metadata(
 ) -> dict[str, Any]:
     """What a user of the weights must know; no times and no paths, so that equal runs export equal bytes."""
     views = config.augmentation
+    chirality = "one side, never flipped" if stream in HAND_STREAMS else f"flipped with p {views.flip_prob:g}"
+    if stream == HANDS:
+        chirality = "right hands as they are, left hands mirrored; never flipped"
     return {
         "stream": stream,
         "algorithm": config.algorithm,
@@ -281,7 +291,8 @@ def _metadata(
         "image_px": views.global_px,
         "mean": list(views.mean),
         "std": list(views.std),
-        "chirality": "one side, never flipped" if stream in HAND_STREAMS else f"flipped with p {views.flip_prob:g}",
+        "chirality": chirality,
+        **({"mirrored_streams": list(MIRRORED_IN_HANDS)} if stream == HANDS else {}),
         "blur_probs": list(views.blur_probs),
         "train_crops": len(crops.train),
         "data_digest": crops.digest,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from signstreams.array_types import Floats, Pixels
 from signstreams.backbones.archs import parse_spec
 from signstreams.backbones.vit import Block, VisionTransformer
-from signstreams.backbones.weights import load_dinov2_backbone
+from signstreams.backbones.weights import UNKNOWN_SIDE, load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
 from signstreams.formats.crops import Crop, evenly_spread
@@ -24,6 +26,9 @@ from signstreams.pretrain.data import CropSet, find_crops, load_whole
 from signstreams.pretrain.health import embed
 from signstreams.pretrain.knn import cosines
 from signstreams.pretrain.settings import ShowConfig
+from signstreams.streams import STREAMS
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -93,7 +98,7 @@ Normalize = Callable[[Tensor], Tensor]
 
 
 def show_backbone(config: ShowConfig) -> dict[str, Path]:
-    """Draw the pictures of a backbone from a file, on crops of a folder.
+    """Draw the pictures of a backbone from a file, on crops of a folder, mirrored where it sees those mirrored.
 
     Raises:
         UserError: No crops, no such backbone, or one whose attention is not accessible.
@@ -107,9 +112,13 @@ def show_backbone(config: ShowConfig) -> dict[str, Path]:
         )
     backbone = load_dinov2_backbone(spec)
     assert isinstance(backbone.model, VisionTransformer)
-    crops = find_crops([config.crops], probe_crops=NUM_SHOWN)
-    title = config.title or config.crops.stem
-    return draw_pictures(backbone.model, backbone.normalize, backbone.image_px, crops, config.output, title=title)
+    mirrored = backbone.mirrored_streams
+    if mirrored and config.crops.name not in STREAMS:
+        log.warning("%s: %s, or call their folder hand_l", spec, UNKNOWN_SIDE)
+    crops = find_crops([config.crops], probe_crops=NUM_SHOWN, mirrored=mirrored)
+    title = config.title or config.crops.stem + (", mirrored" if config.crops.name in mirrored else "")
+    as_seen = functools.partial(backbone.inputs, stream=None)  # the pictures show what the network sees
+    return draw_pictures(backbone.model, as_seen, backbone.image_px, crops, config.output, title=title)
 
 
 def draw_pictures(
@@ -211,7 +220,7 @@ def _heat(image: Pixels, attention: Floats) -> Pixels:
 
 
 def _name(crop: Crop) -> str:
-    return f"{crop.video_id}, {crop.frame}"
+    return f"{crop.video_id}, {crop.frame}" + (" (mirrored)" if crop.is_mirrored else "")
 
 
 def _sheet(

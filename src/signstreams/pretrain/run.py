@@ -43,6 +43,7 @@ from signstreams.pretrain.selection import monotony, with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig, upgraded_identity
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
+from signstreams.streams import HANDS, MIRRORED_IN_HANDS
 
 log = logging.getLogger(__name__)
 
@@ -469,8 +470,9 @@ def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
         probe_crops=config.monitor.probe_crops,
         max_crops=config.dataset.max_crops,
         dataset=config.dataset,
-        stream=stream,
+        stream=None if stream == HANDS else stream,
         cache_dir=config.output_dir,
+        mirrored=MIRRORED_IN_HANDS if stream == HANDS else (),
     )
     if config.dataset.min_sharpness and world.size > 1:
         with distributed.main_first(world):

@@ -24,7 +24,7 @@ from signstreams.config.section import (
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.errors import UserError
 from signstreams.formats.layout import PRETRAINING_FILES, PREVIOUS, STATE
-from signstreams.streams import BY_NAME, HAND_STREAMS, STREAMS, StreamName
+from signstreams.streams import HAND_STREAMS, HANDS, STREAMS, PretrainedName, pretrain_script
 
 
 class InitConfig(Section):
@@ -368,7 +368,7 @@ class SinkhornConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Pretrain the vision backbone of one stream on its crops, self-supervised."""
+    """Pretrain the vision backbone of one stream, or of both hands, on its crops, self-supervised."""
 
     train_dir: Annotated[list[Path], Field(min_length=1)]
     """Folders of crops: archives `<video>.zip`, or loose JPEGs `<video>_f000000.jpg`."""
@@ -378,8 +378,8 @@ class PretrainConfig(Section):
     """Self-supervised method."""
     epochs: Count | None = None
     """Training length; see dataset.epoch_steps. None: section budget decides, by default 100 at most."""
-    stream: StreamName | None = None
-    """Stream of the crops; None: the name of the training folder."""
+    stream: PretrainedName | None = None
+    """Stream of the crops; None: the name of the training folder. hands: folders of both, left hands are mirrored."""
     export_backbone: Path | None = None
     """Where the exported weights go; None: backbone.pt in the output folder."""
     seed: int = 0
@@ -447,14 +447,16 @@ class PretrainConfig(Section):
         return self
 
     def named_stream(self, allowed: tuple[str, ...]) -> str:
-        """The stream of this run: as set, else by the name of the training folder.
+        """The stream of this run, or `HANDS`: as set, else by the name of the training folder.
 
         Raises:
             UserError: Unknown, not one of ``allowed``, a hand that is to be flipped, or a folder named as another.
         """
         named = {path.name for path in self.train_dir if path.name in STREAMS}
         if self.stream is None and len(named) > 1:
-            raise UserError(f"train_dir: found folders of {' and '.join(sorted(named))}, expected one stream a run")
+            both = f"; --stream {HANDS} trains one backbone of both" if named == {*HAND_STREAMS} else ""
+            found = " and ".join(sorted(named))
+            raise UserError(f"train_dir: found folders of {found}, expected one stream a run{both}")
         stream: str | None = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
         if stream is None:
             raise UserError(
@@ -463,26 +465,41 @@ class PretrainConfig(Section):
             )
         if stream not in allowed:
             raise UserError(
-                f"stream '{stream}': expected {' or '.join(allowed)} here;"
-                f" use scripts/{BY_NAME[stream].pretrain_script}"
+                f"stream '{stream}': expected {' or '.join(allowed)} here; use scripts/{pretrain_script(stream)}"
             )
-        sides = [name for name in HAND_STREAMS if name == stream or name in named]  # a folder of hands as "face", too
+        # a folder of hands as "face", too
+        sides = [name for name in HAND_STREAMS if name in (stream, *named)]
         if sides and self.augmentation.flip_prob:
             raise UserError(
                 f"augmentation.flip_prob = {self.augmentation.flip_prob:g}: a flipped {sides[0]} is the other hand,"
                 " and this backbone is of one side; expected 0"
             )
-        if self.output_dir.name in {f"dino_{name}" for name in STREAMS if name != stream}:
+        if self.output_dir.name in {f"dino_{name}" for name in (*STREAMS, HANDS) if name != stream}:
             raise UserError(
                 f"output_dir '{self.output_dir}': is named after another stream than '{stream}'; give --output-dir"
                 f" {self.output_dir.with_name(f'dino_{stream}')}"
             )
-        if self.stream is not None and (others := sorted(named - {self.stream})):
+        if stream == HANDS:
+            self._check_folders_of_hands(named)
+        elif self.stream is not None and (others := sorted(named - {self.stream})):
             raise UserError(
                 f"train_dir: found a folder of {others[0]}, and the stream is '{self.stream}': the backbone would be"
                 " called what it is not; leave --stream out, or give folders of that stream"
             )
         return stream
+
+    def _check_folders_of_hands(self, named: set[str]) -> None:
+        """The name of a folder alone says which hands are mirrored."""
+        if unknown := [folder for folder in self.train_dir if folder.name not in HAND_STREAMS]:
+            raise UserError(
+                f"train_dir '{unknown[0]}': the folder's name does not say which hand it shows, expected"
+                f" {' or '.join(HAND_STREAMS)} for stream '{HANDS}': left hands are mirrored; rename it"
+            )
+        if absent := [name for name in HAND_STREAMS if name not in named]:
+            raise UserError(
+                f"train_dir: found no folder of {absent[0]}, expected {' and '.join(HAND_STREAMS)} for stream"
+                f" '{HANDS}'; name it, too, or leave --stream out"
+            )
 
     def identity(self, num_processes: int = 1) -> dict[str, Any]:
         """The settings that alter the weights, as plain values, for the fingerprint of the run.

@@ -90,18 +90,20 @@ class ViewMaker:
         self.needed_px = float((self.sides_px / np.sqrt(self._scales[:, 0] * ASPECT[0])).max())
 
     def __call__(self, jpeg: bytes, rng: np.random.Generator) -> list[Pixels]:
-        """As `fill`, into views of its own, uint8 RGB (side, side, 3)."""
+        """As `fill`, into views of its own, uint8 RGB (side, side, 3), of a crop that is not mirrored."""
         views: list[Pixels] = [np.empty((side, side, 3), np.uint8) for side in self.sides_px]
-        self.fill(jpeg, rng, views)
+        self.fill(jpeg, rng, views, is_mirrored=False)
         return views
 
-    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels]) -> Floats:
+    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels], *, is_mirrored: bool) -> Floats:
         """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
+
+        They are those of the mirrored crop, where `Crop.is_mirrored` says so.
 
         Raises:
             ValueError: When the bytes are no image.
         """
-        image = decode(jpeg, self.needed_px)
+        image = decode(jpeg, self.needed_px, is_mirrored=is_mirrored)
         draws = self.draw(image.shape[0], image.shape[1], rng)
         pyramid = [image]
         camera = draws.camera.tolist()
@@ -194,8 +196,10 @@ MAX_PIXELS = 2**26  # 200 MB decoded; a crop has 12,544, a photo that is pretrai
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def decode(jpeg: bytes, needed_px: float = math.inf) -> Pixels:
+def decode(jpeg: bytes, needed_px: float = math.inf, *, is_mirrored: bool = False) -> Pixels:
     """uint8 RGB (H, W, 3), at a quarter or half of the size where that leaves ``needed_px`` of the shorter side.
+
+    The only place of pretraining where a crop is mirrored.
 
     Raises:
         ValueError: When the bytes are no image, or claim to be an absurdly large one.
@@ -212,7 +216,8 @@ def decode(jpeg: bytes, needed_px: float = math.inf) -> Pixels:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag) if jpeg else None
     if image is None:
         raise ValueError("is no readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+    return cv2.flip(image, 1, image) if is_mirrored else image
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
@@ -230,9 +235,9 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     raise ValueError("is no readable JPEG")
 
 
-def whole_view(jpeg: bytes, side_px: int) -> Pixels:
+def whole_view(jpeg: bytes, side_px: int, *, is_mirrored: bool = False) -> Pixels:
     """The crop without augmentation, uint8 RGB (side, side, 3): input of evaluation and of the probe."""
-    image = decode(jpeg, side_px)
+    image = decode(jpeg, side_px, is_mirrored=is_mirrored)
     is_smaller = min(image.shape[:2]) < side_px
     return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_CUBIC if is_smaller else cv2.INTER_AREA)
 

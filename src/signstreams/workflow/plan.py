@@ -31,7 +31,7 @@ from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Vi
 from signstreams.ids import shown
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
-from signstreams.streams import BACKBONE_KEYS
+from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
 from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -77,6 +77,24 @@ class Plan:
         if self.batches is not None:
             return [str(self.corpus.batch(batch)) for batch in self.batches]
         return [str(pattern).replace("{video}", video_id) for video_id in self.videos]
+
+    @property
+    def pretrained(self) -> list[str]:
+        """What a job of pretraining is of: a stream, or both hands."""
+        return pretrained_names(self.config)
+
+    def pretraining_crops(self, name: str, artifacts: Mapping[str, str | Path]) -> list[str]:
+        """The crops of a pretraining, by the patterns of the streams' artifacts."""
+        return list(dict.fromkeys(path for part in parts_of(name) for path in self.of_all_videos(artifacts[part])))
+
+    def pretraining_folders(self, name: str) -> Path | list[Path]:
+        """Folder of the crops of a stream; those of both hands."""
+        folders = [self.corpus.processed / part for part in parts_of(name)]
+        return folders if name == HANDS else folders[0]
+
+    def pretraining_settings(self, name: str) -> str:
+        """Settings of the config for the command line; that it is of both hands follows from no folder."""
+        return setting_words(self.config.pretrain.set | ({"stream": HANDS} if name == HANDS else {}))
 
     def frames_stamp(self, video_id: str) -> str:
         """Changes when an image of a folder of frames does; empty for a file, whose time of change is enough."""
@@ -164,7 +182,7 @@ def _with_own_recipes(config: WorkflowConfig, checkout: Path) -> WorkflowConfig:
         section = getattr(config, stage)
         name = str(section.config)
         own = str(checkout / name)
-        files = [name.replace("{stream}", stream) for stream in config.streams]
+        files = [name.replace("{stream}", stream) for stream in pretrained_names(config)]
         if name in names and not any(Path(file).exists() for file in files) and not {"{", "}"} & set(str(checkout)):
             kind = type(section.config)
             updates[stage] = section.model_copy(update={"config": kind(own)})
@@ -249,6 +267,18 @@ def _results_that_jobs_read(
 # -- Settings of the stages
 
 
+def pretrained_names(config: WorkflowConfig) -> list[str]:
+    """What is pretrained: the streams; or both hands in place of each."""
+    if config.pretrain.hands == "separate":
+        return list(config.streams)
+    return [*(stream for stream in config.streams if stream not in HAND_STREAMS), HANDS]
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The streams whose crops a pretraining reads."""
+    return HAND_STREAMS if name == HANDS else (name,)
+
+
 def setting_words(settings: Mapping[str, Any]) -> str:
     """``--set key=value`` for each key, quoted for the shell."""
     return " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in setting_pairs(settings))
@@ -281,11 +311,13 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
         UserError: With the problems of all of them.
     """
     problems = []
-    for stream in config.streams:
-        places = [("train_dir", str(corpus.processed / stream)), ("output_dir", str(config.work_dir))]
-        file = config.pretrain.config.replace("{stream}", stream)
+    for name in pretrained_names(config):
+        folders = json.dumps([str(corpus.processed / part) for part in parts_of(name)])
+        places = [("train_dir", folders), ("output_dir", str(config.work_dir))]
+        places += [("stream", HANDS)] if name == HANDS else []
+        file = config.pretrain.config.replace("{stream}", name)
         try:
-            _stage_config(config, PretrainConfig, "pretrain", file, places).named_stream((stream,))
+            _stage_config(config, PretrainConfig, "pretrain", file, places).named_stream((name,))
         except UserError as error:
             problems += error.problems
     for stage, model, places in (

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from signstreams.config.section import Section
 from signstreams.corpus.settings import refuse_no_train
-from signstreams.streams import BACKBONE_KEYS, STREAMS, StreamName
+from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, STREAMS, StreamName
 
 DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
@@ -120,10 +120,13 @@ class ContractSection(Section):
 
 
 class PretrainSection(Section):
-    """Self-supervised pretraining: one job per stream."""
+    """Self-supervised pretraining: one job per stream, or one for both hands."""
 
     config: str = OWN_RECIPES["pretrain"][0]
     """Config file of a stream; ``{stream}`` is replaced by its name. The demo corpus has demo_{stream}.toml."""
+    hands: Literal["separate", "shared"] = "separate"
+    """A backbone per hand, or one for both: ``{stream}`` is then ``hands``, left hands are mirrored, and dino_hand_l
+    and dino_hand_r hold the files of dino_hands."""
     set: Settings = {}
     """Keys for every stream, such as ``epochs: 100``; they win over the file."""
     gpus: Gpus = "auto"
@@ -236,7 +239,25 @@ class WorkflowConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _shared_hands_are_two(self) -> WorkflowConfig:
+        if self.pretrain.hands == "shared" and (absent := [name for name in HAND_STREAMS if name not in self.streams]):
+            raise ValueError(
+                f"pretrain.hands = 'shared': streams lacks {absent[0]}, expected both hands there; name both, or leave"
+                " it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _streams_are_named_once(self) -> WorkflowConfig:
         if len(set(self.streams)) < len(self.streams):
             raise ValueError(f"streams names one twice: {', '.join(self.streams)}; name each once")
         return self
+
+    def shown(self) -> dict[str, Any]:
+        """Plain values, for the pages and the release; without what is newer than finished pages, where it says
+        nothing: it would make them outdated.
+        """
+        tree = self.model_dump(mode="json")
+        if self.pretrain.hands == "separate":
+            del tree["pretrain"]["hands"]
+        return tree
