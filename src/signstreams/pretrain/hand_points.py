@@ -99,9 +99,13 @@ def hand_shapes(points: Floats) -> Floats:
 
 def _hand_of(folder: Path, stream: str | None, needed_by: str) -> str:
     """The hand stream whose crops a folder has."""
-    for name in (folder.resolve().name, stream):
-        if name in HAND_STREAMS:
-            return str(name)
-    raise UserError(
-        f"{folder}: {needed_by} needs hand points, and this is no folder of {' or '.join(HAND_STREAMS)}; leave it out"
-    )
+    name = next((name for name in (folder.resolve().name, stream) if name in HAND_STREAMS), None)
+    if name is None:
+        hands = " or ".join(HAND_STREAMS)
+        raise UserError(f"{folder}: {needed_by} needs hand points, and this is no folder of {hands}; leave it out")
+    if not (found := folder.resolve().parent / "keypoints").is_dir():
+        raise UserError(
+            f"{found}: no such folder, but {needed_by} needs the points of the crops in {folder}; leave it out, or"
+            " extract the videos"
+        )
+    return name

@@ -26,12 +26,13 @@ from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
-from signstreams.pretrain.data import CropSet, ViewLoader, crop_groups, find_crops, load_whole, plan_batches
+from signstreams.pretrain.data import CropSet, ViewLoader, Views, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.outputs import write_outputs
+from signstreams.pretrain.points_teacher import PointTargets
 from signstreams.pretrain.resource_estimates import (
     check_disk,
     estimate_memory,
@@ -45,8 +46,6 @@ from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 
 log = logging.getLogger(__name__)
-
-Views = tuple[torch.Tensor, torch.Tensor]
 
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
@@ -83,6 +82,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     config = with_measured_stats(config, crops.train)
     weights = load_initial_weights(config, arch)
     groups = crop_groups(config, crops)
+    points = PointTargets.read(crops.train, crops.probe, stream) if config.points.weight else None
 
     def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
         identity = config.identity(world.size) | {"stream": stream}
@@ -93,6 +93,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["derived_by"] = "steps and crops"
         if weights is not None:
             identity["init"]["weights"] = weights.digest
+        if points is not None:
+            identity["points"]["targets"] = points.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
             identity["dataset"]["signers"] = digest(groups.signer.tolist())
         return Fingerprint(identity, crops.digest)
@@ -122,6 +124,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             "probe_crops": len(crops.probe),
             "videos": plan.groups.num_videos,
             "steps_per_pass": plan.steps_per_pass,
+            **({} if points is None else {"train_crops_with_points": points.num_seen}),
         },
         "fingerprint": fingerprint.digest,
         "world_size": world.size,
@@ -146,10 +149,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             if weights is not None:
                 for network in (trainer.student, trainer.teacher):  # tensors that are new keep their first values
                     network.backbone.load_state_dict(weights.state, strict=False)
-            stage = Pretraining(config, stream, trainer, crops, plan, run)
+            stage = Pretraining(config, stream, trainer, crops, plan, run, points)
             run.resume(stage)  # only now may the optimiser's moments be on the GPU
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
+            if points is not None:
+                log.info("hand points of %s of %s crops teach", f"{points.num_seen:,}", f"{len(crops.train):,}")
             log_memory_estimate(memory, world.device)
             batch = plan.global_batch
             views = derived.total_steps * batch
@@ -173,9 +178,17 @@ class Pretraining(Stage[Views]):
     """DINO or iBOT as the stage of a run: batches of views, health on held-out crops, the best state."""
 
     def __init__(
-        self, config: PretrainConfig, stream: str, trainer: Trainer, crops: CropSet, plan: BatchPlan, run: TrainingRun
+        self,
+        config: PretrainConfig,
+        stream: str,
+        trainer: Trainer,
+        crops: CropSet,
+        plan: BatchPlan,
+        run: TrainingRun,
+        points: PointTargets | None = None,
     ) -> None:
         self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
+        self.points = points
         derived = trainer.derived
         self.label = f"pretrain {stream}"
         self.total_steps, self.epoch_steps = derived.total_steps, derived.epoch_steps
@@ -203,7 +216,9 @@ class Pretraining(Stage[Views]):
     def batches(self) -> Generator[Views, None, None]:
         """Views of all steps to come; fits the head's first weights before the first one."""
         trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
-        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world)
+        loader = ViewLoader(
+            self.config, crops.train, self.plan, self.run.world, None if self.points is None else self.points.train
+        )
         self._probe = load_whole(crops.probe, side_px) if crops.probe else None
         is_fitted = self.config.dino.standardize_head and not trainer.derived.batch_norm
         if self.step == 0 and is_fitted and len(crops.train) > 1:
@@ -235,7 +250,8 @@ class Pretraining(Stage[Views]):
         if step % monitor.log_every_steps == 0 or self.is_over:
             record |= self._read_meters()
         if self._probe is not None and (step % monitor.probe_every_steps == 0 or self.is_over):
-            record |= self.trainer.probe(self._probe, self.known)
+            points = None if self.points is None else torch.from_numpy(self.points.probe)
+            record |= self.trainer.probe(self._probe, self.known, points)
         if not record:
             return
         yield record
@@ -290,6 +306,8 @@ class Pretraining(Stage[Views]):
             "time/data_s": self._times["data"] / steps,
             "epoch": self.step / self.epoch_steps,
         }
+        if trainer.points is not None:
+            record |= trainer.points.read()
         if trainer.patches is not None:
             record["patch/centre_norm"] = float(trainer.patches.centre.value.norm())
         if self.run.world.device.type == "cuda":

@@ -345,6 +345,13 @@ class SinkhornConfig(Section):
     """Rounds of row and column normalisation."""
 
 
+class PointsConfig(Section):
+    """Hand points as a teacher, as in SignRep (arXiv 2503.08529): a hand stream's class token predicts them."""
+
+    weight: NotNegative = 0.0
+    """Weight in the loss; 0 leaves it out. The points are those of extraction; crops without them teach nothing."""
+
+
 class PretrainConfig(Section):
     """Pretrain the vision backbone of one stream on its crops, self-supervised."""
 
@@ -383,6 +390,7 @@ class PretrainConfig(Section):
     ibot: IbotConfig = IbotConfig()
     koleo: KoleoConfig = KoleoConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
+    points: PointsConfig = PointsConfig()
     checkpointing: CheckpointingConfig = CheckpointingConfig()
     monitor: MonitorConfig = MonitorConfig()
     experiment: ExperimentConfig = ExperimentConfig()
@@ -482,6 +490,8 @@ class PretrainConfig(Section):
         )
         if self.model.num_heads is None:  # runs of before had no such setting
             del tree["model"]["num_heads"]
+        if not self.points.weight:
+            del tree["points"]
         tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob"):
