@@ -52,6 +52,10 @@ def taught(make: Make, hands_corpus: CorpusLayout) -> Make:
     return build
 
 
+def targets_from(crops: CropSet) -> PointTargets:
+    return PointTargets.of(hand_points(crops.train, None, needed_by="a test"), crops.train, crops.probe, STREAM)
+
+
 def targets_of(count: int, unseen: list[int]) -> Tensor:
     """Targets (2, count, SHAPE_DIM) of the two views, none of the ``unseen`` crops."""
     targets = torch.randn(2, count, SHAPE_DIM, generator=torch.Generator().manual_seed(1))
@@ -98,7 +102,7 @@ def test_r_squared_is_1_for_the_truth_and_0_for_the_mean() -> None:
 
 
 def test_targets_are_standardised_shapes(crops: CropSet) -> None:
-    targets = PointTargets.read(crops.train, crops.probe, STREAM)
+    targets = targets_from(crops)
     shapes = hand_shapes(hand_points(crops.train, None, needed_by="a test"))
     is_seen = ~np.isnan(shapes).any(axis=1)
     assert targets.num_seen == is_seen.sum() and 0 < targets.num_seen < len(shapes)
@@ -157,7 +161,7 @@ def test_points_are_learned_from_the_pictures(taught: Make, crops: CropSet) -> N
         budget={"views": 8 * 120},
         epochs=None,
     )
-    targets = torch.from_numpy(PointTargets.read(crops.train, crops.probe, STREAM).train)
+    targets = torch.from_numpy(targets_from(crops).train)
     some = (~targets[:, 0].isnan()).nonzero()[:, 0][:8]
     images = load_whole([crops.train[int(i)] for i in some], 32)
     arch = resolve("vit_tiny", image_px=32, patch_px=8, depth=1)
@@ -179,7 +183,7 @@ def test_points_are_learned_from_the_pictures(taught: Make, crops: CropSet) -> N
 
 
 def test_targets_travel_with_the_crops_of_a_batch(taught: Make, crops: CropSet) -> None:
-    points = PointTargets.read(crops.train, crops.probe, STREAM).train
+    points = targets_from(crops).train
     plan = plan_batches(taught(), crops, 1)
     for workers in (0, 2):
         loader = ViewLoader(taught(dataset={"num_workers": workers}), crops.train, plan, ALONE, points)

@@ -23,11 +23,12 @@ from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.crops import Crop, CropReader, evenly_spread
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.positives import Positives
 from signstreams.pretrain.resource_estimates import no_shared_memory, plan_loading
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
-from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, decode, whole_view
 from signstreams.processes import ctrl_c_held_back, end_with_parent
 
 MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
@@ -127,6 +128,7 @@ class Key(NamedTuple):
     step: int
     index: int  # its number among the training crops
     crop: Crop
+    partner: Crop | None = None  # that global view 2 is cut from, where it is another
     points: Floats | None = None  # (2, SHAPE_DIM) float16, the global views' rows of `PointTargets`, where points teach
 
 
@@ -180,12 +182,17 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
         params = np.empty((num_views, len(keys), PARAMS), np.float32)
         points = [key.points for key in keys if key.points is not None]
         for i, key in enumerate(keys):
+            at, partner = key.crop, None
             try:
-                jpeg = self.reader.read(key.crop)
+                if key.partner is not None:
+                    at = key.partner
+                    partner = decode(self.reader.read(at), maker.needed_px)
+                    at = key.crop
+                jpeg = self.reader.read(at)
                 rng = numpy_rng(self.seed, "views", key.step, key.index)
-                params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]])
+                params[:, i] = maker.fill(jpeg, rng, [*global_views[:, i], *local_views[:, i]], partner)
             except (OSError, ValueError, cv2.error) as error:
-                raise key.crop.damage(error) from None
+                raise at.damage(error) from None
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
@@ -204,6 +211,7 @@ class ViewLoader:
     Yields a pair: global views (2, B, side, side, 3) and local views (V, B, side, side, 3), uint8; (0,) without local.
     Where the device does the photometric half: (2, B, 3, side, side) and (V, B, 3, side, side), finished, on it.
     With ``points`` (N, SHAPE_DIM), the targets of all crops, those of the global views (2, B, SHAPE_DIM) come third.
+    ``positives`` say which crop view 2 is cut from.
     """
 
     def __init__(
@@ -213,9 +221,10 @@ class ViewLoader:
         plan: BatchPlan,
         world: World,
         points: Floats | None = None,
+        positives: Positives | None = None,
     ) -> None:
         self.num_workers, prefetched = plan_loading(config)
-        self._batches = _EpochBatches(crops, plan, world.rank, points)
+        self._batches = _EpochBatches(crops, plan, world.rank, points, positives)
         is_on_device = config.augmentation.is_on_device(world.device.type)
         dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
         self._device_views = DeviceViews(config.augmentation, world.device, dtype) if is_on_device else None
@@ -264,8 +273,15 @@ class ViewLoader:
 class _EpochBatches:
     """Batch sampler of one span of steps, which changes from epoch to epoch."""
 
-    def __init__(self, crops: Sequence[Crop], plan: BatchPlan, rank: int, points: Floats | None) -> None:
-        self.crops, self.plan, self.rank, self.points = crops, plan, rank, points
+    def __init__(
+        self,
+        crops: Sequence[Crop],
+        plan: BatchPlan,
+        rank: int,
+        points: Floats | None,
+        positives: Positives | None,
+    ) -> None:
+        self.crops, self.plan, self.rank, self.points, self.positives = crops, plan, rank, points, positives
         self.span = (0, 0)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -273,8 +289,10 @@ class _EpochBatches:
             yield [self._key(step, index) for step, index in keys]
 
     def _key(self, step: int, index: int) -> Key:
-        points = None if self.points is None else self.points[[index] * NUM_GLOBAL]
-        return Key(step, index, self.crops[index], points)
+        of_view_2 = index if self.positives is None else self.positives.partner(step, index)
+        partner = None if of_view_2 == index else self.crops[of_view_2]
+        points = None if self.points is None else self.points[[index, of_view_2]]
+        return Key(step, index, self.crops[index], partner, points)
 
 
 def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:

@@ -23,7 +23,7 @@ from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.health import flat_end
 from signstreams.pretrain.pictures import draw_pictures
-from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
+from signstreams.pretrain.settings import AugmentationConfig, PositivesConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
 from signstreams.streams import BY_NAME, HAND_STREAMS
@@ -319,9 +319,20 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         **(
             {"points.weight": f"{weight:g}; hand points taught, where seen"} if (weight := config.points.weight) else {}
         ),
+        **({"positives": _positives(config.positives)} if config.positives.is_used else {}),
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity(run.world.size)),
     }
+
+
+def _positives(positives: PositivesConfig) -> str:
+    """Which crops global view 2 is cut from."""
+    kinds = []
+    if positives.neighbour_s is not None:
+        kinds.append("a frame {:g} to {:g} s away".format(*positives.neighbour_s))
+    if positives.other_signer_prob:
+        kinds.append(f"another signer's with nearly the same points (p {positives.other_signer_prob:g})")
+    return f"view 2: {', or '.join(kinds)}"
 
 
 def _blur(views: AugmentationConfig) -> str:

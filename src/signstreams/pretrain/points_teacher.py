@@ -46,13 +46,12 @@ class PointTargets:
     digest: str  # of the training crops' points, which alter the weights of a run
 
     @classmethod
-    def read(cls, train: CropIndex, probe: CropIndex, stream: str) -> PointTargets:
-        """From the files of extraction beside the crops' folders.
+    def of(cls, points: Floats, train: CropIndex, probe: CropIndex, stream: str) -> PointTargets:
+        """From the points (N, 21, 2) of the training crops, as `hand_points` has them; those of the others are read.
 
         Raises:
-            UserError: There are none, or of next to no crop.
+            UserError: The hand was seen in next to no crop, or files are absent.
         """
-        points = hand_points(train, stream, needed_by=NEEDED_BY)  # (N, 21, 2)
         digest = hashlib.sha256(points.data).hexdigest()  # of these, as other processors round sums differently
         shapes = hand_shapes(points)  # (N, SHAPE_DIM)
         seen = shapes[~np.isnan(shapes).any(axis=1)]
@@ -62,7 +61,7 @@ class PointTargets:
                 f" expected {MIN_SEEN} at least for {NEEDED_BY}; leave it out"
             )
         mean, std = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64).clip(1e-6)
-        del points, seen
+        del seen
         held_out = hand_shapes(hand_points(probe, stream, needed_by=NEEDED_BY))
         return cls(*(((x - mean) / std).astype(np.float16) for x in (shapes, held_out)), digest)
 

@@ -28,11 +28,13 @@ from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, Views, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
+from signstreams.pretrain.hand_points import hand_points
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.outputs import write_outputs
 from signstreams.pretrain.points_teacher import PointTargets
+from signstreams.pretrain.positives import PartnerSearch, Positives
 from signstreams.pretrain.resource_estimates import (
     check_disk,
     estimate_memory,
@@ -82,7 +84,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     config = with_measured_stats(config, crops.train)
     weights = load_initial_weights(config, arch)
     groups = crop_groups(config, crops)
-    points = PointTargets.read(crops.train, crops.probe, stream) if config.points.weight else None
+    points, search = teachers(config, crops, stream)
 
     def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
         identity = config.identity(world.size) | {"stream": stream}
@@ -95,6 +97,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["init"]["weights"] = weights.digest
         if points is not None:
             identity["points"]["targets"] = points.digest
+        if search is not None:
+            identity["positives"]["partners"] = search.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
             identity["dataset"]["signers"] = digest(groups.signer.tolist())
         return Fingerprint(identity, crops.digest)
@@ -149,7 +153,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             if weights is not None:
                 for network in (trainer.student, trainer.teacher):  # tensors that are new keep their first values
                     network.backbone.load_state_dict(weights.state, strict=False)
-            stage = Pretraining(config, stream, trainer, crops, plan, run, points)
+            stage = Pretraining(config, stream, trainer, crops, plan, run, points, search)
             run.resume(stage)  # only now may the optimiser's moments be on the GPU
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
@@ -186,9 +190,10 @@ class Pretraining(Stage[Views]):
         plan: BatchPlan,
         run: TrainingRun,
         points: PointTargets | None = None,
+        search: PartnerSearch | None = None,
     ) -> None:
         self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
-        self.points = points
+        self.points, self.search = points, search
         derived = trainer.derived
         self.label = f"pretrain {stream}"
         self.total_steps, self.epoch_steps = derived.total_steps, derived.epoch_steps
@@ -216,9 +221,8 @@ class Pretraining(Stage[Views]):
     def batches(self) -> Generator[Views, None, None]:
         """Views of all steps to come; fits the head's first weights before the first one."""
         trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
-        loader = ViewLoader(
-            self.config, crops.train, self.plan, self.run.world, None if self.points is None else self.points.train
-        )
+        targets = None if self.points is None else self.points.train
+        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world, targets, self._partners())
         self._probe = load_whole(crops.probe, side_px) if crops.probe else None
         is_fitted = self.config.dino.standardize_head and not trainer.derived.batch_norm
         if self.step == 0 and is_fitted and len(crops.train) > 1:
@@ -234,6 +238,17 @@ class Pretraining(Stage[Views]):
                 self._times["data"] += got_s - asked_s
                 self._times["step"] += done_s - got_s
                 asked_s = done_s
+
+    def _partners(self) -> Positives | None:
+        """Rank 0 searches first, and keeps what it finds in the state of the run, where the others read it."""
+        search, folder = self.search, self.config.output_dir / STATE
+        if search is None:
+            return None
+        found: Positives | None = None
+        with distributed.main_first(self.run.world):
+            if self.run.world.is_main:
+                found = search.partners(folder)
+        return found or search.partners(folder)
 
     def train_step(self, batch: Views) -> None:
         """One step of student and teacher."""
@@ -363,6 +378,22 @@ class JointBatch(NamedTuple):
     @property
     def size(self) -> int:
         return self.num_processes * self.batch_size
+
+
+def teachers(config: PretrainConfig, crops: CropSet, stream: str) -> tuple[PointTargets | None, PartnerSearch | None]:
+    """What hand points teach, and where partners of the crops come from; None where the config asks for neither.
+
+    Raises:
+        UserError: Files of extraction that either needs are absent or damaged, or the hand was seen in no crop.
+    """
+    weight, positives = config.points.weight, config.positives
+    points = None
+    if weight or positives.other_signer_prob:
+        needed_by = "points.weight" if weight else "positives.other_signer_prob"
+        points = hand_points(crops.train, stream, needed_by=needed_by)
+    targets = PointTargets.of(points, crops.train, crops.probe, stream) if weight and points is not None else None
+    search = PartnerSearch(positives, crops.train, points, config.seed) if positives.is_used else None
+    return targets, search
 
 
 def with_batch_of_folder(

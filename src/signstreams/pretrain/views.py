@@ -35,6 +35,7 @@ from signstreams.pretrain.settings import AugmentationConfig
 T = TypeVar("T")
 
 NUM_GLOBAL = 2
+PARTNER_VIEW = 1  # the global view that may come from another crop
 ASPECT = (3 / 4, 4 / 3)
 BOX_TRIES = 10  # boxes drawn for a view; the first that fits into the crop counts, as in torchvision
 BLUR_SIGMA_OF_PX = 224  # side of the view that `blur_sigma_px` is given for
@@ -89,8 +90,13 @@ class ViewMaker:
         self.fill(jpeg, rng, views)
         return views
 
-    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels]) -> Floats:
+    def fill(
+        self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels], partner: Pixels | None = None
+    ) -> Floats:
         """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
+
+        View 2 is cut from the ``partner``, another crop decoded for `needed_px`, where there is one; the draws are the
+        same, of the box as a share of the crop.
 
         Raises:
             ValueError: When the bytes are no image.
@@ -99,7 +105,11 @@ class ViewMaker:
         draws = self.draw(image.shape[0], image.shape[1], rng)
         pyramid = [image]
         for i, view in enumerate(views):
-            cut(pyramid, draws.boxes[i], view)
+            if i == PARTNER_VIEW and partner is not None:
+                scale = np.tile(np.divide(partner.shape[:2], image.shape[:2]), 2)
+                cut([partner], np.maximum(draws.boxes[i] * scale, (0, 0, 1, 1)).astype(np.intp), view)
+            else:
+                cut(pyramid, draws.boxes[i], view)
             if draws.is_flipped[i]:
                 cv2.flip(view, 1, view)
         if self.is_photometric:
