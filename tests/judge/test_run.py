@@ -23,7 +23,6 @@ from signstreams.judge.features import (
     Source,
     first_weights,
     grey_pixels,
-    hand_shape,
     item_features,
     mean_of_frames,
     motion_of_frames,
@@ -34,6 +33,7 @@ from signstreams.judge.report import table
 from signstreams.judge.run import evaluate_backbones
 from signstreams.judge.settings import EvaluateBackboneConfig
 from signstreams.pretrain.data import load_whole
+from signstreams.pretrain.hand_points import hand_shapes
 
 CPU = torch.device("cpu")
 
@@ -115,9 +115,9 @@ def test_pixels_and_points_ignore_what_they_should() -> None:
     image = np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8)
     np.testing.assert_allclose(grey_pixels(image + np.uint8(50)), grey_pixels(image), atol=1e-3)
     points = np.random.default_rng(1).random((2, 21, 2))
-    np.testing.assert_allclose(hand_shape(3 * points + 100), hand_shape(points), atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(hand_shape(points), axis=1), 1, rtol=1e-6)
-    assert np.isnan(hand_shape(np.full((1, 21, 2), np.nan))).all()
+    np.testing.assert_allclose(hand_shapes(3 * points + 100), hand_shapes(points), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(hand_shapes(points), axis=1), 1, rtol=1e-6)
+    assert np.isnan(hand_shapes(np.full((1, 21, 2), np.nan))).all()
 
 
 def test_frames_of_a_clip_are_pooled() -> None:

@@ -12,8 +12,13 @@ import pytest
 import torch
 
 from signstreams.config.section import is_fixed
+from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, write_tracks
 from signstreams.formats.crops import CropWriter
+from signstreams.formats.landmarks import NUM_KEYPOINTS, REGIONS
+from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata, write_metadata
 from signstreams.pretrain.settings import PretrainConfig
+from signstreams.streams import STREAMS, BoxState
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
 REQUIREMENT = """
@@ -125,3 +130,96 @@ def tiny(crops_dir: Path, tmp_path: Path) -> dict[str, Any]:
         "monitor": {"log_every_steps": 2, "probe_every_steps": 4, "probe_crops": 8, "pictures": False},
         "checkpointing": {"every_steps": 2},
     }
+
+
+# -- A corpus with hand points
+
+HANDS, HAND_FRAMES, UNSEEN = 5, 24, 4  # videos, frames of each, and every how many the hand is not seen
+FRAME_PX = (200, 120)  # width, height
+
+
+@pytest.fixture(scope="session")
+def hands_corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusLayout:
+    """An extracted corpus of 5 videos by 3 signers, of 24 frames at 25 Hz: stick figures of hands and their points.
+
+    Every fourth frame has a crop, but the hand was not seen in it; frame 7 has no crop.
+    """
+    layout = CorpusLayout(tmp_path_factory.mktemp("hands"))
+    lines = ["video_id,signer"]
+    for video in range(HANDS):
+        _add_hand(layout, f"v{video}", np.random.default_rng(video))
+        lines.append(f"v{video},s{video // 2}")
+    layout.meta.write_text("\n".join(lines) + "\n")
+    return layout
+
+
+def drawn_hand(bend: float, spread: float, turn: float) -> Any:
+    """(21, 2) points of a hand within -.5 .. .5: five fingers of four joints on a wrist."""
+    points = [(0.0, 0.4)]
+    for finger in range(5):
+        angle = turn + spread * (finger - 2) * 0.45 - np.pi / 2
+        at, length = np.array([0.0, 0.4]), 0.3
+        for joint in range(4):
+            at = at + length * np.array([np.cos(angle), np.sin(angle)])
+            points.append(tuple(at))
+            length, angle = 0.16, angle + bend * (0.5 + 0.2 * finger) * (joint + 1) / 3
+    return np.array(points)
+
+
+def _add_hand(layout: CorpusLayout, name: str, rng: np.random.Generator) -> None:
+    times = np.arange(HAND_FRAMES) / 25
+    keypoints = np.full((HAND_FRAMES, NUM_KEYPOINTS, 3), -1, np.float32)
+    keypoints[..., 2] = 0
+    boxes, (first, last) = np.full((HAND_FRAMES, 4), -1, np.float32), rng.uniform(0, 1, (2, 3))
+    state = np.full(HAND_FRAMES, BoxState.DETECTED, np.uint8)
+    state[7], state[::UNSEEN] = BoxState.MISSING, BoxState.TRACKED
+    with CropWriter(layout.crops("hand_r", name), name) as writer:
+        for frame in np.flatnonzero(state).tolist():
+            bend, spread, turn = first + (last - first) * frame / HAND_FRAMES
+            side = rng.uniform(40, 60)
+            corner = rng.uniform(10, 50, 2)
+            shape = (
+                drawn_hand(2.5 * bend, 0.3 + spread, turn - 0.5) * rng.uniform(0.6, 0.8) + 0.5
+            )  # in shares of the crop
+            boxes[frame] = [*corner, *(corner + side)]
+            keypoints[frame, REGIONS["hand_r"], :2] = (corner + shape * side) / FRAME_PX
+            keypoints[frame, REGIONS["hand_r"], 2] = 0.1 if state[frame] == BoxState.TRACKED else 0.9
+            image = np.full((SIDE_PX, SIDE_PX, 3), (60, 90, 120), np.uint8)
+            for finger in range(5):
+                line = np.vstack((shape[:1], shape[1 + 4 * finger : 5 + 4 * finger]))
+                cv2.polylines(
+                    image, [np.int32(np.rint(line * SIDE_PX * 16))], False, (230, 220, 200), 2, cv2.LINE_AA, 4
+                )
+            writer.add(frame, cv2.imencode(".jpg", image)[1].tobytes())
+    track = StreamTrack(boxes, (state > 0).astype(np.float32), state)
+    nothing = StreamTrack(np.full_like(boxes, -1), np.zeros(HAND_FRAMES, np.float32), np.zeros_like(state))
+    tracks = dict.fromkeys(STREAMS, nothing) | {"hand_r": track}
+    write_tracks(layout.tracks(name), Tracks(tracks, times))
+    write_keypoints(layout.keypoints(name), keypoints)
+    about = VideoMetadata(
+        video_id=name,
+        status="ok",
+        source_name=f"{name}.mp4",
+        source_bytes=1,
+        source_sha256="0" * 64,
+        width_px=FRAME_PX[0],
+        height_px=FRAME_PX[1],
+        source_fps=25,
+        fps=25,
+        num_frames=HAND_FRAMES,
+        duration_s=HAND_FRAMES / 25,
+        crop_px=SIDE_PX,
+        detector=DetectorInfo(name="tracker", version="1"),
+        signer=SignerInfo(chosen_by="alone"),
+        face_privacy="none",
+        spans_s=None,
+        settings={},
+        settings_digest="0",
+        states={},
+        num_pose_frames=0,
+        num_face_frames=0,
+        timings_s={},
+        checksums={},
+        signstreams_version="0",
+    )
+    write_metadata(layout.metadata(name), about)

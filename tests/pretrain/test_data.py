@@ -21,7 +21,7 @@ from signstreams.errors import TRY_AGAIN_EXIT_CODE, DamagedFile, UserError, exit
 from signstreams.formats.crops import CropReader, CropWriter, list_crops
 from signstreams.pretrain import data
 from signstreams.pretrain.crop_index import build_index, read_directory
-from signstreams.pretrain.data import ViewDataset, ViewLoader, find_crops, load_whole, normalize, plan_batches
+from signstreams.pretrain.data import Key, ViewDataset, ViewLoader, find_crops, load_whole, normalize, plan_batches
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.views import ViewMaker
 
@@ -224,7 +224,7 @@ def test_a_crop_that_the_machine_does_not_give_is_no_damaged_one(
     def in_loader() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(data, "get_worker_info", lambda: "a loader process")
-            failure = views.__getitems__([(0, 0, crops[0])])
+            failure = views.__getitems__([Key(0, 0, crops[0])])
         assert isinstance(failure, OSError)
         raise pickle.loads(pickle.dumps(failure))  # noqa: S301  our own object
 
@@ -236,7 +236,7 @@ def test_a_crop_that_the_machine_does_not_give_is_no_damaged_one(
     for read in (
         lambda: find_crops([crops_dir], probe_crops=0),
         lambda: load_whole(crops, 16),
-        lambda: views.__getitems__([(0, 0, crops[0])]),
+        lambda: views.__getitems__([Key(0, 0, crops[0])]),
         in_loader,
     ):
         with pytest.raises(SystemExit) as left, exit_on_user_error():

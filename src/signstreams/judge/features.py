@@ -27,6 +27,7 @@ from signstreams.files import read_json
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.judge.labelled_sets import LabelledSet, Part
 from signstreams.pretrain.data import load_whole
+from signstreams.pretrain.hand_points import hand_shapes
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -203,14 +204,7 @@ def hog(image: Pixels) -> Floats:
 def _of_points(part: Part, chosen: slice) -> dict[str, Tensor]:
     if part.points is None:
         return {"": torch.full((len(part.crops[chosen]), 1), torch.nan)}
-    return {"": torch.from_numpy(hand_shape(part.points[chosen]))}
-
-
-def hand_shape(points: Floats) -> Floats:
-    """Points of hands (M, 21, 2) px to (M, 42) float32 less their mean, of length 1: place and size take no part."""
-    centred = (points - points.mean(axis=1, keepdims=True)).reshape(len(points), -1)
-    found: Floats = (centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-9)).astype(np.float32)
-    return found
+    return {"": torch.from_numpy(hand_shapes(part.points[chosen]))}
 
 
 # -- From crops to items

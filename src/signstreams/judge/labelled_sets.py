@@ -21,15 +21,15 @@ from signstreams.corpus.corpus import scan_corpus
 from signstreams.corpus.findings import few_ids, raise_errors
 from signstreams.corpus.table import scan_table
 from signstreams.errors import DamagedFile, UserError
-from signstreams.formats.arrays import read_keypoints, read_tracks
+from signstreams.formats.arrays import read_tracks
 from signstreams.formats.crops import Crop, list_crops
-from signstreams.formats.landmarks import INTERPOLATED, REGIONS
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.integrate.clips import extracted_ids
 from signstreams.integrate.features import present_crops
 from signstreams.judge.settings import CLASS, FOLDERS, HANDSHAPES, SIGNER, TEXTS, EvaluateBackboneConfig
 from signstreams.pretrain.crop_index import build_index
+from signstreams.pretrain.hand_points import points_of_video
 from signstreams.pretrain.knn import Handshapes, read_handshapes
 from signstreams.streams import HAND_STREAMS
 
@@ -213,18 +213,14 @@ def _cut(
 
 
 def hand_points(layout: CorpusLayout, stream: str, video_id: str, num_frames: int) -> Floats:
-    """(T, 21, 2) points of a hand in px; NaN in frames where the hand was not seen, guessed points included.
+    """`points_of_video` of a video of an extracted corpus.
 
     Raises:
         DamagedFile: There are points of fewer than ``num_frames`` frames, or the file cannot be read.
     """
-    about, path = read_metadata(layout.metadata(video_id)), layout.keypoints(video_id)
-    points = read_keypoints(path)[:, REGIONS[stream]]  # (T, 21, 3)
-    if len(points) < num_frames:
-        raise DamagedFile(path, f"has {len(points)} frames", expected=f"{num_frames}")
-    is_seen = (points[..., 2] > INTERPOLATED).all(axis=1)  # (T,)
-    found: Floats = points[..., :2] * np.array([about.width_px, about.height_px], np.float32)
-    found[~is_seen] = np.nan
+    found = points_of_video(layout.processed, stream, video_id)
+    if len(found) < num_frames:
+        raise DamagedFile(layout.keypoints(video_id), f"has {len(found)} frames", expected=f"{num_frames}")
     return found
 
 

@@ -17,16 +17,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from signstreams.array_types import Floats
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.crops import Crop, CropReader, evenly_spread
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.positives import Positives
 from signstreams.pretrain.resource_estimates import no_shared_memory, plan_loading
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
-from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, whole_view
+from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, decode, whole_view
 from signstreams.processes import ctrl_c_held_back, end_with_parent
 
 MIN_TRAIN_CROPS_PER_PROBE = 7  # held-out crops are at most one in eight
@@ -122,28 +124,36 @@ def plan_batches(
         ) from None
 
 
+class Key(NamedTuple):
+    """What a loader process needs to know of one crop of a batch, so that none holds what is known of all crops."""
+
+    step: int
+    index: int  # its number among the training crops
+    crop: Crop
+    partner: Crop | None = None  # that global view 2 is cut from, where it is another
+    points: Floats | None = None  # (2, SHAPE_DIM) float16, the global views' rows of `PointTargets`, where points teach
+
+
 class ViewBatch(NamedTuple):
     """Views of B crops."""
 
     global_views: Tensor  # (2, B, side, side, 3) uint8
     local_views: Tensor  # (V - 2, B, side, side, 3) uint8; (0,) without local views
     params: Tensor | None  # (V, B, PARAMS) float32, what is left to do for `DeviceViews`; None: nothing
+    points: Tensor | None  # (2, B, SHAPE_DIM) float16 targets of the global views, where points teach
 
 
 Failure = UserError | OSError
 
 
 class ViewDataset(Dataset[ViewBatch | Failure]):
-    """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state.
-
-    A key carries its crop, so that no worker holds the index of all crops.
-    """
+    """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state."""
 
     def __init__(self, make_views: ViewMaker, seed: int) -> None:
         self.make_views, self.seed, self.reader = make_views, seed, CropReader()
 
-    def __getitems__(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch | Failure:
-        """The batch of (step, index, crop) keys.
+    def __getitems__(self, keys: list[Key]) -> ViewBatch | Failure:
+        """The batch of these keys.
 
         A loader process puts it into shared memory, and returns what a user may mend: PyTorch would raise a text with
         its own traceback in the middle.
@@ -164,7 +174,7 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
                 raise
             return found
 
-    def _batch(self, keys: list[tuple[int, int, Crop]]) -> ViewBatch:
+    def _batch(self, keys: list[Key]) -> ViewBatch:
         """Each view is written straight to its place."""
         maker = self.make_views
         global_px, local_px = maker.config.global_px, maker.config.local_px
@@ -172,19 +182,30 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
         global_views = np.empty((NUM_GLOBAL, len(keys), global_px, global_px, 3), np.uint8)
         local_views = np.empty((num_views - NUM_GLOBAL, len(keys), local_px, local_px, 3), np.uint8)
         params = np.empty((num_views, len(keys), PARAMS), np.float32)
-        for i, (step, index, crop) in enumerate(keys):
+        points = [key.points for key in keys if key.points is not None]
+        for i, key in enumerate(keys):
+            at, partner = key.crop, None
             try:
-                jpeg = self.reader.read(crop)
-                rng = numpy_rng(self.seed, "views", step, index)
+                if key.partner is not None:
+                    at = key.partner
+                    partner = decode(self.reader.read(at), maker.needed_px, is_mirrored=at.is_mirrored)
+                    at = key.crop
+                jpeg = self.reader.read(at)
+                rng = numpy_rng(self.seed, "views", key.step, key.index)
                 views = [*global_views[:, i], *local_views[:, i]]
-                params[:, i] = maker.fill(jpeg, rng, views, is_mirrored=crop.is_mirrored)
+                params[:, i] = maker.fill(jpeg, rng, views, partner, is_mirrored=at.is_mirrored)
             except (OSError, ValueError, cv2.error) as error:
-                raise crop.damage(error) from None
+                raise at.damage(error) from None
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
             None if maker.is_photometric else torch.from_numpy(params),
+            torch.from_numpy(np.stack(points, axis=1)) if points else None,
         )
+
+
+Views = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+"""Global and local views of a step and, where points teach, their targets: arguments of `Trainer.train_step`."""
 
 
 class ViewLoader:
@@ -192,11 +213,21 @@ class ViewLoader:
 
     Yields a pair: global views (2, B, side, side, 3) and local views (V, B, side, side, 3), uint8; (0,) without local.
     Where the device does the photometric half: (2, B, 3, side, side) and (V, B, 3, side, side), finished, on it.
+    With ``points`` (N, SHAPE_DIM), the targets of all crops, those of the global views (2, B, SHAPE_DIM) come third.
+    ``positives`` say which crop view 2 is cut from.
     """
 
-    def __init__(self, config: PretrainConfig, crops: Sequence[Crop], plan: BatchPlan, world: World) -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        crops: Sequence[Crop],
+        plan: BatchPlan,
+        world: World,
+        points: Floats | None = None,
+        positives: Positives | None = None,
+    ) -> None:
         self.num_workers, prefetched = plan_loading(config)
-        self._batches = _EpochBatches(crops, plan, world.rank)
+        self._batches = _EpochBatches(crops, plan, world.rank, points, positives)
         is_on_device = config.augmentation.is_on_device(world.device.type)
         dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
         self._device_views = DeviceViews(config.augmentation, world.device, dtype) if is_on_device else None
@@ -215,7 +246,7 @@ class ViewLoader:
             multiprocessing_context="forkserver" if self.num_workers else None,
         )
 
-    def steps(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def steps(self, first_step: int, last_step: int) -> Iterator[Views]:
         """The batches of these steps.
 
         Raises:
@@ -231,28 +262,40 @@ class ViewLoader:
                 raise
             raise found from None
 
-    def _finished(self, batch: ViewBatch | Failure) -> tuple[Tensor, Tensor]:
+    def _finished(self, batch: ViewBatch | Failure) -> Views:
         if isinstance(batch, Exception):
             raise batch
-        global_views, local_views, params = batch
-        if self._device_views is None or params is None:
-            return global_views, local_views
-        return (
-            self._device_views(global_views, params[:NUM_GLOBAL]),
-            self._device_views(local_views, params[NUM_GLOBAL:]) if len(params) > NUM_GLOBAL else local_views,
-        )
+        global_views, local_views, params, points = batch
+        if self._device_views is not None and params is not None:
+            global_views = self._device_views(global_views, params[:NUM_GLOBAL])
+            if len(params) > NUM_GLOBAL:
+                local_views = self._device_views(local_views, params[NUM_GLOBAL:])
+        return (global_views, local_views) if points is None else (global_views, local_views, points)
 
 
 class _EpochBatches:
     """Batch sampler of one span of steps, which changes from epoch to epoch."""
 
-    def __init__(self, crops: Sequence[Crop], plan: BatchPlan, rank: int) -> None:
-        self.crops, self.plan, self.rank = crops, plan, rank
+    def __init__(
+        self,
+        crops: Sequence[Crop],
+        plan: BatchPlan,
+        rank: int,
+        points: Floats | None,
+        positives: Positives | None,
+    ) -> None:
+        self.crops, self.plan, self.rank, self.points, self.positives = crops, plan, rank, points, positives
         self.span = (0, 0)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, Crop]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for keys in self.plan.batches(self.rank, *self.span):
-            yield [(step, index, self.crops[index]) for step, index in keys]
+            yield [self._key(step, index) for step, index in keys]
+
+    def _key(self, step: int, index: int) -> Key:
+        of_view_2 = index if self.positives is None else self.positives.partner(step, index)
+        partner = None if of_view_2 == index else self.crops[of_view_2]
+        points = None if self.points is None else self.points[[index, of_view_2]]
+        return Key(step, index, self.crops[index], partner, points)
 
 
 def load_whole(crops: Sequence[Crop], side_px: int) -> Tensor:

@@ -13,6 +13,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.engine import distributed
 from signstreams.engine.seeding import torch_generator
 from signstreams.pretrain.derived_settings import DerivedSettings
+from signstreams.pretrain.points_teacher import PointsHead
 from signstreams.pretrain.settings import PretrainConfig
 
 EPS = 1e-5
@@ -131,9 +132,15 @@ class MultiCropNet(nn.Module):
     Masked patches share ``head`` where they have no ``patch_head``.
     """
 
-    def __init__(self, backbone: VisionTransformer, head: DinoHead, patch_head: DinoHead | None = None) -> None:
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        head: DinoHead,
+        patch_head: DinoHead | None = None,
+        points_head: PointsHead | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone, self.head, self.patch_head = backbone, head, patch_head
+        self.backbone, self.head, self.patch_head, self.points_head = backbone, head, patch_head, points_head
 
     @property
     def heads(self) -> list[DinoHead]:
@@ -141,8 +148,9 @@ class MultiCropNet(nn.Module):
 
     def forward(
         self, groups: list[Tensor], rows: Tensor | None = None, masks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Class tokens (V, B, D) and prototype scores (V, B, K) of all views, and patch scores (M, K') or None.
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Class tokens (V, B, D) and prototype scores (V, B, K) of all views; patch scores (M, K') or None; and, with a
+        head for them, the shapes of hands (V_0, B, SHAPE_DIM) that the views of the first group are taken to show.
 
         ``groups`` are normalised views of one size, (V_i, B, 3, side, side). ``rows`` (M,) are the patches to score, as
         rows of the first group's (V_0 * B * P), and ``masks`` (V_0 * B, P) bool hide patches of it from the backbone.
@@ -162,7 +170,9 @@ class MultiCropNet(nn.Module):
             scores, patch_scores = both.split((len(tokens), len(patches)))
         else:
             scores, patch_scores = self.head(tokens), self.patch_head(patches)
-        return tokens.unflatten(0, (-1, batch)), scores.unflatten(0, (-1, batch)), patch_scores
+        tokens = tokens.unflatten(0, (-1, batch))
+        shapes = None if self.points_head is None else self.points_head(tokens[: len(groups[0])])
+        return tokens, scores.unflatten(0, (-1, batch)), patch_scores, shapes
 
 
 def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSettings, *, is_student: bool) -> MultiCropNet:
@@ -175,6 +185,9 @@ def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSetting
     backbone.mask_token.requires_grad_(config.algorithm == "ibot")
     backbone.init_weights(torch_generator(config.seed, "backbone"))
     has_patch_head = config.algorithm == "ibot" and not config.ibot.shared_head
+    points_head = PointsHead(arch.embed_dim) if config.points.weight else None
+    if points_head is not None:
+        points_head.init_weights(torch_generator(config.seed, "points_head"))
     heads = []
     for name in ("head", "patch_head") if has_patch_head else ("head",):
         head = DinoHead(
@@ -186,7 +199,7 @@ def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSetting
         )
         head.init_weights(torch_generator(config.seed, name))
         heads.append(head)
-    network = MultiCropNet(backbone, *heads)
+    network = MultiCropNet(backbone, *heads, points_head=points_head)
     if not is_student:
         network.requires_grad_(False)
         network.eval()

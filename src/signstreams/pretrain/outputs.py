@@ -23,7 +23,7 @@ from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet
 from signstreams.pretrain.health import flat_end
 from signstreams.pretrain.pictures import draw_pictures
-from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
+from signstreams.pretrain.settings import AugmentationConfig, PositivesConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
 from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, MIRRORED_IN_HANDS
@@ -45,6 +45,7 @@ def draw(records: list[dict[str, Any]], path: Path, *, num_prototypes: int, titl
         Panel("Teacher entropy (nats)", ("teacher/entropy_sample", "teacher/entropy_batch"), level),
         Panel("Prototypes used (share)", ("teacher/prototypes_used_ratio",)),
         Panel("Held-out crops: k-NN (share right)", ("probe/knn",)),
+        Panel("Held-out crops: hand points (R²)", ("probe/points_r2",)),
         Panel("Held-out crops: RankMe", ("probe/rankme",)),
         Panel("Held-out crops: information (nats)", ("probe/assignment_information",)),
         Panel("Learning rate", ("schedule/lr",)),
@@ -69,12 +70,14 @@ FIGURES = (
     ("train/loss_dino", "loss of the class token"),
     ("train/loss_patch", "loss of the masked patches"),
     ("train/kl", "KL of teacher and student"),
+    ("train/loss_points", "loss of the hand points"),
     ("teacher/entropy_sample", "entropy of a crop's target, nats"),
     ("teacher/entropy_batch", "entropy of the mean target, nats"),
     ("teacher/prototypes_used_ratio", "share of prototypes used"),
     ("probe/assignment_information", "held-out crops: nats that the prototype tells about the crop"),
     ("probe/rankme", "held-out crops: RankMe"),
     ("probe/feature_std", "held-out crops: deviation of the features, 1 spread out"),
+    ("probe/points_r2", "held-out crops: share of the variance of hand points that is predicted"),
     ("probe/knn", "held-out crops: k-NN on labels"),
 )
 
@@ -325,9 +328,23 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "momentum": f"{derived.momentum:g} to 1",
         "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
+        **(
+            {"points.weight": f"{weight:g}; hand points taught, where seen"} if (weight := config.points.weight) else {}
+        ),
+        **({"positives": _positives(config.positives)} if config.positives.is_used else {}),
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity(run.world.size)),
     }
+
+
+def _positives(positives: PositivesConfig) -> str:
+    """Which crops global view 2 is cut from."""
+    kinds = []
+    if positives.neighbour_s is not None:
+        kinds.append("a frame {:g} to {:g} s away".format(*positives.neighbour_s))
+    if positives.other_signer_prob:
+        kinds.append(f"another signer's with nearly the same points (p {positives.other_signer_prob:g})")
+    return f"view 2: {', or '.join(kinds)}"
 
 
 def _blur(views: AugmentationConfig) -> str:

@@ -26,12 +26,15 @@ from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
-from signstreams.pretrain.data import CropSet, ViewLoader, crop_groups, find_crops, load_whole, plan_batches
+from signstreams.pretrain.data import CropSet, ViewLoader, Views, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
+from signstreams.pretrain.hand_points import hand_points
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
 from signstreams.pretrain.outputs import write_outputs
+from signstreams.pretrain.points_teacher import PointTargets
+from signstreams.pretrain.positives import PartnerSearch, Positives
 from signstreams.pretrain.resource_estimates import (
     check_disk,
     estimate_memory,
@@ -46,8 +49,6 @@ from signstreams.processes import StopRequest, available_cores, number_of_enviro
 from signstreams.streams import HANDS, MIRRORED_IN_HANDS
 
 log = logging.getLogger(__name__)
-
-Views = tuple[torch.Tensor, torch.Tensor]
 
 HEALTH = "probe/assignment_information"
 """Score that chooses the best checkpoint, higher is better; why not RankMe: `signstreams.pretrain.health`."""
@@ -84,6 +85,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     config = with_measured_stats(config, crops.train)
     weights = load_initial_weights(config, arch)
     groups = crop_groups(config, crops)
+    points, search = teachers(config, crops, stream)
 
     def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
         identity = config.identity(world.size) | {"stream": stream}
@@ -94,6 +96,10 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["derived_by"] = "steps and crops"
         if weights is not None:
             identity["init"]["weights"] = weights.digest
+        if points is not None:
+            identity["points"]["targets"] = points.digest
+        if search is not None:
+            identity["positives"]["partners"] = search.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
             identity["dataset"]["signers"] = digest(groups.signer.tolist())
         return Fingerprint(identity, crops.digest)
@@ -123,6 +129,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             "probe_crops": len(crops.probe),
             "videos": plan.groups.num_videos,
             "steps_per_pass": plan.steps_per_pass,
+            **({} if points is None else {"train_crops_with_points": points.num_seen}),
         },
         "fingerprint": fingerprint.digest,
         "world_size": world.size,
@@ -147,10 +154,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             if weights is not None:
                 for network in (trainer.student, trainer.teacher):  # tensors that are new keep their first values
                     network.backbone.load_state_dict(weights.state, strict=False)
-            stage = Pretraining(config, stream, trainer, crops, plan, run)
+            stage = Pretraining(config, stream, trainer, crops, plan, run, points, search)
             run.resume(stage)  # only now may the optimiser's moments be on the GPU
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
+            if points is not None:
+                log.info("hand points of %s of %s crops teach", f"{points.num_seen:,}", f"{len(crops.train):,}")
             log_memory_estimate(memory, world.device)
             batch = plan.global_batch
             views = derived.total_steps * batch
@@ -174,9 +183,18 @@ class Pretraining(Stage[Views]):
     """DINO or iBOT as the stage of a run: batches of views, health on held-out crops, the best state."""
 
     def __init__(
-        self, config: PretrainConfig, stream: str, trainer: Trainer, crops: CropSet, plan: BatchPlan, run: TrainingRun
+        self,
+        config: PretrainConfig,
+        stream: str,
+        trainer: Trainer,
+        crops: CropSet,
+        plan: BatchPlan,
+        run: TrainingRun,
+        points: PointTargets | None = None,
+        search: PartnerSearch | None = None,
     ) -> None:
         self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
+        self.points, self.search = points, search
         derived = trainer.derived
         self.label = f"pretrain {stream}"
         self.total_steps, self.epoch_steps = derived.total_steps, derived.epoch_steps
@@ -204,7 +222,8 @@ class Pretraining(Stage[Views]):
     def batches(self) -> Generator[Views, None, None]:
         """Views of all steps to come; fits the head's first weights before the first one."""
         trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
-        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world)
+        targets = None if self.points is None else self.points.train
+        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world, targets, self._partners())
         self._probe = load_whole(crops.probe, side_px) if crops.probe else None
         is_fitted = self.config.dino.standardize_head and not trainer.derived.batch_norm
         if self.step == 0 and is_fitted and len(crops.train) > 1:
@@ -221,6 +240,17 @@ class Pretraining(Stage[Views]):
                 self._times["step"] += done_s - got_s
                 asked_s = done_s
 
+    def _partners(self) -> Positives | None:
+        """Rank 0 searches first, and keeps what it finds in the state of the run, where the others read it."""
+        search, folder = self.search, self.config.output_dir / STATE
+        if search is None:
+            return None
+        found: Positives | None = None
+        with distributed.main_first(self.run.world):
+            if self.run.world.is_main:
+                found = search.partners(folder)
+        return found or search.partners(folder)
+
     def train_step(self, batch: Views) -> None:
         """One step of student and teacher."""
         self.trainer.train_step(*batch)
@@ -236,7 +266,8 @@ class Pretraining(Stage[Views]):
         if step % monitor.log_every_steps == 0 or self.is_over:
             record |= self._read_meters()
         if self._probe is not None and (step % monitor.probe_every_steps == 0 or self.is_over):
-            record |= self.trainer.probe(self._probe, self.known)
+            points = None if self.points is None else torch.from_numpy(self.points.probe)
+            record |= self.trainer.probe(self._probe, self.known, points)
         if not record:
             return
         yield record
@@ -291,6 +322,8 @@ class Pretraining(Stage[Views]):
             "time/data_s": self._times["data"] / steps,
             "epoch": self.step / self.epoch_steps,
         }
+        if trainer.points is not None:
+            record |= trainer.points.read()
         if trainer.patches is not None:
             record["patch/centre_norm"] = float(trainer.patches.centre.value.norm())
         if self.run.world.device.type == "cuda":
@@ -346,6 +379,22 @@ class JointBatch(NamedTuple):
     @property
     def size(self) -> int:
         return self.num_processes * self.batch_size
+
+
+def teachers(config: PretrainConfig, crops: CropSet, stream: str) -> tuple[PointTargets | None, PartnerSearch | None]:
+    """What hand points teach, and where partners of the crops come from; None where the config asks for neither.
+
+    Raises:
+        UserError: Files of extraction that either needs are absent or damaged, or the hand was seen in no crop.
+    """
+    weight, positives = config.points.weight, config.positives
+    points = None
+    if weight or positives.other_signer_prob:
+        needed_by = "points.weight" if weight else "positives.other_signer_prob"
+        points = hand_points(crops.train, stream, needed_by=needed_by)
+    targets = PointTargets.of(points, crops.train, crops.probe, stream) if weight and points is not None else None
+    search = PartnerSearch(positives, crops.train, points, config.seed) if positives.is_used else None
+    return targets, search
 
 
 def with_batch_of_folder(

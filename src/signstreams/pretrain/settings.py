@@ -367,6 +367,34 @@ class SinkhornConfig(Section):
     """Rounds of row and column normalisation."""
 
 
+class PointsConfig(Section):
+    """Hand points as a teacher, as in SignRep (arXiv 2503.08529): a hand stream's class token predicts them."""
+
+    weight: NotNegative = 0.0
+    """Weight in the loss; 0 leaves it out. The points are those of extraction; crops without them teach nothing."""
+
+
+class PositivesConfig(Section):
+    """Global view 2 from another crop that shows nearly the same, so that views differ by more than augmentations."""
+
+    neighbour_s: Range | None = None
+    """From a frame of the same video, this many seconds away at least and at most, such as `[0.1, 0.3]`. None: not."""
+    other_signer_prob: Prob = 0.0
+    """How often from a hand of another signer with nearly the same points, where there is one; else as above."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.neighbour_s is not None and not 0 < self.neighbour_s[0] <= self.neighbour_s[1]:
+            low, high = self.neighbour_s
+            raise ValueError(f"neighbour_s [{low:g}, {high:g}]: expected 0 < low <= high")
+        return self
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any view comes from another crop."""
+        return self.neighbour_s is not None or self.other_signer_prob > 0
+
+
 class PretrainConfig(Section):
     """Pretrain the vision backbone of one stream, or of both hands, on its crops, self-supervised."""
 
@@ -405,6 +433,8 @@ class PretrainConfig(Section):
     ibot: IbotConfig = IbotConfig()
     koleo: KoleoConfig = KoleoConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
+    points: PointsConfig = PointsConfig()
+    positives: PositivesConfig = PositivesConfig()
     checkpointing: CheckpointingConfig = CheckpointingConfig()
     monitor: MonitorConfig = MonitorConfig()
     experiment: ExperimentConfig = ExperimentConfig()
@@ -521,6 +551,10 @@ class PretrainConfig(Section):
         )
         if self.model.num_heads is None:  # runs of before had no such setting
             del tree["model"]["num_heads"]
+        if not self.points.weight:
+            del tree["points"]
+        if not self.positives.is_used:
+            del tree["positives"]
         tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob", *self.augmentation.not_used):

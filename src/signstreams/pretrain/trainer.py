@@ -24,6 +24,7 @@ from signstreams.pretrain.ibot import Masked, PatchTerm, patch_loss
 from signstreams.pretrain.knn import ProbeLabels, knn_accuracy
 from signstreams.pretrain.losses import Centre, dino_loss, koleo_loss, teacher_targets
 from signstreams.pretrain.network import build_network
+from signstreams.pretrain.points_teacher import PointsTerm, r_squared
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.views import NUM_GLOBAL
 
@@ -114,6 +115,7 @@ class Trainer:
         )
         self.patches = PatchTerm(config, derived, arch, world) if config.algorithm == "ibot" else None
         self.meters = Meters(derived.num_prototypes, device) if self.patches is None else self.patches.meters
+        self.points = PointsTerm(world) if config.points.weight else None
         self.step = 0
         self._mean = torch.tensor(config.augmentation.mean, device=device)
         self._std = torch.tensor(config.augmentation.std, device=device)
@@ -162,8 +164,11 @@ class Trainer:
             now["patch_teacher_temp"] = now["teacher_temp"]
         return now
 
-    def train_step(self, global_views: Tensor, local_views: Tensor) -> None:
-        """One optimiser step on uint8 views (2, B, side, side, 3) and (V - 2, B, side, side, 3), or (0,) without."""
+    def train_step(self, global_views: Tensor, local_views: Tensor, point_targets: Tensor | None = None) -> None:
+        """One optimiser step on uint8 views (2, B, side, side, 3) and (V - 2, B, side, side, 3), or (0,) without.
+
+        ``point_targets`` (2, B, SHAPE_DIM) are rows of `PointTargets` for the global views, where the points teach.
+        """
         now = self.scheduled(self.step)
         seed_global(self.config.seed, "step", self.step, self.world.rank)  # stochastic depth needs no saved state
         groups = [
@@ -180,13 +185,16 @@ class Trainer:
         with torch.no_grad(), autocast(self.config.optim.precision, self.world.device):
             seen = [
                 self.teacher(part[:1], masked[i].rows if masked else None) for i, part in enumerate(parts)
-            ]  # of each part (2, b, D), (2, b, K), (m, K'); the teacher sees all patches
-        teacher_scores = joined([scores for _, scores, _ in seen], dim=1)  # (2, B, K)
+            ]  # of each part (2, b, D), (2, b, K), (m, K'), shapes; the teacher sees all patches
+        teacher_scores = joined([scores for _, scores, *_ in seen], dim=1)  # (2, B, K)
         targets = teacher_targets(teacher_scores, self.centre, self.sinkhorn, now["teacher_temp"])
         teacher_patches = patch_targets = None
         if patches is not None:
-            teacher_patches = joined([scores for *_, scores in seen], dim=0)  # (M, K')
+            teacher_patches = joined([scores for *_, scores, _ in seen], dim=0)  # (M, K')
             patch_targets = patches.targets(teacher_patches, now["patch_teacher_temp"])  # (M, K')
+        if self.points is not None:
+            assert point_targets is not None
+            self.points.begin(point_targets, count)
         self.optimizer.zero_grad(set_to_none=True)
         loss, dino, koleo, patch = self._backward(parts, masked, targets, patch_targets)
         if self.step < self.derived.freeze_prototypes_steps:
@@ -205,6 +213,8 @@ class Trainer:
         if patches is not None:
             assert teacher_patches is not None and patch_targets is not None
             patches.after_step(patch, teacher_patches, patch_targets, masked, is_bad)
+        if self.points is not None:
+            self.points.after_step(is_bad)
         self.meters.add(loss=loss, dino=dino, koleo=koleo, targets=targets, grad_norm=norm, is_bad=is_bad)
         self.step += 1
 
@@ -214,7 +224,7 @@ class Trainer:
         """Gradients of the step, part by part; returns (4,) loss, DINO, KoLeo, patch loss, without gradient.
 
         All terms but KoLeo are means over crops, so that equal parts sum to the joint batch; KoLeo's neighbours come
-        from the part.
+        from the part. The points' loss, of which parts have unequal numbers of crops, knows the joint batch itself.
         """
         config, count, temp = self.config, len(parts), self.config.dino.student_temp
         patch_parts: Sequence[Tensor] = ()
@@ -228,14 +238,16 @@ class Trainer:
                 sync = self.replica.no_sync()
             with sync:  # processes average their gradients once per step
                 with autocast(config.optim.precision, self.world.device):
-                    # (V, b, D), (V, b, K), (m, K')
-                    tokens, scores, patch_scores = self.replica(list(part), rows, masks)
+                    # (V, b, D), (V, b, K), (m, K'), (2, b, SHAPE_DIM)
+                    tokens, scores, patch_scores, shapes = self.replica(list(part), rows, masks)
                 dino, koleo = dino_loss(scores, target, student_temp=temp), self._koleo(tokens)
                 loss, patch = dino + config.koleo.weight * koleo, torch.zeros_like(dino)
                 if masked:
                     weights, num_views, ibot = masked[i].weights, len(masked[i].masks), config.ibot
                     patch = patch_loss(patch_scores, patch_parts[i], weights, student_temp=temp, num_views=num_views)
                     loss = ibot.cls_weight * dino + ibot.patch_weight * patch + config.koleo.weight * koleo
+                if self.points is not None:
+                    loss = loss + config.points.weight * self.points.loss(i, shapes)
                 (loss / count).backward()
             values.append(torch.stack((loss.detach(), dino.detach(), koleo.detach(), patch.detach())))
         return torch.stack(values).mean(dim=0)
@@ -244,17 +256,31 @@ class Trainer:
         """uint8 (..., H, W, 3) as the networks take them, on the device."""
         return normalize(images.to(self.world.device), self._mean, self._std)
 
-    def probe(self, images: Tensor, known: ProbeLabels | None = None) -> dict[str, float]:
-        """Health of the teacher on held-out crops, uint8 (N, side, side, 3); k-NN where labels are known."""
+    def probe(
+        self, images: Tensor, known: ProbeLabels | None = None, point_targets: Tensor | None = None
+    ) -> dict[str, float]:
+        """Health of the teacher on held-out crops, uint8 (N, side, side, 3); k-NN where labels are known.
+
+        Where points teach, with their targets (N, SHAPE_DIM), how much of the held-out hands' shapes is predicted.
+        """
         features = embed(self.teacher.backbone, images, self.normalize)  # (N, D)
         with torch.no_grad():
             scores = self.teacher.head(features.to(self.world.device)).cpu()  # (N, K)
+        points = {}
+        if self.teacher.points_head is not None and point_targets is not None:
+            with torch.no_grad():
+                shapes = self.teacher.points_head(features.to(self.world.device)).cpu()  # (N, SHAPE_DIM)
+            points["probe/points_r2"] = r_squared(shapes, point_targets)
         knn = {} if known is None else {"probe/knn": knn_accuracy(features, known)}
-        return knn | {
-            "probe/rankme": rank_me(features),
-            "probe/assignment_information": assignment_information(scores, self.config.dino.student_temp),
-            "probe/feature_std": feature_std(features),
-        }
+        return (
+            knn
+            | points
+            | {
+                "probe/rankme": rank_me(features),
+                "probe/assignment_information": assignment_information(scores, self.config.dino.student_temp),
+                "probe/feature_std": feature_std(features),
+            }
+        )
 
     @torch.no_grad()
     def teacher_distance(self) -> float:
@@ -267,14 +293,19 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to continue to the same bits."""
         patches = {} if self.patches is None else {"patch_centre": self.patches.centre.state_dict()}
-        return patches | {
-            "step": self.step,
-            "student": self.student.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "centre": self.centre.state_dict(),
-            "meters": self.meters.state_dict(),
-        }
+        points = {} if self.points is None else {"points": self.points.state_dict()}
+        return (
+            patches
+            | points
+            | {
+                "step": self.step,
+                "student": self.student.state_dict(),
+                "teacher": self.teacher.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "centre": self.centre.state_dict(),
+                "meters": self.meters.state_dict(),
+            }
+        )
 
     def state_bytes(self) -> int:
         """Size of a checkpoint of any later step: both networks and AdamW's two moments."""
@@ -289,6 +320,8 @@ class Trainer:
         self.centre.load_state_dict(state["centre"])
         if self.patches is not None:
             self.patches.centre.load_state_dict(state["patch_centre"])
+        if self.points is not None:
+            self.points.load_state_dict(state["points"])
         self.meters.load_state_dict(state["meters"])
         self.step = int(state["step"])
 

@@ -38,6 +38,7 @@ from signstreams.pretrain.settings import AugmentationConfig
 T = TypeVar("T")
 
 NUM_GLOBAL = 2
+PARTNER_VIEW = 1  # the global view that may come from another crop
 ASPECT = (3 / 4, 4 / 3)
 BOX_TRIES = 10  # boxes drawn for a view; the first that fits into the crop counts, as in torchvision
 BLUR_SIGMA_OF_PX = 224  # side of the view that `blur_sigma_px` and `motion_blur_px` are given for
@@ -95,10 +96,20 @@ class ViewMaker:
         self.fill(jpeg, rng, views, is_mirrored=False)
         return views
 
-    def fill(self, jpeg: bytes, rng: np.random.Generator, views: Sequence[Pixels], *, is_mirrored: bool) -> Floats:
+    def fill(
+        self,
+        jpeg: bytes,
+        rng: np.random.Generator,
+        views: Sequence[Pixels],
+        partner: Pixels | None = None,
+        *,
+        is_mirrored: bool,
+    ) -> Floats:
         """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
 
-        They are those of the mirrored crop, where `Crop.is_mirrored` says so.
+        They are those of the mirrored crop, where `Crop.is_mirrored` says so. View 2 is cut from the ``partner``,
+        another crop decoded for `needed_px` (and mirrored, where it is to be), where there is one; the draws are the
+        same, of the box as a share of the crop.
 
         Raises:
             ValueError: When the bytes are no image.
@@ -109,7 +120,12 @@ class ViewMaker:
         camera = draws.camera.tolist()
         for i, view in enumerate(views):
             turn_deg, motion_px, motion_deg, quality = camera[i]
-            cut(pyramid, draws.boxes[i], view, turn_deg)
+            if i == PARTNER_VIEW and partner is not None:
+                scale = np.tile(np.divide(partner.shape[:2], image.shape[:2]), 2)
+                box = np.maximum(draws.boxes[i] * scale, (0, 0, 1, 1)).astype(np.intp)
+                cut([partner], box, view, turn_deg)
+            else:
+                cut(pyramid, draws.boxes[i], view, turn_deg)
             if draws.is_flipped[i]:
                 cv2.flip(view, 1, view)
             if motion_px:

@@ -1,0 +1,115 @@
+"""The hand points of crops: 21 points of each crop in which extraction saw the hand, and their shape.
+
+They cost nothing, since extraction found them to cut the crops. Letters: N crops, T frames of a video, S seen points.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from signstreams.array_types import Floats
+from signstreams.errors import DamagedFile, UserError
+from signstreams.formats.arrays import keypoint_pieces, read_tracks
+from signstreams.formats.landmarks import INTERPOLATED, NUM_HAND, REGIONS
+from signstreams.formats.video_metadata import read_metadata
+from signstreams.pretrain.crop_index import CropIndex
+from signstreams.pretrain.selection import by_video
+from signstreams.processes import available_cores
+from signstreams.progress import Progress
+from signstreams.streams import HAND_STREAMS
+
+SHAPE_DIM = 2 * NUM_HAND
+"""Values of a hand's shape: x and y of each point, one point after the other."""
+_MIN_SIZE = 1e-9
+_MOST_TOLD = 3  # videos without points that a message names
+
+
+def hand_points(index: CropIndex, stream: str | None, *, needed_by: str) -> Floats:
+    """(N, 21, 2) float32 points of the hand in each crop, NaN where it was not seen; 336 MB for two million crops.
+
+    x and y are shares of the crop's side, from its top left corner: 0..1 within it; of a mirrored crop they are mirrored
+    as its pixels are. Interpolated points count as not
+    seen. From `keypoints`, `tracks` and `metadata` beside the folder of the crops, whose name, or else ``stream``, says
+    which hand it is. ``needed_by`` is the setting that messages blame.
+
+    Raises:
+        UserError: The crops are of no hand, or a video lacks files, or has fewer frames than crops; or one is damaged.
+    """
+    points = np.full((len(index), NUM_HAND, 2), np.nan, np.float32)
+    hands = [_hand_of(folder, stream, needed_by) for folder in index.folders]
+
+    def fill(video: int, at: slice) -> list[str]:
+        number = index.video_folder[video]
+        processed, name, frames = index.folders[number].resolve().parent, index.videos[video], index.frame[at]
+        files = [processed / kind / f"{name}.npz" for kind in ("keypoints", "tracks")]
+        try:
+            in_px = points_of_video(processed, hands[number], name)  # (T, 21, 2)
+            box = read_tracks(files[1]).streams[hands[number]].box  # (T, 4)
+        except FileNotFoundError as error:
+            return [f"{error.filename}: no such file, but {needed_by} needs it; extract the video, or leave it out"]
+        except (OSError, ValueError) as error:
+            return DamagedFile.of(files[0], error).problems
+        for file, rows in zip(files, (in_px, box), strict=True):
+            if len(rows) <= frames.max():
+                return DamagedFile(file, f"has fewer frames than {index.folders[number]} has crops of").problems
+        corner, end = box[frames, None, :2], box[frames, None, 2:]  # (n, 1, 2)
+        shares = (in_px[frames] - corner) / np.maximum(end - corner, _MIN_SIZE)  # (n, 21, 2)
+        if number in index.mirrored:
+            shares[..., 0] = 1 - shares[..., 0]
+        points[at] = shares
+        return []
+
+    with Progress(len(index), "crops", "read hand points") as progress, ThreadPoolExecutor(available_cores()) as pool:
+        problems: list[str] = []
+        spans = list(by_video(index))
+        for (_, at), found in zip(spans, pool.map(lambda span: fill(*span), spans), strict=True):
+            progress.advance(at.stop - at.start)
+            problems += found
+    if problems:
+        more = [f"and {len(problems) - _MOST_TOLD} more videos alike"] if len(problems) > _MOST_TOLD else []
+        raise UserError(problems[:_MOST_TOLD] + more)
+    return points
+
+
+def points_of_video(processed: Path, stream: str, video_id: str) -> Floats:
+    """(T, 21, 2) float32 points of a hand in px of the frame; NaN where it was not seen, guessed points included.
+
+    Raises:
+        DamagedFile: A file cannot be read.
+        FileNotFoundError: A file is absent.
+    """
+    about = read_metadata(processed / "metadata" / f"{video_id}.json")
+    size_px = np.array([about.width_px, about.height_px], np.float32)
+    pieces = [np.empty((0, NUM_HAND, 2), np.float32)]
+    for piece in keypoint_pieces(processed / "keypoints" / f"{video_id}.npz"):  # (n, 543, 3)
+        points = piece[:, REGIONS[stream]]  # (n, 21, 3)
+        is_seen = (points[..., 2] > INTERPOLATED).all(axis=1)  # (n,)
+        pieces.append(np.where(is_seen[:, None, None], points[..., :2] * size_px, np.float32(np.nan)))
+    return np.concatenate(pieces)
+
+
+def hand_shapes(points: Floats) -> Floats:
+    """Points of hands (N, 21, 2) to (N, 42) float32 less their mean, of length 1: place and size take no part.
+
+    The unit of the points does not matter, as long as it is the same along x and y. NaN rows stay NaN.
+    """
+    centred = (points - points.mean(axis=1, keepdims=True)).reshape(len(points), SHAPE_DIM)
+    found: Floats = (centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(_MIN_SIZE)).astype(np.float32)
+    return found
+
+
+def _hand_of(folder: Path, stream: str | None, needed_by: str) -> str:
+    """The hand stream whose crops a folder has."""
+    name = next((name for name in (folder.resolve().name, stream) if name in HAND_STREAMS), None)
+    if name is None:
+        hands = " or ".join(HAND_STREAMS)
+        raise UserError(f"{folder}: {needed_by} needs hand points, and this is no folder of {hands}; leave it out")
+    if not (found := folder.resolve().parent / "keypoints").is_dir():
+        raise UserError(
+            f"{found}: no such folder, but {needed_by} needs the points of the crops in {folder}; leave it out, or"
+            " extract the videos"
+        )
+    return name
