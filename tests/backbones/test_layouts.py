@@ -318,7 +318,7 @@ def test_networks_that_are_not_here_are_named(network: nn.Module, tmp_path: Path
     state = network.state_dict()
     for more, message in (
         ({"blocks.0.mlp.w12.weight": torch.ones(2, 2)}, r"SwiGLU layers \(DINOv2 ViT-g\)"),
-        ({"rope_embed.periods": torch.ones(2)}, r"rotary positions \(DINOv3\)"),
+        ({"rope_embed.periods": torch.ones(2)}, "rotary positions beside a position table"),
         ({"blocks.0.attn.relative_position_bias_table": torch.ones(2)}, r"relative positions \(BEiT, Swin\)"),
         ({"teacher._flat_param": torch.ones(2)}, "sharded over processes"),
         ({"fc_norm.weight": torch.ones(192)}, r"does not fit vit \(.*also holds fc_norm\.weight"),

@@ -13,6 +13,7 @@ from signstreams.config.load import build
 from signstreams.errors import UserError
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.pretrain import settings
+from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import architecture, with_local_side
 from signstreams.pretrain.settings import PretrainConfig, auto_workers
 from signstreams.processes import available_cores
@@ -129,9 +130,28 @@ def test_every_recipe_we_ship_can_run(project: Path, name: str) -> None:
     model, views = config.model, config.augmentation
     arch = resolve(model.arch, image_px=views.global_px, patch_px=model.patch_px, depth=model.depth)
     assert views.global_px % arch.patch_px == views.local_px % arch.patch_px == 0
-    header = path.read_text(encoding="utf-8").splitlines()[:6]
+    _has_header(path)
+
+
+def _has_header(path: Path) -> None:
+    header = [line for line in path.read_text(encoding="utf-8").splitlines()[:10] if line.startswith("#")]
     for word in ("Command:", "Hardware:", "Duration:", "Expectation:"):
         assert any(word in line for line in header)
+
+
+def test_the_recipe_from_dinov2_has_its_published_values(project: Path) -> None:
+    """SignMusketeers: 10,000 steps of 1,024 at 2e-4 times the root of batch / 1,024, layer decay .9."""
+    path = project / "config" / "pretrain" / "from_dinov2.toml"
+    config = build(PretrainConfig, [path], [])
+    assert [config.named_stream((stream,)) for stream in ("hand_r",)] == ["hand_r"]
+    arch, views = resolve(config.model.arch, image_px=config.augmentation.global_px), config.augmentation
+    assert arch.num_registers == 4 and views.global_px % arch.patch_px == views.local_px % arch.patch_px == 0
+    for global_batch, steps, rate in ((1024, 10_000, 2e-4), (128, 80_000, 2e-4 / 8**0.5)):
+        derived = derive_settings(config, num_crops=1_000_000, global_batch=global_batch)
+        assert (derived.total_steps, derived.peak_learning_rate) == (steps, pytest.approx(rate))
+        assert (derived.layer_decay, derived.patch_embed_factor, derived.use_sinkhorn) == (0.9, 0.2, True)
+        assert 500 <= derived.head_only_steps <= 2_000
+    _has_header(path)
 
 
 def test_loader_processes_leave_the_model_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Layouts of checkpoints: where a vision transformer is in one, and its tensors under the names of DINOv2's hub models.
 
 Read are those of this project, timm, DINO, iBOT, DINOv2 (hub and training), MAE, MoCo v3, lightly-train, and Hugging
-Face's ViT and Dinov2, under any wrappers.
+Face's ViT, Dinov2 and DINOv3ViT, and DINOv3 (timm and its own), under any wrappers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstreams.backbones.archs import is_rotary_network
 from signstreams.engine.checkpoint import Placeholder
 
 MAX_NESTING = 4  # dicts in dicts, from the checkpoint to the tensors
-_PATCHES = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
+_PATCHES = (
+    "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.weight",
+)
 """Names that every vision transformer has once; what stands before is its prefix."""
 _WRAPPERS = re.compile(r"(^|\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 _NOT_FEATURES = ("head.", "dino_head.", "ibot_head.", "pooler.", "decoder")
@@ -25,9 +30,9 @@ _LONG = {"q": "query", "k": "key", "v": "value"}
 _HUGGING_FACE = (
     (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.patch_embeddings\.(?:projection\.)?", "patch_embed.proj."),
     (r"^layernorm\.", "norm."),
-    (r"^(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"^(?:encoder\.|model\.)?layers?\.(\d+)\.", r"blocks.\1."),
     (r"\.attention\.(?:attention\.)?(query|key|value)\.", r".attn.\1."),
     (r"\.attention\.(q|k|v)_proj\.", lambda found: f".attn.{_LONG[found[1]]}."),
     (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
@@ -36,8 +41,26 @@ _HUGGING_FACE = (
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+    (r"\.mlp\.down_proj\.", ".mlp.fc2."),
 )
-"""Names of Hugging Face's ViT and Dinov2, in files and in modules since transformers 5, and what they are here."""
+"""Names of Hugging Face's networks, in files and in modules since transformers 5, and what they are here."""
+_HUGGING_FACE_GATED = (
+    (r"\.mlp\.gate_proj\.", ".mlp.fc1_g."),
+    (r"\.mlp\.up_proj\.", ".mlp.fc1_x."),
+)
+"""Those of DINOv3ViT's gated MLPs."""
+_DINOV3 = (
+    (r"^(reg_token|storage_tokens)$", "register_tokens"),
+    (r"\.gamma_([12])$", r".ls\1.gamma"),
+    (r"\.attn\.([qv])_bias$", lambda found: f".attn.{_LONG[found[1]]}.bias"),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
+"""Names of DINOv3's networks, in timm and in its own files, and what they are here."""
+_DINOV3_LEFT_OUT = re.compile(r"^(?:rope_embed|local_cls_norm|projectors)\.|\.attn\.qkv\.bias_mask$")
+"""Periods that are computed, parts for training alone, and the mark of the keys' bias as not there."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +100,11 @@ def find_network(content: Any) -> FoundNetwork:
         for name, tensor in tensors.items()
         if name.startswith(prefix) and not name.startswith(inside)
     }
-    is_hugging_face = "embeddings.position_embeddings" in state
-    state = to_hub_layout(_renamed(state, _HUGGING_FACE) if is_hugging_face else state)
+    is_hugging_face = "embeddings.cls_token" in state
+    if is_hugging_face:
+        is_gated = any(".mlp.gate_proj." in name for name in state) and "embeddings.position_embeddings" not in state
+        state = _renamed(state, (*(_HUGGING_FACE_GATED if is_gated else ()), *_HUGGING_FACE))
+    state = to_hub_layout(state)
     return FoundNetwork(state, prefix, others, is_hugging_face)
 
 
@@ -90,6 +116,8 @@ def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not name.startswith(_NOT_FEATURES)
     }
+    if "pos_embed" not in state:
+        state = _of_dinov3(state)
     for theirs, ours in (("reg_token", "register_tokens"), ("masked_embed", "mask_token")):
         if theirs in state:
             state.setdefault(ours, state.pop(theirs))
@@ -102,6 +130,34 @@ def to_hub_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if token.numel() == len(patches):  # that of MAE's decoder is narrower
             state["mask_token"] = token.reshape(1, -1)
     return _with_biases(state)
+
+
+def _of_dinov3(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3's tensors; its keys have no bias, whatever a file holds in its place."""
+    state = {name: tensor for name, tensor in state.items() if not _DINOV3_LEFT_OUT.search(name)}
+    state = _renamed(state, _DINOV3)
+    if is_rotary_network(state):
+        for name in [name for name in state if name.endswith(".attn.qkv.bias")]:
+            of_q, of_k, of_v = state[name].chunk(3)
+            state[name] = torch.cat((of_q, torch.zeros_like(of_k), of_v))  # (3 D,)
+    return state
+
+
+def to_dinov3_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The way back to the names of timm's DINOv3 networks with biases (``vit_small_patch16_dinov3_qkvb``).
+
+    The mask token is left out: timm would take the file for EVA's masked pretraining, whose last norm it renames.
+    """
+    found = {}
+    for name, tensor in state.items():
+        name = re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name.replace("register_tokens", "reg_token"))
+        if name.endswith(".attn.qkv.bias"):
+            of_q, _, of_v = tensor.chunk(3)
+            found[name.replace("qkv.bias", "q_bias")] = of_q
+            found[name.replace("qkv.bias", "v_bias")] = of_v
+        elif name != "mask_token":
+            found[name] = tensor
+    return found
 
 
 def _with_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,6 +180,8 @@ def _renamed(state: dict[str, Tensor], rules: tuple[tuple[str, Any], ...]) -> di
         else:
             renamed[name] = tensor
     for name, part in parts.items():
+        if set(part) == {"query", "value"} and name.endswith("bias"):  # keys have none
+            part["key"] = torch.zeros_like(part["query"])
         if len(part) == 3:
             renamed[name] = torch.cat([part[key] for key in _LONG.values()])  # (3 D, D), (3 D,)
     return renamed

@@ -1,6 +1,7 @@
 """Vision transformer with the parameter names of DINOv2's hub models, so that weights load without renaming.
 
-Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2. Letters: B images, N tokens, D width,
+Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2; with rotary positions, gated MLPs and no
+bias of keys it is DINOv3's. Letters: B images, N tokens, D width,
 H heads, P patches; T tokens of images of several sizes, packed one after the other.
 """
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from signstreams.backbones.archs import ViTArch
+from signstreams.backbones.rotary import rotated, rotations
 
-NORM_EPS = 1e-6
 MAX_EXPLICIT_TOKENS = 512
 """Up to this many tokens the CPU's attention in bfloat16 holds the weights (N, N); beyond, memory would matter."""
 
 Sizes = tuple[tuple[int, int], ...]  # number of images, and of tokens per image, of each group in a packed tensor
+Turns = tuple[Tensor, ...]  # rotations (2, P, D / H) of each group's patches; empty where positions are a table
 
 
 class VisionTransformer(nn.Module):
@@ -38,14 +40,15 @@ class VisionTransformer(nn.Module):
         self.embed_dim = arch.embed_dim
         self.patch_size = arch.patch_px
         self.cls_token = nn.Parameter(torch.zeros(1, 1, arch.embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + arch.grid**2, arch.embed_dim))
+        if not arch.is_rotary:
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + arch.grid**2, arch.embed_dim))
         if arch.num_registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, arch.num_registers, arch.embed_dim))
         # learned only under masking (iBOT); frozen otherwise, so that DDP finds no unused parameter
         self.mask_token = nn.Parameter(torch.zeros(1, arch.embed_dim), requires_grad=False)
         self.patch_embed = PatchEmbed(arch.patch_px, arch.embed_dim)
         self.blocks = nn.ModuleList(Block(arch, drop_path_prob * i / max(1, arch.depth - 1)) for i in range(arch.depth))
-        self.norm = nn.LayerNorm(arch.embed_dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(arch.embed_dim, eps=arch.norm_eps)
 
     def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """Normalised class token (B, D) of normalised images (B, 3, H, W), with sides divisible by the patch.
@@ -56,18 +59,18 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalised class token (B, D) and patch tokens (B, P, D); register tokens are left out."""
-        x = self._embed(images, masks)  # (B, 1 + R + P, D)
+        x, turns = self._embed(images, masks), self.turns(images)  # (B, 1 + R + P, D)
         for block in self.blocks:
-            x = self._run(block, x)
+            x = self._run(block, x, turns=turns)
         x = self.norm(x)
         return x[:, 0], x[:, 1 + self.arch.num_registers :]
 
     def layer_tokens(self, images: Tensor) -> Tensor:
         """Class token after every block, each through the last norm: (B, L, D); the last one is `forward`'s."""
-        x = self._embed(images, None)  # (B, 1 + R + P, D)
+        x, turns = self._embed(images, None), self.turns(images)  # (B, 1 + R + P, D)
         tokens = []
         for block in self.blocks:
-            x = self._run(block, x)
+            x = self._run(block, x, turns=turns)
             tokens.append(self.norm(x[:, 0]))
         return torch.stack(tokens, dim=1)
 
@@ -85,11 +88,12 @@ class VisionTransformer(nn.Module):
         for i, batch in enumerate([groups] if packed else [[images] for images in groups]):
             embedded = [self._embed(images, masks if i + j == 0 else None) for j, images in enumerate(batch)]
             sizes = tuple((len(x), x.shape[1]) for x in embedded)
+            turns = tuple(turn for images in batch for turn in self.turns(images))  # of each group
             wanted = self._wanted(sizes, rows if i == 0 else None, groups[0].device)  # (W,)
             x = joined([x.flatten(0, 1) for x in embedded])  # (T, D)
             for block in self.blocks[:-1]:
-                x = self._run(block, x, sizes)
-            x = self.norm(self._run(self.blocks[-1], x, sizes, wanted))  # (W, D)
+                x = self._run(block, x, sizes, turns=turns)
+            x = self.norm(self._run(self.blocks[-1], x, sizes, wanted, turns=turns))  # (W, D)
             num_images = sum(images for images, _ in sizes)
             classes.append(x[:num_images])
             if i == 0 and rows is not None:
@@ -111,11 +115,19 @@ class VisionTransformer(nn.Module):
         if masks is not None:
             x = torch.where(masks[:, :, None], self.mask_token.to(x.dtype), x)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)  # (B, 1 + P, D)
-        x = x + self.position_table(height_px, width_px)
+        if not self.arch.is_rotary:
+            x = x + self.position_table(height_px, width_px)
         if self.arch.num_registers:
             registers = self.register_tokens.expand(len(x), -1, -1).to(x.dtype)
             x = torch.cat((x[:, :1], registers, x[:, 1:]), dim=1)  # (B, 1 + R + P, D)
         return x
+
+    def turns(self, images: Tensor) -> Turns:
+        """The rotations (2, P, D / H) of images of this size, as the blocks take them; none with a position table."""
+        if not self.arch.is_rotary:
+            return ()
+        rows, columns = (side_px // self.patch_size for side_px in images.shape[-2:])
+        return (rotations(rows, columns, self.embed_dim // self.arch.num_heads, images.device),)
 
     def _wanted(self, sizes: Sizes, rows: Tensor | None, device: torch.device) -> Tensor:
         """Places of the class tokens, then of the first group's patches ``rows``, in packed tokens."""
@@ -129,14 +141,21 @@ class VisionTransformer(nn.Module):
             places.append(rows // num_patches * tokens + before + rows % num_patches)
         return joined(places)
 
-    def _run(self, block: nn.Module, x: Tensor, sizes: Sizes | None = None, rows: Tensor | None = None) -> Tensor:
+    def _run(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        sizes: Sizes | None = None,
+        rows: Tensor | None = None,
+        turns: Turns = (),
+    ) -> Tensor:
         assert isinstance(block, Block)
         drop = block.draw_drop(x, sizes)
         if self.checkpoint_activations and torch.is_grad_enabled():
             # the block draws nothing itself, so no state of a random generator has to be kept
-            x = checkpoint(block, x, sizes, drop, rows, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(block, x, sizes, drop, rows, turns, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = block(x, sizes, drop, rows)
+            x = block(x, sizes, drop, rows, turns)
         return x
 
     def position_table(self, height_px: int, width_px: int) -> Tensor:
@@ -193,21 +212,26 @@ class Block(nn.Module):
     def __init__(self, arch: ViTArch, drop_path_prob: float) -> None:
         super().__init__()
         self.drop_path_prob = drop_path_prob
-        self.norm1 = nn.LayerNorm(arch.embed_dim, eps=NORM_EPS)
-        self.attn = Attention(arch.embed_dim, arch.num_heads)
+        self.norm1 = nn.LayerNorm(arch.embed_dim, eps=arch.norm_eps)
+        self.attn = Attention(arch.embed_dim, arch.num_heads, has_key_bias=not arch.is_rotary)
         self.ls1 = LayerScale(arch.embed_dim) if arch.layer_scale_init is not None else nn.Identity()
-        self.norm2 = nn.LayerNorm(arch.embed_dim, eps=NORM_EPS)
-        self.mlp = Mlp(arch.embed_dim)
+        self.norm2 = nn.LayerNorm(arch.embed_dim, eps=arch.norm_eps)
+        self.mlp = Mlp(arch.embed_dim) if arch.gated_dim is None else GatedMlp(arch.embed_dim, arch.gated_dim)
         self.ls2 = LayerScale(arch.embed_dim) if arch.layer_scale_init is not None else nn.Identity()
 
     def forward(
-        self, x: Tensor, sizes: Sizes | None = None, drop: Tensor | None = None, rows: Tensor | None = None
+        self,
+        x: Tensor,
+        sizes: Sizes | None = None,
+        drop: Tensor | None = None,
+        rows: Tensor | None = None,
+        turns: Turns = (),
     ) -> Tensor:
         """Tokens (B, N, D), or packed ones (T, D) with the ``sizes`` of their groups, to tokens of the same shape.
 
         ``drop`` holds the factors of the two branches, from `draw_drop`. Of packed tokens, only the ``rows`` (W,).
         """
-        attended = self.attn.attend(self.norm1(x), sizes)
+        attended = self.attn.attend(self.norm1(x), sizes, turns)
         if rows is not None:
             x, attended = x.index_select(0, rows), attended.index_select(0, rows)  # (W, D)
             drop = None if drop is None else drop.index_select(1, rows)
@@ -236,29 +260,48 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention.
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    DINOv3 has no bias of keys, which rotary positions would not cancel: without ``has_key_bias`` that third of
+    ``qkv.bias`` stays 0.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, has_key_bias: bool = True) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.has_key_bias = num_heads, has_key_bias
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def attend(self, x: Tensor, sizes: Sizes | None = None) -> Tensor:
+    def attend(self, x: Tensor, sizes: Sizes | None = None, turns: Turns = ()) -> Tensor:
         """(B, N, D) to (B, N, D), before ``proj``; or packed (T, D) to (T, D) with the ``sizes`` of its groups."""
-        qkv = self.qkv(x)  # (..., 3 D)
+        qkv = self.projected(x)  # (..., 3 D)
         if sizes is None:
-            return self._attend(qkv)
+            return self._attend(qkv, *turns)
         parts = qkv.split([images * tokens for images, tokens in sizes])
-        return joined(
-            [self._attend(part.unflatten(0, size)).flatten(0, 1) for part, size in zip(parts, sizes, strict=True)]
-        )
+        attended = []
+        for i, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+            attended.append(self._attend(part.unflatten(0, size), *turns[i : i + 1]).flatten(0, 1))
+        return joined(attended)
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def projected(self, x: Tensor) -> Tensor:
+        """(..., D) to queries, keys and values side by side (..., 3 D)."""
+        if self.has_key_bias:
+            qkv: Tensor = self.qkv(x)
+            return qkv
+        of_q, of_k, of_v = self.qkv.bias.chunk(3)
+        return F.linear(x, self.qkv.weight, torch.cat((of_q, torch.zeros_like(of_k), of_v)))
+
+    def by_head(self, qkv: Tensor, turns: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, 3 D) to queries, keys and values, each (B, H, N, D / H); patches' queries and keys turned."""
+        batch, tokens, _ = qkv.shape
+        heads = qkv.reshape(batch, tokens, 3, self.num_heads, -1)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        return (q, k, v) if turns is None else (rotated(q, turns), rotated(k, turns), v)
+
+    def _attend(self, qkv: Tensor, turns: Tensor | None = None) -> Tensor:
         """(B, N, 3 D) to (B, N, D)."""
         batch, tokens, width = qkv.shape
-        heads = qkv.reshape(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+        q, k, v = self.by_head(qkv, turns)  # each (B, H, N, D / H)
         if q.device.type == "cpu" and q.dtype != torch.float32:
             # PyTorch's CPU attention is far slower backwards in bfloat16 (docs/experiments.md)
             with torch.autocast("cpu", enabled=False):
@@ -283,6 +326,21 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU (Shazeer 2020) under the names of timm, as in DINOv3's ViT-S+ and ViT-H+."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1_g = nn.Linear(dim, hidden_dim)
+        self.fc1_x = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        out: Tensor = self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
         return out
 
 

@@ -18,13 +18,16 @@ from signstreams.backbones.archs import (
     HEAD_DIM,
     MAX_HEADS,
     OTHER_HEADS,
+    OTHER_ROTARY_HEADS,
     Layers,
     ViTArch,
     infer,
+    is_rotary_network,
     mismatches,
     parse_spec,
 )
-from signstreams.backbones.layouts import find_network
+from signstreams.backbones.layouts import find_network, to_dinov3_layout, to_hub_layout
+from signstreams.backbones.rotary import LONGEST_PERIOD
 from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
@@ -50,7 +53,7 @@ class WeightsMetadata(BaseModel):
 
     architecture: Annotated[str, Field(strict=True)] = ""
     image_px: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
-    """Side of the images that it was trained on; None: 224, or what the position table covers."""
+    """Side of the images that it was trained on; None: 224, or what the position table covers, or DINOv3's 256."""
     mean: list[Annotated[float, Field(strict=True, ge=0, le=1)]] | None = Field(None, min_length=3, max_length=3)
     """Mean of R, G, B in 0..1; None: ImageNet's."""
     std: list[Annotated[float, Field(strict=True, ge=1e-3, le=1)]] | None = Field(None, min_length=3, max_length=3)
@@ -185,7 +188,7 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     path = Path(parsed.location)
     file = read_file(path, parsed.arch, parsed.num_heads)
     state, about, arch = file.state, file.about, _agreed(path, file.arch, parsed.arch)
-    is_resized = arch.grid != file.arch.grid
+    is_resized = not arch.is_rotary and arch.grid != file.arch.grid
     if is_resized:
         log.info("%s: position table resized from %dx%d to %dx%d", path, *[file.arch.grid] * 2, *[arch.grid] * 2)
         state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
@@ -193,7 +196,8 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
     _check_fit(path, arch, state)
     model = VisionTransformer(arch)
     model.load_state_dict(state)
-    image_px = about.image_px or (arch.table_px if DEFAULT_IMAGE_PX % arch.patch_px else DEFAULT_IMAGE_PX)
+    has_own_side = arch.is_rotary or DEFAULT_IMAGE_PX % arch.patch_px
+    image_px = about.image_px or (arch.table_px if has_own_side else DEFAULT_IMAGE_PX)
     if image_px % arch.patch_px:
         raise UserError(
             f"{path}: metadata.image_px is {image_px}, expected a multiple of its patches of {arch.patch_px} px;"
@@ -291,8 +295,8 @@ def _of_hugging_face(folder: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     network, images = (_json_object(folder / name) for name in ("config.json", "preprocessor_config.json"))
-    if network.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"has the activation {network['hidden_act']} (config.json), expected gelu")
+    if network.get("hidden_act", "gelu") != (expected := "silu" if network.get("use_gated_mlp") else "gelu"):
+        raise ValueError(f"has the activation {network['hidden_act']} (config.json), expected {expected}")
     for source, theirs, ours in (
         (network, "num_attention_heads", "num_heads"),
         (images, "image_mean", "mean"),
@@ -335,11 +339,11 @@ def _num_heads(
         raise ValueError(f"has {said} heads, but num_heads is {given}; leave that out")
     if said is not None or given is not None or "patch_embed.proj.weight" not in state:
         return said or given
-    width = len(state["patch_embed.proj.weight"])
-    if width in OTHER_HEADS:
+    width, is_rotary = len(state["patch_embed.proj.weight"]), is_rotary_network(state)
+    if usual := (OTHER_ROTARY_HEADS if is_rotary else OTHER_HEADS).get(width):
         raise ValueError(
-            f"is {width} wide and does not say how many heads it has: usually {OTHER_HEADS[width]}, and not"
-            f" {width // HEAD_DIM}; name them, such as file::{path}:num_heads={OTHER_HEADS[width]}"
+            f"is {width} wide and does not say how many heads it has: usually {usual}, and not"
+            f" {width // HEAD_DIM}; name them, such as file::{path}:num_heads={usual}"
         )
     if width == 384 and _has_sine_table(state.get("pos_embed")):
         raise ValueError(
@@ -387,11 +391,11 @@ def _agreed(path: Path, found: ViTArch, named: str | None) -> ViTArch:
     if named is None:
         return found
     expected = ARCHS[named]
-    if expected.is_dinov2:
+    if expected.has_fixed_shape:
         differences = mismatches(found, expected)
         expected = dataclasses.replace(expected, layer_scale_init=found.layer_scale_init)
     else:  # vit_* names say the width; patch, depth and the rest are the file's
-        differences = [text for text in mismatches(found, expected) if "wide" in text]
+        differences = [text for text in mismatches(found, expected) if "wide" in text or "positions" in text]
         expected = dataclasses.replace(found, name=named)
     if differences:
         raise UserError(
@@ -447,13 +451,38 @@ def cached_file(config: Any) -> Path | None:
     return None
 
 
+def rotary_of_timm(model: Any) -> VisionTransformer | None:
+    """A DINOv3 network of timm as one of ours; None for any other.
+
+    timm's own gives the mean of its patches, where DINOv3's features, and all of ours, are class tokens.
+    """
+    rope = getattr(model, "rope", None)
+    if type(rope).__name__ != "RotaryEmbeddingDinoV3" or rope.temperature != LONGEST_PERIOD:
+        return None
+    state = to_hub_layout(model.state_dict())
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if not is_rotary_network(shapes):
+        return None
+    try:
+        ours = VisionTransformer(infer(shapes, "", model.blocks[0].attn.num_heads))
+        ours.load_state_dict({"mask_token": torch.zeros(1, ours.embed_dim)} | state)
+    except (ValueError, RuntimeError):  # one of its relatives with other parts
+        return None
+    return ours
+
+
 def _from_timm(name: str, *, download: bool) -> Backbone:
     model = load_timm(name, download=download)
     config = model.pretrained_cfg
-    patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))[0]
+    model = rotary_of_timm(model) or model
+    if isinstance(model, VisionTransformer):
+        patch_size, embed_dim = model.patch_size, model.embed_dim
+    else:
+        patch_size = getattr(getattr(model, "patch_embed", None), "patch_size", (0,))[0]
+        embed_dim = model.num_features
     return Backbone(
         model,
-        embed_dim=model.num_features,
+        embed_dim=embed_dim,
         patch_size=patch_size,
         image_px=config["input_size"][-1],
         mean=config["mean"],
@@ -475,15 +504,21 @@ def export_backbone(
     The file holds ``{"model": state dict in hub layout, "metadata": plain values}``, without times and paths, which
     would make equal runs differ. ``mask_token`` is kept where a reader expects it: in DINOv2's architectures (timm
     recognises them by it) and where there are registers (timm renames them then). Elsewhere the keys equal timm's own.
+    Networks with rotary positions have the names of timm's DINOv3 with biases, without a mask token.
     ``safetensors`` is a second file with the same tensors; the metadata is its entry ``signstreams``, as JSON.
     """
     keeps_mask_token = arch.is_dinov2 or arch.num_registers > 0
+    if arch.is_rotary:
+        state = to_dinov3_layout(state)
     model = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in state.items()
         if keeps_mask_token or name != "mask_token"
     }
-    content = {"format": FORMAT, "architecture": arch.name, **dataclasses.asdict(arch), **metadata}
+    shape = dataclasses.asdict(arch)
+    if not arch.is_rotary:  # files of before had no such entries
+        del shape["is_rotary"], shape["gated_dim"]
+    content = {"format": FORMAT, "architecture": arch.name, **shape, **metadata}
     del content["name"]
     checkpoint.save(path, {"model": model, "metadata": content})
     if safetensors is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from signstreams.backbones.archs import Layers, parse_spec
+from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import Backbone, load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import digest, sha256_file
@@ -82,6 +83,8 @@ def load_backbones(config: IntegrateConfig) -> Backbones:
             digest_of_weights = sha256_file(Path(parsed.location)) if parsed.kind == "file" else spec
             named = "" if parsed.num_heads is None else f":num_heads={parsed.num_heads}"
             named += "" if net.resized_grid is None else f":grid={net.resized_grid}"
+            # DINOv3 of timm gave the mean of its patches before: features made so are others
+            named += ":class token" if parsed.kind == "timm" and isinstance(net.model, VisionTransformer) else ""
             if layers == "last_and_patches" and not net.has_patches:
                 raise UserError(
                     f"model.backbone_layers: the {stream} backbone {spec} has no patch tokens, expected a vision"

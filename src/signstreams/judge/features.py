@@ -121,15 +121,16 @@ def first_weights(spec: str, backbone: Backbone, seed: int) -> tuple[Backbone, s
     The params.json beside a backbone of ours says which weights these were; of any other file it is the same
     architecture with our own random weights, of a network of timm that with timm's.
     """
+    named = parse_spec(spec)
     if not isinstance(backbone.model, VisionTransformer):
-        name = parse_spec(spec).location
+        name = named.location
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained=False, num_classes=0).eval()
         return _with_model(backbone, model), f"random weights of {name}, seed {seed}"
     arch = backbone.model.arch
-    params = Path(parse_spec(spec).location).with_name(PRETRAINING_FILES["params"])
+    params = Path(named.location).with_name(PRETRAINING_FILES["params"])
     known = f"random weights, seed {seed}, which may not be its own"
-    if params.is_file():
+    if named.kind == "file" and params.is_file():
         try:
             config = read_json(params)["config"]
             start, seed = config["init"]["weights"], int(config["seed"])

@@ -30,10 +30,9 @@ _MOST_TOLD = 3  # videos without points that a message names
 def hand_points(index: CropIndex, stream: str | None, *, needed_by: str) -> Floats:
     """(N, 21, 2) float32 points of the hand in each crop, NaN where it was not seen; 336 MB for two million crops.
 
-    x and y are shares of the crop's side, from its top left corner: 0..1 within it; of a mirrored crop they are mirrored
-    as its pixels are. Interpolated points count as not
-    seen. From `keypoints`, `tracks` and `metadata` beside the folder of the crops, whose name, or else ``stream``, says
-    which hand it is. ``needed_by`` is the setting that messages blame.
+    x and y are shares of the crop's side, from its top left corner: 0..1 within it, mirrored where the crop is.
+    Interpolated points count as not seen. From `keypoints`, `tracks` and `metadata` beside the folder of the crops,
+    whose name, or else ``stream``, says which hand it is. ``needed_by`` is the setting that messages blame.
 
     Raises:
         UserError: The crops are of no hand, or a video lacks files, or has fewer frames than crops; or one is damaged.

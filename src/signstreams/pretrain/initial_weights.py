@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstreams.backbones.archs import ViTArch, infer, mismatches, parse_spec
+from signstreams.backbones.archs import ARCHS, ViTArch, infer, mismatches, parse_spec
 from signstreams.backbones.layouts import to_hub_layout
 from signstreams.backbones.vit import VisionTransformer, resize_patch_embed, resize_table
 from signstreams.backbones.weights import load_timm, read_file
@@ -75,7 +75,7 @@ def adapt(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) ->
         key = "patch_embed.proj.weight"
         state[key] = resize_patch_embed(state[key], arch.patch_px)
         done.append(f"patch embedding from {found.patch_px} to {arch.patch_px} px")
-    if found.grid != arch.grid:
+    if not arch.is_rotary and found.grid != arch.grid:
         state["pos_embed"] = resize_table(state["pos_embed"], arch.grid, arch.grid)
         done.append(f"position table from {found.grid}x{found.grid} to {arch.grid}x{arch.grid}")
     wanted = VisionTransformer(arch).state_dict()
@@ -99,14 +99,19 @@ def adapt(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) ->
 
 
 def _next_step(found: ViTArch, arch: ViTArch) -> str:
-    if found.layer_scale_init is not None and arch.layer_scale_init is None and found.embed_dim == arch.embed_dim:
+    is_same_kind = found.is_rotary == arch.is_rotary and found.gated_dim == arch.gated_dim
+    has_scale_alone = found.layer_scale_init is not None and arch.layer_scale_init is None
+    if is_same_kind and has_scale_alone and found.embed_dim == arch.embed_dim:
         return "add --layer-scale-init 1e-5"
     flags = {"depth": "--depth", "num_heads": "--model-num-heads", "num_registers": "--model-num-registers"}
     changed = [
         f"{flag} {getattr(found, key)}" for key, flag in flags.items() if getattr(found, key) != getattr(arch, key)
     ]
-    same_width = found.embed_dim == arch.embed_dim and not arch.is_dinov2
-    return f"add {' '.join(changed)}" if same_width and changed else "give an --arch of its shape"
+    same_width = found.embed_dim == arch.embed_dim and not arch.has_fixed_shape
+    if is_same_kind and same_width and changed:
+        return f"add {' '.join(changed)}"
+    named = next((name for name, other in ARCHS.items() if not mismatches(found, other)), None)
+    return f"give --arch {named}" if named is not None else "give an --arch of its shape"
 
 
 def _named(keys: list[str]) -> str:

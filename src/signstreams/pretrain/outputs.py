@@ -65,6 +65,9 @@ TIMM_NAMES = {
     "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2",
     "dinov2_vitb14": "vit_base_patch14_dinov2",
     "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
+    "dinov3_vits16": "vit_small_patch16_dinov3_qkvb",
+    "dinov3_vits16plus": "vit_small_plus_patch16_dinov3_qkvb",
+    "dinov3_vitb16": "vit_base_patch16_dinov3_qkvb",
 }
 FIGURES = (
     ("train/loss_dino", "loss of the class token"),
@@ -144,8 +147,10 @@ def _loading(arch: ViTArch, image_px: int, weights: str) -> str:
 from signstreams.backbones.weights import load_dinov2_backbone
 
 model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensors file"""
-    changes: dict[str, float] = {"img_size": image_px, "num_classes": 0}
-    if not arch.is_dinov2:
+    changes: dict[str, float | str] = {"img_size": image_px, "num_classes": 0}
+    if arch.is_rotary:  # of any size; without the second, timm gives the mean of the patches
+        changes = {"num_classes": 0, "global_pool": "token"}
+    elif not arch.is_dinov2:
         changes |= {"patch_size": arch.patch_px, "depth": arch.depth}
         if arch.num_heads * HEAD_DIM != arch.embed_dim:
             changes["num_heads"] = arch.num_heads
@@ -153,7 +158,7 @@ model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensor
             changes["init_values"] = arch.layer_scale_init
         if arch.num_registers:
             changes |= {"reg_tokens": arch.num_registers, "no_embed_class": True}
-    words = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+    words = ", ".join(f"{key}={value!r}" for key, value in changes.items()).replace("'", '"')
     timm = f"""\
 import timm
 
@@ -161,11 +166,14 @@ file = {{"file": {quoted(str(Path(weights).with_suffix(".safetensors")))}}}
 model = timm.create_model(
     "{TIMM_NAMES.get(arch.name, arch.name)}", pretrained=True, pretrained_cfg_overlay=file, {words}
 )"""
-    if arch.is_dinov2:
+    if arch.is_rotary:
+        hub = None
+    elif arch.is_dinov2:
+        positions = "" if arch.num_registers else ", interpolate_antialias=True, interpolate_offset=0.0"
         hub = f"""\
 import torch
 
-model = torch.hub.load("facebookresearch/dinov2", "{arch.name}", pretrained=False)
+model = torch.hub.load("facebookresearch/dinov2", "{arch.name}", pretrained=False{positions})
 model.load_state_dict(torch.load({quoted(weights)}, weights_only=True)["model"])"""
     else:
         scale = f"init_values={arch.layer_scale_init}, " if arch.layer_scale_init is not None else ""
@@ -181,10 +189,25 @@ model = DinoVisionTransformer(
 state = torch.load({quoted(weights)}, weights_only=True)["model"]
 model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it"""
     blocks = (("signstreams", ours), ("timm", timm), ("torch.hub's DINOv2", hub))
-    shown = [f"{title}:\n\n```python\n{code}\n```" for title, code in blocks]
-    note = "Below 518 px the hub's models without registers interpolate the position table a little differently."
-    notes = [note] if arch.is_dinov2 and not arch.num_registers else []
-    return "\n\n".join(["## Loading", "All three give the same class token.", *shown, *notes])
+    shown = [f"{title}:\n\n```python\n{code}\n```" for title, code in blocks if code is not None]
+    count = "Both" if arch.is_rotary else "All three"
+    return "\n\n".join(["## Loading", f"{count} give the same class token.", *shown, *_hub_note(arch, image_px)])
+
+
+def _hub_note(arch: ViTArch, image_px: int) -> list[str]:
+    """What the hub's own constructor without registers would give: it interpolates the position table otherwise."""
+    if not arch.is_dinov2 or arch.num_registers:
+        return []
+    if image_px == arch.table_px:
+        where = f"At {image_px} px this makes no difference; at other sides"
+    else:
+        where = f"At {image_px} px"
+    return [
+        f"Without `interpolate_antialias` and `interpolate_offset` the hub's `{arch.name}` interpolates the position"
+        f" table with an offset of .1 and without antialiasing. {where} its class token is then another one: with"
+        " random weights by 8 % of its length at 112 px, by less at larger sides, by nothing at"
+        f" {arch.table_px} px. The hub's models with registers need neither."
+    ]
 
 
 def _figures(records: list[dict[str, Any]], step: int) -> dict[str, str]:

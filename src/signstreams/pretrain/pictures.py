@@ -45,9 +45,8 @@ def class_attention(model: VisionTransformer, images: Tensor) -> Tensor:
         model.forward_features(images)
     finally:
         hook.remove()
-    qkv = last.attn.qkv(seen[0]).float()  # (B, N, 3 D)
-    batch, tokens, _ = qkv.shape
-    q, k, _ = qkv.reshape(batch, tokens, 3, last.attn.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+    qkv = last.attn.projected(seen[0]).float()  # (B, N, 3 D)
+    q, k, _ = last.attn.by_head(qkv, *model.turns(images))  # each (B, H, N, D / H)
     scores = q[:, :, :1] @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, N)
     weights = scores.softmax(dim=-1)[:, :, 0, 1 + model.arch.num_registers :]  # (B, H, P)
     rows = images.shape[-2] // model.patch_size

@@ -15,7 +15,12 @@ from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, STREAMS, StreamName
 DEMO_ROOT = Path("data/demo")
 DEMO_RECIPE, DEMO_CROP_PX = "config/pretrain/demo_{stream}.toml", 112  # its hands are about 70 px wide
 OWN_RECIPES = {
-    "pretrain": ("config/pretrain/{stream}.toml", DEMO_RECIPE, "config/pretrain/small.toml"),
+    "pretrain": (
+        "config/pretrain/{stream}.toml",
+        DEMO_RECIPE,
+        "config/pretrain/small.toml",
+        "config/pretrain/from_dinov2.toml",
+    ),
     "integrate": ("config/integrate/demo.yml", "config/integrate/corpus.yml"),
 }
 """Config files that a stage reads by default; the checkout has them."""
