@@ -223,9 +223,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits_and_says_what_taught(
 def test_two_processes_equal_one_with_the_joint_batch(
     taught: Make, project: Path, tmp_path: Path, run_two: Callable[..., None]
 ) -> None:
-    one = taught(output_dir=str(tmp_path / "one"), epochs=1)
+    """With partners, whose search rank 0 does for both."""
+    changes = {"epochs": 1, "positives": {"neighbour_s": [0.1, 0.3], "other_signer_prob": 0.5}}
+    one = taught(output_dir=str(tmp_path / "one"), **changes)
     pretrain(one, STREAM)
-    two = taught(output_dir=str(tmp_path / "two"), epochs=1, distributed=True, dataset={"batch_size": 4})
+    two = taught(output_dir=str(tmp_path / "two"), distributed=True, dataset={"batch_size": 4}, **changes)
     path = tmp_path / "two.json"
     path.write_text(two.model_dump_json(exclude_unset=True))
     run_two(tmp_path, project / "scripts" / "pretrain_dino_hands.py", "--config", str(path))

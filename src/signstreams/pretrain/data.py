@@ -128,7 +128,7 @@ class Key(NamedTuple):
     """What a loader process needs to know of one crop of a batch, so that none holds what is known of all crops."""
 
     step: int
-    index: int  # its number among the training crops
+    number: int  # of the crop among the training crops
     crop: Crop
     partner: Crop | None = None  # that global view 2 is cut from, where it is another
     points: Floats | None = None  # (2, SHAPE_DIM) float16, the global views' rows of `PointTargets`, where points teach
@@ -191,7 +191,7 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
                     partner = decode(self.reader.read(at), maker.needed_px, is_mirrored=at.is_mirrored)
                     at = key.crop
                 jpeg = self.reader.read(at)
-                rng = numpy_rng(self.seed, "views", key.step, key.index)
+                rng = numpy_rng(self.seed, "views", key.step, key.number)
                 views = [*global_views[:, i], *local_views[:, i]]
                 params[:, i] = maker.fill(jpeg, rng, views, partner, is_mirrored=at.is_mirrored)
             except (OSError, ValueError, cv2.error) as error:

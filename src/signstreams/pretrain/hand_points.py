@@ -102,7 +102,7 @@ def hand_shapes(points: Floats) -> Floats:
 
 def _hand_of(folder: Path, stream: str | None, needed_by: str) -> str:
     """The hand stream whose crops a folder has."""
-    name = next((name for name in (folder.resolve().name, stream) if name in HAND_STREAMS), None)
+    name = next((name for name in (folder.name, stream) if name in HAND_STREAMS), None)
     if name is None:
         hands = " or ".join(HAND_STREAMS)
         raise UserError(f"{folder}: {needed_by} needs hand points, and this is no folder of {hands}; leave it out")

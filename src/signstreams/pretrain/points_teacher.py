@@ -63,7 +63,8 @@ class PointTargets:
         mean, std = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64).clip(1e-6)
         del seen
         held_out = hand_shapes(hand_points(probe, stream, needed_by=NEEDED_BY))
-        return cls(*(((x - mean) / std).astype(np.float16) for x in (shapes, held_out)), digest)
+        targets, of_probe = (((x - mean) / std).astype(np.float16) for x in (shapes, held_out))
+        return cls(targets, of_probe, digest)
 
     @property
     def num_seen(self) -> int:
