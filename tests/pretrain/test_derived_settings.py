@@ -164,6 +164,17 @@ def test_the_rate_follows_the_batch_of_all_processes(make: Make, scaling: str, f
     )
 
 
+@pytest.mark.parametrize(("batch", "factor"), [(64, 0.25), (256, 1), (1024, 4), (1025, 4.002), (4096, 8), (16_384, 16)])
+def test_by_default_the_rate_is_in_proportion_up_to_a_batch_and_goes_by_the_root_from_there(
+    make: Make, batch: int, factor: float
+) -> None:
+    config = make(optim={"learning_rate": 1e-3})
+    found = derive_settings(config, num_crops=100_000, global_batch=batch)
+    assert found.peak_learning_rate == pytest.approx(factor * 1e-3, rel=1e-4)
+    linear = make(optim={"learning_rate": 1e-3, "learning_rate_scaling": "linear"})
+    assert (linear.identity(batch // 8) == config.identity(batch // 8)) == (batch // 8 * 8 <= 1024)
+
+
 def test_the_head_never_learns_alone_for_longer_than_the_run(make: Make) -> None:
     config = make(epochs=1, init={"weights": "timm::x", "head_only_steps": 500})
     assert derive_settings(config, num_crops=80, global_batch=8).head_only_steps == 10

@@ -19,7 +19,7 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.engine.run_folder import recorded_fingerprint
 from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
-from signstreams.pretrain import derived_settings
+from signstreams.pretrain import derived_settings, settings
 from signstreams.pretrain.run import HEALTH, pretrain, with_batch_of_folder
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.settings import PretrainConfig
@@ -245,6 +245,29 @@ def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(make: Make, monkeyp
     assert chosen(config.output_dir) == (True, True)  # another experiment is of today
 
 
+def test_a_large_run_of_an_earlier_version_keeps_its_rate(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 1,024 crops (here 4) its rate was in proportion to the batch, and was recorded so."""
+    monkeypatch.setattr(derived_settings, "LINEAR_BATCH", 4)
+    monkeypatch.setattr(settings, "LINEAR_BATCH", 4)
+
+    def peak(folder: Path) -> float:
+        return float(json.loads((folder / "params.json").read_text())["chosen"]["peak_learning_rate"])
+
+    straight = make(output_dir=str(make().output_dir.parent / "straight"), optim={"learning_rate_scaling": "linear"})
+    pretrain(straight, STREAM)
+    begun = make(optim={"learning_rate_scaling": "linear"})
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        _stop_at(5, patch)
+        pretrain(begun, STREAM)
+    pretrain(make(resume="must"), STREAM)
+    _assert_equal_weights(straight.output_dir, begun.output_dir)
+    new = make(output_dir=str(begun.output_dir.parent / "new"))
+    pretrain(new, STREAM)
+    assert peak(new.output_dir) == pytest.approx(peak(begun.output_dir) / 2**0.5)
+    with pytest.raises(UserError, match=r"learning_rate_scaling is 'auto' there, 'linear' here"):
+        pretrain(make(output_dir=str(new.output_dir), optim={"learning_rate_scaling": "linear"}), STREAM)
+
+
 def test_what_differs_in_more_than_processes_has_the_batch_of_its_own_config(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -274,7 +297,7 @@ def test_a_joint_batch_that_cannot_be_shared_is_refused_and_nothing_is_moved(
     recorded = recorded_fingerprint(config.output_dir)
     assert recorded is not None
     with pytest.raises(UserError, match=f"{num_processes} processes cannot share its joint batch of 8 crops"):
-        with_batch_of_folder(config, world, lambda _: copy.deepcopy(recorded))
+        with_batch_of_folder(config, world, lambda _, **__: copy.deepcopy(recorded))
     assert (config.output_dir / "state" / "checkpoint_last.pt").exists()
 
 

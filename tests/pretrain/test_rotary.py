@@ -113,3 +113,12 @@ def test_weights_of_another_kind_name_the_architecture_to_give(make: Make, their
     other = other.model_copy(update={"augmentation": other.augmentation.model_copy(update={"local_px": 16})})
     with pytest.raises(UserError, match=r"give --arch dinov3_vits16$"):
         load_initial_weights(other, architecture(other))
+
+
+def test_rotary_positions_of_another_kind_are_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensors of a file do not tell; timm's network does."""
+    other = timm.create_model(NAME, pretrained=False, num_classes=0, depth=1, rope_temperature=10000.0)
+    monkeypatch.setattr("signstreams.pretrain.initial_weights.load_timm", lambda *_, **__: other)
+    config = make(init={"weights": f"timm::{NAME}"}, model={"arch": "dinov3_vits16", "patch_px": None, "depth": None})
+    with pytest.raises(UserError, match="has rotary positions of another kind than DINOv3's"):
+        load_initial_weights(config, ARCHS["dinov3_vits16"])

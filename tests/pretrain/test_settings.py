@@ -150,6 +150,7 @@ def test_the_recipe_from_dinov2_has_its_published_values(project: Path) -> None:
         derived = derive_settings(config, num_crops=1_000_000, global_batch=global_batch)
         assert (derived.total_steps, derived.peak_learning_rate) == (steps, pytest.approx(rate))
         assert (derived.layer_decay, derived.patch_embed_factor, derived.use_sinkhorn) == (0.9, 0.2, True)
+        assert derived.decay_steps == steps / 5
         assert 500 <= derived.head_only_steps <= 2_000
     _has_header(path)
 

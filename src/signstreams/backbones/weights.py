@@ -456,7 +456,7 @@ def rotary_of_timm(model: Any) -> VisionTransformer | None:
 
     timm's own gives the mean of its patches, where DINOv3's features, and all of ours, are class tokens.
     """
-    rope = getattr(model, "rope", None)
+    rope: Any = getattr(model, "rope", None)
     if type(rope).__name__ != "RotaryEmbeddingDinoV3" or rope.temperature != LONGEST_PERIOD:
         return None
     state = to_hub_layout(model.state_dict())

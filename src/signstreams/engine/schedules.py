@@ -25,3 +25,18 @@ def warmup_cosine(step: int, *, peak: float, final: float, warmup_steps: int, to
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return cosine(step - warmup_steps, peak, final, total_steps - warmup_steps)
+
+
+def warmup_constant_decay(
+    step: int, *, peak: float, final: float, warmup_steps: int, decay_steps: int, total_steps: int
+) -> float:
+    """Linear warm-up as in `warmup_cosine`, then ``peak``, then over the last ``decay_steps`` down to ``final``.
+
+    The decay is 1 - sqrt, the best of those in Hägele et al. 2024 (arXiv 2405.18392).
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = step - (total_steps - decay_steps)
+    if done <= 0:
+        return peak
+    return final + (peak - final) * (1.0 - math.sqrt(min(1.0, done / decay_steps)))

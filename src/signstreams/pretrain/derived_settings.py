@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import LINEAR_BATCH, PretrainConfig
 
 # Prototypes by number of crops: from 20k on after lightly-train's DINO, the first row from docs/experiments.md.
 PROTOTYPES = ((5_000, 256), (20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768))
@@ -25,6 +25,9 @@ USUAL_EPOCHS, MAX_VIEWS = 100, 20_000_000
 """Length of a run that sets neither epochs nor a budget, whichever is less: 100 epochs of two million crops would be
 200 million views, twenty times what SignMusketeers saw."""
 BASE_BATCH = 256
+DECAY_RATIO = 0.2
+"""Share of the run over which the rate decays by ``constant_decay``: from a fifth on, runs of language models end as
+well as by a cosine (Hägele et al. 2024)."""
 MAX_HEAD_ONLY_STEPS = 2_000  # a new head's first gradients would destroy what the backbone knows
 
 # Until the steps counted, 20,001 crops had none of what 20,000 had. A run begun by that rule ends by it.
@@ -37,6 +40,7 @@ class DerivedSettings:
     """The numbers that a run uses."""
 
     total_steps: int
+    decay_steps: int  # last steps in which the rate decays; 0: a cosine does it over the whole run
     epoch_steps: int
     peak_learning_rate: float  # after scaling by the batch
     num_prototypes: int
@@ -56,17 +60,25 @@ class DerivedSettings:
 
 
 def derive_settings(
-    config: PretrainConfig, *, num_crops: int, global_batch: int, is_earlier: bool = False
+    config: PretrainConfig,
+    *,
+    num_crops: int,
+    global_batch: int,
+    is_earlier: bool = False,
+    begun_steps: int | None = None,
 ) -> DerivedSettings:
     """Settings of a run over ``num_crops`` training crops with ``global_batch`` of them per step.
 
-    ``is_earlier``: by the rule of earlier versions, for a run that was begun by one.
+    ``is_earlier``: by the rule of earlier versions, for a run that was begun by one. ``begun_steps``: the length that a
+    run was first started with, which decides all but its end where it has been made longer since.
     """
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
-    total_steps = _total_steps(config, epoch_steps, global_batch, is_earlier=is_earlier)
+    end_step = _total_steps(config, epoch_steps, global_batch, is_earlier=is_earlier)
+    total_steps = begun_steps or end_step
     dino, optim = config.dino, config.optim
     share = global_batch / BASE_BATCH
-    factor = {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
+    auto = min(share, LINEAR_BATCH / BASE_BATCH) * math.sqrt(max(1.0, global_batch / LINEAR_BATCH))
+    factor = {"auto": auto, "linear": share, "sqrt": math.sqrt(share), "none": 1.0}[optim.learning_rate_scaling]
     if is_earlier:
         is_small = num_crops <= EARLIER_SMALL_CROPS
         num_prototypes = dino.num_prototypes or prototypes_for(num_crops)
@@ -82,7 +94,8 @@ def derive_settings(
     if head_only_steps is None:
         head_only_steps = min(MAX_HEAD_ONLY_STEPS, math.ceil(total_steps / 20)) if is_trained else 0
     return DerivedSettings(
-        total_steps=total_steps,
+        total_steps=end_step,
+        decay_steps=0 if optim.schedule == "cosine" else decay_steps_of(end_step),
         epoch_steps=epoch_steps,
         peak_learning_rate=optim.learning_rate * factor,
         num_prototypes=num_prototypes,
@@ -96,10 +109,15 @@ def derive_settings(
         warmup_steps=round(optim.warmup_ratio * total_steps),
         teacher_temp_warmup_steps=round(dino.teacher_temp_warmup_ratio * total_steps),
         freeze_prototypes_steps=math.ceil(dino.freeze_prototypes_ratio * total_steps),
-        head_only_steps=min(head_only_steps, total_steps),
+        head_only_steps=min(head_only_steps, end_step),
         layer_decay=optim.layer_decay or (0.9 if is_trained else 1.0),
         patch_embed_factor=0.2 if is_trained else 1.0,  # DINOv2's
     )
+
+
+def decay_steps_of(total_steps: int) -> int:
+    """Last steps of a run by ``constant_decay`` in which its rate decays."""
+    return math.ceil(DECAY_RATIO * total_steps)
 
 
 def _total_steps(config: PretrainConfig, epoch_steps: int, global_batch: int, *, is_earlier: bool) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from signstreams.backbones.archs import ARCHS, ViTArch, infer, mismatches, parse_spec
 from signstreams.backbones.layouts import to_hub_layout
 from signstreams.backbones.vit import VisionTransformer, resize_patch_embed, resize_table
-from signstreams.backbones.weights import load_timm, read_file
+from signstreams.backbones.weights import load_timm, read_file, rotary_of_timm
 from signstreams.errors import UserError
 from signstreams.pretrain.settings import PretrainConfig
 
@@ -146,6 +146,8 @@ def _from_timm(name: str, *, download: bool) -> tuple[dict[str, Tensor], dict[st
         blocks = getattr(model, "blocks", None)
         num_heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks else None
         found = infer({key: tuple(value.shape) for key, value in state.items()}, "", num_heads)
+        if found.is_rotary and rotary_of_timm(model) is None:
+            raise ValueError("has rotary positions of another kind than DINOv3's")
     except ValueError as error:
         raise UserError(f"init.weights 'timm::{name}': {error}; give a plain vision transformer") from None
     return state, {key: model.pretrained_cfg[key] for key in ("mean", "std")}, found

@@ -329,6 +329,8 @@ def _metadata(
 def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[str, Any]:
     """Settings to show on the card."""
     derived, optim, views = trainer.derived, config.optim, config.augmentation
+    is_cosine = optim.schedule == "cosine"
+    decay = "" if is_cosine else f", constant and decaying over the last {derived.decay_steps:,} steps"
     digest_of_weights = run.fingerprint.config.get("init", {}).get("weights")
     init = "random weights"
     if config.init.weights is not None:  # the path of a file says nothing elsewhere
@@ -343,12 +345,12 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "views": f"2 of {views.global_px} px, {views.num_local} of {views.local_px} px" if views.num_local else "2",
         "blur": _blur(views),
         **_camera(views),
-        "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}",
-        "weight_decay": f"{optim.weight_decay:g} to {optim.final_weight_decay:g}",
+        "learning_rate": f"{derived.peak_learning_rate:g} at most, layer decay {derived.layer_decay:g}{decay}",
+        "weight_decay": f"{optim.weight_decay:g}" + (f" to {optim.final_weight_decay:g}" if is_cosine else ""),
         "precision": optim.precision,
         "num_prototypes": derived.num_prototypes,
         "teacher_temp": f"{derived.warmup_teacher_temp:g} to {derived.teacher_temp:g}",
-        "momentum": f"{derived.momentum:g} to 1",
+        "momentum": f"{derived.momentum:g}" + (" to 1" if is_cosine else ""),
         "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
         **(

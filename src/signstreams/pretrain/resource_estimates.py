@@ -96,10 +96,11 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
         UserError: Names free and required space, and the setting.
     """
     asked = config.checkpointing.min_free_gb
+    copies = COPIES_ON_DISK + (config.optim.schedule != "cosine")  # the state before the decay stays
     if asked is not None:
         needed = round(asked * GB)
     else:
-        files = COPIES_ON_DISK * checkpoint_bytes
+        files = copies * checkpoint_bytes
         held = sum(path.stat().st_size for path in (folder / "state").iterdir() if path.is_file())
         # 5 GB, as the requirement says; less for a small run, more for a large one
         needed = max(round(1.5 * files), min(DEFAULT_FREE_BYTES, 10 * files)) - held
@@ -107,7 +108,7 @@ def check_disk(config: PretrainConfig, folder: Path, checkpoint_bytes: int) -> N
     if free < needed:
         raise UserError(
             f"{folder}: {free / GB:.2f} GB are free on its disk, the run needs {needed / GB:.2f} GB"
-            f" ({COPIES_ON_DISK} checkpoints of {checkpoint_bytes / GB:.2f} GB); free some space, give another"
+            f" ({copies} checkpoints of {checkpoint_bytes / GB:.2f} GB); free some space, give another"
             " --output-dir, or set checkpointing.min_free_gb"
         )
 

@@ -28,6 +28,7 @@ from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
 from signstreams.pretrain.data import CropSet, ViewLoader, Views, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
+from signstreams.pretrain.extension import BEFORE_DECAY, Length, prepare, recorded_length, too_short
 from signstreams.pretrain.hand_points import hand_points
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
@@ -87,10 +88,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     groups = crop_groups(config, crops)
     points, search = teachers(config, crops, stream)
 
-    def fingerprint_of(config: PretrainConfig, is_earlier: bool = False) -> Fingerprint:
-        identity = config.identity(world.size) | {"stream": stream}
+    def fingerprint_of(
+        config: PretrainConfig, is_earlier: bool = False, num_processes: int = world.size
+    ) -> Fingerprint:
+        identity = config.identity(num_processes) | {"stream": stream}
         if is_earlier:  # which had no budget
-            del identity["budget"]
+            identity.pop("budget", None)
             identity["epochs"] = config.epochs or USUAL_EPOCHS
         else:
             identity["derived_by"] = "steps and crops"
@@ -106,17 +109,25 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
 
     given, recorded = config, _recorded(config, world)
     is_earlier = recorded is not None and "derived_by" not in recorded.config
+    config = with_linear_rate_of(config, recorded)
     config = with_batch_of_folder(config, world, partial(fingerprint_of, is_earlier=is_earlier))
     fingerprint = fingerprint_of(config, is_earlier)
-    if recorded is not None and is_earlier and fingerprint.differences(recorded):  # another one, by the rule of now
-        is_earlier, fingerprint = False, fingerprint_of(config)
+    if recorded is not None and fingerprint.differences(recorded):  # another one, by the rules of now
+        is_earlier, config = False, with_batch_of_folder(given, world, fingerprint_of)
+        fingerprint = fingerprint_of(config)
     plan = plan_batches(config, crops, world.size, groups)
-    derived = derive_settings(
+    derive = partial(
+        derive_settings,
         config,
         num_crops=len(crops.train),
         global_batch=config.dataset.batch_size * world.size,
         is_earlier=is_earlier,
     )
+    derived, length = derive(), None
+    if derived.decay_steps:  # a run of this kind that is made longer keeps what its first length decided
+        begun = _begun_length(config, world) if recorded is not None and not fingerprint.differences(recorded) else None
+        length = Length(begun.begun_steps if begun else derived.total_steps, derived.total_steps)
+        derived = derive(begun_steps=length.begun_steps)
     params = {
         "stream": stream,
         "config": config.model_dump(mode="json"),
@@ -144,9 +155,12 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     others = [name for key, name in PRETRAINING_FILES.items() if key not in ("last", "best", "history")]
     files = RunFiles(names.last_name, names.best_name, names.history_file, others)
     with TrainingRun(config, world, fingerprint, files, upgrade=upgraded_identity) as run:
+        with distributed.main_first(world):
+            if run.experiment is not None and length is not None:
+                prepare(run.experiment, length, files)
         run.write_params(params, PRETRAINING_FILES["params"])
         with distributed.main_first(world):
-            if run.experiment is not None and config is given:
+            if run.experiment is not None and config.dataset == given.dataset:
                 joint = JointBatch(world.size, config.dataset.batch_size)
                 write_json(run.experiment.state / JOINT_BATCH, joint._asdict())
         with exhaustion_as_user_error(config):
@@ -154,7 +168,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             if weights is not None:
                 for network in (trainer.student, trainer.teacher):  # tensors that are new keep their first values
                     network.backbone.load_state_dict(weights.state, strict=False)
-            stage = Pretraining(config, stream, trainer, crops, plan, run, points, search)
+            stage = Pretraining(config, stream, trainer, crops, plan, run, length, points, search)
             run.resume(stage)  # only now may the optimiser's moments be on the GPU
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
@@ -190,10 +204,12 @@ class Pretraining(Stage[Views]):
         crops: CropSet,
         plan: BatchPlan,
         run: TrainingRun,
+        length: Length | None = None,
         points: PointTargets | None = None,
         search: PartnerSearch | None = None,
     ) -> None:
         self.config, self.trainer, self.crops, self.plan, self.run = config, trainer, crops, plan, run
+        self.length = length  # of a run that can be made longer
         self.points, self.search = points, search
         derived = trainer.derived
         self.label = f"pretrain {stream}"
@@ -262,6 +278,9 @@ class Pretraining(Stage[Views]):
             UserError: The teacher has collapsed.
         """
         step, monitor = self.step, self.config.monitor
+        if self.length is not None and step == self.length.decay_start and self.run.experiment is not None:
+            # the best state of a longer run is looked for from here on: what was best in a decay is no part of it
+            checkpoint.save(self.run.experiment.state / BEFORE_DECAY, self.state_dict() | {"best": None})
         record: dict[str, float] = {}
         if step % monitor.log_every_steps == 0 or self.is_over:
             record |= self._read_meters()
@@ -290,10 +309,18 @@ class Pretraining(Stage[Views]):
             "fingerprint": {"config": fingerprint.config, "data": fingerprint.data},
             "watch": self.watch.state_dict(),
             "best": self.best,
-        }
+        } | ({} if self.length is None else {"length": self.length._asdict()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; scores of two kinds cannot be compared, so a best one of the other is dropped."""
+        """Continue from a checkpoint; scores of two kinds cannot be compared, so a best one of the other is dropped.
+
+        Raises:
+            UserError: It is one of another length, and decaying.
+        """
+        if self.length is not None and (found := Length(**state["length"])).total_steps != self.length.total_steps:
+            step = self.step_of(state)
+            if step > min(found.decay_start, self.length.decay_start):
+                raise UserError(too_short(self.config.output_dir, step, found, self.length))
         self.trainer.load_state_dict(state["trainer"])
         self.watch.load_state_dict(state["watch"])
         self.best = state["best"]
@@ -352,6 +379,15 @@ class Pretraining(Stage[Views]):
             self.shown[name] = record[key]
 
 
+def _begun_length(config: PretrainConfig, world: World) -> Length | None:
+    """Rank 0 decides."""
+    found: Length | None = None
+    with distributed.main_first(world):
+        if world.is_main:
+            found = recorded_length(config.output_dir, config.checkpointing.last_name, config.resume)
+    return distributed.from_main(found)
+
+
 def _recorded(config: PretrainConfig, world: World) -> Fingerprint | None:
     """The fingerprint of the run that this one may go on from: of a given checkpoint, else of the folder.
 
@@ -368,6 +404,17 @@ def _recorded(config: PretrainConfig, world: World) -> Fingerprint | None:
         if found is not None:
             found = replace(found, config=upgraded_identity(found.config))
     return distributed.from_main(found)
+
+
+def with_linear_rate_of(config: PretrainConfig, recorded: Fingerprint | None) -> PretrainConfig:
+    """The config with the rate that follows the batch in proportion, as by default in the run that it may go on from.
+
+    Earlier versions did so above a joint batch of 1,024 crops, too; a run that was begun so ends so.
+    """
+    found = {} if recorded is None else recorded.config.get("optim", {})
+    if config.optim.learning_rate_scaling != "auto" or found.get("learning_rate_scaling") != "linear":
+        return config
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"learning_rate_scaling": "linear"})})
 
 
 class JointBatch(NamedTuple):
@@ -398,7 +445,7 @@ def teachers(config: PretrainConfig, crops: CropSet, stream: str) -> tuple[Point
 
 
 def with_batch_of_folder(
-    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+    config: PretrainConfig, world: World, fingerprint_of: Callable[..., Fingerprint]
 ) -> PretrainConfig:
     """The config with the joint batch of the folder's run, where another number of processes is to continue that.
 
@@ -426,7 +473,7 @@ def with_batch_of_folder(
 
 
 def _share_of_folder(
-    config: PretrainConfig, world: World, fingerprint_of: Callable[[PretrainConfig], Fingerprint]
+    config: PretrainConfig, world: World, fingerprint_of: Callable[..., Fingerprint]
 ) -> tuple[int, int] | None:
     """(batch of a process, its parts) of the run in the folder; None where the config's own are right."""
     folder, own = config.output_dir, config.dataset.batch_size
@@ -434,8 +481,7 @@ def _share_of_folder(
     joint = None if recorded is None else _read_joint_batch(folder / STATE / JOINT_BATCH, recorded)
     if recorded is None or joint is None or joint.batch_size != own or joint.num_processes == world.size:
         return None
-    expected = fingerprint_of(config)
-    expected.config["dataset"]["joint_batch"] = joint.size
+    expected = fingerprint_of(config, num_processes=joint.num_processes)
     if expected.differences(replace(recorded, config=upgraded_identity(recorded.config))):
         return None
     shown = f"its joint batch of {joint.size} crops ({joint.num_processes} processes of {own} before)"

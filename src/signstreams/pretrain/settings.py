@@ -56,8 +56,12 @@ class OptimConfig(Section):
 
     learning_rate: Annotated[Positive, Flag("--learning-rate")] = 5e-4
     """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
-    learning_rate_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the peak follows the batch: times batch / 256 (DINO), its root (DINOv2), or as given."""
+    learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
+    """How the peak follows the joint batch: times batch / 256 (DINO), its root (DINOv2), or as given. auto: linear up
+    to 1,024 crops, from there on by the root."""
+    schedule: Literal["cosine", "constant_decay"] = "cosine"
+    """cosine: rate, weight decay and momentum follow half a cosine over the run, as in DINO. constant_decay: they stay
+    after the warm-up, and the rate decays over the last fifth; a finished run can be made longer."""
     final_learning_rate: Annotated[float, Fixed()] = 1e-6
     """End of the cosine, as in DINO: next to nothing, for any peak."""
     warmup_ratio: Share = 0.1
@@ -69,7 +73,7 @@ class OptimConfig(Section):
     weight_decay: NotNegative = 0.04
     """Weight decay at the start; none on norms, biases and tokens."""
     final_weight_decay: NotNegative = 0.4
-    """Weight decay at the end of its cosine."""
+    """Weight decay at the end of its cosine; with constant_decay it stays at `weight_decay`."""
     clip_grad_norm: Annotated[float, Fixed()] = 3.0
     """Greatest norm of all gradients together, as in DINO: cuts off the rare spike, and no healthy step."""
     beta_2: Annotated[float, Fixed()] = 0.999
@@ -82,6 +86,12 @@ class OptimConfig(Section):
     """Keep only the input of each block and recompute the rest in the backward pass: less memory, a third more time."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the blocks with torch.compile, in the first minute of a run. auto: on CUDA."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.schedule == "constant_decay":
+            refuse_without_effect(self, ("final_weight_decay",), "schedule is 'constant_decay'")
+        return self
 
     def is_compiled(self, device_type: str) -> bool:
         """Whether the blocks are to be compiled for a device of this type."""
@@ -159,6 +169,10 @@ class IbotConfig(Section):
         return self
 
 
+LINEAR_BATCH = 1024
+"""Largest joint batch that the learning rate follows in proportion by default: beyond, DINO's rule gives rates that
+nobody trained with, and DINOv2's and SignMusketeers' go by the root from here."""
+
 Rgb = Annotated[list[float], Field(min_length=3, max_length=3)]
 BLUR_VIEW_2_PROB, BLUR_LOCAL_PROB = 0.1, 0.5  # as in DINO; `gaussian_blur_prob` replaces both
 
@@ -202,7 +216,8 @@ class ModelConfig(Section):
     """The vision transformer."""
 
     arch: Annotated[str, Flag("--arch")] = "dinov2_vits14"
-    """vit_tiny, vit_small, vit_base, or DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg)."""
+    """vit_tiny, vit_small, vit_base; DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg); or DINOv3's,
+    with rotary positions: dinov3_vits16, dinov3_vits16plus, dinov3_vitb16."""
     patch_px: Annotated[Count | None, Flag("--patch-size")] = None
     """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
     depth: Annotated[Count | None, Flag("--depth")] = None
@@ -212,7 +227,7 @@ class ModelConfig(Section):
     num_registers: Annotated[int, Field(ge=0)] | None = None
     """Register tokens; None: the architecture's."""
     layer_scale_init: Annotated[Positive | None, Flag("--layer-scale-init")] = None
-    """First value of LayerScale; None: the architecture's (DINOv2 1e-5; vit_* have no LayerScale)."""
+    """First value of LayerScale; None: the architecture's (DINOv2 and DINOv3 1e-5; vit_* have no LayerScale)."""
     drop_path_prob: Annotated[Prob, Flag("--drop-path")] = 0.0
     """Stochastic depth of the last block, rising linearly from 0 at the first."""
 
@@ -327,7 +342,7 @@ class DinoConfig(Section):
     teacher_temp_warmup_ratio: Annotated[float, Fixed()] = 0.3
     """Share of the run over which the teacher's temperature moves: 30 of 100 epochs, as in DINO."""
     momentum: Ratio | None = None
-    """Momentum of the teacher's moving average at the start; a cosine takes it to 1."""
+    """Momentum of the teacher's moving average at the start; a cosine takes it to 1, and constant_decay leaves it."""
     center_momentum: Annotated[float, Fixed()] = 0.9
     """Momentum of the centre's moving average, as in DINO; without the centre (Sinkhorn-Knopp) it does nothing."""
     freeze_prototypes_ratio: Share = 0.01
@@ -555,7 +570,13 @@ class PretrainConfig(Section):
             del tree["points"]
         if not self.positives.is_used:
             del tree["positives"]
-        tree["dataset"]["joint_batch"] = self.dataset.batch_size * num_processes
+        if self.optim.schedule == "cosine":  # nor this
+            del tree["optim"]["schedule"]
+        else:  # another length goes on, and is no other experiment
+            del tree["epochs"], tree["budget"]
+        tree["dataset"]["joint_batch"] = joint_batch = self.dataset.batch_size * num_processes
+        if self.optim.learning_rate_scaling == "auto" and joint_batch <= LINEAR_BATCH:  # which it is there
+            tree["optim"]["learning_rate_scaling"] = "linear"
         tree["augmentation"]["blur_probs"] = list(self.augmentation.blur_probs)
         for name in ("gaussian_blur_prob", "blur_view_1_prob", *self.augmentation.not_used):
             del tree["augmentation"][name]

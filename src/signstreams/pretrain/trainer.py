@@ -15,7 +15,7 @@ from signstreams.backbones.vit import joined
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast, can_compile
 from signstreams.engine.distributed import World
-from signstreams.engine.schedules import cosine, linear, warmup_cosine
+from signstreams.engine.schedules import cosine, linear, warmup_constant_decay, warmup_cosine
 from signstreams.engine.seeding import seed_global
 from signstreams.pretrain.data import normalize
 from signstreams.pretrain.derived_settings import DerivedSettings
@@ -143,16 +143,26 @@ class Trainer:
         """Learning rate, weight decay, teacher's momentum and temperatures at a step."""
         optim, derived = self.config.optim, self.derived
         total = derived.total_steps
-        now = {
-            "lr": warmup_cosine(
+        peak, warmup_steps = derived.peak_learning_rate, derived.warmup_steps
+        final = min(optim.final_learning_rate, peak)
+        if optim.schedule == "cosine":
+            rate = warmup_cosine(step, peak=peak, final=final, warmup_steps=warmup_steps, total_steps=total)
+            weight_decay = cosine(step, optim.weight_decay, optim.final_weight_decay, total)
+            momentum = cosine(step, derived.momentum, 1.0, total)
+        else:  # the others stay, as DINOv3's do: where they were on their way would depend on the length
+            rate = warmup_constant_decay(
                 step,
-                peak=derived.peak_learning_rate,
-                final=min(optim.final_learning_rate, derived.peak_learning_rate),
-                warmup_steps=derived.warmup_steps,
+                peak=peak,
+                final=final,
+                warmup_steps=warmup_steps,
+                decay_steps=derived.decay_steps,
                 total_steps=total,
-            ),
-            "weight_decay": cosine(step, optim.weight_decay, optim.final_weight_decay, total),
-            "momentum": cosine(step, derived.momentum, 1.0, total),
+            )
+            weight_decay, momentum = optim.weight_decay, derived.momentum
+        now = {
+            "lr": rate,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
             "teacher_temp": linear(
                 step, derived.warmup_teacher_temp, derived.teacher_temp, derived.teacher_temp_warmup_steps
             ),
