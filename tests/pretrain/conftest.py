@@ -219,5 +219,7 @@ def _add_hand(layout: CorpusLayout, name: str, rng: np.random.Generator) -> None
         num_pose_frames=0,
         num_face_frames=0,
         timings_s={},
+        checksums={},
+        signstreams_version="0",
     )
     write_metadata(layout.metadata(name), about)
