@@ -56,6 +56,19 @@ def test_confidence_and_state_choose(corpus: Path) -> None:
         _find(corpus, states=["tracked"])
 
 
+def test_the_log_says_how_many_crops_are_left_out_and_why(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each crop by its first reason: of 48, every second is filled, and of the others 15 are below the confidence."""
+    with caplog.at_level("INFO"):
+        _find(corpus, states=["detected", "tracked"], min_confidence=0.5)
+    assert caplog.messages == [
+        "9 of 48 crops are left; left out: 24 (50.00%) filled (dataset.states),"
+        " 15 (31.25%) below dataset.min_confidence 0.5"
+    ]
+    caplog.clear()
+    _find(corpus)
+    assert not caplog.messages
+
+
 def test_limits_without_tracks_are_refused(corpus: Path) -> None:
     (corpus / "processed/tracks/v1.npz").unlink()
     assert len(_find(corpus)) == 48
@@ -132,6 +145,7 @@ def test_balance_and_gap_reach_the_plan(corpus: Path, make: Callable[..., Any]) 
         {"states": ["detected"]},
         {"min_sharpness": 10.0},
         {"signer_balance": 0.5},
+        {"cluster_balance": 0.5},
         {"min_gap_frames": 5},
         {"max_crops": 20},
     ],

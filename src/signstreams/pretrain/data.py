@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from signstreams.array_types import Floats
+from signstreams.array_types import Floats, Ints
 from signstreams.engine.distributed import World
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
@@ -28,6 +28,7 @@ from signstreams.pretrain.resource_estimates import no_shared_memory, plan_loadi
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
 from signstreams.pretrain.selection import select, signers
 from signstreams.pretrain.settings import DatasetConfig, PretrainConfig
+from signstreams.pretrain.similar_crops import crop_clusters
 from signstreams.pretrain.views import NUM_GLOBAL, PARAMS, DeviceViews, ViewMaker, convert_crops, decode, whole_view
 from signstreams.processes import ctrl_c_held_back, end_with_parent
 
@@ -93,10 +94,16 @@ def find_crops(
     return CropSet(index.take(~held_out), index.take(held_out), index.digest)
 
 
-def crop_groups(config: PretrainConfig, crops: CropSet) -> CropGroups:
-    """What the order of a run's crops depends on."""
-    index = crops.train
-    return CropGroups.of(index.video, index.frame, signers(index) if config.dataset.signer_balance else None)
+def crop_groups(config: PretrainConfig, crops: CropSet, clusters: Ints | None = None) -> CropGroups:
+    """What the order of a run's crops depends on; ``clusters`` are their `crop_clusters`, where they are at hand.
+
+    Raises:
+        UserError: Clusters are needed, and a crop or the points of its video cannot be read.
+    """
+    index, dataset = crops.train, config.dataset
+    if dataset.cluster_balance and clusters is None:
+        clusters = crop_clusters(index, stream=config.stream, cache_dir=None)
+    return CropGroups.of(index.video, index.frame, signers(index) if dataset.signer_balance else None, clusters)
 
 
 def plan_batches(
@@ -115,6 +122,7 @@ def plan_batches(
             world_size=world_size,
             seed=config.seed,
             balance=dataset.signer_balance,
+            cluster_balance=dataset.cluster_balance,
             min_gap_frames=dataset.min_gap_frames,
         )
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Settings that the config leaves open, derived from the length of the run and the number of crops."""
+"""Settings that the config leaves open, derived from the length of the run and the number of distinct crops."""
 
 from __future__ import annotations
 
@@ -64,17 +64,20 @@ def derive_settings(
     *,
     num_crops: int,
     global_batch: int,
+    num_distinct_crops: int | None = None,
     is_earlier: bool = False,
     begun_steps: int | None = None,
 ) -> DerivedSettings:
     """Settings of a run over ``num_crops`` training crops with ``global_batch`` of them per step.
 
-    ``is_earlier``: by the rule of earlier versions, for a run that was begun by one. ``begun_steps``: the length that a
-    run was first started with, which decides all but its end where it has been made longer since.
+    ``num_distinct_crops`` of them count for head, targets and temperature; None: all. ``is_earlier``: by the rule of
+    earlier versions, for a run that was begun by one. ``begun_steps``: the length that a run was first started with,
+    which decides all but its end where it has been made longer since.
     """
     epoch_steps = config.dataset.epoch_steps or num_crops // global_batch
     end_step = _total_steps(config, epoch_steps, global_batch, is_earlier=is_earlier)
     total_steps = begun_steps or end_step
+    num_distinct = num_crops if num_distinct_crops is None else num_distinct_crops
     dino, optim = config.dino, config.optim
     share = global_batch / BASE_BATCH
     auto = min(share, LINEAR_BATCH / BASE_BATCH) * math.sqrt(max(1.0, global_batch / LINEAR_BATCH))
@@ -86,8 +89,8 @@ def derive_settings(
         batch_norm, use_sinkhorn, bottleneck_dim = is_small, is_small, 64 if is_small else 256
     else:
         num_targets = 2 * global_batch * total_steps  # one of each global view
-        num_prototypes = dino.num_prototypes or prototypes_for(num_crops, num_targets)
-        teacher_temp = dino.teacher_temp or teacher_temp_for(num_crops, total_steps)
+        num_prototypes = dino.num_prototypes or prototypes_for(num_distinct, num_targets)
+        teacher_temp = dino.teacher_temp or teacher_temp_for(num_distinct, total_steps)
         batch_norm, use_sinkhorn, bottleneck_dim = total_steps < LONG_STEPS, True, 64 if num_prototypes <= 1024 else 256
     is_trained = config.init.weights is not None
     head_only_steps = config.init.head_only_steps

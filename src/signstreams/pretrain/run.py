@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from signstreams.array_types import Ints
 from signstreams.backbones.archs import ARCHS, ViTArch, resolve
 from signstreams.engine import checkpoint, distributed
 from signstreams.engine.distributed import World
@@ -45,6 +47,7 @@ from signstreams.pretrain.resource_estimates import (
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.selection import monotony, with_measured_stats
 from signstreams.pretrain.settings import PretrainConfig, upgraded_identity
+from signstreams.pretrain.similar_crops import crop_clusters, num_distinct_crops
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
 from signstreams.streams import HANDS, MIRRORED_IN_HANDS
@@ -85,11 +88,14 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         log.warning("%s", few_pictures)
     config = with_measured_stats(config, crops.train)
     weights = load_initial_weights(config, arch)
-    groups = crop_groups(config, crops)
+    groups = crop_groups(config, crops, _clusters(config, stream, crops, world))
     points, search = teachers(config, crops, stream)
 
     def fingerprint_of(
-        config: PretrainConfig, is_earlier: bool = False, num_processes: int = world.size
+        config: PretrainConfig,
+        is_earlier: bool = False,
+        num_distinct: int | None = None,
+        num_processes: int = world.size,
     ) -> Fingerprint:
         identity = config.identity(num_processes) | {"stream": stream}
         if is_earlier:  # which had no budget
@@ -97,6 +103,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["epochs"] = config.epochs or USUAL_EPOCHS
         else:
             identity["derived_by"] = "steps and crops"
+            if num_distinct is not None:
+                identity["distinct_crops"] = num_distinct
         if weights is not None:
             identity["init"]["weights"] = weights.digest
         if points is not None:
@@ -105,21 +113,29 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["positives"]["partners"] = search.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
             identity["dataset"]["signers"] = digest(groups.signer.tolist())
+        if groups.cluster is not None:
+            identity["dataset"]["clusters"] = hashlib.sha256(groups.cluster.astype("<i4").tobytes()).hexdigest()
         return Fingerprint(identity, crops.digest)
 
     given, recorded = config, _recorded(config, world)
     is_earlier = recorded is not None and "derived_by" not in recorded.config
     config = with_linear_rate_of(config, recorded)
-    config = with_batch_of_folder(config, world, partial(fingerprint_of, is_earlier=is_earlier))
-    fingerprint = fingerprint_of(config, is_earlier)
+    num_distinct = _distinct(crops, world) if recorded is None else recorded.config.get("distinct_crops")
+    by_its_rule = partial(fingerprint_of, is_earlier=is_earlier, num_distinct=num_distinct)
+    config = with_batch_of_folder(config, world, by_its_rule)
+    fingerprint = by_its_rule(config)
     if recorded is not None and fingerprint.differences(recorded):  # another one, by the rules of now
-        is_earlier, config = False, with_batch_of_folder(given, world, fingerprint_of)
-        fingerprint = fingerprint_of(config)
+        is_earlier, num_distinct = False, _distinct(crops, world)
+        by_its_rule = partial(fingerprint_of, num_distinct=num_distinct)
+        config = with_batch_of_folder(given, world, by_its_rule)
+        fingerprint = by_its_rule(config)
+    num_crops = len(crops.train)
     plan = plan_batches(config, crops, world.size, groups)
     derive = partial(
         derive_settings,
         config,
-        num_crops=len(crops.train),
+        num_crops=num_crops,
+        num_distinct_crops=num_distinct,
         global_batch=config.dataset.batch_size * world.size,
         is_earlier=is_earlier,
     )
@@ -136,7 +152,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         "architecture": arch.described(),
         "data": {
             "digest": crops.digest,
-            "train_crops": len(crops.train),
+            "train_crops": num_crops,
+            "num_distinct_crops": num_crops if num_distinct is None else num_distinct,
             "probe_crops": len(crops.probe),
             "videos": plan.groups.num_videos,
             "steps_per_pass": plan.steps_per_pass,
@@ -179,8 +196,14 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             views = derived.total_steps * batch
             log.info(
                 "%d steps of %d crops: %s views, %.1f passes over %s crops; the first lines of metrics tell the hours",
-                *(derived.total_steps, batch, f"{views:,}", views / len(crops.train), f"{len(crops.train):,}"),
+                *(derived.total_steps, batch, f"{views:,}", views / num_crops, f"{num_crops:,}"),
             )
+            if num_distinct is not None:
+                log.info(
+                    "%s of the crops are distinct (%.0f %%), the others near-duplicates: head, targets and temperature"
+                    " are chosen for as many",
+                    *(f"{num_distinct:,}", 100 * num_distinct / num_crops),
+                )
         with distributed.main_first(world):
             if run.experiment is not None and not stage.is_over:
                 check_disk(config, run.experiment.folder, trainer.state_bytes())
@@ -574,6 +597,27 @@ def _crops(config: PretrainConfig, stream: str, world: World) -> CropSet:
             if world.is_main:
                 find()
     return find()
+
+
+def _clusters(config: PretrainConfig, stream: str, crops: CropSet, world: World) -> Ints | None:
+    """Clusters of the training crops, the same on every rank; None where they are not balanced."""
+    if not config.dataset.cluster_balance:
+        return None
+    clusters: Ints | None = None
+    with distributed.main_first(world):
+        if world.is_main:
+            clusters = crop_clusters(crops.train, stream=stream, cache_dir=config.output_dir)
+    return distributed.from_main(clusters)
+
+
+def _distinct(crops: CropSet, world: World) -> int | None:
+    """Training crops without near-duplicates, the same on every rank; None where all are distinct."""
+    num_distinct = 0
+    with distributed.main_first(world):
+        if world.is_main:
+            num_distinct = num_distinct_crops(crops.train)
+    num_distinct = distributed.from_main(num_distinct)
+    return num_distinct if num_distinct < len(crops.train) else None
 
 
 def _threads() -> int:

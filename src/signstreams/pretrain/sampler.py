@@ -2,7 +2,8 @@
 
 Consecutive frames of a video are near-duplicates. Each video's frames are spread evenly over the pass, so that a batch
 holds as few frames of a video as possible, and those far apart in time. Where two still come closer than the least gap,
-one of them changes places with a crop of another batch.
+one of them changes places with a crop of another batch. Rare signers, and crops that look like few others, may be drawn
+more often than once per pass, and the others less often.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from signstreams.array_types import Flags, Ints
+from signstreams.array_types import Flags, Floats, Ints
 from signstreams.engine.seeding import numpy_rng
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 USUAL_GAP_FRAMES = 10  # gap aimed at where none is set: .4 s at 25 frames per second
 MAX_ROUNDS, MAX_CANDIDATES = 4, 256
+MAX_TIMES_OF_CLUSTER = 4
+"""Draws per pass for each crop of a cluster, at most on average: the smallest clusters are seldom rare handshapes, and
+more often a crop that shows something else, and what is drawn more often than a pass has batches meets itself."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class CropGroups:
     starts: Ints  # (V,) place in ``order`` where each video begins
     counts: Ints  # (V,) number of crops of each video
     signer: Ints  # (V,) number of each video's signer
+    cluster: Ints | None = None  # (N,) number of each crop's cluster of crops that look alike, where they are balanced
 
     @classmethod
-    def of(cls, video: Ints, frame: Ints, signer: Ints | None = None) -> CropGroups:
+    def of(cls, video: Ints, frame: Ints, signer: Ints | None = None, cluster: Ints | None = None) -> CropGroups:
         """Groups of N crops; ``video`` (N,) counts from 0, ``signer`` (N,) holds any numbers (None: one per video)."""
         key = video.astype(np.int64) << 32 | frame
         order = np.arange(len(key)) if (np.diff(key) >= 0).all() else np.argsort(key, kind="stable")
@@ -42,21 +47,28 @@ class CropGroups:
         number[order] = np.cumsum(is_first) - 1
         counts = np.diff(starts, append=len(order))
         signer_of_video = np.arange(len(starts)) if signer is None else signer[order[starts]]
-        return cls(number, frame, order, starts, counts, signer_of_video)
+        return cls(number, frame, order, starts, counts, signer_of_video, cluster)
 
     @property
     def num_videos(self) -> int:
         return len(self.counts)
 
 
-def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0) -> Ints:
+def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0, cluster_balance: float = 0.0) -> Ints:
     """Crops in the order of pass ``number``, as many as there are.
 
     ``balance`` 0: each crop once. 1: each signer equally often, so that crops of rare signers are seen several times
     and those of frequent ones in some passes only. In between: a signer's share is (its crops) ** (1 - balance).
+    ``cluster_balance``: the same of clusters, each with the crops that the signers' balance leaves to it. A pass has
+    the draws of each cluster exactly, up to one.
     """
     rng = numpy_rng(seed, "order", number)
-    quotas = _quotas(groups, balance, rng)
+    drawn = None  # places in `CropGroups.order`, by video and frame, as often as each is drawn
+    if cluster_balance and groups.cluster is not None:
+        times = _times_drawn(groups, groups.cluster, balance, cluster_balance, rng)
+        drawn, quotas = np.repeat(np.arange(len(times)), times), np.add.reduceat(times, groups.starts)
+    else:
+        quotas = _quotas(groups, balance, rng)
     total = int(quotas.sum())
     video = np.repeat(np.arange(len(quotas)), quotas)
     step = np.arange(total) - np.repeat(np.cumsum(quotas) - quotas, quotas)  # 0, 1, .. within each video
@@ -65,10 +77,14 @@ def pass_order(groups: CropGroups, seed: int, number: int, balance: float = 0.0)
     rank = np.empty(total, np.int64)
     rank[np.argsort(video + phase, kind="stable")] = step
     count, quota = groups.counts[video], quotas[video]
-    shift = np.repeat(rng.random(len(quotas)), quotas)
-    position = np.where(quota == count, rank, np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64))
+    if drawn is None:
+        shift = np.repeat(rng.random(len(quotas)), quotas)
+        spread = np.minimum((rank + shift) * count // quota, count - 1).astype(np.int64)
+        at = groups.starts[video] + np.where(quota == count, rank, spread)
+    else:
+        at = drawn[(np.cumsum(quotas) - quotas)[video] + rank]
     place = (step + rng.random(total)) / quota
-    order: Ints = groups.order[groups.starts[video] + position][np.argsort(place, kind="stable")]
+    order: Ints = groups.order[at][np.argsort(place, kind="stable")]
     return order
 
 
@@ -78,10 +94,49 @@ def _quotas(groups: CropGroups, balance: float, rng: np.random.Generator) -> Int
         return groups.counts
     of_signer = np.bincount(groups.signer, weights=groups.counts)[groups.signer]  # (V,)
     ideal = groups.counts * of_signer**-balance
-    ends = np.cumsum(ideal * (len(groups.order) / ideal.sum()))
-    ends[-1] = len(groups.order)
+    return _rounded(ideal, len(groups.order), rng)
+
+
+def _rounded(ideal: Floats, total: int, rng: np.random.Generator) -> Ints:
+    """Whole numbers in proportion to ``ideal`` whose sum is ``total``: of any run of them, too, up to one."""
+    ends = np.cumsum(ideal * (total / ideal.sum()))
+    ends[-1] = total
     shift = rng.random()  # rounds up here in one pass, there in the next
     return np.diff(np.floor(np.concatenate(([0.0], ends)) + shift)).astype(np.int64)
+
+
+def _times_drawn(
+    groups: CropGroups, cluster: Ints, balance: float, cluster_balance: float, rng: np.random.Generator
+) -> Ints:
+    """(N,) how often a pass draws each crop, by place in ``groups.order``; their sum is N."""
+    of_signer = np.bincount(groups.signer, weights=groups.counts) ** -balance
+    weight = np.repeat(of_signer[groups.signer], groups.counts)  # (N,), as all that follow
+    weight *= len(weight) / weight.sum()
+    label = cluster[groups.order]
+    mass = np.bincount(label, weights=weight).astype(np.float64)  # (C,)
+    draws = cluster_draws(mass, np.bincount(label), cluster_balance)  # (C,)
+    by = np.argsort(label, kind="stable")  # by cluster, video and frame: evenly from the videos of a cluster
+    times = np.empty(len(by), np.int64)
+    times[by] = _rounded((weight * (draws / np.maximum(mass, 1e-12))[label])[by], len(by), rng)
+    return times
+
+
+def cluster_draws(mass: Floats, sizes: Ints, balance: float) -> Floats:
+    """(C,) draws of each cluster in a pass over N crops, by ``mass`` (C,) ** (1 - balance); their sum is N.
+
+    ``sizes`` (C,) are the clusters' crops: of each of them no more than `MAX_TIMES_OF_CLUSTER` on average; what a
+    cluster has no room for goes to the others.
+    """
+    limit = MAX_TIMES_OF_CLUSTER * sizes.astype(np.float64)
+    share = np.where(sizes > 0, mass ** (1 - balance), 0.0)
+    is_full = np.zeros(len(sizes), bool)
+    while True:
+        rest = np.where(is_full, 0.0, share)
+        draws: Floats = np.where(is_full, limit, rest * ((sizes.sum() - limit[is_full].sum()) / rest.sum()))
+        is_over = ~is_full & (draws > limit)
+        if not is_over.any():
+            return draws
+        is_full |= is_over
 
 
 def too_close(order: Ints, groups: CropGroups, batch: int, gap_frames: int) -> Ints:
@@ -102,7 +157,8 @@ class BatchPlan:
 
     All processes together see the batch that one process with all of it would see. ``balance`` is as in `pass_order`.
     ``min_gap_frames`` is the least distance of any two crops of a video in a joint batch; if necessary, a crop is left
-    out of the pass and another repeated. None: `USUAL_GAP_FRAMES`, where an exchange suffices.
+    out of the pass and another repeated. None: `USUAL_GAP_FRAMES`, where an exchange suffices. ``cluster_balance`` is
+    without effect where ``groups`` know no clusters.
 
     Raises:
         ValueError: When the crops do not fill one batch, or not with that gap.
@@ -116,11 +172,12 @@ class BatchPlan:
         world_size: int,
         seed: int,
         balance: float = 0.0,
+        cluster_balance: float = 0.0,
         min_gap_frames: int | None = None,
     ) -> None:
         self.groups = groups
         self.batch_size, self.world_size, self.seed = batch_size, world_size, seed
-        self.balance, self.min_gap_frames = balance, min_gap_frames
+        self.balance, self.cluster_balance, self.min_gap_frames = balance, cluster_balance, min_gap_frames
         self.num_crops = len(groups.order)
         self.global_batch = batch_size * world_size
         self.steps_per_pass = self.num_crops // self.global_batch
@@ -135,7 +192,7 @@ class BatchPlan:
 
     def order(self, number: int) -> Ints:
         """Crops of pass ``number``, batch after batch; the last incomplete one is not used."""
-        order = pass_order(self.groups, self.seed, number, self.balance)
+        order = pass_order(self.groups, self.seed, number, self.balance, self.cluster_balance)
         gap = USUAL_GAP_FRAMES if self.min_gap_frames is None else self.min_gap_frames
         if gap:
             self._keep_apart(order, numpy_rng(self.seed, "gap", number), gap)

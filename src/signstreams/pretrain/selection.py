@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from signstreams.array_types import Flags, Floats, Ints
+from signstreams.array_types import Array, Flags, Floats, Ints
 from signstreams.corpus.meta_csv import scan_meta
 from signstreams.errors import DamagedFile, UserError
 from signstreams.files import replacing
@@ -43,16 +43,25 @@ def select(index: CropIndex, config: DatasetConfig, *, stream: str | None, cache
     Raises:
         UserError: Tracks that are needed, or a crop, are absent or unreadable.
     """
-    chosen = np.ones(len(index), bool)
+    fits: dict[str, Flags] = {}
     if config.min_confidence or len(set(config.states)) < len(BoxState) - 1:
         confidence, state = track_values(index, stream)
-        allowed = [BoxState[name.upper()] for name in config.states]
-        chosen &= (confidence >= config.min_confidence) & np.isin(state, allowed)
-        log.info("%d of %d crops have the required confidence and state", chosen.sum(), len(index))
+        for other in set(BoxState) - {BoxState.MISSING, *(BoxState[name.upper()] for name in config.states)}:
+            fits[f"{other.name.lower()} (dataset.states)"] = state != other
+        if config.min_confidence:
+            fits[f"below dataset.min_confidence {config.min_confidence:g}"] = confidence >= config.min_confidence
     if config.min_sharpness:
-        is_sharp = sharpness(index, cache_dir) >= config.min_sharpness
-        log.info("%d of %d crops are sharp enough", is_sharp.sum(), len(index))
-        chosen &= is_sharp
+        fits[f"below dataset.min_sharpness {config.min_sharpness:g}"] = (
+            sharpness(index, cache_dir) >= config.min_sharpness
+        )
+    chosen = np.ones(len(index), bool)
+    reasons = []
+    for reason, is_fit in fits.items():
+        num_left_out = int((chosen & ~is_fit).sum())  # each crop by its first reason
+        reasons.append(f"{num_left_out:,} ({num_left_out / max(1, len(index)):.2%}) {reason}")
+        chosen &= is_fit
+    if fits:
+        log.info("%s of %s crops are left; left out: %s", f"{chosen.sum():,}", f"{len(index):,}", ", ".join(reasons))
     return chosen
 
 
@@ -91,30 +100,48 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
         UserError: When a crop cannot be read.
     """
     path = cache_dir / SHARPNESS_CACHE if cache_dir is not None else None
-    digest = index.digest
+    return measured_once(
+        path, index.digest, "sharpness", lambda: of_each_crop(index, crop_sharpness).astype(np.float32, copy=False)
+    )
+
+
+def measured_once(path: Path | None, digest: str, name: str, measure: Callable[[], Array]) -> Array:
+    """What ``measure`` returns, or what an earlier call kept for this ``digest``, under ``name`` in the file ``path``.
+
+    A file that cannot be read or written costs a warning.
+    """
     if path is not None and path.exists():
         try:
             with np.load(path) as kept:
                 if str(kept["digest"]) == digest:
-                    measured: Floats = kept["sharpness"]
-                    return measured
+                    found: Array = kept[name]
+                    return found
         except (OSError, ValueError, KeyError):
             log.warning("%s: cannot be read, is measured again", path)
-    cv2.setNumThreads(1)
-
-    def measure(start: int) -> list[float]:
-        return list(convert_crops(index[start : start + _CHUNK], crop_sharpness))
-
-    with ThreadPoolExecutor(available_cores()) as threads:
-        parts = threads.map(measure, range(0, len(index), _CHUNK))
-        values = np.array(list(itertools.chain.from_iterable(parts)), np.float32)
+    values = measure()
     if path is not None:
         try:
             with replacing(path) as part, part.open("wb") as file:
-                np.savez(file, digest=digest, sharpness=values)
+                arrays: dict[str, Any] = {"digest": digest, name: values}
+                np.savez(file, **arrays)
         except OSError as error:
             log.warning("%s: cannot be written (%s), is measured again next time", path, error.strerror)
     return values
+
+
+def of_each_crop(index: CropIndex, measure: Callable[[bytes], Any]) -> Array:
+    """(N, ...) what ``measure`` makes of the image of each crop, by all cores.
+
+    Raises:
+        UserError: When a crop cannot be read.
+    """
+    cv2.setNumThreads(1)
+
+    def of_chunk(start: int) -> Array:
+        return np.array(list(convert_crops(index[start : start + _CHUNK], measure)))
+
+    with ThreadPoolExecutor(available_cores()) as threads:
+        return np.concatenate(list(threads.map(of_chunk, range(0, len(index), _CHUNK))))
 
 
 def crop_sharpness(jpeg: bytes) -> float:

@@ -204,6 +204,9 @@ class DatasetConfig(Section):
     """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
     signer_balance: Prob = 0.0
     """0: every crop once per pass; 1: every signer of meta.csv (else every video) equally often; or in between."""
+    cluster_balance: Prob = 0.0
+    """0: every crop once per pass; 1: every cluster of crops that look alike (by hand points, else by picture) equally
+    often, so that rest poses are seen less often; or in between."""
     min_gap_frames: Annotated[int, Field(ge=0)] | None = None
     """Least distance of two frames of a video in one batch, guaranteed or refused. None: 10, where an exchange can."""
     measure_stats: bool = False
@@ -564,8 +567,10 @@ class PretrainConfig(Section):
                 "monitor": {"log_every_steps", "stop_on_collapse", "labels", "pictures"},
             },
         )
-        if self.model.num_heads is None:  # runs of before had no such setting
+        if self.model.num_heads is None:  # runs of before had no such setting, nor the next
             del tree["model"]["num_heads"]
+        if not self.dataset.cluster_balance:
+            del tree["dataset"]["cluster_balance"]
         if not self.points.weight:
             del tree["points"]
         if not self.positives.is_used:

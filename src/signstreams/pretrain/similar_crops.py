@@ -1,0 +1,209 @@
+"""Crops that look alike: clusters, to be drawn from equally often, and near-duplicates, to be counted once.
+
+Signing footage is uneven: a hand at rest fills minutes, a rare handshape a few frames. Clusters are by hand points
+where extraction saw the hand, since they do not depend on light, sleeve and background (92 clusters of 8,542 real right
+hands explain 89 % of the variance of the points), and by histograms of oriented gradients elsewhere (57 %; grey values
+48 %).
+
+Letters: N crops, M of them in a sample or block, D values of a descriptor, C clusters.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from signstreams.array_types import Array, Floats, Ints, Pixels
+from signstreams.engine.seeding import numpy_rng
+from signstreams.formats.crops import evenly_spread
+from signstreams.pretrain.crop_index import CropIndex
+from signstreams.pretrain.hand_points import hand_points, hand_shapes
+from signstreams.pretrain.selection import by_video, measured_once, of_each_crop
+from signstreams.pretrain.views import decode
+from signstreams.streams import HAND_STREAMS
+
+log = logging.getLogger(__name__)
+
+CLUSTER_CACHE = "clusters.npz"
+CROPS_PER_CLUSTER, MIN_CLUSTERS, MAX_CLUSTERS = 50, 8, 1024
+"""Many clusters, so that the rare ones are pure; with 1,024 those of two million crops take a minute of one core."""
+SAMPLE_PER_CLUSTER = 64  # crops that the clusters are found on, for each
+MAX_ROUNDS = 10  # of k-means; later ones move next to no crop
+NOISE_SHARE = 0.05
+"""Share of the crops' variance below which clusters are not split further: what is left is the detector's tremor, and a
+rest pose would become many clusters."""
+PICTURE_PX, CELL_PX, NUM_ANGLES = 64, 16, 9
+_PICTURE_SCALE = 512  # of a histogram's values, below .5, to 8 bits: 288 MB for two million crops
+_METHOD = "k-means++ 1"  # counts up when the clusters of the same crops become others
+
+DISTINCT_PX = 16
+DISTINCT_LEVELS = 4.0
+"""Grey levels, root of the mean square over 16 x 16 px, up to which two crops of a video are near-duplicates."""
+DISTINCT_RUN, MAX_DISTINCT_RUNS = 64, 320
+"""Crops in a row, and rows of them, that are looked at in a large corpus: the share is known to 1 %, in seconds."""
+_BLOCK = 8192
+
+
+# -- Clusters
+
+
+def crop_clusters(index: CropIndex, *, stream: str | None, cache_dir: Path | None) -> Ints:
+    """(N,) int32 cluster of each crop, from 0 without gaps; found once and kept in ``cache_dir``.
+
+    By the points of the hand where the folders are of hands and have `keypoints` beside them, for the crops in which
+    extraction saw the hand; by the picture for all others. A pure function of the crops and their points.
+
+    Raises:
+        UserError: A crop or its video's points cannot be read, or some videos lack points.
+    """
+    has_points = all(
+        bool({folder.resolve().name, stream} & {*HAND_STREAMS}) and (folder.resolve().parent / "keypoints").is_dir()
+        for folder in index.folders
+    )
+    path = cache_dir / CLUSTER_CACHE if cache_dir is not None else None
+    digest = f"{_METHOD} {'points' if has_points else 'pictures'} {index.digest}"
+    clusters: Ints = measured_once(path, digest, "cluster", lambda: _find_clusters(index, stream, has_points))
+    sizes = np.sort(np.bincount(clusters))
+    log.info(
+        "%s clusters of alike %s: the largest has %s of %s crops, the median one %d",
+        *(f"{len(sizes):,}", "hand points" if has_points else "pictures", f"{sizes[-1]:,}", f"{len(index):,}"),
+        int(np.median(sizes)),
+    )
+    return clusters
+
+
+def _find_clusters(index: CropIndex, stream: str | None, has_points: bool) -> Ints:
+    clusters = np.empty(len(index), np.int32)
+    is_seen = np.zeros(len(index), bool)
+    if has_points:
+        shapes = hand_shapes(hand_points(index, stream, needed_by="dataset.cluster_balance"))  # (N, 42)
+        is_seen = np.array(np.isfinite(shapes).all(axis=1))
+        if is_seen.any():
+            clusters[is_seen] = cluster(shapes[is_seen])
+        del shapes
+    if not is_seen.all():
+        first = int(clusters[is_seen].max()) + 1 if is_seen.any() else 0
+        clusters[~is_seen] = first + cluster(of_each_crop(index.take(~is_seen), picture_histograms))
+    return clusters
+
+
+def picture_histograms(jpeg: bytes) -> Ints:
+    """(144,) uint8 histograms of oriented gradients (Dalal and Triggs 2005) of the grey crop at 64 px, one block.
+
+    Raises:
+        ValueError: When the bytes are no image.
+    """
+    px, cell = (PICTURE_PX, PICTURE_PX), (CELL_PX, CELL_PX)
+    found = cv2.HOGDescriptor(px, px, cell, cell, NUM_ANGLES).compute(_grey(jpeg, PICTURE_PX))
+    return np.minimum(np.round(np.ravel(found) * _PICTURE_SCALE), 255).astype(np.uint8)
+
+
+def cluster(descriptors: Array) -> Ints:
+    """(N,) int32 cluster of each descriptor (N, D), from 0 without gaps.
+
+    By k-means++ (Arthur and Vassilvitskii 2007) on an even sample. Its start spreads the centres, where one at random
+    would lay most of them into the densest places and so cut a rest pose into many clusters.
+    """
+    count = len(descriptors)
+    num_clusters = min(count, max(MIN_CLUSTERS, min(MAX_CLUSTERS, count // CROPS_PER_CLUSTER)))
+    at = evenly_spread(min(count, num_clusters * SAMPLE_PER_CLUSTER), count)
+    centres = _k_means(descriptors[np.array(at)].astype(np.float32), num_clusters)
+    labels = np.concatenate([_nearest(descriptors[i : i + _BLOCK], centres) for i in range(0, count, _BLOCK)])
+    return np.unique(labels, return_inverse=True)[1].astype(np.int32)
+
+
+def _k_means(sample: Floats, num_clusters: int) -> Floats:
+    """(C, D) float32 centres of a sample (M, D)."""
+    rng = numpy_rng(0, "clusters")
+    length = (sample**2).sum(axis=1)  # (M,)
+    centres = np.empty((num_clusters, sample.shape[1]), np.float32)
+    noise = NOISE_SHARE * float(((sample - sample.mean(axis=0)) ** 2).sum())
+    distance = np.full(len(sample), np.inf)  # (M,) squared, to the nearest centre so far
+    at = int(rng.integers(len(sample)))
+    for number in range(num_clusters):
+        centres[number] = sample[at]
+        to_new = np.maximum(length - 2 * (sample @ sample[at]) + length[at], 0)
+        to_new[at] = 0
+        distance = np.minimum(distance, to_new)
+        ends = np.cumsum(distance)
+        if ends[-1] <= noise:
+            centres = centres[: number + 1]
+            break
+        at = min(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")), len(sample) - 1)
+    num_clusters = len(centres)
+    labels = np.full(len(sample), -1)
+    for _ in range(MAX_ROUNDS):
+        before = labels
+        labels = np.concatenate([_nearest(sample[i : i + _BLOCK], centres) for i in range(0, len(sample), _BLOCK)])
+        if (labels == before).all():
+            break
+        sizes = np.bincount(labels, minlength=num_clusters)
+        sums = [np.bincount(labels, weights=values, minlength=num_clusters) for values in sample.T]  # D times (C,)
+        means = np.stack(sums, axis=1) / np.maximum(sizes, 1)[:, None]
+        centres = np.where(sizes[:, None] > 0, means, centres).astype(np.float32)
+    return centres
+
+
+def _nearest(descriptors: Array, centres: Floats) -> Ints:
+    """(M,) number of the nearest centre (C, D) to each descriptor (M, D)."""
+    found: Ints = ((centres**2).sum(axis=1) - 2 * (descriptors.astype(np.float32) @ centres.T)).argmin(axis=1)
+    return found
+
+
+# -- Near-duplicates
+
+
+def num_distinct_crops(index: CropIndex) -> int:
+    """Number of crops, near-duplicates counted once.
+
+    A crop is a near-duplicate if it differs from the last distinct one before it in its video by no more than
+    `DISTINCT_LEVELS`. Single images are all distinct, and not read. Of more than 20,480 crops as many are looked at, in
+    rows that are spread evenly over all.
+
+    Raises:
+        UserError: When a crop cannot be read.
+    """
+    num_crops, num_videos = len(index), len(np.unique(index.video))
+    if num_videos == num_crops:
+        return num_crops
+    rows = [(0, num_crops)]
+    if num_crops > DISTINCT_RUN * MAX_DISTINCT_RUNS:
+        starts = evenly_spread(MAX_DISTINCT_RUNS, num_crops - DISTINCT_RUN)
+        rows = [(start, start + DISTINCT_RUN) for start in starts]
+    looked_at = np.concatenate([np.arange(*row) for row in rows])
+    pictures = of_each_crop(index.take(looked_at), _small_grey).astype(np.float32)  # (M, 256)
+    first = num_followers = num_new = 0
+    for start, end in rows:
+        for _, at in by_video(index.take(np.arange(start, end))):
+            num_followers += at.stop - at.start - 1
+            num_new += _num_new(pictures[first + at.start : first + at.stop])
+        first += end - start
+    share = num_new / num_followers if num_followers else 1.0
+    return num_videos + round(share * (num_crops - num_videos))
+
+
+def _num_new(pictures: Floats) -> int:
+    """How many pictures (M, P) of a video differ from the last distinct one; the first one does not count."""
+    last, count = pictures[0], 0
+    for picture in pictures[1:]:
+        difference = picture - last
+        if difference @ difference > len(picture) * DISTINCT_LEVELS**2:
+            last, count = picture, count + 1
+    return count
+
+
+def _small_grey(jpeg: bytes) -> Pixels:
+    return _grey(jpeg, DISTINCT_PX).ravel()
+
+
+def _grey(jpeg: bytes, side_px: int) -> Pixels:
+    """(side, side) uint8 of a crop.
+
+    Raises:
+        ValueError: When the bytes are no image.
+    """
+    grey = cv2.cvtColor(decode(jpeg, side_px), cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_AREA)
