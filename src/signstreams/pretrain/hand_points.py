@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from signstreams.array_types import Floats
+from signstreams.array_types import Flags, Floats
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.arrays import keypoint_pieces, read_tracks
 from signstreams.formats.landmarks import INTERPOLATED, NUM_HAND, REGIONS
@@ -85,7 +85,7 @@ def points_of_video(processed: Path, stream: str, video_id: str) -> Floats:
     pieces = [np.empty((0, NUM_HAND, 2), np.float32)]
     for piece in keypoint_pieces(processed / "keypoints" / f"{video_id}.npz"):  # (n, 543, 3)
         points = piece[:, REGIONS[stream]]  # (n, 21, 3)
-        is_seen = (points[..., 2] > INTERPOLATED).all(axis=1)  # (n,)
+        is_seen: Flags = points[..., 2].min(axis=1) > INTERPOLATED  # (n,)
         pieces.append(np.where(is_seen[:, None, None], points[..., :2] * size_px, np.float32(np.nan)))
     return np.concatenate(pieces)
 

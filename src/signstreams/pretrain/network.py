@@ -199,7 +199,7 @@ def build_network(config: PretrainConfig, arch: ViTArch, derived: DerivedSetting
         )
         head.init_weights(torch_generator(config.seed, name))
         heads.append(head)
-    network = MultiCropNet(backbone, *heads, points_head=points_head)
+    network = MultiCropNet(backbone, heads[0], heads[1] if has_patch_head else None, points_head)
     if not is_student:
         network.requires_grad_(False)
         network.eval()
