@@ -2,8 +2,8 @@
 
 Signing footage is uneven: a hand at rest fills minutes, a rare handshape a few frames. Clusters are by hand points
 where extraction saw the hand, since they do not depend on light, sleeve and background (92 clusters of 8,542 real right
-hands explain 89 % of the variance of the points), and by histograms of oriented gradients elsewhere (57 %; grey values
-48 %).
+hands, by k-means from a random start, explain 89 % of the variance of the points), and by histograms of oriented
+gradients elsewhere (57 %; grey values 48 %).
 
 Letters: N crops, M of them in a sample or block, D values of a descriptor, C clusters.
 """
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CLUSTER_CACHE = "clusters.npz"
 CROPS_PER_CLUSTER, MIN_CLUSTERS, MAX_CLUSTERS = 50, 8, 1024
-"""Many clusters, so that the rare ones are pure; with 1,024 those of two million crops take a minute of one core."""
+"""Many clusters, so that the rare ones are pure; no more than that, so that time is bounded for millions of crops."""
 SAMPLE_PER_CLUSTER = 64  # crops that the clusters are found on, for each
 MAX_ROUNDS = 10  # of k-means; later ones move next to no crop
 NOISE_SHARE = 0.05
@@ -43,7 +43,7 @@ DISTINCT_PX = 16
 DISTINCT_LEVELS = 4.0
 """Grey levels, root of the mean square over 16 x 16 px, up to which two crops of a video are near-duplicates."""
 DISTINCT_RUN, MAX_DISTINCT_RUNS = 64, 320
-"""Crops in a row, and rows of them, that are looked at in a large corpus: the share is known to 1 %, in seconds."""
+"""Crops in a row, and rows of them, that are looked at in a large corpus: its size makes no difference."""
 _BLOCK = 8192
 
 
