@@ -7,8 +7,9 @@ python benchmarks/recipes.py --set digits --recipe mine.toml --seeds 0 -- --kole
 Every pretraining takes `--cpu-minutes` (20: ten minutes on two cores), start and export included. CPU time and not wall
 time: other jobs take cores, but hardly CPU seconds. It does not end in the middle, since rates and momentum follow
 the length of a run: two short runs of each recipe tell what a step costs, and all its seeds get the same number of
-steps (`--steps` gives it instead). The table says what they took. Two processes of one thread share each run, as
-somebody with two cores would train: two threads are hardly faster than one for networks of this size.
+steps (`--steps` gives it instead). The table says what they took: some percent more or less, beside other jobs. Two
+processes of one thread share each run, as somebody with two cores would train: two threads are hardly faster than one
+for networks of this size.
 
 Done runs are lines of `runs.jsonl` in `--keep`, with which an interrupted benchmark goes on; a run that was interrupted
 starts again, so that its seconds are all there. A changed recipe is another run; after a change of the trainer's code
@@ -52,7 +53,7 @@ SCRIPTS = PROJECT / "scripts"
 DATA = PROJECT.parent / "shared" / "data"
 SMALL = PROJECT / "config" / "pretrain" / "small.toml"
 PEER = PROJECT / "benchmarks" / "recipes_peer.py"
-TIMING_STEPS = (10, 50)  # of the two runs that tell what a step costs
+TIMING_STEPS = (20, 100)  # of the two runs that tell what a step costs; the second holds a probe
 TIMING = "timing"  # in place of a seed
 DONE = "extracted"  # file of a corpus that is whole
 TITLES = {"nearest": "1-NN", "knn": "20-NN", "probe": "probe"}
