@@ -51,7 +51,7 @@ SMALLER = {
     "integrate": {"set": {"train.epochs": 2, "train.eval_every_epochs": 1, "data.frame_stride": 4}},
 }
 RECIPES = [
-    ("config/pretrain/small.toml", "epochs = 40", "epochs = 1"),
+    ("config/pretrain/small.toml", "epochs = 130", "epochs = 1"),
     ("config/pretrain/small.toml", "epoch_steps = 20", "epoch_steps = 2"),
     ("config/pretrain/small.toml", "batch_size = 64", "batch_size = 16"),
     ("config/pretrain/hand_r.toml", "epochs = 100", "epochs = 1"),

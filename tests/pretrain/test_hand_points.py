@@ -42,6 +42,16 @@ def test_points_are_shares_of_the_crop_that_was_cut_around_them(hands_corpus: Co
     np.testing.assert_array_equal(is_unseen, index.frame % 4 == 0)
 
 
+def test_points_of_a_mirrored_crop_are_mirrored_as_its_pixels_are(hands_corpus: CorpusLayout) -> None:
+    folder = hands_corpus.processed / "hand_r"
+    index, _ = build_index([folder], mirrored=["hand_r"])
+    assert all(crop.is_mirrored for crop in index)
+    points = hand_points(index, None, needed_by="a test")
+    expected = hand_points(index_of(hands_corpus), None, needed_by="a test")
+    np.testing.assert_allclose(points, expected * [-1, 1] + [1, 0], atol=1e-6)
+    np.testing.assert_allclose(hand_shapes(points)[:, ::2], -hand_shapes(expected)[:, ::2], atol=1e-5)
+
+
 def test_some_crops_have_the_points_that_all_have(hands_corpus: CorpusLayout) -> None:
     index = index_of(hands_corpus)
     some = np.sort(np.random.default_rng(0).permutation(len(index))[:17])

@@ -341,7 +341,7 @@ def test_the_best_checkpoint_is_the_healthiest_not_the_one_with_the_lowest_loss(
     monkeypatch.setattr(
         Trainer,
         "probe",
-        lambda self, images, known: probe(self, images, known) | {"probe/assignment_information": given[self.step]},
+        lambda self, *given_to_it: probe(self, *given_to_it) | {"probe/assignment_information": given[self.step]},
     )
     config = make(epochs=4, optim={"learning_rate": 3e-3, "learning_rate_scaling": "none"})
     pretrain(config, STREAM)

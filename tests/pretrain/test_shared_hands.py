@@ -18,7 +18,7 @@ from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.pretrain.crop_index import build_index, copy_to_scratch
-from signstreams.pretrain.data import ViewDataset, find_crops, load_whole
+from signstreams.pretrain.data import Key, ViewDataset, find_crops, load_whole
 from signstreams.pretrain.pictures import PICTURE_FILES, show_backbone
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.selection import track_values
@@ -66,15 +66,16 @@ def test_a_left_hand_gives_the_views_of_the_right_hand_with_its_mirrored_pixels(
     for is_photometric in (True, False):
         maker = ViewMaker(AugmentationConfig(global_px=24, local_px=16, num_local=2), is_photometric=is_photometric)
         found = [
-            ViewDataset(maker, seed=3).__getitems__([(7, i, index[i]) for i in range(len(index))])
+            ViewDataset(maker, seed=3).__getitems__([Key(7, i, index[i]) for i in range(len(index))])
             for index in (left, right, plain)
         ]
         for batch in found:
             assert not isinstance(batch, Exception)
         one, other, as_is = found
         for mine, theirs, unmirrored in zip(one, other, as_is, strict=True):
-            assert (mine is None) == is_photometric or torch.equal(mine, theirs)
+            assert (mine is None) == (theirs is None) and (mine is None or torch.equal(mine, theirs))
             assert mine is None or mine.ndim < 4 or not torch.equal(mine, unmirrored)
+        assert (one.params is None) == is_photometric
     assert torch.equal(load_whole(left, 16), load_whole(right, 16))
     assert torch.equal(load_whole(left, 40), load_whole(plain, 40).flip(2))
     mixed = [crop for pair in zip(left, plain, strict=True) for crop in pair]
