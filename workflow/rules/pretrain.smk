@@ -60,9 +60,9 @@ if HANDS in PLAN.pretrained:
             **{name: RUNS.pretraining_file("{stream}", name) for name in PRETRAINING_FILES},
         log:
             LOGS / "share_hands/{stream}.log",
-        localrule: True
         wildcard_constraints:
             stream="|".join(HAND_STREAMS),
+        localrule: True
         conda:
             ENVIRONMENT
         params:
