@@ -124,6 +124,12 @@ def damage() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def made_metadata() -> Callable[..., Any]:
+    """``made_metadata(video_id, num_frames, size_px=, crop_px=)``: see tests/made_metadata.py."""
+    return cast(Callable[..., Any], _module("tests/made_metadata.py").made_metadata)
+
+
+@pytest.fixture(scope="session")
 def run_two() -> Callable[..., None]:
     """``run_two(folder, script, *words)``: two processes of one run, see tests/two_processes.py."""
     return cast(Callable[..., None], _module("tests/two_processes.py").run_two)

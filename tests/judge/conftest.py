@@ -18,7 +18,7 @@ from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, wri
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import NUM_KEYPOINTS, REGIONS
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata, write_metadata
+from signstreams.formats.video_metadata import write_metadata
 from signstreams.streams import STREAMS
 
 SEED = 5
@@ -74,7 +74,7 @@ NUM_FRAMES = 9
 
 
 @pytest.fixture
-def add_video(tmp_path: Path) -> Callable[..., CorpusLayout]:
+def add_video(tmp_path: Path, made_metadata: Callable[..., Any]) -> Callable[..., CorpusLayout]:
     """Adds an extracted video of 9 frames: both hands are bars that turn from one angle to another."""
     layout = CorpusLayout(tmp_path / "corpus")
 
@@ -103,36 +103,7 @@ def add_video(tmp_path: Path) -> Callable[..., CorpusLayout]:
                 keypoints[frame, REGIONS[stream], 1] = 0.4 + bent
                 keypoints[frame, REGIONS[stream], 2] = 0.9
         write_keypoints(layout.keypoints(video_id), keypoints)
-        write_metadata(layout.metadata(video_id), _metadata(video_id))
+        write_metadata(layout.metadata(video_id), made_metadata(video_id, NUM_FRAMES, size_px=(200, 100), crop_px=40))
         return layout
 
     return add
-
-
-def _metadata(video_id: str) -> VideoMetadata:
-    return VideoMetadata(
-        video_id=video_id,
-        status="ok",
-        source_name=f"{video_id}.mp4",
-        source_bytes=1,
-        source_sha256="0" * 64,
-        width_px=200,
-        height_px=100,
-        source_fps=25,
-        fps=25,
-        num_frames=NUM_FRAMES,
-        duration_s=NUM_FRAMES / 25,
-        crop_px=40,
-        detector=DetectorInfo(name="tracker", version="1"),
-        signer=SignerInfo(chosen_by="alone"),
-        face_privacy="none",
-        spans_s=None,
-        settings={},
-        settings_digest="0",
-        states={},
-        num_pose_frames=0,
-        num_face_frames=0,
-        timings_s={},
-        checksums={},
-        signstreams_version="0",
-    )

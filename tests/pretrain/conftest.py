@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,14 @@ import pytest
 import torch
 
 from signstreams.config.section import is_fixed
+from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import NUM_KEYPOINTS, REGIONS
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_metadata import DetectorInfo, SignerInfo, VideoMetadata, write_metadata
+from signstreams.formats.video_metadata import write_metadata
 from signstreams.pretrain.settings import PretrainConfig
+from signstreams.processes import StopRequest
 from signstreams.streams import STREAMS, BoxState
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
@@ -57,6 +63,26 @@ def keep_threads() -> Any:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def stopped_at() -> Callable[..., AbstractContextManager[pytest.ExceptionInfo[SystemExit]]]:
+    """``with stopped_at(step): pretrain(...)``: a signal arrives after that step, and the run has to leave by it."""
+
+    @contextlib.contextmanager
+    def stopped(step: int, number: int = signal.SIGTERM) -> Iterator[pytest.ExceptionInfo[SystemExit]]:
+        original = TrainingRun._leave_if_asked
+
+        def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
+            if stage.step == step:
+                os.kill(os.getpid(), number)
+            original(self, stage, stop, step_s)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+            patch.setattr(TrainingRun, "_leave_if_asked", ask)
+            yield left
+
+    return stopped
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +165,7 @@ FRAME_PX = (200, 120)  # width, height
 
 
 @pytest.fixture(scope="session")
-def hands_corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusLayout:
+def hands_corpus(tmp_path_factory: pytest.TempPathFactory, made_metadata: Callable[..., Any]) -> CorpusLayout:
     """An extracted corpus of 5 videos by 3 signers, of 24 frames at 25 Hz: stick figures of hands and their points.
 
     Every fourth frame has a crop, but the hand was not seen in it; frame 7 has no crop.
@@ -148,6 +174,8 @@ def hands_corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusLayout:
     lines = ["video_id,signer"]
     for video in range(HANDS):
         _add_hand(layout, f"v{video}", np.random.default_rng(video))
+        about = made_metadata(f"v{video}", HAND_FRAMES, size_px=FRAME_PX, crop_px=SIDE_PX)
+        write_metadata(layout.metadata(f"v{video}"), about)
         lines.append(f"v{video},s{video // 2}")
     layout.meta.write_text("\n".join(lines) + "\n")
     return layout
@@ -196,30 +224,3 @@ def _add_hand(layout: CorpusLayout, name: str, rng: np.random.Generator) -> None
     tracks = dict.fromkeys(STREAMS, nothing) | {"hand_r": track}
     write_tracks(layout.tracks(name), Tracks(tracks, times))
     write_keypoints(layout.keypoints(name), keypoints)
-    about = VideoMetadata(
-        video_id=name,
-        status="ok",
-        source_name=f"{name}.mp4",
-        source_bytes=1,
-        source_sha256="0" * 64,
-        width_px=FRAME_PX[0],
-        height_px=FRAME_PX[1],
-        source_fps=25,
-        fps=25,
-        num_frames=HAND_FRAMES,
-        duration_s=HAND_FRAMES / 25,
-        crop_px=SIDE_PX,
-        detector=DetectorInfo(name="tracker", version="1"),
-        signer=SignerInfo(chosen_by="alone"),
-        face_privacy="none",
-        spans_s=None,
-        settings={},
-        settings_digest="0",
-        states={},
-        num_pose_frames=0,
-        num_face_frames=0,
-        timings_s={},
-        checksums={},
-        signstreams_version="0",
-    )
-    write_metadata(layout.metadata(name), about)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,14 @@ import torch
 from signstreams.engine import checkpoint
 from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.derived_settings import derive_settings
 from signstreams.pretrain.run import architecture, pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 STREAM = "hand_r"
 CONSTANT: dict[str, Any] = {"schedule": "constant_decay", "learning_rate": 1e-2}
 
@@ -41,17 +39,6 @@ def _assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 def _chosen(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "params.json").read_text())["chosen"]
     return found
-
-
-def _stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = TrainingRun._leave_if_asked
-
-    def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-        if stage.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stage, stop, step_s)
-
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", ask)
 
 
 def test_the_rate_stays_after_the_warm_up_and_decays_over_the_last_fifth(make: Make) -> None:
@@ -83,14 +70,13 @@ def test_the_length_is_no_part_of_the_experiment_and_a_cosines_is(make: Make) ->
 
 
 def test_a_finished_run_goes_on_as_if_it_had_been_made_longer_before_its_decay(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Make, stopped_at: StoppedAt, caplog: pytest.LogCaptureFixture
 ) -> None:
     finished, stopped = make(optim=CONSTANT), make(optim=CONSTANT, output_dir=str(make().output_dir.parent / "other"))
     pretrain(finished, STREAM)
     folder, short = finished.output_dir, _weights(finished.output_dir)
     momentum = _chosen(folder)["momentum"]
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(6, patch)
+    with stopped_at(6):
         pretrain(stopped, STREAM)
 
     with caplog.at_level(logging.INFO):
@@ -112,13 +98,10 @@ def test_a_finished_run_goes_on_as_if_it_had_been_made_longer_before_its_decay(
     assert pretrain(make(epochs=4, optim=CONSTANT), STREAM).read_bytes() == first  # all done
 
 
-def test_a_longer_run_that_was_stopped_goes_on_and_a_shorter_one_is_refused(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_longer_run_that_was_stopped_goes_on_and_a_shorter_one_is_refused(make: Make, stopped_at: StoppedAt) -> None:
     pretrain(make(optim=CONSTANT), STREAM)
     folder = make().output_dir
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(13, patch)
+    with stopped_at(13):
         pretrain(make(epochs=4, optim=CONSTANT), STREAM)
     state = checkpoint.load(folder / "state" / "checkpoint_last.pt")
     assert (state["trainer"]["step"], state["length"]) == (13, {"begun_steps": 10, "total_steps": 20})

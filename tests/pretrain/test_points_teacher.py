@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from torch import Tensor
 from signstreams.backbones.archs import resolve
 from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.formats.arrays import read_keypoints, write_keypoints
 from signstreams.formats.layout import CorpusLayout
@@ -30,9 +28,9 @@ from signstreams.pretrain.points_teacher import PointTargets, points_losses, r_s
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 ALONE = World(0, 1, torch.device("cpu"))
 STREAM = "hand_r"
 
@@ -193,21 +191,12 @@ def test_targets_travel_with_the_crops_of_a_batch(taught: Make, crops: CropSet) 
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits_and_says_what_taught(
-    taught: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: Make, tmp_path: Path, stopped_at: StoppedAt
 ) -> None:
     straight = pretrain(taught(output_dir=str(tmp_path / "straight")), STREAM)
     config = taught(output_dir=str(tmp_path / "stopped"))
-    original = TrainingRun._leave_if_asked
-
-    def preempt(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-        if stage.step == 7:  # between two lines of metrics
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stage, stop, step_s)
-
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", preempt)
-    with pytest.raises(SystemExit):
+    with stopped_at(7):  # between two lines of metrics
         pretrain(config, STREAM)
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", original)
     assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
     ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
     for a, b in zip(ours, theirs, strict=True):

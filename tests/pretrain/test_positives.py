@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from signstreams.engine.distributed import World
-from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain import positives
@@ -26,9 +24,9 @@ from signstreams.pretrain.positives import MIN_COSINE, NUM_NEAREST, PartnerSearc
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.selection import signers
 from signstreams.pretrain.settings import PositivesConfig, PretrainConfig
-from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 ALONE = World(0, 1, torch.device("cpu"))
 STREAM = "hand_r"
 
@@ -176,24 +174,13 @@ def test_only_view_2_and_its_points_are_the_partners(partnered: Make, workers: i
     assert num_others > 10
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bits(
-    partnered: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_stopped_ends_with_the_same_bits(partnered: Make, tmp_path: Path, stopped_at: StoppedAt) -> None:
     changes = {"points": {"weight": 1.0}, "algorithm": "ibot", "epochs": 1}
     straight = pretrain(partnered(output_dir=str(tmp_path / "straight"), **changes), STREAM)
     config = partnered(output_dir=str(tmp_path / "stopped"), **changes)
-    original = TrainingRun._leave_if_asked
-
-    def preempt(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-        if stage.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stage, stop, step_s)
-
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", preempt)
-    with pytest.raises(SystemExit):
+    with stopped_at(5):
         pretrain(config, STREAM)
     assert (config.output_dir / "state" / positives.NEAREST_CACHE).exists()
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", original)
     assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
     card = straight.with_name("README.md").read_text()
     assert (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,26 @@ from signstreams.engine import checkpoint
 from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
 from signstreams.engine.run_folder import recorded_fingerprint
-from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain import derived_settings, settings
 from signstreams.pretrain.run import HEALTH, pretrain, with_batch_of_folder
 from signstreams.pretrain.sampler import BatchPlan
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.pretrain.trainer import Trainer
-from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 STREAM = "hand_r"
 
 
-def _stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = TrainingRun._leave_if_asked
-
-    def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-        if stage.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self, stage, stop, step_s)
-
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", ask)
-
-
 def test_a_run_that_was_given_a_checkpoint_goes_on_from_its_own_when_it_is_further(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Make, stopped_at: StoppedAt, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     straight = pretrain(make(), STREAM)
     first = make(output_dir=str(tmp_path / "first"))
     config = make(output_dir=str(tmp_path / "second"), resume=str(first.output_dir / "checkpoint_last.pt"))
     for one, step in ((first, 3), (config, 6)):
-        with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            _stop_at(step, patch)
+        with stopped_at(step):
             pretrain(one, STREAM)
     with caplog.at_level("INFO"):
         assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
@@ -58,11 +44,10 @@ def test_a_run_that_was_given_a_checkpoint_goes_on_from_its_own_when_it_is_furth
 
 @pytest.mark.parametrize("name", ["checkpoint_last.pt", "state/checkpoint_last.pt"])
 def test_the_folders_own_checkpoint_by_its_path_keeps_the_best(
-    name: str, make: Make, monkeypatch: pytest.MonkeyPatch
+    name: str, make: Make, stopped_at: StoppedAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make(resume="auto")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with monkeypatch.context() as patch, stopped_at(5):
         patch.setattr(Trainer, "probe", lambda *_: {HEALTH: 10.0})
         pretrain(config, STREAM)
     monkeypatch.setattr(Trainer, "probe", lambda *_: {HEALTH: 1.0})
@@ -71,11 +56,10 @@ def test_the_folders_own_checkpoint_by_its_path_keeps_the_best(
 
 
 def test_a_job_that_slurm_puts_back_goes_on_though_it_was_not_to_resume(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Make, stopped_at: StoppedAt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make(resume="never")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with stopped_at(5):
         pretrain(config, STREAM)
     assert "asked to stop at step 5 of 10; run again with --resume auto to go on" in caplog.text
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -175,13 +159,12 @@ def _assert_equal_weights(first: Path, second: Path) -> None:
 
 
 def test_a_run_begun_by_one_process_goes_on_with_two(
-    make: Make, project: Path, tmp_path: Path, run_two: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    make: Make, stopped_at: StoppedAt, project: Path, tmp_path: Path, run_two: Callable[..., None]
 ) -> None:
     """Each has half of the joint batch, though the config says the whole."""
     straight, one = make(output_dir=str(tmp_path / "straight")), make(output_dir=str(tmp_path / "run"))
     pretrain(straight, STREAM)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with stopped_at(5):
         pretrain(one, STREAM)
     _run_with_two(make, project, one.output_dir, run_two, 8)
     assert json.loads((one.output_dir / "params.json").read_text())["config"]["dataset"]["batch_size"] == 4
@@ -215,7 +198,9 @@ def test_an_old_finished_run_is_still_of_this_experiment(make: Make) -> None:
     assert pretrain(given, STREAM).read_bytes() == first
 
 
-def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(
+    make: Make, stopped_at: StoppedAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its head would not fit today's choice: above 20,000 crops (here 10) it had no batch norm."""
     monkeypatch.setattr(derived_settings, "EARLIER_SMALL_CROPS", 10)
     opened = {"dino": {"batch_norm": None}, "sinkhorn": {"use": None}}
@@ -225,15 +210,13 @@ def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(make: Make, monkeyp
         found = json.loads((folder / "params.json").read_text())["chosen"]
         return found["batch_norm"], found["use_sinkhorn"]
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with stopped_at(5):
         pretrain(config, STREAM)
     assert chosen(config.output_dir) == (True, True)  # by the rule of now
     _as_an_earlier_version_recorded(config.output_dir, batch_size=8, world_size=1)
     for path in (config.output_dir / "state").glob("*.pt*"):
         path.unlink()  # as begun and not yet saved
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with stopped_at(5):
         pretrain(config, STREAM)
     assert chosen(config.output_dir) == (False, False)
     pretrain(make(resume="must", **opened), STREAM)
@@ -245,7 +228,9 @@ def test_a_run_of_an_earlier_version_goes_on_by_its_own_rule(make: Make, monkeyp
     assert chosen(config.output_dir) == (True, True)  # another experiment is of today
 
 
-def test_a_large_run_of_an_earlier_version_keeps_its_rate(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_run_of_an_earlier_version_keeps_its_rate(
+    make: Make, stopped_at: StoppedAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above 1,024 crops (here 4) its rate was in proportion to the batch, and was recorded so."""
     monkeypatch.setattr(derived_settings, "LINEAR_BATCH", 4)
     monkeypatch.setattr(settings, "LINEAR_BATCH", 4)
@@ -256,8 +241,7 @@ def test_a_large_run_of_an_earlier_version_keeps_its_rate(make: Make, monkeypatc
     straight = make(output_dir=str(make().output_dir.parent / "straight"), optim={"learning_rate_scaling": "linear"})
     pretrain(straight, STREAM)
     begun = make(optim={"learning_rate_scaling": "linear"})
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        _stop_at(5, patch)
+    with stopped_at(5):
         pretrain(begun, STREAM)
     pretrain(make(resume="must"), STREAM)
     _assert_equal_weights(straight.output_dir, begun.output_dir)

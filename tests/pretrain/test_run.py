@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ import torch
 
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.engine.metrics import read_metrics
-from signstreams.engine.training_run import Stage, TrainingRun
+from signstreams.engine.training_run import TrainingRun
 from signstreams.errors import UserError
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.run import Pretraining, pretrain
 from signstreams.pretrain.settings import PretrainConfig
-from signstreams.processes import StopRequest
 
 Make = Callable[..., PretrainConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 STREAM = "hand_r"
 ARTIFACTS = [
     "README.md",
@@ -87,24 +88,15 @@ def test_a_finished_run_is_exported_again_without_training(make: Make, monkeypat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
-    number: int, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, make: Make, tmp_path: Path, stopped_at: StoppedAt
 ) -> None:
     changes = {"model": {"drop_path_prob": 0.2, "depth": 2}, "koleo": {"weight": 0.1}}
     straight = pretrain(make(output_dir=str(tmp_path / "straight"), **changes), STREAM)
     config = make(output_dir=str(tmp_path / "stopped"), **changes)
-    original = TrainingRun._leave_if_asked
-
-    def preempt(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-        if stage.step == 5:
-            os.kill(os.getpid(), number)
-        original(self, stage, stop, step_s)
-
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", preempt)
-    with pytest.raises(SystemExit) as left:
+    with stopped_at(5, number) as left:
         pretrain(config, STREAM)
     assert left.value.code == 75
     assert not (config.output_dir / "backbone.pt").exists()
-    monkeypatch.setattr(TrainingRun, "_leave_if_asked", original)
     assert pretrain(config, STREAM).read_bytes() == straight.read_bytes()
     ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "stopped"))
     for a, b in zip(ours, theirs, strict=True):
