@@ -1,8 +1,8 @@
 """Vision transformer with the parameter names of DINOv2's hub models, so that weights load without renaming.
 
 Written from Dosovitskiy et al. 2021 and the layout of facebookresearch/dinov2; with rotary positions, gated MLPs and no
-bias of keys it is DINOv3's. Letters: B images, N tokens, D width,
-H heads, P patches; T tokens of images of several sizes, packed one after the other.
+bias of keys it is DINOv3's. Letters: B images, N tokens, D width, H heads, P patches; T tokens of images of several
+sizes, packed one after the other.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -297,3 +297,12 @@ def main_first(world: World) -> Iterator[None]:
         problems = error.problems
     if problems := from_main(problems):
         raise UserError(problems)
+
+
+def found_by_main(world: World, find: Callable[[], ValueT]) -> ValueT:
+    """What ``find`` returns on rank 0, which alone calls it: a plain value, on every rank, as is its `UserError`."""
+    found: ValueT | None = None
+    with main_first(world):
+        if world.is_main:
+            found = find()
+    return from_main(found)

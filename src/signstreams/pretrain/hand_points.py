@@ -100,13 +100,26 @@ def hand_shapes(points: Floats) -> Floats:
     return found
 
 
+def has_hand_points(index: CropIndex, stream: str | None) -> bool:
+    """Whether all folders are of a hand and have points beside them: what `hand_points` needs."""
+    return all(_hand_named(folder, stream) and _keypoints_beside(folder).is_dir() for folder in index.folders)
+
+
+def _hand_named(folder: Path, stream: str | None) -> str | None:
+    return next((name for name in (folder.name, stream) if name in HAND_STREAMS), None)
+
+
+def _keypoints_beside(folder: Path) -> Path:
+    return folder.resolve().parent / "keypoints"
+
+
 def _hand_of(folder: Path, stream: str | None, needed_by: str) -> str:
     """The hand stream whose crops a folder has."""
-    name = next((name for name in (folder.name, stream) if name in HAND_STREAMS), None)
+    name = _hand_named(folder, stream)
     if name is None:
         hands = " or ".join(HAND_STREAMS)
         raise UserError(f"{folder}: {needed_by} needs hand points, and this is no folder of {hands}; leave it out")
-    if not (found := folder.resolve().parent / "keypoints").is_dir():
+    if not (found := _keypoints_beside(folder)).is_dir():
         raise UserError(
             f"{found}: no such folder, but {needed_by} needs the points of the crops in {folder}; leave it out, or"
             " extract the videos"

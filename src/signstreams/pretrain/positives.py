@@ -24,12 +24,11 @@ import torch
 from signstreams.array_types import Floats, Ints
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
-from signstreams.files import replacing
 from signstreams.formats.crops import evenly_spread
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.pretrain.crop_index import CropIndex
 from signstreams.pretrain.hand_points import hand_shapes
-from signstreams.pretrain.selection import by_video, signers
+from signstreams.pretrain.selection import by_video, measured_once, signers
 from signstreams.pretrain.settings import PositivesConfig
 from signstreams.progress import Progress
 
@@ -169,33 +168,22 @@ class PartnerSearch:
         return Positives(self.index, self.seed, self.config.other_signer_prob, nearest, self.reach)
 
     def _nearest(self, shapes: Floats, cache_dir: Path | None) -> Ints:
-        path = None if cache_dir is None else cache_dir / NEAREST_CACHE
-        if path is not None and path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    if str(kept["digest"]) == self.digest and len(kept["nearest"]) == len(shapes):
-                        known: Ints = kept["nearest"]
-                        return known
-            except (OSError, ValueError, KeyError):
-                log.warning("%s: cannot be read, is made again", path)
-        nearest = nearest_others(shapes, self.groups)
-        count, num_groups = int((nearest[:, 0] >= 0).sum()), len(np.unique(self.groups[0]))
-        if not count:
-            raise UserError(
-                f"positives.other_signer_prob: no crop has nearly the hand points of one of another signer"
-                f" ({num_groups} signers); leave it out, or add footage of others"
+        def find() -> Ints:
+            nearest = nearest_others(shapes, self.groups)
+            count, num_groups = int((nearest[:, 0] >= 0).sum()), len(np.unique(self.groups[0]))
+            if not count:
+                raise UserError(
+                    f"positives.other_signer_prob: no crop has nearly the hand points of one of another signer"
+                    f" ({num_groups} signers); leave it out, or add footage of others"
+                )
+            log.info(
+                "%s of %s crops have a partner of another signer (%d signers; a video that names none counts as one)",
+                *(f"{count:,}", f"{len(nearest):,}", num_groups),
             )
-        log.info(
-            "%s of %s crops have a partner of another signer (%d signers; a video that names none counts as one)",
-            *(f"{count:,}", f"{len(nearest):,}", num_groups),
-        )
-        if path is not None:
-            try:
-                with replacing(path) as part, part.open("wb") as file:
-                    np.savez(file, digest=self.digest, nearest=nearest)
-            except OSError as error:
-                log.warning("%s: cannot be written (%s), is made again next time", path, error.strerror)
-        return nearest
+            return nearest
+
+        path = None if cache_dir is None else cache_dir / NEAREST_CACHE
+        return measured_once(path, self.digest, "nearest", len(shapes), find)
 
 
 def _recordings(index: CropIndex) -> Ints:

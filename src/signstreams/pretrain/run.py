@@ -141,7 +141,10 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
     )
     derived, length = derive(), None
     if derived.decay_steps:  # a run of this kind that is made longer keeps what its first length decided
-        begun = _begun_length(config, world) if recorded is not None and not fingerprint.differences(recorded) else None
+        begun: Length | None = None
+        if recorded is not None and not fingerprint.differences(recorded):
+            place = config.output_dir, config.checkpointing.last_name, config.resume
+            begun = distributed.found_by_main(world, partial(recorded_length, *place))
         length = Length(begun.begun_steps if begun else derived.total_steps, derived.total_steps)
         derived = derive(begun_steps=length.begun_steps)
     params = {
@@ -402,31 +405,23 @@ class Pretraining(Stage[Views]):
             self.shown[name] = record[key]
 
 
-def _begun_length(config: PretrainConfig, world: World) -> Length | None:
-    """Rank 0 decides."""
-    found: Length | None = None
-    with distributed.main_first(world):
-        if world.is_main:
-            found = recorded_length(config.output_dir, config.checkpointing.last_name, config.resume)
-    return distributed.from_main(found)
-
-
 def _recorded(config: PretrainConfig, world: World) -> Fingerprint | None:
     """The fingerprint of the run that this one may go on from: of a given checkpoint, else of the folder.
 
     A checkpoint that is none is named when it is read to resume from it.
     """
-    found: Fingerprint | None = None
-    with distributed.main_first(world):
-        if world.is_main and config.resume in RESUME_MODES:
+
+    def find() -> Fingerprint | None:
+        found: Fingerprint | None = None
+        if config.resume in RESUME_MODES:
             found = None if config.resume == "never" else recorded_fingerprint(config.output_dir)
-        elif world.is_main:
+        else:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 state = checkpoint.load(config.resume)["fingerprint"]
                 found = Fingerprint(dict(state["config"]), str(state["data"]))
-        if found is not None:
-            found = replace(found, config=upgraded_identity(found.config))
-    return distributed.from_main(found)
+        return None if found is None else replace(found, config=upgraded_identity(found.config))
+
+    return distributed.found_by_main(world, find)
 
 
 def with_linear_rate_of(config: PretrainConfig, recorded: Fingerprint | None) -> PretrainConfig:
@@ -479,11 +474,11 @@ def with_batch_of_folder(
     Raises:
         UserError: The joint batch cannot be shared evenly.
     """
-    share: tuple[int, int] | None = None
-    with distributed.main_first(world):
-        if world.is_main and config.resume != "never":
-            share = _share_of_folder(config, world, fingerprint_of)
-    share = distributed.from_main(share)
+    if config.resume == "never":
+        return config
+    share: tuple[int, int] | None = distributed.found_by_main(
+        world, partial(_share_of_folder, config, world, fingerprint_of)
+    )
     if share is None:
         return config
     batch_size, parts = share
@@ -603,20 +598,14 @@ def _clusters(config: PretrainConfig, stream: str, crops: CropSet, world: World)
     """Clusters of the training crops, the same on every rank; None where they are not balanced."""
     if not config.dataset.cluster_balance:
         return None
-    clusters: Ints | None = None
-    with distributed.main_first(world):
-        if world.is_main:
-            clusters = crop_clusters(crops.train, stream=stream, cache_dir=config.output_dir)
-    return distributed.from_main(clusters)
+    return distributed.found_by_main(
+        world, lambda: crop_clusters(crops.train, stream=stream, cache_dir=config.output_dir)
+    )
 
 
 def _distinct(crops: CropSet, world: World) -> int | None:
     """Training crops without near-duplicates, the same on every rank; None where all are distinct."""
-    num_distinct = 0
-    with distributed.main_first(world):
-        if world.is_main:
-            num_distinct = num_distinct_crops(crops.train)
-    num_distinct = distributed.from_main(num_distinct)
+    num_distinct = distributed.found_by_main(world, lambda: num_distinct_crops(crops.train))
     return num_distinct if num_distinct < len(crops.train) else None
 
 

@@ -100,21 +100,23 @@ def sharpness(index: CropIndex, cache_dir: Path | None) -> Floats:
         UserError: When a crop cannot be read.
     """
     path = cache_dir / SHARPNESS_CACHE if cache_dir is not None else None
-    return measured_once(
-        path, index.digest, "sharpness", lambda: of_each_crop(index, crop_sharpness).astype(np.float32, copy=False)
-    )
+
+    def measure() -> Array:
+        return of_each_crop(index, crop_sharpness).astype(np.float32, copy=False)
+
+    return measured_once(path, index.digest, "sharpness", len(index), measure)
 
 
-def measured_once(path: Path | None, digest: str, name: str, measure: Callable[[], Array]) -> Array:
+def measured_once(path: Path | None, digest: str, name: str, num_crops: int, measure: Callable[[], Array]) -> Array:
     """What ``measure`` returns, or what an earlier call kept for this ``digest``, under ``name`` in the file ``path``.
 
-    A file that cannot be read or written costs a warning.
+    An array of ``num_crops`` rows. A file that cannot be read or written costs a warning.
     """
     if path is not None and path.exists():
         try:
-            with np.load(path) as kept:
-                if str(kept["digest"]) == digest:
-                    found: Array = kept[name]
+            with np.load(path, allow_pickle=False) as kept:
+                found: Array = kept[name]
+                if str(kept["digest"]) == digest and len(found) == num_crops:
                     return found
         except (OSError, ValueError, KeyError):
             log.warning("%s: cannot be read, is measured again", path)

@@ -20,10 +20,9 @@ from signstreams.array_types import Array, Floats, Ints, Pixels
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import evenly_spread
 from signstreams.pretrain.crop_index import CropIndex
-from signstreams.pretrain.hand_points import hand_points, hand_shapes
+from signstreams.pretrain.hand_points import hand_points, hand_shapes, has_hand_points
 from signstreams.pretrain.selection import by_video, measured_once, of_each_crop
 from signstreams.pretrain.views import decode
-from signstreams.streams import HAND_STREAMS
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +58,12 @@ def crop_clusters(index: CropIndex, *, stream: str | None, cache_dir: Path | Non
     Raises:
         UserError: A crop or its video's points cannot be read, or some videos lack points.
     """
-    has_points = all(
-        bool({folder.resolve().name, stream} & {*HAND_STREAMS}) and (folder.resolve().parent / "keypoints").is_dir()
-        for folder in index.folders
-    )
+    has_points = has_hand_points(index, stream)
     path = cache_dir / CLUSTER_CACHE if cache_dir is not None else None
     digest = f"{_METHOD} {'points' if has_points else 'pictures'} {index.digest}"
-    clusters: Ints = measured_once(path, digest, "cluster", lambda: _find_clusters(index, stream, has_points))
+    clusters: Ints = measured_once(
+        path, digest, "cluster", len(index), lambda: _find_clusters(index, stream, has_points)
+    )
     sizes = np.sort(np.bincount(clusters))
     log.info(
         "%s clusters of alike %s: the largest has %s of %s crops, the median one %d",
