@@ -68,8 +68,9 @@ if HANDS in PLAN.pretrained:
         params:
             folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
         shell:
-            # checkpoints are large and links take no room; copies where the disk has none
-            "ln -f {input:q} {params.folder:q} > {log:q} 2>&1 || cp {input:q} {params.folder:q} > {log:q} 2>&1"
+            # copies: Snakemake touches each output once made and wants it no older than any input,
+            # which a hard link, being its own input, meets only by luck
+            "cp {input:q} {params.folder:q} > {log:q} 2>&1"
 
 
 # Only the demo corpus knows which handshape a crop shows.
