@@ -28,6 +28,19 @@ def test_frames_of_a_table_go_before_the_whole_video(tmp_path: Path) -> None:
     assert known.videos.tolist() == [0] * 6 + [1] * 6 + [2] * 6
 
 
+def test_a_table_with_streams_tells_both_hands_of_a_frame_apart(tmp_path: Path) -> None:
+    lines = ["video_id,frame,label,stream", "v0,,A,hand_l", "v0,,B,hand_r", "v0,2,C,hand_l", "v0,3,D,", "v1,,C,"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    hands = [
+        Crop(f"v{video}", frame, tmp_path / stream / f"v{video}.zip", None, 1, None)
+        for stream in ("hand_l", "hand_r")
+        for video in range(2)
+        for frame in range(4)
+    ]
+    labels = read_probe_labels(str(tmp_path / "a.csv"), hands).labels.tolist()
+    assert ["ABCD"[label] for label in labels] == [*"AACD", *"CCCC", *"BBBD", *"CCCC"]
+
+
 def test_plain_images_are_labelled_by_their_folder() -> None:
     crops = [Crop(f"{digit}/img{i}", 0, Path("a"), None, 1, None) for digit in "35" for i in range(4)]
     assert read_probe_labels("folders", crops).labels.tolist() == [0] * 4 + [1] * 4
@@ -55,6 +68,7 @@ def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path) -> None:
     [
         ("video,label\nv0,A\n", "lacks the columns video_id, frame"),
         ("video_id,frame,label\nv0,x,A\n", "csv:2: frame is 'x'"),
+        ("video_id,frame,label,stream\nv0,1,x,left\n", "csv:2: stream is 'left', expected face, hand_l, hand_r"),
         ("video_id,frame,label\nv0,,A\n", "found labels of 6 of the 18 held-out crops"),
         ("video_id,frame,label\nv0,,A\nv0,1,B\nv0,2,B\n", r"\(2 different, 1 videos\)"),
         (None, "cannot be read"),

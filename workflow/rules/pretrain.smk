@@ -1,7 +1,7 @@
 """Crops of one stream -> work_dirs/dino_<stream>/backbone.pt, self-supervised: one job per stream, under torchrun.
 
 scripts/launch.py leases the GPUs and starts torchrun. With `pretrain.hands: shared` one job trains dino_hands, and
-the files of dino_hand_l and dino_hand_r are links to what it made.
+the files of dino_hand_l and dino_hand_r are copies of what it made.
 
 The state to resume from is beside the outputs in state/, undeclared, since Snakemake deletes declared outputs before
 a job starts and when it fails.

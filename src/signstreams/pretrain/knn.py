@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from signstreams.array_types import Ints
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
+from signstreams.streams import STREAMS
 
 TEMPERATURE = 0.07
 """Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
@@ -25,6 +27,7 @@ NUM_NEIGHBOURS = 20  # k of the probe, as in DINO's evaluation
 FOLDERS, HANDSHAPES = "folders", "handshapes"
 MIN_LABELLED = 8
 COLUMNS = ("video_id", "frame", "label")
+STREAM_COLUMN = "stream"
 
 
 def cosines(queries: Tensor, bank: Tensor) -> Tensor:
@@ -90,7 +93,8 @@ class ProbeLabels:
 
 def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
     """Labels of the crops from ``folders`` (a plain image's sub-folder), from the demo corpus's own ``handshapes``, or
-    from a CSV of ``video_id,frame,label``, in which a row without a frame labels the whole video.
+    from a CSV of ``video_id,frame,label``, in which a row without a frame labels the whole video. With a fourth column,
+    ``stream``, a row can be of one hand, which a run of both hands tells apart; without a stream it is of both.
 
     Raises:
         UserError: The CSV is absent or lacks columns, or too few of the crops have labels.
@@ -139,23 +143,27 @@ def _by_handshape(crops: Sequence[Crop]) -> list[str]:
 
 
 def _by_table(path: Path, crops: Sequence[Crop]) -> list[str]:
-    by_frame: dict[tuple[str, int], str] = {}
-    by_video: dict[str, str] = {}
+    labels: dict[tuple[str, str, str], str] = {}  # by video, frame and stream; "" for all frames, or both hands
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in COLUMNS if name not in (reader.fieldnames or [])]:
                 raise UserError(f"{path}: lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}")
             for number, row in enumerate(reader, start=2):
-                video, frame, label = (str(row[name] or "").strip() for name in COLUMNS)
+                video, frame, label, stream = (str(row.get(name) or "").strip() for name in (*COLUMNS, STREAM_COLUMN))
                 if frame and not frame.isdecimal():
                     raise UserError(f"{path}:{number}: frame is '{frame}', expected a number, or nothing for all")
-                if frame:
-                    by_frame[video, int(frame)] = label
-                else:
-                    by_video[video] = label
+                if stream and stream not in STREAMS:
+                    raise UserError(
+                        f"{path}:{number}: stream is '{stream}', expected {', '.join(STREAMS)}, or nothing for all"
+                    )
+                labels[video, str(int(frame)) if frame else "", stream] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"monitor.labels {path}: cannot be read ({error}); expected 'folders', 'handshapes' or a CSV"
         ) from None
-    return [by_frame.get((crop.video_id, crop.frame), by_video.get(crop.video_id, "")) for crop in crops]
+    named = []
+    for crop in crops:
+        places = itertools.product((str(crop.frame), ""), (crop.path.parent.name, ""))  # the most exact row counts
+        named.append(next((labels[at] for place in places if (at := (crop.video_id, *place)) in labels), ""))
+    return named
