@@ -95,6 +95,8 @@ def test_ground_truth_agrees_with_the_plan(tiny_corpus: Path) -> None:
             assert truth["clip_start"][clip] < start < end < truth["clip_end"][clip]
             shapes = truth[f"{signing}_handshape"][start:end]
             assert set(shapes) == {HANDSHAPES.index(SIGNS[str(gloss)].handshape)}
+            mouths = {str(truth["mouth_names"][mouth]) for mouth in truth["face_mouth"][start:end] if mouth >= 0}
+            assert mouths == {SIGNS[str(gloss)].mouth}
 
 
 def test_landmarks_are_where_the_picture_shows_skin(tiny_corpus: Path) -> None:

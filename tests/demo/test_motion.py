@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from signstreams.demo.figure import FOREARM, LEFT, RIGHT, UPPER_ARM, Camera, limb
-from signstreams.demo.language import HANDSHAPES, SIGNS, Sentence
-from signstreams.demo.motion import NO_HANDSHAPE, Motion, minimum_jerk, video_motion
+from signstreams.demo.language import HANDSHAPES, MOUTHS, SIGNS, Sentence
+from signstreams.demo.motion import NO_HANDSHAPE, NO_MOUTH, Motion, minimum_jerk, video_motion
 from signstreams.demo.plan import PlannedClip, PlannedSign, PlannedVideo
 from signstreams.demo.signers import SIGNERS, Signer, signer_named
 
@@ -52,6 +52,19 @@ def test_a_sign_shows_its_handshape_from_start_to_end(motion: Motion) -> None:
         other = {"one": "rest", "two": sign.handshape, "base": "flat"}[sign.hands]
         assert set(motion.other.handshape[span]) == {HANDSHAPES.index(other)}
     assert NO_HANDSHAPE in motion.signing.handshape[21:28]  # between YO and CASA
+
+
+def test_a_sign_shows_its_mouth_and_the_frames_that_mix_two_are_of_none(motion: Motion) -> None:
+    names = list(MOUTHS)
+    for planned in video_of(GLOSSES).clips[0].signs:
+        span = slice(planned.start + 2, planned.end - 2)
+        mouth = SIGNS[planned.gloss].mouth
+        assert set(motion.mouth_shape[span]) == {names.index(mouth)}
+        np.testing.assert_allclose(motion.mouth[span], np.tile(MOUTHS[mouth], (span.stop - span.start, 1)))
+    assert motion.mouth_shape[0] == names.index("neutral")
+    shown = motion.mouth_shape != NO_MOUTH
+    np.testing.assert_allclose(motion.mouth[shown], np.array(list(MOUTHS.values()))[motion.mouth_shape[shown]])
+    assert 0 < (~shown).sum() < len(shown) / 2
 
 
 def test_both_hands_mirror_each_other_in_a_two_handed_sign(motion: Motion) -> None:

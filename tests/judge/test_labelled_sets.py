@@ -12,10 +12,13 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.formats.arrays import write_keypoints
+from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import NUM_KEYPOINTS
 from signstreams.formats.layout import CorpusLayout
 from signstreams.judge.labelled_sets import LabelledSet, compiled, read_set
 from signstreams.judge.settings import EvaluateBackboneConfig
+
+from .conftest import jpeg
 
 
 def read(data: Path, **words: Any) -> LabelledSet:
@@ -189,6 +192,23 @@ def test_handshapes_of_the_demo_corpus_keep_its_split(demo: CorpusLayout) -> Non
     assert part.points is not None and part.points.shape == (32, 21, 2)
     demo.keypoints("v1").unlink()  # a stream of another tool has none
     assert read(demo.root, labels="handshapes", streams=["hand_r"]).parts[0].points is None
+
+
+def test_mouths_of_the_demo_corpus_are_those_of_its_face(demo: CorpusLayout) -> None:
+    for video in range(4):
+        with np.load(demo.ground_truth(f"v{video}")) as truth:
+            kept = dict(truth)
+        mouth = np.array([-1, 0, 0, 0, -1, 1, 1, 1, -1], np.int16)
+        np.savez(demo.ground_truth(f"v{video}"), **kept, face_mouth=mouth, mouth_names=np.array(["a", "o"]))
+        with CropWriter(demo.crops("face", f"v{video}"), f"v{video}") as writer:
+            for frame in range(9):
+                writer.add(frame, jpeg(frame / 9, 0))
+    found = read(demo.root, labels="mouths")
+    (part,) = found.parts
+    assert (part.stream, part.points, found.labels_from) == ("face", None, "mouths")
+    assert [found.classes[label] for label in found.labels[:6]] == ["a"] * 3 + ["o"] * 3 and len(part.crops) == 4 * 6
+    with pytest.raises(UserError, match="hand_r, expected the face for labels 'mouths'; give --streams face"):
+        read(demo.root, labels="mouths", streams=["hand_r"])
 
 
 def test_files_that_are_absent_or_cut_short_are_named(add_video: Callable[..., CorpusLayout]) -> None:

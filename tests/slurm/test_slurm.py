@@ -85,7 +85,7 @@ def test_the_whole_chain_runs_as_slurm_jobs_with_what_the_profile_asks(cluster_c
         by_rule.setdefault(job["comment"].removeprefix("rule_").partition("_wildcards")[0], []).append(job)
     expected = {"extract": 4, "contract": 1, "pretrain": 3, "embed": 3, "gather_points": 1, "train": 1, "evaluate": 1}
     assert {rule: len(by_rule.get(rule, [])) for rule in expected} == expected
-    # groups: five jobs of the corpus in two of Slurm, both of the judge in one
+    # groups: five jobs of the corpus in two of Slurm, all three of the judge in one
     assert len([job for job in jobs if job["comment"].startswith("rule_demo")]) == 2
     assert len([job for job in jobs if job["comment"].startswith("rule_judge")]) == 1
     for rule in ("pretrain", "embed", "train", "evaluate"):

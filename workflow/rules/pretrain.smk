@@ -73,8 +73,8 @@ if HANDS in PLAN.pretrained:
             "cp {input:q} {params.folder:q} > {log:q} 2>&1"
 
 
-# Only the demo corpus knows which handshape a crop shows.
-JUDGED = [stream for stream in CONFIG.streams if IS_DEMO and stream in HAND_STREAMS]
+# Only the demo corpus knows which handshape or mouth a crop shows.
+JUDGED = CONFIG.streams if IS_DEMO else []
 
 
 rule pretrain_all:
@@ -88,7 +88,7 @@ rule pretrain_all:
 if IS_DEMO:
 
     rule judge:
-        """A backbone on true handshapes, beside its first weights, pixels, HOG and hand points: a table and a picture."""
+        """A backbone on true handshapes or mouths, beside its first weights, pixels, HOG and hand points: a table and a picture."""
         input:
             backbone=RUNS.backbone("{stream}"),
             params=RUNS.pretraining_file("{stream}", "params"),
@@ -108,8 +108,9 @@ if IS_DEMO:
         params:
             root=CORPUS.root,
             folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
+            labels=lambda wildcards: "handshapes" if wildcards.stream in HAND_STREAMS else "mouths",
         shell:
             "export OMP_NUM_THREADS={threads};"
-            ' "$PYTHON" "$SCRIPTS"/evaluate_backbone.py --data {params.root:q} --labels handshapes'
+            ' "$PYTHON" "$SCRIPTS"/evaluate_backbone.py --data {params.root:q} --labels {params.labels}'
             " --streams {wildcards.stream} --backbone file::{input.backbone:q} --output {params.folder:q}"
             " > {log:q} 2>&1"

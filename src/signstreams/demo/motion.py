@@ -17,6 +17,9 @@ from signstreams.demo.plan import FPS, PlannedSign, PlannedVideo
 from signstreams.demo.signers import Signer
 
 NO_HANDSHAPE = -1  # handshape id while a hand changes from one to another
+NO_MOUTH = -1  # mouth id while the mouth changes from one to another
+_MOUTH_NAMES = tuple(MOUTHS)
+_MOUTH_FRAMES = 5  # over which the mouth's movement is smoothed
 
 _REST = HANDSHAPES.index("rest")
 _REST_ON_BELLY = (np.array([0.5, 2.0, 0.75]), ((-0.85, 0.3, 0.25), (-0.15, -0.1, -1.0)))
@@ -41,6 +44,7 @@ class Motion:
     signing: HandMotion  # the hand that signs
     other: HandMotion  # the other hand
     mouth: Floats  # (T, 2) how far open 0..1, how wide -1..1
+    mouth_shape: Ints  # (T,) int16 index into `MOUTHS`, or `NO_MOUTH`
     brows: Floats  # (T,) how far raised, about -1..1
     lids: Floats  # (T,) 0 open .. 1 shut.
     sway: Floats  # (T, 2) shift of the upper body
@@ -57,7 +61,7 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
     num_frames = video.num_frames
     rest = _REST_BELOW if signer.rests_low else _REST_ON_BELLY
     signing, other = _Track(num_frames, rest), _Track(num_frames, rest)
-    mouth, brows = np.zeros((num_frames, 2)), np.zeros(num_frames)
+    mouth, brows = np.full(num_frames, _MOUTH_NAMES.index("neutral"), np.int16), np.zeros(num_frames)
     for clip in video.clips:
         start = clip.start
         for planned in clip.signs:
@@ -72,7 +76,7 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
                 other.sign(start, planned, "flat", _BASE[0] + jitter, _turn(_BASE[1], tilt), "still")
             else:
                 other.rest(start, planned.start)
-            mouth[planned.start : planned.end] = MOUTHS[sign.mouth]
+            mouth[planned.start : planned.end] = _MOUTH_NAMES.index(sign.mouth)
             start = planned.end
         signing.rest(start, clip.end)
         other.rest(start, clip.end)
@@ -82,7 +86,8 @@ def video_motion(video: PlannedVideo, signer: Signer, rng: np.random.Generator) 
     return Motion(
         signing=signing.finish(rng),
         other=other.finish(rng),
-        mouth=_smooth(mouth, 5),
+        mouth=_smooth(np.array(list(MOUTHS.values()))[mouth], _MOUTH_FRAMES),
+        mouth_shape=_between_changes(mouth, _MOUTH_FRAMES),
         brows=_smooth(brows, 9) + 0.25 * _drift(time_s, rng, 1.1),
         lids=_blinks(num_frames, rng),
         sway=np.stack([0.035 * _drift(time_s, rng, 0.3), 0.012 * _drift(time_s, rng, 0.25)], -1),
@@ -178,6 +183,13 @@ def _smooth(values: Floats, width: int) -> Floats:
     padded = np.pad(values, [(width // 2, width // 2), *[(0, 0)] * (values.ndim - 1)], mode="edge")
     smooth: Floats = np.mean([padded[shift : shift + len(values)] for shift in range(width)], axis=0)
     return smooth
+
+
+def _between_changes(shapes: Ints, width: int) -> Ints:
+    """The shapes (T,), `NO_MOUTH` where the mean over ``width`` frames mixes two of them."""
+    padded = np.pad(shapes, width // 2, mode="edge")
+    around = np.stack([padded[shift : shift + len(shapes)] for shift in range(width)])  # (width, T)
+    return np.where((around == shapes).all(axis=0), shapes, NO_MOUTH).astype(np.int16)
 
 
 def _blinks(num_frames: int, rng: np.random.Generator) -> Floats:

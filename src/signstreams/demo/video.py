@@ -25,7 +25,7 @@ import numpy as np
 from signstreams.array_types import Array, Floats, Pixels
 from signstreams.demo.figure import LEFT, RIGHT, Camera, Figure, FrameTruth
 from signstreams.demo.head import EYE, FACE_BOTTOM, FACE_TOP, POINTS
-from signstreams.demo.language import HANDSHAPES
+from signstreams.demo.language import HANDSHAPES, MOUTHS
 from signstreams.demo.motion import Motion, video_motion
 from signstreams.demo.plan import FPS, HEIGHT_PX, WIDTH_PX, PlannedVideo
 from signstreams.demo.signers import Signer, signer_named
@@ -170,6 +170,8 @@ def truth_arrays(video: PlannedVideo, signer: Signer, motion: Motion, frames: Se
         "body_names": np.array(BODY_NAMES),
         "hand_names": np.array(HAND_NAMES),
         "handshape_names": np.array(HANDSHAPES),
+        "face_mouth": motion.mouth_shape,
+        "mouth_names": np.array(list(MOUTHS)),
     }
     signing_side = LEFT if signer.left_handed else RIGHT
     for side, name in ((LEFT, "hand_l"), (RIGHT, "hand_r")):

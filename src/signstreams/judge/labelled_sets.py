@@ -27,10 +27,10 @@ from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.integrate.clips import extracted_ids
 from signstreams.integrate.features import present_crops
-from signstreams.judge.settings import CLASS, FOLDERS, HANDSHAPES, SIGNER, TEXTS, EvaluateBackboneConfig
+from signstreams.judge.settings import CLASS, FOLDERS, HANDSHAPES, MOUTHS, SIGNER, TEXTS, EvaluateBackboneConfig
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.hand_points import points_of_video
-from signstreams.pretrain.knn import Handshapes, read_handshapes
+from signstreams.pretrain.knn import TrueShapes, read_true_shapes
 from signstreams.streams import HAND_STREAMS
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,14 @@ def read_set(config: EvaluateBackboneConfig) -> LabelledSet:
     layout = CorpusLayout(config.data)
     is_corpus = layout.processed.is_dir()
     labels = config.labels or (TEXTS if is_corpus else FOLDERS)
-    if labels in (TEXTS, HANDSHAPES) and not is_corpus:
+    if labels in (TEXTS, HANDSHAPES, MOUTHS) and not is_corpus:
         raise UserError(f"{layout.processed}: no such folder, expected an extracted corpus for labels '{labels}'")
     if not is_corpus and config.streams is not None:
         raise UserError(f"streams has no effect: {config.data} is no extracted corpus; leave it out")
     if labels == FOLDERS and is_corpus:
         raise UserError(f"{config.data}: is a corpus, which no folder of a class divides; give --labels texts or a CSV")
-    if labels == HANDSHAPES:
-        found = _handshapes(layout, config.streams or list(HAND_STREAMS))
+    if labels in (HANDSHAPES, MOUTHS):
+        found = _true_shapes(layout, config.streams or (["face"] if labels == MOUTHS else list(HAND_STREAMS)), labels)
     elif is_corpus:
         found = _clips(layout, config.streams or list(HAND_STREAMS), labels)
     else:
@@ -227,11 +227,16 @@ def hand_points(layout: CorpusLayout, stream: str, video_id: str, num_frames: in
 # -- The demo corpus's truth
 
 
-def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
-    """Crops of one hand with their true handshapes, those between two left out; the split is the corpus's own."""
-    if len(streams) != 1 or streams[0] not in HAND_STREAMS:
+def _true_shapes(layout: CorpusLayout, streams: Sequence[str], labels: str) -> LabelledSet:
+    """Crops of one hand with their true handshapes, or of the face with its mouths; the split is the corpus's own.
+
+    Those between two shapes are left out.
+    """
+    if labels == MOUTHS and list(streams) != ["face"]:
+        raise UserError(f"streams: {', '.join(streams)}, expected the face for labels '{labels}'; give --streams face")
+    if labels == HANDSHAPES and (len(streams) != 1 or streams[0] not in HAND_STREAMS):
         raise UserError(
-            f"streams: {', '.join(streams)}, expected one hand for labels '{HANDSHAPES}'; give --streams hand_r"
+            f"streams: {', '.join(streams)}, expected one hand for labels '{labels}'; give --streams hand_r"
         )
     (stream,) = streams
     folder = layout.processed / stream
@@ -240,7 +245,7 @@ def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; extract the corpus first") from None
     ids = list(dict.fromkeys(crop.video_id for crop in found))
-    truths = {video_id: read_handshapes(layout.ground_truth(video_id), stream) for video_id in ids}
+    truths = {video_id: read_true_shapes(layout.ground_truth(video_id), stream) for video_id in ids}
     train = _clip_ids(layout.index("train"))
     in_train = {video_id for video_id, truth in truths.items() if truth.clips & train or video_id in train}
     crops = [crop for crop in found if truths[crop.video_id].at(crop.frame) >= 0]
@@ -250,8 +255,10 @@ def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
             f"{layout.index('train').parent}: found {len(in_train)} videos of the train split and"
             f" {len(truths) - len(in_train)} others with crops in {folder}, expected some of both"
         )
-    known = [_handshape(truths[crop.video_id], crop.frame) for crop in crops]
-    has_points = all(layout.keypoints(video_id).is_file() and layout.metadata(video_id).is_file() for video_id in ids)
+    known = [_true_shape(truths[crop.video_id], crop.frame) for crop in crops]
+    has_points = stream in HAND_STREAMS and all(
+        layout.keypoints(video_id).is_file() and layout.metadata(video_id).is_file() for video_id in ids
+    )
     points = None
     if has_points:
         lengths = {crop.video_id: crop.frame + 1 for crop in crops}  # frames rise
@@ -260,10 +267,10 @@ def _handshapes(layout: CorpusLayout, streams: Sequence[str]) -> LabelledSet:
     part = Part(stream, crops, np.arange(len(crops)), points)
     names = [f"{crop.video_id}, frame {crop.frame}" for crop in crops]
     videos = [crop.video_id for crop in crops]
-    return _assembled(names, known, [part], HANDSHAPES, has_clips=False, videos=videos, is_bank=is_bank)
+    return _assembled(names, known, [part], labels, has_clips=False, videos=videos, is_bank=is_bank)
 
 
-def _handshape(truth: Handshapes, frame: int) -> Label:
+def _true_shape(truth: TrueShapes, frame: int) -> Label:
     return Label(truth.names[truth.at(frame)], truth.signer)
 
 
@@ -325,7 +332,7 @@ def _by_table(names: Sequence[str], path: Path) -> dict[str, Label]:
         UserError: The table cannot be read or lacks columns; rows without label, or of files that are not there.
     """
     table = scan_table(
-        path, COLUMNS, str(path), holds=f"{', '.join(COLUMNS)}, or else {FOLDERS}, {TEXTS}, {HANDSHAPES}"
+        path, COLUMNS, str(path), holds=f"{', '.join(COLUMNS)}, or else {FOLDERS}, {TEXTS}, {HANDSHAPES}, {MOUTHS}"
     )
     raise_errors(table.issues)
     if missing := [column for column in COLUMNS[:2] if column not in table.columns]:

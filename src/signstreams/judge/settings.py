@@ -11,7 +11,7 @@ from signstreams.config.section import Count, Flag, Section
 from signstreams.integrate.settings import Device
 from signstreams.streams import StreamName
 
-FOLDERS, TEXTS, HANDSHAPES = "folders", "texts", "handshapes"
+FOLDERS, TEXTS, HANDSHAPES, MOUTHS = "folders", "texts", "handshapes", "mouths"
 CLASS, SIGNER = "<class>", "<signer>"
 
 
@@ -28,8 +28,8 @@ class EvaluateBackboneConfig(Section):
     """Let `timm::` fetch weights that are not in the local cache."""
     labels: str | None = None
     """Where labels come from: `folders` (each image's own folder), `texts` (a corpus's meta.csv, one word a clip),
-    `handshapes` (the demo corpus's truth), a CSV of file, label and perhaps signer, or a pattern of names such as
-    `<class>_<signer>_<n>`. None: texts of a corpus, else folders."""
+    `handshapes` or `mouths` (the demo corpus's truth of a hand, of the face), a CSV of file, label and perhaps signer,
+    or a pattern of names such as `<class>_<signer>_<n>`. None: texts of a corpus, else folders."""
     streams: Annotated[list[StreamName], Field(min_length=1)] | None = None
     """Streams of a corpus whose crops count; of several, the features of a clip stand side by side. None: both
     hands."""

@@ -19,12 +19,12 @@ from torch import Tensor
 from signstreams.array_types import Ints
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
-from signstreams.streams import STREAMS
+from signstreams.streams import HAND_STREAMS, STREAMS
 
 TEMPERATURE = 0.07
 """Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
 NUM_NEIGHBOURS = 20  # k of the probe, as in DINO's evaluation
-FOLDERS, HANDSHAPES = "folders", "handshapes"
+FOLDERS, HANDSHAPES, MOUTHS = "folders", "handshapes", "mouths"
 MIN_LABELLED = 8
 COLUMNS = ("video_id", "frame", "label")
 STREAM_COLUMN = "stream"
@@ -46,38 +46,46 @@ def vote(similarity: Tensor, labels: Tensor, *, k: int, temperature: float = TEM
     return votes.scatter_add_(1, labels[indices], weights).argmax(dim=-1)
 
 
-# -- True handshapes: only the demo corpus, which is rendered, has them
+# -- True handshapes and mouths: only the demo corpus, which is rendered, has them
 
 
-class Handshapes(NamedTuple):
-    """Handshapes of one hand in one video."""
+class TrueShapes(NamedTuple):
+    """Handshapes of one hand, or mouths of the face, in one video."""
 
-    frames: Ints  # (T,) int, index into ``names``; -1 between two handshapes
-    names: list[str]  # Names of all handshapes
+    frames: Ints  # (T,) int, index into ``names``; -1 between two shapes
+    names: list[str]  # Names of all shapes
     clips: set[str]  # ids of the clips in the video
     signer: str  # signer of the video
 
     def at(self, frame: int) -> int:
-        """Index of the frame's handshape; -1 where there is none."""
+        """Index of the frame's shape; -1 where there is none."""
         return int(self.frames[frame]) if frame < len(self.frames) else -1
 
 
-def read_handshapes(path: Path, stream: str) -> Handshapes:
-    """Handshapes of a hand stream from ``ground_truth/<video>.npz``.
+def read_true_shapes(path: Path, stream: str) -> TrueShapes:
+    """Handshapes of a hand stream, or mouths of the face, from ``ground_truth/<video>.npz``.
 
     Raises:
         UserError: The file is absent, or holds no ground truth.
     """
+    shapes, names, kind = (
+        (f"{stream}_handshape", "handshape_names", HANDSHAPES)
+        if stream in HAND_STREAMS
+        else (f"{stream}_mouth", "mouth_names", MOUTHS)
+    )
     try:
         with np.load(path, allow_pickle=False) as truth:
-            return Handshapes(
-                truth[f"{stream}_handshape"],
-                [str(name) for name in truth["handshape_names"]],
+            return TrueShapes(
+                truth[shapes],
+                [str(name) for name in truth[names]],
                 {str(clip) for clip in truth["clip_ids"]},
                 str(truth["signer"]),
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: no ground truth of handshapes ({error}); only the demo corpus has it") from None
+        raise UserError(
+            f"{path}: no ground truth of {kind} ({error}); only the demo corpus has it;"
+            " render that again with scripts/render_demo_corpus.py"
+        ) from None
 
 
 # -- Probe: labels of held-out crops choose the best checkpoint, and take no part in training
@@ -92,8 +100,8 @@ class ProbeLabels:
 
 
 def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
-    """Labels of the crops from ``folders`` (a plain image's sub-folder), from the demo corpus's own ``handshapes``, or
-    from a CSV of ``video_id,frame,label``, in which a row without a frame labels the whole video. With a fourth column,
+    """Labels of the crops: ``folders`` (a plain image's sub-folder), the demo corpus's ``handshapes`` or ``mouths``, or
+    a CSV of ``video_id,frame,label``, in which a row without a frame labels the whole video. With a fourth column,
     ``stream``, a row can be of one hand, which a run of both hands tells apart; without a stream it is of both.
 
     Raises:
@@ -101,8 +109,8 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
     """
     if setting == FOLDERS:
         named = [crop.video_id.rpartition("/")[0] for crop in crops]
-    elif setting == HANDSHAPES:
-        named = _by_handshape(crops)
+    elif setting in (HANDSHAPES, MOUTHS):
+        named = _by_true_shape(crops)
     else:
         named = _by_table(Path(setting), crops)
     names = sorted({name for name in named if name})
@@ -130,15 +138,15 @@ def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
     return float((vote(similarity, labels, k=NUM_NEIGHBOURS) == labels).float().mean())
 
 
-def _by_handshape(crops: Sequence[Crop]) -> list[str]:
+def _by_true_shape(crops: Sequence[Crop]) -> list[str]:
     """From the ground truth of each crop's corpus: <root>/ground_truth beside <root>/processed/<stream>/<video>.zip."""
-    read = functools.cache(read_handshapes)
+    read = functools.cache(read_true_shapes)
     named = []
     for crop in crops:
         folder = crop.path.parent
         truth = read(folder.parents[1] / "ground_truth" / f"{crop.video_id}.npz", folder.name)
-        handshape = truth.at(crop.frame)
-        named.append(truth.names[handshape] if handshape >= 0 else "")
+        shape = truth.at(crop.frame)
+        named.append(truth.names[shape] if shape >= 0 else "")
     return named
 
 
@@ -160,7 +168,7 @@ def _by_table(path: Path, crops: Sequence[Crop]) -> list[str]:
                 labels[video, str(int(frame)) if frame else "", stream] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"monitor.labels {path}: cannot be read ({error}); expected 'folders', 'handshapes' or a CSV"
+            f"monitor.labels {path}: cannot be read ({error}); expected 'folders', 'handshapes', 'mouths' or a CSV"
         ) from None
     named = []
     for crop in crops:

@@ -129,8 +129,8 @@ class MonitorConfig(Section):
     """Draw at the end what the backbone sees: attention.png, patches_pca.png, neighbours.png. They show crops."""
     labels: str | None = None
     """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images),
-    `handshapes` (the demo corpus's own truth) or a CSV of video_id, frame, label. They take no part in training. None:
-    the label-free health score chooses."""
+    `handshapes` or `mouths` (the demo corpus's truth of a hand, of the face) or a CSV of video_id, frame, label and
+    perhaps stream. They take no part in training. None: the label-free health score chooses."""
     stop_on_collapse: bool = True
     """End the run with a diagnosis when the teacher gives every crop the same answer."""
 

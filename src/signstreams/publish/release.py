@@ -195,8 +195,8 @@ def _readme(
     lines += [
         "",
         "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
-        " crops of other videos show the same handshape, where the truth is known; beside it the same network before"
-        " its training. `judge.csv` in the folder of a backbone has more.",
+        " crops of other videos show the same handshape or mouth, where the truth is known; beside it the same network"
+        " before its training. `judge.csv` in the folder of a backbone has more.",
     ]
     if needed is not None and (scores := translation_figures(runs)) is not None:
         clips = f"{scores['num_clips']} clips of the {scores['split']} split"
