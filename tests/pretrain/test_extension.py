@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -123,3 +124,24 @@ def test_the_state_before_the_decay_goes_on_in_another_folder_and_one_that_decay
     pretrain(make(**other, resume=str(state / "checkpoint_before_decay.pt")), STREAM)
     pretrain(make(epochs=4, optim=CONSTANT), STREAM)
     _assert_equal(_weights(state.parent), _weights(Path(other["output_dir"])))
+
+
+def test_two_processes_make_longer_what_one_began(
+    make: Make, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
+    """The joint batch is the same, so that it is the same run; the state before the decay is put back once for both."""
+    pretrain(make(optim=CONSTANT), STREAM)
+    folder, alone = make().output_dir, tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    pretrain(make(epochs=4, optim=CONSTANT, output_dir=str(alone)), STREAM)
+    batch_size = make().dataset.batch_size
+    two = make(epochs=4, optim=CONSTANT, distributed=True, dataset={"batch_size": batch_size // 2})
+    path = tmp_path / "two.json"
+    path.write_text(two.model_dump_json(exclude_unset=True))
+    run_two(tmp_path, project / "scripts" / "pretrain_dino_hands.py", "--config", str(path))
+    assert checkpoint.load(folder / "previous" / "steps_10" / "checkpoint_last.pt")["trainer"]["step"] == 10
+    ours, theirs = (read_metrics(one / "metrics.jsonl") for one in (folder, alone))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] and ours[-1]["step"] == 20
+    for a, b in zip(ours, theirs, strict=True):
+        if "train/loss" in b:
+            assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-2), a["step"]
