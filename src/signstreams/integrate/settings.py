@@ -101,7 +101,8 @@ class ModelConfig(_BackboneFields):
     dropout: Share = 0.1
     """Dropout of the projections and the fusion encoder."""
     stream_dropout: Share = 0.0
-    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone."""
+    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone.
+    MSKA counts as one, and is hidden wherever it enters the decoder's memory."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
