@@ -84,15 +84,38 @@ def test_a_quarantined_video_is_left_out_and_said(
     assert "1 clips are left out: their videos are quarantined" in caplog.text
 
 
-def test_a_gloss_outside_the_vocabulary_is_refused_or_counted(own_corpus: Path, tiny_config: Build) -> None:
+def test_a_gloss_outside_the_vocabulary_is_counted_or_refused(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     layout = CorpusLayout(own_corpus)
     clip_id = layout.index("test").read_text(encoding="utf-8").strip()
     lines = layout.gloss.read_text(encoding="utf-8").splitlines()
     layout.gloss.write_text("\n".join([*lines[:-1], f"{clip_id};NUNCA CASA;"]), encoding="utf-8")
-    [problem] = problems_of(tiny_config(root=own_corpus))
+    [problem] = problems_of(tiny_config(root=own_corpus, data={"unknown_gloss": "refuse"}))
     assert "NUNCA" in problem and clip_id in problem and "unknown_gloss" in problem
-    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).entries["test"][0]
+    sample = load_clips(tiny_config(root=own_corpus)).entries["test"][0]
     assert sample.gloss == ("NUNCA", "CASA") and sample.gloss_ids is None
+    assert "1 glosses of test are in no clip of train: 'NUNCA'" in caplog.text
+
+
+def test_clips_too_short_for_ctc_are_named(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CTC needs a step of four frames at the stride for each gloss; the loss would leave such a clip out in silence."""
+    layout = CorpusLayout(own_corpus)
+    first = layout.index("train").read_text(encoding="utf-8").splitlines()[0]
+    num_frames = len(read_tracks(layout.tracks(first)).times_s)
+    stride = next(n for n in range(1, 9) if num_frames // (4 * n) > 3)
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    others = [line for line in lines if not line.startswith(f"{first};")]
+    num_steps = -(-num_frames // (4 * stride))
+    for count, is_named in ((num_steps, False), (num_steps + 1, True)):
+        glosses = " ".join(("CASA", "AGUA")[n % 2] for n in range(count))
+        layout.gloss.write_text("\n".join([*others, f"{first};{glosses};"]), encoding="utf-8")
+        caplog.clear()
+        load_clips(tiny_config(root=own_corpus, data={"frame_stride": stride}))
+        said = [record.getMessage() for record in caplog.records if "than CTC needs" in record.getMessage()]
+        assert any(f"'{first}'" in text for text in said) == is_named, (count, said)
 
 
 def test_everything_that_is_wrong_is_said_at_once(own_corpus: Path, tiny_config: Build) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
@@ -141,3 +142,8 @@ class GlossVocabulary:
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Glosses of ``ids``, without the blank."""
         return [self.names[number] for number in ids if number != 0]
+
+
+def ctc_steps_needed(labels: Sequence[object]) -> int:
+    """Shortest input that CTC can align with ``labels``: one step each, and a blank between equal neighbours."""
+    return len(labels) + sum(a == b for a, b in pairwise(labels))

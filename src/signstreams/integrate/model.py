@@ -19,8 +19,9 @@ from signstreams.backbones.weights import Backbone
 from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch
+from signstreams.integrate.corpus_rules import TIME_STRIDE, num_steps
 from signstreams.integrate.decoder import TextDecoder, load_pretrained_weights, named_config, own_t5_config
-from signstreams.integrate.mska import TIME_STRIDE, Mska, MskaEncoder, num_steps, sinusoid, time_mask
+from signstreams.integrate.mska import Mska, MskaEncoder, sinusoid, time_mask
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
@@ -128,7 +129,9 @@ class FusionEncoder(nn.Module):
         From features (B, T, D) or (B, T, L, D) and presence (B, T) of each visual stream, (B, S, C) of the others, the
         frames (B,) of each clip, and what `draw_kept` leaves of the streams.
         """
-        parts = [_seen(projector(*visual[name], lengths), kept.get(name)) for name, projector in self.projectors.items()]
+        parts = [
+            _seen(projector(*visual[name], lengths), kept.get(name)) for name, projector in self.projectors.items()
+        ]
         parts += [
             _seen(self.gates[name] * projector(steps[name]), kept.get(MSKA_STREAMS))
             for name, projector in self.step_projectors.items()
