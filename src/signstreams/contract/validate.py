@@ -79,7 +79,13 @@ def validate(config: ContractConfig) -> Validation:
     inventory = take_inventory(layout)
     folders = video_folders(layout, config.videos_dir)
     loose_ids = _loose_ids(_video_ids(folders), inventory, config)
-    corpus = scan_corpus(layout, folders, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
+    corpus = scan_corpus(
+        layout,
+        folders,
+        allow_absent_videos=config.allow_absent_videos,
+        other_ids=loose_ids,
+        extracted_ids=inventory.extracted_ids,
+    )
     _prefer_extracted(corpus)
     results = list(check_all(layout, _files_of_videos(corpus, inventory, loose_ids), config))
     checks = [check for check, _ in results]
