@@ -1,8 +1,14 @@
-"""Ids become file names: which ids are allowed, so that none leaves its folder, and how odd names are shown."""
+"""Ids become file names: which ids are allowed, so that none leaves its folder, and how odd names are shown.
+
+macOS and some keyboards write é as e with an accent of its own (NFD), which looks the same and is another text. What is
+read from tables, subtitles and annotations is `composed` where it is read; a name on disk stays as it is, and ids are
+compared with it `by_composition`.
+"""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 MAX_SHOWN = 300  # characters of a text in a message; file names have at most 255
 MAX_ID_BYTES = 200  # leaves room for "_f000000.jpg" and a temporary suffix within the 255 of common file systems
@@ -27,6 +33,16 @@ def check_id(text: str) -> str:
     if len(text.encode()) > MAX_ID_BYTES:
         raise ValueError(f"is {len(text.encode())} bytes long, at most {MAX_ID_BYTES} are allowed")
     return text
+
+
+def composed(text: str) -> str:
+    """``text`` in composed form (NFC), the one of all texts, glosses and ids that are read."""
+    return unicodedata.normalize("NFC", text)
+
+
+def by_composition(names: Iterable[str]) -> dict[str, str]:
+    """Composed form of each name, such as that of a file, to the name as it is."""
+    return {composed(name): name for name in names}
 
 
 def printable(text: str) -> str:

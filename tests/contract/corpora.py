@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class BrokenCorpus:
     """A corpus to break, and what the contract says of it."""
 
     root: Path
+    settings: dict[str, Any] = field(default_factory=dict)  # of every check, as `ContractConfig` has them
 
     @property
     def layout(self) -> CorpusLayout:
@@ -144,7 +145,7 @@ class BrokenCorpus:
         reader.close()
 
     def validate(self, **settings: Any) -> Validation:
-        return validate(ContractConfig(root=self.root, **settings))
+        return validate(ContractConfig(root=self.root, **self.settings, **settings))
 
     def must_report(self, rule: str, file: str, fix: str, break_it: Callable[[BrokenCorpus], Any]) -> None:
         """Check the good corpus, break it, and see the fault reported, also from and beside the records of checks."""

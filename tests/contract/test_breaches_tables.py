@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signstreams.files import sha256_file
+
 from .breaches import Breaches, BreakIt
 from .corpora import BrokenCorpus
 
@@ -119,6 +121,13 @@ def absent_split(corpus: BrokenCorpus) -> None:
 @breaks("split.train", "index/train.csv", "divide the corpus again")
 def nothing_to_train_on(corpus: BrokenCorpus) -> None:
     corpus.layout.index("train").write_text("")
+
+
+@breaks("split.same_video", "processed/metadata", "keep one of each")
+def one_video_in_two_splits_under_two_names(corpus: BrokenCorpus) -> None:
+    source = corpus.layout.videos / "four.mp4"
+    source.write_bytes((corpus.layout.videos / "two.mp4").read_bytes())
+    corpus.change_metadata("four", source_sha256=sha256_file(source), source_bytes=source.stat().st_size)
 
 
 @breaks("gloss.vocabulary", "annotations/gloss.csv", "misspelt")

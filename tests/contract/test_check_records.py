@@ -17,7 +17,7 @@ from signstreams.contract.inventory import VideoFiles
 from signstreams.contract.run_checks import check_after_extraction
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import print_outcome, validate
-from signstreams.files import digest
+from signstreams.files import digest, sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import STREAMS
@@ -54,19 +54,22 @@ def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def multiply(corpus: BrokenCorpus, num_videos: int) -> None:
-    """Make a corpus of videos alone, all like ``two``."""
+    """Make a corpus of videos alone, all extracted like ``two``."""
     layout = corpus.layout
     for path in (layout.meta, layout.gloss, *(layout.index(split) for split in ("train", "val", "test"))):
         path.unlink()
     for number in range(num_videos - len(VIDEOS)):
         video_id = f"v{number:02d}"
-        shutil.copy(layout.videos / "two.mp4", layout.videos / f"{video_id}.mp4")
+        source = layout.videos / f"{video_id}.mp4"
+        source.write_bytes(video_id.encode() * 9)
         for kind in ("pose", "keypoints", "tracks"):
             shutil.copy(getattr(layout, kind)("two"), getattr(layout, kind)(video_id))
         shutil.copy(layout.metadata("two"), layout.metadata(video_id))
         for stream in STREAMS:
             corpus.write_crops(video_id, stream)
-        corpus.change_metadata(video_id, video_id=video_id)
+        corpus.change_metadata(
+            video_id, video_id=video_id, source_sha256=sha256_file(source), source_bytes=source.stat().st_size
+        )
 
 
 def test_of_many_videos_only_the_changed_one_is_checked_again(

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from signstreams.commands import main
-from signstreams.contract.corpus_checks import ctc_frames
 from signstreams.contract.report_page import render_page
 from signstreams.contract.rules import RULES
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.validate import MAX_FILES, print_outcome, validate, write_validation
+from signstreams.corpus.gloss import ctc_steps_needed
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import SPLITS
@@ -222,7 +222,7 @@ def test_a_sample_spreads_over_a_long_archive(corpus: BrokenCorpus) -> None:
 
 
 def test_ctc_needs_a_blank_between_equal_glosses() -> None:
-    assert [ctc_frames(labels) for labels in ([], ["a"], ["a", "b"], ["a", "a", "a"])] == [0, 1, 2, 5]
+    assert [ctc_steps_needed(labels) for labels in ([], ["a"], ["a", "b"], ["a", "a", "a"])] == [0, 1, 2, 5]
 
 
 def test_a_failed_report_is_kept_beside_and_goes_when_the_corpus_is_corrected(corpus: BrokenCorpus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -109,3 +110,18 @@ def test_captions_of_videos_with_one_name_are_named_with_their_folders(
         layouts.subtitles(tiny_corpus, tmp_path / "t" / place)
     with pytest.raises(UserError, match=r"t: a/talk 0\.srt, b/talk 0\.srt are all captions of one video"):
         do_import("subtitles", tmp_path / "t")
+
+
+def test_captions_are_found_whatever_the_form_of_the_accents_in_their_names(
+    tiny_corpus: Path, layouts: ModuleType, do_import: Importer, tmp_path: Path
+) -> None:
+    """A video from a Mac, its captions from elsewhere, and the other way round; what is written is composed."""
+    folder = tmp_path / "in"
+    for number, forms in enumerate((("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD"), ("NFC", "NFC"))):
+        video, captions = (unicodedata.normalize(form, f"niña {number}") for form in forms)
+        layouts.copy_video(tiny_corpus, f"demo_00{number}", folder / f"{video}.mp4")
+        layouts.captions(folder / f"{captions}.es.vtt", [(0.1, 1.0, unicodedata.normalize("NFD", "El niño."))])
+    corpus = do_import("subtitles", folder)
+    meta = (corpus.root / "meta.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert sorted(line.split(";")[0] for line in meta) == [f"niña {number}_00000100" for number in range(4)]
+    assert corpus.column("text") == ["El niño."] * 4

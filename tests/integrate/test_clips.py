@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.crops import list_crops
-from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata, write_metadata
 from signstreams.integrate.batches import collate
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.evaluate import translation_scores
 from signstreams.integrate.features import ImageReader, embed_stream, open_features
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import FrozenBackbone
@@ -84,15 +86,57 @@ def test_a_quarantined_video_is_left_out_and_said(
     assert "1 clips are left out: their videos are quarantined" in caplog.text
 
 
-def test_a_gloss_outside_the_vocabulary_is_refused_or_counted(own_corpus: Path, tiny_config: Build) -> None:
+def test_a_gloss_outside_the_vocabulary_is_counted_or_refused(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     layout = CorpusLayout(own_corpus)
     clip_id = layout.index("test").read_text(encoding="utf-8").strip()
     lines = layout.gloss.read_text(encoding="utf-8").splitlines()
     layout.gloss.write_text("\n".join([*lines[:-1], f"{clip_id};NUNCA CASA;"]), encoding="utf-8")
-    [problem] = problems_of(tiny_config(root=own_corpus))
+    [problem] = problems_of(tiny_config(root=own_corpus, data={"unknown_gloss": "refuse"}))
     assert "NUNCA" in problem and clip_id in problem and "unknown_gloss" in problem
-    sample = load_clips(tiny_config(root=own_corpus, data={"unknown_gloss": "count"})).entries["test"][0]
+    sample = load_clips(tiny_config(root=own_corpus)).entries["test"][0]
     assert sample.gloss == ("NUNCA", "CASA") and sample.gloss_ids is None
+    assert "1 glosses of test are in no clip of train: 'NUNCA'" in caplog.text
+
+
+def test_a_perfect_output_has_a_perfect_score_however_the_tables_write_accents(
+    own_corpus: Path, tiny_config: Build
+) -> None:
+    """Texts, glosses and ids in decomposed form (NFD); the processed files have composed names."""
+    layout = CorpusLayout(own_corpus)
+    before = load_clips(tiny_config(root=own_corpus))
+    paths = [layout.meta, layout.gloss, *map(layout.index, SPLITS)]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(normalize("NFD", text), encoding="utf-8")
+        assert normalize("NFD", text) != text, path
+    clips = load_clips(tiny_config(root=own_corpus))
+    assert clips.digest == before.digest and clips.vocabulary == before.vocabulary
+    said = [normalize("NFC", entry.text) for entry in clips.entries["train"]]
+    scores = translation_scores(said, [entry.text for entry in clips.entries["train"]])
+    assert (round(scores["bleu_4"], 6), round(scores["chrf"], 6), scores["rouge_l"]) == (100, 100, 100)
+    assert {name for name in said if "ñ" in name}  # it would have cost words
+
+
+def test_clips_too_short_for_ctc_are_named(
+    own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CTC needs a step of four frames at the stride for each gloss; the loss would leave such a clip out in silence."""
+    layout = CorpusLayout(own_corpus)
+    first = layout.index("train").read_text(encoding="utf-8").splitlines()[0]
+    num_frames = len(read_tracks(layout.tracks(first)).times_s)
+    stride = 2
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    others = [line for line in lines if not line.startswith(f"{first};")]
+    num_steps = -(-num_frames // (4 * stride))  # at least three
+    for count, is_named in ((num_steps, False), (num_steps + 1, True)):
+        glosses = " ".join(("CASA", "AGUA")[n % 2] for n in range(count))
+        layout.gloss.write_text("\n".join([*others, f"{first};{glosses};"]), encoding="utf-8")
+        caplog.clear()
+        load_clips(tiny_config(root=own_corpus, data={"frame_stride": stride}))
+        said = [record.getMessage() for record in caplog.records if "than CTC needs" in record.getMessage()]
+        assert any(f"'{first}'" in text for text in said) == is_named, (count, said)
 
 
 def test_everything_that_is_wrong_is_said_at_once(own_corpus: Path, tiny_config: Build) -> None:

@@ -165,11 +165,12 @@ def test_streams_are_hidden_from_whole_clips_in_training_alone() -> None:
     moved = {**visual, "face": (-visual["face"][0], visual["face"][1])}
     with torch.no_grad():
         torch.manual_seed(0)
-        first = encoder(visual, steps, lengths)[0]
-        torch.manual_seed(0)
-        hidden = (encoder(moved, steps, lengths)[0] == first).flatten(1).all(dim=1)  # the same streams are drawn
+        first = encoder(visual, steps, lengths, encoder.draw_kept(lengths))[0]
+        torch.manual_seed(0)  # the same streams are drawn
+        hidden = (encoder(moved, steps, lengths, encoder.draw_kept(lengths))[0] == first).flatten(1).all(dim=1)
         assert 10 <= int(hidden.sum()) <= 30  # three deviations around a half of 40
         encoder.eval()
+        assert encoder.draw_kept(lengths) == {}
         seen = (encoder(moved, steps, lengths)[0] != encoder(visual, steps, lengths)[0]).flatten(1).any(dim=1)
         assert seen.all()
 

@@ -153,3 +153,20 @@ def test_streams_are_hidden_at_random_in_training_alone(tiny_config: Build) -> N
         assert 0 < differs.sum() < len(differs), name
     never = model_of(tiny_config(model={"dropout": 0, "stream_dropout": 0}, mska={"dropout": 0})).train()
     torch.testing.assert_close(outputs(never, batch)[0].memory, whole)
+
+
+@pytest.mark.parametrize("fusion", ["add", "concat", "none"])
+def test_hidden_keypoints_do_not_reach_the_text(fusion: str, tiny_config: Build) -> None:
+    """MSKA is one stream: whatever of it enters the memory, all of it is hidden from a clip or none."""
+    settings = {"model": {"dropout": 0, "stream_dropout": 0.5}, "mska": {"dropout": 0, "gloss_fusion": fusion}}
+    model = model_of(tiny_config(decoder={"dropout": 0}, **settings)).train()
+    batch = collate([sample(16, seed) for seed in range(24)])
+    moved = replace(batch, nodes=-batch.nodes)
+
+    torch.manual_seed(3)
+    kept = model.fusion.draw_kept(batch.lengths)["mska"].flatten()
+    torch.manual_seed(3)  # the same streams are drawn again
+    first = outputs(model, batch)[1]
+    torch.manual_seed(3)
+    differs = (outputs(model, moved)[1] != first).flatten(1).any(dim=1)
+    assert 0 < kept.sum() < len(kept) and torch.equal(differs, kept)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "publish": BASE | {"formats", "engine"},
     "tracker": BASE | {"formats"},
     "extract": BASE | {"formats", "corpus", "tracker"},
-    "contract": BASE | {"formats", "corpus", "extract"},
+    "contract": BASE | {"formats", "corpus", "extract", "integrate"},
     "engine": BASE | {"formats"},
     "backbones": BASE | {"formats", "engine"},
     "pretrain": BASE | {"formats", "corpus", "engine", "backbones"},

@@ -28,6 +28,7 @@ from signstreams.workflow.plan import (
     setting_words,
     wanted_gpus,
     write_batches,
+    write_planned_training,
 )
 
 ENVIRONMENT = PROJECT / "environment.yml"
@@ -65,6 +66,8 @@ onstart:
         HELD = hold_folders([CORPUS.root, WORK_DIR])  # until this process ends, however it does
     if BATCHES is not None:
         write_batches(CORPUS, BATCHES)
+    with exit_on_user_error():
+        write_planned_training(PLAN)
 
 
 # At exit: below Snakemake's own last lines, where a user looks first.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from signstreams.contract.settings import ContractConfig
 from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, Severity, few, few_ids
-from signstreams.corpus.gloss import Gloss, GlossVocabulary
+from signstreams.corpus.gloss import Gloss, GlossVocabulary, ctc_steps_needed
 from signstreams.ids import shown
 from signstreams.streams import BY_NAME, STREAMS
 
@@ -247,7 +246,7 @@ def check_glosses(
         found = f"{len(without):,} of {len(clip_ids):,} clips without a gloss: {few_ids(without)}"
         findings.append(rules.GLOSS_ABSENT.breach(GLOSS, found, "add them; CTC leaves these clips out"))
     for gloss in glosses.values():
-        needed = ctc_frames(gloss.labels)
+        needed = ctc_steps_needed(gloss.labels)
         if gloss.clip_id in clip_frames and clip_frames[gloss.clip_id] < needed:
             found = (
                 f"clip {shown(gloss.clip_id)} has {clip_frames[gloss.clip_id]:,} frames for {len(gloss.labels):,} "
@@ -280,8 +279,3 @@ def _check_vocabulary(
     is_error = unknown.total() > config.max_unknown_gloss_fraction * len(held_out)
     fix = "correct misspelt glosses, or divide the corpus so that train has them"
     return [rules.VOCABULARY.breach(GLOSS, found, fix, severity="error" if is_error else "warning")]
-
-
-def ctc_frames(labels: Sequence[str]) -> int:
-    """Frames that CTC needs: one for each label, and one for the blank between equal neighbours."""
-    return len(labels) + sum(label == other for label, other in pairwise(labels))

@@ -6,9 +6,11 @@ from signstreams.corpus.clips import ROW_RULES
 from signstreams.corpus.corpus import VIDEO_RULES
 from signstreams.corpus.findings import Rule
 from signstreams.corpus.gloss import GLOSS_RULES
+from signstreams.corpus.leakage import LEAKAGE_RULES
 from signstreams.corpus.meta_csv import META_RULES
 from signstreams.corpus.splits import INDEX_RULES
 from signstreams.corpus.table import TABLE_RULES
+from signstreams.integrate.corpus_rules import TRAINING_RULES
 
 EXTRACTED = Rule("video.extracted", "error", "every video extracted")
 FRAMES = Rule("video.frames", "error", "at least one frame")
@@ -86,9 +88,6 @@ LOOSE_MISSING = Rule("loose.missing", "warning", "all that extraction writes")
 LOOSE_LINES = Rule("loose.metadata", "error", "a JSON object a line, each of a video of the corpus")
 
 CONTRACT_RULES = tuple(value for value in list(globals().values()) if isinstance(value, Rule))
-RULES: dict[str, Rule] = {
-    rule.id: rule
-    for rules in (VIDEO_RULES, TABLE_RULES, ROW_RULES, META_RULES, INDEX_RULES, GLOSS_RULES, CONTRACT_RULES)
-    for rule in rules
-}
+_TABLE_RULES = (VIDEO_RULES, TABLE_RULES, ROW_RULES, META_RULES, INDEX_RULES, LEAKAGE_RULES, GLOSS_RULES)
+RULES: dict[str, Rule] = {rule.id: rule for rules in (*_TABLE_RULES, CONTRACT_RULES, TRAINING_RULES) for rule in rules}
 """Rule id to rule."""

@@ -24,6 +24,18 @@ class CoverageConfig(Section):
     """Frames with a crop of the hand; hands rest, leave the frame and hide each other."""
 
 
+class PlannedTrainingSection(Section):
+    """The training of the translation model that is planned on the corpus: what it would refuse is an error here,
+    before any pretraining. Without config and set, the one that the workflow planned (contract/training.json)."""
+
+    config: Path | None = None
+    """Config file of scripts/train_slt_multistream_v9.py."""
+    set: list[str] = []
+    """Single keys of that config, such as data.max_frames=300; they win over the file."""
+    breaches: Literal["refuse", "warn"] = "refuse"
+    """warn: what the training would refuse is a warning, for a corpus whose backbones are wanted first."""
+
+
 class ContractConfig(Section):
     """Check everything that extraction wrote, meta.csv, glosses and splits; write contract/report.json, report.html and
     manifest.json below the root.
@@ -59,3 +71,4 @@ class ContractConfig(Section):
     fps_tolerance: Prob = 0.01
     """Relative difference allowed between the declared fps and the video's own."""
     coverage: CoverageConfig = CoverageConfig()
+    training: PlannedTrainingSection = PlannedTrainingSection()

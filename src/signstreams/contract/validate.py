@@ -28,19 +28,22 @@ from signstreams.contract.report_page import render_page
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
+from signstreams.contract.training_checks import TrainingRecord, check_training, planned_training
 from signstreams.contract.video import READ_ERRORS
 from signstreams.corpus.clips import ID, Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus, video_folders
 from signstreams.corpus.findings import Finding, errors, lines
-from signstreams.corpus.gloss import GLOSS_KNOWN, scan_gloss
+from signstreams.corpus.gloss import GLOSS_KNOWN, Gloss, scan_gloss
+from signstreams.corpus.leakage import check_leakage
 from signstreams.corpus.splits import KNOWN, Index, scan_index
 from signstreams.corpus.table import QUOTES, RAGGED
 from signstreams.errors import UserError, print_problems, raise_if_of_machine
-from signstreams.files import remove_leftovers, sha256_file, write_json, write_text
+from signstreams.files import read_json, remove_leftovers, sha256_file, write_json, write_text
 from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
+from signstreams.integrate.corpus_rules import settings_for_corpus
 
 MAX_FILES = 20  # files for which findings of one rule are printed
 
@@ -53,6 +56,7 @@ class Validation:
     report: dict[str, Any]  # content of report.json
     manifest: dict[str, Any]  # content of manifest.json
     num_from_records: int = 0  # videos whose check was taken from their record
+    training: TrainingRecord | None = None  # the training that is planned; None where none is
 
     @property
     def has_errors(self) -> bool:
@@ -64,16 +68,24 @@ def validate(config: ContractConfig) -> Validation:
     """Check the corpus; writes only records of checks.
 
     Raises:
-        UserError: The root is no folder. All other faults are findings.
+        UserError: The root is no folder, or the settings of the planned training are wrong. All other faults are
+            findings.
     """
     if not config.root.is_dir():
         raise UserError(f"{config.root}: no such folder, expected the root of a corpus; correct --root")
+    training = planned_training(config)
     layout = CorpusLayout(config.root)
     remove_leftovers(layout.processed, layout.report.parent)
     inventory = take_inventory(layout)
     folders = video_folders(layout, config.videos_dir)
     loose_ids = _loose_ids(_video_ids(folders), inventory, config)
-    corpus = scan_corpus(layout, folders, allow_absent_videos=config.allow_absent_videos, other_ids=loose_ids)
+    corpus = scan_corpus(
+        layout,
+        folders,
+        allow_absent_videos=config.allow_absent_videos,
+        other_ids=loose_ids,
+        extracted_ids=inventory.extracted_ids,
+    )
     _prefer_extracted(corpus)
     results = list(check_all(layout, _files_of_videos(corpus, inventory, loose_ids), config))
     checks = [check for check, _ in results]
@@ -90,11 +102,21 @@ def validate(config: ContractConfig) -> Validation:
     findings += check_clip_table(corpus, checks, config)
     index = _scan_index(corpus)
     findings += index.issues
-    findings += _scan_glosses(corpus, checks, index, config)
+    findings += check_leakage(index.splits, corpus.clips, source_digests(layout, checks), "processed/metadata")
+    glosses, gloss_findings = _scan_glosses(corpus, checks, index, config)
+    findings += gloss_findings
+    record = None
+    if training is not None and corpus.has_meta:
+        num_frames = {clip_id: count for check in checks for clip_id, count in check.clip_frames.items()}
+        lost = {check.video_id for check in checks if check.status not in ("ok", "loose")}
+        breaches = check_training(training, corpus.clips, lost, num_frames, index.splits, glosses)
+        is_warning = config.training.breaches == "warn"
+        findings += (replace(found, severity="warning") if is_warning else found for found in breaches)
+        record = TrainingRecord(settings_for_corpus(training), num_frames)
     files = [record for check in checks for record in check.files] + _table_records(corpus.layout)
     findings.sort(key=report_order)
     report = build_report(corpus, checks, index.splits, findings)
-    return Validation(findings, report, build_manifest(files), sum(is_recorded for _, is_recorded in results))
+    return Validation(findings, report, build_manifest(files), sum(is_recorded for _, is_recorded in results), record)
 
 
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
@@ -111,6 +133,8 @@ def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]
         write_json(layout.report, validation.report)
         write_text(layout.report_page, page)
         write_json(layout.manifest, validation.manifest)
+        if validation.training is not None:
+            validation.training.write(layout)
         if validation.has_errors:
             write_json(copies[0], validation.report)
             write_text(copies[1], page)
@@ -165,6 +189,16 @@ def _video_ids(folders: Sequence[Path]) -> Collection[str]:
         with contextlib.suppress(OSError):
             ids |= list_sources(folder).sources.keys()
     return ids
+
+
+def source_digests(layout: CorpusLayout, checks: Iterable[VideoCheck]) -> dict[str, str]:
+    """Video to the checksum of its file when it was extracted, from its metadata: nothing is hashed for it."""
+    found = {}
+    for check in checks:
+        with contextlib.suppress(*READ_ERRORS, KeyError, TypeError):  # faults that are reported already
+            if check.status in ("ok", "quarantined"):
+                found[check.video_id] = str(read_json(layout.metadata(check.video_id))["source_sha256"])
+    return found
 
 
 def _prefer_extracted(corpus: Corpus) -> None:
@@ -273,14 +307,16 @@ def _without_consequences(corpus: Corpus, findings: list[Finding]) -> list[Findi
     return [finding for finding in findings if finding.rule not in (KNOWN.id, GLOSS_KNOWN.id)]
 
 
-def _scan_glosses(corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig) -> list[Finding]:
+def _scan_glosses(
+    corpus: Corpus, checks: list[VideoCheck], index: Index, config: ContractConfig
+) -> tuple[dict[str, Gloss], list[Finding]]:
     if not corpus.layout.gloss.is_file() or not corpus.clips:
-        return []
+        return {}, []
     clip_ids = [clip.clip_id for clip in corpus.clips]
     table = scan_gloss(corpus.layout.gloss, [*clip_ids, *_left_out(corpus)], name=GLOSS)
     clip_frames = {clip_id: count for check in checks for clip_id, count in check.clip_frames.items()}
     issues = _without_consequences(corpus, table.issues)
-    return issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
+    return table.glosses, issues + check_glosses(table.glosses, index.splits, clip_frames, clip_ids, config)
 
 
 def _table_records(layout: CorpusLayout) -> list[FileRecord]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -14,7 +13,7 @@ from signstreams.corpus.findings import Finding, Rule
 from signstreams.corpus.numbers import Unit, has_decimal_comma, is_clock_time, parse_number, parse_time_s
 from signstreams.formats.layout import SPLITS
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
-from signstreams.ids import check_id, shown
+from signstreams.ids import check_id, composed, shown
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class RowReader:
         return self._known(cell)
 
     def _known(self, video_id: str) -> str:
-        return self.videos.get(unicodedata.normalize("NFC", video_id), video_id)
+        return self.videos.get(composed(video_id), video_id)
 
     def _split(self, result: Row, cell: str) -> tuple[tuple[float, float] | None, str | None]:
         """Start and end of LSA-T's segments, or the name of a data split."""

@@ -18,7 +18,7 @@ from signstreams.formats.video_sources import (
     search,
     special_file,
 )
-from signstreams.ids import check_id, shown
+from signstreams.ids import by_composition, check_id, composed, shown
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
 VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
@@ -79,14 +79,18 @@ def scan_corpus(
     *,
     allow_absent_videos: bool = False,
     other_ids: Collection[str] = (),
+    extracted_ids: Collection[str] = (),
 ) -> Corpus:
     """As `load_corpus`; problems are in ``issues`` and nothing is raised.
 
     ``other_ids`` are videos known from other files, such as loose crops; with them there may be no video file at all.
+    ``extracted_ids`` are those under which videos were extracted: a file whose name is composed otherwise, as after a
+    copy from a Mac, is that video.
     """
     layout = root if isinstance(root, CorpusLayout) else CorpusLayout(Path(root))
     corpus = Corpus(layout)
-    sources = _sources(video_folders(layout, videos_dir), corpus.issues)
+    found, as_extracted = _sources(video_folders(layout, videos_dir), corpus.issues), by_composition(extracted_ids)
+    sources = {as_extracted.get(composed(video_id), video_id): paths for video_id, paths in found.items()}
     corpus.videos = {video_id: paths[0] for video_id, paths in sources.items()}
     corpus.twins = {video_id: paths for video_id, paths in sources.items() if len(paths) > 1}
     if other_ids and not corpus.videos:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_errors
 from signstreams.corpus.table import ID_COLUMNS, scan_table
 from signstreams.files import write_json
-from signstreams.ids import shown
+from signstreams.ids import by_composition, shown
 
 BLANK = "<blank>"  # CTC's blank: always id 0
 
@@ -65,7 +65,7 @@ def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name:
         return result
     numbered: dict[str, str] = {}
     known = None if clip_ids is None else set(clip_ids)
-    as_known = {unicodedata.normalize("NFC", clip_id): clip_id for clip_id in known or ()}  # of a Mac's file names
+    as_known = by_composition(known or ())
     for row, fields in table.rows:
         clip_id = fields[id_column].strip()
         clip_id = as_known.get(clip_id, clip_id)
@@ -141,3 +141,8 @@ class GlossVocabulary:
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Glosses of ``ids``, without the blank."""
         return [self.names[number] for number in ids if number != 0]
+
+
+def ctc_steps_needed(labels: Sequence[object]) -> int:
+    """Shortest input that CTC can align with ``labels``: one step each, and a blank between equal neighbours."""
+    return len(labels) + sum(a == b for a, b in pairwise(labels))

@@ -20,7 +20,7 @@ from signstreams.corpus.numbers import (
     is_mangled,
 )
 from signstreams.corpus.table import COLUMNS, ID_COLUMNS, Table, resembling, scan_table
-from signstreams.ids import shown
+from signstreams.ids import by_composition, shown
 
 
 def _with_units(*names: str) -> tuple[str, ...]:
@@ -132,9 +132,7 @@ def clips_of(
     comma = all_have_decimal_commas(texts[key] for _, texts in fields for key in grouped)
     units = units_of(columns)
     issues += _number_issues(fields, grouped, comma, name)
-    # macOS stores file names decomposed, tables hold them composed
-    by_composed_id = {unicodedata.normalize("NFC", video): video for video in videos or ()}
-    reader = RowReader(name, grouped, _lone_videos(fields, columns), by_composed_id, comma, units)
+    reader = RowReader(name, grouped, _lone_videos(fields, columns), by_composition(videos or ()), comma, units)
     rows = [reader.read(row, texts) for row, texts in fields]
     for row in rows:
         issues += row.issues

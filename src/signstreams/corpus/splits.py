@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from signstreams.corpus.table import CONVERTED, READABLE, decode_text
 from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.ids import by_composition
 
 # -- Drawing
 
@@ -163,7 +163,7 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection
     """As `read_index`; problems are in ``issues`` and nothing is raised."""
     index = Index()
     left_out = set(absent)
-    as_known = {unicodedata.normalize("NFC", clip.clip_id): clip.clip_id for clip in clips}  # of a Mac's file names
+    as_known = by_composition(clip.clip_id for clip in clips)
     missing = [split for split in SPLITS if not layout.index(split).is_file()]
     if missing:
         found = "no such file" if len(missing) == 1 else f"no such files: {few([f'{split}.csv' for split in missing])}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from signstreams.corpus.findings import Finding, Rule, few
 from signstreams.corpus.workbook import read_workbook
 from signstreams.errors import UserError
-from signstreams.ids import shown
+from signstreams.ids import composed, shown
 
 DELIMITERS = (";", ",", "\t", "|")
 MAX_COLUMNS = 1000  # no corpus has more; a file of another kind may have a million
@@ -126,7 +125,7 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         raise ValueError("an old Excel workbook, no CSV file")
     text, encoding = _decode(data)
-    return unicodedata.normalize("NFC", text), encoding
+    return composed(text), encoding
 
 
 def _decode(data: bytes) -> tuple[str, str | None]:

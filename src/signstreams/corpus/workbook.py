@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.corpus.findings import few_ids
-from signstreams.ids import shown
+from signstreams.ids import composed, shown
 
 MAX_BYTES = 2**29  # unpacked: a workbook of a million rows has about 200 MB; a file made to fill the memory has more
 
@@ -84,7 +84,7 @@ def _text(cell: object) -> str:
         return _clock(cell // datetime.timedelta(microseconds=1))
     if isinstance(cell, datetime.time):
         return _clock(((cell.hour * 60 + cell.minute) * 60 + cell.second) * 1_000_000 + cell.microsecond)
-    return str(cell)
+    return composed(str(cell))
 
 
 def _clock(microseconds: int) -> str:

@@ -30,7 +30,7 @@ from signstreams.formats.video_sources import (
     special_file,
     unsafe_id,
 )
-from signstreams.ids import shown
+from signstreams.ids import by_composition, composed, shown
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 from signstreams.streams import STREAMS
@@ -226,9 +226,10 @@ def only_listed(videos: dict[str, VideoSource], listing: Path) -> dict[str, Vide
         raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected ids, one a line") from None
     if not ids:
         raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one a line")
-    if absent := [video_id for video_id in ids if video_id not in videos]:
+    known = by_composition(videos)
+    if absent := [video_id for video_id in ids if composed(video_id) not in known]:
         raise UserError([f"{listing}: {shown(video_id)} is none of the videos; correct it" for video_id in absent])
-    return {video_id: videos[video_id] for video_id in ids}
+    return {name: videos[name] for name in (known[composed(video_id)] for video_id in ids)}
 
 
 def _passed_over_text(folder: SourceFolder, places: list[Path]) -> str:

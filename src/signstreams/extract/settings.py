@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from signstreams.config.section import Flag, Prob, Section, refuse_without_effect
 from signstreams.formats.video_metadata import FacePrivacy
+from signstreams.ids import by_composition, composed
 
 
 class TrackerConfig(Section):
@@ -193,4 +195,9 @@ def missing_points(config: ExtractConfig, video_ids: Iterable[str]) -> list[str]
 
 
 def _candidates(folder: Path, video_id: str) -> list[Path]:
-    return [path for suffix in SUFFIXES if (path := folder / f"{video_id}{suffix}").is_file()]
+    found = [path for suffix in SUFFIXES if (path := folder / f"{video_id}{suffix}").is_file()]
+    if found or video_id.isascii() or not folder.is_dir():
+        return found
+    as_on_disk = by_composition(os.listdir(folder))
+    names = (as_on_disk.get(composed(f"{video_id}{suffix}")) for suffix in SUFFIXES)
+    return [folder / name for name in names if name is not None and (folder / name).is_file()]

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlparse
 
 from signstreams.files import write_bytes
 from signstreams.formats.subtitles import NO_LENGTH, UNREADABLE_TIMES, Cue, Fault
-from signstreams.ids import shown
+from signstreams.ids import composed, shown
 
 ELAN_SUFFIX = ".eaf"
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -124,7 +124,7 @@ def read_elan(path: Path) -> ElanFile:
                 found = f"{start_ms / 1000:g} to {end_ms / 1000:g} s"
                 faults.append(Fault(NO_LENGTH, place, found, annotation.sourceline))
                 continue
-            text = " ".join((annotation.findtext("ANNOTATION_VALUE") or "").split())
+            text = composed(" ".join((annotation.findtext("ANNOTATION_VALUE") or "").split()))
             cues.append(Cue(start_ms / 1000, end_ms / 1000, text, annotation.sourceline))
         if name in tiers:
             text = "occurs twice; its annotations are read as of one tier"
@@ -134,7 +134,7 @@ def read_elan(path: Path) -> ElanFile:
             name,
             sorted(cues, key=lambda cue: (cue.start_s, cue.end_s)),
             node.get("LINGUISTIC_TYPE_REF", ""),
-            node.get("PARTICIPANT", "").strip(),
+            composed(node.get("PARTICIPANT", "").strip()),
             node.get("PARENT_REF"),
         )
     return ElanFile(tiers, media, faults)

@@ -35,6 +35,11 @@ class CorpusLayout:
         return self.root / "contract" / "report.json"
 
     @property
+    def planned_training(self) -> Path:
+        """What the training that is planned on the corpus asks of it; written by the workflow and the contract."""
+        return self.root / "contract" / "training.json"
+
+    @property
     def report_page(self) -> Path:
         return self.root / "contract" / "report.html"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.files import write_text
-from signstreams.ids import shown
+from signstreams.ids import composed, shown
 
 SUBTITLE_SUFFIXES = (".srt", ".vtt")
 CAPTION_SUFFIXES = (*SUBTITLE_SUFFIXES, ".json3")
@@ -178,7 +178,7 @@ def _seconds(parts: Sequence[str | None]) -> float:
 
 def _plain(body: Iterable[str], is_vtt: bool) -> str:
     text = " ".join(" ".join(body).split())
-    text = html.unescape((_VTT_TAGS if is_vtt else _SRT_TAGS).sub("", text))
+    text = composed(html.unescape((_VTT_TAGS if is_vtt else _SRT_TAGS).sub("", text)))
     return " ".join(text.split())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signstreams.files import sha256_file
-from signstreams.ids import check_id, shown
+from signstreams.ids import by_composition, check_id, composed, shown
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -187,6 +187,7 @@ def list_sources(folder: Path) -> SourceFolder:
         NotADirectoryError: It is a file.
     """
     sources: dict[str, list[VideoSource]] = {}
+    names: dict[str, str] = {}  # composed form to the id: two that differ in it alone are one, and a fault
     others: list[tuple[Path, bool]] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
@@ -194,7 +195,8 @@ def list_sources(folder: Path) -> SourceFolder:
         path, is_folder = Path(entry.path), entry.is_dir()
         source = VideoSource(path, is_folder, _images_dir(path) if is_folder else None)
         if source.images_dir is not None or _has_ending(path):
-            sources.setdefault(source.video_id, []).append(source)
+            video_id = names.setdefault(composed(source.video_id), source.video_id)
+            sources.setdefault(video_id, []).append(source)
         else:
             others.append((path, is_folder))
     return SourceFolder(folder, dict(sorted(sources.items())), others)
@@ -208,10 +210,10 @@ def search(folders: Sequence[SourceFolder]) -> tuple[dict[str, list[VideoSource]
     found: dict[str, list[VideoSource]] = {}
     passed: dict[str, list[Path]] = {}
     for folder in folders:
-        known = set(found)
+        known = by_composition(found)
         for video_id, sources in folder.sources.items():
-            if video_id in known:
-                passed.setdefault(video_id, []).extend(source.path for source in sources)
+            if (first := known.get(composed(video_id))) is not None:
+                passed.setdefault(first, []).extend(source.path for source in sources)
             else:
                 found[video_id] = sources
     return dict(sorted(found.items())), passed
@@ -222,7 +224,9 @@ def doubled_id(video_id: str, names: Sequence[str]) -> str:
     if len(names) < 2:
         return ""
     both = "both" if len(names) == 2 else "all"
-    return f"{' and '.join(map(shown, names))} {both} give the video id {shown(video_id)}"
+    look_alike = len(set(map(composed, names))) < len(names)
+    how = ", with accents in one character or in two" if look_alike else ""
+    return f"{' and '.join(map(shown, names))} {both} give the video id {shown(video_id)}{how}"
 
 
 def unsafe_id(video_id: str) -> str:

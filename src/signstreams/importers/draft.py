@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from signstreams.corpus.clips import BEYOND_VIDEO_S, Clip
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
 from signstreams.formats.video_sources import SourceFolder, VideoSource, search
-from signstreams.ids import check_id, shown
+from signstreams.ids import by_composition, check_id, composed, shown
 from signstreams.importers.media import lengths_s, picture_height_px
 from signstreams.importers.settings import ImportConfig
 
@@ -91,13 +90,9 @@ class Checked:
 def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     """Leave out what cannot be used, with a finding for each clip; say which videos are there."""
     issues = list(draft.issues)
-    taken = _usable(draft.taken, issues)
     sources, passed = search(draft.folders)
-    by_composed = {unicodedata.normalize("NFC", video_id): video_id for video_id in sources}
-    taken = [
-        replace(item, clip=replace(item.clip, video_id=by_composed.get(_composed(item), item.clip.video_id)))
-        for item in taken
-    ]
+    as_on_disk = by_composition(sources)
+    taken = _usable([_composed(item, as_on_disk) for item in draft.taken], issues)
     videos = {item.clip.video_id: sources[item.clip.video_id][0] for item in taken if item.clip.video_id in sources}
     absent = {item.clip.video_id for item in taken if item.clip.video_id not in videos}
     issues += _absent(taken, absent, config.allow_absent_videos)
@@ -118,8 +113,18 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     return Checked(taken, videos, folders, absent, _clip_lengths(taken, known_s), height_px, issues)
 
 
-def _composed(item: Taken) -> str:
-    return unicodedata.normalize("NFC", item.clip.video_id)
+def _composed(item: Taken, as_on_disk: Mapping[str, str]) -> Taken:
+    """With texts and ids composed; the video's as its file is named."""
+    clip = item.clip
+    video_id = composed(clip.video_id)
+    clip = replace(
+        clip,
+        clip_id=composed(clip.clip_id),
+        video_id=as_on_disk.get(video_id, video_id),
+        text=composed(clip.text),
+        signer=None if clip.signer is None else composed(clip.signer),
+    )
+    return replace(item, clip=clip, gloss=tuple(map(composed, item.gloss)))
 
 
 def _usable(taken: Sequence[Taken], issues: list[Finding]) -> list[Taken]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from signstreams.formats.elan import ElanFile, Medium, Tier
 from signstreams.formats.elan import read_elan as read_file
 from signstreams.formats.subtitles import Cue
 from signstreams.formats.video_sources import search
-from signstreams.ids import shown
+from signstreams.ids import by_composition, composed, shown
 from signstreams.importers.draft import Draft, Taken
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
@@ -136,9 +135,8 @@ def _size(tier: Tier) -> str:
 
 def _matches(tier: Tier, patterns: Sequence[str]) -> bool:
     """Whether its name or type is one of the patterns; composed, since macOS decomposes, and ``[RH]`` may be meant."""
-    texts = [unicodedata.normalize("NFC", text) for text in (tier.name, tier.type)]
-    composed = [unicodedata.normalize("NFC", pattern) for pattern in patterns]
-    return any(text == pattern or fnmatchcase(text, pattern) for pattern in composed for text in texts)
+    texts = [composed(text) for text in (tier.name, tier.type)]
+    return any(text == name or fnmatchcase(text, name) for name in map(composed, patterns) for text in texts)
 
 
 def _take(
@@ -254,16 +252,12 @@ class _Media(NamedTuple):
 
 def _media_of(media: Sequence[_Media], role: str, stem: str, present: set[str]) -> list[_Media]:
     """The linked videos that are there; of several, those that name the participant; else one named like the file."""
-    composed = {unicodedata.normalize("NFC", name) for name in present}
-    there = [
-        item
-        for item in {item.stem: item for item in media}.values()
-        if unicodedata.normalize("NFC", item.stem) in composed
-    ]
+    known = by_composition(present)
+    there = [item for item in {item.stem: item for item in media}.values() if composed(item.stem) in known]
     if len(there) > 1 and role:
         named = [item for item in there if _names(item.stem, role)]
         there = named or there
-    if not there and stem in present:
+    if not there and composed(stem) in known:
         return [_Media(stem, stem, 0.0)]
     return there
 

@@ -12,7 +12,7 @@ from signstreams.corpus.table import CONVERTED, READABLE, decode_text
 from signstreams.errors import UserError
 from signstreams.formats.subtitles import CAPTION_SUFFIXES, Cue, parse_subtitles
 from signstreams.formats.video_sources import search
-from signstreams.ids import shown
+from signstreams.ids import by_composition, composed, shown
 from signstreams.importers.draft import ABSENT, Draft, Taken
 from signstreams.importers.media import folders_below
 from signstreams.importers.settings import ImportConfig
@@ -117,15 +117,16 @@ def _caption_files(config: ImportConfig, video_ids: set[str]) -> tuple[dict[str,
         UserError: Videos have several, and it is not said which one counts.
     """
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))  # video, language: files
+    known = by_composition(video_ids)
     lost: list[Path] = []
     for place in [config.source, *config.videos]:
         for path in sorted(place.rglob("*")):
             if path.suffix.lower() not in CAPTION_SUFFIXES or path.name.startswith(".") or not path.is_file():
                 continue
-            stem, language = path.stem, ""
-            if stem not in video_ids and (match := _LANGUAGE.search(stem)):
+            stem, language = composed(path.stem), ""
+            if stem not in known and (match := _LANGUAGE.search(stem)):
                 stem, language = stem[: match.start()], match[1]
-            files_of = found[stem][language] if stem in video_ids else lost
+            files_of = found[known[stem]][language] if stem in known else lost
             if path not in files_of:
                 files_of.append(path)
     files: dict[str, Path] = {}

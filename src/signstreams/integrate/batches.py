@@ -19,7 +19,7 @@ from signstreams.array_types import Array, Flags, Floats, Ints, Pixels
 from signstreams.engine.device import to_device
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import Crop
-from signstreams.integrate.mska import num_steps
+from signstreams.integrate.corpus_rules import num_steps
 from signstreams.integrate.settings import AugmentationConfig
 
 NO_TOKEN = -100  # padding of text tokens; no tokenizer has this id
@@ -79,7 +79,7 @@ class Batch:
 
     @property
     def num_steps(self) -> list[int]:
-        """Encoder steps of each clip, as `signstreams.integrate.mska.num_steps` has them."""
+        """Encoder steps of each clip, as `signstreams.integrate.corpus_rules.num_steps` has them."""
         return [num_steps(frames) for frames in self.num_frames]
 
     def pinned(self) -> Batch:

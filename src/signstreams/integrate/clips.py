@@ -12,8 +12,8 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.corpus.clips import Clip
-from signstreams.corpus.findings import few, few_ids, raise_errors
-from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss
+from signstreams.corpus.findings import few_ids, raise_errors
+from signstreams.corpus.gloss import Gloss, GlossVocabulary, ctc_steps_needed, read_gloss
 from signstreams.corpus.meta_csv import VIDEO_KNOWN, MetaTable, scan_meta
 from signstreams.corpus.splits import read_index
 from signstreams.engine.seeding import numpy_rng
@@ -21,6 +21,18 @@ from signstreams.errors import UserError
 from signstreams.files import digest
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.ids import shown
+from signstreams.integrate.corpus_rules import (
+    TIME_STRIDE,
+    all_quarantined,
+    clips_with_text,
+    frames_at_stride,
+    no_clip,
+    num_steps,
+    too_long,
+    too_many_tokens,
+    train_vocabulary,
+    unknown_glosses,
+)
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.videos import (
@@ -83,18 +95,15 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     absent = [clip.clip_id for clip in table.absent]
     index = _with_text(read_index(layout, table.clips, absent), clips)
     glosses = read_gloss(layout.gloss, [*clips, *absent]) if layout.gloss.is_file() else {}
-    problems = [
-        f"index/{split}.csv: no clip has a text, expected one at least; split the corpus again (split_corpus.py)"
-        for split in splits
-        if not index[split]
-    ]
-    vocabulary = None
-    if glosses and config.model.use_mska and "train" in splits:
-        vocabulary = GlossVocabulary.build(glosses, index["train"])
-        if len(vocabulary) == 1:  # only the blank: no clip of train has glosses
-            vocabulary = None
-    if vocabulary is not None and config.data.unknown_gloss == "refuse":
-        problems += _unknown_glosses(index, glosses, vocabulary)
+    problems = [no_clip(split).line(f"index/{split}.csv") for split in splits if not index[split]]
+    vocabulary = train_vocabulary(glosses, index["train"], config) if "train" in splits else None
+    if vocabulary is not None:
+        for split in ("val", "test"):
+            if unknown := unknown_glosses(index[split], split, glosses, vocabulary):
+                if config.data.unknown_gloss == "refuse":
+                    problems.append(unknown.line("annotations/gloss.csv"))
+                else:
+                    log.warning("%s: they count as errors, and CTC leaves their clips out", unknown.found)
     train = index["train"]
     if config.data.subset_size is not None and config.data.subset_size < len(train):
         rows = numpy_rng(config.seed, "subset").choice(len(train), config.data.subset_size, replace=False)
@@ -107,12 +116,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     entries, entry_problems = _make_entries(config, chosen, videos, points, glosses, vocabulary)
     problems += entry_problems
     if not problems:
-        problems += [
-            f"{config.root}: every clip of {split} is in a quarantined video, expected one that could be read;"
-            " see the contract's report"
-            for split in splits
-            if not entries[split]
-        ]
+        problems += [all_quarantined(split).line(str(config.root)) for split in splits if not entries[split]]
     raise_problems(problems)
     parts = [
         [e.split, e.clip_id, e.text, e.gloss, [e.frames.start, e.frames.stop, e.frames.step], e.video.video_id]
@@ -132,11 +136,10 @@ def tokenize_clips(
         for split, chosen in entries.items()
     }
     problems = [
-        f"clip {shown(entry.clip_id)}: its text has {len(entry.tokens)} tokens, expected at most {max_tokens};"
-        " raise decoder.max_tokens"
+        refusal.line(f"clip {shown(entry.clip_id)}")
         for chosen in out.values()
         for entry in chosen
-        if len(entry.tokens) > max_tokens
+        if (refusal := too_many_tokens(len(entry.tokens), max_tokens))
     ]
     raise_problems(problems)
     return out
@@ -152,17 +155,11 @@ def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float | None,
     """
     span_s = (-math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
     start, stop = (int(place) for place in np.searchsorted(times_s, span_s))
-    stride, most = config.data.frame_stride, config.data.max_frames
-    frames = range(start, stop, stride)
+    frames = frames_at_stride(start, stop, config.data)
     if not len(frames):
         raise ValueError(f"covers none of the video's {len(times_s)} frames; check its start and end")
-    if len(frames) > most:
-        if config.data.long_clips == "refuse":
-            raise ValueError(
-                f"has {len(frames)} frames, expected at most {most}; raise data.max_frames or data.frame_stride, set"
-                " data.long_clips to stride, or cut the clip"
-            )
-        frames = range(start, stop, -(-(stop - start) // most))
+    if refusal := too_long(frames, config.data):
+        raise ValueError(f"{refusal.found}, expected {refusal.expected}; {refusal.fix}")
     return frames
 
 
@@ -201,27 +198,12 @@ def _read_clips(layout: CorpusLayout, allow_absent_videos: bool) -> MetaTable:
 
 def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str, list[str]]:
     """The clips of each split that have a text."""
-    without = {clip_id: True for ids in index.values() for clip_id in ids if not clips[clip_id].text.strip()}
+    kept = clips_with_text(index, clips)
+    kept_ids = {clip_id for ids in kept.values() for clip_id in ids}
+    without = [clip_id for ids in index.values() for clip_id in ids if clip_id not in kept_ids]
     if without:
         log.warning("%d clips are left out: they have no text (%s)", len(without), few_ids(without))
-    return {split: [clip_id for clip_id in ids if clip_id not in without] for split, ids in index.items()}
-
-
-def _unknown_glosses(index: dict[str, list[str]], glosses: dict[str, Gloss], vocabulary: GlossVocabulary) -> list[str]:
-    problems = []
-    for split in ("val", "test"):
-        found: dict[str, list[str]] = {}
-        for clip_id in index[split]:
-            if clip_id in glosses:
-                for name in vocabulary.unknown(glosses[clip_id].labels):
-                    found.setdefault(name, []).append(clip_id)
-        if found:
-            examples = few([f"{shown(name)} (clip {shown(ids[0])})" for name, ids in found.items()])
-            problems.append(
-                f"annotations/gloss.csv: {len(found):,} glosses of {split} are in no clip of train: {examples},"
-                " expected only known ones; correct them, or set data.unknown_gloss to count"
-            )
-    return problems
+    return kept
 
 
 def _read_points(
@@ -261,6 +243,15 @@ def _make_entries(
         labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
         ids = gloss_ids(vocabulary, labels)
         entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
+    short = [
+        entry.clip_id
+        for chosen_entries in entries.values()
+        for entry in chosen_entries
+        if entry.gloss_ids and num_steps(entry.num_frames) < ctc_steps_needed(entry.gloss_ids)
+    ]
+    if short:
+        text = "%d clips have fewer steps of %d frames than CTC needs for their glosses, and are left out of it: %s"
+        log.warning(text, len(short), TIME_STRIDE * config.data.frame_stride, few_ids(short))
     if num_thinned:
         text = "%d clips are longer than data.max_frames (%d): they are read with a larger stride"
         log.info(text, num_thinned, config.data.max_frames)

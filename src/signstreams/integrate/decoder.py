@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from signstreams.engine.checkpoint import short_reason
 from signstreams.errors import UserError
+from signstreams.integrate.model_files import absent_line
 from signstreams.integrate.settings import DecoderConfig, DecodingConfig
 from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
 
@@ -266,10 +267,5 @@ def _from_hugging_face(config: DecoderConfig, source: str, key: str, load: Any) 
         reason = short_reason(error)
         if is_folder:
             raise UserError(f"{key}: {source}: cannot be read ({reason}); download it again") from None
-        target = f"models/{source.rsplit('/', 1)[-1]}"
         what = "is not on this machine" if config.offline else f"cannot be downloaded ({reason})"
-        raise UserError(
-            f"{key}: {source} {what}; where there is a network: hf download {source} --local-dir {target}, copy that"
-            f" folder here and use --decoder-model {target}"
-            + ("; or --decoder-offline false" if config.offline else "")
-        ) from None
+        raise UserError(absent_line(key, source, what, is_offline=config.offline)) from None

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from signstreams.corpus.gloss import ctc_steps_needed
 from signstreams.engine import distributed
 from signstreams.engine.device import to_device
 from signstreams.integrate.batches import NO_TOKEN, Batch
@@ -43,11 +43,6 @@ def translation_loss(logits: Tensor, tokens: Tensor, *, label_smoothing: float) 
         label_smoothing=label_smoothing,
         reduction="sum",
     )
-
-
-def ctc_steps_needed(labels: list[int]) -> int:
-    """Shortest input that CTC can align with ``labels``: one step each, and a blank between equal neighbours."""
-    return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
 def ctc_usable(glosses: list[list[int] | None], num_steps: list[int]) -> tuple[list[int], int]:

@@ -6,7 +6,9 @@ G glosses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +19,17 @@ from signstreams.backbones.weights import Backbone
 from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch
+from signstreams.integrate.corpus_rules import TIME_STRIDE, num_steps
 from signstreams.integrate.decoder import TextDecoder, load_pretrained_weights, named_config, own_t5_config
-from signstreams.integrate.mska import TIME_STRIDE, Mska, MskaEncoder, num_steps, sinusoid, time_mask
+from signstreams.integrate.mska import Mska, MskaEncoder, sinusoid, time_mask
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.videos import POSE_DIM
 
 POSE_STREAM = "pose"
+MSKA_STREAMS = "mska"
+"""What stream dropout calls the streams of MSKA, which it hides together: the body's nodes hold those of the hands."""
 POOL_KERNEL = 7
 IMAGES_PER_CALL = 512  # crops that a trained backbone encodes at once
 INITIAL_GATE = 0.1
@@ -103,24 +108,44 @@ class FusionEncoder(nn.Module):
             layer, config.num_layers, norm=nn.LayerNorm(config.d_model), enable_nested_tensor=False
         )
 
+    def draw_kept(self, lengths: Tensor) -> dict[str, Tensor]:
+        """Visual stream, and `MSKA_STREAMS` for those of MSKA together, to what is seen of it in training: (B, 1, 1)
+        bool, drawn per clip. Empty where nothing is hidden: in evaluation, and without stream dropout."""
+        if not (self.training and self.stream_dropout):
+            return {}
+        names = [*self.projectors, *([MSKA_STREAMS] if len(self.step_projectors) else [])]
+        draws = torch.rand(len(names), len(lengths), 1, 1, device=lengths.device)
+        return dict(zip(names, draws >= self.stream_dropout, strict=True))
+
     def forward(
-        self, visual: dict[str, tuple[Tensor, Tensor]], steps: dict[str, Tensor], lengths: Tensor
+        self,
+        visual: dict[str, tuple[Tensor, Tensor]],
+        steps: dict[str, Tensor],
+        lengths: Tensor,
+        kept: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> tuple[Tensor, Tensor]:
         """Memory (B, S, M), zero where masked, and mask (B, S) bool, True on the clip's own steps.
 
-        From features (B, T, D) or (B, T, L, D) and presence (B, T) of each visual stream, (B, S, C) of the others, and
-        the frames (B,) of each clip.
+        From features (B, T, D) or (B, T, L, D) and presence (B, T) of each visual stream, (B, S, C) of the others, the
+        frames (B,) of each clip, and what `draw_kept` leaves of the streams.
         """
-        parts = [projector(*visual[name], lengths) for name, projector in self.projectors.items()]
-        parts += [self.gates[name] * projector(steps[name]) for name, projector in self.step_projectors.items()]
-        if self.training and self.stream_dropout:
-            keep = torch.rand(len(parts), len(lengths), 1, 1, device=lengths.device) >= self.stream_dropout
-            parts = [part * kept for part, kept in zip(parts, keep, strict=True)]
+        parts = [
+            _seen(projector(*visual[name], lengths), kept.get(name)) for name, projector in self.projectors.items()
+        ]
+        parts += [
+            _seen(self.gates[name] * projector(steps[name]), kept.get(MSKA_STREAMS))
+            for name, projector in self.step_projectors.items()
+        ]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
         x = self.dropout(x + sinusoid(x.shape[1], x.shape[2], x.device).to(x.dtype))
         x = self.encoder(x, src_key_padding_mask=~mask)
         return x * mask[..., None], mask
+
+
+def _seen(features: Tensor, kept: Tensor | None) -> Tensor:
+    """(B, S, D), zero where its stream is hidden; None: it never is."""
+    return features if kept is None else features * kept
 
 
 @dataclass(frozen=True)
@@ -180,9 +205,11 @@ class MultistreamModel(nn.Module):
         if self.mska is not None:
             streams, logits, fused = self.mska(batch.nodes, batch.lengths)
             steps = {f"mska_{stream}": features for stream, features in streams.items()}
-        memory, mask = self.fusion(visual, steps, batch.lengths)  # (B, S, M)
+        kept = self.fusion.draw_kept(batch.lengths)
+        memory, mask = self.fusion(visual, steps, batch.lengths, kept)  # (B, S, M)
         if self.gloss_map is not None:
-            gloss = self.gloss_map(fused) * mask[..., None]  # (B, S, M)
+            # the fuse head sees every stream of MSKA: it is hidden with them
+            gloss = _seen(self.gloss_map(fused) * mask[..., None], kept.get(MSKA_STREAMS))  # (B, S, M)
             if self.gloss_join is None:
                 memory = memory + gloss
             else:

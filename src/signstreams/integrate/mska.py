@@ -10,29 +10,22 @@ Letters: B clips, T frames, V joints, C channels, H heads.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from signstreams.integrate.corpus_rules import num_steps
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
 from signstreams.integrate.settings import MskaConfig
 
-FramesT = TypeVar("FramesT", int, Tensor)
-
-TIME_STRIDE = 4
 HEADS = ("fuse", "left", "right", "body")
 HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
 NEGATIVE_SLOPE = 0.1
 MIN_CONV_FRAMES = 3
 """oneDNN's bfloat16 convolution with stride 2 gives garbage on AMX when its output is one frame (torch 2.15)."""
-
-
-def num_steps(num_frames: FramesT) -> FramesT:
-    """Encoder steps of a clip, or of clips (B,), with T frames: ceil(T / 4), the result of two padded halvings."""
-    return (num_frames + TIME_STRIDE - 1) // TIME_STRIDE
 
 
 def time_mask(lengths: Tensor, size: int) -> Tensor:

@@ -14,11 +14,12 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import GLOSSES, CorpusLayout
 from signstreams.integrate.clips import ClipSet, tokenize_clips
+from signstreams.integrate.corpus_rules import glosses_alone, lost_letters, tokenizer_for
 from signstreams.integrate.dataset import open_datasets, read_inputs
-from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.model import build_model
+from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.nodes import stream_node_names
 from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig, few_clips
@@ -39,6 +40,8 @@ def run(config: IntegrateConfig) -> None:
         UserError: Everything that is wrong with config, data or folder, one line per problem.
         SystemExit: A signal asked the run to stop; a checkpoint was written.
     """
+    if absent := absent_files(config.decoder):
+        raise UserError(absent)
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
         clips, backbones = read_inputs(config, world)
@@ -127,8 +130,7 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
     """Glosses of the train split, unless no loss learns them."""
     if not config.model.use_mska:
         return None
-    if not config.mska.learns_text:
-        _check_glosses(config, clips)
+    _check_glosses(config, clips)
     if clips.vocabulary is not None and config.mska.ctc_weight:
         return clips.vocabulary
     reason = "mska.ctc_weight is 0" if clips.vocabulary else f"{config.root} has no glosses for the clips of train"
@@ -137,54 +139,33 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
 
 
 def _check_glosses(config: IntegrateConfig, clips: ClipSet) -> None:
-    """Without the translation loss, train must have glosses to learn from and val some to choose the best model by."""
-    with_glosses = (
-        ("train", any(entry.gloss_ids for entry in clips.entries["train"]), "no loss is left"),
-        ("val", any(entry.gloss for entry in clips.entries["val"]), "best.pt is chosen by their WER"),
-    )
-    for split, has_glosses, reason in with_glosses:
-        if not has_glosses:
-            raise UserError(
-                f"{CorpusLayout(config.root).gloss}: has no glosses for the clips of {split}, expected some:"
-                f" mska.translation_weight is 0, and {reason}; annotate them, or give the translation a weight"
-            )
-
-
-MAX_LOSSY_SHARE = 0.1
-"""Share of the texts that a tokenizer may damage: a rare sign in some is a loss, a letter of the language is another
-task. T5's English pieces, which lack á, í and ñ, damage three quarters of Spanish sentences."""
+    has_glosses = {
+        "train": any(entry.gloss_ids for entry in clips.entries["train"]),
+        "val": any(entry.gloss for entry in clips.entries["val"]),
+    }
+    if refusal := glosses_alone(has_glosses, config):
+        raise UserError(refusal.line(str(CorpusLayout(config.root).gloss)))
 
 
 def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer, world: World) -> None:
-    """Say which letters a tokenizer loses: no training could bring them back.
+    """Say which letters a tokenizer loses.
 
     Raises:
-        UserError: In more than `MAX_LOSSY_SHARE` of the texts.
+        UserError: In too many of the texts.
     """
     texts = [entry.text for entries in clips.entries.values() for entry in entries]
-    lost = [letters for text in texts if (letters := tokenizer.lost(text))]
-    if not lost:
+    if (found := lost_letters(texts, tokenizer)) is None:
         return
-    letters = " ".join(sorted(set("".join(lost)))[:20])
-    found = (
-        f"{config.decoder.tokenizer or config.decoder.model}: its tokenizer loses {letters}, in {len(lost):,} of"
-        f" {len(texts):,} texts ({len(lost) / len(texts):.0%})"
-    )
-    advice = (
-        "take a model of many languages (google/mt5-base, facebook/mbart-large-cc25), or decoder.weights random, which"
-        " learns a tokenizer from the texts"
-    )
-    if len(lost) > MAX_LOSSY_SHARE * len(texts):
-        raise UserError(f"{found}, expected at most {MAX_LOSSY_SHARE:.0%}; {advice}")
+    refusal, is_refused = found
+    place = str(config.decoder.tokenizer or config.decoder.model)
+    if is_refused:
+        raise UserError(refusal.line(place))
     if world.is_main:
-        log.warning("%s; %s", found, advice)
+        log.warning("%s: %s; %s", place, refusal.found, refusal.fix)
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
-    if config.decoder.uses_own_tokenizer:
-        tokenizer = Tokenizer.train([entry.text for entry in clips.entries["train"]], config.decoder.vocab_size)
-    else:
-        tokenizer = named_tokenizer(config.decoder)
+    tokenizer = tokenizer_for(config.decoder, [entry.text for entry in clips.entries["train"]])
     if experiment is not None:
         if not (experiment.state / TOKENIZER).exists():
             tokenizer.save(experiment.state / TOKENIZER)

@@ -101,7 +101,8 @@ class ModelConfig(_BackboneFields):
     dropout: Share = 0.1
     """Dropout of the projections and the fusion encoder."""
     stream_dropout: Share = 0.0
-    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone."""
+    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone.
+    MSKA counts as one, and is hidden wherever it enters the decoder's memory."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -299,8 +300,9 @@ class DataConfig(Section):
     """Train on this many clips of the train split, drawn by the seed. None: all."""
     crop_px: Count | None = None
     """Side length to which crops are resized for the backbones. None: the one each backbone was trained on."""
-    unknown_gloss: Literal["refuse", "count"] = "refuse"
-    """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER)."""
+    unknown_gloss: Literal["refuse", "count"] = "count"
+    """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER), as
+    published corpora need it: PHOENIX-2014T has 12 and 19 of them."""
     allow_absent_videos: bool = False
     """Leave out clips whose video was not extracted, as in a partly downloaded corpus; otherwise they are errors."""
     blank_video: bool = False
@@ -460,6 +462,9 @@ class IntegrateConfig(Section):
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
             },
         )
+        # "refuse" was the default once, and a run that it let through is the same with either
+        is_given = "unknown_gloss" in self.data.model_fields_set
+        tree["data"]["unknown_gloss"] = self.data.unknown_gloss if is_given else "refuse"
         tree["model"]["backbones"] = dict(backbone_digests)
         tree["train"]["init"] = init_digest
         return tree

@@ -17,7 +17,7 @@ from signstreams.errors import UserError
 from signstreams.formats.elan import ELAN_SUFFIX, ElanFile, Tier, read_elan
 from signstreams.formats.subtitles import NO_LENGTH, SUBTITLE_SUFFIXES, UNREADABLE_TIMES, Cue, Fault, parse_subtitles
 from signstreams.formats.video_sources import VIDEO_SUFFIXES
-from signstreams.ids import shown
+from signstreams.ids import by_composition, composed, shown
 
 MAX_SHOWN_FAULTS = 10
 OVERLAP, TWICE = "overlap", "the same twice"
@@ -139,9 +139,10 @@ def _tier(path: Path, document: ElanFile, name: str | None) -> Tier:
     """The tier that is named, or the only one with annotations that have times of their own."""
     listed = few([f"{shown(tier.name)} ({len(tier.annotations):,})" for tier in document.tiers.values()], 20)
     if name is not None:
-        if name not in document.tiers:
+        as_written = by_composition(document.tiers).get(composed(name))
+        if as_written is None:
             raise UserError(f"{path}: has no tier {shown(name)}, expected one of {listed}; name it with --tier")
-        return document.tiers[name]
+        return document.tiers[as_written]
     whole = [tier for tier in document.tiers.values() if tier.parent is None and tier.annotations]
     if len(whole) != 1:
         raise UserError(f"{path}: holds the tiers {listed or '(none)'}; name the one with the sentences with --tier")
@@ -187,5 +188,6 @@ def _read_table(path: Path, video_id: str, is_only_video: bool, fps: float | Non
 
 
 def _names(cell: str, video_id: str) -> bool:
-    name = PurePath(cell.strip()).name
-    return video_id in (name, PurePath(name).stem if PurePath(name).suffix.lower() in VIDEO_SUFFIXES else name)
+    name = composed(PurePath(cell.strip()).name)
+    without_ending = PurePath(name).stem if PurePath(name).suffix.lower() in VIDEO_SUFFIXES else name
+    return composed(video_id) in (name, without_ending)

@@ -13,8 +13,8 @@ import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.formats.subtitles import Cue
+from signstreams.integrate.corpus_rules import TIME_STRIDE
 from signstreams.integrate.losses import BLANK_ID
-from signstreams.integrate.mska import TIME_STRIDE
 
 REACH_S = 0.6  # farthest from its spike that a gloss may extend: few signs last longer than twice that
 

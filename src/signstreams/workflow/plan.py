@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar
 from signstreams.config.load import build, check
 from signstreams.config.section import Section
 from signstreams.contract.settings import ContractConfig
+from signstreams.contract.training_checks import TrainingRecord, read_record, refused_since
+from signstreams.corpus.findings import lines
 from signstreams.corpus.meta_csv import why_no_texts
 from signstreams.engine.gpu_lease import allowed_gpus
 from signstreams.errors import UserError, print_problems
@@ -29,6 +31,8 @@ from signstreams.files import write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout, RunLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources, search
 from signstreams.ids import shown
+from signstreams.integrate.corpus_rules import settings_for_corpus
+from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
@@ -69,7 +73,7 @@ class Plan:
 
     def why_no_translation(self) -> str | None:
         """Why there is nothing to translate, in one line; reads meta.csv, which may also hold boxes or spans alone."""
-        why = None if self.is_demo else why_no_texts(self.corpus.meta)
+        why = why_no_texts_of(self.config)
         return None if why is None else f"translation is left out: {why}"
 
     def of_all_videos(self, pattern: str | Path) -> list[str]:
@@ -167,12 +171,17 @@ def make_plan(
         refuse_the_future(_results_that_jobs_read(corpus, RunLayout(config.work_dir), videos, config.streams))
         check_later_stages(config, corpus)
         warn_of_gpus_without_effect(config, set_resources or {})
-    if problems := missing_points(extract, videos):
+    if problems := missing_points(extract, videos) + (refused_training(config, integrate) if is_start else []):
         raise UserError(problems)
     batches = None
     if per_job > 1:
         batches = plan_batches(corpus, videos, per_job) if is_start else read_batches(corpus, videos)
     return Plan(config, videos, extract, integrate, annotations, batches)
+
+
+def why_no_texts_of(config: WorkflowConfig) -> str | None:
+    """Why the corpus has nothing to translate, in one line; None where it has texts, as the demo corpus does."""
+    return None if config.corpus.videos is None else why_no_texts(CorpusLayout(config.corpus.root).meta)
 
 
 def _with_own_recipes(config: WorkflowConfig, checkout: Path) -> WorkflowConfig:
@@ -330,6 +339,26 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
             problems += error.problems
     if problems:
         raise UserError(dict.fromkeys(problems))
+
+
+def refused_training(config: WorkflowConfig, integrate: IntegrateConfig) -> list[str]:
+    """What the training would refuse after days of pretraining, as far as it is known before the contract runs: a
+    language model that is not here, and clips and texts where its settings were changed since the contract ran."""
+    corpus = CorpusLayout(config.corpus.root)
+    absent = absent_files(integrate.decoder)
+    is_refused = config.contract.set.get("training.breaches") != "warn"
+    breaches = refused_since(corpus, integrate) if is_refused and not absent else []
+    return [*absent, *lines(breaches)] if (absent or breaches) and why_no_texts_of(config) is None else []
+
+
+def write_planned_training(plan: Plan) -> None:
+    """Tell the contract which training is planned; without texts there is none."""
+    if why_no_texts_of(plan.config) is not None:
+        plan.corpus.planned_training.unlink(missing_ok=True)
+        return
+    before = read_record(plan.corpus)
+    num_frames = None if before is None else before.num_frames
+    TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
 
 
 # -- GPUs and cores
