@@ -1,15 +1,20 @@
 """Multi-stream keypoint attention (MSKA, arXiv 2405.05672; formulas as in sutwangyan/MSKA: recognition.py).
 
 Two things differ from that code, on purpose: time is masked wherever frames are mixed (attention scores, temporal
-convolutions, heads), and LayerNorm over the channels of one joint and frame replaces BatchNorm. The output of a clip
-depends neither on padding nor on the other clips of its batch, in training as in evaluation.
+convolutions, heads), and LayerNorm over the channels of one joint and frame replaces BatchNorm, unless the settings ask
+for that. The output of a clip depends neither on padding nor on the other clips of its batch, in training as in
+evaluation; with BatchNorm it depends on the others in training.
 
 Letters: B clips, T frames, V joints, C channels, H heads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from signstreams.integrate.corpus_rules import num_steps
+from signstreams.integrate.mska_settings import MskaLayers, MskaNorm
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
 from signstreams.integrate.settings import MskaConfig
 
@@ -41,6 +47,78 @@ def sinusoid(length: int, dim: int, device: torch.device | None = None) -> Tenso
     table[:, 0::2] = torch.sin(position * rate)
     table[:, 1::2] = torch.cos(position * rate)
     return table
+
+
+class FrameNorm(nn.LayerNorm):
+    """LayerNorm over the channels of one joint and frame, which no other frame alters, padded or not."""
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(..., C) to (..., C); the mask is that of the other kind of norm."""
+        return super().forward(input)
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over the clips' own frames, and joints; padding counts for nothing (in MSKA only the heads' is masked).
+
+    In float32 or float64 under autocast too. Nothing here waits for the device.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.keeps_statistics = False  # whether a training pass leaves the running ones as they are
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, ..., T, C) and (B, T) bool to (B, ..., T, C); without a mask, every frame counts."""
+        assert self.running_mean is not None and self.running_var is not None
+        x = input if input.dtype == torch.float64 else input.float()
+        if not self.training:
+            scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
+            return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
+        axes = tuple(range(x.ndim - 1))
+        keep = torch.ones_like(x[..., :1])
+        if mask is not None:
+            keep = keep * mask.view(len(mask), *(1,) * (x.ndim - 3), -1, 1)  # (B, ..., T, 1)
+        count = keep.sum().clamp(min=1)
+        mean = (x * keep).sum(dim=axes) / count  # (C,)
+        x = x - mean
+        variance = (x.square() * keep).sum(dim=axes) / count  # (C,)
+        if not self.keeps_statistics:
+            self._follow(mean.detach(), variance.detach(), count)
+        return torch.addcmul(self.bias, x, self.weight * (variance + self.eps).rsqrt())
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The running ones, by name."""
+        assert self.running_mean is not None and self.running_var is not None
+        return {"running_mean": self.running_mean, "running_var": self.running_var}
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards those of the batch; a single frame has no variance to follow."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
+        share = self.momentum * (count > 1).to(mean.dtype)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)  # unbiased, as in PyTorch
+        self.num_batches_tracked.add_(1)
+
+
+class Normed(nn.Sequential):
+    """A layer and the norm of its output."""
+
+    def __init__(self, layer: nn.Module, norm: nn.Module) -> None:
+        super().__init__(layer, norm)
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The layer's input and (B, T) bool, True on the clips' own frames."""
+        out: Tensor = self[1](self[0](input), mask)
+        return out
+
+
+class Unchanged(nn.Identity):
+    """A residual of the input itself."""
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        return input
 
 
 class JointAttention(nn.Module):
@@ -123,35 +201,52 @@ class HeadMix(nn.Linear):
 
 
 class MskaBlock(nn.Module):
-    """Joint attention, a joint-wise layer and a temporal convolution, each with its residual."""
+    """Joint attention, a joint-wise layer and a temporal convolution, each with its residual.
+
+    A residual is projected where the block's input differs from its output in channels or frame rate, as in the
+    authors' code; ``reduced``: where its own input differs from its own output.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, kernel: int, num_heads: int, joints: int, drop: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        kernel: int,
+        num_heads: int,
+        joints: int,
+        drop: float,
+        norm: MskaNorm = "layer",
+        layers: MskaLayers = "published",
     ) -> None:
         super().__init__()
         self.stride = stride
         self.attention = JointAttention(in_channels, out_channels // 4, num_heads, joints, drop)
-        self.mix = nn.Sequential(HeadMix(num_heads * in_channels, out_channels), nn.LayerNorm(out_channels))
-        self.feed = nn.Sequential(nn.Linear(out_channels, out_channels), nn.LayerNorm(out_channels))
-        is_same = in_channels == out_channels
-        self.mix_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
-        self.feed_residual = nn.Identity() if is_same else _projection(in_channels, out_channels)
+        self.mix = Normed(HeadMix(num_heads * in_channels, out_channels), make_norm(norm, out_channels))
+        self.feed = Normed(nn.Linear(out_channels, out_channels), make_norm(norm, out_channels))
+        widens, slows = in_channels != out_channels, stride != 1
+        if layers == "published":
+            widens = slows = widens or slows
+        self.mix_residual = _projection(in_channels, out_channels, norm) if widens else Unchanged()
+        self.feed_residual = _projection(in_channels, out_channels, norm) if widens else Unchanged()
         self.time = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, kernel // 2))
-        self.time_norm = nn.LayerNorm(out_channels)
-        self.time_residual = nn.Identity() if stride == 1 else _projection(out_channels, out_channels)
+        self.time_norm = make_norm(norm, out_channels)
+        self.time_residual = _projection(out_channels, out_channels, norm) if slows else Unchanged()
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, V, T, C), zero after ``lengths`` (B,), to (B, V, T', C') and new lengths; T' = ceil(T / stride)."""
         mask = time_mask(lengths, x.shape[2])  # (B, T)
-        y = _activate(self.mix_residual(x) + self.mix(self.attention(x, mask)))  # (B, V, T, C')
-        y = _activate(self.feed_residual(x) + self.feed(y))  # both residuals start from the block's input
+        y = _activate(self.mix_residual(x, mask) + self.mix(self.attention(x, mask), mask))  # (B, V, T, C')
+        y = _activate(self.feed_residual(x, mask) + self.feed(y, mask))  # both residuals are of the block's input
         y = y * mask[:, None, :, None]  # what the convolution's own padding is at the end of an unpadded clip
         num_missing = max(0, MIN_CONV_FRAMES - y.shape[2]) if self.stride > 1 else 0
         z = self.time(F.pad(y, (0, 0, 0, num_missing)).permute(0, 3, 1, 2))  # zeros, like its padding
         z = z[..., : math.ceil(y.shape[2] / self.stride)].permute(0, 2, 3, 1)  # (B, V, T', C')
-        z = _activate(self.time_residual(y[:, :, :: self.stride]) + self.time_norm(z))
         lengths = (lengths + self.stride - 1) // self.stride
-        return z * time_mask(lengths, z.shape[2])[:, None, :, None], lengths
+        mask = time_mask(lengths, z.shape[2])  # (B, T')
+        z = _activate(self.time_residual(y[:, :, :: self.stride], mask) + self.time_norm(z, mask))
+        return z * mask[:, None, :, None], lengths
 
 
 class MskaEncoder(nn.Module):
@@ -162,6 +257,7 @@ class MskaEncoder(nn.Module):
         self.checkpoint_activations = False  # keep only the blocks' inputs for the backward pass, recompute the rest
         widths = [config.channels[0], *config.channels]
         self.embed = nn.Linear(3, widths[0])
+        self.embed_norm = make_norm(config.norm, widths[0]) if config.layers == "published" else None
         self.blocks = nn.ModuleList(
             MskaBlock(
                 widths[i],
@@ -171,6 +267,8 @@ class MskaEncoder(nn.Module):
                 num_heads=config.num_heads,
                 joints=num_joints,
                 drop=config.dropout,
+                norm=config.norm,
+                layers=config.layers,
             )
             for i in range(len(config.channels))
         )
@@ -178,10 +276,14 @@ class MskaEncoder(nn.Module):
     def forward(self, nodes: Tensor, lengths: Tensor) -> Tensor:
         """Nodes (B, T, V, 3) of clips of ``lengths`` (B,) frames; later ones are ignored."""
         x: Tensor = self.embed(nodes.transpose(1, 2))  # (B, V, T, C), joints first: attention contracts them
-        x = x * time_mask(lengths, nodes.shape[1])[:, None, :, None]
+        mask = time_mask(lengths, nodes.shape[1])  # (B, T)
+        if self.embed_norm is not None:
+            x = _activate(self.embed_norm(x, mask))
+        x = x * mask[:, None, :, None]
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
-                x, lengths = checkpoint(block, x, lengths, use_reentrant=False)
+                contexts = partial(_when_computed_again, block)
+                x, lengths = checkpoint(block, x, lengths, use_reentrant=False, context_fn=contexts)
             else:
                 x, lengths = block(x, lengths)
         return x.mean(dim=1)  # (B, T / 4, C)
@@ -195,19 +297,19 @@ class GlossHead(nn.Module):
 
     def __init__(self, in_channels: int, num_glosses: int | None, config: MskaConfig) -> None:
         super().__init__()
-        dim = config.head_dim
+        dim, eps = config.head_dim, 1e-6 if config.norm == "batch" else 1e-5  # of the authors; of earlier runs
         self.dim = dim
-        self.embed = nn.Sequential(nn.Linear(in_channels, dim), nn.LayerNorm(dim), nn.ReLU())
+        self.embed = Normed(nn.Linear(in_channels, dim), make_norm(config.norm, dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps)
         self.conv_in = nn.Conv1d(dim, config.head_ff_dim, 3, padding=1)
         self.conv_out = nn.Conv1d(config.head_ff_dim, dim, 3, padding=1)
-        self.out_norm = nn.LayerNorm(dim)
+        self.out_norm = nn.LayerNorm(dim, eps)
         self.classify = nn.Linear(dim, num_glosses) if num_glosses is not None else None
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, S, C) and (B, S) bool to features (B, S, D), zero where masked, and logits (B, S, G)."""
-        x = self.embed(x)
+        x = F.relu(self.embed(x, mask))
         x = self.dropout(x + sinusoid(x.shape[1], self.dim, x.device).to(x.dtype))  # (B, S, D)
         keep = mask[:, None, :]  # (B, 1, S)
         y = self.norm(x).transpose(1, 2) * keep  # (B, D, S)
@@ -265,10 +367,32 @@ class Mska(nn.Module):
 assert [name[0].startswith("hand_l.") for name in LEFT_NODES] == [False] * 6 + [True] * 21
 
 
-def _projection(in_channels: int, out_channels: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.LayerNorm(out_channels))
+def make_norm(kind: MskaNorm, channels: int) -> nn.Module:
+    """The norm of a layer, which takes (B, ..., T, C) and a mask (B, T)."""
+    return MaskedBatchNorm(channels) if kind == "batch" else FrameNorm(channels)
+
+
+def _projection(in_channels: int, out_channels: int, norm: MskaNorm) -> nn.Module:
+    return Normed(nn.Linear(in_channels, out_channels), make_norm(norm, out_channels))
 
 
 def _activate(total: Tensor) -> Tensor:
     """In place, since nothing else uses the sum."""
     return F.leaky_relu(total, NEGATIVE_SLOPE, inplace=True)
+
+
+def _when_computed_again(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a first pass and of one that recomputes it: running statistics follow a batch once."""
+    return contextlib.nullcontext(), _statistics_stay(module)
+
+
+@contextlib.contextmanager
+def _statistics_stay(module: nn.Module) -> Iterator[None]:
+    norms = [part for part in module.modules() if isinstance(part, MaskedBatchNorm)]
+    for norm in norms:
+        norm.keeps_statistics = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.keeps_statistics = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.run_folder import Experiment, Fingerprint
+from signstreams.engine.run_folder import Experiment, Fingerprint, recorded_fingerprint
 from signstreams.engine.training_run import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
@@ -20,6 +21,8 @@ from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.model import build_model
 from signstreams.integrate.model_files import absent_files
+from signstreams.integrate.mska_checkpoint import digest_of_authors, load_mska_checkpoint
+from signstreams.integrate.mska_settings import check_processes, mska_checkpoint
 from signstreams.integrate.nodes import stream_node_names
 from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig, few_clips
@@ -44,10 +47,17 @@ def run(config: IntegrateConfig) -> None:
         raise UserError(absent)
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
+        check_processes(config, world.size)
         clips, backbones = read_inputs(config, world)
         vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
-        identity = config.identity(backbones.digests, init_digest=_init_digest(config))
-        fingerprint = Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
+        init_digest = _init_digest(config)
+
+        def fingerprint_of(config: IntegrateConfig) -> Fingerprint:
+            identity = config.identity(backbones.digests, init_digest=init_digest)
+            return Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
+
+        config = _with_layers_of_folder(config, world, fingerprint_of)
+        fingerprint = fingerprint_of(config)
         with TrainingRun(config, world, fingerprint, RUN_FILES) as training:
             training.write_params({**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}, CONFIG)
             _run(config, clips, vocabulary, backbones, training)
@@ -56,15 +66,38 @@ def run(config: IntegrateConfig) -> None:
 
 
 def _init_digest(config: IntegrateConfig) -> str | None:
-    path = config.train.init_checkpoint
+    path, of_authors = config.train.init_checkpoint, mska_checkpoint(config.train.init_checkpoint)
     if path is None:
         return None
     try:
+        if of_authors is not None:
+            return digest_of_authors(of_authors)
         return sha256_file(path)
     except OSError as error:
-        raise UserError(
-            f"train.init_checkpoint: {path}: {error.strerror}, expected the best.pt of another run; name one"
-        ) from None
+        wanted = "the best.pt of another run" if of_authors is None else "a checkpoint of MSKA's authors"
+        raise UserError(f"train.init_checkpoint: {path}: {error.strerror}, expected {wanted}; name one") from None
+
+
+def _with_layers_of_folder(
+    config: IntegrateConfig, world: World, fingerprint_of: Callable[[IntegrateConfig], Fingerprint]
+) -> IntegrateConfig:
+    """The config with MSKA's layers as the run has them that this one goes on from: earlier versions had fewer.
+
+    A run that is another one for any other reason has all layers, and so has one whose config names them.
+    """
+    mska = config.mska
+    if not config.model.use_mska or "layers" in mska.model_fields_set or config.resume == "never":
+        return config
+    earlier = config.model_copy(update={"mska": mska.model_copy(update={"layers": "reduced"})})
+    recorded = distributed.found_by_main(world, partial(recorded_fingerprint, config.output_dir))
+    if recorded is None or fingerprint_of(earlier).differences(recorded):
+        return config
+    if world.is_main:
+        log.info(
+            "%s: a run of an earlier version, whose MSKA has fewer layers; it stays so (mska.layers: reduced)",
+            config.output_dir,
+        )
+    return earlier
 
 
 def _run(
@@ -112,8 +145,12 @@ def _run(
         },
         read_images=reader,
     )
-    if not training.resume(trainer) and config.train.init_checkpoint is not None:
-        load_initial_weights(model, config.train.init_checkpoint, tokenizer, vocabulary)
+    start = config.train.init_checkpoint
+    if not training.resume(trainer) and start is not None:
+        if (of_authors := mska_checkpoint(start)) is not None:
+            load_mska_checkpoint(model, of_authors, vocabulary)
+        else:
+            load_initial_weights(model, start, tokenizer, vocabulary)
         trainer.start_average()
     if world.is_main:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -25,6 +25,7 @@ from signstreams.config.section import (
 )
 from signstreams.corpus.settings import Folders
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
+from signstreams.integrate.mska_settings import MskaLayers, MskaNorm, check_norm
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
 FEW_CLIPS = 1000  # published sign-language corpora begin at some thousands, and what they teach is modest
@@ -159,9 +160,17 @@ class MskaConfig(Section):
     """Inner width of a head's convolutions."""
     root_relative_hands: bool = True
     """Hand points of the left and right streams are relative to that wrist (the body stream keeps their place)."""
+    norm: MskaNorm = "layer"
+    """LayerNorm, with which a clip depends on no other one; or BatchNorm, for the authors' weights (--init-checkpoint
+    mska::FILE): padding left out, one process, all clips of a step in one pass."""
+    layers: MskaLayers = "published"
+    """All layers of the authors' code; or without the norm after the embedding and three projections of residuals
+    (reduced: 25,472 parameters fewer per stream), as in models of earlier versions, which load and go on as such."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.norm == "batch" and self.layers == "reduced":
+            raise ValueError("norm batch is that of the authors' layers, but layers is reduced; leave one of them out")
         if odd := [width for width in [*self.channels, self.head_dim] if width % 4]:
             raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
         if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
@@ -377,7 +386,8 @@ class TrainConfig(Section):
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Evaluate and keep an exponential moving average of the weights with this decay per step. None: the weights."""
     init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
-    """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others."""
+    """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others. Or
+    mska::FILE, a checkpoint of MSKA's authors: its recognition network."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
     """Largest number of steps between two last.pt, each evaluation writes one too: some minutes of work, which is what
     a killed run loses at most; a run that is asked to stop loses nothing. Recorded since best.pt holds the config."""
@@ -428,7 +438,8 @@ class IntegrateConfig(Section):
                 " change one of them"
             )
         if not self.model.use_mska:
-            needing = ("ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion")
+            needing = ["ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"]
+            needing += ["norm", "layers"]
             refuse_without_effect(self.mska, needing, "model.use_mska is false", prefix="mska.")
             if not self.mska.translation_weight:
                 raise ValueError(
@@ -443,6 +454,7 @@ class IntegrateConfig(Section):
             )
         if self.optim.lr_backbone is not None and is_all_frozen:
             raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
+        check_norm(self)
         return self
 
     @property
@@ -467,6 +479,10 @@ class IntegrateConfig(Section):
         tree["data"]["unknown_gloss"] = self.data.unknown_gloss if is_given else "refuse"
         tree["model"]["backbones"] = dict(backbone_digests)
         tree["train"]["init"] = init_digest
+        if self.mska.norm == "layer":  # runs of before had no such setting
+            del tree["mska"]["norm"]
+        if self.mska.layers == "reduced" or not self.model.use_mska:  # which those of before are
+            del tree["mska"]["layers"]
         return tree
 
 

@@ -244,6 +244,7 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
     if given.download and not any(str(tree["model"].get(key)).startswith("timm::") for key in BACKBONE_KEYS.values()):
         raise UserError(f"download has no effect: no backbone of {path} is a timm:: model; leave --model-download out")
     tree["model"]["download"] = given.download  # a permission given to the training is not one for now
+    _say_layers(tree)
     try:
         return IntegrateConfig.model_validate(tree)
     except ValidationError as error:
@@ -253,6 +254,13 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
             f"{path}: its config does not fit this version of signstreams ({place}: {problem['msg']}); train the model"
             " again"
         ) from None
+
+
+def _say_layers(tree: dict[str, Any]) -> None:
+    """Name MSKA's layers in the config of a model that was trained before they were named: it has fewer."""
+    mska = tree.get("mska")
+    if isinstance(mska, dict) and tree["model"].get("use_mska", True):
+        mska.setdefault("layers", "reduced")
 
 
 def _with_heads(spec: str, trained: Any) -> str:
@@ -342,15 +350,15 @@ def load_initial_weights(
                 f"train.init_checkpoint: {path}: found no {file}, expected the tokenizer of that run, which says what"
                 " its tokens are; copy it there"
             )
-        tokens = _common_rows("tokens", tokenizer.ids, Tokenizer.load(file).ids)
+        tokens = common_rows("tokens", tokenizer.ids, Tokenizer.load(file).ids)
     if vocabulary is not None and any(_GLOSS_ROWS.fullmatch(name) for name in found):
         theirs = {str(name): number for number, name in enumerate(content.get("glosses") or ())}
-        glosses = _common_rows("glosses", vocabulary.ids, theirs)
+        glosses = common_rows("glosses", vocabulary.ids, theirs)
     fitting = {}
     for name, tensor in own.items():
         rows = tokens if _TOKEN_ROWS.fullmatch(name) else glosses if _GLOSS_ROWS.fullmatch(name) else None
         axis = int(name.endswith("final_logits_bias"))  # (1, tokens)
-        taken = None if name not in found else _fit_rows(tensor, state[name], rows, axis)
+        taken = None if name not in found else fit_rows(tensor, state[name], rows, axis)
         if taken is not None:
             fitting[name] = taken
     if not fitting:
@@ -361,13 +369,18 @@ def load_initial_weights(
     _keep_tied(model, fitting)
     model.load_state_dict(fitting, strict=False)
     log.info("%s: %d of %d tensors loaded", path, len(fitting), len(own))
+    norms = {name for name in own if name.startswith("mska.") and ".embed_norm." in name}
+    if norms and any(name.startswith("mska.encoders.") for name in found) and not norms & found.keys():
+        log.warning(
+            "its MSKA has fewer layers and computes other things than this one; mska.layers reduced keeps to it"
+        )
     if left := [name for name in own if name not in fitting]:
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if unused := [name for name in found if name not in fitting]:
         log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))
 
 
-def _common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> list[tuple[int, int]] | None:
+def common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> list[tuple[int, int]] | None:
     """Rows, here and in the checkpoint, of what both have; None where all are the same."""
     if ours == theirs:
         return None
@@ -377,7 +390,7 @@ def _common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> lis
     return rows
 
 
-def _fit_rows(own: Tensor, theirs: Tensor, rows: list[tuple[int, int]] | None, axis: int) -> Tensor | None:
+def fit_rows(own: Tensor, theirs: Tensor, rows: list[tuple[int, int]] | None, axis: int) -> Tensor | None:
     """The tensor to load: that of the checkpoint, or our own with these rows of it; None where it does not fit."""
     if rows is None:
         return theirs if theirs.shape == own.shape else None

@@ -33,6 +33,7 @@ from signstreams.integrate.losses import (
     total_loss,
 )
 from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.mska import MaskedBatchNorm
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.prefetch import prefetch
 
@@ -61,7 +62,7 @@ def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.op
 
 
 class WeightAverage:
-    """Exponential moving average of the trainable weights (Polyak and Juditsky 1992).
+    """Exponential moving average of the trainable weights (Polyak and Juditsky 1992), and of BatchNorm's statistics.
 
     The first steps forget faster, (1 + n) / (10 + n), so that the average does not remember the random start.
     """
@@ -69,7 +70,10 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
-        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._live: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for name, norm in model.named_modules():
+            if isinstance(norm, MaskedBatchNorm):  # averaged weights give averaged activations
+                self._live |= {f"{name}.{key}": value for key, value in norm.statistics().items()}
         self._kept = {name: p.detach().clone() for name, p in self._live.items()}
 
     @torch.no_grad()
