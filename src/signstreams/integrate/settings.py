@@ -400,8 +400,8 @@ class IntegrateConfig(Section):
                 " change one of them"
             )
         if not self.model.use_mska:
-            needing = ("ctc_weight", "distillation_weight", "distillation", "distillation_warmup_ratio", "gloss_fusion")
-            refuse_without_effect(self.mska, needing, "model.use_mska is false", prefix="mska.")
+            needing = ("ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion")
+            refuse_without_effect(self.mska, (*needing, "distillation"), "model.use_mska is false", prefix="mska.")
             if not self.mska.translation_weight:
                 raise ValueError(
                     "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
