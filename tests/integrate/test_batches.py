@@ -99,6 +99,71 @@ def test_time_is_resampled_in_all_streams_together(factor: float) -> None:
     assert len(out.crops["face"]) == out.num_frames
 
 
+def frames_of(clip: Sample) -> list[int]:
+    """The frames that an augmented `sample` was made of, of which all streams tell."""
+    frames = clip.pose[:, 0].astype(int)
+    np.testing.assert_array_equal(clip.features["face"][:, 0].astype(int), frames)
+    np.testing.assert_array_equal(clip.present["face"], frames % 2 == 0)
+    assert len(clip.crops["face"]) == len(clip.nodes) == len(frames)
+    return frames.tolist()
+
+
+def test_random_frames_are_a_subset_or_all_and_some_twice_in_their_order() -> None:
+    seen = set()
+    for factor in (0.5, 1.0, 1.5):
+        config = STILL.model_copy(update={"frame_sampling": "random", "time_scale": [factor, factor]})
+        for seed in range(20):
+            frames = frames_of(augment(sample(20), config, np.random.default_rng(seed)))
+            assert len(frames) == round(20 * factor) and frames == sorted(frames)
+            assert frames == frames_of(augment(sample(20), config, np.random.default_rng(seed)))
+            unique = set(frames)
+            assert len(unique) == len(frames) if factor <= 1 else unique == set(range(20))
+            seen.add(tuple(frames))
+    assert len(seen) > 35  # 20 of each factor but 1, and that once
+
+
+def test_a_long_clip_gets_lengths_up_to_the_longest_and_the_whole_clip_is_drawn_from() -> None:
+    config = STILL.model_copy(update={"frame_sampling": "random", "time_scale": [0.5, 1.5]})
+    drawn = [frames_of(augment(sample(60), config, np.random.default_rng(seed), most_frames=40)) for seed in range(300)]
+    lengths = [len(frames) for frames in drawn]
+    assert (min(lengths), max(lengths)) == (30, 40) and len(set(lengths)) == 11  # half of 60 to 40
+    assert {frame for frames in drawn for frame in frames} == set(range(60))
+    long = [augment(sample(200), config, np.random.default_rng(seed), most_frames=40).num_frames for seed in range(9)]
+    assert set(long) == {40}
+    even = STILL.model_copy(update={"time_scale": [1, 1]})
+    assert frames_of(augment(sample(60), even, np.random.default_rng(0), most_frames=20)) == list(range(1, 60, 3))
+
+
+def test_a_limit_that_no_clip_reaches_changes_no_draw() -> None:
+    config = AugmentationConfig()
+    plain, limited = (augment(sample(), config, np.random.default_rng(3), most_frames=most) for most in (None, 12))
+    np.testing.assert_array_equal(plain.nodes, limited.nodes)
+
+
+def test_a_clip_is_turned_with_the_probability_that_is_asked_for_and_the_rest_of_the_draws_stays() -> None:
+    before, turning = sample().nodes, {"rotate_deg": 30.0}
+    always = STILL.model_copy(update=turning)
+    half, never = (always.model_copy(update={"rotate_prob": share}) for share in (0.5, 0.0))
+    num_turned = 0
+    for seed in range(200):
+        turned, found = (augment(sample(), config, np.random.default_rng(seed)).nodes for config in (always, half))
+        is_turned = bool(np.abs(found - before).max() > 1e-5)
+        num_turned += is_turned
+        np.testing.assert_allclose(found, turned if is_turned else before, atol=1e-6)
+    assert 70 < num_turned < 130
+    np.testing.assert_allclose(augment(sample(), never, np.random.default_rng(0)).nodes, before, atol=1e-6)
+
+
+# a clip as the version before rotate_prob and frame_sampling augmented it
+RECORDED_FRAMES, RECORDED_NODE = 43, [0.21113009750843048, 0.7922308444976807, 0.7689696550369263]
+
+
+def test_by_default_the_draws_are_those_of_before() -> None:
+    out = augment(sample(50), AugmentationConfig(), np.random.default_rng(11))
+    assert out.num_frames == RECORDED_FRAMES
+    np.testing.assert_allclose(out.nodes[7, 3], RECORDED_NODE, rtol=1e-5)
+
+
 def test_every_clip_is_in_one_part_of_one_step_of_an_epoch() -> None:
     lengths = [5, 9, 30, 31, 8, 7, 6, 29, 28, 10, 4]
     plan = BatchPlan(lengths, batch_size=2, num_parts=2, seed=0)

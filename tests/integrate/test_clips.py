@@ -20,12 +20,15 @@ from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_t
 from signstreams.formats.crops import list_crops
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata, write_metadata
-from signstreams.integrate.batches import collate
+from signstreams.integrate import training
+from signstreams.integrate.batches import Sample, collate
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.evaluate import translation_scores
 from signstreams.integrate.features import ImageReader, embed_stream, open_features
-from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.run import run
+from signstreams.integrate.scoring import score
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.stream_backbones import FrozenBackbone
 from signstreams.streams import BoxState
 
@@ -181,6 +184,57 @@ def test_a_long_clip_is_read_with_the_smallest_stride_that_fits(tiny_config: Bui
         assert after.num_frames <= limit and step == (1 if before.num_frames <= limit else 2)
         assert (after.frames.start, after.frames[-1]) == (before.frames.start, before.frames[::step][-1])  # not cut
     assert {entry.frames.step for entry in strided} == {1, 2}  # some fit as they are
+
+
+@pytest.mark.parametrize("how", ["sample", "centre"])
+def test_a_long_clip_is_cut_to_its_middle_except_where_training_draws_from_it(
+    how: str, own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = load_clips(tiny_config(root=own_corpus))
+    shortest = min(entry.num_frames for entries in plain.entries.values() for entry in entries)
+    limit = shortest - 1  # odd numbers of frames are left over, and even ones
+    cut = load_clips(tiny_config(root=own_corpus, data={"max_frames": limit, "long_clips": how}))
+    for split, entries in cut.entries.items():
+        for before, after in zip(plain.entries[split], entries, strict=True):
+            if how == "sample" and split == "train":
+                assert after.frames == before.frames
+                continue
+            assert after.num_frames == limit and after.frames.step == before.frames.step
+            left = before.frames.index(after.frames.start)
+            assert 0 <= before.num_frames - limit - 2 * left <= 1
+    num_cut = 2 if how == "sample" else 8
+    assert f"{num_cut} clips are longer than data.max_frames ({limit})" in caplog.text
+
+
+def test_a_training_draws_frames_of_a_long_clip_and_its_evaluations_do_not(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)
+    config = tiny_config(
+        root=own_corpus,
+        output_dir=tmp_path / "out",
+        model=keys,
+        data={"max_frames": 4, "long_clips": "sample"},
+        augmentation={"frame_sampling": "random", "time_scale": [0.5, 1.5]},
+        train={"epochs": 2},
+    )
+    lengths: list[int] = []
+
+    def watched(samples: list[Sample], **more: object) -> object:
+        lengths.extend(clip.num_frames for clip in samples)
+        return collate(samples, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "collate", watched)
+    run(config)
+    assert len(lengths) == 12 and max(lengths) == 4
+    tree = {"checkpoint": config.output_dir / "best.pt", "splits": ["train"], "blank_video": False}
+    first, second = (
+        score(EvaluateSltConfig.model_validate({**tree, "output_dir": tmp_path / name})) for name in ("1", "2")
+    )
+    assert first["losses"] == second["losses"] and first["num_clips"] == 6
+    rows = (tmp_path / "1" / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
+    spans = [tuple(map(int, row.split(",")[-2:])) for row in rows]
+    assert all(last - start == 3 * config.data.frame_stride for start, last in spans)  # cut: not drawn from
 
 
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(own_corpus: Path, tiny_config: Build) -> None:

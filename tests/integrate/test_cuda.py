@@ -65,7 +65,7 @@ def test_a_run_on_cuda_is_the_run_on_the_cpu(
     steps = read_metrics(configs["cuda"].output_dir / "metrics.jsonl")[-1]["step"]
     assert trained.pop("training.py:train_step tolist") == steps  # one look a step, at loss and norms together
     # transformers checks whether a mask may be left out; the others wait once per run, video or evaluation
-    rest = ("decoder.py", "features.py", "run.py", "evaluate.py:evaluate", "evaluate.py:ctc_greedy", "checkpoint.py")
+    rest = ("decoder.py", "features.py", "run.py", "evaluate.py:evaluate", "ctc_decoding.py", "checkpoint.py")
     assert [place for place in trained if not place.startswith(rest)] == []
 
 

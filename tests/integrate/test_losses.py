@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from signstreams.integrate.batches import collate
 from signstreams.integrate.losses import (
+    CTC,
+    DISTILLATION,
+    TRANSLATION,
     LossTerm,
+    compute_losses,
     ctc_loss,
     ctc_steps_needed,
     ctc_usable,
     distillation_loss,
+    divisors,
+    joint_counts,
+    loss_weights,
     total_loss,
     translation_loss,
 )
+from signstreams.integrate.settings import IntegrateConfig
+
+from .models import model_of, sample
+
+Build = Callable[..., IntegrateConfig]
 
 
 def slow_ctc(logits: torch.Tensor, labels: list[int]) -> float:
@@ -101,3 +115,49 @@ def test_translation_ignores_padding() -> None:
         log_probs = logits[row, place].log_softmax(-1)
         expected -= 0.9 * log_probs[tokens[row, place]].item() + 0.1 * log_probs.mean().item()
     assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_is_a_mean_over_its_items_or_over_the_clips_as_it_is_asked_for(tiny_config: Build) -> None:
+    batch = collate([sample(9, 0, tokens=3), sample(17, 1, tokens=8), sample(5, 2, tokens=4)])
+    counts = joint_counts([batch], torch.device("cpu"))
+    plain = divisors(counts, tiny_config())
+    assert plain == {TRANSLATION: 15, CTC: 3, DISTILLATION: 3 + 5 + 2}
+    config = tiny_config(optim={"translation_loss": "sentence"}, mska={"distillation": "batch"})
+    assert divisors(counts, config) == {TRANSLATION: 3, CTC: 3, DISTILLATION: 3}
+    # MSKA's: cross-entropy summed over a sentence, over the clips of the batch
+    model = model_of(config)
+    losses = compute_losses(model, batch, model.encode(batch), label_smoothing=0.2)
+    of_each = []
+    for number, (frames, tokens) in enumerate(((9, 3), (17, 8), (5, 4))):
+        alone = collate([sample(frames, number, tokens=tokens)])
+        logits = model.text_logits(model.encode(alone), alone.tokens)
+        of_each.append(F.cross_entropy(logits[0], alone.tokens[0], label_smoothing=0.2, reduction="sum").item())
+    weights = {TRANSLATION: 1.0}
+    total = total_loss(losses.terms, weights, divisors(counts, config)).item()
+    assert total == pytest.approx(sum(of_each) / 3, rel=1e-4)
+    per_token = total_loss(losses.terms, weights, plain).item()
+    assert total == pytest.approx(per_token * 15 / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["token", "sentence"])
+def test_any_division_of_the_joint_batch_gives_the_same_gradients(tiny_config: Build, kind: str) -> None:
+    other = {"sentence": "batch", "token": "step"}[kind]
+    config = tiny_config(optim={"translation_loss": kind}, mska={"distillation": other})
+    samples = [sample(frames, number, tokens=frames // 2) for number, frames in enumerate((9, 17, 5, 12))]
+    weights = loss_weights(config, distils=True)
+
+    def gradients(*parts: list[int]) -> dict[str, torch.Tensor]:
+        model = model_of(config)
+        batches = [collate([samples[row] for row in part]) for part in parts]
+        over = divisors(joint_counts(batches, torch.device("cpu")), config)
+        for batch in batches:
+            losses = compute_losses(model, batch, model.encode(batch), label_smoothing=0.1)
+            total_loss(losses.terms, weights, over).backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    whole, divided = gradients([0, 1, 2, 3]), gradients([1], [3, 0, 2])
+    assert whole.keys() == divided.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(
+            divided[name], gradient, atol=1e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}"
+        )

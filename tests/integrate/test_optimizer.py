@@ -51,6 +51,28 @@ def test_groups_without_a_rate_of_their_own_take_the_common_one_and_backbones_a_
     assert {group["lr"] for group in own.param_groups if group["name"] == "backbone"} == {0.3}
 
 
+def test_adam_adds_the_decay_to_the_gradients_and_adamw_does_not(tiny_config: Build) -> None:
+    """Against the formulas (Kingma and Ba 2015; Loshchilov and Hutter 2019), for the first two steps of one weight."""
+    beta1, beta2, lr, decay, eps = 0.9, 0.998, 0.1, 0.5, 1e-8
+    for kind in ("adam", "adamw"):
+        optim = {"optimizer": kind, "betas": [beta1, beta2], "lr": lr, "weight_decay": decay}
+        model = model_of(tiny_config(optim=optim))
+        optimizer = make_optimizer(tiny_config(optim=optim), model)
+        weight = model.fusion.fuse[1].weight
+        expected = weight.detach().double().clone()
+        mean = square = torch.zeros_like(expected)
+        for step, gradient in enumerate((0.3, -0.7), start=1):
+            weight.grad = torch.full_like(weight, gradient)
+            used = gradient + (decay * expected if kind == "adam" else 0.0) * torch.ones_like(expected)
+            if kind == "adamw":
+                expected = expected * (1 - lr * decay)
+            mean, square = beta1 * mean + (1 - beta1) * used, beta2 * square + (1 - beta2) * used**2
+            expected = expected - lr * (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + eps)
+            optimizer.step()
+        torch.testing.assert_close(weight.detach().double(), expected, atol=1e-6, rtol=1e-5, msg=kind)
+    assert type(make_optimizer(tiny_config(), model_of(tiny_config()))) is torch.optim.AdamW  # as before
+
+
 def test_what_is_frozen_is_in_no_group(tiny_config: Build) -> None:
     config = tiny_config()
     model = model_of(config)

@@ -24,7 +24,7 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES, CorpusLayout
 from signstreams.integrate.batches import Batch
-from signstreams.integrate.evaluate import ctc_greedy
+from signstreams.integrate.ctc_decoding import ctc_greedy
 from signstreams.integrate.results import PREDICTION_COLUMNS
 from signstreams.integrate.run import _check_letters, run
 from signstreams.integrate.scoring import score

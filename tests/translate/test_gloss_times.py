@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from signstreams.integrate.evaluate import ctc_greedy
+from signstreams.integrate.ctc_decoding import ctc_greedy
 from signstreams.translate.gloss_times import gloss_cues, gloss_spans
 
 

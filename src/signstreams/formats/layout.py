@@ -27,6 +27,11 @@ class CorpusLayout:
         return self.root / "annotations" / "gloss.csv"
 
     @property
+    def import_record(self) -> Path:
+        """What `signstreams import` took, from which corpus."""
+        return self.root / "import.json"
+
+    @property
     def processed(self) -> Path:
         return self.root / "processed"
 

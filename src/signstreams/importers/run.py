@@ -53,7 +53,6 @@ MARKS: dict[LayoutName, tuple[str, ...]] = {
     "table": ("*.csv", "*.tsv", "*.xlsx"),
 }
 """Files that tell a layout, the surest first: for the advice where another one was named."""
-REPORT = "import.json"
 META_COLUMNS = ("clip_id", "video", "text", "start", "end", "signer", "split", "box")
 NO_SPLIT = Rule("import.no_split", "warning", "a split of each clip, where the corpus has splits")
 DEPTH = 7  # of folders in which they are sought: How2Sign has its tables six folders down
@@ -228,7 +227,7 @@ def _write(root: Path, texts: dict[Path, str], report: dict[str, Any], stale: Se
     Raises:
         UserError: One of them was changed since the last import, or was never ours.
     """
-    path = root / REPORT
+    path = CorpusLayout(root).import_record
     try:
         ours = read_json(path)["files"] if path.is_file() else {}
         assert isinstance(ours, dict)
@@ -314,6 +313,6 @@ def _summary(
     said += [f"{rule}: {count:,}" for rule, count in Counter(issue.rule for issue in issues).most_common()]
     said += lines([issue for issue in issues if issue.severity != "info"])
     state = f"{len(written)} files written" if written else "nothing has changed"
-    said.append(f"{config.root}: {state}; report: {config.root / REPORT}")
+    said.append(f"{config.root}: {state}; report: {CorpusLayout(config.root).import_record}")
     said.append(f"next: snakemake --cores 8 all --configfile {config.root / 'config.yaml'}")
     return said

@@ -149,22 +149,44 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def augment(sample: Sample, config: AugmentationConfig, rng: np.random.Generator) -> Sample:
-    """Augment one clip: time is resampled in all streams; keypoints are scaled, rotated and shifted."""
+def augment(
+    sample: Sample, config: AugmentationConfig, rng: np.random.Generator, *, most_frames: int | None = None
+) -> Sample:
+    """Augment one clip: time is resampled in all streams; keypoints are scaled, rotated and shifted.
+
+    The clip has at most ``most_frames`` afterwards. The result follows from the arguments alone.
+    """
     least, most = config.time_scale
+    if most_frames is not None:  # before the draw: a long clip has not always that many, but lengths up to it
+        least, most = (min(bound, most_frames / sample.num_frames) for bound in (least, most))
     factor = rng.uniform(least, most)
     num_frames = max(1, round(sample.num_frames * factor))
     if num_frames != sample.num_frames:
-        places = (np.arange(num_frames) + 0.5) * (sample.num_frames / num_frames)
-        sample = sample.at_frames(np.minimum(places.astype(np.int64), sample.num_frames - 1))
+        sample = sample.at_frames(_chosen_frames(sample.num_frames, num_frames, config, rng))
     angle = math.radians(rng.uniform(-config.rotate_deg, config.rotate_deg))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     scale = rng.uniform(1 - config.scale, 1 + config.scale)
     shift = rng.uniform(-config.translate, config.translate, size=2)
+    if config.rotate_prob < 1 and rng.uniform() >= config.rotate_prob:
+        turn = np.eye(2)
     place, confidence = sample.nodes[..., :2], sample.nodes[..., 2:]
     place = place @ (scale * turn) + shift
     place = np.where(confidence > 0, place, 0.0)  # a missing joint stays at zero
     return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
+
+
+def _chosen_frames(num_frames: int, wanted: int, config: AugmentationConfig, rng: np.random.Generator) -> Ints:
+    """``wanted`` of the frames of a clip, in their order.
+
+    Random ones are drawn as in MSKA's code (sutwangyan/MSKA: datasets.py, get_selected_index): fewer are a subset, more
+    are all and some of them twice or more often.
+    """
+    if config.frame_sampling == "even":
+        places = (np.arange(wanted) + 0.5) * (num_frames / wanted)
+        return np.minimum(places.astype(np.int64), num_frames - 1)
+    if wanted <= num_frames:
+        return np.sort(rng.permutation(num_frames)[:wanted])
+    return np.sort(np.concatenate((np.arange(num_frames), rng.integers(0, num_frames, wanted - num_frames))))
 
 
 def _pad(arrays: list[Array], size: int, value: float = 0) -> Tensor:

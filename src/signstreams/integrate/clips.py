@@ -145,17 +145,25 @@ def tokenize_clips(
     return out
 
 
-def clip_frames(config: IntegrateConfig, times_s: Floats, start_s: float | None, end_s: float | None) -> range:
+def clip_frames(
+    config: IntegrateConfig,
+    times_s: Floats,
+    start_s: float | None,
+    end_s: float | None,
+    *,
+    is_sampled: bool = False,
+) -> range:
     """Frames of a video from ``start_s`` to before ``end_s`` (None: start, end of the video), at the config's stride.
 
-    A clip that is too long gets a larger stride, where the config allows it.
+    A clip that is too long gets a larger stride, or is cut to its middle, where the config allows it; one that
+    ``is_sampled``, from which training draws frames later, keeps all.
 
     Raises:
         ValueError: There are no frames, or too many.
     """
     span_s = (-math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
     start, stop = (int(place) for place in np.searchsorted(times_s, span_s))
-    frames = frames_at_stride(start, stop, config.data)
+    frames = frames_at_stride(start, stop, config.data, is_sampled=is_sampled)
     if not len(frames):
         raise ValueError(f"covers none of the video's {len(times_s)} frames; check its start and end")
     if refusal := too_long(frames, config.data):
@@ -229,17 +237,22 @@ def _make_entries(
     """Entries of each split, and problems of clips whose videos have none."""
     entries: dict[str, list[ClipEntry]] = {split: [] for split in SPLITS}
     problems = []
-    num_thinned = 0
+    num_thinned = num_cut = 0
+    samples = config.data.long_clips == "sample"
     for split, clip in chosen:
         video = videos.get(clip.video_id)
         if video is None or clip.video_id not in points.times_s.records:
             continue  # quarantined, or reported already
         try:
-            frames = clip_frames(config, points.times_s[clip.video_id], clip.start_s, clip.end_s)
+            times_s = points.times_s[clip.video_id]
+            is_sampled = samples and split == "train"
+            whole = clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=True)
+            frames = clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=is_sampled)
         except ValueError as error:
             problems.append(f"clip {shown(clip.clip_id)}: {error}")
             continue
         num_thinned += frames.step != config.data.frame_stride
+        num_cut += len(frames) < len(whole)
         labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
         ids = gloss_ids(vocabulary, labels)
         entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
@@ -255,4 +268,7 @@ def _make_entries(
     if num_thinned:
         text = "%d clips are longer than data.max_frames (%d): they are read with a larger stride"
         log.info(text, num_thinned, config.data.max_frames)
+    if num_cut:
+        text = "%d clips are longer than data.max_frames (%d): only the frames in their middle are read"
+        log.warning(text, num_cut, config.data.max_frames)
     return entries, problems

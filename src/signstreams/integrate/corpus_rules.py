@@ -84,17 +84,24 @@ def all_quarantined(split: str) -> Refusal:
     )
 
 
-def frames_at_stride(start: int, stop: int, data: DataConfig) -> range:
-    """Frames of a clip at the training's stride: a larger one where a clip is too long and that is allowed."""
-    frames = range(start, stop, data.frame_stride)
-    if len(frames) > data.max_frames and data.long_clips == "stride":
-        frames = range(start, stop, -(-(stop - start) // data.max_frames))
-    return frames
+def frames_at_stride(start: int, stop: int, data: DataConfig, *, is_sampled: bool = False) -> range:
+    """Frames of a clip at the training's stride.
+
+    A clip that is too long gets a larger stride, or is cut to its middle, where that is allowed; one that
+    ``is_sampled``, from which training draws frames later, keeps all.
+    """
+    frames, most = range(start, stop, data.frame_stride), data.max_frames
+    if len(frames) <= most or data.long_clips == "refuse":
+        return frames
+    if data.long_clips == "stride":
+        return range(start, stop, -(-(stop - start) // most))
+    first = (len(frames) - most) // 2
+    return frames if is_sampled else frames[first : first + most]
 
 
 def too_long(frames: range, data: DataConfig) -> Refusal | None:
     """Of a clip with these frames, as `frames_at_stride` gives them."""
-    if len(frames) <= data.max_frames:
+    if len(frames) <= data.max_frames or data.long_clips != "refuse":
         return None
     return Refusal(
         f"has {len(frames)} frames",

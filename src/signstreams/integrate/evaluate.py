@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-from torch import Tensor
 
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
@@ -19,15 +17,19 @@ from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
 from signstreams.integrate.batches import ReadImages, batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry
+from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
-from signstreams.integrate.losses import BLANK_ID, compute_losses, loss_weights
+from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
 from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.protocols import clean_glosses
+from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
 Sums = dict[str, list[float]]  # name to sum and count of what was measured
-GREEDY = DecodingConfig(num_beams=1)  # decoding in evaluations during training
+
+DEFAULT_SCORING = ScoringConfig()
 
 # -- Scores of translations and glosses, against unchanged references
 
@@ -35,14 +37,21 @@ ROUGE_BETA = 1.2
 ROUGE_NAME = "signstreams ROUGE-L: longest common subsequence, F with beta 1.2 (as pycocoevalcap), 13a tokens, mixed case, mean over clips"  # fmt: skip # noqa: E501
 
 
-def translation_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
-    """BLEU-1..4 and chrF of sacrebleu with their signatures, ROUGE-L, and the ratio of lengths in 13a tokens.
+def translation_scores(
+    hypotheses: Sequence[str], references: Sequence[str], scoring: ScoringConfig = DEFAULT_SCORING
+) -> dict[str, Any]:
+    """BLEU-1..4 and chrF of sacrebleu with their signatures, ROUGE-L, and the ratio of lengths in BLEU's tokens.
 
-    Nothing is lower-cased or tokenised beforehand.
+    Nothing is lower-cased or tokenised beforehand; what BLEU does is in its signature.
     """
     scores: dict[str, Any] = {}
     for order in range(1, 5):
-        metric = BLEU(max_ngram_order=order)
+        metric = BLEU(
+            max_ngram_order=order,
+            tokenize=scoring.bleu_tokenize,
+            lowercase=scoring.bleu_lowercase,
+            force=scoring.bleu_tokenize == "none",  # no advice about tokenised texts: that they are is known
+        )
         result = metric.corpus_score(list(hypotheses), [list(references)])
         scores[f"bleu_{order}"] = result.score
     # sacrebleu's signature does not name the order; 4 is its default and the lower ones change nothing else
@@ -119,13 +128,6 @@ def _step(
 # -- Evaluation of a split
 
 
-def ctc_greedy(logits: Tensor, num_steps: list[int]) -> list[list[int]]:
-    """Best label of each step of (B, S, G), repeats merged, blanks dropped; only a clip's own steps count."""
-    best = logits.argmax(dim=-1).tolist()  # (B, S)
-    paths = [labels[:length] for labels, length in zip(best, num_steps, strict=True)]
-    return [[b for a, b in pairwise([BLANK_ID, *path]) if b not in (a, BLANK_ID)] for path in paths]
-
-
 @dataclass
 class Prediction:
     """Hypotheses for one clip."""
@@ -144,13 +146,15 @@ class Evaluation:
     """Mean of each term, over tokens, clips or steps of the whole split; ``total`` with all weights."""
     num_ctc_skipped: int  # clips too short for their glosses
     word_errors: dict[str, WordErrors] = field(default_factory=dict)
-    """Head to gloss word errors over the clips that have glosses."""
+    """Head to gloss word errors over the clips that have glosses, cleaned as ``scoring`` says."""
+    scoring: ScoringConfig = DEFAULT_SCORING
 
     def translation(self) -> dict[str, Any]:
         """`translation_scores` against the unchanged texts."""
         return translation_scores(
             [prediction.text for prediction in self.predictions],
             [prediction.entry.text for prediction in self.predictions],
+            self.scoring,
         )
 
     def best_head(self) -> str | None:
@@ -172,11 +176,16 @@ def evaluate(
     vocabulary: GlossVocabulary | None,
     world: World,
     *,
-    decoding: DecodingConfig = GREEDY,
+    decoding: DecodingConfig | None = None,
     read_images: ReadImages | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Losses and hypotheses for a split, without augmentation and dropout. Processes share the batches."""
+    """Losses and hypotheses for a split, without augmentation and dropout. Processes share the batches.
+
+    Texts are decoded by ``decoding`` (None: with the beams of evaluations during training), glosses by
+    ``config.scoring``.
+    """
+    decoding = DecodingConfig(num_beams=config.scoring.num_beams) if decoding is None else decoding
     was_training = model.training
     model.eval()
     sums: Sums = {}
@@ -193,7 +202,9 @@ def evaluate(
         totals = torch.stack([term.total for term in losses.terms.values()]).tolist()
         for (name, term), value in zip(losses.terms.items(), totals, strict=True):
             add_sum(sums, name, value, term.count)
-        glosses = {head: ctc_greedy(scores, batch.num_steps) for head, scores in encoded.gloss_logits.items()}
+        add_sum(sums, CLIPS, 0.0, len(rows))
+        beams = config.scoring.gloss_beams
+        glosses = {head: ctc_decode(scores, batch.num_steps, beams) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
             found.append((row, tokenizer.decode(texts[place]), decoded))
@@ -223,18 +234,23 @@ def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> E
     """The results of all processes, in the order of the split."""
     by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
     sums = joined_sums(share for _, share, _ in shares)
-    means = {name: total / max(1, count) for name, (total, count) in sums.items()}
+    over = divisors({name: count for name, (_, count) in sums.items()}, config)
+    means = {name: total / max(1, count) for name, (total, count) in sums.items() if name != CLIPS}
     weights = loss_weights(config, distils=True)
-    means["total"] = sum(weight * means[name] for name, weight in weights.items() if name in means)
+    parts = [weight * (sums[name][0] / max(1, over[name])) for name, weight in weights.items() if name in sums]
+    means["total"] = sum(parts)
     predictions = [Prediction(entry, *by_row[row]) for row, entry in enumerate(clips.entries)]
-    return Evaluation(predictions, means, sum(skipped for _, _, skipped in shares), _word_errors(predictions))
+    num_skipped = sum(skipped for _, _, skipped in shares)
+    errors = _word_errors(predictions, config.scoring)
+    return Evaluation(predictions, means, num_skipped, errors, config.scoring)
 
 
-def _word_errors(predictions: list[Prediction]) -> dict[str, WordErrors]:
+def _word_errors(predictions: list[Prediction], scoring: ScoringConfig) -> dict[str, WordErrors]:
     errors: dict[str, WordErrors] = {}
     for prediction in predictions:
         if prediction.entry.gloss is not None:
+            reference = clean_glosses(prediction.entry.gloss, scoring.gloss_cleanup)
             for head, glosses in prediction.glosses.items():
-                edits = word_errors(glosses, prediction.entry.gloss)
+                edits = word_errors(clean_glosses(glosses, scoring.gloss_cleanup), reference)
                 errors[head] = errors.get(head, WordErrors()) + edits
     return errors

@@ -8,6 +8,7 @@ Letters: B clips, S steps, G glosses with the blank, L text tokens.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from signstreams.integrate.settings import IntegrateConfig
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
 TERMS = (TRANSLATION, CTC, DISTILLATION)
+CLIPS = "clips"  # count of all clips
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,25 @@ def distillation_loss(logits: dict[str, Tensor], num_steps: list[int]) -> Tensor
 
 
 def term_counts(batch: Batch) -> dict[str, int]:
-    """Items of each term: text tokens, clips with usable glosses, steps."""
+    """Items of each term: text tokens, clips with usable glosses, steps. Beside them the number of clips."""
     steps = batch.num_steps
     usable, _ = ctc_usable(batch.gloss_ids, steps)
-    return {TRANSLATION: batch.num_tokens, CTC: len(usable), DISTILLATION: sum(steps)}
+    return {TRANSLATION: batch.num_tokens, CTC: len(usable), DISTILLATION: sum(steps), CLIPS: len(batch.clip_ids)}
+
+
+def divisors(counts: Mapping[str, float], config: IntegrateConfig) -> dict[str, float]:
+    """By what the total of each term is divided in the loss: its own items, or the clips."""
+    found = {name: counts.get(name, 0) for name in TERMS}
+    if config.optim.translation_loss == "sentence":
+        found[TRANSLATION] = counts[CLIPS]
+    if config.mska.distillation == "batch":
+        found[DISTILLATION] = counts[CLIPS]
+    return found
 
 
 def joint_counts(batches: list[Batch], device: torch.device) -> dict[str, int]:
-    """Items of each term in a joint batch, by which its total is divided, from this process's parts of it."""
-    own = Counter(dict.fromkeys(TERMS, 0))
+    """`term_counts` of a joint batch, from this process's parts of it."""
+    own = Counter(dict.fromkeys((*TERMS, CLIPS), 0))
     for batch in batches:
         own.update(term_counts(batch))
     if not distributed.is_distributed():
@@ -111,9 +123,9 @@ def on_device(numbers: list[int], device: torch.device) -> Tensor:
     return to_device(torch.tensor(numbers, dtype=torch.int64), device)
 
 
-def total_loss(terms: dict[str, LossTerm], weights: dict[str, float], counts: dict[str, int]) -> Tensor:
-    """Weighted sum of the terms' totals, each over the count of the joint batch."""
-    parts = [weight * terms[name].total / max(1, counts[name]) for name, weight in weights.items() if name in terms]
+def total_loss(terms: dict[str, LossTerm], weights: dict[str, float], over: Mapping[str, float]) -> Tensor:
+    """Weighted sum of the terms' totals, each over the `divisors` of the joint batch."""
+    parts = [weight * terms[name].total / max(1, over[name]) for name, weight in weights.items() if name in terms]
     return torch.stack(parts).sum()
 
 

@@ -13,6 +13,7 @@ from signstreams.engine.run_folder import Experiment
 from signstreams.engine.training_run import RunFiles
 from signstreams.formats.layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
+from signstreams.integrate.protocols import CLEANUPS, gloss_decoding
 from signstreams.integrate.settings import IntegrateConfig
 
 _RATES = ("encoder", "mska", "decoder", "backbone")
@@ -85,7 +86,8 @@ def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
             "insertions": errors.insertions,
             "num_glosses": errors.num_words,
             "head": head,
-            "decoding": "greedy CTC (beam 1)",
+            "decoding": gloss_decoding(result.scoring.gloss_beams),
+            "cleanup": CLEANUPS[result.scoring.gloss_cleanup],
             "num_ctc_skipped": result.num_ctc_skipped,
         }
     return scores

@@ -25,6 +25,7 @@ from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokeni
 from signstreams.integrate.dataset import open_datasets
 from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
+from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
     beside,
@@ -125,6 +126,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     check_writable(given.output_dir or beside(bundle.path, EVALUATION_FILES["scores"]).parent)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
+    if bundle.vocabulary is None:
+        names = ("gloss_cleanup", "gloss_beams")
+        if unused := [f"scoring.{name}" for name in names if getattr(given.scoring, name) is not None]:
+            raise UserError(f"{unused[0]} has no effect: {bundle.path} has learned no glosses; leave it out")
     clips = load_clips(config, given.splits)
     # ids of the model's own vocabulary: with train among the splits, clips come with those of their corpus
     entries: dict[str, list[ClipEntry]] = {
@@ -170,6 +175,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
     content |= {
         "decoding": given.decoding.model_dump(mode="json"),
+        "scoring": config.scoring.model_dump(mode="json", exclude={"num_beams"}),
         "selection": selection(bundle.config),
         "checkpoint": str(bundle.path),
         CHECKPOINT_SHA256: checkpoint_digest,
@@ -177,6 +183,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         "num_train_clips": bundle.about["num_train_clips"],
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
     }
+    published = published_figures(config.root, given.scoring.corpus, config.scoring, last)
+    if published is not None:  # both pages show it, beside ours
+        content["published"] = published
+        log.info("figures of papers on %s (known by %s) stand beside ours", published["corpus"], published["known_by"])
     if (note := few_clips(bundle.about["num_train_clips"])) is not None:
         content["few_clips"] = note  # both pages show it
     paths = {
@@ -201,9 +211,12 @@ def _config(bundle: TrainedModel, given: EvaluateSltConfig) -> IntegrateConfig:
     """The config of the training, with the corpus and folders of the evaluation."""
     batch_size = given.batch_size or bundle.config.data.batch_size
     data = {"subset_size": None, "unknown_gloss": "count", "batch_size": batch_size}
+    if bundle.config.data.long_clips == "sample":  # drawn in training alone
+        data["long_clips"] = "centre"
     return bundle.config.model_copy(
         update={
             "data": bundle.config.data.model_copy(update=data),
+            "scoring": given.scoring.over(bundle.config.scoring),
             "root": given.root or bundle.config.root,
             "features_dir": given.features_dir or bundle.config.features,
         }

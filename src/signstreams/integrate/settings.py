@@ -5,6 +5,7 @@ The sections of a training come first, in the order of the model; `IntegrateConf
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from signstreams.config.section import (
     Flag,
     NotNegative,
     Positive,
+    Prob,
     Range,
     Section,
     Share,
@@ -26,6 +28,8 @@ from signstreams.config.section import (
 from signstreams.corpus.settings import Folders
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.integrate.mska_settings import MskaLayers, MskaNorm, check_norm
+from signstreams.integrate.presets import Preset, with_preset
+from signstreams.integrate.scoring_settings import GivenScoring, ScoringConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
 FEW_CLIPS = 1000  # published sign-language corpora begin at some thousands, and what they teach is modest
@@ -144,6 +148,9 @@ class MskaConfig(Section):
     """Weight of the CTC losses, summed over the heads; switched off where there is no annotations/gloss.csv."""
     distillation_weight: NotNegative = 1.0
     """Weight of the self-distillation of the heads; switched off where there is no annotations/gloss.csv."""
+    distillation: Literal["step", "batch"] = "step"
+    """Self-distillation is a mean over the steps of all clips; or their sum, over the number of clips, as MSKA has it:
+    many times as much, and more for longer clips. Logged losses stay per step."""
     distillation_warmup_ratio: Share = 0.3
     """Share of the run before self-distillation starts: any earlier, it prolongs the phase in which CTC says blank."""
     gloss_fusion: Literal["add", "concat", "none"] = "add"
@@ -175,63 +182,14 @@ class MskaConfig(Section):
             raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
         if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
             raise ValueError("translation_weight and ctc_weight are 0: no loss is left; expected one above 0")
+        if not (self.distillation_weight and self.ctc_weight):
+            refuse_without_effect(self, ("distillation",), "there is no self-distillation")
         return self
 
     @property
     def learns_text(self) -> bool:
         """Whether the translation loss counts; else glosses alone are learned."""
         return self.translation_weight > 0
-
-
-Preset = Literal["signmusketeers", "mska_paper_mbart"]
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, T5 v1.1 base. Its T5 encoder
-    # is the fusion encoder here, of the same sizes.
-    "signmusketeers": {
-        "data": {"frame_stride": 2},
-        "model": {
-            "use_mska": False,
-            "projection_dim": 256,
-            "d_model": 768,
-            "num_layers": 12,
-            "num_heads": 12,
-            "ff_dim": 2048,
-        },
-        "decoder": {"model": "google/t5-v1_1-base"},
-        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
-    },
-    # MSKA (arXiv 2405.05672): keypoints only, four encoders of 8 blocks, a two-layer map to mBART-large-cc25.
-    "mska_paper_mbart": {
-        "model": {
-            "use_pose": False,
-            "d_model": 1024,
-            "num_layers": 12,
-            "num_heads": 16,
-            "ff_dim": 4096,
-            "dropout": 0.3,
-        },
-        "mska": {"gloss_fusion": "add"},
-        "decoder": {"model": "facebook/mbart-large-cc25", "dropout": 0.3},
-        "optim": {"lr": 1e-5, "label_smoothing": 0.2},
-        "data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400},
-    },
-}
-"""What a preset sets where the user sets nothing; the sizes of MSKA are the paper's by default."""
-
-
-def with_preset(tree: Any) -> Any:
-    """Settings of a whole training, on top of those of the preset they name."""
-    decoder = tree.get("decoder") if isinstance(tree, dict) else None
-    name = decoder.get("preset") if isinstance(decoder, dict) else None
-    if not isinstance(name, str) or name not in PRESETS:
-        return tree
-    merged = dict(tree)
-    for section, keys in PRESETS[name].items():
-        given = tree.get(section, {})
-        if isinstance(given, dict):
-            merged[section] = keys | given
-    return merged
 
 
 class DecoderConfig(Section):
@@ -282,7 +240,7 @@ class DecodingConfig(Section):
     """Decoding of a trained model."""
 
     num_beams: Annotated[Count, Flag("--num-beams")] = 5
-    """Hypotheses kept by beam search; 1 is greedy. Evaluations during training are greedy."""
+    """Hypotheses kept by beam search; 1 is greedy. Evaluations during training have scoring.num_beams."""
     length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
     """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts, below 0 short."""
 
@@ -302,9 +260,10 @@ class DataConfig(Section):
     """Take every n-th frame of a clip, from its first; the same frames for all streams."""
     max_frames: Count = 512
     """Longest clip, in frames after the stride."""
-    long_clips: Literal["refuse", "stride"] = "refuse"
-    """Clips longer than max_frames: stop and name them, or read them with the smallest stride that makes them fit. They
-    are never cut, since the text of a part is unknown."""
+    long_clips: Literal["refuse", "stride", "sample", "centre"] = "refuse"
+    """Clips longer than max_frames: stop and name them, or read them with the smallest stride that makes them fit.
+    sample, as in MSKA: in training at most max_frames of the whole clip, by augmentation.frame_sampling, elsewhere
+    those in the middle; centre: always those in the middle. What is cut off may have said part of the text."""
     subset_size: Annotated[Count | None, Flag("--subset-size")] = None
     """Train on this many clips of the train split, drawn by the seed. None: all."""
     crop_px: Count | None = None
@@ -325,24 +284,35 @@ class AugmentationConfig(Section):
     """Largest relative change of size."""
     rotate_deg: NotNegative = 10.0
     """Largest rotation in the image plane, in degrees."""
+    rotate_prob: Prob = 1.0
+    """Probability that a clip is rotated at all."""
     translate: NotNegative = 0.1
     """Largest shift, in units of three half shoulder widths (half the width of the signing space)."""
     noise: Annotated[float, Fixed()] = 0.0
     """Normal noise on the coordinates: none, detections are noisy enough. Recorded since it is in fingerprints."""
     time_scale: Range = [0.8, 1.2]
     """Range of the factor on the number of frames; all streams are resampled together."""
+    frame_sampling: Literal["even", "random"] = "even"
+    """Frames of a resampled clip: evenly spaced, or random ones in their order, as in MSKA: fewer are a subset, more
+    are all and some of them twice."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         low, high = self.time_scale
         if not 0 < low <= high:
             raise ValueError(f"time_scale [{low:g}, {high:g}]: expected 0 < low <= high")
+        if not self.rotate_deg:
+            refuse_without_effect(self, ("rotate_prob",), "rotate_deg is 0")
         return self
 
 
 class OptimConfig(Section):
-    """AdamW with linear warm-up and cosine decay by step."""
+    """AdamW or Adam, with linear warm-up and cosine decay by step."""
 
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """adamw: decay of the weights apart from the gradients. adam: added to them (L2), as MSKA has it."""
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """Decay of the means of the gradients and of their squares."""
     lr: Positive = 5e-4
     """Peak learning rate of every part without one of its own."""
     lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
@@ -353,17 +323,20 @@ class OptimConfig(Section):
     """Peak learning rate of the text decoder. None: lr."""
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
     """Peak learning rate of backbones that are trained. None: a tenth of lr."""
-    final_lr_ratio: Annotated[float, Fixed()] = 0.01
-    """Learning rate at the end, as a share of the peak: as good as zero, and the last steps still count."""
-    warmup_ratio: Annotated[float, Fixed()] = 0.05
-    """Share of the run with linear warm-up: it grows with the run, so that no run needs another value."""
+    final_lr_ratio: Share = 0.01
+    """Learning rate at the end, as a share of the peak: as good as zero, and the last steps still count. MSKA has 0."""
+    warmup_ratio: Share = 0.05
+    """Share of the run with linear warm-up: it grows with the run, so that few runs need another value. MSKA has 0."""
     weight_decay: NotNegative = 0.01
     """Decay of weight matrices; norms, biases, embeddings, and MSKA's alpha and global matrices have none."""
-    clip_grad_norm: Annotated[float, Fixed()] = 1.0
+    clip_grad_norm: Positive | None = 1.0
     """Largest norm of the gradients of each part (backbone, mska, encoder, decoder): guards against rare spikes, and
-    keeps CTC's gradients, which are many times larger, from crowding out the decoder's."""
+    keeps CTC's gradients, which are many times larger, from crowding out the decoder's. None: any, as in MSKA."""
     label_smoothing: Share = 0.1
     """Label smoothing of the translation loss."""
+    translation_loss: Literal["token", "sentence"] = "token"
+    """The translation loss is a mean over tokens; or over sentences, each the sum of its tokens, as MSKA has it: as
+    many times as much as a sentence has tokens. Logged losses stay per token."""
     accumulate_steps: Count = 1
     """Forward and backward passes per optimiser step, each over data.batch_size clips; together they are one batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -422,6 +395,7 @@ class IntegrateConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    scoring: ScoringConfig = ScoringConfig()
     experiment: ExperimentConfig = ExperimentConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -439,13 +413,26 @@ class IntegrateConfig(Section):
             )
         if not self.model.use_mska:
             needing = ["ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"]
-            needing += ["norm", "layers"]
+            needing += ["distillation", "norm", "layers"]
             refuse_without_effect(self.mska, needing, "model.use_mska is false", prefix="mska.")
             if not self.mska.translation_weight:
                 raise ValueError(
                     "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
                 )
             refuse_without_effect(self.optim, ("lr_mska",), "model.use_mska is false", prefix="optim.")
+            refuse_without_effect(
+                self.augmentation, ("rotate_prob",), "model.use_mska is false", prefix="augmentation."
+            )
+        if not (self.model.use_mska and self.mska.ctc_weight):
+            names = ("gloss_cleanup", "gloss_beams")
+            refuse_without_effect(self.scoring, names, "no glosses are learned", prefix="scoring.")
+        if not self.mska.learns_text:
+            reason = "mska.translation_weight is 0"
+            refuse_without_effect(self.optim, ("translation_loss",), reason, prefix="optim.")
+            refuse_without_effect(self.scoring, ("num_beams",), reason, prefix="scoring.")
+        if self.augmentation.time_scale == [1, 1] and self.data.long_clips != "sample":
+            reason = "augmentation.time_scale is 1, and data.long_clips is not sample"
+            refuse_without_effect(self.augmentation, ("frame_sampling",), reason, prefix="augmentation.")
         is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
         if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
             raise ValueError(
@@ -483,7 +470,23 @@ class IntegrateConfig(Section):
             del tree["mska"]["norm"]
         if self.mska.layers == "reduced" or not self.model.use_mska:  # which those of before are
             del tree["mska"]["layers"]
+        default = IntegrateConfig().model_dump(mode="json")
+        for section, names in _NEWER.items():
+            for name in names:
+                if tree[section][name] == default[section][name]:
+                    del tree[section][name]
+        if not tree["scoring"]:
+            del tree["scoring"]
         return tree
+
+
+_NEWER: dict[str, Iterable[str]] = {
+    "mska": ("distillation",),
+    "augmentation": ("rotate_prob", "frame_sampling"),
+    "optim": ("optimizer", "betas", "translation_loss"),
+    "scoring": ScoringConfig.model_fields,
+}
+"""Settings that runs of before had not: by default they are no part of the identity, and those runs go on."""
 
 
 # -- Embedding
@@ -571,6 +574,7 @@ class EvaluateSltConfig(TrainedModelSection):
     """Clips per batch. None: as in training."""
     blank_video: bool = True
     """Score the last split a second time with every stream hidden: what the text model reaches by itself."""
+    scoring: GivenScoring = GivenScoring()
 
     @model_validator(mode="after")
     def _splits_are_named_once(self) -> Self:

@@ -28,6 +28,7 @@ from signstreams.integrate.losses import (
     TRANSLATION,
     Losses,
     compute_losses,
+    divisors,
     joint_counts,
     loss_weights,
     total_loss,
@@ -43,8 +44,8 @@ BAD_LOSS_HINT = "lower optim.lr, or use --optim-precision fp32"
 _NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing", "layer_weights")
 
 
-def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.AdamW:
-    """AdamW with a learning rate per part of the model; norms, biases, embeddings and MSKA's matrices do not decay."""
+def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.Optimizer:
+    """The optimiser, with a learning rate per part; norms, biases, embeddings and MSKA's matrices do not decay."""
     optim = config.optim
     peaks = {
         "encoder": optim.lr_encoder or optim.lr,
@@ -58,7 +59,8 @@ def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.op
         for decays, decay in ((True, optim.weight_decay), (False, 0.0))
         if (chosen := [p for key, p in parameters if (p.ndim > 1 and not key.endswith(_NO_DECAY)) == decays])
     ]
-    return torch.optim.AdamW(groups)
+    kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, betas=(optim.betas[0], optim.betas[1]))
 
 
 class WeightAverage:
@@ -152,6 +154,7 @@ class Trainer(Stage[list[Batch | None]]):
         passes = config.optim.accumulate_steps
         self.parts = [self.world.rank * passes + i for i in range(passes)]  # this process's parts of the joint batch
         self.plan = BatchPlan(clips.lengths, config.data.batch_size, self.world.size * passes, config.seed)
+        self.most_frames = config.data.max_frames if config.data.long_clips == "sample" else None
         self.total_steps = config.train.epochs * self.plan.steps_per_epoch
         if config.train.max_train_steps is not None:
             self.total_steps = min(self.total_steps, config.train.max_train_steps)
@@ -244,6 +247,7 @@ class Trainer(Stage[list[Batch | None]]):
         distils = step >= self.config.mska.distillation_warmup_ratio * self.total_steps
         weights = loss_weights(self.config, distils=distils)
         counts = joint_counts([part for part in batch if part is not None], self.world.device)
+        over = divisors(counts, self.config)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         value = torch.zeros((), device=self.world.device)
@@ -251,7 +255,7 @@ class Trainer(Stage[list[Batch | None]]):
         for number, part in zip(self.parts, batch, strict=True):
             if part is not None:
                 seed_global(self.config.seed, "step", step, number)  # dropout: the same in a resumed run
-                share, losses = self._backward(part.to(self.world.device), weights, counts)
+                share, losses = self._backward(part.to(self.world.device), weights, over)
                 value += share
                 seen += [(f"loss_{name}", term.total.detach(), term.count) for name, term in losses.terms.items()]
                 self._note("ctc_skipped", losses.num_ctc_skipped, 0)
@@ -297,7 +301,12 @@ class Trainer(Stage[list[Batch | None]]):
         for part in self.parts:
             rows = self.plan.rows(step, part)
             samples = [
-                augment(self.clips[row], self.config.augmentation, numpy_rng(self.config.seed, "augment", epoch, row))
+                augment(
+                    self.clips[row],
+                    self.config.augmentation,
+                    numpy_rng(self.config.seed, "augment", epoch, row),
+                    most_frames=self.most_frames,
+                )
                 for row in rows
             ]
             trained = list(self.model.backbones)
@@ -306,12 +315,12 @@ class Trainer(Stage[list[Batch | None]]):
             batches.append(batch.pinned() if batch is not None and self.world.device.type == "cuda" else batch)
         return batches
 
-    def _backward(self, batch: Batch, weights: dict[str, float], counts: dict[str, int]) -> tuple[Tensor, Losses]:
+    def _backward(self, batch: Batch, weights: dict[str, float], over: dict[str, float]) -> tuple[Tensor, Losses]:
         """Add the gradients of one part; its share of the joint loss, and the terms of it."""
         with autocast(self.config.optim.precision, self.world.device):
             encoded = self.model.encode(batch)
             losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
-            loss = total_loss(losses.terms, weights, counts)
+            loss = total_loss(losses.terms, weights, over)
         loss.backward()
         return loss.detach(), losses
 
@@ -324,7 +333,7 @@ class Trainer(Stage[list[Batch | None]]):
         parts: dict[str, list[nn.Parameter]] = {}
         for group in self.optimizer.param_groups:
             parts.setdefault(group["name"], []).extend(group["params"])
-        bound = self.config.optim.clip_grad_norm
+        bound = self.config.optim.clip_grad_norm or math.inf
         norms = [nn.utils.clip_grad_norm_(parameters, bound) for parameters in parts.values()]
         # the norm of a part without gradient (no crop of its stream in the batch) is on the CPU
         return torch.stack([norm.to(self.world.device) for norm in norms]).square().sum().sqrt()

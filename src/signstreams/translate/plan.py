@@ -164,7 +164,7 @@ def longest_clip_s(trained: TrainedModel, fps: float) -> float:
     """Length that the model reads at once, s."""
     data = trained.config.data
     longest_s = (data.max_frames - 1) * data.frame_stride / (fps or 25.0)
-    return longest_s if data.long_clips == "refuse" else max(longest_s, LONGEST_THINNED_S)
+    return max(longest_s, LONGEST_THINNED_S) if data.long_clips == "stride" else longest_s
 
 
 def _extraction(given: TranslateConfig, trained: TrainedModel, path: Path, root: Path) -> ExtractConfig:

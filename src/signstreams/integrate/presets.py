@@ -1,0 +1,101 @@
+"""Presets: the settings of published models, by name. What still differs from them: docs/integration.md.
+
+Imports nothing of the other settings, which take a preset's values where the user sets none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt"]
+
+_Tree = dict[str, dict[str, Any]]
+
+
+def _joined(*trees: _Tree) -> _Tree:
+    """Sections of all trees; of a key in several, the last value."""
+    merged: _Tree = {}
+    for tree in trees:
+        for section, keys in tree.items():
+            merged[section] = merged.get(section, {}) | keys
+    return merged
+
+
+# What both stages of MSKA share (arXiv 2405.05672; sutwangyan/MSKA e7d5610). tests/integrate/test_presets.py holds each
+# value with the file and line it is from. Sizes of MSKA that are the paper's by default are not repeated here.
+_MSKA: _Tree = {
+    "data": {"batch_size": 8, "frame_stride": 1, "max_frames": 400, "long_clips": "sample"},
+    "augmentation": {
+        "scale": 0.0,
+        "translate": 0.0,
+        "rotate_deg": 15.0,
+        "rotate_prob": 0.5,
+        "time_scale": [0.5, 1.5],
+        "frame_sampling": "random",
+    },
+    "model": {"use_pose": False},
+    "mska": {"distillation": "batch", "distillation_warmup_ratio": 0.0, "root_relative_hands": False},
+    "optim": {
+        "optimizer": "adam",
+        "betas": [0.9, 0.998],
+        "weight_decay": 1e-3,
+        "warmup_ratio": 0.0,
+        "final_lr_ratio": 0.0,
+        "clip_grad_norm": None,
+    },
+}
+# A fusion encoder of mBART's sizes in place of its encoder, and a two-layer map to the decoder.
+_MBART: _Tree = {
+    "model": {"use_pose": False, "d_model": 1024, "num_layers": 12, "num_heads": 16, "ff_dim": 4096, "dropout": 0.3},
+    "mska": {"gloss_fusion": "add"},
+    "decoder": {"model": "facebook/mbart-large-cc25", "dropout": 0.3},
+    "optim": {"lr": 1e-5, "label_smoothing": 0.2},
+}
+
+PRESETS: dict[str, _Tree] = {
+    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, T5 v1.1 base. Its T5 encoder
+    # is the fusion encoder here, of the same sizes.
+    "signmusketeers": {
+        "data": {"frame_stride": 2},
+        "model": {
+            "use_mska": False,
+            "projection_dim": 256,
+            "d_model": 768,
+            "num_layers": 12,
+            "num_heads": 12,
+            "ff_dim": 2048,
+        },
+        "decoder": {"model": "google/t5-v1_1-base"},
+        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
+    },
+    # MSKA's sizes with mBART-large-cc25, trained our way: keypoints only.
+    "mska_paper_mbart": _joined(_MBART, {"data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400}}),
+    # MSKA's first stage, sign to gloss: MSKA and its heads alone.
+    "mska_s2g": _joined(_MSKA, {"mska": {"translation_weight": 0.0}, "optim": {"lr": 1e-3}, "train": {"epochs": 100}}),
+    # Its last stage, sign to text, from --init-checkpoint of the first.
+    "mska_slt": _joined(
+        _MSKA,
+        _MBART,
+        {
+            "decoder": {"max_tokens": 100},
+            "optim": {"translation_loss": "sentence"},
+            "train": {"epochs": 40},
+            "scoring": {"num_beams": 5},
+        },
+    ),
+}
+"""What a preset sets where the user sets nothing."""
+
+
+def with_preset(tree: Any) -> Any:
+    """Settings of a whole training, on top of those of the preset they name."""
+    decoder = tree.get("decoder") if isinstance(tree, dict) else None
+    name = decoder.get("preset") if isinstance(decoder, dict) else None
+    if not isinstance(name, str) or name not in PRESETS:
+        return tree
+    merged = dict(tree)
+    for section, keys in PRESETS[name].items():
+        given = tree.get(section, {})
+        if isinstance(given, dict):
+            merged[section] = keys | given
+    return merged
