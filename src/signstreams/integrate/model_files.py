@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from signstreams.integrate.settings import PRESETS, DecoderConfig
+from signstreams.integrate.presets import PRESETS
+from signstreams.integrate.settings import DecoderConfig
 
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer_config.json")
@@ -18,7 +19,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-KNOWN_MODELS = frozenset(str(preset["decoder"]["model"]) for preset in PRESETS.values() if "decoder" in preset)
+KNOWN_MODELS = frozenset(
+    str(preset["decoder"]["model"]) for preset in PRESETS.values() if "model" in preset.get("decoder", {})
+)
 """Models of the presets: their sizes are known here, so that they are built with random weights without a file."""
 
 
