@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
@@ -24,7 +25,7 @@ from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_tr
 from signstreams.integrate.settings import IntegrateConfig, few_clips
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
-from signstreams.integrate.trained_model import FORMAT, load_initial_weights
+from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 from signstreams.processes import stop_on_signal
@@ -43,7 +44,12 @@ def run(config: IntegrateConfig) -> None:
     try:
         clips, backbones = read_inputs(config, world)
         vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
-        identity = config.identity(backbones.digests, init_digest=_init_digest(config))
+        train = config.train
+        identity = config.identity(
+            backbones.digests,
+            init_digest=_digest("init_checkpoint", train.init_checkpoint, "another run"),
+            sequence_digest=_digest("sequence_checkpoint", train.sequence_checkpoint, "a sequence pretraining"),
+        )
         fingerprint = Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
         with TrainingRun(config, world, fingerprint, RUN_FILES) as training:
             training.write_params({**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}, CONFIG)
@@ -52,16 +58,14 @@ def run(config: IntegrateConfig) -> None:
         distributed.close()
 
 
-def _init_digest(config: IntegrateConfig) -> str | None:
-    path = config.train.init_checkpoint
+def _digest(key: str, path: Path | None, whose: str) -> str | None:
+    """SHA-256 of a file that first weights are taken from."""
     if path is None:
         return None
     try:
         return sha256_file(path)
     except OSError as error:
-        raise UserError(
-            f"train.init_checkpoint: {path}: {error.strerror}, expected the best.pt of another run; name one"
-        ) from None
+        raise UserError(f"train.{key}: {path}: {error.strerror}, expected the best.pt of {whose}; name one") from None
 
 
 def _run(
@@ -109,9 +113,13 @@ def _run(
         },
         read_images=reader,
     )
-    if not training.resume(trainer) and config.train.init_checkpoint is not None:
-        load_initial_weights(model, config.train.init_checkpoint, tokenizer, vocabulary)
-        trainer.start_average()
+    if not training.resume(trainer):
+        if config.train.init_checkpoint is not None:
+            load_initial_weights(model, config.train.init_checkpoint, tokenizer, vocabulary)
+            trainer.start_average()
+        if config.train.sequence_checkpoint is not None:
+            load_sequence_weights(model, config.train.sequence_checkpoint, backbones, config.data.frame_stride)
+            trainer.start_average()
     if world.is_main:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         log.info("%s trainable parameters", f"{trainable:,}")

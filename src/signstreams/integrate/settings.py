@@ -376,11 +376,19 @@ class TrainConfig(Section):
     """Evaluate and keep an exponential moving average of the weights with this decay per step. None: the weights."""
     init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
     """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others."""
+    sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
+    """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
     """Largest number of steps between two last.pt, each evaluation writes one too: some minutes of work, which is what
     a killed run loses at most; a run that is asked to stop loses nothing. Recorded since best.pt holds the config."""
     log_every_steps: Count = 10
     """Steps between lines of training metrics."""
+
+    @model_validator(mode="after")
+    def _starts_from_one(self) -> Self:
+        if self.init_checkpoint is not None and self.sequence_checkpoint is not None:
+            raise ValueError("init_checkpoint and sequence_checkpoint both give the first weights; name one of them")
+        return self
 
 
 class IntegrateConfig(Section):
@@ -448,7 +456,9 @@ class IntegrateConfig(Section):
         """Folder of features and points."""
         return self.features_dir or self.output_dir / "features"
 
-    def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
+    def identity(
+        self, backbone_digests: dict[str, str], *, init_digest: str | None = None, sequence_digest: str | None = None
+    ) -> dict[str, Any]:
         """The settings that alter the result, as plain values; files count by their content, not by their path."""
         no_effect = ("root", "output_dir", "features_dir", "resume", "on_conflict", "device", "distributed")
         tree = self.model_dump(
@@ -457,11 +467,13 @@ class IntegrateConfig(Section):
                 **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
-                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
+                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint", "sequence_checkpoint"},
             },
         )
         tree["model"]["backbones"] = dict(backbone_digests)
         tree["train"]["init"] = init_digest
+        if sequence_digest is not None:
+            tree["train"]["sequence"] = sequence_digest
         return tree
 
 
