@@ -1,10 +1,10 @@
 """Sequence pretraining: translation from few texts with it and without it, on the ``bench`` demo corpus.
 
 All 300 clips are footage; a tenth of those of train has its text. The points are the true ones of the figures (hands,
-arms, nose, eyes) with noise, computed without a picture and an extraction. The encoder is pretrained once, on all videos
-but those of test (and val, which it is scored on); then for each seed a training starts from it, and one from scratch,
-on the same clips, with all else equal: chosen by val, scored on test with five beams. Trainings see keypoints alone
-(pose and MSKA).
+arms, nose, eyes) with noise, computed without a picture and an extraction. The encoder is pretrained once, on all
+videos but those of test (and val, which it is scored on); then for each seed a training starts from it, and one from
+scratch, on the same clips, with all else equal: chosen by val, scored on test with five beams. Trainings see keypoints
+alone (pose and MSKA).
 
 python benchmarks/sequence.py FOLDER                     # what FOLDER holds already is kept
 python benchmarks/sequence.py FOLDER --seeds 1 --set optim.lr=1e-3

@@ -111,7 +111,7 @@ def find_clusters(windows: Sequence[Sample], model: ModelConfig, config: Predict
     """Cluster each stream by k-means on steps of `SAMPLE_WINDOWS` windows; a pure function of its arguments.
 
     Raises:
-        UserError: No stream is present in any of them.
+        UserError: No stream is present often enough.
     """
     at = evenly_spread(min(SAMPLE_WINDOWS, len(windows)), len(windows))
     streams = target_streams(model)
@@ -125,7 +125,8 @@ def find_clusters(windows: Sequence[Sample], model: ModelConfig, config: Predict
     for stream in streams:
         found = np.concatenate(seen.pop(stream))
         if len(found) < 2 * STEPS_PER_CLUSTER:
-            log.warning("%s: is missing nearly everywhere, nothing is predicted of it", stream)
+            text = "%s: is present in %d steps, clusters need %d: nothing is predicted of it"
+            log.warning(text, stream, len(found), 2 * STEPS_PER_CLUSTER)
             continue
         wanted = min(config.num_clusters, len(found) // STEPS_PER_CLUSTER)
         chosen = found[np.array(evenly_spread(wanted * STEPS_PER_CLUSTER, len(found)))]
@@ -134,7 +135,11 @@ def find_clusters(windows: Sequence[Sample], model: ModelConfig, config: Predict
         commonest[stream] = int(sizes.argmax())
         log.info("%s: %d clusters, the commonest has %.1f %%", stream, len(sizes), 100 * sizes.max() / sizes.sum())
     if not centres:
-        raise UserError("sequence pretraining: every stream is missing nearly everywhere, expected one that is seen")
+        raise UserError(
+            f"sequence pretraining: no stream is present in {2 * STEPS_PER_CLUSTER} steps of four frames (of"
+            f" {len(windows)} windows of train), expected some to cluster; extract more video, or lower"
+            " data.frame_stride"
+        )
     return Clusters(centres, commonest)
 
 
