@@ -17,6 +17,7 @@ include: "workflow/rules/extract.smk"
 include: "workflow/rules/contract.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/embed.smk"
+include: "workflow/rules/sequence.smk"
 include: "workflow/rules/integrate.smk"
 include: "workflow/rules/publish.smk"
 

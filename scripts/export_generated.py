@@ -133,6 +133,11 @@ CHAPTERS = (
     Chapter("Pictures of a backbone", "show"),
     Chapter("Embedding", "embed", "More: [integration.md](integration.md#embedding)."),
     Chapter(
+        "Sequence pretraining",
+        "sequence",
+        "More: [integration.md](integration.md#sequence-pretraining).",
+    ),
+    Chapter(
         "Translation model",
         "train",
         "Recipes to start from: `config/integrate/demo.yml`, `config/integrate/corpus.yml`, `config/single_signer.yml`."

@@ -257,6 +257,24 @@ def _embed(config: Any) -> None:
 
 
 @_command(
+    "sequence",
+    "sequence.settings:SequenceConfig",
+    "pretrain_sequence.py",
+    computes=True,
+    after_stop=GO_ON_TRAINING,
+)
+def _sequence(config: Any) -> None:
+    """Pretrain the fusion encoder on unlabelled hours, by what is hidden over time."""
+    from signstreams.sequence.run import pretrain_sequence
+
+    found = pretrain_sequence(config)
+    print(
+        f"val: {found['accuracy']:.1%} of the hidden steps predicted (nearest step that is seen {found['repeat']:.1%},"
+        f" commonest cluster {found['majority']:.1%})"
+    )
+
+
+@_command(
     "train",
     "integrate.settings:IntegrateConfig",
     "train_slt_multistream_v9.py",

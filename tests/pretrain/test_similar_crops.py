@@ -190,13 +190,13 @@ def test_clusters_and_the_sample_that_they_are_found_on_are_bounded(monkeypatch:
     """For more crops only their assignment takes longer, block by block."""
     found: list[int] = []
 
-    def count(sample: np.ndarray, num_clusters: int) -> np.ndarray:
+    def count(sample: np.ndarray, num_clusters: int, *others: np.random.Generator, noise_share: float) -> np.ndarray:
         found.extend((len(sample), num_clusters))
-        return original(sample, num_clusters)
+        return original(sample, num_clusters, *others, noise_share=noise_share)
 
-    original = similar_crops._k_means
+    original = similar_crops.k_means
     monkeypatch.setattr(similar_crops, "MAX_CLUSTERS", 16)
-    monkeypatch.setattr(similar_crops, "_k_means", count)
+    monkeypatch.setattr(similar_crops, "k_means", count)
     labels = cluster(np.random.default_rng(0).normal(size=(20_000, 8)).astype(np.float32))
     assert found == [16 * similar_crops.SAMPLE_PER_CLUSTER, 16]
     assert np.bincount(labels).sum() == 20_000 and labels.max() == 15

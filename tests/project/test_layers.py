@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "integrate": BASE | {"formats", "corpus", "engine", "backbones"},
     "judge": BASE | {"formats", "corpus", "engine", "backbones", "pretrain", "integrate"},
     "segment": BASE | {"formats", "corpus", "engine", "backbones", "integrate"},
+    "sequence": BASE | {"formats", "corpus", "engine", "backbones", "integrate"},
     "translate": BASE | {"formats", "corpus", "extract", "engine", "integrate", "segment"},
 }
 MAY_IMPORT["workflow"] = set(MAY_IMPORT) - {"cli", "publish", "translate", "judge"}

@@ -17,7 +17,15 @@ if not (PROJECT / "scripts").is_dir():
 sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the package is not installed
 
 from signstreams.errors import exit_on_user_error, print_problems
-from signstreams.formats.layout import BOUNDARY_FILES, JUDGE_FILES, PRETRAINING_FILES, SPLITS, TRAINING_FILES
+from signstreams.formats.layout import (
+    BOUNDARY_FILES,
+    JUDGE_FILES,
+    PRETRAINING_FILES,
+    SEQUENCE_FILES,
+    SPLITS,
+    TRAINING_FILES,
+)
+from signstreams.sequence.settings import settings_of_training
 from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, STREAMS, pretrain_script
 from signstreams.workflow.plan import (
     errors_of_failed_jobs,
@@ -58,6 +66,11 @@ CONFIG, EXTRACT, INTEGRATE = PLAN.config, PLAN.extract, PLAN.integrate
 IS_DEMO, VIDEOS, BATCHES = PLAN.is_demo, PLAN.videos, PLAN.batches
 CORPUS, RUNS, WORK_DIR = PLAN.corpus, PLAN.runs, CONFIG.work_dir
 NOTES = []  # what the user is told at the start and, below all lines of the jobs, again at the end
+BACKBONES = " ".join(  # as the scripts take them
+    f"{BY_NAME[stream].backbone_flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
+    for stream in STREAMS
+    if stream in CONFIG.streams
+)
 LOGS = RUNS.logs  # of this run alone: another corpus in the same checkout has a folder of its own
 
 
@@ -108,7 +121,8 @@ def final_targets(wildcards):
         NOTES.append(why)
         print_problems(NOTES, kind="note")
     translation = [] if why else [*rules.train.output, *rules.evaluate.output]
-    return [*rules.contract.output, *rules.pretrain_all.input, *translation]
+    sequence = rules.sequence.output if CONFIG.sequence else []
+    return [*rules.contract.output, *rules.pretrain_all.input, *sequence, *translation]
 
 
 def pretrain_output(name, path):

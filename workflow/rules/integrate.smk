@@ -2,6 +2,7 @@
 
 INTEGRATE_GPUS = wanted_gpus(CONFIG.integrate.gpus, most=1)
 FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(stream)]
+FROM_SEQUENCE = {"train.sequence_checkpoint": str(RUNS.sequence_file("best"))} if CONFIG.sequence else {}
 
 
 rule train:
@@ -15,6 +16,7 @@ rule train:
             path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])
         ],
         config=CONFIG.integrate.config,
+        **({"sequence": RUNS.sequence_file("best")} if CONFIG.sequence else {}),
     output:
         **{name: train_output(name, RUNS.training_file(name)) for name in TRAINING_FILES},
     log:
@@ -34,13 +36,9 @@ rule train:
         gpus=granted_gpus,
         nodes=lambda wildcards, resources: resources.get("nodes", 1),
         cpus=granted_cores,
-        backbones=" ".join(
-            f"{BY_NAME[stream].backbone_flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
-            for stream in STREAMS
-            if stream in CONFIG.streams
-        ),
+        backbones=BACKBONES,
         settings=lambda wildcards: setting_words(
-            CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {})
+            CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {}) | FROM_SEQUENCE
         ),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"

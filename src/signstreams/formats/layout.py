@@ -127,6 +127,16 @@ EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "
 """Output of the rule `evaluate` to file name."""
 BOUNDARY_FILES = {"model": "boundary.pt", "report": "boundaries.json"}
 """Output of the rule `boundaries` to file name."""
+SEQUENCE_FILES = {
+    "best": "best.pt",
+    "last": "last.pt",
+    "clusters": "clusters.npz",
+    "config": "config.json",
+    "history": METRICS,
+    "curves": CURVES,
+    "artifacts": ARTIFACTS,
+}
+"""Output of the rule `sequence` to file name."""
 JUDGE_FILES = {"report": "judge.json", "table": "judge.csv", "judge": "judge.png"}
 """Output of the rule `judge` to file name."""
 
@@ -165,6 +175,15 @@ class RunLayout:
     def evaluation_file(self, name: str) -> Path:
         """One of `EVALUATION_FILES`."""
         return self.training / EVALUATION_FILES[name]
+
+    @property
+    def sequence(self) -> Path:
+        """Folder of the run that pretrains the fusion encoder."""
+        return self.work_dir / "sequence"
+
+    def sequence_file(self, name: str) -> Path:
+        """One of `SEQUENCE_FILES`."""
+        return self.sequence / SEQUENCE_FILES[name]
 
     @property
     def boundaries(self) -> Path:

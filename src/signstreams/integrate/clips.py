@@ -110,7 +110,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
         train = [train[row] for row in sorted(rows)]
     chosen = [(split, clips[clip_id]) for split in splits for clip_id in (train if split == "train" else index[split])]
 
-    videos, quarantined, points, video_problems = _read_points(config, layout, {clip.video_id for _, clip in chosen})
+    videos, quarantined, points, video_problems = read_points(config, layout, {clip.video_id for _, clip in chosen})
     problems += video_problems
     log_quarantined_clips(sum(clip.video_id in quarantined for _, clip in chosen), quarantined)
     entries, entry_problems = _make_entries(config, chosen, videos, points, glosses, vocabulary)
@@ -214,7 +214,7 @@ def _with_text(index: dict[str, list[str]], clips: dict[str, Clip]) -> dict[str,
     return kept
 
 
-def _read_points(
+def read_points(
     config: IntegrateConfig, layout: CorpusLayout, video_ids: Iterable[str]
 ) -> tuple[dict[str, ProcessedVideo], list[str], Points, list[str]]:
     """Videos, ids of quarantined ones, points, and problems."""

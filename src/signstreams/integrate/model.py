@@ -148,6 +148,16 @@ def _seen(features: Tensor, kept: Tensor | None) -> Tensor:
     return features if kept is None else features * kept
 
 
+def mska_dims(mska: Mska | None) -> dict[str, int]:
+    """Widths of MSKA's streams, by their names in the fusion encoder."""
+    return {} if mska is None else {f"mska_{stream}": mska.channels for stream in mska.encoders}
+
+
+def named_steps(streams: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs (B, S, C) of MSKA's streams by their names in the fusion encoder."""
+    return {f"mska_{stream}": features for stream, features in streams.items()}
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Output of the encoder."""
@@ -179,8 +189,7 @@ class MultistreamModel(nn.Module):
         self.backbones = nn.ModuleDict(backbones)
         self.backbone_layers = config.model.backbone_layers
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
-        step_dims = {f"mska_{stream}": self.mska.channels for stream in self.mska.encoders} if self.mska else {}
-        self.fusion = FusionEncoder(feature_dims, step_dims, num_layers or {}, config.model)
+        self.fusion = FusionEncoder(feature_dims, mska_dims(self.mska), num_layers or {}, config.model)
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
         self.gloss_map: nn.Module | None = None
         self.gloss_join: nn.Module | None = None
@@ -204,7 +213,7 @@ class MultistreamModel(nn.Module):
         fused = None
         if self.mska is not None:
             streams, logits, fused = self.mska(batch.nodes, batch.lengths)
-            steps = {f"mska_{stream}": features for stream, features in streams.items()}
+            steps = named_steps(streams)
         kept = self.fusion.draw_kept(batch.lengths)
         memory, mask = self.fusion(visual, steps, batch.lengths, kept)  # (B, S, M)
         if self.gloss_map is not None:

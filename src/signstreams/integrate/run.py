@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
@@ -19,7 +20,7 @@ from signstreams.integrate.corpus_rules import glosses_alone, lost_letters, toke
 from signstreams.integrate.dataset import open_datasets, read_inputs
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
-from signstreams.integrate.model import build_model
+from signstreams.integrate.model import MultistreamModel, build_model
 from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.mska_checkpoint import digest_of_authors, load_mska_checkpoint
 from signstreams.integrate.mska_settings import check_processes, mska_checkpoint
@@ -28,7 +29,7 @@ from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_tr
 from signstreams.integrate.settings import IntegrateConfig, few_clips
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
-from signstreams.integrate.trained_model import FORMAT, load_initial_weights
+from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 from signstreams.processes import stop_on_signal
@@ -50,10 +51,10 @@ def run(config: IntegrateConfig) -> None:
         check_processes(config, world.size)
         clips, backbones = read_inputs(config, world)
         vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
-        init_digest = _init_digest(config)
+        init_digest, sequence_digest = _first_weights(config)
 
         def fingerprint_of(config: IntegrateConfig) -> Fingerprint:
-            identity = config.identity(backbones.digests, init_digest=init_digest)
+            identity = config.identity(backbones.digests, init_digest=init_digest, sequence_digest=sequence_digest)
             return Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
 
         config = _with_layers_of_folder(config, world, fingerprint_of)
@@ -65,17 +66,26 @@ def run(config: IntegrateConfig) -> None:
         distributed.close()
 
 
-def _init_digest(config: IntegrateConfig) -> str | None:
-    path, of_authors = config.train.init_checkpoint, mska_checkpoint(config.train.init_checkpoint)
+def _first_weights(config: IntegrateConfig) -> tuple[str | None, str | None]:
+    """SHA-256 of the files that first weights are taken from: of another training, of a sequence pretraining."""
+    given, sequence = config.train.init_checkpoint, config.train.sequence_checkpoint
+    of_authors = mska_checkpoint(given)
+    if of_authors is not None:
+        init = _digest(
+            "init_checkpoint", given, "a checkpoint of MSKA's authors", lambda _: digest_of_authors(of_authors)
+        )
+    else:
+        init = _digest("init_checkpoint", given, "the best.pt of another run")
+    return init, _digest("sequence_checkpoint", sequence, "the best.pt of a sequence pretraining")
+
+
+def _digest(key: str, path: Path | None, wanted: str, read: Callable[[Path], str] = sha256_file) -> str | None:
     if path is None:
         return None
     try:
-        if of_authors is not None:
-            return digest_of_authors(of_authors)
-        return sha256_file(path)
+        return read(path)
     except OSError as error:
-        wanted = "the best.pt of another run" if of_authors is None else "a checkpoint of MSKA's authors"
-        raise UserError(f"train.init_checkpoint: {path}: {error.strerror}, expected {wanted}; name one") from None
+        raise UserError(f"train.{key}: {path}: {error.strerror}, expected {wanted}; name one") from None
 
 
 def _with_layers_of_folder(
@@ -145,12 +155,8 @@ def _run(
         },
         read_images=reader,
     )
-    start = config.train.init_checkpoint
-    if not training.resume(trainer) and start is not None:
-        if (of_authors := mska_checkpoint(start)) is not None:
-            load_mska_checkpoint(model, of_authors, vocabulary)
-        else:
-            load_initial_weights(model, start, tokenizer, vocabulary)
+    if not training.resume(trainer):
+        _load_first_weights(config, model, backbones, tokenizer, vocabulary)
         trainer.start_average()
     if world.is_main:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -161,6 +167,23 @@ def _run(
     training.publish(trainer)
     if experiment is not None:
         write_training(experiment)
+
+
+def _load_first_weights(
+    config: IntegrateConfig,
+    model: MultistreamModel,
+    backbones: Backbones,
+    tokenizer: Tokenizer,
+    vocabulary: GlossVocabulary | None,
+) -> None:
+    """Weights of other runs in place of random ones: those of a sequence pretraining come last, and are all of it."""
+    start, sequence = config.train.init_checkpoint, config.train.sequence_checkpoint
+    if (of_authors := mska_checkpoint(start)) is not None:
+        load_mska_checkpoint(model, of_authors, vocabulary)
+    elif start is not None:
+        load_initial_weights(model, start, tokenizer, vocabulary)
+    if sequence is not None:
+        load_sequence_weights(model, sequence, backbones, config.data.frame_stride)
 
 
 def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:

@@ -361,11 +361,19 @@ class TrainConfig(Section):
     init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
     """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others. Or
     mska::FILE, a checkpoint of MSKA's authors: its recognition network."""
+    sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
+    """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
     """Largest number of steps between two last.pt, each evaluation writes one too: some minutes of work, which is what
     a killed run loses at most; a run that is asked to stop loses nothing. Recorded since best.pt holds the config."""
     log_every_steps: Count = 10
     """Steps between lines of training metrics."""
+
+    @model_validator(mode="after")
+    def _starts_from_one(self) -> Self:
+        if self.init_checkpoint is not None and self.sequence_checkpoint is not None:
+            raise ValueError("init_checkpoint and sequence_checkpoint both give the first weights; name one of them")
+        return self
 
 
 class IntegrateConfig(Section):
@@ -449,7 +457,9 @@ class IntegrateConfig(Section):
         """Folder of features and points."""
         return self.features_dir or self.output_dir / "features"
 
-    def identity(self, backbone_digests: dict[str, str], *, init_digest: str | None = None) -> dict[str, Any]:
+    def identity(
+        self, backbone_digests: dict[str, str], *, init_digest: str | None = None, sequence_digest: str | None = None
+    ) -> dict[str, Any]:
         """The settings that alter the result, as plain values; files count by their content, not by their path."""
         no_effect = ("root", "output_dir", "features_dir", "resume", "on_conflict", "device", "distributed")
         tree = self.model_dump(
@@ -458,7 +468,7 @@ class IntegrateConfig(Section):
                 **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
-                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
+                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint", "sequence_checkpoint"},
             },
         )
         # "refuse" was the default once, and a run that it let through is the same with either
@@ -477,6 +487,8 @@ class IntegrateConfig(Section):
                     del tree[section][name]
         if not tree["scoring"]:
             del tree["scoring"]
+        if sequence_digest is not None:
+            tree["train"]["sequence"] = sequence_digest
         return tree
 
 

@@ -33,6 +33,7 @@ from signstreams.streams import BACKBONE_KEYS, BY_NAME
 log = logging.getLogger(__name__)
 
 FORMAT = "signstreams_multistream_v9"  # value of ``format`` in ``best.pt``
+SEQUENCE_FORMAT = "signstreams_sequence"  # the same of a sequence pretraining
 
 
 @dataclass(frozen=True)
@@ -378,6 +379,51 @@ def load_initial_weights(
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if unused := [name for name in found if name not in fitting]:
         log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))
+
+
+ENCODER = ("fusion.", "mska.")  # begins of the names that the weights of a sequence pretraining have
+
+
+def load_sequence_weights(model: MultistreamModel, path: Path, backbones: Backbones, frame_stride: int) -> None:
+    """Load projections, fusion encoder and MSKA's encoders of a sequence pretraining's ``best.pt``: all or none.
+
+    Raises:
+        UserError: Not a sequence pretraining, or one of another encoder, other backbones or another stride.
+    """
+    place = f"train.sequence_checkpoint: {path}"
+    try:
+        content = checkpoint.load(path)
+        if not isinstance(content, dict) or content.get("format") != SEQUENCE_FORMAT:
+            raise ValueError(f"{path}: is no sequence pretraining")
+        state = {name: tensor for name, tensor in content["model"].items() if str(name).startswith(ENCODER)}
+        checkpoint.check_tensors(state)
+        digests, stride = dict(content["backbone_sha256"]), content["config"]["data"]["frame_stride"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{place}: cannot be read as one ({error}); name the best.pt of a run of scripts/pretrain_sequence.py"
+        ) from None
+    if stride != frame_stride:
+        raise UserError(
+            f"{place}: read every {stride}. frame, expected every {frame_stride}. (data.frame_stride); pretrain it"
+            " again with that, or leave it out"
+        )
+    if other := [stream for stream, digest in backbones.digests.items() if digests.get(stream, digest) != digest]:
+        raise UserError(
+            f"{place}: saw features of another {other[0]} backbone (SHA-256 {digests[other[0]][:12]}), expected"
+            f" {backbones.digests[other[0]][:12]}; pretrain it again on this one, or leave it out"
+        )
+    own = model.state_dict()
+    # MSKA's heads are of glosses, and new here
+    wanted = {name: own[name] for name in own if name.startswith(ENCODER) and not name.startswith("mska.heads.")}
+    if differences := checkpoint.differences(state, wanted):
+        raise UserError(
+            f"{place}: its encoder is another one ({few(differences)}), expected that of the sections model and mska"
+            " here; pretrain it again with these, or leave it out"
+        )
+    model.load_state_dict(state, strict=False)
+    text = "%s: %d tensors of the encoder loaded (%s parameters); %d tensors of heads, map and decoder are trained from"
+    num_parameters = sum(tensor.numel() for tensor in state.values())
+    log.info(f"{text} scratch", path, len(state), f"{num_parameters:,}", len(own) - len(state))
 
 
 def common_rows(kind: str, ours: dict[str, int], theirs: dict[str, int]) -> list[tuple[int, int]] | None:

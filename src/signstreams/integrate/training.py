@@ -44,6 +44,11 @@ BAD_LOSS_HINT = "lower optim.lr, or use --optim-precision fp32"
 _NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing", "layer_weights")
 
 
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay is for this parameter: norms, biases, embeddings and MSKA's matrices have none."""
+    return parameter.ndim > 1 and not name.endswith(_NO_DECAY)
+
+
 def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.Optimizer:
     """The optimiser, with a learning rate per part; norms, biases, embeddings and MSKA's matrices do not decay."""
     optim = config.optim
@@ -56,8 +61,8 @@ def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.op
     groups = [
         {"params": chosen, "name": name, "peak_lr": peaks[name], "lr": peaks[name], "weight_decay": decay}
         for name, parameters in model.groups().items()
-        for decays, decay in ((True, optim.weight_decay), (False, 0.0))
-        if (chosen := [p for key, p in parameters if (p.ndim > 1 and not key.endswith(_NO_DECAY)) == decays])
+        for has_decay, decay in ((True, optim.weight_decay), (False, 0.0))
+        if (chosen := [p for key, p in parameters if decays(key, p) == has_decay])
     ]
     kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, betas=(optim.betas[0], optim.betas[1]))

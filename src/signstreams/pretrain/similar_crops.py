@@ -5,7 +5,7 @@ where extraction saw the hand, since they do not depend on light, sleeve and bac
 hands, by k-means from a random start, explain 89 % of the variance of the points), and by histograms of oriented
 gradients elsewhere (57 %; grey values 48 %).
 
-Letters: N crops, M of them in a sample or block, D values of a descriptor, C clusters.
+Letters: N crops, D values of a descriptor.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Array, Floats, Ints, Pixels
+from signstreams.engine.k_means import k_means, nearest
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import evenly_spread
 from signstreams.pretrain.crop_index import CropIndex
@@ -30,7 +31,6 @@ CLUSTER_CACHE = "clusters.npz"
 CROPS_PER_CLUSTER, MIN_CLUSTERS, MAX_CLUSTERS = 50, 8, 1024
 """Many clusters, so that the rare ones are pure; no more than that, so that time is bounded for millions of crops."""
 SAMPLE_PER_CLUSTER = 64  # crops that the clusters are found on, for each
-MAX_ROUNDS = 10  # of k-means; later ones move next to no crop
 NOISE_SHARE = 0.05
 """Share of the crops' variance below which clusters are not split further: what is left is the detector's tremor, and a
 rest pose would become many clusters."""
@@ -43,7 +43,6 @@ DISTINCT_LEVELS = 4.0
 """Grey levels, root of the mean square over 16 x 16 px, up to which two crops of a video are near-duplicates."""
 DISTINCT_RUN, MAX_DISTINCT_RUNS = 64, 320
 """Crops in a row, and rows of them, that are looked at in a large corpus: its size makes no difference."""
-_BLOCK = 8192
 
 
 # -- Clusters
@@ -102,53 +101,14 @@ def picture_histograms(jpeg: bytes) -> Ints:
 def cluster(descriptors: Array) -> Ints:
     """(N,) int32 cluster of each descriptor (N, D), from 0 without gaps.
 
-    By k-means++ (Arthur and Vassilvitskii 2007) on an even sample. Its start spreads the centres, where one at random
-    would lay most of them into the densest places and so cut a rest pose into many clusters.
+    By k-means++ on an even sample: a start at random would cut a rest pose into many clusters.
     """
     count = len(descriptors)
     num_clusters = min(count, max(MIN_CLUSTERS, min(MAX_CLUSTERS, count // CROPS_PER_CLUSTER)))
     at = evenly_spread(min(count, num_clusters * SAMPLE_PER_CLUSTER), count)
-    centres = _k_means(descriptors[np.array(at)].astype(np.float32), num_clusters)
-    labels = np.concatenate([_nearest(descriptors[i : i + _BLOCK], centres) for i in range(0, count, _BLOCK)])
-    return np.unique(labels, return_inverse=True)[1].astype(np.int32)
-
-
-def _k_means(sample: Floats, num_clusters: int) -> Floats:
-    """(C, D) float32 centres of a sample (M, D)."""
-    rng = numpy_rng(0, "clusters")
-    length = (sample**2).sum(axis=1)  # (M,)
-    centres = np.empty((num_clusters, sample.shape[1]), np.float32)
-    noise = NOISE_SHARE * float(((sample - sample.mean(axis=0)) ** 2).sum())
-    distance = np.full(len(sample), np.inf)  # (M,) squared, to the nearest centre so far
-    at = int(rng.integers(len(sample)))
-    for number in range(num_clusters):
-        centres[number] = sample[at]
-        to_new = np.maximum(length - 2 * (sample @ sample[at]) + length[at], 0)
-        to_new[at] = 0
-        distance = np.minimum(distance, to_new)
-        ends = np.cumsum(distance)
-        if ends[-1] <= noise:
-            centres = centres[: number + 1]
-            break
-        at = min(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")), len(sample) - 1)
-    num_clusters = len(centres)
-    labels = np.full(len(sample), -1)
-    for _ in range(MAX_ROUNDS):
-        before = labels
-        labels = np.concatenate([_nearest(sample[i : i + _BLOCK], centres) for i in range(0, len(sample), _BLOCK)])
-        if (labels == before).all():
-            break
-        sizes = np.bincount(labels, minlength=num_clusters)
-        sums = [np.bincount(labels, weights=values, minlength=num_clusters) for values in sample.T]  # D times (C,)
-        means = np.stack(sums, axis=1) / np.maximum(sizes, 1)[:, None]
-        centres = np.where(sizes[:, None] > 0, means, centres).astype(np.float32)
-    return centres
-
-
-def _nearest(descriptors: Array, centres: Floats) -> Ints:
-    """(M,) number of the nearest centre (C, D) to each descriptor (M, D)."""
-    found: Ints = ((centres**2).sum(axis=1) - 2 * (descriptors.astype(np.float32) @ centres.T)).argmin(axis=1)
-    return found
+    sample = descriptors[np.array(at)].astype(np.float32)
+    centres = k_means(sample, num_clusters, numpy_rng(0, "clusters"), noise_share=NOISE_SHARE)
+    return np.unique(nearest(descriptors, centres), return_inverse=True)[1].astype(np.int32)
 
 
 # -- Near-duplicates

@@ -35,6 +35,7 @@ from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.pretrain.settings import PretrainConfig
+from signstreams.sequence.settings import SequenceConfig, settings_of_training
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
 from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, WorkflowConfig
 
@@ -169,7 +170,7 @@ def make_plan(
     integrate = _integrate_config(config)
     if is_start:
         refuse_the_future(_results_that_jobs_read(corpus, RunLayout(config.work_dir), videos, config.streams))
-        check_later_stages(config, corpus)
+        check_later_stages(config, corpus, integrate)
         warn_of_gpus_without_effect(config, set_resources or {})
     if problems := missing_points(extract, videos) + (refused_training(config, integrate) if is_start else []):
         raise UserError(problems)
@@ -268,7 +269,7 @@ def _results_that_jobs_read(
     corpus: CorpusLayout, runs: RunLayout, video_ids: Iterable[str], streams: Iterable[str]
 ) -> list[Path]:
     """Of earlier runs, the last file of each video and the files of each stage: the clock may have gone back since."""
-    trained = [runs.backbone(stream) for stream in streams] + [runs.training_file("best")]
+    trained = [runs.backbone(stream) for stream in streams] + [runs.sequence_file("best"), runs.training_file("best")]
     features = [runs.features / f"{source}.json" for source in (*streams, "points")]
     return [*map(corpus.metadata, video_ids), corpus.manifest, *trained, *features]
 
@@ -310,10 +311,11 @@ def _stage_config(
 def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
     runs = RunLayout(config.work_dir)
     backbones = [(f"model.{BACKBONE_KEYS[stream]}", f"file::{runs.backbone(stream)}") for stream in config.streams]
-    return _stage_config(config, IntegrateConfig, "integrate", config.integrate.config, backbones)
+    first = [("train.sequence_checkpoint", str(runs.sequence_file("best")))] if config.sequence else []
+    return _stage_config(config, IntegrateConfig, "integrate", config.integrate.config, [*backbones, *first])
 
 
-def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
+def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout, integrate: IntegrateConfig) -> None:
     """What the jobs of the other stages would refuse, hours later, of their own settings.
 
     Raises:
@@ -335,6 +337,11 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout) -> None:
     ):
         try:
             _stage_config(config, model, stage, None, places)
+        except UserError as error:
+            problems += error.problems
+    if config.sequence:
+        try:
+            check_sequence(config.sequence, integrate)
         except UserError as error:
             problems += error.problems
     if problems:
@@ -359,6 +366,24 @@ def write_planned_training(plan: Plan) -> None:
     before = read_record(plan.corpus)
     num_frames = None if before is None else before.num_frames
     TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
+
+
+def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
+    """The config of sequence pretraining, whose encoder must be that of the training.
+
+    Raises:
+        UserError: A key is wrong, or the file asks for another encoder.
+    """
+    wanted = settings_of_training(integrate)
+    files = [] if isinstance(file, bool) else [file]
+    found = settings_of_training(
+        build(SequenceConfig, files, setting_pairs(wanted), place="of the training").as_training()
+    )
+    if other := [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]:
+        raise UserError(
+            f"{file}: {other[0]} is {found.get(other[0], 'the default')}, expected what the training has"
+            f" ({wanted.get(other[0], 'the default')}); leave it out, it is taken from there"
+        )
 
 
 # -- GPUs and cores

@@ -189,6 +189,9 @@ class WorkflowConfig(Section):
     embed: EmbedSection = EmbedSection()
     integrate: IntegrateSection = IntegrateSection()
     evaluate: EvaluateSection = EvaluateSection()
+    sequence: bool | Path = False
+    """Pretrain the encoder of the translation model on all videos, without texts, before it is trained: true, or a
+    config file of scripts/pretrain_sequence.py. Cores, memory and GPU as for the training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -215,6 +218,7 @@ class WorkflowConfig(Section):
             ("work_dir", self.work_dir),
             ("extract.config", self.extract.config),
             ("integrate.config", self.integrate.config),
+            ("sequence", None if isinstance(self.sequence, bool) else self.sequence),
         ]
         for key, path in paths:
             if path is not None and {"{", "}"} & set(str(path)):
@@ -235,6 +239,13 @@ class WorkflowConfig(Section):
                     f"{stage}.set: {found[0]} has no effect: the workflow sets it (see corpus, work_dir and threads in"
                     " docs/configuration.md); leave it out"
                 )
+        if self.sequence and (
+            found := sorted({"train.sequence_checkpoint", "train.init_checkpoint"} & set(self.integrate.set))
+        ):
+            raise ValueError(
+                f"integrate.set: {found[0]} has no effect: sequence is on, and gives the first weights; leave one of"
+                " them out"
+            )
         for stage in ("pretrain", "integrate"):
             if getattr(self, stage).set.get("resume") == "never":
                 raise ValueError(
@@ -265,4 +276,6 @@ class WorkflowConfig(Section):
         tree = self.model_dump(mode="json")
         if self.pretrain.hands == "separate":
             del tree["pretrain"]["hands"]
+        if self.sequence is False:
+            del tree["sequence"]
         return tree
