@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from signstreams.cli import parse
+from signstreams.errors import UserError
+from signstreams.integrate.mska_settings import check_processes, mska_checkpoint
 from signstreams.integrate.settings import IntegrateConfig, few_clips
 from signstreams.translate.settings import TranslateConfig
 
@@ -72,6 +74,17 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
         (["--set", "mska.channels=8,10"], "10 is no multiple of 4"),
         (["--mska-ctc-weight", "0", "--mska-translation-weight", "0"], "ctc_weight are 0: no loss is left"),
         (["--set", "augmentation.time_scale=1.2,.8"], "expected 0 < low <= high"),
+        (["--no-use-mska", "--mska-norm", "batch"], "mska.norm has no effect"),
+        (["--no-use-mska", "--mska-layers", "reduced"], "mska.layers has no effect"),
+        (["--set", "mska.norm=batch", "mska.layers=reduced"], "norm batch is that of the authors' layers"),
+        (
+            ["--mska-norm", "batch", "--optim-accumulate-steps", "2"],
+            "statistics are of one pass, but optim.accumulate_",
+        ),
+        (
+            ["--init-checkpoint", "mska::a.pth"],
+            "needs mska.norm batch, mska.root_relative_hands false; set this too",
+        ),
         (["--mska-gloss-fusion", "sum"], "'add', 'concat' or 'none'"),
         (["--set", "model.face_bakbone=x"], "did you mean 'model.face_backbone'?"),
         (["--mska-ctc-weigth", "1"], "did you mean '--mska-ctc-weight'?"),
@@ -104,6 +117,30 @@ def test_leave_to_fetch_weights_is_no_part_of_the_experiment() -> None:
     tree = silent.model_dump(mode="json")
     del tree["model"]["download"]  # of a checkpoint of before
     assert IntegrateConfig.model_validate(tree) == silent
+
+
+def test_runs_of_before_keep_their_fingerprint_and_are_of_fewer_layers() -> None:
+    before = {"channels", "ctc_weight", "distillation_warmup_ratio", "distillation_weight", "dropout", "gloss_fusion"}
+    before |= {"head_dim", "head_ff_dim", "num_heads", "root_relative_hands", "translation_weight"}
+    assert parsed("--mska-layers", "reduced").identity({})["mska"].keys() == before  # as it was recorded
+    assert parsed("--no-use-mska").identity({})["mska"].keys() == before
+    assert parsed().identity({})["mska"].keys() == before | {"layers"}
+    assert parsed("--mska-norm", "batch").identity({})["mska"].keys() == before | {"layers", "norm"}
+
+
+def test_batch_norm_is_of_one_process() -> None:
+    check_processes(parsed(), 2)
+    check_processes(parsed("--mska-norm", "batch"), 1)
+    with pytest.raises(UserError, match=r"mska\.norm: batch, .*: found 2, expected 1; start a single process"):
+        check_processes(parsed("--mska-norm", "batch"), 2)
+
+
+def test_the_authors_file_is_what_stands_behind_mska() -> None:
+    words = ("--mska-norm", "batch", "--set", "mska.root_relative_hands=false")
+    config = parsed(*words, "--init-checkpoint", "mska::a b/best.pth")
+    assert mska_checkpoint(config.train.init_checkpoint) == Path("a b/best.pth")
+    assert IntegrateConfig.model_validate(config.model_dump(mode="json")) == config
+    assert mska_checkpoint(None) is None and mska_checkpoint(Path("run/best.pt")) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 
 import pytest
@@ -13,12 +15,15 @@ from signstreams.integrate.mska import (
     GlossHead,
     HeadMix,
     JointAttention,
+    MaskedBatchNorm,
     Mska,
     MskaBlock,
+    Normed,
     num_steps,
     sinusoid,
     time_mask,
 )
+from signstreams.integrate.mska_settings import MskaLayers, MskaNorm
 from signstreams.integrate.nodes import NUM_NODES, STREAM_NODES
 from signstreams.integrate.settings import MskaConfig
 
@@ -84,12 +89,21 @@ def test_attention_follows_the_papers_formulas() -> None:
     torch.testing.assert_close(fast, torch.stack([slow_attention(layer, clip) for clip in x]), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layers", ["published", "reduced"])
 @pytest.mark.parametrize(
-    ("channels", "stride", "kernel", "frames"), [(8, 1, 3, 4), (12, 2, 7, 5), (12, 2, 7, 2), (8, 2, 3, 1)]
+    ("channels", "stride", "kernel", "frames"),
+    [(8, 1, 3, 4), (12, 1, 3, 4), (12, 2, 7, 5), (12, 2, 7, 2), (8, 2, 3, 1)],
 )
-def test_a_block_agrees_with_the_slow_version(channels: int, stride: int, kernel: int, frames: int) -> None:
+def test_a_block_agrees_with_the_slow_version(
+    channels: int, stride: int, kernel: int, frames: int, layers: MskaLayers
+) -> None:
     torch.manual_seed(1)
-    block = MskaBlock(8, channels, stride=stride, kernel=kernel, num_heads=2, joints=4, drop=0.1).eval()
+    sizes = {"stride": stride, "kernel": kernel, "num_heads": 2, "joints": 4}
+    block = MskaBlock(8, channels, **sizes, drop=0.1, layers=layers).eval()
+    residuals = block.mix_residual, block.feed_residual, block.time_residual
+    widens, slows = channels != 8, stride != 1
+    expected = [widens or slows] * 3 if layers == "published" else [widens, widens, slows]
+    assert [isinstance(residual, Normed) for residual in residuals] == expected
     x = torch.randn(1, frames, 4, 8)
     fast, lengths = block(x.transpose(1, 2), torch.tensor([frames]))
     fast = fast.transpose(1, 2)
@@ -111,10 +125,15 @@ def test_heads_are_mixed_as_a_linear_layer_does_and_so_are_the_gradients(channel
 
 
 @pytest.mark.filterwarnings("ignore:.*autocast.*")
-@pytest.mark.parametrize("frames", [(16, 11), (4, 3), (2, 1), (1, 1)], ids=str)
-def test_bf16_is_close_to_float32_forward_and_backward(frames: tuple[int, int]) -> None:
+# with BatchNorm not of two steps in all, of which a head makes -1 and 1, however little they differ
+@pytest.mark.parametrize(
+    ("frames", "norm"),
+    [*(((t, n), "layer") for t, n in [(16, 11), (4, 3), (2, 1), (1, 1)]), ((16, 11), "batch"), ((12, 3), "batch")],
+    ids=str,
+)
+def test_bf16_is_close_to_float32_forward_and_backward(frames: tuple[int, int], norm: MskaNorm) -> None:
     torch.manual_seed(0)
-    model = Mska(SMALL.model_copy(update={"dropout": 0.0}), 5)
+    model = Mska(SMALL.model_copy(update={"dropout": 0.0, "norm": norm}), 5)
     clips, lengths = nodes(2, frames[0]), torch.tensor(frames)
     found = []
     for enabled in (False, True):
@@ -204,11 +223,113 @@ def test_without_glosses_only_the_fuse_heads_features_remain() -> None:
     assert alone(nodes(1, 8), torch.tensor([8]))[2] is None and len(alone.heads) == 0
 
 
-def test_the_papers_sizes_give_its_number_of_parameters() -> None:
-    model = Mska(MskaConfig(), None)
-    millions = {name: sum(p.numel() for p in encoder.parameters()) / 1e6 for name, encoder in model.encoders.items()}
-    # 3.82, 3.82, 3.82 and 4.09 in sutwangyan/MSKA (mska_multistream.md, I.2)
-    assert millions == pytest.approx({"left": 3.82, "right": 3.82, "face": 3.82, "body": 4.09}, rel=0.02)
+PUBLISHED = {"left": 3_820_576, "right": 3_820_576, "face": 3_818_032, "body": 4_085_152}
+"""Parameters of the encoders of sutwangyan/MSKA by configs/phoenix-2014t_s2g.yaml."""
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_the_papers_sizes_give_its_number_of_parameters(norm: MskaNorm) -> None:
+    """LayerNorm learns as many values as BatchNorm: a weight and a bias per channel."""
+    model = Mska(MskaConfig(norm=norm), None)
+    assert {name: sum(p.numel() for p in part.parameters()) for name, part in model.encoders.items()} == PUBLISHED
+    # the embedding's norm; three projections of a residual, with their norms
+    reduced = Mska(MskaConfig(layers="reduced"), None)
+    fewer = 2 * 64 + 2 * (64 * 64 + 3 * 64) + (128 * 128 + 3 * 128)
+    assert fewer == 25_472
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in reduced.encoders.items()}
+    assert counts == {name: count - fewer for name, count in PUBLISHED.items()}
+
+
+def test_a_model_of_an_earlier_version_computes_what_it_did() -> None:
+    """Recorded with the code of before there were more layers (a0c2c8e)."""
+    model = Mska(MskaConfig(channels=[8, 8, 12, 12], num_heads=2, head_dim=16, head_ff_dim=24, layers="reduced"), 5)
+    layout = json.dumps([[name, list(tensor.shape)] for name, tensor in model.state_dict().items()])
+    assert hashlib.sha256(layout.encode()).hexdigest()[:16] == "079e27e780376fb7"
+    with torch.no_grad():
+        for number, (_, p) in enumerate(model.named_parameters()):
+            p.copy_(torch.sin(torch.arange(p.numel(), dtype=torch.float64) + number).view(p.shape) * 0.3)
+    clips = torch.sin(torch.arange(2 * 11 * NUM_NODES * 3, dtype=torch.float64)).view(2, 11, NUM_NODES, 3).float()
+    _, logits, _ = model.eval()(clips, torch.tensor([11, 6]))
+    found = {head: scores[0, 1] for head, scores in logits.items()}
+    recorded = {
+        "fuse": [0.55678, -0.19714, -0.31392, -0.02214, -0.39562],
+        "left": [0.19644, -0.47807, -0.17948, 0.34633, -0.09899],
+        "right": [0.08436, -0.2069, 0.20088, 0.51266, -0.32558],
+        "body": [0.59143, -0.02033, 0.31584, 0.07974, -0.61901],
+    }
+    torch.testing.assert_close(found, {head: torch.tensor(row) for head, row in recorded.items()}, atol=2e-5, rtol=0)
+
+
+# -- BatchNorm
+
+
+def test_batch_norm_is_pytorchs_over_the_frames_that_are_not_padding() -> None:
+    torch.manual_seed(0)
+    ours, theirs = MaskedBatchNorm(6).double(), torch.nn.BatchNorm1d(6).double()
+    mask = time_mask(torch.tensor([5, 2, 4]), 5)  # (B, T)
+    for step in range(3):
+        x = torch.randn(3, 4, 5, 6, dtype=torch.float64) * (step + 1) + step  # (B, V, T, C)
+        ours.train(), theirs.train()
+        keep = mask[:, None].expand(3, 4, 5)
+        torch.testing.assert_close(ours(x, mask)[keep], theirs(x[keep]))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        ours.eval(), theirs.eval()
+        torch.testing.assert_close(ours(x, mask).flatten(0, 2), theirs(x.flatten(0, 2)))
+    frames = x[:, 0]  # (B, T, C), as in the heads
+    torch.testing.assert_close(ours.train()(frames, mask)[mask], theirs.train()(frames[mask]))
+    torch.testing.assert_close(ours(frames)[mask], theirs(frames.flatten(0, 1)).view_as(frames)[mask])
+
+
+def test_the_gradients_of_batch_norm_are_those_of_its_formula() -> None:
+    torch.manual_seed(0)
+    norm, mask = MaskedBatchNorm(2).double(), time_mask(torch.tensor([3, 1]), 3)
+    norm.keeps_statistics = True
+    x = torch.randn(2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: norm(x, mask) * mask[:, None, :, None], (x,))
+
+
+def test_a_single_frame_has_no_statistics_to_follow() -> None:
+    norm = MaskedBatchNorm(3).train()
+    out = norm(torch.tensor([[[1.0, 2.0, 3.0], [9.0, 9.0, 9.0]]]), torch.tensor([[True, False]]))
+    assert out.isfinite().all()
+    assert torch.equal(norm.running_mean, torch.zeros(3)) and torch.equal(norm.running_var, torch.ones(3))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_with_batch_norm_padding_changes_nothing(training: bool) -> None:
+    torch.manual_seed(0)
+    model = Mska(SMALL.model_copy(update={"dropout": 0.0, "norm": "batch"}), 5).train(training)
+    clips, lengths = nodes(2, 14), torch.tensor([14, 6])
+    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = []
+    for fill, extra in ((0.0, 0), (77.0, 9)):
+        model.load_state_dict(first)
+        padded = torch.cat((clips, clips.new_full((2, extra, NUM_NODES, 3), fill)), dim=1)
+        padded[1, 6:] = fill
+        _, logits, _ = model(padded, lengths)
+        logits["fuse"][1, :2].sum().backward()
+        found.append(({name: scores[1, :2] for name, scores in logits.items()}, dict(model.named_buffers())))
+        found[-1] = tuple({name: t.detach().clone() for name, t in part.items()} for part in found[-1])
+    (scores, buffers), (scores_b, buffers_b) = found
+    torch.testing.assert_close(scores_b, scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(buffers_b, buffers, atol=1e-5, rtol=1e-5)
+    alone = model(clips[1:, :6], lengths[1:])[1]["fuse"][0]
+    assert torch.allclose(alone, scores["fuse"], atol=1e-4) != training  # of its batch-mates a clip learns in training
+
+
+def test_statistics_follow_a_batch_once_where_activations_are_computed_again() -> None:
+    clips, lengths, found = nodes(2, 12), torch.tensor([12, 7]), []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = Mska(SMALL.model_copy(update={"norm": "batch"}), 5)
+        for encoder in model.encoders.values():
+            encoder.checkpoint_activations = again
+        torch.manual_seed(1)
+        model(clips, lengths)[1]["fuse"].square().mean().backward()
+        found.append((dict(model.named_buffers()), [p.grad for p in model.encoders.parameters()]))
+        assert not any(part.keeps_statistics for part in model.modules() if isinstance(part, MaskedBatchNorm))
+    torch.testing.assert_close(found[1], found[0])
+    assert found[0][0]["encoders.left.blocks.0.time_norm.num_batches_tracked"] == 1
 
 
 def test_a_head_ignores_what_lies_in_padding() -> None:

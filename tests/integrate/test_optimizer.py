@@ -10,6 +10,7 @@ from torch import nn
 
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.mska import MaskedBatchNorm
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.training import WeightAverage, make_optimizer
 
@@ -103,6 +104,26 @@ def test_the_average_is_that_of_the_formula(decay: float) -> None:
         expected = now * expected + (1 - now) * model.weight.detach()
     with average.in_place():
         torch.testing.assert_close(model.weight.detach(), expected, rtol=0, atol=1e-5)
+
+
+def test_statistics_of_batch_norm_are_averaged_with_the_weights() -> None:
+    norm = MaskedBatchNorm(2)
+    model = nn.Sequential(norm)
+    average, expected = WeightAverage(model, 0.9), torch.zeros(2)
+    for step in range(4):
+        norm.train()(torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(step)) + 5)
+        average.update()
+        now = min(0.9, (1 + step) / (10 + step))
+        expected = now * expected + (1 - now) * norm.running_mean
+    live = norm.running_mean.clone()
+    with average.in_place():
+        torch.testing.assert_close(norm.running_mean, expected)
+        assert not torch.allclose(norm.running_mean, live)
+    assert torch.equal(norm.running_mean, live)
+    late = WeightAverage(model, 0.9)
+    late.load_state_dict(average.state_dict())
+    assert "average.0.running_var" in average.state_dict()
+    torch.testing.assert_close(late.state_dict(), average.state_dict())
 
 
 def test_the_models_own_weights_come_back_also_after_an_error() -> None:

@@ -1,0 +1,114 @@
+"""Runs and models of before MSKA had all layers of the authors' code: they load, go on, and stay what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from signstreams.engine import checkpoint
+from signstreams.errors import UserError
+from signstreams.integrate.batches import Batch
+from signstreams.integrate.run import run
+from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.trained_model import load_trained_model
+from signstreams.integrate.training import Trainer
+
+from .test_mska import nodes
+
+Build = Callable[..., IntegrateConfig]
+SETTINGS: dict = {
+    "model": {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...},
+    "data": {"subset_size": 8},
+    "decoder": {"max_tokens": 12},
+    "train": {"epochs": 2},
+}
+NEW = "mska.encoders.left.embed_norm.weight"
+
+
+def as_before(folder: Path) -> None:
+    """Leave what an earlier version would have: no setting names the layers, and none the norm."""
+    for path in {*folder.glob("state/*.pt"), *folder.glob("*.pt")}:
+        content = checkpoint.load(path)
+        for name in ("layers", "norm"):
+            del content["config"]["mska"][name]
+        path.unlink()  # the two names are links
+        checkpoint.save(path, content)
+    recorded = json.loads((folder / "state" / "fingerprint.json").read_text())
+    assert not {"layers", "norm"} & recorded["config"]["mska"].keys()
+
+
+@pytest.fixture
+def earlier(tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IntegrateConfig:
+    """Config, as it was written then, of a run of an earlier version that was stopped after its first epoch."""
+    config = tiny_config(output_dir=tmp_path / "run", **SETTINGS)
+    train_step = Trainer.train_step
+
+    def stop_in_the_second_epoch(self: Trainer, batch: list[Batch | None]) -> None:
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        train_step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stop_in_the_second_epoch)
+        with pytest.raises(SystemExit):
+            run(tiny_config(output_dir=tmp_path / "run", mska={"layers": "reduced"}, **SETTINGS))
+    as_before(config.output_dir)
+    return config
+
+
+def test_a_run_of_before_goes_on_to_the_model_that_it_would_have_become(
+    earlier: IntegrateConfig, tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert earlier.mska.layers == "published"
+    run(earlier)
+    assert "a run of an earlier version, whose MSKA has fewer layers; it stays so (mska.layers: reduced)" in caplog.text
+    whole = tiny_config(output_dir=tmp_path / "whole", mska={"layers": "reduced"}, **SETTINGS)
+    run(whole)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (checkpoint.load(config.output_dir / name) for config in (earlier, whole))
+        assert ours["config"]["mska"]["layers"] == "reduced" and NEW not in ours["model"]
+        assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in theirs["model"])
+    caplog.clear()
+    run(earlier)  # it is finished, and no other experiment
+    assert "steps are done already" in caplog.text
+
+
+def test_a_run_that_starts_anew_or_names_its_layers_has_those_of_now(earlier: IntegrateConfig) -> None:
+    named = earlier.model_copy(update={"mska": earlier.mska.model_validate({**earlier.mska.model_dump()})})
+    with pytest.raises(UserError, match=r"mska\.layers is .* there, .*published.* here"):
+        run(named)
+    run(earlier.model_copy(update={"resume": "never", "on_conflict": "archive"}))
+    best = checkpoint.load(earlier.output_dir / "best.pt")
+    assert best["config"]["mska"]["layers"] == "published" and NEW in best["model"]
+    (moved,) = (earlier.output_dir / "previous").iterdir()
+    assert NEW not in checkpoint.load(moved / "state" / "last.pt")["model"]
+
+
+def test_a_model_of_before_loads_and_says_what_it_said(earlier: IntegrateConfig) -> None:
+    run(earlier)
+    written = load_trained_model(EvaluateSltConfig(checkpoint=earlier.output_dir / "best.pt"))
+    as_before(earlier.output_dir)
+    read = load_trained_model(EvaluateSltConfig(checkpoint=earlier.output_dir / "best.pt"))
+    assert read.config.mska.layers == "reduced"
+    clips, lengths = nodes(2, 14), torch.tensor([14, 9])
+    torch.testing.assert_close(read.model.mska(clips, lengths)[1], written.model.mska(clips, lengths)[1])
+
+
+def test_another_run_that_starts_from_a_model_of_before_is_told_of_its_layers(
+    earlier: IntegrateConfig, tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    told = "its MSKA has fewer layers and computes other things than this one; mska.layers reduced keeps to it"
+    settings = {**SETTINGS, "train": {"epochs": 1, "init_checkpoint": earlier.output_dir / "best.pt"}}
+    run(tiny_config(output_dir=tmp_path / "a", **settings))
+    assert told in caplog.text and NEW.replace("weight", "") in caplog.text
+    caplog.clear()
+    run(tiny_config(output_dir=tmp_path / "b", mska={"layers": "reduced"}, **settings))
+    assert told not in caplog.text and "keep their initial weights" not in caplog.text
