@@ -144,8 +144,9 @@ class MskaConfig(Section):
     """Weight of the self-distillation of the heads; switched off where there is no annotations/gloss.csv."""
     distillation_warmup_ratio: Share = 0.3
     """Share of the run before self-distillation starts: any earlier, it prolongs the phase in which CTC says blank."""
-    gloss_fusion: Literal["add", "concat", "none"] = "add"
-    """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all."""
+    gloss_fusion: Literal["add", "concat", "none", "alone"] = "add"
+    """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all. alone:
+    nothing else does, as published; for a whole language model (decoder.use_encoder), without other streams."""
     channels: list[Count] = Field([64, 64, 128, 128, 256, 256, 256, 256], min_length=2)
     """Output channels of each block; the first and the middle block halve the frame rate."""
     num_heads: Count = 6
@@ -176,34 +177,23 @@ class MskaConfig(Section):
 Preset = Literal["signmusketeers", "mska_paper_mbart"]
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, T5 v1.1 base. Its T5 encoder
-    # is the fusion encoder here, of the same sizes.
+    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, all of T5 v1.1 base.
     "signmusketeers": {
         "data": {"frame_stride": 2},
         "model": {
             "use_mska": False,
             "projection_dim": 256,
             "d_model": 768,
-            "num_layers": 12,
-            "num_heads": 12,
-            "ff_dim": 2048,
         },
-        "decoder": {"model": "google/t5-v1_1-base"},
+        "decoder": {"model": "google/t5-v1_1-base", "use_encoder": True, "prune_vocabulary": False},
         "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
     },
-    # MSKA (arXiv 2405.05672): keypoints only, four encoders of 8 blocks, a two-layer map to mBART-large-cc25.
+    # MSKA (arXiv 2405.05672): keypoints only, four encoders of 8 blocks, a two-layer map to all of mBART-large-cc25.
     "mska_paper_mbart": {
-        "model": {
-            "use_pose": False,
-            "d_model": 1024,
-            "num_layers": 12,
-            "num_heads": 16,
-            "ff_dim": 4096,
-            "dropout": 0.3,
-        },
-        "mska": {"gloss_fusion": "add"},
-        "decoder": {"model": "facebook/mbart-large-cc25", "dropout": 0.3},
-        "optim": {"lr": 1e-5, "label_smoothing": 0.2},
+        "model": {"use_pose": False},
+        "mska": {"gloss_fusion": "alone"},
+        "decoder": {"model": "facebook/mbart-large-cc25", "use_encoder": True, "dropout": 0.3},
+        "optim": {"lr": 1e-5, "lr_mapper": 1e-3, "label_smoothing": 0.2},
         "data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400},
     },
 }
@@ -230,11 +220,17 @@ class DecoderConfig(Section):
     preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
     """Sizes and settings of a published model; anything that is set explicitly takes precedence."""
     model: Annotated[str | None, Flag("--decoder-model")] = None
-    """T5, mT5 or mBART of Hugging Face, by name or folder: its decoder, embeddings and tokenizer. None: built here."""
+    """T5, mT5 or mBART of Hugging Face, by name or folder, with its tokenizer. None: a decoder built here."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """Weights of a named model. random: take only its sizes, and the corpus's own tokenizer unless one is named."""
     tokenizer: str | None = None
     """Tokenizer of a named model, by name or folder. None: the model's own."""
+    use_encoder: bool | None = None
+    """Use the named model's encoder, too: it reads the mapped steps in place of words, and there is no fusion encoder
+    (model.num_layers). false: its decoder alone, behind the fusion encoder. None: true for pretrained weights."""
+    prune_vocabulary: bool | None = None
+    """Keep of the named model's tokens only those that the training texts need, and letters to spell other words with.
+    None: true for a whole pretrained model."""
     offline: Annotated[bool, Flag("--decoder-offline")] = True
     """Use only files on this machine. false: download missing ones from huggingface.co."""
     target_language: str | None = None
@@ -257,10 +253,28 @@ class DecoderConfig(Section):
         if self.model is None:
             named = ("weights", "tokenizer", "offline", "target_language")
             refuse_without_effect(self, named, "no decoder.model is named", next_step="leave it out")
+            if self.use_encoder or self.prune_vocabulary:
+                name = "use_encoder" if self.use_encoder else "prune_vocabulary"
+                raise ValueError(f"{name} has no effect: no decoder.model is named; leave it out")
             return self
+        if self.prune_vocabulary and self.weights == "random":
+            raise ValueError("prune_vocabulary has no effect: weights is random; leave one of them out")
         sizes = ["num_layers", "num_heads", "ff_dim", *([] if self.uses_own_tokenizer else ["vocab_size"])]
         refuse_without_effect(self, sizes, f"{self.model} has its own")
         return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text model is a named one with its encoder."""
+        is_pretrained = self.model is not None and self.weights == "pretrained"
+        return is_pretrained if self.use_encoder is None else self.use_encoder
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether its vocabulary is pruned to that of the texts."""
+        if self.prune_vocabulary is not None:
+            return self.prune_vocabulary
+        return self.is_whole and self.weights == "pretrained"
 
     @property
     def uses_own_tokenizer(self) -> bool:
@@ -339,7 +353,9 @@ class OptimConfig(Section):
     lr_mska: Annotated[Positive | None, Flag("--lr-mska")] = None
     """Peak learning rate of the MSKA branch. None: lr."""
     lr_decoder: Annotated[Positive | None, Flag("--lr-decoder")] = None
-    """Peak learning rate of the text decoder. None: lr."""
+    """Peak learning rate of the text decoder, or of the whole language model. None: lr."""
+    lr_mapper: Positive | None = None
+    """Peak learning rate of the two layers that map steps to a whole language model. None: lr."""
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
     """Peak learning rate of backbones that are trained. None: a tenth of lr."""
     final_lr_ratio: Annotated[float, Fixed()] = 0.01
@@ -349,8 +365,8 @@ class OptimConfig(Section):
     weight_decay: NotNegative = 0.01
     """Decay of weight matrices; norms, biases, embeddings, and MSKA's alpha and global matrices have none."""
     clip_grad_norm: Annotated[float, Fixed()] = 1.0
-    """Largest norm of the gradients of each part (backbone, mska, encoder, decoder): guards against rare spikes, and
-    keeps CTC's gradients, which are many times larger, from crowding out the decoder's."""
+    """Largest norm of the gradients of each part (backbone, mska, encoder, mapper, decoder): guards against rare
+    spikes, and keeps CTC's gradients, which are many times larger, from crowding out the decoder's."""
     label_smoothing: Share = 0.1
     """Label smoothing of the translation loss."""
     accumulate_steps: Count = 1
@@ -433,6 +449,7 @@ class IntegrateConfig(Section):
                     "mska.translation_weight is 0 and model.use_mska is false: no loss is left; set one of them"
                 )
             refuse_without_effect(self.optim, ("lr_mska",), "model.use_mska is false", prefix="optim.")
+        self._check_text_model()
         is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
         if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
             raise ValueError(
@@ -442,6 +459,34 @@ class IntegrateConfig(Section):
         if self.optim.lr_backbone is not None and is_all_frozen:
             raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
         return self
+
+    def _check_text_model(self) -> None:
+        """Settings of the fusion encoder, and of the way to a whole language model."""
+        if not self.decoder.is_whole:
+            refuse_without_effect(
+                self.optim, ["lr_mapper"], "decoder.use_encoder is false", prefix="optim.", next_step="set it to none"
+            )
+            if self.mska.gloss_fusion == "alone":
+                raise ValueError(
+                    "mska.gloss_fusion: alone needs a whole language model, but decoder.use_encoder is false; set it to"
+                    " add"
+                )
+            return
+        reason = "the encoder of decoder.model takes the place of the fusion encoder"
+        sizes = ("num_layers", "num_heads", "ff_dim")
+        next_step = "leave it out, or set decoder.use_encoder to false"
+        refuse_without_effect(self.model, sizes, reason, prefix="model.", next_step=next_step)
+        if self.mska.gloss_fusion != "alone":
+            return
+        if self.model.backbones or self.model.use_pose:
+            raise ValueError(
+                "mska.gloss_fusion: alone leaves nothing but the fuse head's features, expected no backbone and"
+                " model.use_pose false; or set it to add"
+            )
+        reason = "mska.gloss_fusion is alone"
+        widths = ("projection_dim", "d_model", "dropout", "stream_dropout")
+        refuse_without_effect(self.model, widths, reason, prefix="model.")
+        refuse_without_effect(self.optim, ["lr_encoder"], reason, prefix="optim.")
 
     @property
     def features(self) -> Path:
@@ -460,6 +505,12 @@ class IntegrateConfig(Section):
                 "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint"},
             },
         )
+        for name, value in (("use_encoder", self.decoder.is_whole), ("prune_vocabulary", self.decoder.is_pruned)):
+            tree["decoder"].pop(name)
+            if value:  # what came later, and runs of before did without, is named where it is used
+                tree["decoder"][name] = value
+        if self.optim.lr_mapper is None:
+            tree["optim"].pop("lr_mapper")
         tree["model"]["backbones"] = dict(backbone_digests)
         tree["train"]["init"] = init_digest
         return tree
