@@ -89,6 +89,7 @@ def mbart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SIZES = {"num_layers": 3, "ff_dim": 512, "vocab_size": 2000}  # the defaults: a named model has its own
 _MBART_SIZES = {"layers": 2, "ffn_dim": 16, "attention_heads": 3}
 _T5_SIZES = {"d_model": WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 3}
 _APART = {"t5": (T5Config, T5ForConditionalGeneration), "mt5": (MT5Config, MT5ForConditionalGeneration)}
@@ -163,7 +164,7 @@ def test_an_output_layer_of_its_own_survives_a_stop_a_bundle_and_a_warm_start(
     shutil.copytree(apart, folder)
     settings = {
         "model": {**dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...), "d_model": 24},
-        "decoder": {"model": str(folder), "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
+        "decoder": {"model": str(folder), "use_encoder": False, **SIZES},
         "optim": {"lr": 1e-12},  # nothing moves
         "train": {"epochs": 2, "ema_decay": 0.5},
     }
@@ -331,7 +332,7 @@ def test_what_the_user_sets_wins_over_a_preset() -> None:
     config = IntegrateConfig.model_validate(
         {"decoder": {"preset": "signmusketeers"}, "model": {"d_model": 96}, "optim": {"lr": 0.5}}
     )
-    assert (config.model.d_model, config.model.num_layers, config.optim.lr) == (96, 12, 0.5)
+    assert (config.model.d_model, config.model.projection_dim, config.optim.lr) == (96, 256, 0.5)
     assert config.decoder.model == "google/t5-v1_1-base" and config.optim.label_smoothing == 0.2
     assert IntegrateConfig.model_validate(config.model_dump(mode="json")) == config
 
@@ -354,7 +355,7 @@ def test_a_run_with_a_named_model_trains_scores_and_needs_the_model_no_more(
     config = tiny_config(
         output_dir=tmp_path / "out",
         model=keys,
-        decoder={"model": str(folder), "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
+        decoder={"model": str(folder), "use_encoder": False, **SIZES},
         train={"epochs": 1},
     )
     run(config)

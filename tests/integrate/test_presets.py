@@ -60,7 +60,8 @@ PAPERS: dict[str, list[tuple[str, Any, str]]] = {
     "mska_slt": [
         *BOTH,
         ("mska.translation_weight", 1.0, "model.py:22 and 55"),
-        ("mska.gloss_fusion", "add", f"{S2T}:113-115, the fuse head's features through the VLMapper"),
+        ("mska.gloss_fusion", "alone", f"{S2T}:113-115, the fuse head's features through the VLMapper"),
+        ("decoder.use_encoder", True, "translation.py, the whole MBartForConditionalGeneration"),
         (
             "decoder.model",
             "facebook/mbart-large-cc25",
@@ -68,10 +69,10 @@ PAPERS: dict[str, list[tuple[str, Any, str]]] = {
         ),
         ("decoder.dropout", 0.3, f"{S2T}:112"),
         ("decoder.max_tokens", 100, f"{S2T}:21 and 33, max_length"),
-        ("model.d_model", 1024, f"{S2T}:109, mBART-large"),
         ("optim.label_smoothing", 0.2, "translation.py:20"),
         ("optim.translation_loss", "sentence", "translation.py:124-125, sum over the batch size"),
         ("optim.lr", 1e-5, f"{S2T}:38 and 40"),
+        ("optim.lr_mapper", 1e-3, f"{S2T}:39"),
         ("train.epochs", 40, f"{S2T}:46, t_max; README.md, --epoch 40"),
         ("scoring.num_beams", 5, f"{S2T}:34, validation"),
     ],

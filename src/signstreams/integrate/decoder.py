@@ -1,6 +1,7 @@
-"""Text decoders: a small T5 of our own sizes, or that of a T5, mT5 or mBART of Hugging Face, without its encoder.
+"""Text models: a small T5 decoder of our own sizes; of a T5, mT5 or mBART of Hugging Face the decoder, or all of it.
 
-The memory of the fusion encoder replaces the output of its encoder, projected where the widths differ.
+`TextDecoder` writes from a memory: that of the fusion encoder, projected where the widths differ. `LanguageModel` keeps
+its encoder too, which makes the memory from the steps that stand in place of the words of a sentence.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from signstreams.engine.checkpoint import short_reason
 from signstreams.errors import UserError
 from signstreams.integrate.model_files import absent_line
 from signstreams.integrate.settings import DecoderConfig, DecodingConfig
-from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
+from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer, spell_out_special_tokens
+from signstreams.integrate.vocabulary import pruned_weights
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ KNOWN_SIZES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
 class TextDecoder(nn.Module):
     """Predicts the next token from the memory and the tokens so far; the model's encoder is built without layers."""
 
+    has_encoder = False
+
     def __init__(self, config: PretrainedConfig, memory_dim: int, special: SpecialTokens) -> None:
         super().__init__()
         from transformers import AutoModelForSeq2SeqLM
@@ -73,7 +77,8 @@ class TextDecoder(nn.Module):
         self.special = special
         # float32 weights, even where the config names another precision
         lean = copy.deepcopy(config)
-        setattr(lean, "encoder_layers" if lean.model_type == "mbart" else "num_layers", 0)  # T5 counts both apart
+        if not self.has_encoder:
+            setattr(lean, "encoder_layers" if lean.model_type == "mbart" else "num_layers", 0)  # T5 counts both apart
         self.net = AutoModelForSeq2SeqLM.from_config(lean, dtype=torch.float32)
         if getattr(config, OWN_OUTPUT_LAYER, False):
             self.separate_output_layer()
@@ -83,8 +88,8 @@ class TextDecoder(nn.Module):
         width = config.d_model
         self.project = nn.Identity() if memory_dim == width else nn.Linear(memory_dim, width)
         used = {id(p) for p in self.net.get_decoder().parameters()} | {id(p) for p in self.net.lm_head.parameters()}
-        for parameter in self.net.parameters():
-            parameter.requires_grad_(id(parameter) in used)  # the rest of the encoder never runs
+        for parameter in self.net.parameters():  # the rest of an encoder without layers never runs
+            parameter.requires_grad_(self.has_encoder or id(parameter) in used)
 
     def separate_output_layer(self) -> None:
         """Give the output layer its own weights, initialised with the token embeddings."""
@@ -133,6 +138,57 @@ class TextDecoder(nn.Module):
             ),
         )
         return [row[1:] for row in out.tolist()]  # without the start token
+
+
+class LanguageModel(TextDecoder):
+    """A whole encoder-decoder: it reads steps in place of the words of a sentence, and writes what they say.
+
+    As MSKA and TwoStream feed mBART (translation.py: prepare_feature_inputs): times the square root of the width where
+    the model scales its word embeddings so, and followed by the special tokens that end a sentence of its pretraining:
+    the end token for T5, the end token and the language for mBART; mBART-50 starts with the language.
+    """
+
+    has_encoder = True
+
+    def __init__(self, config: PretrainedConfig, special: SpecialTokens) -> None:
+        super().__init__(config, config.d_model, special)
+
+    @property
+    def width(self) -> int:
+        """Width of a step."""
+        return int(self.net.config.d_model)
+
+    @property
+    def max_steps(self) -> int | None:
+        """Longest sentence of steps that has positions; None where positions are relative, as in T5."""
+        most = getattr(self.net.config, "max_position_embeddings", None)
+        return None if most is None else most - len(self.special.source_prefix) - len(self.special.source_suffix)
+
+    def source(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder reads: ``inputs_embeds`` (B, E, W) and its mask (B, E) bool.
+
+        From steps (B, S, W), of any origin, and their mask (B, S) bool, True on the first steps of each row; E is S and
+        the number of special tokens.
+        """
+        embed = self.net.get_encoder().embed_tokens
+        before, after = self.special.source_prefix, self.special.source_suffix
+        around = embed(torch.tensor([*before, *after], device=steps.device, dtype=torch.long))  # scaled by itself
+        steps = steps * getattr(embed, "embed_scale", 1.0)
+        parts = torch.cat((steps, around.to(steps.dtype).expand(len(steps), -1, -1)), dim=1)  # (B, E, W)
+        place = torch.arange(parts.shape[1], device=steps.device) - len(before)  # (E,), 0 at the first step
+        num_own = mask.sum(dim=1, keepdim=True)  # (B, 1)
+        in_suffix = steps.shape[1] + len(before) + place - num_own  # (B, E): the row in ``parts`` of a token after them
+        chosen = torch.where(place < num_own, place, in_suffix)
+        chosen = torch.where(place < 0, steps.shape[1] + len(before) + place, chosen)
+        keep = place < num_own + len(after)  # (B, E)
+        chosen = torch.where(keep, chosen, 0)[..., None].expand(-1, -1, parts.shape[2])
+        return parts.gather(1, chosen) * keep[..., None], keep
+
+    def read(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory (B, E, W), zero where masked, and its mask (B, E), of steps and mask as in `source`."""
+        inputs, mask = self.source(steps, mask)
+        memory: Tensor = self.net.get_encoder()(inputs_embeds=inputs, attention_mask=mask).last_hidden_state
+        return memory * mask[..., None], mask
 
 
 def own_t5_config(config: DecoderConfig, d_model: int, vocab_size: int) -> PretrainedConfig:
@@ -216,6 +272,7 @@ def named_tokenizer(config: DecoderConfig) -> Tokenizer:
             )
     name = type(found).__name__
     start, first = pad, language
+    prefix, suffix = (() if language is None else (language,)), (eos,)
     if name.startswith("MBart"):
         if language is None:
             raise UserError(
@@ -223,15 +280,26 @@ def named_tokenizer(config: DecoderConfig) -> Tokenizer:
             )
         # mBART-25 is started by the language, mBART-50 by the end token and then the language
         start, first = (eos, language) if name.startswith("MBart50") else (language, None)
-    return Tokenizer(backend, SpecialTokens(pad, eos, start, first, never))
+        if first is None:
+            prefix, suffix = (), (eos, language)
+    spell_out_special_tokens(backend)
+    return Tokenizer(backend, SpecialTokens(pad, eos, start, first, never, prefix, suffix))
 
 
-def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig) -> None:
-    """Load a named model's decoder, embeddings and output layer; a `UserError` if they cannot be loaded."""
+def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig, rows: list[int] | None = None) -> None:
+    """Load a named model's weights, without its encoder where ``decoder`` has none; of its vocabulary only ``rows``.
+
+    Raises:
+        UserError: They cannot be loaded.
+    """
     from transformers import AutoModelForSeq2SeqLM
 
+    own = copy.deepcopy(decoder.net.config)
+    if rows is not None:
+        own.vocab_size = named_config(config, None).vocab_size
+
     def load(source: str, **words: Any) -> nn.Module:
-        found: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(source, config=decoder.net.config, **words)
+        found: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(source, config=own, **words)
         return found
 
     assert config.model is not None
@@ -239,7 +307,8 @@ def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig) -> None
     embeddings = loaded.get_decoder().get_input_embeddings().weight
     if decoder.names_tied_to_output_layer() and not torch.equal(loaded.lm_head.weight, embeddings):
         decoder.separate_output_layer()
-    decoder.net.load_state_dict(loaded.state_dict())
+    state = loaded.state_dict()
+    decoder.net.load_state_dict(state if rows is None else pruned_weights(state, rows))
 
 
 def decoder_config_from_json(text: str) -> PretrainedConfig:

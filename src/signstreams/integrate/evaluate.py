@@ -133,7 +133,7 @@ class Prediction:
     """Hypotheses for one clip."""
 
     entry: ClipEntry  # the clip
-    text: str  # translation
+    text: str  # translation; empty where no text is learned
     glosses: dict[str, list[str]]  # head to gloss sequence; empty without glosses
 
 

@@ -134,7 +134,8 @@ class Losses:
     """Loss terms of a batch."""
 
     terms: dict[str, LossTerm]
-    """``translation``; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and ``distillation``."""
+    """``translation``, unless no text is learned; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and
+    ``distillation``."""
     num_ctc_skipped: int  # clips too short for their glosses
 
 
@@ -149,9 +150,11 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
 
 def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
     """All terms of a batch; the same in training and in validation."""
-    logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
     counts = term_counts(batch)
-    sums = {TRANSLATION: translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)}
+    sums: dict[str, Tensor] = {}
+    if encoded.memory is not None:
+        logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
+        sums[TRANSLATION] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
     num_skipped = 0
     if encoded.gloss_logits:
         steps = batch.num_steps

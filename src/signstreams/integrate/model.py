@@ -1,11 +1,14 @@
 """Multistream v9: streams and MSKA are fused over time into a memory, from which a text decoder writes.
 
+A whole language model (`LanguageModel`) makes the memory by itself, of the fused steps, which it reads as words.
+
 Letters: B clips, T frames, S = ceil(T / 4) steps, D features, P projection width, M model width, L text tokens,
 G glosses.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,12 +23,19 @@ from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.corpus_rules import TIME_STRIDE, num_steps
-from signstreams.integrate.decoder import TextDecoder, load_pretrained_weights, named_config, own_t5_config
+from signstreams.integrate.decoder import (
+    LanguageModel,
+    TextDecoder,
+    load_pretrained_weights,
+    named_config,
+    own_t5_config,
+)
 from signstreams.integrate.mska import Mska, MskaEncoder, sinusoid, time_mask
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
 from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.videos import POSE_DIM
+from signstreams.integrate.vocabulary import pruned_config
 
 POSE_STREAM = "pose"
 MSKA_STREAMS = "mska"
@@ -73,11 +83,18 @@ class FusionEncoder(nn.Module):
     """The streams of a step, concatenated, through a Transformer over time.
 
     ``visual_dims`` are the feature widths of streams at the frame rate, ``step_dims`` those of streams at stride 4
-    already (MSKA); ``num_layers`` is of streams with features of several blocks.
+    already (MSKA); ``num_layers`` is of streams with features of several blocks. Without a Transformer, which the
+    encoder of a whole language model replaces, steps know neither their place nor each other.
     """
 
     def __init__(
-        self, visual_dims: dict[str, int], step_dims: dict[str, int], num_layers: dict[str, int], config: ModelConfig
+        self,
+        visual_dims: dict[str, int],
+        step_dims: dict[str, int],
+        num_layers: dict[str, int],
+        config: ModelConfig,
+        *,
+        has_transformer: bool = True,
     ) -> None:
         super().__init__()
         width = config.projection_dim
@@ -95,6 +112,9 @@ class FusionEncoder(nn.Module):
         self.fuse = nn.Sequential(nn.LayerNorm(num_streams * width), nn.Linear(num_streams * width, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
         self.stream_dropout = config.stream_dropout
+        self.encoder: nn.TransformerEncoder | None = None
+        if not has_transformer:
+            return
         layer = nn.TransformerEncoderLayer(
             config.d_model,
             config.num_heads,
@@ -138,6 +158,8 @@ class FusionEncoder(nn.Module):
         ]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
+        if self.encoder is None:
+            return self.dropout(x) * mask[..., None], mask
         x = self.dropout(x + sinusoid(x.shape[1], x.shape[2], x.device).to(x.dtype))
         x = self.encoder(x, src_key_padding_mask=~mask)
         return x * mask[..., None], mask
@@ -162,14 +184,15 @@ def named_steps(streams: dict[str, Tensor]) -> dict[str, Tensor]:
 class Encoded:
     """Output of the encoder."""
 
-    memory: Tensor  # (B, S, M), zero where masked
-    mask: Tensor  # (B, S) bool, True on the clip's own steps
+    memory: Tensor | None  # (B, S, M), zero where masked; None of a model that learns no text
+    mask: Tensor  # (B, S) bool, True on the clip's own steps, and on the special tokens that a language model adds
     gloss_logits: dict[str, Tensor]  # head to (B, S, G); empty without glosses
 
 
 class MultistreamModel(nn.Module):
     """Encoder and decoder.
 
+    Where no text is learned (``mska.translation_weight`` 0), only MSKA runs and trains; the rest keeps its weights.
     Features of streams without a (trained) backbone here come with the batch. ``feature_dims`` includes ``pose``;
     ``num_layers`` is of streams with features of all blocks; ``num_glosses`` counts the blank, None without glosses.
     """
@@ -186,14 +209,22 @@ class MultistreamModel(nn.Module):
     ) -> None:
         super().__init__()
         width = config.model.d_model
+        self.learns_text = config.mska.learns_text
         self.backbones = nn.ModuleDict(backbones)
         self.backbone_layers = config.model.backbone_layers
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
-        self.fusion = FusionEncoder(feature_dims, mska_dims(self.mska), num_layers or {}, config.model)
+        step_dims = mska_dims(self.mska)
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
+        is_whole = isinstance(decoder, LanguageModel)
+        self.fusion: FusionEncoder | None = None
+        if fusion != "alone":
+            self.fusion = FusionEncoder(
+                feature_dims, step_dims, num_layers or {}, config.model, has_transformer=not is_whole
+            )
         self.gloss_map: nn.Module | None = None
         self.gloss_join: nn.Module | None = None
-        if fusion != "none":  # two layers, as in MSKA between the fuse head and the text model
+        self.mapper: nn.Module | None = None
+        if fusion not in ("none", "alone"):  # two layers, as in MSKA between the fuse head and the text model
             self.gloss_map = nn.Sequential(
                 nn.Linear(config.mska.head_dim, width),
                 nn.ReLU(),
@@ -202,20 +233,36 @@ class MultistreamModel(nn.Module):
             )
         if fusion == "concat":
             self.gloss_join = nn.Linear(2 * width, width)
+        if isinstance(decoder, LanguageModel):  # MSKA and TwoStream: vl_mapper.py, of the fuse head's features
+            in_dim, out_dim = config.mska.head_dim if fusion == "alone" else width, decoder.width
+            self.mapper = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim))
         self.decoder = decoder
         self.max_tokens = config.decoder.max_tokens
+        if not self.learns_text:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name.startswith("mska."))
 
     def encode(self, batch: Batch) -> Encoded:
         """Batch of clips to memory and gloss logits."""
-        visual = {stream: self._visual(stream, batch) for stream in self.fusion.projectors}
+        visual = {}
+        if self.fusion is not None and self.learns_text:
+            visual = {stream: self._visual(stream, batch) for stream in self.fusion.projectors}
         steps: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
         fused = None
         if self.mska is not None:
             streams, logits, fused = self.mska(batch.nodes, batch.lengths)
             steps = named_steps(streams)
-        kept = self.fusion.draw_kept(batch.lengths)
-        memory, mask = self.fusion(visual, steps, batch.lengths, kept)  # (B, S, M)
+        if not self.learns_text:
+            mask = time_mask(num_steps(batch.lengths), max(batch.num_steps))  # (B, S)
+            return Encoded(None, mask, logits)
+        kept: dict[str, Tensor] = {}
+        if self.fusion is not None:
+            kept = self.fusion.draw_kept(batch.lengths)
+            memory, mask = self.fusion(visual, steps, batch.lengths, kept)  # (B, S, M)
+        else:
+            assert fused is not None
+            memory, mask = fused, time_mask(num_steps(batch.lengths), fused.shape[1])  # (B, S, D)
         if self.gloss_map is not None:
             # the fuse head sees every stream of MSKA: it is hidden with them
             gloss = _seen(self.gloss_map(fused) * mask[..., None], kept.get(MSKA_STREAMS))  # (B, S, M)
@@ -223,20 +270,29 @@ class MultistreamModel(nn.Module):
                 memory = memory + gloss
             else:
                 memory = self.gloss_join(torch.cat((memory, gloss), dim=-1)) * mask[..., None]
+        if self.mapper is not None:
+            assert isinstance(self.decoder, LanguageModel)
+            memory, mask = self.decoder.read(self.mapper(memory), mask)  # (B, E, W), (B, E)
         return Encoded(memory, mask, logits)
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
         """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
+        assert encoded.memory is not None
         logits: Tensor = self.decoder(encoded.memory, encoded.mask, tokens)
         return logits
 
     def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
-        """Beam search (greedy with one beam): token ids of each clip, the end token included where it came."""
+        """Beam search (greedy with one beam): token ids of each clip, the end token included where it came.
+
+        None at all from a model that learned no text.
+        """
+        if encoded.memory is None:
+            return [[] for _ in encoded.mask]
         return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Learning-rate group (backbone, mska, encoder, decoder) to its trainable parameters by name."""
-        owner = {"backbones": "backbone", "mska": "mska", "decoder": "decoder"}
+        """Learning-rate group (backbone, mska, encoder, mapper, decoder) to its trainable parameters by name."""
+        owner = {"backbones": "backbone", "mska": "mska", "mapper": "mapper", "decoder": "decoder"}
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -284,14 +340,22 @@ def build_model(
         decoder_config = own_t5_config(settings, config.model.d_model, len(tokenizer))
     elif decoder_config is None:
         decoder_config = named_config(settings, len(tokenizer) if settings.uses_own_tokenizer else None)
-    if decoder_config.vocab_size < len(tokenizer):
+    num_needed = len(tokenizer) if tokenizer.rows is None else 1 + max(tokenizer.rows)
+    if decoder_config.vocab_size < num_needed:
         raise UserError(
-            f"decoder.tokenizer: has {len(tokenizer)} tokens, but {settings.model} has embeddings of"
+            f"decoder.tokenizer: has {num_needed} tokens, but {settings.model} has embeddings of"
             f" {decoder_config.vocab_size}, expected no more; name the model's own"
         )
-    decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
+    if is_new and tokenizer.rows is not None:
+        decoder_config = pruned_config(decoder_config, tokenizer.rows)
+    decoder: TextDecoder
+    if settings.is_whole:
+        decoder = LanguageModel(decoder_config, tokenizer.special)
+        _check_positions(config, decoder)
+    else:
+        decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
-        load_pretrained_weights(decoder, settings)
+        load_pretrained_weights(decoder, settings, tokenizer.rows)
     is_weighted = config.model.backbone_layers == "weighted"
     model = MultistreamModel(
         config,
@@ -305,6 +369,18 @@ def build_model(
         assert isinstance(encoder, MskaEncoder)
         encoder.checkpoint_activations = config.optim.checkpoint_activations
     return model
+
+
+def _check_positions(config: IntegrateConfig, decoder: LanguageModel) -> None:
+    """Every clip must fit the positions of a language model that learned one embedding for each."""
+    most = decoder.max_steps
+    longest = round(config.data.max_frames * config.augmentation.time_scale[1])  # as `augment` stretches a clip
+    if most is not None and num_steps(longest) > most:
+        raise UserError(
+            f"data.max_frames: clips of {config.data.max_frames:,} frames, {longest:,} by augmentation.time_scale, are"
+            f" {num_steps(longest):,} steps, but {config.decoder.model} reads at most {most:,}; lower it to"
+            f" {math.floor(most * TIME_STRIDE / config.augmentation.time_scale[1]):,}, or raise data.frame_stride"
+        )
 
 
 def _unfreeze_blocks(net: Backbone, config: IntegrateConfig) -> None:

@@ -44,28 +44,24 @@ _MSKA: _Tree = {
         "clip_grad_norm": None,
     },
 }
-# A fusion encoder of mBART's sizes in place of its encoder, and a two-layer map to the decoder.
+# The fuse head's features through two layers into the whole mBART.
 _MBART: _Tree = {
-    "model": {"use_pose": False, "d_model": 1024, "num_layers": 12, "num_heads": 16, "ff_dim": 4096, "dropout": 0.3},
-    "mska": {"gloss_fusion": "add"},
-    "decoder": {"model": "facebook/mbart-large-cc25", "dropout": 0.3},
-    "optim": {"lr": 1e-5, "label_smoothing": 0.2},
+    "model": {"use_pose": False},
+    "mska": {"gloss_fusion": "alone"},
+    "decoder": {"model": "facebook/mbart-large-cc25", "use_encoder": True, "dropout": 0.3},
+    "optim": {"lr": 1e-5, "lr_mapper": 1e-3, "label_smoothing": 0.2},
 }
 
 PRESETS: dict[str, _Tree] = {
-    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, T5 v1.1 base. Its T5 encoder
-    # is the fusion encoder here, of the same sizes.
+    # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, all of T5 v1.1 base.
     "signmusketeers": {
         "data": {"frame_stride": 2},
         "model": {
             "use_mska": False,
             "projection_dim": 256,
             "d_model": 768,
-            "num_layers": 12,
-            "num_heads": 12,
-            "ff_dim": 2048,
         },
-        "decoder": {"model": "google/t5-v1_1-base"},
+        "decoder": {"model": "google/t5-v1_1-base", "use_encoder": True, "prune_vocabulary": False},
         "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
     },
     # MSKA's sizes with mBART-large-cc25, trained our way: keypoints only.

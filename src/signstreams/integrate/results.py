@@ -13,10 +13,11 @@ from signstreams.engine.run_folder import Experiment
 from signstreams.engine.training_run import RunFiles
 from signstreams.formats.layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
 from signstreams.integrate.evaluate import Evaluation
+from signstreams.integrate.losses import TRANSLATION
 from signstreams.integrate.protocols import CLEANUPS, gloss_decoding
 from signstreams.integrate.settings import IntegrateConfig
 
-_RATES = ("encoder", "mska", "decoder", "backbone")
+_RATES = ("encoder", "mska", "mapper", "decoder", "backbone")
 PANELS = (
     Panel("Translation loss (per token)", ("train/loss_translation", "val/loss_translation")),
     Panel("CTC loss (per clip, all heads)", ("train/loss_ctc", "val/loss_ctc")),
@@ -76,7 +77,8 @@ def selection(config: IntegrateConfig) -> str:
 
 def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
     """Scores of one split as plain values; gloss scores by the named head."""
-    scores: dict[str, Any] = {"num_clips": len(result.predictions), **result.translation(), "losses": result.losses}
+    text = result.translation() if TRANSLATION in result.losses else {}  # else no text is learned
+    scores: dict[str, Any] = {"num_clips": len(result.predictions), **text, "losses": result.losses}
     if head is not None and head in result.word_errors:
         errors = result.word_errors[head]
         scores["gloss"] = {
@@ -94,10 +96,13 @@ def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:
 
 
 def scores_line(split: str, content: Mapping[str, Any]) -> str:
-    """``"test: BLEU-4 12.30, chrF 33.10, gloss WER 41.0 (fuse head)"``."""
-    gloss = content.get("gloss")
-    glosses = f", gloss WER {gloss['wer']:.1f} ({gloss['head']} head)" if gloss else ""
-    return f"{split}: BLEU-4 {content['bleu_4']:.2f}, chrF {content['chrf']:.2f}{glosses}"
+    """``"test: BLEU-4 12.30, chrF 33.10, gloss WER 41.0 (fuse head)"``, as far as text and glosses are learned."""
+    found = []
+    if "bleu_4" in content:
+        found.append(f"BLEU-4 {content['bleu_4']:.2f}, chrF {content['chrf']:.2f}")
+    if gloss := content.get("gloss"):
+        found.append(f"gloss WER {gloss['wer']:.1f} ({gloss['head']} head)")
+    return f"{split}: {', '.join(found)}"
 
 
 def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:

@@ -32,6 +32,7 @@ from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
+from signstreams.integrate.vocabulary import pruned
 from signstreams.processes import stop_on_signal
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ def _run(
         log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
         if config.mska.learns_text and (note := few_clips(len(clips.entries["train"]))):
             log.warning("%s", note)
-    _check_letters(config, clips, tokenizer, world)
+    if config.mska.learns_text:
+        _check_letters(config, clips, tokenizer, world)
     entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
     splits = open_datasets(config, clips, backbones, world, entries)
     num_glosses = len(vocabulary) if vocabulary else None
@@ -225,7 +227,12 @@ def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
-    tokenizer = tokenizer_for(config.decoder, [entry.text for entry in clips.entries["train"]])
+    texts = [entry.text for entry in clips.entries["train"]]
+    tokenizer = tokenizer_for(config.decoder, texts)
+    if config.decoder.is_pruned:
+        num_before = len(tokenizer)
+        tokenizer = pruned(tokenizer, texts)
+        log.info("%s: %s of %s tokens are kept", config.decoder.model, f"{len(tokenizer):,}", f"{num_before:,}")
     if experiment is not None:
         if not (experiment.state / TOKENIZER).exists():
             tokenizer.save(experiment.state / TOKENIZER)

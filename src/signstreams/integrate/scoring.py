@@ -23,7 +23,7 @@ from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.formats.video_sources import list_sources, search
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
-from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate
+from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate, word_errors
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.results import (
@@ -54,36 +54,47 @@ def write_page(
     videos: Mapping[str, Path] | None = None,
     times_s: Mapping[str, Floats] | None = None,
 ) -> None:
-    """Write the page: at most `MAX_CLIPS` clips by chrF, spread evenly from the worst to the best.
+    """Write the page: at most `MAX_CLIPS` clips by chrF, or gloss WER, spread evenly from the worst to the best.
 
     ``content`` is that of scores.json; frames come from the crops of the corpus, glosses from ``head``. A clip plays
     from the file of its video in ``videos``, with the ``times_s`` (T,) of the video's frames.
     """
-    chrf = CHRF()
-    rated = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
-    rated.sort(key=lambda pair: pair[0])
+    has_text = "bleu_4" in content
+    rated = _rated(predictions, head, has_text=has_text)
     chosen = rated
     if len(rated) > MAX_CLIPS:
         chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
     with closing(CropReader()) as reader:
         clips = [
             replace(
-                _shown(score, prediction, head, layout, reader), video=_address(prediction.entry, path, videos, times_s)
+                _shown(rating, prediction, head, layout, reader, has_text=has_text),
+                video=_address(prediction.entry, path, videos, times_s),
             )
-            for score, prediction in chosen
+            for rating, prediction in chosen
         ]
     write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
 
 
+def _rated(predictions: list[Prediction], head: str | None, *, has_text: bool) -> list[tuple[str, Prediction]]:
+    """Each clip with its score, the worst first: chrF, or the gloss WER of ``head`` of a model that learned no text."""
+    if has_text:
+        chrf = CHRF()
+        scored = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
+        return [(f"chrF {score:.0f}", p) for score, p in sorted(scored, key=lambda pair: pair[0])]
+    assert head is not None
+    rates = [(word_errors(p.glosses[head], p.entry.gloss).rate, p) for p in predictions if p.entry.gloss is not None]
+    return [(f"gloss WER {rate:.0f}", p) for rate, p in sorted(rates, key=lambda pair: -pair[0])]
+
+
 def _shown(
-    score: float, prediction: Prediction, head: str | None, layout: CorpusLayout, reader: CropReader
+    rating: str, prediction: Prediction, head: str | None, layout: CorpusLayout, reader: CropReader, *, has_text: bool
 ) -> ShownClip:
     entry = prediction.entry
     return ShownClip(
-        title=f"{entry.clip_id}, chrF {score:.0f}",
+        title=f"{entry.clip_id}, {rating}",
         frames=clip_strip(layout, entry.video.video_id, entry.frames, reader),
         reference=entry.text,
-        hypothesis=prediction.text,
+        hypothesis=prediction.text if has_text else None,
         gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
         gloss_hypothesis=" ".join(prediction.glosses[head]) if head in prediction.glosses else None,
     )
@@ -154,11 +165,12 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     results: dict[str, Evaluation] = {}
     blind: Evaluation | None = None
     last = given.splits[-1]
-    num_clips = sum(map(len, splits.values())) + (len(splits[last]) if given.blank_video else 0)
+    blank_video = given.blank_video and bundle.config.mska.learns_text  # it is the text model that is measured there
+    num_clips = sum(map(len, splits.values())) + (len(splits[last]) if blank_video else 0)
     with Progress(num_clips, "clips", "evaluate") as progress:
         for split in given.splits:
             results[split] = judge(splits[split], progress=progress)
-        if given.blank_video:
+        if blank_video:
             splits[last].reader.is_blank = True  # one reader for all splits
             blind = judge(splits[last], progress=progress)
     if not all(
@@ -187,7 +199,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     if published is not None:  # both pages show it, beside ours
         content["published"] = published
         log.info("figures of papers on %s (known by %s) stand beside ours", published["corpus"], published["known_by"])
-    if (note := few_clips(bundle.about["num_train_clips"])) is not None:
+    if bundle.config.mska.learns_text and (note := few_clips(bundle.about["num_train_clips"])) is not None:
         content["few_clips"] = note  # both pages show it
     paths = {
         kind: given.output_dir / name if given.output_dir else beside(bundle.path, name)
@@ -201,7 +213,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     write_json(paths["scores"], content)
     for split in given.splits:
         log.info("%s", scores_line(split, scores[split]))
-    if given.blank_video:
+    if blank_video:
         log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
     log.info("scores: %s", paths["scores"])
     return content

@@ -153,8 +153,9 @@ class MskaConfig(Section):
     many times as much, and more for longer clips. Logged losses stay per step."""
     distillation_warmup_ratio: Share = 0.3
     """Share of the run before self-distillation starts: any earlier, it prolongs the phase in which CTC says blank."""
-    gloss_fusion: Literal["add", "concat", "none"] = "add"
-    """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all."""
+    gloss_fusion: Literal["add", "concat", "none", "alone"] = "add"
+    """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all. alone:
+    nothing else does, as published; for a whole language model (decoder.use_encoder), without other streams."""
     channels: list[Count] = Field([64, 64, 128, 128, 256, 256, 256, 256], min_length=2)
     """Output channels of each block; the first and the middle block halve the frame rate."""
     num_heads: Count = 6
@@ -198,11 +199,17 @@ class DecoderConfig(Section):
     preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
     """Sizes and settings of a published model; anything that is set explicitly takes precedence."""
     model: Annotated[str | None, Flag("--decoder-model")] = None
-    """T5, mT5 or mBART of Hugging Face, by name or folder: its decoder, embeddings and tokenizer. None: built here."""
+    """T5, mT5 or mBART of Hugging Face, by name or folder, with its tokenizer. None: a decoder built here."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """Weights of a named model. random: take only its sizes, and the corpus's own tokenizer unless one is named."""
     tokenizer: str | None = None
     """Tokenizer of a named model, by name or folder. None: the model's own."""
+    use_encoder: bool | None = None
+    """Use the named model's encoder, too: it reads the mapped steps in place of words, and there is no fusion encoder
+    (model.num_layers). false: its decoder alone, behind the fusion encoder. None: true for pretrained weights."""
+    prune_vocabulary: bool | None = None
+    """Keep of the named model's tokens only those that the training texts need, and letters to spell other words with.
+    None: true for a whole pretrained model."""
     offline: Annotated[bool, Flag("--decoder-offline")] = True
     """Use only files on this machine. false: download missing ones from huggingface.co."""
     target_language: str | None = None
@@ -225,10 +232,28 @@ class DecoderConfig(Section):
         if self.model is None:
             named = ("weights", "tokenizer", "offline", "target_language")
             refuse_without_effect(self, named, "no decoder.model is named", next_step="leave it out")
+            if self.use_encoder or self.prune_vocabulary:
+                name = "use_encoder" if self.use_encoder else "prune_vocabulary"
+                raise ValueError(f"{name} has no effect: no decoder.model is named; leave it out")
             return self
+        if self.prune_vocabulary and self.weights == "random":
+            raise ValueError("prune_vocabulary has no effect: weights is random; leave one of them out")
         sizes = ["num_layers", "num_heads", "ff_dim", *([] if self.uses_own_tokenizer else ["vocab_size"])]
         refuse_without_effect(self, sizes, f"{self.model} has its own")
         return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text model is a named one with its encoder."""
+        is_pretrained = self.model is not None and self.weights == "pretrained"
+        return is_pretrained if self.use_encoder is None else self.use_encoder
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether its vocabulary is pruned to that of the texts."""
+        if self.prune_vocabulary is not None:
+            return self.prune_vocabulary
+        return self.is_whole and self.weights == "pretrained"
 
     @property
     def uses_own_tokenizer(self) -> bool:
@@ -320,7 +345,9 @@ class OptimConfig(Section):
     lr_mska: Annotated[Positive | None, Flag("--lr-mska")] = None
     """Peak learning rate of the MSKA branch. None: lr."""
     lr_decoder: Annotated[Positive | None, Flag("--lr-decoder")] = None
-    """Peak learning rate of the text decoder. None: lr."""
+    """Peak learning rate of the text decoder, or of the whole language model. None: lr."""
+    lr_mapper: Positive | None = None
+    """Peak learning rate of the two layers that map steps to a whole language model. None: lr."""
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
     """Peak learning rate of backbones that are trained. None: a tenth of lr."""
     final_lr_ratio: Share = 0.01
@@ -330,8 +357,9 @@ class OptimConfig(Section):
     weight_decay: NotNegative = 0.01
     """Decay of weight matrices; norms, biases, embeddings, and MSKA's alpha and global matrices have none."""
     clip_grad_norm: Positive | None = 1.0
-    """Largest norm of the gradients of each part (backbone, mska, encoder, decoder): guards against rare spikes, and
-    keeps CTC's gradients, which are many times larger, from crowding out the decoder's. None: any, as in MSKA."""
+    """Largest norm of the gradients of each part (backbone, mska, encoder, mapper, decoder): guards against rare
+    spikes, and keeps CTC's gradients, which are many times larger, from crowding out the decoder's. None: any, as in
+    MSKA."""
     label_smoothing: Share = 0.1
     """Label smoothing of the translation loss."""
     translation_loss: Literal["token", "sentence"] = "token"
@@ -441,6 +469,7 @@ class IntegrateConfig(Section):
         if self.augmentation.time_scale == [1, 1] and self.data.long_clips != "sample":
             reason = "augmentation.time_scale is 1, and data.long_clips is not sample"
             refuse_without_effect(self.augmentation, ("frame_sampling",), reason, prefix="augmentation.")
+        self._check_text_model()
         is_all_frozen = all(map(self.model.is_frozen, self.model.backbones))
         if self.optim.checkpoint_activations and is_all_frozen and not self.model.use_mska:
             raise ValueError(
@@ -451,6 +480,34 @@ class IntegrateConfig(Section):
             raise ValueError("optim.lr_backbone has no effect: every backbone is frozen; set model.freeze_..._backbone")
         check_norm(self)
         return self
+
+    def _check_text_model(self) -> None:
+        """Settings of the fusion encoder, and of the way to a whole language model."""
+        if not self.decoder.is_whole:
+            refuse_without_effect(
+                self.optim, ["lr_mapper"], "decoder.use_encoder is false", prefix="optim.", next_step="set it to none"
+            )
+            if self.mska.gloss_fusion == "alone":
+                raise ValueError(
+                    "mska.gloss_fusion: alone needs a whole language model, but decoder.use_encoder is false; set it to"
+                    " add"
+                )
+            return
+        reason = "the encoder of decoder.model takes the place of the fusion encoder"
+        sizes = ("num_layers", "num_heads", "ff_dim")
+        next_step = "leave it out, or set decoder.use_encoder to false"
+        refuse_without_effect(self.model, sizes, reason, prefix="model.", next_step=next_step)
+        if self.mska.gloss_fusion != "alone":
+            return
+        if self.model.backbones or self.model.use_pose:
+            raise ValueError(
+                "mska.gloss_fusion: alone leaves nothing but the fuse head's features, expected no backbone and"
+                " model.use_pose false; or set it to add"
+            )
+        reason = "mska.gloss_fusion is alone"
+        widths = ("projection_dim", "d_model", "dropout", "stream_dropout")
+        refuse_without_effect(self.model, widths, reason, prefix="model.")
+        refuse_without_effect(self.optim, ["lr_encoder"], reason, prefix="optim.")
 
     @property
     def features(self) -> Path:
@@ -474,6 +531,12 @@ class IntegrateConfig(Section):
         # "refuse" was the default once, and a run that it let through is the same with either
         is_given = "unknown_gloss" in self.data.model_fields_set
         tree["data"]["unknown_gloss"] = self.data.unknown_gloss if is_given else "refuse"
+        for name, value in (("use_encoder", self.decoder.is_whole), ("prune_vocabulary", self.decoder.is_pruned)):
+            tree["decoder"].pop(name)
+            if value:  # what came later, and runs of before did without, is named where it is used
+                tree["decoder"][name] = value
+        if self.optim.lr_mapper is None:
+            tree["optim"].pop("lr_mapper")
         tree["model"]["backbones"] = dict(backbone_digests)
         tree["train"]["init"] = init_digest
         if self.mska.norm == "layer":  # runs of before had no such setting

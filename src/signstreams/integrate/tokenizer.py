@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HfTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from signstreams.errors import UserError
 from signstreams.files import write_text
@@ -37,10 +38,12 @@ class SpecialTokens:
     start: int = PAD  # input of the decoder before the first token
     first: int | None = None  # token at the start of every text (the language, for mBART-50); None without
     never: tuple[int, ...] = (PAD, UNKNOWN)  # tokens that are never generated
+    source_prefix: tuple[int, ...] = ()  # tokens before a sentence that an encoder reads
+    source_suffix: tuple[int, ...] = (EOS,)  # tokens after it
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
-        return {**asdict(self), "never": list(self.never)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
@@ -49,7 +52,8 @@ class SpecialTokens:
         Raises:
             KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
         """
-        special = cls(**{**content, "never": tuple(content["never"])})
+        lists = {name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content}
+        special = cls(**{**content, **lists, "never": tuple(content["never"])})
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
             raise ValueError(f"{odd[0]!r:.40} is no id of a token")
         return special
@@ -57,7 +61,16 @@ class SpecialTokens:
     @property
     def ids(self) -> list[int]:
         """All of them."""
-        return [self.pad, self.eos, self.start, *self.never, *([] if self.first is None else [self.first])]
+        first = [] if self.first is None else [self.first]
+        return [self.pad, self.eos, self.start, *self.never, *first, *self.source_prefix, *self.source_suffix]
+
+    def renumbered(self, numbers: Mapping[int, int]) -> SpecialTokens:
+        """The same tokens under other ids: ``numbers`` has the new one of each."""
+
+        def new(value: Any) -> Any:
+            return tuple(map(new, value)) if isinstance(value, tuple) else None if value is None else numbers[value]
+
+        return SpecialTokens(**{name: new(value) for name, value in asdict(self).items()})
 
 
 class Tokenizer:
@@ -67,6 +80,8 @@ class Tokenizer:
         self._tokenizer = tokenizer
         tokenizer.encode_special_tokens = True  # a text may hold "</s>" or "<pad>": its letters, not the token
         self.special = special or SpecialTokens()
+        self.rows: list[int] | None = None
+        """Of a pruned tokenizer (`signstreams.integrate.vocabulary`): the id that each token had before."""
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -140,6 +155,21 @@ class Tokenizer:
             ids = ids[: ids.index(self.special.eos)]
         kept = [i for i in ids if i < len(self)]  # a model may have more rows than its tokenizer has tokens
         return self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def spell_out_special_tokens(tokenizer: HfTokenizer) -> None:
+    """Let a text's own "</s>" or "de_DE" be spelled by its letters, in a tokenizer of any kind.
+
+    ``encode_special_tokens`` is not enough where special tokens are pieces of the vocabulary too, as in every converted
+    SentencePiece model: there they have the best score of all. Their spellings are cut after the first letter, once the
+    text is normalised, so that no piece can be one of them.
+    """
+    special = sorted(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    pattern = "|".join(f"{re.escape(text[0])}(?={re.escape(text[1:])})" for text in special if len(text) > 1)
+    if pattern:
+        cut = pre_tokenizers.Split(Regex(pattern), "isolated")
+        own = tokenizer.pre_tokenizer
+        tokenizer.pre_tokenizer = cut if own is None else pre_tokenizers.Sequence([own, cut])
 
 
 def _from_json(text: str) -> HfTokenizer:

@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 
 from signstreams.backbones.archs import BackboneSpec, parse_spec
 from signstreams.backbones.weights import Backbone
+from signstreams.config.section import Section
 from signstreams.corpus.findings import few
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
@@ -28,6 +29,7 @@ from signstreams.integrate.results import TOKENIZER, beside
 from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
 from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
+from signstreams.integrate.vocabulary import TOKEN_ROWS
 from signstreams.streams import BACKBONE_KEYS, BY_NAME
 
 log = logging.getLogger(__name__)
@@ -247,7 +249,7 @@ def _config(path: Path, content: dict[str, Any], given: TrainedModelSection) -> 
     tree["model"]["download"] = given.download  # a permission given to the training is not one for now
     _say_layers(tree)
     try:
-        return IntegrateConfig.model_validate(tree)
+        return IntegrateConfig.model_validate(_completed(tree))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
@@ -262,6 +264,16 @@ def _say_layers(tree: dict[str, Any]) -> None:
     mska = tree.get("mska")
     if isinstance(mska, dict) and tree["model"].get("use_mska", True):
         mska.setdefault("layers", "reduced")
+
+
+def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training with what this version adds at its default: it did without, whatever a preset says."""
+    for section, field in IntegrateConfig.model_fields.items():
+        given = tree.get(section)
+        if isinstance(field.default, Section) and isinstance(given, dict):
+            later = {"use_encoder": False, "prune_vocabulary": False} if section == "decoder" else {}
+            tree[section] = field.default.model_dump(mode="json") | later | given
+    return tree
 
 
 def _with_heads(spec: str, trained: Any) -> str:
@@ -305,7 +317,7 @@ def _check_mirrored(path: Path, expected: Any, found: Backbones) -> None:
 
 _DECODER = "decoder.net."
 # tensors with a row per token, or per gloss
-_TOKEN_ROWS = re.compile(r"decoder\.net\.((.+\.)?(shared|embed_tokens|lm_head)\.weight|final_logits_bias)")
+_TOKEN_ROWS = re.compile(rf"decoder\.net\.({TOKEN_ROWS})")
 _GLOSS_ROWS = re.compile(r"mska\.heads\.[^.]+\.classify\.(weight|bias)")
 
 

@@ -55,6 +55,7 @@ def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.op
     peaks = {
         "encoder": optim.lr_encoder or optim.lr,
         "mska": optim.lr_mska or optim.lr,
+        "mapper": optim.lr_mapper or optim.lr,
         "decoder": optim.lr_decoder or optim.lr,
         "backbone": optim.lr_backbone or optim.lr / 10,
     }
@@ -119,12 +120,17 @@ class State:
     """Progress of a run; saved with each checkpoint."""
 
     step: int = 0  # optimiser steps done
-    best_bleu: float = -1.0  # BLEU-4 of best.pt on val; -1 before the first evaluation
+    best_bleu: float = -1.0  # BLEU-4 of best.pt on val; -1 before the first evaluation, and where no text is learned
     best_loss: float = math.inf  # translation loss of best.pt on val; where no translation is learned, its CTC loss
     best_wer: float = math.inf  # lowest gloss WER of best.pt on val
     num_worse: int = 0  # evaluations since then
     is_over: bool = False  # whether the run ended before its last step because it no longer improved
     window: Sums = field(default_factory=dict)  # what was measured since the last line of metrics
+
+    @property
+    def has_best(self) -> bool:
+        """Whether there is a best.pt."""
+        return math.isfinite(self.best_loss)
 
     def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
         """Higher BLEU-4, or lower WER where that is given; if equal, lower loss. The loss must be finite."""
@@ -220,7 +226,7 @@ class Trainer(Stage[list[Batch | None]]):
 
     def check_best(self) -> None:
         """Refuse to end without a best model: the loss was not finite in any evaluation."""
-        if self.state.best_bleu < 0:
+        if not self.state.has_best:
             raise UserError(
                 f"{self.config.output_dir}: no evaluation had a finite loss, expected one to keep as best.pt;"
                 f" {BAD_LOSS_HINT}, in a new --output-dir"
@@ -286,7 +292,7 @@ class Trainer(Stage[list[Batch | None]]):
         self.run.check_losses(self.num_bad, self.step, BAD_LOSS_HINT)
         window, is_text = self.state.window, self.config.mska.learns_text
         self.shown = {"loss": loss, "epoch": self.plan.epoch(step) + 1}
-        if self.state.best_bleu >= 0:
+        if self.state.has_best:
             self.shown |= {"best BLEU-4": self.state.best_bleu} if is_text else {"best WER": self.state.best_wer}
         self.shown["data wait"] = f"{window['wait_s'][0] / max(window['step_s'][0], 1e-9):.0%}"
 
@@ -368,8 +374,8 @@ class Trainer(Stage[list[Batch | None]]):
         state, is_text = self.state, self.config.mska.learns_text
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             result = self.evaluate()
-            scores = result.translation()
-            bleu, wer = scores["bleu_4"], result.best_wer()
+            scores = result.translation() if is_text else {}
+            bleu, wer = scores.get("bleu_4", -1.0), result.best_wer()
             loss = result.losses[TRANSLATION if is_text else CTC]
             is_best = state.is_improved_by(bleu, loss, None if is_text else wer)
             if is_best:

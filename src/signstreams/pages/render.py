@@ -38,7 +38,7 @@ class ShownClip:
     title: str  # its id, and its score where there is one
     frames: Pixels | None  # some of its frames in one picture; None when it is not known where they are
     reference: str  # what was said
-    hypothesis: str  # what the model says
+    hypothesis: str | None  # what the model says; None of one that learned glosses alone
     gloss_reference: str | None = None  # the same of glosses, separated by blanks; None where there are none
     gloss_hypothesis: str | None = None
     video: str | None = None  # address of its video file from the page, with the clip's times; None where it has none

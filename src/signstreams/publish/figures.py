@@ -194,9 +194,9 @@ def _translation(runs: RunLayout) -> str:
 
 
 def scores_text(scores: dict[str, Any]) -> str:
-    """``"BLEU-4 12.3, chrF 33.1, ROUGE-L 30.2, gloss WER 41.0"``; without the last where there are no glosses."""
+    """``"BLEU-4 12.3, chrF 33.1, ROUGE-L 30.2, gloss WER 41.0"``, as far as text and glosses are learned."""
     names = (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
-    shown = [f"{name} {scores[key]:.1f}" for name, key in names]
+    shown = [f"{name} {scores[key]:.1f}" for name, key in names if key in scores]
     if "gloss" in scores:
         shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
     return ", ".join(shown)

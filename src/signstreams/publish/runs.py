@@ -44,7 +44,8 @@ class Run:
         """``pretraining``, ``translation``, or ``unknown`` by its metrics."""
         if any(key.startswith("teacher/") for key in self.curves):
             return "pretraining"
-        return "translation" if any(key.endswith("/loss_translation") for key in self.curves) else "unknown"
+        is_ours = any(key.endswith(("/loss_translation", "/loss_ctc")) for key in self.curves)
+        return "translation" if is_ours else "unknown"
 
     @property
     def last_step(self) -> int:

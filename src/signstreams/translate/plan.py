@@ -127,6 +127,8 @@ def _plan(
     segments, notes = _segments(given, trained, plan, file_fps, is_only_video)
     if not math.isfinite(end_s) and (segments is None or start_s > 0):
         raise UserError(f"{path}: does not tell its length; copy it with ffmpeg -i {path.name} -c copy, or give --end")
+    if not trained.config.mska.learns_text:
+        notes = [*notes, f"{trained.path}: learned glosses alone (mska.translation_weight 0): there is no text"]
     return VideoPlan(path, video_id, extraction, outputs, length_s, fps, segments, notes)
 
 
