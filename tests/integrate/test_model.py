@@ -11,15 +11,15 @@ import torch
 
 from signstreams.backbones.weights import load_dinov2_backbone
 from signstreams.integrate.batches import Batch, Sample, collate
-from signstreams.integrate.evaluate import GREEDY
 from signstreams.integrate.model import Encoded, MultistreamModel
-from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.training import make_optimizer
 from signstreams.streams import STREAMS
 
 from .models import DIM, decoder_of, model_of, sample
 
 Build = Callable[..., IntegrateConfig]
+GREEDY = DecodingConfig(num_beams=1)
 
 
 def outputs(model: MultistreamModel, batch: Batch) -> tuple[Encoded, torch.Tensor]:
