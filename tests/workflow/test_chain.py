@@ -76,6 +76,22 @@ def test_a_second_run_has_nothing_to_do(chain: list[str], snakemake: Snakemake) 
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
+def test_another_setting_of_the_training_is_checked_at_once_and_makes_no_backbone_stale(
+    chain: list[str], snakemake: Snakemake, checkout: Path
+) -> None:
+    def planned(max_frames: int) -> subprocess.CompletedProcess[str]:
+        text = CONFIG.replace("data.frame_stride: 4}", f"data.frame_stride: 4, data.max_frames: {max_frames}}}")
+        (checkout / "other.yaml").write_text(text, encoding="utf-8")
+        return snakemake("all", "--dry-run", "--configfile", "other.yaml")
+
+    jobs = set(re.findall(r"^(?:local)?rule (\w+):", planned(300).stdout, re.MULTILINE))
+    assert {"train", "evaluate"} <= jobs and not {"extract", "contract", "pretrain", "embed"} & jobs
+    refused = planned(3)
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert refused.returncode == 2 and lines and "Traceback" not in refused.stderr
+    assert all("expected at most 3; raise data.max_frames" in line for line in lines)
+
+
 def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, checkout: Path) -> None:
     overview = (checkout / "work dirs" / "overview.html").read_text(encoding="utf-8")
     assert "ñandú d&#39;oro" in overview and "1 of 3" in overview and "pretrain hand_r" in overview

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from signstreams.contract.training_checks import read_record
 from signstreams.errors import UserError
 from signstreams.workflow.plan import (
     Plan,
@@ -20,6 +22,7 @@ from signstreams.workflow.plan import (
     make_plan,
     setting_words,
     wanted_gpus,
+    write_planned_training,
 )
 
 MINE = "corpus: {root: data/mine, videos: videos}\n"
@@ -390,3 +393,50 @@ def test_a_number_of_gpus_that_the_profile_overrides_is_one_warning(capsys: pyte
     )
     plan(text)
     assert capsys.readouterr().err == ""
+
+
+# -- What the training would refuse
+
+NAMED = "decoder: {model: google/mt5-absent}\n"
+
+
+@pytest.fixture
+def mine(folder: Path) -> Path:
+    """Footage of one's own, with a text, and a training with a language model that is not here."""
+    write(folder / "videos" / "a.mp4")
+    write(folder / "named.yml", NAMED)
+    return write(folder / "data" / "mine" / "meta.csv", "id;text\na;hola\n")
+
+
+def test_a_language_model_that_is_not_here_is_refused_when_a_training_is_planned(mine: Path) -> None:
+    found = refused(MINE + "integrate: {config: named.yml}\n")
+    assert len(found) == 3 and all(line.startswith("decoder.model: google/mt5-absent is not on this") for line in found)
+    assert "hf download google/mt5-absent --local-dir models/mt5-absent" in found[0]
+    plan(MINE + "integrate: {config: named.yml, set: {decoder.offline: false}}\n")
+    plan(MINE + "integrate: {config: named.yml}\n", is_start=False)  # a job: what it is given to do was checked
+    mine.write_text("id;box\na;0 0 5 5\n", encoding="utf-8")
+    plan(MINE + "integrate: {config: named.yml}\n")  # nothing will be translated
+
+
+def test_the_contract_is_told_which_training_is_planned_and_what_changes_later_is_checked_at_once(mine: Path) -> None:
+    first = plan(MINE)
+    write_planned_training(first)
+    record = read_record(first.corpus)
+    assert record is not None and record.training.data.max_frames == first.integrate.data.max_frames
+    for split in ("train", "val", "test"):
+        write(first.corpus.index(split), "a\n")
+    replace(record, num_frames={"a": 900}).write(first.corpus)  # as the contract leaves it: 450 at stride 2
+    write(first.corpus.manifest, "{}")
+    plan(MINE)
+    shorter = MINE + "integrate: {set: {data.max_frames: 449}}\n"
+    line = "meta.csv row 2: clip 'a': has 450 frames, expected at most 449; raise data.max_frames or data.frame_stride"
+    assert [text.partition(", set")[0] for text in refused(shorter)] == [line] * 3  # in each split, as one is here
+    plan(shorter + "contract: {set: {training.breaches: warn}}\n")
+    plan(shorter, is_start=False)
+    accepted = plan(MINE + "integrate: {set: {data.max_frames: 450}}\n")
+    write_planned_training(accepted)
+    assert (found := read_record(first.corpus)) is not None
+    assert (found.training.data.max_frames, found.num_frames) == (450, {"a": 900})
+    mine.unlink()
+    write_planned_training(plan(MINE))
+    assert read_record(first.corpus) is None  # nothing to translate any more

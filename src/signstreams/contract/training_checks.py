@@ -116,7 +116,8 @@ def refused_since(layout: CorpusLayout, training: IntegrateConfig) -> list[Findi
     index = scan_index(layout, clips).splits
     glosses = scan_gloss(layout.gloss).glosses if layout.gloss.is_file() else {}
     lost = {clip.video_id for clip in clips if clip.clip_id not in record.num_frames}
-    return errors(check_training(training, clips, lost, record.num_frames, index, glosses))
+    breaches = errors(check_training(training, clips, lost, record.num_frames, index, glosses))
+    return sorted(breaches, key=lambda finding: (finding.rule, finding.file, finding.row or 0))
 
 
 # -- What it would refuse

@@ -360,12 +360,13 @@ def refused_training(config: WorkflowConfig, integrate: IntegrateConfig) -> list
 
 def write_planned_training(plan: Plan) -> None:
     """Tell the contract which training is planned; without texts there is none."""
-    if why_no_texts_of(plan.config) is not None:
-        plan.corpus.planned_training.unlink(missing_ok=True)
-        return
-    before = read_record(plan.corpus)
-    num_frames = None if before is None else before.num_frames
-    TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
+    with contextlib.suppress(PermissionError):  # then the contract, where it has to run, cannot write either
+        if why_no_texts_of(plan.config) is not None:
+            plan.corpus.planned_training.unlink(missing_ok=True)
+            return
+        before = read_record(plan.corpus)
+        num_frames = None if before is None else before.num_frames
+        TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
