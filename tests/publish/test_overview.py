@@ -16,6 +16,8 @@ import pytest
 
 from signstreams.commands import main
 from signstreams.formats.crops import HEIGHT_PX, TILE_PX, WIDTH_PX
+from signstreams.integrate.protocols import published_figures
+from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.publish.overview import render_overview
 
 
@@ -97,6 +99,23 @@ def test_too_few_clips_are_said_above_the_scores(finished: Any) -> None:
     path = finished.work_dir / "multistream_v9" / "scores.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "few_clips": said}), encoding="utf-8")
     assert f"{said}." in render(finished).words
+
+
+def test_papers_on_a_known_corpus_stand_below_our_scores(finished: Any) -> None:
+    assert not any("Papers on" in word for word in render(finished).words)
+    path = finished.work_dir / "multistream_v9" / "scores.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores["published"] = published_figures(finished.root, "phoenix2014t", ScoringConfig(), "test")
+    scores["bleu_signature"] = "nrefs:1|case:mixed|tok:13a"
+    scores["gloss"] = {"wer": 41.5, "head": "left", "decoding": "greedy CTC (beam 1)", "cleanup": "none"}
+    path.write_text(json.dumps(scores), encoding="utf-8")
+    page = render(finished)
+    text = " ".join(page.words)
+    assert "Papers on PHOENIX-2014T" in text and "our glosses are not cleaned" in text
+    assert "tok:13a; WER of the left head, greedy CTC (beam 1), clean-up: none" in text
+    place = page.words.index("MSKA")
+    assert [page.words.index(word, place) for word in ("54.8", "29.0", "19.8")] == [place + 2, place + 3, place + 4]
+    assert "–" in page.words[page.words.index("GFSLT-VLP") :]  # a paper without WER
 
 
 def test_predictions_of_before_tell_no_frames(finished: Any) -> None:
