@@ -115,6 +115,35 @@ def test_the_training_takes_the_backbones_of_the_streams_that_are_named() -> Non
     assert model.hand_left_backbone is None and model.face_backbone is None
 
 
+def test_a_training_starts_from_the_sequence_pretraining_only_where_that_is_on(folder: Path) -> None:
+    assert plan("").integrate.train.sequence_checkpoint is None
+    assert "sequence" not in plan("").config.shown()  # pages of before stay current
+    on = plan("sequence: true\n")
+    assert on.integrate.train.sequence_checkpoint == Path("work_dirs/sequence/best.pt")
+    write(folder / "own.toml", "[prediction]\nspan_steps = 3\n")
+    assert plan("sequence: own.toml\nwork_dir: w\n").integrate.train.sequence_checkpoint == Path("w/sequence/best.pt")
+
+
+def test_what_a_sequence_pretraining_would_refuse_is_refused_at_the_start(folder: Path) -> None:
+    (line,) = refused("sequence: true\nintegrate: {set: {train.init_checkpoint: a.pt}}\n")
+    assert "integrate.set: train.init_checkpoint has no effect: sequence is on, and gives the first weights" in line
+    write(folder / "first.yml", "train: {init_checkpoint: a.pt}\n")
+    (line,) = refused("sequence: true\nintegrate: {config: first.yml}\n")
+    assert "init_checkpoint and sequence_checkpoint both give the first weights; name one of them" in line
+    (line,) = refused("sequence: absent.toml\n")
+    assert line.startswith("absent.toml: No such file or directory")
+    write(folder / "typo.toml", "[prediction]\nspan_step = 3\n")
+    (line,) = refused("sequence: typo.toml\n")
+    assert line.startswith("unknown key 'prediction.span_step' (typo.toml)")
+    write(folder / "wide.toml", "[model]\nd_model = 512\nnum_layers = 5\n")
+    write(folder / "deep.yml", "model: {num_layers: 5}\n")
+    (line,) = refused("sequence: wide.toml\nintegrate: {config: deep.yml}\n")
+    assert line == (
+        "wide.toml: model.d_model is 512, expected what the training has (the default); leave it out, it is taken from"
+        " there"
+    )
+
+
 def test_a_pretraining_is_of_a_stream_or_of_both_hands() -> None:
     apart = plan("pretrain: {set: {epochs: 3}}\n")
     artifacts = {"face": "f/{video}", "hand_l": "l/{video}", "hand_r": "r/{video}"}

@@ -145,6 +145,26 @@ def test_the_boundary_model_is_a_target_of_its_own(snakemake: Snakemake) -> None
     assert "rule boundaries:" not in planned(snakemake, "all").stdout
 
 
+def test_the_sequence_pretraining_comes_before_the_training_where_it_is_on(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "train_all", "--config", "sequence=true", CUDA_VISIBLE_DEVICES="").stdout
+    (command,) = re.findall(r"pretrain_sequence\.py.*", shown)
+    assert "--output-dir work_dirs/sequence --features work_dirs/features --face-backbone file::" in command
+    assert "--set model.d_model=128" in command and "--set mska.channels=16,32,64" in command  # the training's encoder
+    (training,) = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    assert "--set train.sequence_checkpoint=work_dirs/sequence/best.pt" in training
+    (inputs,) = re.findall(r"rule train:\n    input: (.*)", shown)
+    assert inputs.endswith(", work_dirs/sequence/best.pt")
+
+
+def test_without_it_no_other_rule_knows_of_it_and_it_is_a_target_all_the_same(snakemake: Snakemake) -> None:
+    shown = planned(snakemake, "all", "sequence").stdout
+    assert shown.count("rule sequence:") == 1
+    (inputs,) = re.findall(r"rule train:\n    input: (.*)", shown)
+    (training,) = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    assert "sequence" not in inputs and "sequence" not in training
+    assert "rule sequence:" not in planned(snakemake, "all").stdout
+
+
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     shown = planned(snakemake, "pretrain_all", CUDA_VISIBLE_DEVICES="0,1").stdout
     assert "gpu=2" in shown
