@@ -213,7 +213,9 @@ def test_clips_beyond_the_models_positions_are_refused_before_anything_is_traine
     if "t5" in folder.name:  # its positions are relative
         build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=None)
         return
-    message = r"1,000 frames, 1,200 by augmentation\.time_scale, are 300 steps, but .* reads at most 254; lower it to 846"
+    message = (
+        r"1,000 frames, 1,200 by augmentation\.time_scale, are 300 steps, but .* reads at most 254; lower it to 846"
+    )
     with pytest.raises(UserError, match=message):
         build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=None)
 
