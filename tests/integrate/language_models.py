@@ -21,6 +21,7 @@ WIDTH = 24
 TEXTS = ["Casa niño comer.", "Agua mañana perro.", "El perro come mañana.", "Niño agua casa!"] * 3
 # what the models know and the corpus does not need: another language, signs, and the letters of special tokens
 OTHERS = ["Guten Morgen, liebe Katze 12", "zwei Hunde und </s> de_DE <pad> <unk> <extra_id_0>", "日本語 × ÷"] * 3
+OTHERS += ["собака идёт домой, кошка спит", "ο σκύλος πηγαίνει σπίτι", "الكلب يمشي", "हिन्दी कुत्ता घर"] * 3
 LANGUAGES = ["de_DE", "es_XX"]
 
 
@@ -30,7 +31,7 @@ def pieces(texts: list[str] = [*TEXTS, *OTHERS]) -> list[tuple[str, float]]:  # 
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
-    trainer = trainers.UnigramTrainer(vocab_size=160, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
+    trainer = trainers.UnigramTrainer(vocab_size=400, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"] if piece != "<unk>"]
 

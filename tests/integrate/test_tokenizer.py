@@ -123,6 +123,13 @@ def test_a_text_that_looks_like_a_special_token_is_kept(text: str, tmp_path: Pat
         assert own.lost(text) == ""
 
 
+def test_a_special_token_is_never_learned_from_texts_that_spell_it_often() -> None:
+    text = "a</s></s> <pad><unk>"
+    tokenizer = Tokenizer.train([text] * 50, 400)
+    ids = tokenizer.encode(text)
+    assert not {0, EOS, 2} & set(ids[:-1]) and tokenizer.decode(ids) == text
+
+
 def test_letters_that_a_tokenizer_lacks_are_known() -> None:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -1.0) for letter in "▁aelmnopr")]
     backend = HfTokenizer(models.Unigram(pieces, unk_id=2))

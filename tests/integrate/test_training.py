@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
 import math
 import os
 import subprocess
@@ -21,9 +23,12 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.integrate import run as run_module
 from signstreams.integrate.evaluate import WordErrors
+from signstreams.integrate.model import build_model
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.stream_backbones import load_backbones
+from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.training import Trainer
 
 Build = Callable[..., IntegrateConfig]
@@ -249,6 +254,44 @@ def test_glosses_alone_are_chosen_by_wer_and_waited_for(
     monkeypatch.undo()
     scores = score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=["val"], blank_video=False))
     assert "lowest gloss WER" in scores["selection"] and scores["gloss"]["head"] == "fuse"
+
+
+def test_a_stage_without_text_leaves_all_but_mska_alone(
+    own_corpus: Path, tiny_config: Build, make_backbone: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Neither decay nor memory of the optimiser, no text in validation and none of a blank video."""
+    config = tiny_config(
+        root=own_corpus,
+        output_dir=tmp_path / "out",
+        model={
+            "face_backbone": ...,
+            "hand_right_backbone": ...,
+            "hand_left_backbone": f"file::{make_backbone(tmp_path / 'left.pt')}",
+            "freeze_hand_left_backbone": False,
+        },
+        mska={"translation_weight": 0},
+        data={"unknown_gloss": "count"},
+        optim={"weight_decay": 1.0, "lr": 1e-2},
+        train={"epochs": 4},
+    )
+    run(config)
+    backbones = load_backbones(config)
+    tokenizer = Tokenizer.load(config.output_dir / "tokenizer.json")
+    glosses = json.loads((config.output_dir / "gloss_vocabulary.json").read_text(encoding="utf-8"))["glosses"]
+    start = build_model(config, backbones, tokenizer, num_glosses=len(glosses)).state_dict()
+    last = checkpoint.load(config.output_dir / "last.pt")
+    changed = {name for name, tensor in last["model"].items() if not torch.equal(tensor, start[name])}
+    assert changed and all(name.startswith("mska.") for name in changed)
+    held = [moment.numel() for state in last["optimizer"]["state"].values() for moment in state.values()]
+    assert sum(held) < 2.1 * sum(start[name].numel() for name in start if name.startswith("mska."))
+    records = read_metrics(config.output_dir / "metrics.jsonl")
+    assert not [key for record in records for key in record if "translation" in key or "bleu" in key]
+    scores = score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=["val"]))
+    assert not {"baselines", "bleu_4", "few_clips"} & scores.keys() and "wer" in scores["gloss"]
+    rows = list(csv.DictReader((config.output_dir / "predictions.csv").open(encoding="utf-8")))
+    assert [row["hypothesis"] for row in rows] == [""] and rows[0]["reference"]
+    page = (config.output_dir / "translations.html").read_text(encoding="utf-8")
+    assert "By gloss WER" in page and "BLEU-4" not in page
 
 
 def test_only_the_last_blocks_are_trained_where_that_is_asked(

@@ -272,7 +272,8 @@ def named_tokenizer(config: DecoderConfig) -> Tokenizer:
             )
     name = type(found).__name__
     start, first = pad, language
-    prefix, suffix = (() if language is None else (language,)), (eos,)
+    prefix: tuple[int, ...] = () if language is None else (language,)
+    suffix: tuple[int, ...] = (eos,)
     if name.startswith("MBart"):
         if language is None:
             raise UserError(

@@ -43,7 +43,8 @@ class SpecialTokens:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        fields: dict[str, Any] = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:

@@ -40,7 +40,7 @@ def pruned(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
     keep = _needed(tokenizer, content, texts)
     if model["type"] == "Unigram":
         unknown = None if model["unk_id"] is None else model["vocab"][model["unk_id"]][0]
-        keep |= {unknown} - {None}
+        keep |= set() if unknown is None else {unknown}
         # the penalty of an unknown letter counts from the lowest score: that piece stays, and with it all segmentations
         lowest = min(model["vocab"], key=lambda piece: piece[1], default=None)
         pieces = [(piece, score) for piece, score in model["vocab"] if piece in keep or [piece, score] == lowest]
