@@ -51,16 +51,17 @@ _HOMES = {
 
 __all__ = list(_HOMES)
 
+if not TYPE_CHECKING:  # to mypy it would say that there is every name
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module; PEP 562."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'signstreams' has no attribute '{name}'")
-    from importlib import import_module
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its module; PEP 562."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'signstreams' has no attribute '{name}'")
+        from importlib import import_module
 
-    value = getattr(import_module(f"signstreams.{_HOMES[name]}"), name)
-    globals()[name] = value  # the next use finds it at once
-    return value
+        value = getattr(import_module(f"signstreams.{_HOMES[name]}"), name)
+        globals()[name] = value  # the next use finds it at once
+        return value
 
 
 def __dir__() -> list[str]:

@@ -282,8 +282,8 @@ def embed(
     for number, image in enumerate(arrays):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
             raise UserError(
-                f"embed: image {number} is {image.dtype} of shape {image.shape}, expected uint8 (px, px, 3): cut it to"
-                " a square, red first, and give several images as one list or array (N, px, px, 3)"
+                f"embed: image {number} is {image.dtype} of shape {image.shape}, expected uint8 (px, px, 3); cut it to"
+                " a square, and give images as a list or as an array (N, px, px, 3)"
             )
     place, side = _device(device), backbone.image_px
     found = [np.empty((0, *backbone.feature_shape(layers)), np.float32)]
@@ -435,7 +435,8 @@ def _read(read: Callable[[Path], ValueT], path: Path) -> ValueT:
     try:
         return read(path)
     except FileNotFoundError as error:
-        raise DamagedFile(error.filename or path, "no such file", expected="an extracted video") from None
+        fix = "extract the video first, or name another"
+        raise DamagedFile(error.filename or path, "no such file", expected="an extracted video", fix=fix) from None
 
 
 def _check_stream(stream: str) -> None:
