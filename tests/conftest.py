@@ -219,3 +219,12 @@ def tiny_corpus(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Pa
     from signstreams.demo.corpus import render_corpus
 
     return build_once("tiny_corpus", lambda root: render_corpus(root, size="tiny", seed=0, jobs=2))
+
+
+@pytest.fixture(scope="session")
+def demo_run(build_once: Callable[[str, Callable[[Path], None]], Path], tiny_corpus: Path) -> Path:
+    """A folder with `data/demo` and `work_dirs` as after `make demo`, but small: see tests/demo_run.py. Read only."""
+    pytest.importorskip("cv2")
+    pytest.importorskip("ai_edge_litert")
+    build = _module("tests/demo_run.py").build
+    return build_once("demo_run", lambda folder: build(folder, tiny_corpus))

@@ -71,10 +71,17 @@ class ImageReader:
                 image = None
             if image is None:
                 raise DamagedFile(crop.path, "is no readable JPEG", frame=crop.frame)
-            if image.shape[:2] != (side, side):
-                shrinks = image.shape[0] > side
-                image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            images[row] = image[..., ::-1]  # OpenCV decodes to blue, green, red
+            images[row] = resized(image, side)[..., ::-1]  # OpenCV decodes to blue, green, red
+
+
+def resized(image: Pixels, side_px: int) -> Pixels:
+    """An image (H, W, 3) at the side length of a backbone's images; one that has it is returned as it is."""
+    import cv2
+
+    if image.shape[:2] == (side_px, side_px):
+        return image
+    shrinks = image.shape[0] > side_px
+    return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 # -- Features

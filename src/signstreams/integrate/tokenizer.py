@@ -53,7 +53,9 @@ class SpecialTokens:
         Raises:
             KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
         """
-        lists = {name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content}
+        lists: dict[str, Any] = {
+            name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content
+        }
         special = cls(**{**content, **lists, "never": tuple(content["never"])})
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
             raise ValueError(f"{odd[0]!r:.40} is no id of a token")

@@ -67,16 +67,27 @@ def _shown(score: dict[str, float]) -> str:
     return f"{100 * score['value']:.1f} [{100 * score['low']:.0f}, {100 * score['high']:.0f}]"
 
 
-def _write_csv(path: Path, report: dict[str, Any]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "kind", "features", "width", "split", "probe", "accuracy", "low", "high", "about"])
+COLUMNS = ("name", "kind", "features", "width", "split", "probe", "accuracy", "low", "high", "about")
+
+
+def score_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row of `COLUMNS` for each source of features, variant of them, split and probe; accuracies are 0..1."""
+    rows = []
     for row in report["rows"]:
         first = [row["name"], row["kind"], row["features"], row["width"]]
         for split, scores in row["scores"].items():
             for by, score in scores.items():
-                values = [f"{score[key]:.6f}" for key in ("value", "low", "high")]
-                writer.writerow([*first, split, by, *values, row["about"]])
+                values = [*first, split, by, score["value"], score["low"], score["high"], row["about"]]
+                rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def _write_csv(path: Path, report: dict[str, Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in score_rows(report):
+        writer.writerow(f"{row[key]:.6f}" if key in ("accuracy", "low", "high") else row[key] for key in COLUMNS)
     write_text(path, text.getvalue())
 
 

@@ -35,6 +35,16 @@ log = logging.getLogger(__name__)
 def evaluate_backbones(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) -> dict[str, Any]:
     """Judge the backbones of a config; writes judge.json, judge.csv and judge.png, and returns what is in the first.
 
+    ``kinds`` and errors are those of `judged`.
+    """
+    report = judged(config, kinds=kinds)
+    write_report(config.output, report)
+    return report
+
+
+def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) -> dict[str, Any]:
+    """The report on the backbones of a config; nothing is written.
+
     Args:
         config: Backbones, set and probes.
         kinds: Kinds of sources to judge, so that many runs need not pay again for what is the same for all.
@@ -78,7 +88,6 @@ def evaluate_backbones(config: EvaluateBackboneConfig, *, kinds: Collection[str]
                 }
             )
             log.info("%s, %s: done", source.name, variant or source.about)
-    write_report(config.output, report)
     return report
 
 

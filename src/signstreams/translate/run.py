@@ -20,6 +20,7 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.formats.subtitles import Cue
 from signstreams.integrate.batches import batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames
+from signstreams.integrate.settings import TrainedModelSection
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.progress import Progress
 from signstreams.segment.activity import DEFAULT_PAUSE_S, MIN_SENTENCE_S, RestPlaces, hand_activity, sentences_of
@@ -103,24 +104,39 @@ def _gloss(cue: Cue) -> dict[str, Any]:
 
 
 def translate(given: TranslateConfig, *, detector: DetectorKind | None = None) -> Iterator[Translation]:
-    """Translate each video and write its outputs; extracted files go to a temporary folder and are removed.
+    """Translate each video and write its outputs, with a model that is loaded for these videos alone.
 
     Without ``detector`` it is the one that the corpus was extracted with. A `UserError` says what is wrong; what is
     impossible is said before anything is extracted.
     """
     world = distributed.start(device=given.device)
-    trained = load_trained_model(given)
-    finder = None
-    if given.boundary_model is not None:
-        finder = load_boundary_model(given.boundary_model, trained).to(world.device)
-    with tempfile.TemporaryDirectory(prefix="signstreams_translate_") as scratch:
-        plans = plan_videos(given, trained, Path(scratch))
-        trained.model.to(world.device)
-        for plan in plans:
-            print_problems(plan.notes, kind="note")
-            translation = _VideoTranslator(given, trained, plan, Path(scratch), detector, world.device, finder).run()
-            write_outputs(translation, plan.path, plan.outputs)
-            yield translation
+    yield from Translator(given, world.device, given.boundary_model).translate(given, detector=detector)
+
+
+class Translator:
+    """A trained model, loaded once for any number of videos."""
+
+    def __init__(self, model: TrainedModelSection, device: torch.device, boundary_model: Path | None = None) -> None:
+        """Load a model and, where one is named, what finds sentences beside it; a `UserError` says what is wrong."""
+        self.settings = model
+        self.device = device
+        self.boundary_model = boundary_model
+        self.trained = load_trained_model(model)
+        self.finder: BoundaryFinder | None = None
+        if boundary_model is not None:
+            self.finder = load_boundary_model(boundary_model, self.trained).to(device)
+
+    def translate(self, given: TranslateConfig, *, detector: DetectorKind | None = None) -> Iterator[Translation]:
+        """As `translate`, for a config that names this very model; extracted files go to a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="signstreams_translate_") as scratch:
+            plans = plan_videos(given, self.trained, Path(scratch))
+            self.trained.model.to(self.device)
+            for plan in plans:
+                print_problems(plan.notes, kind="note")
+                run = _VideoTranslator(given, self.trained, plan, Path(scratch), detector, self.device, self.finder)
+                translation = run.run()
+                write_outputs(translation, plan.path, plan.outputs)
+                yield translation
 
 
 @dataclass(frozen=True)
