@@ -85,7 +85,7 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
             ["--init-checkpoint", "mska::a.pth"],
             "needs mska.norm batch, mska.root_relative_hands false; set this too",
         ),
-        (["--mska-gloss-fusion", "sum"], "'add', 'concat' or 'none'"),
+        (["--mska-gloss-fusion", "sum"], "'add', 'concat', 'none' or 'alone'"),
         (["--set", "model.face_bakbone=x"], "did you mean 'model.face_backbone'?"),
         (["--mska-ctc-weigth", "1"], "did you mean '--mska-ctc-weight'?"),
     ],

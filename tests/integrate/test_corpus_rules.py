@@ -10,7 +10,8 @@ from signstreams.config.load import build
 from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.integrate.decoder import KNOWN_SIZES
 from signstreams.integrate.model_files import KNOWN_MODELS, absent_files
-from signstreams.integrate.settings import PRESETS, DecoderConfig, IntegrateConfig
+from signstreams.integrate.presets import PRESETS
+from signstreams.integrate.settings import DecoderConfig, IntegrateConfig
 from signstreams.workflow.plan import setting_pairs
 
 NAME = "google/mt5-some"

@@ -46,6 +46,11 @@ def test_decoding_stops_at_the_first_end_and_drops_special_tokens() -> None:
     assert tokenizer.decode([]) == ""
 
 
+def test_control_characters_that_a_model_of_bytes_spells_are_left_out() -> None:
+    tokenizer = Tokenizer.train(["a b"], 300)
+    assert tokenizer.decode(tokenizer.encode("a\x1ab\x85 c")) == "ab c"
+
+
 def test_a_file_that_is_no_tokenizer_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     for name in ("tokenizer.json", "absent.json"):

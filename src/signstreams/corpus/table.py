@@ -88,7 +88,7 @@ def scan_table(path: Path, known: Collection[str], name: str, *, holds: str, she
             continue
         table.rows.append((row, dict(zip(table.columns, fields, strict=True))))
         content = "".join(text for column, text in table.rows[-1][1].items() if column not in ID_COLUMNS)
-        if (bad := _CONTROL.search(content)) is not None:
+        if (bad := CONTROL_CHARACTERS.search(content)) is not None:
             found = f"the control character U+{ord(bad[0]):04X}"
             fix = "write the letter that was meant; a file of Windows-1252 that was converted as Latin-1 holds these"
             table.issues.append(CONTROL.breach(name, found, fix, row=row))
@@ -102,7 +102,7 @@ def resembling(column: str, names: Iterable[str]) -> str | None:
 
 # -- Encodings
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # What a western text in Windows-1252 does not hold: another encoding was meant. Mac Roman has letters where that has
 # punctuation and capitals; Cyrillic, Greek and Central European encodings have many such letters in a row.
 _NOT_WESTERN = re.compile(

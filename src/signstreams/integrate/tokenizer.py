@@ -21,6 +21,7 @@ from typing import Any
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HfTokenizer
 
+from signstreams.corpus.table import CONTROL_CHARACTERS
 from signstreams.errors import UserError
 from signstreams.files import write_text
 
@@ -152,12 +153,16 @@ class Tokenizer:
         return "".join(letter for letter in missing if not letter.isspace())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids`` up to the first end token; special tokens are left out."""
+        """Text of ``ids`` up to the first end token; special tokens are left out.
+
+        So are control characters, which a model of bytes can spell though it never read one: no table takes them.
+        """
         ids = list(ids)
         if self.special.eos in ids:
             ids = ids[: ids.index(self.special.eos)]
         kept = [i for i in ids if i < len(self)]  # a model may have more rows than its tokenizer has tokens
-        return self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return CONTROL_CHARACTERS.sub("", text)
 
 
 def spell_out_special_tokens(tokenizer: HfTokenizer) -> None:
