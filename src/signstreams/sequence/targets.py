@@ -67,7 +67,7 @@ def descriptors(sample: Sample, stream: str) -> tuple[Floats, Flags]:
     elif stream != POSE_STREAM:
         middle = (place * seen[..., None]).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)[:, None]
         place = place - middle[:, None]
-    return np.where(seen[..., None], place, 0.0).reshape(len(nodes), -1).astype(np.float32), present
+    return np.where(seen[..., None], place, 0.0).reshape(len(nodes), -1).astype(np.float32), np.asarray(present)
 
 
 # -- Clusters
