@@ -7,7 +7,7 @@ scratch, on the same clips, with all else equal: chosen by val, scored on test w
 alone (pose and MSKA).
 
 python benchmarks/sequence.py FOLDER                     # what FOLDER holds already is kept
-python benchmarks/sequence.py FOLDER --seeds 1 --set optim.lr=1e-3
+python benchmarks/sequence.py FOLDER --seeds 1 --set optim.lr=1e-3 prediction.span_steps=3
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("folder", type=Path, help="corpus and runs")
     words.add_argument("--seeds", type=int, default=3)
-    words.add_argument("--epochs", type=int, default=60, help="of sequence pretraining")
-    words.add_argument("--train-epochs", type=int, default=100, help="of the training, of three steps each")
-    words.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of sequence pretraining")
+    words.add_argument("--epochs", type=int, default=40, help="of sequence pretraining")
+    words.add_argument("--train-epochs", type=int, default=40, help="of the training, of four steps each")
+    words.add_argument(
+        "--set", nargs="*", default=["optim.lr=1e-3"], metavar="KEY=VALUE", help="settings of sequence pretraining"
+    )
     args = words.parse_args()
     folder = args.folder.absolute()
     layout = CorpusLayout(folder / "corpus")
@@ -175,7 +177,7 @@ def train(folder: Path, name: str, seed: int, epochs: int, first: list[str]) -> 
         output = output.with_name(f"{output.name}_{Path(first[-1]).parent.name}")
     if not (output / "scores.json").exists():
         words = ["--config", str(RECIPE), "--epochs", str(epochs), "--seed", str(seed), "--output-dir", str(output)]
-        words += ["--set", "data.unknown_gloss=count", "--train-eval-every-epochs", "10", *first]
+        words += ["--set", "data.unknown_gloss=count", "--train-eval-every-epochs", "20", *first]
         call("train_slt_multistream_v9.py", folder, *words)
         call("evaluate_slt.py", folder, "--checkpoint", str(output / "best.pt"), "--blank-video", "false")
         shutil.rmtree(output / "state")

@@ -58,7 +58,7 @@ def descriptors(sample: Sample, stream: str) -> tuple[Floats, Flags]:
         return last.astype(np.float32), np.asarray(sample.present[stream][steps])
     if stream in sample.present:  # pose: x, y of seven points, without their visibility
         points = sample.pose[steps].reshape(-1, len(POSE_POINTS), 3)[..., :2]  # (S, 7, 2)
-        return points.reshape(len(points), -1), sample.present[stream][steps]
+        return points.reshape(len(points), -1), np.asarray(sample.present[stream][steps])
     nodes = sample.nodes[steps][:, NODES[stream]]  # (S, V, 3)
     place, seen = nodes[..., :2], nodes[..., 2] > 0
     present: Flags = np.asarray(seen.any(axis=1))
@@ -67,7 +67,7 @@ def descriptors(sample: Sample, stream: str) -> tuple[Floats, Flags]:
     elif stream != POSE_STREAM:
         middle = (place * seen[..., None]).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)[:, None]
         place = place - middle[:, None]
-    return np.where(seen[..., None], place, 0.0).reshape(len(nodes), -1).astype(np.float32), present
+    return np.where(seen[..., None], place, 0.0).reshape(len(nodes), -1).astype(np.float32), np.asarray(present)
 
 
 # -- Clusters
