@@ -72,7 +72,7 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
         (["--set", "mska.channels=8,10"], "10 is no multiple of 4"),
         (["--mska-ctc-weight", "0", "--mska-translation-weight", "0"], "ctc_weight are 0: no loss is left"),
         (["--set", "augmentation.time_scale=1.2,.8"], "expected 0 < low <= high"),
-        (["--mska-gloss-fusion", "sum"], "'add', 'concat' or 'none'"),
+        (["--mska-gloss-fusion", "sum"], "'add', 'concat', 'none' or 'alone'"),
         (["--set", "model.face_bakbone=x"], "did you mean 'model.face_backbone'?"),
         (["--mska-ctc-weigth", "1"], "did you mean '--mska-ctc-weight'?"),
     ],
