@@ -43,8 +43,8 @@ class SpecialTokens:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
-        fields: dict[str, Any] = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        lists = {name: list(getattr(self, name)) for name in ("never", "source_prefix", "source_suffix")}
+        return {**asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
