@@ -43,8 +43,9 @@ class SpecialTokens:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
-        lists = {name: list(getattr(self, name)) for name in ("never", "source_prefix", "source_suffix")}
-        return {**asdict(self), **lists}
+        plain: dict[str, Any] = asdict(self)
+        plain |= {name: list(plain[name]) for name in ("never", "source_prefix", "source_suffix")}
+        return plain
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
@@ -54,7 +55,7 @@ class SpecialTokens:
             KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
         """
         lists = {name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content}
-        special = cls(**{**content, **lists, "never": tuple(content["never"])})
+        special = cls(**(content | lists | {"never": tuple(content["never"])}))
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
             raise ValueError(f"{odd[0]!r:.40} is no id of a token")
         return special
