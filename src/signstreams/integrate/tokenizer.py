@@ -54,8 +54,11 @@ class SpecialTokens:
         Raises:
             KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
         """
-        lists = {name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content}
-        special = cls(**(content | lists | {"never": tuple(content["never"])}))
+        fields: dict[str, Any] = {**content, "never": tuple(content["never"])}
+        for name in ("source_prefix", "source_suffix"):
+            if name in content:  # models of before have none
+                fields[name] = tuple(content[name])
+        special = cls(**fields)
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
             raise ValueError(f"{odd[0]!r:.40} is no id of a token")
         return special
