@@ -44,8 +44,9 @@ class SpecialTokens:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as stored in checkpoints."""
-        fields: dict[str, Any] = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        plain: dict[str, Any] = asdict(self)
+        plain |= {name: list(plain[name]) for name in ("never", "source_prefix", "source_suffix")}
+        return plain
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> SpecialTokens:
@@ -54,10 +55,11 @@ class SpecialTokens:
         Raises:
             KeyError, TypeError, ValueError: It lacks an entry, has another one, or one is no id.
         """
-        lists: dict[str, Any] = {
-            name: tuple(content[name]) for name in ("source_prefix", "source_suffix") if name in content
-        }
-        special = cls(**{**content, **lists, "never": tuple(content["never"])})
+        fields: dict[str, Any] = {**content, "never": tuple(content["never"])}
+        for name in ("source_prefix", "source_suffix"):
+            if name in content:  # models of before have none
+                fields[name] = tuple(content[name])
+        special = cls(**fields)
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
             raise ValueError(f"{odd[0]!r:.40} is no id of a token")
         return special

@@ -2,8 +2,8 @@
 
 mBART-large-cc25 has 250,027 tokens, of which a corpus in one language uses some thousands: 253 of its 611 million
 parameters are rows that nothing here can train. Kept are the special tokens with all language codes, what the training
-texts are made of, and single letters, so that any other word can still be spelled. MSKA, TwoStream and GFSLT-VLP prune
-mBART alike, but without the letters: there a new word is the unknown token.
+texts are made of, and single letters, so that any other word can still be spelled. TwoStream, MSKA and GFSLT-VLP
+prune mBART too (Tokenizer.py, trim_model.py); in the first two a piece that was not kept becomes the unknown token.
 """
 
 from __future__ import annotations

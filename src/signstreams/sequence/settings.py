@@ -16,6 +16,7 @@ LOSS_KEYS = (
     "translation_weight",
     "ctc_weight",
     "distillation_weight",
+    "distillation",
     "distillation_warmup_ratio",
     "gloss_fusion",
     "head_dim",
