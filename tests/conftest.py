@@ -36,6 +36,8 @@ LONG = (
     "integrate/test_training.py",
     "pretrain/test_run.py",
     "extract/test_signer_tracking.py",
+    "base/test_api.py",
+    "docs/test_python.py",
     "engine/test_launch.py",
     "integrate/test_run.py",
     "integrate/test_cuda.py",
