@@ -9,6 +9,7 @@ rule train:
     """Train; the best epoch is chosen on val."""
     input:
         **{stream: RUNS.backbone(stream) for stream in CONFIG.streams},
+        **({"sequence": RUNS.sequence_file("best")} if CONFIG.sequence else {}),
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
         features=[RUNS.features / f"{source}.json" for source in [*FROZEN, "points"]],
@@ -16,7 +17,6 @@ rule train:
             path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])
         ],
         config=CONFIG.integrate.config,
-        **({"sequence": RUNS.sequence_file("best")} if CONFIG.sequence else {}),
     output:
         **{name: train_output(name, RUNS.training_file(name)) for name in TRAINING_FILES},
     log:
