@@ -52,7 +52,7 @@ OTHERS = {
 OURS = {"python", "torchrun", "snakemake", "make"}
 
 # How blocks begin that show files, layouts, formulas or messages.
-NOT_COMMANDS = re.compile(r"error: |array_types config|Snakefile →|<stream>/|face, hand_l")
+NOT_COMMANDS = re.compile(r"error: |array_types config|Snakefile →|<stream>/|face, hand_l|streams ─")
 PLAIN = {"snakemake", "text", "yaml", "python", "toml", "json", "csv", "html", "mermaid", "diff"}
 PLACEHOLDER = re.compile(r"…|\.\.\.|\[|<|\b(FILE|FOLDER|TARGET|VIDEO|DIR|NAME|PATH|RULE|JOB|N)\b|[{}]\w*[{}]?$")
 
