@@ -68,4 +68,6 @@ def test_a_shared_backbone_needs_both_hands_and_the_default_is_not_shown() -> No
         check(WorkflowConfig, {"pretrain": {"hands": "shared"}, "streams": ["face", "hand_r"]}, "x")
     assert "hands" not in check(WorkflowConfig, {}, "x").shown()["pretrain"]
     shared = check(WorkflowConfig, {"pretrain": {"hands": "shared"}}, "x")
-    assert shared.shown() == shared.model_dump(mode="json") and shared.shown()["pretrain"]["hands"] == "shared"
+    assert shared.shown()["pretrain"]["hands"] == "shared" and "sequence" not in shared.shown()
+    both = check(WorkflowConfig, {"pretrain": {"hands": "shared"}, "sequence": True}, "x")
+    assert both.shown() == both.model_dump(mode="json")
