@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from signstreams.config.load import build
-from signstreams.integrate.corpus_rules import settings_for_corpus
+from signstreams.integrate.corpus_rules import settings_for_corpus, tokenizer_for
 from signstreams.integrate.decoder import KNOWN_SIZES
 from signstreams.integrate.model_files import KNOWN_MODELS, absent_files
 from signstreams.integrate.presets import PRESETS
 from signstreams.integrate.settings import DecoderConfig, IntegrateConfig
 from signstreams.workflow.plan import setting_pairs
+
+from .language_models import save_mbart
 
 NAME = "google/mt5-some"
 
@@ -85,3 +87,12 @@ def test_a_folder_must_hold_each_part(tmp_path: Path, offline: bool) -> None:
     put_files(folder, "tokenizer.json")
     assert absent(model=str(folder), offline=offline) == []
     assert len(absent(model=f"{folder}/gone")) == 3
+
+
+def test_texts_are_counted_in_the_tokens_that_pruning_leaves(tmp_path: Path) -> None:
+    """What train does not say is spelled in more tokens then: a text of val is refused before the training, not in it."""
+    named = {"model": str(save_mbart(tmp_path / "mbart")), "target_language": "es_XX"}
+    whole = tokenizer_for(DecoderConfig(**named, prune_vocabulary=False), ["Casa"])
+    kept = tokenizer_for(DecoderConfig(**named), ["Casa"])
+    assert len(kept) < len(whole) and len(kept.encode("Casa")) == len(whole.encode("Casa"))
+    assert len(kept.encode("El perro come")) > len(whole.encode("El perro come"))

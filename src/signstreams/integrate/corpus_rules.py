@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from signstreams.integrate.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 FramesT = TypeVar("FramesT", int, "Tensor")
 
@@ -35,7 +38,7 @@ KEYS = (
     *(f"data.{key}" for key in ("frame_stride", "max_frames", "long_clips", "unknown_gloss")),
     *("model.use_mska", "mska.translation_weight", "mska.ctc_weight"),
     *(f"decoder.{key}" for key in ("model", "weights", "tokenizer", "offline", "target_language")),
-    *("decoder.vocab_size", "decoder.max_tokens"),
+    *(f"decoder.{key}" for key in ("use_encoder", "prune_vocabulary", "vocab_size", "max_tokens")),
 )
 """Settings of a training that decide whether it accepts a corpus."""
 
@@ -166,8 +169,8 @@ def glosses_alone(has_glosses: Mapping[str, bool], config: IntegrateConfig) -> R
 # -- Texts
 
 
-def tokenizer_for(config: DecoderConfig, train_texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of a training: learned from the texts of train, or that of the named model.
+def tokenizer_for(config: DecoderConfig, train_texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer of a training: learned from the texts of train, or that of the named model, pruned to them.
 
     Raises:
         UserError: The named model's cannot be used.
@@ -176,9 +179,15 @@ def tokenizer_for(config: DecoderConfig, train_texts: Iterable[str]) -> Tokenize
 
     if config.uses_own_tokenizer:
         return Tokenizer.train(train_texts, config.vocab_size)
-    from signstreams.integrate.decoder import named_tokenizer  # imports torch
+    from signstreams.integrate.decoder import named_tokenizer  # imports torch, as the next does
+    from signstreams.integrate.vocabulary import pruned
 
-    return named_tokenizer(config)
+    found = named_tokenizer(config)
+    if not config.is_pruned:
+        return found
+    kept = pruned(found, train_texts)
+    log.info("%s: %s of %s tokens are kept", config.model, f"{len(kept):,}", f"{len(found):,}")
+    return kept
 
 
 def too_many_tokens(num_tokens: int, most: int) -> Refusal | None:

@@ -32,7 +32,6 @@ from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
-from signstreams.integrate.vocabulary import pruned
 from signstreams.processes import stop_on_signal
 
 log = logging.getLogger(__name__)
@@ -227,12 +226,7 @@ def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
-    texts = [entry.text for entry in clips.entries["train"]]
-    tokenizer = tokenizer_for(config.decoder, texts)
-    if config.decoder.is_pruned:
-        num_before = len(tokenizer)
-        tokenizer = pruned(tokenizer, texts)
-        log.info("%s: %s of %s tokens are kept", config.decoder.model, f"{len(tokenizer):,}", f"{num_before:,}")
+    tokenizer = tokenizer_for(config.decoder, [entry.text for entry in clips.entries["train"]])
     if experiment is not None:
         if not (experiment.state / TOKENIZER).exists():
             tokenizer.save(experiment.state / TOKENIZER)
