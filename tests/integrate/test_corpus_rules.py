@@ -90,7 +90,7 @@ def test_a_folder_must_hold_each_part(tmp_path: Path, offline: bool) -> None:
 
 
 def test_texts_are_counted_in_the_tokens_that_pruning_leaves(tmp_path: Path) -> None:
-    """What train does not say is spelled in more tokens then: a text of val is refused before the training, not in it."""
+    """What train does not say takes more tokens then: a text of val is refused before the training, not in it."""
     named = {"model": str(save_mbart(tmp_path / "mbart")), "target_language": "es_XX"}
     whole = tokenizer_for(DecoderConfig(**named, prune_vocabulary=False), ["Casa"])
     kept = tokenizer_for(DecoderConfig(**named), ["Casa"])
