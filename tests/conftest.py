@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import logging
@@ -135,6 +136,28 @@ def made_metadata() -> Callable[..., Any]:
 def run_two() -> Callable[..., None]:
     """``run_two(folder, script, *words)``: two processes of one run, see tests/two_processes.py."""
     return cast(Callable[..., None], _module("tests/two_processes.py").run_two)
+
+
+@pytest.fixture
+def stopped_at() -> Callable[..., AbstractContextManager[pytest.ExceptionInfo[SystemExit]]]:
+    """``with stopped_at(step): pretrain(...)``: a signal arrives after that step, and the run has to leave by it."""
+    from signstreams.engine.training_run import Stage, TrainingRun  # imports torch, which most tests do without
+    from signstreams.processes import StopRequest
+
+    @contextlib.contextmanager
+    def stopped(step: int, number: int = signal.SIGTERM) -> Iterator[pytest.ExceptionInfo[SystemExit]]:
+        original = TrainingRun._leave_if_asked
+
+        def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
+            if stage.step == step:
+                os.kill(os.getpid(), number)
+            original(self, stage, stop, step_s)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+            patch.setattr(TrainingRun, "_leave_if_asked", ask)
+            yield left
+
+    return stopped
 
 
 @pytest.fixture(scope="session")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
-from signstreams.integrate.batches import Batch
 from signstreams.integrate.run import run
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import load_trained_model
-from signstreams.integrate.training import Trainer
 
 from .test_mska import nodes
 
 Build = Callable[..., IntegrateConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 SETTINGS: dict = {
     "model": {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...},
     "data": {"subset_size": 8},
@@ -44,20 +43,11 @@ def as_before(folder: Path) -> None:
 
 
 @pytest.fixture
-def earlier(tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IntegrateConfig:
+def earlier(tiny_config: Build, tmp_path: Path, stopped_at: StoppedAt) -> IntegrateConfig:
     """Config, as it was written then, of a run of an earlier version that was stopped after its first epoch."""
     config = tiny_config(output_dir=tmp_path / "run", **SETTINGS)
-    train_step = Trainer.train_step
-
-    def stop_in_the_second_epoch(self: Trainer, batch: list[Batch | None]) -> None:
-        if self.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        train_step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", stop_in_the_second_epoch)
-        with pytest.raises(SystemExit):
-            run(tiny_config(output_dir=tmp_path / "run", mska={"layers": "reduced"}, **SETTINGS))
+    with stopped_at(3):
+        run(tiny_config(output_dir=tmp_path / "run", mska={"layers": "reduced"}, **SETTINGS))
     as_before(config.output_dir)
     return config
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,15 +23,15 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import EVALUATION_FILES, GLOSSES, TRAINING_FILES, CorpusLayout
-from signstreams.integrate.batches import Batch
 from signstreams.integrate.ctc_decoding import ctc_greedy
 from signstreams.integrate.results import PREDICTION_COLUMNS
 from signstreams.integrate.run import _check_letters, run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
-from signstreams.integrate.training import State, Trainer
+from signstreams.integrate.training import State
 
 Build = Callable[..., IntegrateConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 FILES = [*TRAINING_FILES.values(), GLOSSES]
 
 
@@ -136,23 +136,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
-    tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Build, tmp_path: Path, stopped_at: StoppedAt
 ) -> None:
     settings = {"data": {"subset_size": 8}, "train": {"epochs": 3, "log_every_steps": 2}}
     whole = tiny_config(output_dir=tmp_path / "whole", **settings)
     run(whole)
     broken = tiny_config(output_dir=tmp_path / "broken", **settings)
-    train_step = Trainer.train_step
-
-    def stop_in_the_second_epoch(self: Trainer, batch: list[Batch | None]) -> None:
-        if self.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        train_step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", stop_in_the_second_epoch)
-        with pytest.raises(SystemExit) as left:
-            run(broken)
+    with stopped_at(3) as left:  # in the second epoch
+        run(broken)
     assert left.value.code == 75
     assert checkpoint.load(broken.output_dir / "last.pt")["state"]["step"] == 3
     run(broken.model_copy(update={"resume": "must"}))

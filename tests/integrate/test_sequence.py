@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,10 +22,10 @@ from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.training import Trainer
 from signstreams.sequence.run import pretrain_sequence
 from signstreams.sequence.settings import SequenceConfig
-from signstreams.sequence.training import HiddenBatch, SequenceTrainer
 from signstreams.sequence.windows import load_windows
 
 Build = Callable[..., IntegrateConfig]
+StoppedAt = Callable[..., AbstractContextManager[Any]]
 MODEL = {"projection_dim": 16, "d_model": 32, "num_layers": 1, "ff_dim": 32}
 MSKA = {"channels": [8, 12, 16], "num_heads": 2}
 
@@ -123,21 +123,12 @@ def test_hidden_steps_are_predicted_better_than_by_guessing(
 
 
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(
-    sequence_config: Callable[..., SequenceConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sequence_config: Callable[..., SequenceConfig], tmp_path: Path, stopped_at: StoppedAt
 ) -> None:
     whole, broken = (sequence_config(output_dir=tmp_path / name) for name in ("whole", "broken"))
     pretrain_sequence(whole)
-    train_step = SequenceTrainer.train_step
-
-    def stop(self: SequenceTrainer, batch: HiddenBatch) -> None:
-        if self.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        train_step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SequenceTrainer, "train_step", stop)
-        with pytest.raises(SystemExit) as left:
-            pretrain_sequence(broken)
+    with stopped_at(4) as left:
+        pretrain_sequence(broken)
     assert left.value.code == 75
     pretrain_sequence(broken.model_copy(update={"resume": "must"}))
     for name in ("last.pt", "best.pt"):

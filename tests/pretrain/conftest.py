@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +12,12 @@ import pytest
 import torch
 
 from signstreams.config.section import is_fixed
-from signstreams.engine.training_run import Stage, TrainingRun
 from signstreams.formats.arrays import StreamTrack, Tracks, write_keypoints, write_tracks
 from signstreams.formats.crops import CropWriter
 from signstreams.formats.landmarks import NUM_KEYPOINTS, REGIONS
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import write_metadata
 from signstreams.pretrain.settings import PretrainConfig
-from signstreams.processes import StopRequest
 from signstreams.streams import STREAMS, BoxState
 
 VIDEOS, FRAMES, SIDE_PX = 3, 16, 40
@@ -63,26 +57,6 @@ def keep_threads() -> Any:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def stopped_at() -> Callable[..., AbstractContextManager[pytest.ExceptionInfo[SystemExit]]]:
-    """``with stopped_at(step): pretrain(...)``: a signal arrives after that step, and the run has to leave by it."""
-
-    @contextlib.contextmanager
-    def stopped(step: int, number: int = signal.SIGTERM) -> Iterator[pytest.ExceptionInfo[SystemExit]]:
-        original = TrainingRun._leave_if_asked
-
-        def ask(self: TrainingRun, stage: Stage[Any], stop: StopRequest, step_s: float) -> None:
-            if stage.step == step:
-                os.kill(os.getpid(), number)
-            original(self, stage, stop, step_s)
-
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
-            patch.setattr(TrainingRun, "_leave_if_asked", ask)
-            yield left
-
-    return stopped
 
 
 @pytest.fixture(scope="session")
