@@ -170,6 +170,11 @@ def _seen(features: Tensor, kept: Tensor | None) -> Tensor:
     return features if kept is None else features * kept
 
 
+def visual_dims(config: ModelConfig, backbones: Backbones) -> dict[str, int]:
+    """Widths of the visual streams, by their names in the fusion encoder: those of backbones, and the pose."""
+    return backbones.dims | ({POSE_STREAM: POSE_DIM} if config.use_pose else {})
+
+
 def mska_dims(mska: Mska | None) -> dict[str, int]:
     """Widths of MSKA's streams, by their names in the fusion encoder."""
     return {} if mska is None else {f"mska_{stream}": mska.channels for stream in mska.encoders}
@@ -356,12 +361,11 @@ def build_model(
         decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         load_pretrained_weights(decoder, settings, tokenizer.rows)
-    is_weighted = config.model.backbone_layers == "weighted"
     model = MultistreamModel(
         config,
-        feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
+        feature_dims=visual_dims(config.model, backbones),
         backbones=backbones.trained,
-        num_layers={s: net.num_layers for s, net in backbones.nets.items()} if is_weighted else None,
+        num_layers=backbones.num_layers,
         num_glosses=num_glosses,
         decoder=decoder,
     )

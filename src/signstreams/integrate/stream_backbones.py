@@ -69,6 +69,11 @@ class Backbones:
         """Stream to the width of its features."""
         return {stream: net.feature_shape(self.layers)[-1] for stream, net in self.nets.items()}
 
+    @property
+    def num_layers(self) -> dict[str, int]:
+        """Stream to the blocks that its features are of; empty unless they are of all blocks."""
+        return {s: net.num_layers for s, net in self.nets.items()} if self.layers == "weighted" else {}
+
 
 def load_backbones(config: IntegrateConfig) -> Backbones:
     """Load the backbones of a config, on the CPU; a `UserError` has all problems of all of them."""

@@ -12,11 +12,10 @@ from signstreams.engine.training_run import RunFiles, TrainingRun
 from signstreams.formats.layout import CURVES, METRICS, SEQUENCE_FILES
 from signstreams.integrate.clips import ClipEntry, ClipSet
 from signstreams.integrate.dataset import open_datasets
-from signstreams.integrate.model import POSE_STREAM
+from signstreams.integrate.model import visual_dims
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
 from signstreams.integrate.trained_model import SEQUENCE_FORMAT
-from signstreams.integrate.videos import POSE_DIM
 from signstreams.processes import stop_on_signal
 from signstreams.sequence.model import SequenceModel
 from signstreams.sequence.settings import SequenceConfig
@@ -74,11 +73,10 @@ def _run(
     run.experiment.publish(SEQUENCE_FILES["clusters"])
     clusters = Clusters.load(path)
     seed_global(config.seed, "sequence weights")
-    is_weighted = config.model.backbone_layers == "weighted"
     model = SequenceModel(
         training,
-        feature_dims=backbones.dims | ({POSE_STREAM: POSE_DIM} if config.model.use_pose else {}),
-        num_layers={s: net.num_layers for s, net in backbones.nets.items()} if is_weighted else None,
+        feature_dims=visual_dims(config.model, backbones),
+        num_layers=backbones.num_layers,
         num_clusters={stream: len(centres) for stream, centres in clusters.centres.items()},
     ).to(run.world.device)
     describe = {
