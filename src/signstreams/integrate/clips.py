@@ -246,13 +246,13 @@ def _make_entries(
         try:
             times_s = points.times_s[clip.video_id]
             is_sampled = samples and split == "train"
-            whole = clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=True)
             frames = clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=is_sampled)
         except ValueError as error:
             problems.append(f"clip {shown(clip.clip_id)}: {error}")
             continue
         num_thinned += frames.step != config.data.frame_stride
-        num_cut += len(frames) < len(whole)
+        if len(frames) == config.data.max_frames and not is_sampled:  # perhaps of more
+            num_cut += len(clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=True)) > len(frames)
         labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
         ids = gloss_ids(vocabulary, labels)
         entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))

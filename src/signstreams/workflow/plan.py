@@ -365,8 +365,9 @@ def write_planned_training(plan: Plan) -> None:
             plan.corpus.planned_training.unlink(missing_ok=True)
             return
         before = read_record(plan.corpus)
-        num_frames = None if before is None else before.num_frames
-        TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
+        record = TrainingRecord(settings_for_corpus(plan.integrate), None if before is None else before.num_frames)
+        if record != before:
+            record.write(plan.corpus)
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
