@@ -25,6 +25,12 @@ class Stream:
     """The signer's own side. Such a stream is never flipped: it would become the other side."""
     backbone_key: str  # its backbone among the settings of multistream v9; ``--<backbone-key>`` is the flag
     pretrain_script: str  # script that pretrains it
+    true_shape: str | None = None  # what the demo corpus's ground truth names of it in each frame, if anything
+
+    @property
+    def true_labels(self) -> str | None:
+        """The setting of a judge, or of ``monitor.labels``, that asks for its true shapes."""
+        return None if self.true_shape is None else f"{self.true_shape}s"
 
     @property
     def backbone_flag(self) -> str:
@@ -41,6 +47,7 @@ TABLE = (
         side=None,
         backbone_key="face_backbone",
         pretrain_script="pretrain_dino_face.py",
+        true_shape="mouth",
     ),
     Stream(
         "hand_l",
@@ -51,6 +58,7 @@ TABLE = (
         side="left",
         backbone_key="hand_left_backbone",
         pretrain_script="pretrain_dino_hands.py",
+        true_shape="handshape",
     ),
     Stream(
         "hand_r",
@@ -61,6 +69,7 @@ TABLE = (
         side="right",
         backbone_key="hand_right_backbone",
         pretrain_script="pretrain_dino_hands.py",
+        true_shape="handshape",
     ),
 )
 """The order is an axis of the arrays of `tracks/<video>.npz`: a new stream goes to the end."""
@@ -71,6 +80,9 @@ HAND_STREAMS = tuple(stream.name for stream in TABLE if stream.side)
 BACKBONE_KEYS = {stream.name: stream.backbone_key for stream in TABLE}
 SIDE_BY_SIDE = tuple(sorted(STREAMS, key=lambda name: {"right": 0, None: 1, "left": 2}[BY_NAME[name].side]))
 """As somebody who faces the signer sees them: the right hand on the left."""
+
+TRUE_LABELS = tuple(sorted({stream.true_labels for stream in TABLE if stream.true_labels}))
+"""What a judge, or ``monitor.labels``, can ask the demo corpus for."""
 
 HANDS = "hands"
 """What one pretraining of both hands is called, where a stream is named: right ones as they are, left ones mirrored."""

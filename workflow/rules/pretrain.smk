@@ -74,7 +74,7 @@ if HANDS in PLAN.pretrained:
 
 
 # Only the demo corpus knows which handshape or mouth a crop shows.
-JUDGED = CONFIG.streams if IS_DEMO else []
+JUDGED = [stream for stream in CONFIG.streams if IS_DEMO and BY_NAME[stream].true_labels]
 
 
 rule pretrain_all:
@@ -108,7 +108,7 @@ if IS_DEMO:
         params:
             root=CORPUS.root,
             folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
-            labels=lambda wildcards: "handshapes" if wildcards.stream in HAND_STREAMS else "mouths",
+            labels=lambda wildcards: BY_NAME[wildcards.stream].true_labels,
         shell:
             "export OMP_NUM_THREADS={threads};"
             ' "$PYTHON" "$SCRIPTS"/evaluate_backbone.py --data {params.root:q} --labels {params.labels}'

@@ -31,7 +31,7 @@ from signstreams.judge.settings import CLASS, FOLDERS, HANDSHAPES, MOUTHS, SIGNE
 from signstreams.pretrain.crop_index import build_index
 from signstreams.pretrain.hand_points import points_of_video
 from signstreams.pretrain.knn import TrueShapes, read_true_shapes
-from signstreams.streams import HAND_STREAMS
+from signstreams.streams import HAND_STREAMS, TRUE_LABELS
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +73,13 @@ def read_set(config: EvaluateBackboneConfig) -> LabelledSet:
     layout = CorpusLayout(config.data)
     is_corpus = layout.processed.is_dir()
     labels = config.labels or (TEXTS if is_corpus else FOLDERS)
-    if labels in (TEXTS, HANDSHAPES, MOUTHS) and not is_corpus:
+    if labels in (TEXTS, *TRUE_LABELS) and not is_corpus:
         raise UserError(f"{layout.processed}: no such folder, expected an extracted corpus for labels '{labels}'")
     if not is_corpus and config.streams is not None:
         raise UserError(f"streams has no effect: {config.data} is no extracted corpus; leave it out")
     if labels == FOLDERS and is_corpus:
         raise UserError(f"{config.data}: is a corpus, which no folder of a class divides; give --labels texts or a CSV")
-    if labels in (HANDSHAPES, MOUTHS):
+    if labels in TRUE_LABELS:
         found = _true_shapes(layout, config.streams or (["face"] if labels == MOUTHS else list(HAND_STREAMS)), labels)
     elif is_corpus:
         found = _clips(layout, config.streams or list(HAND_STREAMS), labels)

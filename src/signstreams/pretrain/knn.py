@@ -19,12 +19,12 @@ from torch import Tensor
 from signstreams.array_types import Ints
 from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
-from signstreams.streams import HAND_STREAMS, STREAMS
+from signstreams.streams import BY_NAME, STREAMS, TRUE_LABELS
 
 TEMPERATURE = 0.07
 """Neighbours vote with exp(cosine / temperature), as in Wu et al. 2018 and DINO's evaluation."""
 NUM_NEIGHBOURS = 20  # k of the probe, as in DINO's evaluation
-FOLDERS, HANDSHAPES, MOUTHS = "folders", "handshapes", "mouths"
+FOLDERS = "folders"
 MIN_LABELLED = 8
 COLUMNS = ("video_id", "frame", "label")
 STREAM_COLUMN = "stream"
@@ -68,22 +68,18 @@ def read_true_shapes(path: Path, stream: str) -> TrueShapes:
     Raises:
         UserError: The file is absent, or holds no ground truth.
     """
-    shapes, names, kind = (
-        (f"{stream}_handshape", "handshape_names", HANDSHAPES)
-        if stream in HAND_STREAMS
-        else (f"{stream}_mouth", "mouth_names", MOUTHS)
-    )
+    shape = BY_NAME[stream].true_shape if stream in BY_NAME else None
     try:
         with np.load(path, allow_pickle=False) as truth:
             return TrueShapes(
-                truth[shapes],
-                [str(name) for name in truth[names]],
+                truth[f"{stream}_{shape}"],
+                [str(name) for name in truth[f"{shape}_names"]],
                 {str(clip) for clip in truth["clip_ids"]},
                 str(truth["signer"]),
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path}: no ground truth of {kind} ({error}); only the demo corpus has it;"
+            f"{path}: no ground truth of {shape or stream}s ({error}); only the demo corpus has it;"
             " render that again with scripts/render_demo_corpus.py"
         ) from None
 
@@ -109,7 +105,7 @@ def read_probe_labels(setting: str, crops: Sequence[Crop]) -> ProbeLabels:
     """
     if setting == FOLDERS:
         named = [crop.video_id.rpartition("/")[0] for crop in crops]
-    elif setting in (HANDSHAPES, MOUTHS):
+    elif setting in TRUE_LABELS:
         named = _by_true_shape(crops)
     else:
         named = _by_table(Path(setting), crops)
