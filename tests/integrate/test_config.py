@@ -138,7 +138,7 @@ def test_batch_norm_is_of_one_process() -> None:
 def test_the_authors_file_is_what_stands_behind_mska() -> None:
     words = ("--mska-norm", "batch", "--set", "mska.root_relative_hands=false")
     config = parsed(*words, "--init-checkpoint", "mska::a b/best.pth")
-    assert mska_checkpoint(config.train.init_checkpoint) == Path("a b/best.pth")
+    assert mska_checkpoint(config.train.init_checkpoint[0]) == Path("a b/best.pth")
     assert IntegrateConfig.model_validate(config.model_dump(mode="json")) == config
     assert mska_checkpoint(None) is None and mska_checkpoint(Path("run/best.pt")) is None
 

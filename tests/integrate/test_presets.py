@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from signstreams.files import digest
 from signstreams.integrate.presets import PRESETS
@@ -149,6 +151,23 @@ def test_runs_of_before_are_the_same_experiments(preset: str | None) -> None:
     config = IntegrateConfig.model_validate(tree)
     assert digest(config.identity({})) == recorded
     assert "scoring" not in config.identity({})
+
+
+def test_stage_s2g_is_glosses_alone_and_takes_no_translation_loss() -> None:
+    config = IntegrateConfig.model_validate({"stage": "s2g"})
+    assert not config.mska.learns_text
+    named = IntegrateConfig.model_validate({"mska": {"translation_weight": 0}})
+    assert config.identity({}) == named.identity({}) != IntegrateConfig().identity({})
+    with pytest.raises(ValidationError, match=r"translation_weight is 1, but stage s2g learns glosses alone; leave"):
+        IntegrateConfig.model_validate({"stage": "s2g", "mska": {"translation_weight": 1}})
+
+
+def test_first_weights_are_one_checkpoint_or_several_in_order() -> None:
+    one = IntegrateConfig.model_validate({"train": {"init_checkpoint": "a.pt"}})
+    none = IntegrateConfig.model_validate({"train": {"init_checkpoint": None}})
+    assert (one.train.init_checkpoint, none.train.init_checkpoint) == ([Path("a.pt")], [])
+    inits = [one.identity({}, init_digests=digests)["train"]["init"] for digests in ([], ["a"], ["a", "b"])]
+    assert inits == [None, "a", ["a", "b"]]
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,22 @@ def test_weights_of_another_run_that_fit_are_loaded(
     assert "tensors keep their initial weights: mska.heads." in caplog.text
 
 
+def test_of_several_starts_the_last_that_has_a_weight_counts(
+    joint: IntegrateConfig, tiny_config: Build, tmp_path: Path
+) -> None:
+    first = joint.output_dir / "best.pt"
+    content = torch.load(first, weights_only=True)
+    content["model"] = {"fusion.fuse.1.bias": content["model"]["fusion.fuse.1.bias"] + 1}
+    second = tmp_path / "second.pt"
+    torch.save(content, second)
+    changes: dict = {"train": {"epochs": 1, "init_checkpoint": [first, second]}, "optim": {"lr": 1e-12}}
+    config = calm(tiny_config, tmp_path / "warm", **changes)
+    run(config)
+    ours, theirs = weights(config.output_dir), weights(joint.output_dir, "best.pt")
+    torch.testing.assert_close(ours["fusion.fuse.1.weight"], theirs["fusion.fuse.1.weight"])
+    torch.testing.assert_close(ours["fusion.fuse.1.bias"], theirs["fusion.fuse.1.bias"] + 1)
+
+
 @pytest.mark.parametrize("content", ["absent", "foreign", "other"])
 def test_a_start_that_is_no_start_is_refused(tiny_config: Build, tmp_path: Path, content: str) -> None:
     path = tmp_path / "start.pt"

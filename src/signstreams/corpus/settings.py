@@ -10,11 +10,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from signstreams.config.section import Section, Share
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
-Folders = Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+Folders = Annotated[list[Path], BeforeValidator(listed), Field(min_length=1)]
 """Folders that are searched in their order; one alone need not be in a list."""
 
 

@@ -16,8 +16,8 @@ MskaLayers = Literal["published", "reduced"]
 AUTHORS = "mska::"  # before the path of a checkpoint of the authors
 
 
-def mska_checkpoint(given: Path | None) -> Path | None:
-    """The file of ``mska::FILE``; None for any other checkpoint, and for none."""
+def mska_checkpoint(given: Path) -> Path | None:
+    """The file of ``mska::FILE``; None for any other checkpoint."""
     text = str(given)
     return Path(text.removeprefix(AUTHORS)) if text.startswith(AUTHORS) else None
 
@@ -30,13 +30,14 @@ def check_norm(config: IntegrateConfig) -> None:
     Raises:
         ValueError: Names the settings that do not go together.
     """
-    passes, given = config.optim.accumulate_steps, config.train.init_checkpoint
+    passes = config.optim.accumulate_steps
     if config.mska.norm == "batch" and passes > 1:
         raise ValueError(
             f"mska.norm batch: its statistics are of one pass, but optim.accumulate_steps is {passes}; set that to 1,"
             " or mska.norm to layer"
         )
-    if mska_checkpoint(given) is None:
+    of_authors = [path for path in config.train.init_checkpoint if mska_checkpoint(path) is not None]
+    if not of_authors:
         return
     settings = {
         "model.use_mska true": config.model.use_mska,
@@ -45,7 +46,9 @@ def check_norm(config: IntegrateConfig) -> None:
         "mska.root_relative_hands false": not config.mska.root_relative_hands,
     }
     if needed := [text for text, is_so in settings.items() if not is_so]:
-        raise ValueError(f"train.init_checkpoint {given}: the authors' network needs {', '.join(needed)}; set this too")
+        raise ValueError(
+            f"train.init_checkpoint {of_authors[0]}: the authors' network needs {', '.join(needed)}; set this too"
+        )
 
 
 def check_processes(config: IntegrateConfig, count: int) -> None:

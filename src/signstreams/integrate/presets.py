@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt"]
 
+Stage = Literal["slt", "s2g"]
+
 _Tree = dict[str, dict[str, Any]]
 
 
@@ -83,14 +85,26 @@ PRESETS: dict[str, _Tree] = {
 """What a preset sets where the user sets nothing."""
 
 
+STAGES: dict[str, _Tree] = {"s2g": {"mska": {"translation_weight": 0.0}}}
+"""What a stage other than slt sets where neither the user nor a preset does."""
+
+
 def with_preset(tree: Any) -> Any:
     """Settings of a whole training, on top of those of the preset they name."""
     decoder = tree.get("decoder") if isinstance(tree, dict) else None
     name = decoder.get("preset") if isinstance(decoder, dict) else None
-    if not isinstance(name, str) or name not in PRESETS:
-        return tree
+    return _above(PRESETS.get(name, {}), tree) if isinstance(name, str) else tree
+
+
+def with_stage(tree: Any) -> Any:
+    """Settings of a whole training, on top of those of its stage."""
+    name = tree.get("stage") if isinstance(tree, dict) else None
+    return _above(STAGES.get(name, {}), tree) if isinstance(name, str) else tree
+
+
+def _above(below: _Tree, tree: dict[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
-    for section, keys in PRESETS[name].items():
+    for section, keys in below.items():
         given = tree.get(section, {})
         if isinstance(given, dict):
             merged[section] = keys | given

@@ -51,10 +51,10 @@ def run(config: IntegrateConfig) -> None:
         check_processes(config, world.size)
         clips, backbones = read_inputs(config, world)
         vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
-        init_digest, sequence_digest = _first_weights(config)
+        init_digests, sequence_digest = _first_weights(config)
 
         def fingerprint_of(config: IntegrateConfig) -> Fingerprint:
-            identity = config.identity(backbones.digests, init_digest=init_digest, sequence_digest=sequence_digest)
+            identity = config.identity(backbones.digests, init_digests=init_digests, sequence_digest=sequence_digest)
             return Fingerprint(identity | ({"world_size": world.size} if world.size > 1 else {}), clips.digest)
 
         config = _with_layers_of_folder(config, world, fingerprint_of)
@@ -66,22 +66,25 @@ def run(config: IntegrateConfig) -> None:
         distributed.close()
 
 
-def _first_weights(config: IntegrateConfig) -> tuple[str | None, str | None]:
-    """SHA-256 of the files that first weights are taken from: of another training, of a sequence pretraining."""
-    given, sequence = config.train.init_checkpoint, config.train.sequence_checkpoint
-    of_authors = mska_checkpoint(given)
-    if of_authors is not None:
-        init = _digest(
-            "init_checkpoint", given, "a checkpoint of MSKA's authors", lambda _: digest_of_authors(of_authors)
-        )
-    else:
-        init = _digest("init_checkpoint", given, "the best.pt of another run")
+def _first_weights(config: IntegrateConfig) -> tuple[list[str], str | None]:
+    """SHA-256 of the files that first weights are taken from: of other trainings, of a sequence pretraining."""
+    init, sequence = [], config.train.sequence_checkpoint
+    for given in config.train.init_checkpoint:
+        if (of_authors := mska_checkpoint(given)) is not None:
+            read = partial(_digest_of_authors, of_authors)
+            init.append(_digest("init_checkpoint", given, "a checkpoint of MSKA's authors", read))
+        else:
+            init.append(_digest("init_checkpoint", given, "the best.pt of another run"))
+    if sequence is None:
+        return init, None
     return init, _digest("sequence_checkpoint", sequence, "the best.pt of a sequence pretraining")
 
 
-def _digest(key: str, path: Path | None, wanted: str, read: Callable[[Path], str] = sha256_file) -> str | None:
-    if path is None:
-        return None
+def _digest_of_authors(file: Path, _: Path) -> str:
+    return digest_of_authors(file)
+
+
+def _digest(key: str, path: Path, wanted: str, read: Callable[[Path], str] = sha256_file) -> str:
     try:
         return read(path)
     except OSError as error:
@@ -177,13 +180,13 @@ def _load_first_weights(
     tokenizer: Tokenizer,
     vocabulary: GlossVocabulary | None,
 ) -> None:
-    """Weights of other runs in place of random ones: those of a sequence pretraining come last, and are all of it."""
-    start, sequence = config.train.init_checkpoint, config.train.sequence_checkpoint
-    if (of_authors := mska_checkpoint(start)) is not None:
-        load_mska_checkpoint(model, of_authors, vocabulary)
-    elif start is not None:
-        load_initial_weights(model, start, tokenizer, vocabulary)
-    if sequence is not None:
+    """Weights of other runs in place of random ones, in the order they are named."""
+    for start in config.train.init_checkpoint:
+        if (of_authors := mska_checkpoint(start)) is not None:
+            load_mska_checkpoint(model, of_authors, vocabulary)
+        else:
+            load_initial_weights(model, start, tokenizer, vocabulary)
+    if (sequence := config.train.sequence_checkpoint) is not None:
         load_sequence_weights(model, sequence, backbones, config.data.frame_stride)
 
 

@@ -5,11 +5,11 @@ The sections of a training come first, in the order of the model; `IntegrateConf
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from signstreams.backbones.archs import Layers
 from signstreams.config.load import flag_name
@@ -25,10 +25,10 @@ from signstreams.config.section import (
     Share,
     refuse_without_effect,
 )
-from signstreams.corpus.settings import Folders
+from signstreams.corpus.settings import Folders, listed
 from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.integrate.mska_settings import MskaLayers, MskaNorm, check_norm
-from signstreams.integrate.presets import Preset, with_preset
+from signstreams.integrate.presets import Preset, Stage, with_preset, with_stage
 from signstreams.integrate.scoring_settings import GivenScoring, ScoringConfig
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
@@ -373,6 +373,10 @@ class OptimConfig(Section):
     """Recompute the activations of MSKA and of trained backbones in the backward pass: less memory, more time."""
 
 
+Checkpoints = Annotated[list[Path], BeforeValidator(lambda value: [] if value is None else listed(value))]
+"""Checkpoints in their order; one alone need not be in a list."""
+
+
 class TrainConfig(Section):
     """Length of the run, and how often it evaluates, logs and saves."""
 
@@ -386,9 +390,10 @@ class TrainConfig(Section):
     """End after this many evaluations in a row without improvement. None: train to the end."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Evaluate and keep an exponential moving average of the weights with this decay per step. None: the weights."""
-    init_checkpoint: Annotated[Path | None, Flag("--init-checkpoint")] = None
-    """best.pt of another run to start from: weights that fit by name and shape are taken, the log lists the others. Or
-    mska::FILE, a checkpoint of MSKA's authors: its recognition network."""
+    init_checkpoint: Annotated[Checkpoints, Flag("--init-checkpoint")] = []
+    """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that fit by name and shape
+    are taken, the log lists the others; of what several have, those of the last count. Or mska::FILE, a checkpoint of
+    MSKA's authors: its recognition network."""
     sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
     """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
@@ -399,7 +404,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _starts_from_one(self) -> Self:
-        if self.init_checkpoint is not None and self.sequence_checkpoint is not None:
+        if self.init_checkpoint and self.sequence_checkpoint is not None:
             raise ValueError("init_checkpoint and sequence_checkpoint both give the first weights; name one of them")
         return self
 
@@ -407,6 +412,9 @@ class TrainConfig(Section):
 class IntegrateConfig(Section):
     """Train multistream v9: backbones, pose and keypoints to text; the best model is chosen on val."""
 
+    stage: Annotated[Stage, Flag("--stage")] = "slt"
+    """What is learned. slt: texts, and glosses where the corpus has them. s2g: glosses from keypoints alone, MSKA's
+    first stage, from which slt starts with train.init_checkpoint."""
     root: Path = Path("data/single_signer")
     """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
@@ -438,7 +446,16 @@ class IntegrateConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _above_the_preset(cls, tree: Any) -> Any:
-        return with_preset(tree)
+        return with_stage(with_preset(tree))
+
+    @model_validator(mode="after")
+    def _is_of_its_stage(self) -> Self:
+        if self.stage == "s2g" and self.mska.learns_text:
+            raise ValueError(
+                f"mska.translation_weight is {self.mska.translation_weight:g}, but stage s2g learns glosses alone;"
+                " leave it out, or set stage to slt"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -515,7 +532,7 @@ class IntegrateConfig(Section):
         return self.features_dir or self.output_dir / "features"
 
     def identity(
-        self, backbone_digests: dict[str, str], *, init_digest: str | None = None, sequence_digest: str | None = None
+        self, backbone_digests: dict[str, str], *, init_digests: Sequence[str] = (), sequence_digest: str | None = None
     ) -> dict[str, Any]:
         """The settings that alter the result, as plain values; files count by their content, not by their path."""
         no_effect = ("root", "output_dir", "features_dir", "resume", "on_conflict", "device", "distributed")
@@ -538,7 +555,10 @@ class IntegrateConfig(Section):
         if self.optim.lr_mapper is None:
             tree["optim"].pop("lr_mapper")
         tree["model"]["backbones"] = dict(backbone_digests)
-        tree["train"]["init"] = init_digest
+        # one alone stands by itself, as in runs of before, which had no others
+        tree["train"]["init"] = list(init_digests) if len(init_digests) > 1 else next(iter(init_digests), None)
+        if self.stage in ("slt", "s2g"):  # s2g is named by what it sets
+            del tree["stage"]
         if self.mska.norm == "layer":  # runs of before had no such setting
             del tree["mska"]["norm"]
         if self.mska.layers == "reduced" or not self.model.use_mska:  # which those of before are
