@@ -218,6 +218,9 @@ def test_clips_beyond_the_models_positions_are_refused_before_anything_is_traine
     )
     with pytest.raises(UserError, match=message):
         build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=None)
+    config = whole(tiny_config, folder, decoder={"max_tokens": 257})
+    with pytest.raises(UserError, match=r"max_tokens: is 257, but .* writes at most 256 tokens; lower it to that"):
+        build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=None)
 
 
 def test_the_fuse_feature_alone_reaches_the_model_as_published(

@@ -13,14 +13,17 @@ from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.decoder import named_tokenizer
+from signstreams.integrate.model import MultistreamModel, build_model
 from signstreams.integrate.mska_checkpoint import digest_of_authors, load_mska_checkpoint, name_there
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig, MskaConfig
+from signstreams.integrate.stream_backbones import Backbones
 from signstreams.integrate.trained_model import load_trained_model
 
 from .authors_mska import JOINTS, State, is_table, network, num_parameters, recognise, saved
+from .language_models import WIDTH, save_mbart
 from .models import model_of
 
 Build = Callable[..., IntegrateConfig]
@@ -84,7 +87,7 @@ def test_every_tensor_is_loaded_or_left_out_with_a_reason(
     theirs = network(CONFIG, len(THERE))
     others = {
         "translation_network.model.model.shared.weight": torch.ones(4, 2),
-        "vl_mapper.mapping.0.weight": torch.ones(2),
+        "vl_mapper.mapping.0.weight": torch.ones(2, 2),
     }
     model = built(tiny_config)
     first = {name: t.clone() for name, t in model.state_dict().items()}
@@ -96,8 +99,39 @@ def test_every_tensor_is_loaded_or_left_out_with_a_reason(
     assert f"{len(changed)} of {len(changed)} tensors of MSKA loaded from {len(theirs)} there" in caplog.text
     assert tables == 2 * 4 * len(CONFIG.channels) + 4
     assert "left out: positions and zeros, which are computed here (16 atts, 20 pe)" in caplog.text
-    assert "left out: translation_network (1 tensors)" in caplog.text and "vl_mapper (1 tensors)" in caplog.text
+    assert (
+        "left out: translation_network (1 tensors)" in caplog.text
+        and "left out: vl_mapper (1 tensors), which" in caplog.text
+    )
     assert after["mska.encoders.face.blocks.2.time_norm.num_batches_tracked"] == 88_700
+
+
+def test_the_map_to_a_language_model_of_the_same_width_is_loaded(
+    tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = save_mbart(tmp_path / "tiny mbart")
+    config = tiny_config(
+        model={"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ..., "use_pose": False}
+        | {
+            name: value
+            for name, value in IntegrateConfig().model
+            if name in ("projection_dim", "d_model", "num_layers", "ff_dim")
+        },
+        mska={**AUTHORS, "gloss_fusion": "alone"},
+        decoder={"model": str(folder), "target_language": "es_XX", "num_layers": 3, "ff_dim": 512, "vocab_size": 2000},
+    )
+    model = build_model(config, Backbones({}, {}, {}, {}), named_tokenizer(config.decoder), num_glosses=len(HERE))
+    theirs = network(CONFIG, len(THERE))
+    for width in (WIDTH, WIDTH + 1):
+        caplog.clear()
+        shapes = {"0.weight": (width, 16), "0.bias": (width,), "2.weight": (width, width), "2.bias": (width,)}
+        mapper = {f"vl_mapper.mapping.{name}": torch.full(shape, 0.25) for name, shape in shapes.items()}
+        load_mska_checkpoint(model, save(tmp_path / str(width), saved(theirs, **mapper)), HERE)
+        assert all(bool((t == 0.25).all()) for t in model.mapper.state_dict().values())
+        is_ours = width == WIDTH
+        text = "the map to the language model is loaded (4 tensors)" if is_ours else "vl_mapper (4 tensors), of other"
+        assert text in caplog.text
 
 
 def test_rows_of_glosses_go_by_name_and_only_where_names_are_beside_the_file(

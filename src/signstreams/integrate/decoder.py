@@ -164,6 +164,11 @@ class LanguageModel(TextDecoder):
         most = getattr(self.net.config, "max_position_embeddings", None)
         return None if most is None else most - len(self.special.source_prefix) - len(self.special.source_suffix)
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest text, with its end token, that has positions; None where they are relative."""
+        return getattr(self.net.config, "max_position_embeddings", None)
+
     def source(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder reads: ``inputs_embeds`` (B, E, W) and its mask (B, E) bool.
 

@@ -376,8 +376,13 @@ def build_model(
 
 
 def _check_positions(config: IntegrateConfig, decoder: LanguageModel) -> None:
-    """Every clip must fit the positions of a language model that learned one embedding for each."""
-    most = decoder.max_steps
+    """Every clip, and every text, must fit the positions of a language model that learned one embedding for each."""
+    most, most_tokens = decoder.max_steps, decoder.max_tokens
+    if most_tokens is not None and config.decoder.max_tokens > most_tokens:
+        raise UserError(
+            f"decoder.max_tokens: is {config.decoder.max_tokens:,}, but {config.decoder.model} writes at most"
+            f" {most_tokens:,} tokens; lower it to that"
+        )
     longest = round(config.data.max_frames * config.augmentation.time_scale[1])  # as `augment` stretches a clip
     if most is not None and num_steps(longest) > most:
         raise UserError(

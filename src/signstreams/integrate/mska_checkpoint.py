@@ -36,6 +36,7 @@ CONVERT = (
     " 'w'))\" gloss2ids.pkl"
 )
 _NETWORK = "recognition_network."
+_MAPPER = "vl_mapper.mapping."  # VLMapper of kind projection (vl_mapper.py), which a file of sign to text has
 _KEYPOINTS = "visual_backbone_keypoint."
 _BLOCK = {
     "attention.query": "in_nets",  # the first half of its rows
@@ -70,7 +71,8 @@ def digest_of_authors(path: Path) -> str:
 
 
 def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossVocabulary | None) -> None:
-    """Load the recognition network of a checkpoint into the model's MSKA; all other parts keep their weights.
+    """Load the recognition network of a checkpoint into the model's MSKA, and its map from there to the language model
+    where the model's is of the same sizes; all other parts keep their weights.
 
     Rows of glosses are matched by name, which only `GLOSS_NAMES` beside the checkpoint tells; without it they are left
     out. y points down here and up there, which the sign of its weights makes good.
@@ -79,7 +81,7 @@ def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossV
         UserError: The file is none of the authors', or of other sizes than the config's.
     """
     assert model.mska is not None  # `check_norm` has seen to it
-    found, foreign = _read(path)
+    found, mapper, foreign = _read(path)
     own = model.mska.state_dict()
     names = {name: name_there(name) for name in own}
     wanted = {names[name]: torch.empty(_shape_there(name, tensor), device="meta") for name, tensor in own.items()}
@@ -103,7 +105,25 @@ def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossV
             taken[name] = fitted
     model.mska.load_state_dict(taken, strict=False)
     log.info("%s: %d of %d tensors of MSKA loaded from %d there", path, len(taken), len(own), len(found))
+    _load_mapper(model, path, mapper)
     _say_what_is_left(path, tables, other_heads, foreign, has_glosses=rows is not None or not classifiers)
+
+
+def _load_mapper(model: MultistreamModel, path: Path, mapper: dict[str, Tensor]) -> None:
+    """Take the two layers between fuse head and language model where ours are the same; otherwise say why not."""
+    if not mapper:
+        return
+    if model.mapper is None or model.fusion is not None:
+        log.warning(
+            "left out: vl_mapper (%d tensors), which leads from the fuse head alone to a whole language model; here"
+            " mska.gloss_fusion is not alone",
+            len(mapper),
+        )
+    elif differences := checkpoint.differences(mapper, model.mapper.state_dict()):
+        log.warning("left out: vl_mapper (%d tensors), of other sizes: %s", len(mapper), few(differences, 3))
+    else:
+        model.mapper.load_state_dict(mapper)
+        log.info("%s: the map to the language model is loaded (%d tensors)", path, len(mapper))
 
 
 def name_there(name: str) -> str:
@@ -157,8 +177,8 @@ def _renamed(parts: list[str], table: Mapping[str, str]) -> str:
     raise AssertionError(f"{'.'.join(parts)} is no tensor of MSKA")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
-    """Tensors of the recognition network by their names below it, and how many each other network has."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Counter[str]]:
+    """Tensors of the recognition network and of the map, by their names below them, and how many each other one has."""
     try:
         content: Any = checkpoint.load(path, with_placeholders=True)  # an optimiser's state may be beside them
         state = content.get("model", content) if isinstance(content, dict) else content
@@ -167,16 +187,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
         checkpoint.check_tensors(state)
     except (OSError, ValueError) as error:
         raise UserError(f"train.init_checkpoint: {path}: is no checkpoint of MSKA ({error}); {_ADVICE}") from None
+    mapper = {name.removeprefix(_MAPPER): tensor for name, tensor in state.items() if name.startswith(_MAPPER)}
     found = {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name.startswith(_NETWORK)}
     if not found:  # a recognition network that was saved by itself
         found = {name: tensor for name, tensor in state.items() if name.startswith((_KEYPOINTS, *_heads_there()))}
-        foreign = Counter(name.partition(".")[0] for name in state if name not in found)
+        others = [name for name in state if name not in found]
     else:
-        foreign = Counter(name.partition(".")[0] for name in state if not name.startswith(_NETWORK))
+        others = [name for name in state if not name.startswith(_NETWORK)]
+    foreign = Counter(name.partition(".")[0] for name in others if not name.startswith(_MAPPER))
     if not any(name.startswith(_KEYPOINTS) for name in found):
         named = few(list(state), 3)
         raise UserError(f"train.init_checkpoint: {path}: holds {named}, and nothing of {_KEYPOINTS[:-1]}; {_ADVICE}")
-    return found, foreign
+    return found, mapper, foreign
 
 
 def _heads_there() -> tuple[str, ...]:
@@ -282,8 +304,8 @@ def _say_what_is_left(
             *(path, CONVERT, path.with_name(GLOSS_NAMES)),
         )
     for network, count in sorted(foreign.items()):
-        log.warning("left out: %s (%d tensors): only the recognition network is taken", network, count)
+        log.warning("left out: %s (%d tensors): only the recognition network and its map are taken", network, count)
     log.warning(
-        "all but MSKA keeps its first weights. The authors' points were HRNet's, in the frame of the picture; here they"
+        "all else keeps its first weights. The authors' points were HRNet's, in the frame of the picture; here they"
         " are MediaPipe's, around the shoulders, 0 where missing: train before you judge"
     )
