@@ -111,7 +111,7 @@ def test_slots_without_a_time_lie_evenly_and_what_is_wrong_is_a_fault(tmp_path: 
     ("content", "reason"),
     [
         ("hello", "is no XML"),
-        ("<html/>", "is no ELAN file: its root is 'html'"),
+        ("<html/>", "is not an ELAN file: its root is 'html'"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><ANNOTATION_DOCUMENT/>', "declares a DOCTYPE"),
     ],
 )

@@ -71,7 +71,7 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
         (["--no-use-mska", "--no-use-pose"], "no stream is left"),
         (["--set", "model.d_model=66"], "d_model (66) is no even multiple"),
         (["--set", "decoder.num_heads=3"], "no multiple of decoder.num_heads (3)"),
-        (["--set", "mska.channels=8,10"], "10 is no multiple of 4"),
+        (["--set", "mska.channels=8,10"], "10 is not a multiple of 4"),
         (["--mska-ctc-weight", "0", "--mska-translation-weight", "0"], "ctc_weight are 0: no loss is left"),
         (["--set", "augmentation.time_scale=1.2,.8"], "expected 0 < low <= high"),
         (["--no-use-mska", "--mska-norm", "batch"], "mska.norm has no effect"),

@@ -113,7 +113,7 @@ class ModelConfig(_BackboneFields):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.d_model % self.num_heads or self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) is no even multiple of num_heads ({self.num_heads})")
+            raise ValueError(f"d_model ({self.d_model}) is not an even multiple of num_heads ({self.num_heads})")
         if not self.backbones and not self.use_pose and not self.use_mska:
             raise ValueError("no stream is left: set a backbone, use_pose or use_mska")
         if self.download and not any(spec.startswith("timm::") for spec in self.backbones.values()):
@@ -126,7 +126,7 @@ class ModelConfig(_BackboneFields):
             raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
         for stream, key in BACKBONE_KEYS.items():
             if stream not in self.backbones and not self.is_frozen(stream):
-                raise ValueError(f"freeze_{key} has no effect: {key} is none; leave it out")
+                raise ValueError(f"freeze_{key} has no effect: {key} is not set; leave it out")
         return self
 
     @property
@@ -182,7 +182,7 @@ class MskaConfig(Section):
         if self.norm == "batch" and self.layers == "reduced":
             raise ValueError("norm batch is that of the authors' layers, but layers is reduced; leave one of them out")
         if odd := [width for width in [*self.channels, self.head_dim] if width % 4]:
-            raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
+            raise ValueError(f"channels and head_dim: {odd[0]} is not a multiple of 4")
         if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
             raise ValueError("translation_weight and ctc_weight are 0: no loss is left; expected one above 0")
         if not (self.distillation_weight and self.ctc_weight):
@@ -448,8 +448,8 @@ class IntegrateConfig(Section):
     def _fits(self) -> Self:
         if self.decoder.model is None and self.model.d_model % self.decoder.num_heads:
             raise ValueError(
-                f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads});"
-                " change one of them"
+                f"model.d_model ({self.model.d_model}) is not a multiple of decoder.num_heads"
+                f" ({self.decoder.num_heads}); change one of them"
             )
         if not self.model.use_mska:
             needing = ["ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"]
@@ -603,7 +603,7 @@ class EmbedConfig(Section):
             example = f"file::work_dirs/dino_{self.stream}/backbone.pt"
             raise ValueError(f"stream {self.stream} needs a backbone; name it, such as {example}")
         elif self.download and not self.backbone.startswith("timm::"):
-            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
+            raise ValueError("download has no effect: the backbone is not a timm:: model; leave it out")
         return self
 
 

@@ -511,11 +511,11 @@ class PretrainConfig(Section):
         if self.stream is None and len(named) > 1:
             both = f"; --stream {HANDS} trains one backbone of both" if named == {*HAND_STREAMS} else ""
             found = " and ".join(sorted(named))
-            raise UserError(f"train_dir: found folders of {found}, expected one stream a run{both}")
+            raise UserError(f"train_dir: found folders of {found}, expected one stream per run{both}")
         stream: str | None = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
         if stream is None:
             raise UserError(
-                f"train_dir '{self.train_dir[0]}': the folder's name is no stream, expected one of"
+                f"train_dir '{self.train_dir[0]}': the folder's name is not a stream, expected one of"
                 f" {', '.join(allowed)}; add --stream"
             )
         if stream not in allowed:
