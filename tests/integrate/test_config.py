@@ -70,7 +70,7 @@ def test_every_recipe_parses(project: Path, recipe: str) -> None:
         (["--face-backbone", "file::a", "--model-download"], "download has no effect: no backbone is a timm::"),
         (["--no-use-mska", "--no-use-pose"], "no stream is left"),
         (["--set", "model.d_model=66"], "d_model (66) is not an even multiple"),
-        (["--set", "decoder.num_heads=3"], "no multiple of decoder.num_heads (3)"),
+        (["--set", "decoder.num_heads=3"], "not a multiple of decoder.num_heads (3)"),
         (["--set", "mska.channels=8,10"], "10 is not a multiple of 4"),
         (["--mska-ctc-weight", "0", "--mska-translation-weight", "0"], "ctc_weight are 0: no loss is left"),
         (["--set", "augmentation.time_scale=1.2,.8"], "expected 0 < low <= high"),
