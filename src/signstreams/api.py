@@ -136,7 +136,7 @@ def extract_video(video: str | Path, root: str | Path, **settings: Any) -> Extra
     (video_id,) = found
     outcome = extract_videos(config, on_result=check_after_extraction)
     if outcome.unannotated:
-        raise UserError(f"{video}: meta.csv annotates no span of it, as spans_only wants; leave spans_only out")
+        raise UserError(f"{video}: meta.csv has no span of it, which spans_only needs; leave spans_only out")
     if reason := outcome.quarantined.get(video_id):
         raise UserError(f"{video}: {reason}; convert it with ffmpeg, or name another video")
     return ExtractedVideo(config.root, video_id)
@@ -277,7 +277,7 @@ def embed(
     if layers not in get_args(Layers):
         raise UserError(f"embed: layers is '{layers}', expected one of {', '.join(get_args(Layers))}")
     if layers == "last_and_patches" and not backbone.has_patches:
-        raise UserError("embed: the backbone has no patch tokens, as layers 'last_and_patches' wants; use 'last'")
+        raise UserError("embed: the backbone has no patch tokens, which layers 'last_and_patches' needs; use 'last'")
     arrays = [np.asarray(image) for image in images]
     for number, image in enumerate(arrays):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:

@@ -306,7 +306,7 @@ def test_what_a_file_does_not_say_is_said(network: nn.Module, tmp_path: Path, ca
     torch.save(network.state_dict(), tmp_path / "c.pth")
     with caplog.at_level(logging.INFO):
         load_dinov2_backbone(f"file::{tmp_path}/c.pth")
-    assert "c.pth: does not say with which mean and std it was trained: ImageNet's are taken" in caplog.text
+    assert "c.pth: does not say with which mean and std it was trained: ImageNet's are used" in caplog.text
     caplog.clear()
     torch.save({"model": network.state_dict(), "metadata": {"mean": [0.5] * 3, "std": [0.2] * 3}}, tmp_path / "c.pth")
     with caplog.at_level(logging.INFO):

@@ -286,7 +286,7 @@ def test_what_is_no_checkpoint_is_said_for_what_it_is(tmp_path: Path, content: b
 def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b.pt")
     for path in (tmp_path / "b.pt", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is no regular file, expected a checkpoint file"):
+        with pytest.raises(UserError, match="is not a regular file, expected a checkpoint file"):
             load_dinov2_backbone(f"file::{path}")
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, damage: ModuleType) -> None
     (tmp_path / "zero.yml").symlink_to("/dev/zero")
     (tmp_path / "folder.yml").mkdir()
     for name in ("pipe.yml", "zero.yml", "folder.yml"):
-        with damage.bounded(most_s=3), pytest.raises(UserError, match=r"is no file; expected a readable"):
+        with damage.bounded(most_s=3), pytest.raises(UserError, match=r"is not a file; expected a readable"):
             build(Config, [tmp_path / name], [])
 
 

@@ -63,7 +63,7 @@ def language_model_that_is_not_here(corpus: BrokenCorpus) -> None:
     plan(corpus, "decoder.model=google/mt5-absent")
 
 
-@breaks("training.letters", "models/plain", "take a model of many languages")
+@breaks("training.letters", "models/plain", "take a multilingual model")
 def tokenizer_that_loses_the_accents(corpus: BrokenCorpus) -> None:
     plan(corpus, "decoder.model=google/t5-v1_1-base", "decoder.weights=random", "decoder.tokenizer=models/plain")
 

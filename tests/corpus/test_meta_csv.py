@@ -144,7 +144,7 @@ def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> Non
         ),
         ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point instead"),
         ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point instead"),
-        ("a;soon;5", "'start' are no numbers, such as 'soon' in row 2", "write plain numbers"),
+        ("a;soon;5", "'start' are not numbers, such as 'soon' in row 2", "write plain numbers"),
         ("a;1.001.233;5", "'start' lost their decimal mark", "export the table again without thousands separators"),
     ],
 )

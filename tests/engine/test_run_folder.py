@@ -61,7 +61,7 @@ def test_archiving_says_what_differed_where_it_went_and_how_far_it_was(
     Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive").close()
     assert not caplog.records  # an equal run goes on
     Experiment(tmp_path, OTHER, files=FILES, on_conflict="archive", restart=True).close()
-    assert "this very experiment, and it was not to be resumed; moved to" in caplog.text
+    assert "the same experiment, which was not to be resumed; moved to" in caplog.text
     assert "no step of it was logged" in caplog.text
 
 

@@ -190,6 +190,6 @@ def test_a_damaged_file_costs_its_video_and_no_other(
     outcome = extract_videos(config)
     assert list(outcome.extracted) == ["whole"] and list(outcome.quarantined) == ["damaged"]
     metadata = json.loads(CorpusLayout(config.root).metadata("damaged").read_text(encoding="utf-8"))
-    assert metadata["status"] == "quarantined" and "damaged.npz: is no .npz file" in metadata["reason"]
+    assert metadata["status"] == "quarantined" and "damaged.npz: is not a .npz file" in metadata["reason"]
     told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("extract")]
     assert len(told) == 1 and told[0].startswith("warning: ") and "quarantined" in told[0], told

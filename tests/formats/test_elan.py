@@ -110,8 +110,8 @@ def test_slots_without_a_time_lie_evenly_and_what_is_wrong_is_a_fault(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("hello", "is no XML"),
-        ("<html/>", "is no ELAN file: its root is 'html'"),
+        ("hello", "is not XML"),
+        ("<html/>", "is not an ELAN file: its root is 'html'"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><ANNOTATION_DOCUMENT/>', "declares a DOCTYPE"),
     ],
 )
@@ -214,10 +214,10 @@ BOMB = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "ha"}">' for n in 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is no XML"),
-        (HEAD.encode() + b"<TIER", "is no XML"),
-        (b"\xff\xfe\x00", "is no XML"),
-        (f"<!DOCTYPE a [{BOMB}]><a>&e11;</a>".encode(), "is no XML .Maximum entity amplification|declares a DOCTYPE"),
+        (b"", "is not XML"),
+        (HEAD.encode() + b"<TIER", "is not XML"),
+        (b"\xff\xfe\x00", "is not XML"),
+        (f"<!DOCTYPE a [{BOMB}]><a>&e11;</a>".encode(), "is not XML .Maximum entity amplification|declares a DOCTYPE"),
     ],
 )
 def test_damaged_and_hostile_files_are_refused(content: bytes, reason: str, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_files_without_the_tier_damaged_files_and_lost_media_are_counted(
     corpus = do_import("elan", folder, allow_absent_videos=True, **TIERS)
     report = corpus.report["not_taken_or_doubted"]
     assert report["elan.no_tier"]["first"][0].startswith("otra.eaf: no such tier among 'nota'")
-    assert report["elan.file"]["first"][0].startswith("rota.eaf: is no XML")
+    assert report["elan.file"]["first"][0].startswith("rota.eaf: is not XML")
     assert report["import.absent"]["count"] == 1
     assert corpus.report["taken"]["clips"] == 8
 

@@ -82,7 +82,7 @@ def test_boundaries_are_learned_from_clip_times_and_found_in_held_out_videos(
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"was trained beside another model than .*best\.pt \(backbone_sha256\)"):
         load_boundary_model(tmp_path / "other.pt", model)
-    with pytest.raises(UserError, match="is no boundary model"):
+    with pytest.raises(UserError, match="is not a boundary model"):
         load_boundary_model(trained.output_dir / "best.pt", model)
 
 

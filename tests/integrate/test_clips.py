@@ -324,7 +324,7 @@ def test_an_unreadable_crop_is_named(own_corpus: Path, tiny_config: Build, open_
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             archive.writestr(name, b"no jpeg")
-    with pytest.raises(UserError, match=r"frame \d+: is no readable JPEG"):
+    with pytest.raises(UserError, match=r"frame \d+: is not a readable JPEG"):
         open_splits(tiny_config(root=own_corpus))
 
 

@@ -267,7 +267,7 @@ def test_mbart_is_told_its_language(mbart: Path, monkeypatch: pytest.MonkeyPatch
     ids = tokenizer.encode("perro")
     assert ids[0] == tokenizer.special.first and ids[-1] == tokenizer.special.eos
     assert tokenizer.decode(ids) == "perro"
-    with pytest.raises(UserError, match=r"xx_YY is no token of .*, expected one of de_DE, es_XX"):
+    with pytest.raises(UserError, match=r"xx_YY is not a token of .*, expected one of de_DE, es_XX"):
         named_tokenizer(DecoderConfig(model=str(mbart), target_language="xx_YY"))
 
 

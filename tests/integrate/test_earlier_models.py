@@ -95,7 +95,7 @@ def test_another_run_that_starts_from_a_model_of_before_is_told_of_its_layers(
     earlier: IntegrateConfig, tiny_config: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    told = "its MSKA has fewer layers and computes other things than this one; mska.layers reduced keeps to it"
+    told = "its MSKA has fewer layers than this one; to keep them, set mska.layers to reduced"
     settings = {**SETTINGS, "train": {"epochs": 1, "init_checkpoint": earlier.output_dir / "best.pt"}}
     run(tiny_config(output_dir=tmp_path / "a", **settings))
     assert told in caplog.text and NEW.replace("weight", "") in caplog.text

@@ -62,7 +62,7 @@ def test_threads_share_the_crops_of_a_call(
 def test_a_crop_that_a_thread_cannot_decode_is_named(tmp_path: Path) -> None:
     (tmp_path / "v_f000000.jpg").write_bytes(b"no jpeg")
     crops = list_crops(tmp_path) * 4
-    with pytest.raises(UserError, match=r"v_f000000\.jpg, frame 0: is no readable JPEG"):
+    with pytest.raises(UserError, match=r"v_f000000\.jpg, frame 0: is not a readable JPEG"):
         ImageReader({"face": 16}, num_threads=2)("face", crops)
 
 

@@ -205,10 +205,10 @@ FAULTS: dict[str, tuple[Callable[[State], object], str]] = {
     "other steps": (lambda s: saved({**s, "fuse_visual_head.pe.pe": torch.ones(3)}), r"fuse.*pe\.pe has other values"),
     "not finite": (
         lambda s: saved({**s, f"{BODY}alphas": torch.full((1, 2, 1, 1), torch.nan)}),
-        r"is no checkpoint of",
+        r"is not a checkpoint of",
     ),
     "another network": (lambda s: {"model": {"conv.weight": torch.ones(2)}}, r"holds conv\.weight, and nothing of"),
-    "no weights": (lambda s: {"model": 3}, r"is no checkpoint of MSKA \(holds no weights"),
+    "no weights": (lambda s: {"model": 3}, r"is not a checkpoint of MSKA \(holds no weights"),
 }
 
 
@@ -242,7 +242,7 @@ def test_names_that_are_not_of_the_checkpoint_are_one_line(names: object, tiny_c
     with pytest.raises(UserError, match=r"gloss2ids\.json: does not name the 7 glosses of .*, expected .*; convert"):
         load_mska_checkpoint(built(tiny_config), path, HERE)
     path.with_name("gloss2ids.json").write_bytes(b"\x80\x04}")  # the pickle, renamed
-    with pytest.raises(UserError, match=r"gloss2ids\.json: is no JSON"):
+    with pytest.raises(UserError, match=r"gloss2ids\.json: is not JSON"):
         load_mska_checkpoint(built(tiny_config), path, HERE)
 
 
@@ -254,7 +254,7 @@ def test_a_file_that_would_run_a_program_is_refused(tiny_config: Build, tmp_path
             return Path.touch, (ran,)
 
     path = save(tmp_path / "a", {**saved(network(CONFIG, len(THERE))), "epoch": Program()})
-    with pytest.raises(UserError, match="is no checkpoint of MSKA"):
+    with pytest.raises(UserError, match="is not a checkpoint of MSKA"):
         load_mska_checkpoint(built(tiny_config), path, HERE)
     assert not ran.exists()
 

@@ -270,7 +270,7 @@ def test_letters_that_a_tokenizer_loses_are_counted_before_training(
     said = r"its tokenizer loses (ñ|á ñ|\? ¿), in \d of \d+ texts \(\d+%\)"
     arguments = (tiny_config(), clips, tokenizer, World(0, 1, torch.device("cpu")))
     if outcome == "refused":
-        with pytest.raises(UserError, match=rf"{said}, expected at most 10%; take a model of many languages"):
+        with pytest.raises(UserError, match=rf"{said}, expected at most 10%; take a multilingual model"):
             _check_letters(*arguments)
     else:
         _check_letters(*arguments)

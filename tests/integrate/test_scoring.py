@@ -131,7 +131,7 @@ def test_a_checkpoint_that_is_none_is_one_line(trained: IntegrateConfig, tmp_pat
     with pytest.raises(UserError, match=r"torn\.pt.*; name the best\.pt of a run"):
         load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "torn.pt"))
     torch.save({"model": {}}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match=r"other\.pt: is no multistream v9 model"):
+    with pytest.raises(UserError, match=r"other\.pt: is not a multistream v9 model"):
         load_trained_model(given(trained, tmp_path, checkpoint=tmp_path / "other.pt"))
     with pytest.raises(UserError, match=r"last\.pt: holds the state of a training, .*; name the best\.pt beside it"):
         load_trained_model(given(trained, tmp_path, checkpoint=trained.output_dir / "last.pt"))

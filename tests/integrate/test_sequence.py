@@ -216,13 +216,13 @@ def test_an_encoder_that_does_not_fit_is_one_line(
         ({"data": {"frame_stride": 2}}, r"read every 1\. frame, expected every 2\. \(data\.frame_stride\); pretrain"),
         (
             {"train": {"sequence_checkpoint": trained.output_dir / "best.pt"}},
-            r"cannot be read as one \(.*is no sequence pretraining\); name the best\.pt of a run of scripts",
+            r"cannot be read as one \(.*is not a sequence pretraining\); name the best\.pt of a run of scripts",
         ),
         (
             {"train": {"sequence_checkpoint": tmp_path / "absent.pt"}},
             r"absent\.pt: No such file or directory, expected the best\.pt of a sequence pretraining; name one",
         ),
-        ({"train": {"sequence_checkpoint": other}}, r"is no sequence pretraining"),
+        ({"train": {"sequence_checkpoint": other}}, r"is not a sequence pretraining"),
     ]
     for number, (changes, said) in enumerate(cases):
         tree = {"train": {"sequence_checkpoint": finished[0].output_dir / "best.pt"}} | changes

@@ -91,7 +91,7 @@ def test_a_broken_tokenizer_is_one_line(
         place = place[name]
     place[key] = value
     (tmp_path / "t.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"t\.json: is no tokenizer \(.*\); copy it again, or train") as caught:
+    with pytest.raises(UserError, match=r"t\.json: is not a tokenizer \(.*\); copy it again, or train") as caught:
         Tokenizer.load(tmp_path / "t.json")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""

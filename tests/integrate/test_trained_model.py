@@ -133,7 +133,7 @@ def test_what_is_no_checkpoint_of_a_run_is_one_line(content: object, tiny_config
     if content is None:
         path.write_text("Rate limit exceeded")
     with pytest.raises(
-        UserError, match=r"train\.init_checkpoint: .*best\.pt: is no checkpoint of a multistream run \("
+        UserError, match=r"train\.init_checkpoint: .*best\.pt: is not a checkpoint of a multistream run \("
     ) as e:
         load_initial_weights(model_of(tiny_config()), path, HERE, None)
     assert "\n" not in str(e.value) and "weights_only" not in str(e.value)

@@ -141,12 +141,12 @@ def test_what_is_missing_is_named(photos: Path, add_video: Callable[..., CorpusL
         read(photos, labels="handshapes")
     with pytest.raises(UserError, match="streams has no effect"):
         read(photos, streams=["hand_r"])
-    with pytest.raises(UserError, match="lie in no folder of a class"):
+    with pytest.raises(UserError, match="are not in the folder of a class"):
         read(photos / "c0")
     with pytest.raises(UserError, match="1 classes"):
         read(photos / "c0", labels="*_<class>_<n>")
     layout = add_video("a_1", 0, 1)
-    with pytest.raises(UserError, match="which no folder of a class divides"):
+    with pytest.raises(UserError, match="is a corpus without a folder per class"):
         read(layout.root, labels="folders")
     with pytest.raises(UserError, match=r"meta\.csv: no such file"):
         read(layout.root)

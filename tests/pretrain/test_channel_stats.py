@@ -78,5 +78,5 @@ def test_crops_of_one_colour_can_still_be_divided_by_their_deviation(tmp_path: P
 def test_a_crop_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with CropWriter(tmp_path / "v.zip", "v") as writer:
         writer.add(3, b"no picture")
-    with pytest.raises(UserError, match=r"v\.zip, frame 3: is no readable image; extract the video again"):
+    with pytest.raises(UserError, match=r"v\.zip, frame 3: is not a readable image; extract the video again"):
         channel_stats(list_crops(tmp_path / "v.zip"))

@@ -71,7 +71,7 @@ def test_folders_without_crops_are_all_named(tmp_path: Path) -> None:
 
 def test_a_broken_crop_is_named(crops_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "v_f000003.jpg").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="frame 3: is no readable image"):
+    with pytest.raises(UserError, match="frame 3: is not a readable image"):
         load_whole(list_crops(tmp_path), 16)
 
 

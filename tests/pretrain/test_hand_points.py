@@ -93,7 +93,9 @@ def test_crops_that_are_of_no_hand_are_refused(hands_corpus: CorpusLayout, tmp_p
     folder = tmp_path / "right"
     shutil.copytree(hands_corpus.processed / "hand_r", folder)
     index, _ = build_index([folder])
-    with pytest.raises(UserError, match=r"right: points\.weight needs hand points, and this is no folder of hand_l or"):
+    with pytest.raises(
+        UserError, match=r"right: points\.weight needs hand points, and this is not a folder of hand_l or"
+    ):
         hand_points(index, None, needed_by="points.weight")
     with pytest.raises(UserError, match="no folder of"):
         hand_points(index, "face", needed_by="points.weight")

@@ -82,7 +82,7 @@ def test_the_stream_is_known_by_the_folders_name() -> None:
     hands = ("hand_l", "hand_r")
     config = parse(PretrainConfig, ["--train-dir", "x/hand_l", "y/hand_l", "--output-dir", "o"])
     assert config.named_stream(hands) == "hand_l"
-    with pytest.raises(UserError, match="one stream a run"):
+    with pytest.raises(UserError, match="one stream per run"):
         parse(PretrainConfig, ["--train-dir", "x/hand_l", "y/hand_r", "--output-dir", "o"]).named_stream(hands)
     for folders in (["x/hand_l"], ["x/hand_r", "x/hand_l"], ["x/face"]):
         named = parse(PretrainConfig, ["--train-dir", *folders, "--output-dir", "o", "--stream", "hand_r"])

@@ -181,7 +181,7 @@ def test_both_hands_are_asked_for_by_name(capsys: pytest.CaptureFixture[str]) ->
     assert config(*both, "--stream", HANDS).named_stream(allowed) == HANDS
     assert config(*both, "--stream", HANDS, output="w/dino_hands").named_stream(allowed) == HANDS
     refusals = {
-        "expected one stream a run; --stream hands trains one backbone of both": config(*both),
+        "expected one stream per run; --stream hands trains one backbone of both": config(*both),
         "'x/crops': the folder's name does not say which hand it shows, expected hand_l or hand_r": config(
             "--train-dir", "x/hand_r", "x/crops", "--stream", HANDS
         ),

@@ -75,7 +75,7 @@ def test_an_elan_tier_is_named_where_there_are_several(tmp_path: Path) -> None:
         ("a.csv", "video,start,end\nb,1,2\n", "no row is of the video 'a', its rows are of 'b'"),
         ("a.srt", "", "gives no sentence of 'a'"),
         ("a.srt", "1\n00:00:02,000 --> 00:00:01,000\nx\n", r"gives no sentence of 'a': line 2: 2 to 1 s"),
-        ("a.eaf", "no xml", "is no XML"),
+        ("a.eaf", "no xml", "is not XML"),
     ],
 )
 def test_a_file_that_gives_nothing_is_one_line(name: str, text: str | None, reason: str, tmp_path: Path) -> None:

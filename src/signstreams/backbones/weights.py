@@ -204,7 +204,7 @@ def load_dinov2_backbone(spec: str, *, download: bool = False) -> Backbone:
             " export the backbone again"
         )
     if about.mean is None or about.std is None:
-        log.warning("%s: does not say with which mean and std it was trained: ImageNet's are taken", path)
+        log.warning("%s: does not say with which mean and std it was trained: ImageNet's are used", path)
     return Backbone(
         model,
         embed_dim=arch.embed_dim,
@@ -261,7 +261,7 @@ def read_file(path: Path, named: str | None = None, num_heads: int | None = None
             f"{path}: {error}; name a backbone.pt of a pretraining, or weights in a layout of docs/pretraining.md"
         ) from None
     if network.others:
-        log.info("%s: of several networks that of %s* is taken", path, network.prefix)
+        log.info("%s: holds several networks: that of %s* is used", path, network.prefix)
     if named is not None:
         _agreed(path, found, named)
     return WeightsFile(network.state, found, about, metadata)

@@ -1,1 +1,1 @@
-"""Typed configuration, one module a stage. Imports neither torch nor MediaPipe: ``--help`` and typos answer at once."""
+"""Typed configuration, one module per stage. Imports neither torch nor MediaPipe: ``--help`` and typos are quick."""

@@ -105,7 +105,7 @@ def check(model: type[ConfigT], tree: dict[str, Any], origin: dict[str, str] | s
     for key, _ in sections(model):
         _ensure_section(tree, key)  # so that a missing value is named rather than its section
     problems = [
-        f"{key} = {_shown(value)} ({origin.get(key, '')}): input should be a number; true, as yes in YAML, is none"
+        f"{key} = {_shown(value)} ({origin.get(key, '')}): input should be a number, not true (or yes in YAML)"
         for key, value in flatten(tree, fields)
         if key in fields and _is_truth_for_number(value, fields[key].annotation)
     ]
@@ -179,7 +179,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if (suffix := path.suffix.lower()) not in SUFFIXES:
         raise ValueError(f"the ending is '{suffix}'")
     if path.exists() and not path.is_file():
-        raise ValueError("is no file")
+        raise ValueError("is not a file")
     with path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:

@@ -129,7 +129,7 @@ def _name_crops(
 
 def _check_frames(check: CropsCheck, num_frames: int | None) -> None:
     if unordered := [later for frame, later in pairwise(check.frames) if later <= frame]:
-        check.report(rules.CROPS_ORDER, f"{len(unordered):,} frames out of order or again: {few(unordered)}")
+        check.report(rules.CROPS_ORDER, f"{len(unordered):,} frames out of order or repeated: {few(unordered)}")
     if num_frames is not None and (beyond := [frame for frame in check.frames if frame >= num_frames]):
         check.report(rules.CROPS_INDEX, f"{len(beyond):,} frames of {num_frames:,} or more: {few(beyond)}")
 
@@ -194,7 +194,7 @@ def _check_jpegs(check: CropsCheck, reads: Iterable[tuple[int, Callable[[], byte
 def inspect_jpeg(data: bytes) -> tuple[int, int]:
     """Height and width of a whole JPEG in px; a `ValueError` says how it is damaged."""
     if not data.startswith(JPEG_START):
-        raise ValueError("it is no JPEG")
+        raise ValueError("it is not a JPEG")
     if not data.endswith(JPEG_END):  # OpenCV fills the rest with grey, without an error
         raise ValueError("it is cut off")
     size = _jpeg_size(data)

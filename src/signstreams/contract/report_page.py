@@ -148,8 +148,8 @@ def _signer(signer: SignerInfo) -> str:
         return "one person"
     motions = ", ".join(f"{value:.1f}" for value in signer.hand_motion)
     return {
-        "hand_motion": f"of {signer.num_people} people the one whose hands move most ({motions} head units a second)",
-        "size": f"of {signer.num_people} people the larger one: hands do not tell ({motions} head units a second)",
+        "hand_motion": f"of {signer.num_people} people the one whose hands move most ({motions} head units per second)",
+        "size": f"of {signer.num_people} people the larger one: hands do not tell ({motions} head units per second)",
         "box": "the person in the box of meta.csv",
         "detector": "nobody looked for other people",
     }[signer.chosen_by]

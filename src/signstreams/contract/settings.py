@@ -14,7 +14,7 @@ from signstreams.streams import StreamName
 
 
 class CoverageConfig(Section):
-    """Least share of a video's frames in which something is found; below it the video gets a warning."""
+    """Least share of a video's frames in which something is found; a video below it gets a warning."""
 
     min_pose_ratio: Prob = 0.9
     """Frames with body points."""
@@ -33,7 +33,7 @@ class PlannedTrainingSection(Section):
     set: list[str] = []
     """Single keys of that config, such as data.max_frames=300; they win over the file."""
     breaches: Literal["refuse", "warn"] = "refuse"
-    """warn: what the training would refuse is a warning, for a corpus whose backbones are wanted first."""
+    """warn: what the training would refuse is only a warning, to train the backbones first."""
 
 
 class ContractConfig(Section):
@@ -57,15 +57,15 @@ class ContractConfig(Section):
     max_damaged_fraction: Prob = 0.1
     """Share of all frames that may be damaged in their video; they have no crops and no points."""
     max_untimed_fraction: Prob = 0.05
-    """Share of the rows of meta.csv whose times may be unknowable (their clips are left out)."""
+    """Share of the rows of meta.csv that may have no usable times (their clips are left out)."""
     max_unknown_gloss_fraction: Prob = 0.1
     """Share of the glosses of val and test that train may lack."""
     recheck: bool = False
     """Read and check every file again, also where contract/videos/ has a record of it."""
     allow_absent_videos: bool = False
-    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
+    """Leave out clips whose video is absent, as in a partly downloaded corpus; otherwise they are errors."""
     required_streams: list[StreamName] = ["face"]
-    """Streams of which a corpus without any crop is an error; of the others it is a warning."""
+    """Streams for which a corpus without any crop is an error; for the others it is a warning."""
     clip_tolerance_s: NotNegative = BEYOND_VIDEO_S
     """How far a clip may reach past the end of its video."""
     fps_tolerance: Prob = 0.01

@@ -160,7 +160,7 @@ class _VideoChecker:
             elif metadata.checksums[kind] != checksums[kind]:
                 self._report(rules.CHECKSUM, kind, "another checksum than its metadata records")
         if checksums.get(SOURCE) != metadata.source_sha256:
-            what, fix = "is another file than when it was extracted", EXTRACT_AGAIN
+            what, fix = "has changed since it was extracted", EXTRACT_AGAIN
             if SOURCE not in checksums:
                 what, fix = "cannot be read", CHECK_PERMISSIONS
             self._report(rules.SOURCE, "metadata", f"{shown(self.source.name)} {what}", fix)
@@ -302,4 +302,4 @@ def _other_rate(runs: Sequence[Floats], fps: float) -> str:
     wanted = sum(float(run[-1] - run[0]) for run in runs) * fps
     if abs(num_steps - wanted) <= RATE_RATIO * wanted + RATE_FRAMES * max(1, len(runs)):
         return ""
-    return f"{num_steps * fps / wanted:.4g} frames a second by their times, {fps:g} by the metadata"
+    return f"{num_steps * fps / wanted:.4g} frames per second by their times, {fps:g} by the metadata"

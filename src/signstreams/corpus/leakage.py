@@ -53,7 +53,7 @@ def _same_videos(chosen: Mapping[str, Sequence[Clip]], content: Mapping[str, str
             copies.append(" = ".join(map(shown, ids)))
     found: tuple[tuple[list[str], str, str, Severity], ...] = (
         (leaks, "are in several splits under several names", "keep one of each, and its clips in one split", "error"),
-        (copies, "have several names", "keep one of each: what is there twice counts twice", "warning"),
+        (copies, "have several names", "keep one of each: duplicates count twice", "warning"),
     )
     return [
         SAME_VIDEO.breach(place, f"{len(groups):,} videos {what}, byte for byte: {few(groups)}", fix, severity=severity)
@@ -90,7 +90,7 @@ def _same_texts(chosen: Mapping[str, Sequence[Clip]]) -> list[Finding]:
                 f" {few_ids(clip.clip_id for clip in repeated)}"
             )
             is_much = len(repeated) > MANY_TEXTS_SHARE * len(texts)
-            fix = "nothing to do if they were signed anew; scores are partly of texts that the model was taught"
+            fix = "nothing to do if they were signed anew; scores are partly of texts that the model was trained on"
             findings.append(
                 REPEATED_TEXT.breach(f"index/{split}.csv", found, fix, severity="warning" if is_much else "info")
             )

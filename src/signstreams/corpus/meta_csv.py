@@ -69,7 +69,7 @@ _MANGLED = (
     "lost their decimal mark to a spreadsheet, or may have",
     "export the table again without thousands separators",
 )
-_NO_NUMBERS = ("are no numbers", "write plain numbers, times in seconds")
+_NO_NUMBERS = ("are not numbers", "write plain numbers, times in seconds")
 _CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5, or milliseconds too, as 00:01:05.500")
 _COMMA = ("have a decimal comma", "write a point instead, and no thousands separator")
 

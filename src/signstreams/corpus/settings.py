@@ -54,4 +54,4 @@ class SplitCorpusConfig(SplitConfig):
     videos_dir: Folders | None = None
     """Folder of the videos, or several, searched in order; ROOT/videos without it."""
     allow_absent_videos: bool = False
-    """Leave out clips whose video is not there, as in a corpus fetched in part; otherwise they are errors."""
+    """Leave out clips whose video is absent, as in a partly downloaded corpus; otherwise they are errors."""

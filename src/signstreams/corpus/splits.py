@@ -129,7 +129,7 @@ def _counted(number: int, noun: str) -> str:
 # -- Index files: one per split, with a clip id per line
 
 PRESENT = Rule("split.present", "error", "index/train.csv, index/val.csv and index/test.csv")
-KNOWN = Rule("split.known", "error", "clip ids of the corpus, one a line, without a header")
+KNOWN = Rule("split.known", "error", "one clip id of the corpus per line, without a header")
 ONCE = Rule("split.once", "error", "each clip id once")
 DISJOINT = Rule("split.disjoint", "error", "each clip in one split")
 VIDEO_DISJOINT = Rule("split.video_disjoint", "error", "all clips of a video in one split")

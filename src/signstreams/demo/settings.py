@@ -16,11 +16,11 @@ class DemoConfig(Section):
     root: Path = Path("data/demo")
     """Folder of the corpus."""
     size: Literal["tiny", "demo", "bench"] = "demo"
-    """Amount: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
+    """Size of the corpus: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed gives other sentences, motion, clothes and cameras."""
     jobs: Count = 1
-    """Processes that render side by side."""
+    """Processes that render in parallel."""
     video: str | None = None
     """Render only this video and its ground truth."""
     annotations_only: bool = False

@@ -83,7 +83,7 @@ def load(path: str | Path, *, with_placeholders: bool = False) -> Any:
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected a checkpoint file")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: is no regular file, expected a checkpoint file")
+        raise ValueError(f"{path}: is not a regular file, expected a checkpoint file")
     try:
         with path.open("rb") as file:
             is_archive = _is_archive(file)
@@ -266,7 +266,7 @@ def reason(error: BaseException) -> str:
     if "TorchScript" in text:
         return "is a TorchScript program, expected a checkpoint; save its state dict"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return "asks for more memory than there is free; a damaged file does, too"
+        return "needs more memory than is free, as a damaged file may"
     first = (text.strip().splitlines() or [""])[0].partition(". ")[0][:160]
     if not first or "weights" in first.lower():
         first = type(error).__name__
@@ -287,7 +287,7 @@ def check_tensors(state: Mapping[Any, Any]) -> None:
     """
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"holds {name!r:.60}, which is no tensor with a name")
+            raise ValueError(f"holds {name!r:.60}, which is not a named tensor")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise ValueError(f"holds {name}, expected a dense tensor, not a sparse, quantised or empty one")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

@@ -154,7 +154,7 @@ def lease_folder() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o1777)  # other users' jobs lease the same GPUs
         if not stat.S_ISDIR(folder.lstat().st_mode) and not given:
-            raise UserError(f"{folder}: is no folder, expected one for lock files; remove it, or set {LEASE_FOLDER}")
+            raise UserError(f"{folder}: is not a folder, expected one for lock files; remove it, or set {LEASE_FOLDER}")
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; set {LEASE_FOLDER} to a folder on this machine's disk") from None
     return folder

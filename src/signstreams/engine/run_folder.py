@@ -192,7 +192,7 @@ class Experiment:
             more = 0 if most is None else max(0, len(differences) - most)
             shown = "; ".join(differences[:most])
             return f"holds another experiment: {shown}" + (f"; and {more} more" if more else "")
-        return "holds this very experiment, and it was not to be resumed"
+        return "holds the same experiment, which was not to be resumed"
 
     def _conflict(self, found: Fingerprint | None, unknown: list[str]) -> str:
         what = self._difference(found, unknown, MAX_DIFFERENCES_SHOWN)

@@ -8,7 +8,7 @@ from signstreams.config.section import Fixed, Flag, Section
 
 
 class ExperimentConfig(Section):
-    """What people want to remember about the run; no effect on the result."""
+    """Notes on the run for people; no effect on the result."""
 
     name: str = ""
     """Short name."""
@@ -24,6 +24,7 @@ class TrackingConfig(Section):
     tensorboard: Annotated[bool, Flag("--tensorboard")] = False
     """Also write event files to <output_dir>/tensorboard: tensorboard --logdir work_dirs."""
     wandb: Annotated[str | None, Flag("--wandb")] = None
-    """Project of Weights & Biases. Login, server and mode are set its own way: wandb login, WANDB_MODE=offline."""
+    """Project of Weights & Biases, which has its own ways to set login, server and mode: wandb login,
+    WANDB_MODE=offline."""
     mlflow: Annotated[str | None, Fixed()] = None
-    """A tracker of earlier versions; recorded since best.pt holds the config."""
+    """No longer supported; kept because best.pt holds the config."""

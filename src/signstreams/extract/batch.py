@@ -223,9 +223,9 @@ def only_listed(videos: dict[str, VideoSource], listing: Path) -> dict[str, Vide
     try:
         ids = [line for line in listing.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError) as error:
-        raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected ids, one a line") from None
+        raise UserError(f"{listing}: {getattr(error, 'strerror', None) or error}; expected one id per line") from None
     if not ids:
-        raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one a line")
+        raise UserError(f"{listing}: lists no id, expected those of the videos to extract, one per line")
     known = by_composition(videos)
     if absent := [video_id for video_id in ids if composed(video_id) not in known]:
         raise UserError([f"{listing}: {shown(video_id)} is none of the videos; correct it" for video_id in absent])

@@ -149,7 +149,7 @@ def _as_points_error(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
         text = " ".join(str(error).split())[:200]
-        problem = f"is no {path.suffix} file that NumPy can read ({text or type(error).__name__})"
+        problem = f"is not a {path.suffix} file that NumPy can read ({text or type(error).__name__})"
         if "pickle" in text or "Python objects" in text:
             problem = "holds Python objects, expected numbers; write it with np.save and dtype float32"
         raise PointsError(f"{path}: {problem}") from None
@@ -210,7 +210,7 @@ def _from_arrays(path: Path, loaded: Mapping[str, Array]) -> PointsFile:
         times_s = times_s.astype(np.float64)
         is_rising = times_s.shape == (len(array),) and np.isfinite(times_s).all() and (np.diff(times_s) > 0).all()
         if not is_rising:
-            raise PointsError(f"{path}: times_s is {times_s.shape}, expected {len(array)} rising times, one a row")
+            raise PointsError(f"{path}: times_s is {times_s.shape}, expected {len(array)} rising times, one per row")
     size_px = (value["width_px"], value["height_px"]) if "width_px" in value else None
     return PointsFile(path, array, scores, fps=value.get("fps"), times_s=times_s, size_px=size_px)
 
@@ -277,7 +277,7 @@ def read_pose_file(path: Path) -> PointsFile:
         raise
     except Exception as error:  # struct, Unicode, Value, ZeroDivision: random bytes raise anything in its reader
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise PointsError(f"{path}: is no .pose file that pose-format can read ({reason})") from None
+        raise PointsError(f"{path}: is not a .pose file that pose-format can read ({reason})") from None
     family, targets = _targets(path, pose.header.components)
     array, confidence = pose.body.data.data, pose.body.confidence
     num_frames, num_people = confidence.shape[:2]

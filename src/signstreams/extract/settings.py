@@ -34,11 +34,11 @@ class HolisticConfig(Section):
     min_detection_confidence: Prob = 0.5
     """Least score of a person detection."""
     min_tracking_confidence: Prob = 0.5
-    """Least score for tracking the body of the last frame; below it, the person is detected again."""
+    """Least score for tracking the body from the previous frame; below it, the person is detected again."""
     stride: Annotated[int, Field(ge=1, le=10)] = 1
     """Detect on every k-th frame only and interpolate in between: faster, less exact (docs/extraction.md)."""
     in_flight: Annotated[int, Field(ge=1, le=8)] = 2
-    """Frames processed at the same time within one video: the same results, sooner if a core is free."""
+    """Frames processed at the same time within one video: the same results, faster if a core is free."""
 
 
 class PrecomputedConfig(Section):
@@ -57,7 +57,7 @@ class SignerConfig(Section):
     """Which of several people is the signer; ``box`` in meta.csv takes precedence."""
 
     choose: Literal["motion", "none"] = "motion"
-    """motion: detects people, and of several takes the one whose hands move most; none: the detector's own choice."""
+    """motion: detect people and, of several, take the one whose hands move most; none: the detector's own choice."""
 
 
 class BoxConfig(Section):
@@ -72,9 +72,9 @@ class BoxConfig(Section):
     max_gap_s: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Longest time between two known boxes across which boxes are interpolated."""
     centre_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.03
-    """Standard deviation of the Gaussian (symmetric in time: no lag) over box centres; 0 switches it off."""
+    """Standard deviation of the Gaussian (symmetric in time: no lag) that smooths box centres; 0 switches it off."""
     size_smoothing_s: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """The same over box sizes, which change more slowly than hands move."""
+    """The same for box sizes, which change more slowly than hands move."""
 
 
 class ExtractConfig(Section):
@@ -91,7 +91,7 @@ class ExtractConfig(Section):
     only: Path | None = None
     """Extract only the videos listed by id in this text file, one per line."""
     manifest: Path | None = None
-    """JSON file that is written once all videos are done: id to status, frames and checksum of metadata."""
+    """JSON file that is written once all videos are done: each id with status, frames and checksum of metadata."""
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames per second to take, by timestamp: 30 to 25 gives 25. None takes every frame at its own time."""
     frames_fps: Annotated[float, Field(gt=0, le=1000)] = 25.0
@@ -103,16 +103,16 @@ class ExtractConfig(Section):
     max_failed_fraction: Prob = 0.1
     """Share of several videos that may be unreadable before the run counts as failed."""
     num_jobs: Annotated[int, Field(ge=1, le=256), Flag("--jobs")] = 1
-    """Videos processed at once, each in its own process; one keeps about 1.4 cores busy."""
+    """Videos processed in parallel, each in its own process; one keeps about 1.4 cores busy."""
     force: bool = False
     """Extract again even where results of the same video and settings exist."""
     max_buffer_mib: Annotated[int, Field(ge=16)] = 256
     """Memory for decoded frames, most of which wait for their box; 4K and 1080p above 60 Hz need more
     (docs/extraction.md)."""
     face_privacy: FacePrivacy = "none"
-    """What crops show of faces: none hides nothing; eyes-mouth greys all but eyes and mouth; blur blurs all of it."""
+    """What crops show of faces: everything (none), only eyes and mouth (eyes-mouth), or a blurred face (blur)."""
     spans_only: bool = False
-    """Extract only the spans that ROOT/meta.csv annotates, padded, rather than whole videos."""
+    """Extract only the spans annotated in ROOT/meta.csv, padded, rather than whole videos."""
     span_padding_s: Annotated[float, Field(ge=0, le=60)] = 0.5
     """Seconds kept before and after each annotated span."""
     detector: Literal["tracker", "holistic", "precomputed"] = "tracker"

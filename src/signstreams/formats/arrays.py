@@ -248,7 +248,7 @@ def _expect(arrays: dict[str, Array], name: str, dtype: type, shape: tuple[int |
         raise ValueError(f"has no array '{name}' (found {', '.join(sorted(arrays)) or 'none'})")
     array = arrays[name]
     if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of a member that is no array
-        raise ValueError(f"'{name}' is no array")
+        raise ValueError(f"'{name}' is not an array")
     _expect_form(name, array.dtype, array.shape, dtype, shape)
     return array
 

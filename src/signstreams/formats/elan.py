@@ -89,12 +89,12 @@ def read_elan(path: Path) -> ElanFile:
     shows them. Annotations of tiers that refer to others have the times of these.
 
     Raises:
-        ValueError: It is no ELAN file; the message says why.
+        ValueError: It is not an ELAN file; the message says why.
         OSError: It cannot be read.
     """
     root = _parse(path.read_bytes())
     if root.tag != "ANNOTATION_DOCUMENT":
-        raise ValueError(f"is no ELAN file: its root is {shown(root.tag)}, expected ANNOTATION_DOCUMENT")
+        raise ValueError(f"is not an ELAN file: its root is {shown(root.tag)}, expected ANNOTATION_DOCUMENT")
     units = root.findall("HEADER")[0].get("TIME_UNITS", "milliseconds") if root.findall("HEADER") else "milliseconds"
     if units not in _UNITS_MS:
         raise ValueError(f"its times are in {shown(units[:40])}, expected {' or '.join(_UNITS_MS)}")
@@ -147,7 +147,7 @@ def _parse(data: bytes) -> Any:
     try:
         root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False))
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise ValueError(f"is no XML ({str(error)[:200]})") from None
+        raise ValueError(f"is not XML ({str(error)[:200]})") from None
     if root.getroottree().docinfo.doctype:
         raise ValueError("declares a DOCTYPE, which no ELAN file has; it is not read")
     return root

@@ -98,7 +98,7 @@ def _entries(path: Path) -> list[Any]:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}), expected a list of sentences; convert it again") from None
+        raise UserError(f"{path}: is not JSON ({error}), expected a list of sentences; convert it again") from None
     if isinstance(content, dict):  # the whole pickle was converted
         content = content.get("info")
     if not isinstance(content, list):

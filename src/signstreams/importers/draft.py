@@ -259,7 +259,7 @@ def _report_overlaps(taken: list[Taken], issues: list[Finding]) -> None:
             overlap_s = min(before.clip.end_s or 0.0, item.clip.end_s or 0.0) - _start_s(item)
             if overlap_s > OVERLAP_S:
                 found = f"begins {overlap_s:.2f} s before {shown(before.clip.clip_id)} ends"
-                issues.append(item.breach(OVERLAP, found, "nothing to do if that is meant: both are taken"))
+                issues.append(item.breach(OVERLAP, found, "nothing to do if intended: both are kept"))
             if (item.clip.end_s or 0.0) > (before.clip.end_s or 0.0):
                 before = item
 
@@ -272,7 +272,7 @@ def _report_signers(taken: list[Taken], issues: list[Finding]) -> None:
     for video_id, found in signers.items():
         if len(found) > 1:
             text = f"video {shown(video_id)} has clips of {few_ids(found)}"
-            fix = "take a video of each, as from the cameras of a studio, or leave out the clips of all but one"
+            fix = "use a video of each person, as from the cameras of a studio, or leave out the clips of all but one"
             item = list(found.values())[1]
             issues.append(SIGNERS.breach(item.file, text, fix, row=item.line))
 

@@ -232,7 +232,7 @@ def _write(root: Path, texts: dict[Path, str], report: dict[str, Any], stale: Se
         ours = read_json(path)["files"] if path.is_file() else {}
         assert isinstance(ours, dict)
     except (ValueError, KeyError, TypeError, AssertionError):
-        raise UserError(f"{path}: is no report of an import; move it away") from None
+        raise UserError(f"{path}: is not the report of an import; move it away") from None
     different = [file for file, text in texts.items() if not file.is_file() or file.read_bytes() != text.encode()]
     foreign = [
         file

@@ -34,30 +34,32 @@ class ImportConfig(Section):
     root: Path
     """Folder to write to, such as data/phoenix14t; paths in its config.yaml count from where you call this."""
     videos: list[Path] = []
-    """Folders with the videos, searched in order, with all folders below them. None: those below the source."""
+    """Folders with the videos, searched in order, sub-folders included. None: those below the source."""
     language: str | None = None
-    """Language of the texts, as de or es, for the report and the advice in config.yaml. None: that of the corpus."""
+    """Language of the texts, such as de or es, for the report and the advice in config.yaml. None: that of the
+    corpus."""
     allow_absent_videos: bool = False
-    """Go on where videos are absent, as in a corpus that was fetched in part: their clips are counted and left out."""
+    """Leave out and count clips whose video is absent, as in a partly downloaded corpus; otherwise they are errors."""
     strict: bool = False
-    """Whatever would be left out or doubted is an error."""
+    """Make it an error if anything would be left out or is doubtful."""
     redraw_splits: bool = False
-    """Ignore the corpus's own splits and draw new ones, which keep videos and, where known, signers apart."""
+    """Ignore the corpus's own splits and draw new ones, which keep the clips of a video and, where known, of a signer
+    together."""
     columns: Annotated[list[str], Flag("--column")] = []
-    """Of a table: what its columns are, as text=SENTENCE, for clip_id, video, text, start, end, gloss, signer, split,
-    box, fps; only those that are not known by name."""
+    """For tables: what a column is, as in text=SENTENCE, for clip_id, video, text, start, end, gloss, signer, split,
+    box, fps; only needed for columns that are not recognised by name."""
     sheet: str | None = None
-    """Of an Excel workbook: its sheet."""
+    """For Excel workbooks: the sheet."""
     unit: Unit | None = None
-    """Of a table: unit of its times, where their columns do not say it (start_ms, end_frame). None: seconds."""
+    """For tables: unit of the times, where the columns' names do not say it (start_ms, end_frame). None: seconds."""
     fps: Positive | None = None
-    """Of a table with times in frames, and of folders of frames: frames per second. None: the column fps; 25."""
+    """For tables with times in frames, and for folders of frames: frames per second. None: the column fps; 25."""
     text_tiers: list[str] = []
-    """Of ELAN files: tiers of sentences, by name or type; * stands for any letters. None: those of known corpora."""
+    """For ELAN files: tiers of sentences, by name or type; * stands for any letters. None: those of known corpora."""
     gloss_tiers: list[str] = []
-    """Of ELAN files: tiers of glosses, of both hands; the same way."""
+    """For ELAN files: tiers of glosses of both hands, named likewise."""
     captions: str | None = None
-    """Of captions in several languages: which one, as in VIDEO.en.vtt."""
+    """For captions in several languages: the one to use, as in VIDEO.en.vtt."""
 
     @model_validator(mode="after")
     def _columns_are_pairs(self) -> Self:

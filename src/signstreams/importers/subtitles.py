@@ -42,7 +42,7 @@ def read_youtube_asl(config: ImportConfig) -> Draft:
     try:
         text, _ = decode_text(lists[0].read_bytes())
     except ValueError as error:
-        raise UserError(f"{lists[0]}: {error}, expected one id a line; fetch it again") from None
+        raise UserError(f"{lists[0]}: {error}, expected one id per line; fetch it again") from None
     ids = [line.strip() for line in text.splitlines() if line.strip()]
     draft = Draft("YouTube-ASL", "en_XX")
     draft.folders = folders_below(config.videos or [config.source])

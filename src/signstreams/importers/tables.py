@@ -225,6 +225,6 @@ def without_ending(name: str) -> str:
 def what_is_there(config: ImportConfig, limit: int = 8) -> str:
     """What a folder holds, for the message that an importer did not find its layout in it."""
     if not config.source.is_dir():
-        return "it is no folder"
+        return "it is not a folder"
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in config.source.iterdir())
     return f"found {few([shown(name) for name in names], limit)}" if names else "it is empty"

@@ -211,7 +211,7 @@ def lost_letters(texts: Collection[str], tokenizer: Tokenizer) -> tuple[Refusal,
     refusal = Refusal(
         f"its tokenizer loses {letters}, in {len(lost):,} of {len(texts):,} texts ({len(lost) / len(texts):.0%})",
         f"at most {MAX_LOSSY_SHARE:.0%}",
-        "take a model of many languages (google/mt5-base, facebook/mbart-large-cc25), or decoder.weights random, which"
+        "take a multilingual model (google/mt5-base, facebook/mbart-large-cc25), or decoder.weights random, which"
         " learns a tokenizer from the texts",
     )
     return refusal, len(lost) > MAX_LOSSY_SHARE * len(texts)

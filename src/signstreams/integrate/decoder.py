@@ -272,7 +272,7 @@ def named_tokenizer(config: DecoderConfig) -> Tokenizer:
         if language is None:
             known = sorted(t for t in backend.get_vocab() if len(t) == 5 and t[2] == "_" and t[3:].isupper())
             raise UserError(
-                f"decoder.target_language: {config.target_language} is no token of {source}, expected one of"
+                f"decoder.target_language: {config.target_language} is not a token of {source}, expected one of"
                 f" {', '.join(known) or 'none: leave it out'}"
             )
     name = type(found).__name__

@@ -70,7 +70,7 @@ class ImageReader:
                 raise_if_of_machine(error, crop.path)
                 image = None
             if image is None:
-                raise DamagedFile(crop.path, "is no readable JPEG", frame=crop.frame)
+                raise DamagedFile(crop.path, "is not a readable JPEG", frame=crop.frame)
             images[row] = resized(image, side)[..., ::-1]  # OpenCV decodes to blue, green, red
 
 

@@ -186,7 +186,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Counter[str
             raise ValueError("holds no weights of a model")
         checkpoint.check_tensors(state)
     except (OSError, ValueError) as error:
-        raise UserError(f"train.init_checkpoint: {path}: is no checkpoint of MSKA ({error}); {_ADVICE}") from None
+        raise UserError(f"train.init_checkpoint: {path}: is not a checkpoint of MSKA ({error}); {_ADVICE}") from None
     mapper = {name.removeprefix(_MAPPER): tensor for name, tensor in state.items() if name.startswith(_MAPPER)}
     found = {name.removeprefix(_NETWORK): tensor for name, tensor in state.items() if name.startswith(_NETWORK)}
     if not found:  # a recognition network that was saved by itself
@@ -276,7 +276,9 @@ def _gloss_rows(path: Path, vocabulary: GlossVocabulary | None, count: int) -> l
     try:
         content = read_json(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: is no JSON ({error}), expected glosses and their numbers; {CONVERT} {file}") from None
+        raise UserError(
+            f"{file}: is not JSON ({error}), expected glosses and their numbers; {CONVERT} {file}"
+        ) from None
     numbers = list(content.values()) if isinstance(content, dict) else []
     if not numbers or not all(type(number) is int for number in numbers) or sorted(set(numbers)) != list(range(count)):
         raise UserError(

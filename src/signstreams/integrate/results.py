@@ -69,9 +69,9 @@ def write_training(experiment: Experiment) -> None:
 
 def selection(config: IntegrateConfig) -> str:
     """How best.pt and the gloss head were chosen."""
-    best = "highest BLEU-4 on val, of equals the lowest translation loss"
+    best = "highest BLEU-4 on val, among equals the lowest translation loss"
     if not config.mska.learns_text:
-        best = "lowest gloss WER of a head on val, of equals the lowest CTC loss"
+        best = "lowest gloss WER of a head on val, among equals the lowest CTC loss"
     return f"best.pt: {best}; gloss head: lowest WER on val"
 
 

@@ -12,36 +12,36 @@ KnownCorpus = Literal["phoenix2014t", "how2sign", "csl_daily"]
 
 
 class ScoringConfig(Section):
-    """How translations and glosses are scored, on val and later on test; scores.json names all of it."""
+    """How translations and glosses are scored, on val and later on test; recorded in scores.json."""
 
     gloss_cleanup: GlossCleanup = "none"
-    """Rules by which glosses, of reference and model alike, are cleaned before their WER: those of the published
-    figures on PHOENIX-2014T, or none."""
+    """Rules that clean glosses of reference and model alike before WER: those of the published figures on
+    PHOENIX-2014T, or none."""
     gloss_beams: Count = 1
     """Gloss sequences that CTC beam search keeps; 1 is greedy: the best label of each step."""
     bleu_tokenize: BleuTokenize = "13a"
-    """sacrebleu's tokenizer for BLEU. none: words are what blanks separate, for texts that are tokenised already, as
-    PHOENIX's are; char, zh: Chinese."""
+    """sacrebleu's tokenizer for BLEU. none: words are separated by blanks, for texts that are already tokenised, such
+    as PHOENIX's; char, zh: Chinese."""
     bleu_lowercase: bool = False
     """Lower-case texts for BLEU."""
     num_beams: Count = 1
-    """Beams of the texts on val during training; 1 is greedy. Later evaluations have decoding.num_beams."""
+    """Beams for texts on val during training; 1 is greedy. Later evaluations use decoding.num_beams."""
 
 
 class GivenScoring(Section):
-    """How translations and glosses are scored, where that is to differ from the training's own scoring."""
+    """How translations and glosses are scored, where this should differ from the training's own scoring."""
 
     gloss_cleanup: GlossCleanup | None = None
-    """As scoring.gloss_cleanup of the training. None: what that is."""
+    """As scoring.gloss_cleanup of the training. None: the training's value."""
     gloss_beams: Count | None = None
-    """As scoring.gloss_beams of the training. None: what that is."""
+    """As scoring.gloss_beams of the training. None: the training's value."""
     bleu_tokenize: BleuTokenize | None = None
-    """As scoring.bleu_tokenize of the training. None: what that is."""
+    """As scoring.bleu_tokenize of the training. None: the training's value."""
     bleu_lowercase: bool | None = None
-    """As scoring.bleu_lowercase of the training. None: what that is."""
+    """As scoring.bleu_lowercase of the training. None: the training's value."""
     corpus: KnownCorpus | Literal["other"] | None = None
-    """Published corpus whose figures stand beside ours. None: the one that import.json in the corpus folder names,
-    which `signstreams import` wrote; without that file, or with other, none do."""
+    """Published corpus whose figures are shown beside ours. None: the one named in the corpus folder's import.json
+    (written by `signstreams import`), if any."""
 
     def over(self, trained: ScoringConfig) -> ScoringConfig:
         """The scoring of a training with what is given here."""

@@ -85,10 +85,11 @@ class ModelConfig(_BackboneFields):
         download: bool = False
 
     trainable_blocks: Annotated[Count | None, Flag("--trainable-blocks")] = None
-    """Of a backbone that is not frozen, train only this many last blocks and the final norm. None: all of it."""
+    """Train only this many last blocks and the final norm of a backbone that is not frozen. None: all of it."""
     backbone_layers: Annotated[Layers, Flag("--backbone-layers")] = "last"
-    """Features of a backbone: the class token of its last block; a learned weighted sum over those of all blocks
-    (weighted); or the last one and beside it the mean of the patches (last_and_patches), twice as wide."""
+    """Features of a backbone: the class token of its last block (last); a learned weighted sum over the class tokens of
+    all blocks (weighted); or the last class token followed by the mean of the patches (last_and_patches), twice as
+    wide."""
     use_pose: Annotated[bool, Flag("--use-pose")] = True
     """Use the body pose in signing space (nose, shoulders, elbows, wrists) as a stream."""
     use_mska: Annotated[bool, Flag("--use-mska")] = True
@@ -100,19 +101,19 @@ class ModelConfig(_BackboneFields):
     num_layers: Count = 3
     """Layers of the fusion encoder."""
     num_heads: Count = 4
-    """Attention heads of a layer."""
+    """Attention heads per layer."""
     ff_dim: Count = 1024
     """Inner width of a layer's MLP."""
     dropout: Share = 0.1
     """Dropout of the projections and the fusion encoder."""
     stream_dropout: Share = 0.0
-    """Probability that a stream is hidden from a clip in training, drawn per stream: the model relies on none alone.
-    MSKA counts as one, and is hidden wherever it enters the decoder's memory."""
+    """Probability of hiding a stream from a clip in training, drawn per stream, so that the model does not rely on a
+    single one. MSKA counts as one stream, and is hidden wherever it enters the decoder's memory."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.d_model % self.num_heads or self.d_model % 2:
-            raise ValueError(f"d_model ({self.d_model}) is no even multiple of num_heads ({self.num_heads})")
+            raise ValueError(f"d_model ({self.d_model}) is not an even multiple of num_heads ({self.num_heads})")
         if not self.backbones and not self.use_pose and not self.use_mska:
             raise ValueError("no stream is left: set a backbone, use_pose or use_mska")
         if self.download and not any(spec.startswith("timm::") for spec in self.backbones.values()):
@@ -125,7 +126,7 @@ class ModelConfig(_BackboneFields):
             raise ValueError("backbone_layers has no effect: there is no backbone; leave it out")
         for stream, key in BACKBONE_KEYS.items():
             if stream not in self.backbones and not self.is_frozen(stream):
-                raise ValueError(f"freeze_{key} has no effect: {key} is none; leave it out")
+                raise ValueError(f"freeze_{key} has no effect: {key} is not set; leave it out")
         return self
 
     @property
@@ -149,17 +150,18 @@ class MskaConfig(Section):
     distillation_weight: NotNegative = 1.0
     """Weight of the self-distillation of the heads; switched off where there is no annotations/gloss.csv."""
     distillation: Literal["step", "batch"] = "step"
-    """Self-distillation is a mean over the steps of all clips; or their sum, over the number of clips, as MSKA has it:
-    many times as much, and more for longer clips. Logged losses stay per step."""
+    """Average the self-distillation over the steps of all clips; or sum it over steps and average over clips, as MSKA
+    does, which is many times as large, and more for longer clips. Logged losses are per step."""
     distillation_warmup_ratio: Share = 0.3
-    """Share of the run before self-distillation starts: any earlier, it prolongs the phase in which CTC says blank."""
+    """Share of the run before self-distillation starts; starting earlier prolongs the phase in which CTC predicts
+    blanks."""
     gloss_fusion: Literal["add", "concat", "none", "alone"] = "add"
     """How the fuse head's features enter the decoder's memory: added, concatenated and projected, or not at all. alone:
-    nothing else does, as published; for a whole language model (decoder.use_encoder), without other streams."""
+    they are the only input, as published; for a whole language model (decoder.use_encoder) without other streams."""
     channels: list[Count] = Field([64, 64, 128, 128, 256, 256, 256, 256], min_length=2)
     """Output channels of each block; the first and the middle block halve the frame rate."""
     num_heads: Count = 6
-    """Attention heads of a block."""
+    """Attention heads per block."""
     dropout: Share = 0.1
     """Dropout of the attention weights and the heads."""
     head_dim: Count = 512
@@ -167,20 +169,20 @@ class MskaConfig(Section):
     head_ff_dim: Count = 2048
     """Inner width of a head's convolutions."""
     root_relative_hands: bool = True
-    """Hand points of the left and right streams are relative to that wrist (the body stream keeps their place)."""
+    """Make hand points of the left and right streams relative to their wrist (the body stream keeps their place)."""
     norm: MskaNorm = "layer"
-    """LayerNorm, with which a clip depends on no other one; or BatchNorm, for the authors' weights (--init-checkpoint
-    mska::FILE): padding left out, one process, all clips of a step in one pass."""
+    """LayerNorm, with which a clip does not depend on others; or BatchNorm, for the authors' weights (--init-checkpoint
+    mska::FILE): ignores padding, and needs one process and all clips of a step in one pass."""
     layers: MskaLayers = "published"
-    """All layers of the authors' code; or without the norm after the embedding and three projections of residuals
-    (reduced: 25,472 parameters fewer per stream), as in models of earlier versions, which load and go on as such."""
+    """All layers of the authors' code; or without the norm after the embedding and three residual projections (reduced:
+    25,472 parameters fewer per stream), as in models of earlier versions, which load and resume this way."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.norm == "batch" and self.layers == "reduced":
             raise ValueError("norm batch is that of the authors' layers, but layers is reduced; leave one of them out")
         if odd := [width for width in [*self.channels, self.head_dim] if width % 4]:
-            raise ValueError(f"channels and head_dim: {odd[0]} is no multiple of 4")
+            raise ValueError(f"channels and head_dim: {odd[0]} is not a multiple of 4")
         if not (self.translation_weight or self.ctc_weight):  # without CTC there is no self-distillation either
             raise ValueError("translation_weight and ctc_weight are 0: no loss is left; expected one above 0")
         if not (self.distillation_weight and self.ctc_weight):
@@ -194,21 +196,22 @@ class MskaConfig(Section):
 
 
 class DecoderConfig(Section):
-    """Text decoder: a small T5 of these sizes, with a tokenizer trained on the train texts, or one of Hugging Face."""
+    """Text decoder: a small T5 of these sizes with a tokenizer trained on the train texts, or a model of Hugging
+    Face."""
 
     preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
-    """Sizes and settings of a published model; anything that is set explicitly takes precedence."""
+    """Sizes and settings of a published model; explicit settings take precedence."""
     model: Annotated[str | None, Flag("--decoder-model")] = None
     """T5, mT5 or mBART of Hugging Face, by name or folder, with its tokenizer. None: a decoder built here."""
     weights: Literal["pretrained", "random"] = "pretrained"
-    """Weights of a named model. random: take only its sizes, and the corpus's own tokenizer unless one is named."""
+    """Weights of a named model. random: use only its sizes, and the corpus's own tokenizer unless one is named."""
     tokenizer: str | None = None
     """Tokenizer of a named model, by name or folder. None: the model's own."""
     use_encoder: bool | None = None
-    """Use the named model's encoder, too: it reads the mapped steps in place of words, and there is no fusion encoder
-    (model.num_layers). false: its decoder alone, behind the fusion encoder. None: true for pretrained weights."""
+    """Use the named model's encoder, too: it reads the mapped steps instead of words and replaces the fusion encoder
+    (model.num_layers). false: only its decoder, behind the fusion encoder. None: true for pretrained weights."""
     prune_vocabulary: bool | None = None
-    """Keep of the named model's tokens only those that the training texts need, and letters to spell other words with.
+    """Of the named model's tokens, keep only those that the training texts need, and letters to spell other words.
     None: true for a whole pretrained model."""
     offline: Annotated[bool, Flag("--decoder-offline")] = True
     """Use only files on this machine. false: download missing ones from huggingface.co."""
@@ -217,7 +220,7 @@ class DecoderConfig(Section):
     num_layers: Count = 3
     """Layers of the decoder."""
     num_heads: Count = 4
-    """Attention heads of a layer."""
+    """Attention heads per layer."""
     ff_dim: Count = 512
     """Inner width of a layer's MLP."""
     dropout: Share = 0.1
@@ -265,9 +268,9 @@ class DecodingConfig(Section):
     """Decoding of a trained model."""
 
     num_beams: Annotated[Count, Flag("--num-beams")] = 5
-    """Hypotheses kept by beam search; 1 is greedy. Evaluations during training have scoring.num_beams."""
+    """Hypotheses kept by beam search; 1 is greedy. Evaluations during training use scoring.num_beams."""
     length_penalty: Annotated[float, Flag("--length-penalty")] = 1.0
-    """Exponent of the length by which a hypothesis' score is divided: above 0 favours long texts, below 0 short."""
+    """A hypothesis' score is divided by its length to this power: above 0 favours long texts, below 0 short ones."""
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
@@ -282,28 +285,28 @@ class DataConfig(Section):
     batch_size: Annotated[Count, Flag("--batch-size")] = 16
     """Clips per batch."""
     frame_stride: Count = 2
-    """Take every n-th frame of a clip, from its first; the same frames for all streams."""
+    """Take every n-th frame of a clip, from the first on; the same frames for all streams."""
     max_frames: Count = 512
     """Longest clip, in frames after the stride."""
     long_clips: Literal["refuse", "stride", "sample", "centre"] = "refuse"
-    """Clips longer than max_frames: stop and name them, or read them with the smallest stride that makes them fit.
-    sample, as in MSKA: in training at most max_frames of the whole clip, by augmentation.frame_sampling, elsewhere
-    those in the middle; centre: always those in the middle. What is cut off may have said part of the text."""
+    """Clips longer than max_frames: refuse and name them, or read them with the smallest stride that makes them fit.
+    sample, as in MSKA: in training at most max_frames from the whole clip, by augmentation.frame_sampling, otherwise
+    the middle ones; centre: always the middle ones. The frames left out may have shown part of the text."""
     subset_size: Annotated[Count | None, Flag("--subset-size")] = None
     """Train on this many clips of the train split, drawn by the seed. None: all."""
     crop_px: Count | None = None
-    """Side length to which crops are resized for the backbones. None: the one each backbone was trained on."""
+    """Side length to which crops are resized for the backbones. None: that of each backbone's training."""
     unknown_gloss: Literal["refuse", "count"] = "count"
-    """A gloss of val or test that train lacks: stop and name it, or go on (no CTC for the clip, an error in WER), as
-    published corpora need it: PHOENIX-2014T has 12 and 19 of them."""
+    """A gloss of val or test that train lacks: refuse and name it, or count it (no CTC for the clip, an error in WER),
+    as published corpora require: PHOENIX-2014T has 12 and 19 of them."""
     allow_absent_videos: bool = False
     """Leave out clips whose video was not extracted, as in a partly downloaded corpus; otherwise they are errors."""
     blank_video: bool = False
-    """Hide every stream in training and evaluation: measures what the text model reaches without seeing anything."""
+    """Hide every stream in training and evaluation, to measure what the text model reaches without seeing anything."""
 
 
 class AugmentationConfig(Section):
-    """Augmentation of the keypoints, drawn per clip in training; none in validation. Never flipped."""
+    """Augmentation of the keypoints in training, drawn per clip. Never flipped."""
 
     scale: NotNegative = 0.1
     """Largest relative change of size."""
@@ -314,12 +317,13 @@ class AugmentationConfig(Section):
     translate: NotNegative = 0.1
     """Largest shift, in units of three half shoulder widths (half the width of the signing space)."""
     noise: Annotated[float, Fixed()] = 0.0
-    """Normal noise on the coordinates: none, detections are noisy enough. Recorded since it is in fingerprints."""
+    """Gaussian noise on the coordinates: none, as detections are noisy enough. Recorded because it is in
+    fingerprints."""
     time_scale: Range = [0.8, 1.2]
     """Range of the factor on the number of frames; all streams are resampled together."""
     frame_sampling: Literal["even", "random"] = "even"
-    """Frames of a resampled clip: evenly spaced, or random ones in their order, as in MSKA: fewer are a subset, more
-    are all and some of them twice."""
+    """Frames of a resampled clip: evenly spaced; or random ones in order, as in MSKA: a subset if it gets shorter, or
+    all with some repeated if it gets longer."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -335,11 +339,11 @@ class OptimConfig(Section):
     """AdamW or Adam, with linear warm-up and cosine decay by step."""
 
     optimizer: Literal["adamw", "adam"] = "adamw"
-    """adamw: decay of the weights apart from the gradients. adam: added to them (L2), as MSKA has it."""
+    """adamw: weight decay apart from the gradients. adam: added to them (L2), as in MSKA."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    """Decay of the means of the gradients and of their squares."""
+    """Decay of the running means of the gradients and of their squares."""
     lr: Positive = 5e-4
-    """Peak learning rate of every part without one of its own."""
+    """Peak learning rate of all parts without their own."""
     lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
     """Peak learning rate of the projections and the fusion encoder. None: lr."""
     lr_mska: Annotated[Positive | None, Flag("--lr-mska")] = None
@@ -351,20 +355,20 @@ class OptimConfig(Section):
     lr_backbone: Annotated[Positive | None, Flag("--lr-backbone")] = None
     """Peak learning rate of backbones that are trained. None: a tenth of lr."""
     final_lr_ratio: Share = 0.01
-    """Learning rate at the end, as a share of the peak: as good as zero, and the last steps still count. MSKA has 0."""
+    """Final learning rate as a share of the peak: almost zero, so that the last steps still count. MSKA uses 0."""
     warmup_ratio: Share = 0.05
-    """Share of the run with linear warm-up: it grows with the run, so that few runs need another value. MSKA has 0."""
+    """Share of the run with linear warm-up; it scales with the run, so it rarely needs changing. MSKA uses 0."""
     weight_decay: NotNegative = 0.01
     """Decay of weight matrices; norms, biases, embeddings, and MSKA's alpha and global matrices have none."""
     clip_grad_norm: Positive | None = 1.0
     """Largest norm of the gradients of each part (backbone, mska, encoder, mapper, decoder): guards against rare
-    spikes, and keeps CTC's gradients, which are many times larger, from crowding out the decoder's. None: any, as in
+    spikes, and keeps CTC's gradients, which are many times larger, from dominating the decoder's. None: no limit, as in
     MSKA."""
     label_smoothing: Share = 0.1
     """Label smoothing of the translation loss."""
     translation_loss: Literal["token", "sentence"] = "token"
-    """The translation loss is a mean over tokens; or over sentences, each the sum of its tokens, as MSKA has it: as
-    many times as much as a sentence has tokens. Logged losses stay per token."""
+    """Average the translation loss over tokens; or over sentences, each the sum of its tokens, as MSKA does, which is
+    as many times larger as a sentence has tokens. Logged losses are per token."""
     accumulate_steps: Count = 1
     """Forward and backward passes per optimiser step, each over data.batch_size clips; together they are one batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -387,18 +391,18 @@ class TrainConfig(Section):
     eval_every_epochs: Count = 1
     """Epochs between evaluations on val; the last epoch always has one."""
     patience_evals: Count | None = None
-    """End after this many evaluations in a row without improvement. None: train to the end."""
+    """End after this many consecutive evaluations without improvement. None: train to the end."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Evaluate and keep an exponential moving average of the weights with this decay per step. None: the weights."""
+    """Evaluate and keep an exponential moving average of the weights with this decay per step. None: no averaging."""
     init_checkpoint: Annotated[Checkpoints, Flag("--init-checkpoint")] = []
-    """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that fit by name and shape
-    are taken, the log lists the others; of what several have, those of the last count. Or mska::FILE, a checkpoint of
-    MSKA's authors: its recognition network."""
+    """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that match by name and shape
+    are used, the log lists the others; where several have a weight, the last one counts. Or mska::FILE, a
+    checkpoint of MSKA's authors, for its recognition network."""
     sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
     """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
-    """Largest number of steps between two last.pt, each evaluation writes one too: some minutes of work, which is what
-    a killed run loses at most; a run that is asked to stop loses nothing. Recorded since best.pt holds the config."""
+    """Largest number of steps between two last.pt; each evaluation writes one, too. A killed run loses at most the
+    minutes in between, a run that is asked to stop loses nothing. Recorded because best.pt holds the config."""
     log_every_steps: Count = 10
     """Steps between lines of training metrics."""
 
@@ -424,7 +428,7 @@ class IntegrateConfig(Section):
     seed: int = 0
     """Seed of every random draw."""
     resume: Annotated[Literal["auto", "never", "must"], Flag("--resume", bare="must")] = "auto"
-    """auto: continue an equal run where it stopped; never: start from scratch; must, also the flag alone: continue or
+    """auto: continue an equal run where it stopped; never: start from scratch; must (or the flag alone): continue or
     fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
@@ -461,8 +465,8 @@ class IntegrateConfig(Section):
     def _fits(self) -> Self:
         if self.decoder.model is None and self.model.d_model % self.decoder.num_heads:
             raise ValueError(
-                f"model.d_model ({self.model.d_model}) is no multiple of decoder.num_heads ({self.decoder.num_heads});"
-                " change one of them"
+                f"model.d_model ({self.model.d_model}) is not a multiple of decoder.num_heads"
+                f" ({self.decoder.num_heads}); change one of them"
             )
         if not self.model.use_mska:
             needing = ["ctc_weight", "distillation_weight", "distillation_warmup_ratio", "gloss_fusion"]
@@ -603,7 +607,7 @@ class EmbedConfig(Section):
     backbone_layers: Layers = "last"
     """As model.backbone_layers of the training; weighted keeps the class tokens of all blocks."""
     crop_px: Count | None = None
-    """As data.crop_px of the training. None: the size the backbone was trained on."""
+    """As data.crop_px of the training. None: that of the backbone's training."""
     device: Device = "auto"
     """Where to compute."""
     prune: bool = False
@@ -619,7 +623,7 @@ class EmbedConfig(Section):
             example = f"file::work_dirs/dino_{self.stream}/backbone.pt"
             raise ValueError(f"stream {self.stream} needs a backbone; name it, such as {example}")
         elif self.download and not self.backbone.startswith("timm::"):
-            raise ValueError("download has no effect: the backbone is no timm:: model; leave it out")
+            raise ValueError("download has no effect: the backbone is not a timm:: model; leave it out")
         return self
 
 
@@ -659,8 +663,8 @@ class EvaluateSltConfig(TrainedModelSection):
     features_dir: Annotated[Path | None, Flag("--features")] = None
     """Folder of features; missing ones are computed. None: as in training."""
     videos_dir: Folders | None = None
-    """Folder of the videos, or several, searched in order, whose clips translations.html plays. None: `videos` in the
-    corpus folder."""
+    """Folder of the videos that translations.html plays, or several, searched in order. None: `videos` in the corpus
+    folder."""
     output_dir: Path | None = None
     """Folder of predictions.csv and scores.json. None: that of the checkpoint."""
     splits: list[Split] = Field(["val", "test"], min_length=1)
@@ -668,7 +672,7 @@ class EvaluateSltConfig(TrainedModelSection):
     batch_size: Annotated[Count | None, Flag("--batch-size")] = None
     """Clips per batch. None: as in training."""
     blank_video: bool = True
-    """Score the last split a second time with every stream hidden: what the text model reaches by itself."""
+    """Score the last split a second time with every stream hidden: what the text model reaches on its own."""
     scoring: GivenScoring = GivenScoring()
 
     @model_validator(mode="after")

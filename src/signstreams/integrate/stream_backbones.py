@@ -118,7 +118,7 @@ def image_side_px(backbone: Backbone, crop_px: int | None, stream: str) -> int:
     """Side length of a backbone's images: ``crop_px``, or where that is None the one it was trained with.
 
     Raises:
-        UserError: It is no multiple of the backbone's patch size.
+        UserError: It is not a multiple of the backbone's patch size.
     """
     side = crop_px or backbone.image_px
     if backbone.patch_size and side % backbone.patch_size:

@@ -61,7 +61,7 @@ class SpecialTokens:
                 fields[name] = tuple(content[name])
         special = cls(**fields)
         if odd := [number for number in special.ids if type(number) is not int or number < 0]:
-            raise ValueError(f"{odd[0]!r:.40} is no id of a token")
+            raise ValueError(f"{odd[0]!r:.40} is not the id of a token")
         return special
 
     @property
@@ -125,7 +125,7 @@ class Tokenizer:
             ) from None
         except Exception as error:  # the tokenizers library raises plain Exception for a file it cannot read
             reason = " ".join(str(error).split())[:160]
-            raise UserError(f"{path}: is no tokenizer ({reason}); copy it again, or train the model again") from None
+            raise UserError(f"{path}: is not a tokenizer ({reason}); copy it again, or train the model again") from None
         return tokenizer
 
     def save(self, path: str | Path) -> None:
@@ -186,7 +186,7 @@ def _from_json(text: str) -> HfTokenizer:
     """A tokenizer from its JSON.
 
     Raises:
-        Exception: Of any kind; the text is no tokenizer.
+        Exception: Of any kind; the text is not a tokenizer.
     """
     content = json.loads(text)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):

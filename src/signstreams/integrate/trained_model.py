@@ -70,7 +70,7 @@ def load_trained_model(given: TrainedModelSection) -> TrainedModel:
         raise UserError(f"{error}; name the best.pt of a run") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
-            f"{path}: is no multistream v9 model, expected the best.pt of a run; name one with --checkpoint"
+            f"{path}: is not a multistream v9 model, expected the best.pt of a run; name one with --checkpoint"
         )
     if "gloss_head" not in content:
         raise UserError(
@@ -128,7 +128,7 @@ def _check_content(path: Path, content: dict[str, Any]) -> None:
         found = content.get(key)
         values = found.values() if isinstance(found, dict) else found or ()
         if not problems and not all(isinstance(value, str) for value in values):
-            problems.append(f"its {key} holds other things than texts")
+            problems.append(f"its {key} holds other values than texts")
     if not problems:
         try:
             checkpoint.check_tensors(content["model"])
@@ -341,7 +341,7 @@ def load_initial_weights(
         found = {name: tensor.shape for name, tensor in state.items()}
     except (OSError, ValueError) as error:
         raise UserError(
-            f"train.init_checkpoint: {path}: is no checkpoint of a multistream run ({error}); name a best.pt"
+            f"train.init_checkpoint: {path}: is not a checkpoint of a multistream run ({error}); name a best.pt"
         ) from None
     own = model.state_dict()
     mirrored = content.get("mirrored_streams")
@@ -384,13 +384,11 @@ def load_initial_weights(
     log.info("%s: %d of %d tensors loaded", path, len(fitting), len(own))
     norms = {name for name in own if name.startswith("mska.") and ".embed_norm." in name}
     if norms and any(name.startswith("mska.encoders.") for name in found) and not norms & found.keys():
-        log.warning(
-            "its MSKA has fewer layers and computes other things than this one; mska.layers reduced keeps to it"
-        )
+        log.warning("its MSKA has fewer layers than this one; to keep them, set mska.layers to reduced")
     if left := [name for name in own if name not in fitting]:
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if unused := [name for name in found if name not in fitting]:
-        log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))
+        log.warning("%d tensors of the checkpoint match nothing here: %s", len(unused), few(unused))
 
 
 ENCODER = ("fusion.", "mska.")  # begins of the names that the weights of a sequence pretraining have
@@ -406,7 +404,7 @@ def load_sequence_weights(model: MultistreamModel, path: Path, backbones: Backbo
     try:
         content = checkpoint.load(path)
         if not isinstance(content, dict) or content.get("format") != SEQUENCE_FORMAT:
-            raise ValueError(f"{path}: is no sequence pretraining")
+            raise ValueError(f"{path}: is not a sequence pretraining")
         state = {name: tensor for name, tensor in content["model"].items() if str(name).startswith(ENCODER)}
         checkpoint.check_tensors(state)
         digests, stride = dict(content["backbone_sha256"]), content["config"]["data"]["frame_stride"]

@@ -76,9 +76,9 @@ def read_set(config: EvaluateBackboneConfig) -> LabelledSet:
     if labels in (TEXTS, *TRUE_LABELS) and not is_corpus:
         raise UserError(f"{layout.processed}: no such folder, expected an extracted corpus for labels '{labels}'")
     if not is_corpus and config.streams is not None:
-        raise UserError(f"streams has no effect: {config.data} is no extracted corpus; leave it out")
+        raise UserError(f"streams has no effect: {config.data} is not an extracted corpus; leave it out")
     if labels == FOLDERS and is_corpus:
-        raise UserError(f"{config.data}: is a corpus, which no folder of a class divides; give --labels texts or a CSV")
+        raise UserError(f"{config.data}: is a corpus without a folder per class; give --labels texts or a CSV")
     if labels in TRUE_LABELS:
         found = _true_shapes(layout, config.streams or (["face"] if labels == MOUTHS else list(HAND_STREAMS)), labels)
     elif is_corpus:
@@ -89,7 +89,7 @@ def read_set(config: EvaluateBackboneConfig) -> LabelledSet:
     if len(found.classes) < 2 or counts.max() < 2:
         raise UserError(
             f"{config.data}: found {len(found.classes)} classes of at most {counts.max(initial=0)} items by"
-            f" {found.labels_from}, expected two classes and two items of one; say with --labels where they stand"
+            f" {found.labels_from}, expected two classes and two items of one; name the labels with --labels"
         )
     return found
 
@@ -117,7 +117,7 @@ def _images(data: Path, labels: str) -> LabelledSet:
     if labels == FOLDERS:
         known = {name: Label(Path(name).parent.name) for name in names}
         if outside := [name for name in names if not known[name].label]:
-            raise UserError(f"{data}: {few_ids(outside)} lie in no folder of a class; move them, or give --labels")
+            raise UserError(f"{data}: {few_ids(outside)} are not in the folder of a class; move them, or give --labels")
     else:
         known = _known(names, labels)
     chosen = [i for i, name in enumerate(names) if name in known]
@@ -143,7 +143,7 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
     if labels == TEXTS:
         corpus = scan_corpus(layout, other_ids=ids)
         if not corpus.has_meta:
-            raise UserError(f"{layout.meta}: no such file, expected a word for each clip; or give --labels")
+            raise UserError(f"{layout.meta}: no such file, expected one word per clip; add it, or give --labels")
         raise_errors(corpus.issues)
         usable = set(ids)
         clips = [clip for clip in corpus.clips if clip.video_id in usable and clip.text.strip()]
@@ -152,7 +152,7 @@ def _clips(layout: CorpusLayout, streams: Sequence[str], labels: str) -> Labelle
         num_shared = sum(count for count in Counter(one.label for one in known.values()).values() if count > 1)
         if num_shared < MIN_SHARE * len(known):
             raise UserError(
-                f"{layout.meta}: {num_shared} of {len(known)} texts occur twice, expected one word a clip; this is no"
+                f"{layout.meta}: {num_shared} of {len(known)} texts occur twice, expected one word per clip; this is no"
                 " corpus of isolated signs"
             )
         signers = [one.signer for one in known.values()]

@@ -16,29 +16,28 @@ CLASS, SIGNER = "<class>", "<signer>"
 
 
 class EvaluateBackboneConfig(Section):
-    """Judge backbones by k-NN and a linear probe on labelled images or clips, beside what costs nothing."""
+    """Judge backbones by k-NN and a linear probe on labelled images or clips, beside simple baselines."""
 
     data: Path
     """Folder of images, sub-folders included, or a ZIP of them; or root of an extracted corpus."""
     output: Path
     """Folder to write into: judge.json, judge.csv, judge.png."""
     backbone: list[str] = []
-    """Backbones, each file::PATH[:ARCHITECTURE], timm::NAME or a plain path; none: only what costs nothing."""
+    """Backbones, each file::PATH[:ARCHITECTURE], timm::NAME or a plain path; none: only the baselines."""
     download: Annotated[bool, Flag("--model-download")] = False
     """Let `timm::` fetch weights that are not in the local cache."""
     labels: str | None = None
-    """Where labels come from: `folders` (each image's own folder), `texts` (a corpus's meta.csv, one word a clip),
+    """Where labels come from: `folders` (each image's own folder), `texts` (a corpus's meta.csv, one word per clip),
     `handshapes` or `mouths` (the demo corpus's truth of a hand, of the face), a CSV of file, label and perhaps signer,
     or a pattern of names such as `<class>_<signer>_<n>`. None: texts of a corpus, else folders."""
     streams: Annotated[list[StreamName], Field(min_length=1)] | None = None
-    """Streams of a corpus whose crops count; of several, the features of a clip stand side by side. None: both
-    hands."""
+    """Streams of a corpus to use; features of several are concatenated per clip. None: both hands."""
     k: Count = 20
     """Number of neighbours that vote."""
     probe: bool = True
-    """Also the linear probe, which takes most of the time."""
+    """Also run the linear probe, which takes most of the time."""
     seed: int = 0
-    """Seed of first weights that are not known, and of the intervals."""
+    """Seed of the intervals, and of first weights whose own seed is not known."""
     device: Device = "auto"
     """Where backbones compute."""
     threads: Count | None = None

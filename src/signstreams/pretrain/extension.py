@@ -75,7 +75,7 @@ def prepare(experiment: Experiment, length: Length, files: RunFiles) -> None:
             _go_back(experiment, recorded, length, files)
         elif step > length.decay_start:
             raise UserError(too_short(folder, step, recorded, length))
-        log.info("%s: was to have %d steps, and now has %d", folder, recorded.total_steps, length.total_steps)
+        log.info("%s: was planned for %d steps, now for %d", folder, recorded.total_steps, length.total_steps)
     write_json(experiment.state / LENGTH, length._asdict())
 
 

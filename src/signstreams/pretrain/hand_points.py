@@ -118,7 +118,7 @@ def _hand_of(folder: Path, stream: str | None, needed_by: str) -> str:
     name = _hand_named(folder, stream)
     if name is None:
         hands = " or ".join(HAND_STREAMS)
-        raise UserError(f"{folder}: {needed_by} needs hand points, and this is no folder of {hands}; leave it out")
+        raise UserError(f"{folder}: {needed_by} needs hand points, and this is not a folder of {hands}; leave it out")
     if not (found := _keypoints_beside(folder)).is_dir():
         raise UserError(
             f"{found}: no such folder, but {needed_by} needs the points of the crops in {folder}; leave it out, or"

@@ -131,7 +131,7 @@ def _digest(state: dict[str, Tensor]) -> str:
 def _check_statistics(name: str, metadata: dict[str, Any], config: PretrainConfig) -> None:
     """Warn if the weights were trained on images normalised otherwise; they still learn, more slowly at first."""
     if metadata.get("mean") is None or metadata.get("std") is None:
-        log.warning("init.weights %s: do not say with which mean and std they were trained; ours are taken", name)
+        log.warning("init.weights %s: do not say with which mean and std they were trained; ours are used", name)
     for key in ("mean", "std"):
         theirs, ours = metadata.get(key), getattr(config.augmentation, key)
         if theirs is not None and any(abs(a - b) > 0.005 for a, b in zip(theirs, ours, strict=True)):

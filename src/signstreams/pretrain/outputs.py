@@ -113,7 +113,7 @@ def model_card(
         "image side": f"{metadata['image_px']} px",
         "mean of R, G, B": _numbers(metadata["mean"]),
         "deviation of R, G, B": _numbers(metadata["std"]),
-        "features": f"{arch.embed_dim} (class token), and one a patch of {arch.patch_px} px",
+        "features": f"{arch.embed_dim} (class token), and one per patch of {arch.patch_px} px",
     }
     mirrored = metadata.get("mirrored_streams", [])
     feed = "Feed RGB images of this side, scaled to 0..1, less the mean, over the deviation."

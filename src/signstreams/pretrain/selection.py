@@ -82,7 +82,7 @@ def track_values(index: CropIndex, stream: str | None) -> tuple[Floats, Ints]:
         except FileNotFoundError:
             problems.append(f"{path}: no such file, but dataset.min_confidence and dataset.states need it")
         except KeyError:
-            raise UserError(f"{folder}: the folder's name is no stream; add --stream") from None
+            raise UserError(f"{folder}: the folder's name is not a stream; add --stream") from None
         except (OSError, ValueError) as error:
             problems += DamagedFile.of(path, error).problems
         except IndexError:

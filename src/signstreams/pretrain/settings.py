@@ -57,29 +57,30 @@ class OptimConfig(Section):
     learning_rate: Annotated[Positive, Flag("--learning-rate")] = 5e-4
     """Peak learning rate for a batch of 256; `learning_rate_scaling` adapts it to the batch of the run."""
     learning_rate_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
-    """How the peak follows the joint batch: times batch / 256 (DINO), its root (DINOv2), or as given. auto: linear up
-    to 1,024 crops, from there on by the root."""
+    """How the peak depends on the joint batch: times batch / 256 (DINO), times the root of that (DINOv2), or not at
+    all. auto: linear up to 1,024 crops, above by the root."""
     schedule: Literal["cosine", "constant_decay"] = "cosine"
-    """cosine: rate, weight decay and momentum follow half a cosine over the run, as in DINO. constant_decay: they stay
-    after the warm-up, and the rate decays over the last fifth; a finished run can be made longer."""
+    """cosine: rate, weight decay and momentum follow half a cosine over the run, as in DINO. constant_decay: they are
+    constant after the warm-up, and the rate decays over the last fifth; a finished run can be made longer."""
     final_learning_rate: Annotated[float, Fixed()] = 1e-6
-    """End of the cosine, as in DINO: next to nothing, for any peak."""
+    """End of the cosine, as in DINO: almost zero for any peak."""
     warmup_ratio: Share = 0.1
     """Share of the run with linear warm-up."""
     layer_decay: Annotated[Ratio | None, Flag("--layer-decay")] = None
-    """Learning rate of each block as a share of the next one's. None: 0.9 with --init, 1 without."""
+    """Learning rate of each block as a share of that of the next block. None: 0.9 with --init, 1 without."""
     patch_embed_factor: Annotated[None, Fixed()] = None
-    """Derived: the patch embedding learns at DINOv2's fifth of its rate with --init, at its full rate without."""
+    """Derived: with --init the patch embedding learns at a fifth of the rate, as in DINOv2; without, at the full
+    rate."""
     weight_decay: NotNegative = 0.04
     """Weight decay at the start; none on norms, biases and tokens."""
     final_weight_decay: NotNegative = 0.4
     """Weight decay at the end of its cosine; with constant_decay it stays at `weight_decay`."""
     clip_grad_norm: Annotated[float, Fixed()] = 3.0
-    """Greatest norm of all gradients together, as in DINO: cuts off the rare spike, and no healthy step."""
+    """Largest norm of all gradients together, as in DINO: only cuts rare spikes."""
     beta_2: Annotated[float, Fixed()] = 0.999
     """Decay of AdamW's second moment: its usual value, as in DINO and iBOT."""
     accumulate: Annotated[Count, Flag("--accumulate")] = 1
-    """Parts that a process's batch is cut into; they pass the networks one after the other: less memory, same step."""
+    """Parts into which a process's batch is divided; they pass through the networks in turn: less memory, same step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products in bfloat16, losses and weights in float32."""
     checkpoint_activations: Annotated[bool, Flag("--checkpoint-activations")] = False
@@ -106,18 +107,18 @@ class CheckpointingConfig(Section):
     best_name: FileName = "checkpoint_best.pt"
     """Checkpoint with the best health score on held-out crops (docs/pretraining.md)."""
     history_file: FileName = "metrics.jsonl"
-    """Metrics, one JSON object a line."""
+    """Metrics, one JSON object per line."""
     every_steps: Count = 500
     """Steps between two checkpoints; one is also written every five minutes."""
     export: Literal["last", "best"] = "last"
     """Which checkpoint's teacher becomes backbone.pt."""
     min_free_gb: NotNegative | None = None
-    """Free disk space (10^9 bytes) that the run requires before it starts. None: 5, or ten times its files where
-    that is less, or 1.5 times where that is more."""
+    """Free disk space (10^9 bytes) required before the run starts. None: 5, but at least 1.5 and at most ten times the
+    size of its files."""
 
 
 class MonitorConfig(Section):
-    """What is measured on the way, and when it ends the run."""
+    """What is measured during a run, and when it ends the run."""
 
     log_every_steps: Count = 20
     """Steps between two lines of metrics."""
@@ -126,7 +127,7 @@ class MonitorConfig(Section):
     probe_crops: Annotated[int, Field(ge=8)] = 256
     """Held-out crops; at most an eighth of all."""
     pictures: bool = True
-    """Draw at the end what the backbone sees: attention.png, patches_pca.png, neighbours.png. They show crops."""
+    """At the end, draw what the backbone sees: attention.png, patches_pca.png, neighbours.png. They show crops."""
     labels: str | None = None
     """Labels that choose the best checkpoint by k-NN on the held-out crops: `folders` (sub-folders of plain images),
     `handshapes` or `mouths` (the demo corpus's truth of a hand, of the face) or a CSV of video_id, frame, label and
@@ -136,26 +137,27 @@ class MonitorConfig(Section):
 
 
 class IbotConfig(Section):
-    """Masked patches (iBOT, Zhou et al. 2022), beside all of ``dino``; needs algorithm = "ibot"."""
+    """Masked patches (iBOT, Zhou et al. 2022), in addition to ``dino``; needs algorithm = "ibot"."""
 
     cls_weight: Annotated[float, Fixed()] = 1.0
-    """Weight of the class token's loss; the balance of the two terms is `patch_weight`'s."""
+    """Weight of the class token's loss; `patch_weight` sets the balance of the two terms."""
     patch_weight: Positive = 1.0
     """Weight of the patch loss."""
     masked_views_ratio: Annotated[float, Fixed()] = 0.5
     """Share of a step's global views that are masked, over all processes together: half, as in iBOT and DINOv2."""
     mask_ratio: Range = [0.1, 0.5]
-    """Share of a masked view's patches that is masked; a step's views are spread evenly over this range."""
+    """Share of a masked view's patches that is masked; the views of a step are spread evenly over this range."""
     min_block_patches: Annotated[None, Fixed()] = None
-    """Derived: blocks have an area from a third of the grid's side, squared, as in iBOT, to what is still missing."""
+    """Derived: a block's area lies between the square of a third of the grid's side, as in iBOT, and what is still
+    missing."""
     min_block_aspect: Annotated[float, Fixed()] = 0.3
-    """Height over width of the flattest block, that of BEiT; the steepest has its inverse."""
+    """Height over width of the flattest block, as in BEiT; the steepest has its inverse."""
     max_block_tries: Annotated[int, Fixed()] = 10
-    """Draws in a row that may fail to fit before a mask is left below its share, as in BEiT: ends the search."""
+    """Draws in a row that may fail to fit before a mask is left below its share, as in BEiT."""
     shared_head: bool = True
     """One head for class token and patches; false gives the patches their own, of the same size."""
     num_prototypes: Annotated[None, Fixed()] = None
-    """This and what follows is the class token's: patches and class tokens have the same kind of targets."""
+    """Like all settings below, equal to the class token's: patches and class tokens have the same kind of targets."""
     bottleneck_dim: Annotated[None, Fixed()] = None
     warmup_teacher_temp: Annotated[None, Fixed()] = None
     teacher_temp: Annotated[None, Fixed()] = None
@@ -183,7 +185,8 @@ class DatasetConfig(Section):
     batch_size: Annotated[Count, Flag("--batch-size")] = 64
     """Crops per step and process; the batch of a step is this times the number of processes."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Loader processes; they never change the result. None: this process's cores less one, at most 8; 0 of two."""
+    """Loader processes; they never change the result. None: this process's cores less one, at most 8; 0 with two
+    cores."""
     pin_memory: bool = True
     """Page-locked batches for faster copies to a GPU."""
     persistent_workers: bool = True
@@ -191,38 +194,39 @@ class DatasetConfig(Section):
     scratch_dir: str | None = None
     """A folder on the node's own disk, such as $TMPDIR; the crop files are copied to it and read from it."""
     max_crops: Count | None = None
-    """Use at most this many crops, spread evenly over videos and frames. None: all."""
+    """Use at most this many crops, evenly spread over videos and frames. None: all."""
     min_confidence: Prob = 0.0
-    """Least confidence of a crop's box, from processed/tracks beside the stream's folder."""
+    """Least confidence of a crop's box, read from processed/tracks beside the stream's folder."""
     states: Annotated[list[Literal["detected", "tracked", "filled"]], Field(min_length=1)] = [
         "detected",
         "tracked",
         "filled",
     ]
-    """Where a crop's box may come from: the stream's own detector, the body's pose, interpolation over a short gap."""
+    """Allowed sources of a crop's box: the stream's own detector, the body's pose, interpolation over a short gap."""
     min_sharpness: NotNegative = 0.0
-    """Least variance of the Laplacian of the grey crop at 112 px; motion blur has little. 0: any."""
+    """Least variance of the Laplacian of the grey crop at 112 px; blurred crops have little. 0: no limit."""
     signer_balance: Prob = 0.0
     """0: every crop once per pass; 1: every signer of meta.csv (else every video) equally often; or in between."""
     cluster_balance: Prob = 0.0
-    """0: every crop once per pass; 1: every cluster of crops that look alike (by hand points, else by picture) equally
-    often, so that rest poses are seen less often; or in between."""
+    """0: every crop once per pass; 1: every cluster of similar crops (by hand points, else by picture) equally often,
+    so that rest poses are seen less often; or in between."""
     min_gap_frames: Annotated[int, Field(ge=0)] | None = None
-    """Least distance of two frames of a video in one batch, guaranteed or refused. None: 10, where an exchange can."""
+    """Least distance between two frames of a video in one batch, guaranteed or refused. None: 10, where reordering
+    achieves it."""
     measure_stats: bool = False
     """Measure augmentation.mean and augmentation.std on the crops."""
     epoch_steps: Count | None = None
-    """Length of an epoch in optimiser steps, however many crops there are. None: one pass over the crops."""
+    """Length of an epoch in optimiser steps, regardless of the number of crops. None: one pass over the crops."""
 
 
 class ModelConfig(Section):
     """The vision transformer."""
 
     arch: Annotated[str, Flag("--arch")] = "dinov2_vits14"
-    """vit_tiny, vit_small, vit_base; DINOv2's own: dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg); or DINOv3's,
-    with rotary positions: dinov3_vits16, dinov3_vits16plus, dinov3_vitb16."""
+    """vit_tiny, vit_small, vit_base; DINOv2's own dinov2_vits14, dinov2_vits14_reg, dinov2_vitb14(_reg); or DINOv3's,
+    with rotary positions, dinov3_vits16, dinov3_vits16plus, dinov3_vitb16."""
     patch_px: Annotated[Count | None, Flag("--patch-size")] = None
-    """Side of a patch; None: 16, and DINOv2's own architectures have 14."""
+    """Side of a patch; None: 16, or 14 for DINOv2's own architectures."""
     depth: Annotated[Count | None, Flag("--depth")] = None
     """Number of blocks; None: the architecture's 12."""
     num_heads: Count | None = None
@@ -230,9 +234,9 @@ class ModelConfig(Section):
     num_registers: Annotated[int, Field(ge=0)] | None = None
     """Register tokens; None: the architecture's."""
     layer_scale_init: Annotated[Positive | None, Flag("--layer-scale-init")] = None
-    """First value of LayerScale; None: the architecture's (DINOv2 and DINOv3 1e-5; vit_* have no LayerScale)."""
+    """Initial value of LayerScale; None: the architecture's (DINOv2 and DINOv3 1e-5; vit_* have no LayerScale)."""
     drop_path_prob: Annotated[Prob, Flag("--drop-path")] = 0.0
-    """Stochastic depth of the last block, rising linearly from 0 at the first."""
+    """Stochastic depth of the last block, rising linearly from 0 at the first one."""
 
 
 class AugmentationConfig(Section):
@@ -241,53 +245,53 @@ class AugmentationConfig(Section):
     global_px: Annotated[Count, Flag("--image-size")] = 112
     """Side of a global view."""
     local_px: Annotated[Count, Flag("--local-size")] = 48
-    """Side of a local view. Unless it is set, the next multiple of the patch: 56 for DINOv2's own architectures."""
+    """Side of a local view. If not set, the next multiple of the patch: 56 for DINOv2's own architectures."""
     num_local: Annotated[int, Field(ge=0)] = 8
-    """Local views of a crop."""
+    """Local views per crop."""
     global_scale: Range = [0.4, 1.0]
-    """Share of the crop's area that a global view shows; large, as the crop is already the hand or face alone."""
+    """Share of the crop's area that a global view shows; large, as a crop already shows only the hand or face."""
     local_scale: Range = [0.15, 0.5]
     """Share of the crop's area that a local view shows."""
     flip_prob: Prob = 0.0
-    """Left-right flip. Refused for hand streams: it makes a left hand out of a right one."""
+    """Left-right flip. Refused for hand streams, as it turns a right hand into a left one."""
     turn_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
-    """Greatest turn of a view in degrees, to either side; what it shows beyond the crop is the crop's mirror image."""
+    """Largest rotation of a view in degrees, to either side; beyond the crop's border its mirror image is shown."""
     motion_blur_prob: Prob = 0.0
-    """Blur along a line of random direction, as of a hand in motion, in any view; beside the Gaussian blur."""
+    """Blur along a line of random direction, as of a hand in motion, in any view; in addition to the Gaussian blur."""
     motion_blur_px: Annotated[tuple[float, float], Fixed()] = (4.0, 24.0)
-    """Length of that line in pixels of a 224 px view, proportionally less of smaller ones: where 224 px show 25 cm, a
-    hand at .3 to 1.6 m/s while the shutter is open for 1/60 s."""
+    """Length of that line in pixels of a 224 px view, proportionally shorter in smaller ones. Where 224 px show
+    25 cm, it is that of a hand at .3 to 1.6 m/s with a shutter open for 1/60 s."""
     recompress_prob: Prob = 0.0
-    """The view becomes a JPEG and is decoded again, as a video that was uploaded once more; before colours change."""
+    """Compress the view as a JPEG and decode it, like a video that was uploaded again; before colours change."""
     recompress_quality: Annotated[tuple[int, int], Fixed()] = (20, 70)
     """Quality of that JPEG: below 20 its blocks hide fingers, above 70 it hardly differs from the stored crop's."""
     jitter_prob: Annotated[float, Fixed()] = 0.8
-    """Whether a view's colours are jittered at all, as in DINO; how strongly, the four settings below say."""
+    """Probability that a view's colours are jittered, as in DINO; the four settings below say how strongly."""
     brightness: NotNegative = 0.4
-    """Greatest relative change of brightness."""
+    """Largest relative change of brightness."""
     contrast: NotNegative = 0.4
-    """Greatest relative change of contrast."""
+    """Largest relative change of contrast."""
     saturation: NotNegative = 0.2
-    """Greatest relative change of saturation."""
+    """Largest relative change of saturation."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Greatest turn of hue, as a share of the full circle."""
+    """Largest rotation of hue, as a share of the full circle."""
     grayscale_prob: Prob = 0.2
-    """Grey instead of colour."""
+    """Probability of a grey view."""
     blur_view_1_prob: Prob = 1.0
-    """Gaussian blur of global view 1; literally so (DINOv2's code inverts the argument and never blurs it)."""
+    """Probability of Gaussian blur of global view 1, as published (DINOv2's code inverts the argument and never blurs
+    it)."""
     gaussian_blur_prob: Prob | None = None
     """One blur probability for every view. None: blur_view_1_prob, 0.1 for view 2 and 0.5 for local views."""
     blur_sigma_px: Annotated[tuple[float, float], Fixed()] = (0.1, 2.0)
-    """Sigma of the blur in pixels of a 224 px view; smaller ones get proportionally less, while DINO's get the same."""
+    """Sigma of the blur in pixels of a 224 px view; smaller views get proportionally less (in DINO, the same)."""
     solarize_prob: Prob = 0.2
     """Solarisation of global view 2: values of 128 and above are inverted."""
     mean: Rgb = [0.485, 0.456, 0.406]
     """Mean of R, G, B in 0..1 to subtract; written into the exported file."""
     std: Rgb = [0.229, 0.224, 0.225]
-    """Deviation of R, G, B in 0..1 to divide by; written into the exported file."""
+    """Standard deviation of R, G, B in 0..1 to divide by; written into the exported file."""
     on_device: bool | Literal["auto"] = "auto"
-    """Jitter colours, blur (Gaussian) and solarise on the training device; the rest of a view is the loader's work.
-    auto: on CUDA."""
+    """Colour jitter, Gaussian blur and solarisation on the training device; the loader does the rest. auto: on CUDA."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -337,7 +341,7 @@ class DinoConfig(Section):
     batch_norm: bool | None = None
     """Batch normalisation in the head, over all processes: keeps the crops' scores apart."""
     student_temp: Annotated[float, Fixed()] = 0.1
-    """Softmax temperature of the student, as in DINO; what counts is how much sharper the teacher is."""
+    """Softmax temperature of the student, as in DINO; what matters is how much sharper the teacher is."""
     warmup_teacher_temp: Positive | None = None
     """Softmax temperature of the teacher at the start."""
     teacher_temp: Positive | None = None
@@ -345,23 +349,24 @@ class DinoConfig(Section):
     teacher_temp_warmup_ratio: Annotated[float, Fixed()] = 0.3
     """Share of the run over which the teacher's temperature moves: 30 of 100 epochs, as in DINO."""
     momentum: Ratio | None = None
-    """Momentum of the teacher's moving average at the start; a cosine takes it to 1, and constant_decay leaves it."""
+    """Momentum of the teacher's moving average at the start; a cosine raises it to 1, with constant_decay it is
+    constant."""
     center_momentum: Annotated[float, Fixed()] = 0.9
-    """Momentum of the centre's moving average, as in DINO; without the centre (Sinkhorn-Knopp) it does nothing."""
+    """Momentum of the centre's moving average, as in DINO; without effect with Sinkhorn-Knopp, which has no centre."""
     freeze_prototypes_ratio: Share = 0.01
-    """Share of the run in which the prototypes keep their first values (DINO: the first of 100 epochs)."""
+    """Share of the run in which the prototypes keep their initial values (DINO: the first of 100 epochs)."""
     standardize_head: bool = True
-    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own start); a head
-    with batch_norm needs no fitting."""
+    """Fit the head's first weights to some crops, so that the first targets differ (false: DINO's own initialisation);
+    a head with batch_norm needs no fitting."""
     fix_prototype_norm: Annotated[bool, Fixed()] = True
     """Every prototype has length 1, DINO's norm_last_layer: learned lengths only make training less stable."""
 
 
 class BudgetConfig(Section):
-    """Length of a run that sets no `epochs`."""
+    """Length of a run without `epochs`."""
 
     views: Count | None = None
-    """Crops seen in the whole run, each crop of each step counted once. None: 100 epochs, or 20 million where that is
+    """Crops seen in the whole run, each crop of each step counted once. None: 100 epochs, or 20 million if that is
     less."""
 
 
@@ -378,7 +383,7 @@ class SinkhornConfig(Section):
     """Sinkhorn-Knopp targets instead of centring."""
 
     use: Annotated[bool | None, Flag("--use-sinkhorn")] = None
-    """Balance the teacher's targets over the whole batch. None: yes (a run begun by an earlier version: as it was)."""
+    """Balance the teacher's targets over the whole batch. None: yes (runs begun by an earlier version keep theirs)."""
     eps: Positive | None = None
     """Temperature of the balanced targets; None: the teacher's scheduled temperature."""
     iters: Count = 3
@@ -389,16 +394,17 @@ class PointsConfig(Section):
     """Hand points as a teacher, as in SignRep (arXiv 2503.08529): a hand stream's class token predicts them."""
 
     weight: NotNegative = 0.0
-    """Weight in the loss; 0 leaves it out. The points are those of extraction; crops without them teach nothing."""
+    """Weight in the loss; 0 leaves it out. The points are those of the extraction; crops without points add nothing."""
 
 
 class PositivesConfig(Section):
-    """Global view 2 from another crop that shows nearly the same, so that views differ by more than augmentations."""
+    """Global view 2 from another crop that shows nearly the same, so that views differ by more than augmentation."""
 
     neighbour_s: Range | None = None
-    """From a frame of the same video, this many seconds away at least and at most, such as `[0.1, 0.3]`. None: not."""
+    """Take it from a frame of the same video between this many seconds away, such as `[0.1, 0.3]`. None: never."""
     other_signer_prob: Prob = 0.0
-    """How often from a hand of another signer with nearly the same points, where there is one; else as above."""
+    """Probability of taking it from another signer's hand with nearly the same points, if there is one; else as
+    above."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -423,16 +429,17 @@ class PretrainConfig(Section):
     algorithm: Literal["dino", "ibot"] = "dino"
     """Self-supervised method."""
     epochs: Count | None = None
-    """Training length; see dataset.epoch_steps. None: section budget decides, by default 100 at most."""
+    """Training length; see dataset.epoch_steps. None: set by section budget, by default at most 100."""
     stream: PretrainedName | None = None
-    """Stream of the crops; None: the name of the training folder. hands: folders of both, left hands are mirrored."""
+    """Stream of the crops; None: the name of the training folder. hands: the folders of both hands, with left ones
+    mirrored."""
     export_backbone: Path | None = None
     """Where the exported weights go; None: backbone.pt in the output folder."""
     seed: int = 0
     """Seed of every random draw."""
     resume: Annotated[str, Flag("--resume", bare="must")] = "auto"
-    """auto: go on where an equal run stopped; never: start from scratch; must (also the flag alone): only go on; or a
-    checkpoint's path."""
+    """auto: continue an equal run where it stopped; never: start from scratch; must (or the flag alone): continue or
+    fail; or a checkpoint's path."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: refuse, or move that one to previous/ and start."""
     distributed: bool = False
@@ -504,11 +511,11 @@ class PretrainConfig(Section):
         if self.stream is None and len(named) > 1:
             both = f"; --stream {HANDS} trains one backbone of both" if named == {*HAND_STREAMS} else ""
             found = " and ".join(sorted(named))
-            raise UserError(f"train_dir: found folders of {found}, expected one stream a run{both}")
+            raise UserError(f"train_dir: found folders of {found}, expected one stream per run{both}")
         stream: str | None = self.stream or next(iter(named), allowed[0] if len(allowed) == 1 else None)
         if stream is None:
             raise UserError(
-                f"train_dir '{self.train_dir[0]}': the folder's name is no stream, expected one of"
+                f"train_dir '{self.train_dir[0]}': the folder's name is not a stream, expected one of"
                 f" {', '.join(allowed)}; add --stream"
             )
         if stream not in allowed:
@@ -607,7 +614,7 @@ def auto_workers(cores: int) -> int:
 
 
 class ShowConfig(Section):
-    """Draw what a backbone sees in crops: attention maps, directions of the patches, nearest neighbours."""
+    """Draw what a backbone sees in crops: attention maps, main directions of the patches, nearest neighbours."""
 
     backbone: str
     """file::PATH[:ARCHITECTURE] or a plain path."""

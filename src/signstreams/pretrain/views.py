@@ -234,7 +234,7 @@ def decode(jpeg: bytes, needed_px: float = math.inf, *, is_mirrored: bool = Fals
         raise ValueError(f"claims {size_px[1]}x{size_px[0]} px, expected at most {MAX_PIXELS:,} pixels")
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag) if jpeg else None
     if image is None:
-        raise ValueError("is no readable image")
+        raise ValueError("is not a readable image")
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
     return cv2.flip(image, 1, image) if is_mirrored else image
 
@@ -251,7 +251,7 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame, of any coding
             return int.from_bytes(jpeg[at + 5 : at + 7], "big"), int.from_bytes(jpeg[at + 7 : at + 9], "big")
         at += 1 if marker == 0xFF else 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    raise ValueError("is no readable JPEG")
+    raise ValueError("is not a readable JPEG")
 
 
 def whole_view(jpeg: bytes, side_px: int, *, is_mirrored: bool = False) -> Pixels:

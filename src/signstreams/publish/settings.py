@@ -82,7 +82,7 @@ class CompareConfig(Section):
     runs: list[Path] = Field(min_length=1)
     """Output folders of runs, archived ones (previous/...) too, or files of metrics; may also come first, unnamed."""
     metrics: list[str] = []
-    """Names of metrics or patterns such as 'val/wer_*' (quoted); none: what matters for the kind of run."""
+    """Names of metrics or patterns such as 'val/wer_*' (quoted); none: those that matter for the kind of run."""
     output: Path = Path("compare.png")
     """Picture to write, a PNG."""
     tag: str | None = None

@@ -200,7 +200,7 @@ def load_boundary_model(path: Path, trained: TrainedModel) -> BoundaryFinder:
     except ValueError as error:
         raise UserError(f"{error}; {advice}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: is no boundary model, expected a boundary.pt; {advice}")
+        raise UserError(f"{path}: is not a boundary model, expected a boundary.pt; {advice}")
     ours = {name: trained.backbones.digests[name] for name in trained.backbones.frozen}
     expected = {
         "backbone_sha256": ours,

@@ -55,7 +55,7 @@ def read_segments(
     """
     suffix = path.suffix.lower()
     if tier is not None and suffix != ELAN_SUFFIX:
-        raise UserError(f"tier has no effect: {path} is no ELAN file ({ELAN_SUFFIX}); leave --tier out")
+        raise UserError(f"tier has no effect: {path} is not an ELAN file ({ELAN_SUFFIX}); leave --tier out")
     if suffix in (*SUBTITLE_SUFFIXES, ELAN_SUFFIX) and not is_only_video:
         raise UserError(f"{path}: is of one video, expected a single one to translate; translate them one by one")
     if suffix in SUBTITLE_SUFFIXES:

@@ -25,4 +25,4 @@ class BoundaryConfig(TrainedModelSection):
     seed: int = 0
     """Seed of every random draw."""
     steps: Count = 1500
-    """Length of the training, in optimiser steps of 16 stretches of 16 s."""
+    """Length of the training, in optimiser steps of 16 stretches of 16 s each."""

@@ -35,21 +35,22 @@ class SequenceDataConfig(Section):
     frame_stride: Count = 2
     """As data.frame_stride of the training that starts from this."""
     window_frames: Annotated[int, Field(ge=16)] = 256
-    """Longest window, in frames after the stride. Videos are cut where clips of meta.csv begin and end, and what is
-    longer into equal windows."""
+    """Longest window, in frames after the stride. Videos are cut where clips of meta.csv begin and end, and longer
+    parts into equal windows."""
     crop_px: Count | None = None
-    """As data.crop_px of the training. None: the size the backbone was trained on."""
+    """As data.crop_px of the training. None: that of the backbone's training."""
 
 
 class PredictionConfig(Section):
-    """What is hidden, and what is to be predicted of it (SHuBERT, arXiv 2411.16765)."""
+    """What is hidden, and what is to be predicted (SHuBERT, arXiv 2411.16765)."""
 
     num_clusters: Annotated[int, Field(ge=2, le=4096)] = 256
-    """Clusters of each stream, by k-means; fewer where the corpus is too small for so many."""
+    """Clusters per stream, by k-means; fewer if the corpus is too small."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the steps that is hidden, of each stream by itself: what one hides may be seen in another."""
+    """Share of the steps hidden in each stream, independently: what one stream hides may be visible in another."""
     span_steps: Count = 2
-    """Steps that are hidden in a row; a step is four frames after the stride, so that two last as long as a sign."""
+    """Consecutive steps that are hidden; a step is four frames after the stride, so two last about as long as a
+    sign."""
 
 
 class SequenceOptimConfig(Section):
@@ -98,7 +99,7 @@ class SequenceConfig(Section):
     seed: int = 0
     """Seed of every random draw."""
     resume: Annotated[Literal["auto", "never", "must"], Flag("--resume", bare="must")] = "auto"
-    """auto: continue an equal run where it stopped; never: start from scratch; must, also the flag alone: continue or
+    """auto: continue an equal run where it stopped; never: start from scratch; must (or the flag alone): continue or
     fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""

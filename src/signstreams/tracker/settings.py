@@ -13,4 +13,4 @@ class FetchModelsConfig(Section):
     folder: Path | None = None
     """Where to put them; none: signstreams/models in the user's cache, or SIGNSTREAMS_MODELS of the environment."""
     wheel: Path | None = None
-    """The wheel, where there is no network: of mediapipe 0.10.21, for any platform. None: pip downloads it."""
+    """The wheel of mediapipe 0.10.21, for any platform, if there is no network. None: pip downloads it."""

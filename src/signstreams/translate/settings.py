@@ -29,11 +29,11 @@ class TranslateConfig(TrainedModelSection):
     """Where the sentences are: a table, .srt, .vtt or .eaf file with their times; found: from the hands' rests; whole:
     the video is one sentence. None: whole for a video as long as a clip of training without --output, else found."""
     tier: str | None = None
-    """Tier of an ELAN file of --segments that holds the sentences. None: the only one with times of its own."""
+    """Tier of the ELAN file in --segments that holds the sentences. None: the only one with times of its own."""
     boundary_model: Path | None = None
     """Find the sentences by this trained boundary.pt (signstreams boundaries), not by the hands' rests."""
     pause_s: Annotated[Positive | None, Flag("--pause")] = None
-    """Shortest rest between two sentences that are found, in seconds. None: 0.2; with a boundary model any."""
+    """Shortest rest between two sentences that are found, in seconds. None: 0.2; with a boundary model no minimum."""
     start_s: Annotated[NotNegative | None, Flag("--start")] = None
     """Start of the part to translate, in seconds."""
     end_s: Annotated[NotNegative | None, Flag("--end")] = None

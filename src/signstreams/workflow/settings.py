@@ -61,10 +61,10 @@ class CorpusSection(Section):
     root: Path = DEMO_ROOT
     """Folder of the corpus: meta.csv, annotations/, index/ are read there, processed/ and contract/ written there."""
     videos: Path | Annotated[list[Path], Field(min_length=1)] | None = None
-    """Folder of your videos, or a list of folders: they are searched in order, and the first that has an id counts.
-    None: the demo corpus is rendered into ``root``."""
+    """Folder of your videos, or a list of folders, searched in order: the first that has an id counts. None: the demo
+    corpus is rendered into ``root``."""
     allow_absent_videos: bool = False
-    """Leave out clips whose video is absent, as in a corpus that was fetched in part; otherwise they are errors."""
+    """Leave out clips whose video is absent, as in a partly downloaded corpus; otherwise they are errors."""
     demo_size: Literal["tiny", "demo", "bench"] = "demo"
     """Size of the rendered demo corpus."""
     demo_seed: int = Field(0, ge=0)
@@ -72,9 +72,9 @@ class CorpusSection(Section):
     split_seed: int = Field(0, ge=0)
     """Seed of the split that is drawn where index/*.csv are absent."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the clips that the drawn split holds out to choose a model."""
+    """Share of the clips in the drawn validation split, which chooses the model."""
     test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the clips that the drawn split holds out to test it."""
+    """Share of the clips in the drawn test split."""
 
     @property
     def video_folders(self) -> list[Path]:
@@ -103,12 +103,12 @@ class ExtractSection(Section):
     config: Path | None = None
     """Config file of scripts/extract_rois_v2.py. None: its defaults."""
     set: Settings = {}
-    """Single keys of that config, such as ``fps: 25``; they win over the file."""
+    """Single keys of that config, such as ``fps: 25``; they take precedence over the file."""
     videos_per_job: int = Field(1, ge=1)
-    """Videos that one job extracts: for thousands of short ones, whose jobs would take a cluster longer to start than
-    to run. Finished batches keep their videos when others are added."""
+    """Videos per job: several for thousands of short ones, whose jobs would take a cluster longer to start than to run.
+    Finished batches keep their videos when others are added."""
     threads: int = Field(1, ge=1)
-    """Cores that Snakemake reserves for a job; a job of several videos works on as many at once."""
+    """Cores that Snakemake reserves per job; a job of several videos processes as many at once."""
     mem_mb: int = Field(1500, ge=1)
     """Memory that Snakemake reserves for a job."""
 
@@ -119,7 +119,7 @@ class ContractSection(Section):
     set: Settings = {}
     """Keys of scripts/validate_data_contract.py, such as ``max_failed_fraction: 0.05``."""
     threads: int = Field(2, ge=1)
-    """Processes that check videos side by side."""
+    """Processes that check videos in parallel."""
     mem_mb: int = Field(2000, ge=1)
     """Memory that Snakemake reserves."""
 
@@ -133,9 +133,10 @@ class PretrainSection(Section):
     """A backbone per hand, or one for both: ``{stream}`` is then ``hands``, left hands are mirrored, and dino_hand_l
     and dino_hand_r hold the files of dino_hands."""
     set: Settings = {}
-    """Keys for every stream, such as ``epochs: 100``; they win over the file."""
+    """Keys for every stream, such as ``epochs: 100``; they take precedence over the file."""
     gpus: Gpus = "auto"
-    """GPUs of a job, with a process on each. ``auto``: all of this machine; 0: the CPU. A profile's ``gpu`` wins."""
+    """GPUs per job, with one process each. ``auto``: all of this machine; 0: the CPU. A profile's ``gpu`` takes
+    precedence."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(8000, ge=1)
@@ -146,7 +147,7 @@ class EmbedSection(Section):
     """Features of frozen backbones: one job per stream."""
 
     gpus: Literal[0, 1, "auto"] = "auto"
-    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 if this machine has one. A profile's ``gpu`` wins."""
+    """1 to embed on a GPU, 0 on the CPU. ``auto``: 1 if this machine has one. A profile's ``gpu`` takes precedence."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves for a job."""
     mem_mb: int = Field(6000, ge=1)
@@ -159,9 +160,9 @@ class IntegrateSection(Section):
     config: Path = Path(OWN_RECIPES["integrate"][0])
     """Config file of scripts/train_slt_multistream_v9.py."""
     set: Settings = {}
-    """Single keys of that config; they win over the file."""
+    """Single keys of that config; they take precedence over the file."""
     gpus: Gpus = "auto"
-    """GPUs, with a process on each; 0: the CPU. ``auto``: 1 if there is one. A profile's ``gpu`` wins."""
+    """GPUs, with one process each; 0: the CPU. ``auto``: 1 if there is one. A profile's ``gpu`` takes precedence."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""
     mem_mb: int = Field(8000, ge=1)
@@ -182,7 +183,7 @@ class WorkflowConfig(Section):
     work_dir: Path = Path("work_dirs")
     """Folder of the trained models."""
     streams: list[StreamName] = Field(list(STREAMS), min_length=1)
-    """Streams whose backbones are pretrained and that the translation model sees beside the keypoints."""
+    """Streams whose backbones are pretrained and used in the translation, beside the keypoints."""
     extract: ExtractSection = ExtractSection()
     contract: ContractSection = ContractSection()
     pretrain: PretrainSection = PretrainSection()
