@@ -16,7 +16,7 @@ from .pages import OTHERS, PAGES, PROJECT, RUN, TRANSLATED, Command, command_blo
 
 # Least number of commands in blocks of these pages; a change of form that hides them would leave them untested.
 AT_LEAST = {
-    "README.md": 17,
+    "README.md": 14,
     "docs/tutorial.md": 17,
     "docs/cluster.md": 2,
     "docs/corpora.md": 20,
