@@ -97,5 +97,5 @@ def test_crops_that_are_of_no_hand_are_refused(hands_corpus: CorpusLayout, tmp_p
         UserError, match=r"right: points\.weight needs hand points, and this is not a folder of hand_l or"
     ):
         hand_points(index, None, needed_by="points.weight")
-    with pytest.raises(UserError, match="no folder of"):
+    with pytest.raises(UserError, match="not a folder of"):
         hand_points(index, "face", needed_by="points.weight")
