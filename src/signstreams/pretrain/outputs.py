@@ -202,7 +202,7 @@ state = torch.load({quoted(weights)}, weights_only=True)["model"]
 model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it
 {use}"""
     blocks = (
-        (f"signstreams (`pip install .` in its checkout), with `{weights}`", ours),
+        (f"signstreams (`pip install '.[train]'` in its checkout), with `{weights}`", ours),
         (f"timm 1.0.20 or newer (`pip install timm`), with `{tensors}`", timm),
         (f"torch.hub's DINOv2 (`pip install torch torchvision`, and the network once), with `{weights}`", hub),
     )
