@@ -42,7 +42,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	echo "installing the packages of requirements.lock into $(VENV): some minutes, once"; \
 	if test -n "$(UV)"; then \
 		"$(UV)" venv --quiet --clear --seed --python "$$python" $(VENV) && \
-			"$(UV)" pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock \
+			"$(UV)" pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
 			&& exit; \
 		echo "uv did not manage (the lines above say why): pip is tried" >&2; \
 	fi; \
