@@ -1,5 +1,5 @@
 """Write the files that follow from others: docs/configuration.md and workflow/schemas/*.json from the config classes,
-docs/contract_rules.md from the rules, environment.yml from pyproject.toml and requirements.lock.
+docs/contract_rules.md from the rules, environment.yml and environment-dev.yml from pyproject.toml and the lock file.
 
 Run it after a change of these; `--check` only says whether the files are in step, as the tests do.
 """
@@ -43,35 +43,46 @@ def main(words: list[str]) -> None:
     sys.exit(USER_ERROR_EXIT_CODE if words and stale else 0)
 
 
-# -- environment.yml
+# -- environment.yml, environment-dev.yml
 
-EXTRAS = ("extract", "workflow", "dev")
+USER_EXTRAS, DEVELOPER_EXTRA = ("extract", "workflow"), "dev"
+USER_HEAD = (
+    "For conda users: conda env create -f environment.yml && conda activate signstreams && pip install --no-deps -e ."
+)
+DEVELOPER_HEAD = "What developers need besides, for tests and linters: conda env update -f environment-dev.yml"
 ENVIRONMENT_HEAD = """\
-# For conda users: conda env create -f environment.yml && conda activate signstreams && pip install --no-deps -e .
+# {use}
 # Written by scripts/export_generated.py from pyproject.toml and requirements.lock; a test keeps it in step.
 name: signstreams
 channels:
   - conda-forge
   - nodefaults
 dependencies:
-  - python=3.13
-  - pip
+{python}  - pip
   - pip:
 """
 
 
 def environment() -> dict[Path, str]:
-    """environment.yml: the requirements of pyproject.toml at the versions of the lock file."""
+    """What users need, and what developers need besides: pyproject.toml's requirements at the versions of the lock."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(item for extra in EXTRAS for item in project["optional-dependencies"][extra])]
-    names = sorted(re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower() for requirement in wanted)
+    extras = project["optional-dependencies"]
     locked: dict[str, list[str]] = {}  # several lines where a marker says for which Python each is
     for line, name in re.findall(
         r"^(([a-z0-9.-]+)==.*?)(?: \\)?$", (PROJECT / "requirements.lock").read_text(), re.MULTILINE
     ):
         locked.setdefault(name, []).append(line)
-    rows = "".join(f"      - {line}\n" for name in names for line in locked[name])
-    return {PROJECT / "environment.yml": ENVIRONMENT_HEAD + rows}
+
+    def text(wanted: list[str], use: str, python: str) -> str:
+        names = sorted(re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower() for requirement in wanted)
+        rows = "".join(f"      - {line}\n" for name in names for line in locked[name])
+        return ENVIRONMENT_HEAD.format(use=use, python=python) + rows
+
+    of_users = [*project["dependencies"], *(item for extra in USER_EXTRAS for item in extras[extra])]
+    return {
+        PROJECT / "environment.yml": text(of_users, USER_HEAD, "  - python=3.13\n"),
+        PROJECT / "environment-dev.yml": text(extras[DEVELOPER_EXTRA], DEVELOPER_HEAD, ""),
+    }
 
 
 # -- workflow/schemas/*.json

@@ -67,6 +67,12 @@ def test_every_command_with_a_config_has_its_chapter() -> None:
     assert {chapter.command for chapter in CHAPTERS} == {*commands, ""}
 
 
+def test_the_environments_of_users_and_of_developers_have_nothing_in_common() -> None:
+    of_users, of_developers = (re.findall(r"- ([a-z0-9-]+)==", text) for text in environment().values())
+    assert {"snakemake", "torch", "av"} <= set(of_users) and {"pytest", "ruff", "mypy"} <= set(of_developers)
+    assert not set(of_users) & set(of_developers)
+
+
 @pytest.mark.parametrize("render", [configuration, contract_rules, environment, schemas])
 def test_generated_files_are_in_step(render: Callable[[], dict[Path, str]]) -> None:
     for path, text in render().items():

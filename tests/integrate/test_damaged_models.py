@@ -78,6 +78,24 @@ def test_a_release_and_a_moved_work_directory_load_by_their_one_name(
         load(bundle)
 
 
+def test_another_backbone_at_the_place_of_the_training_is_not_taken_for_its_own(
+    trained: IntegrateConfig, away: Path
+) -> None:
+    """As where a release is loaded beside a run of one's own."""
+    bundle, places = away.parent.parent, {}
+    for stream in STREAMS:
+        places[stream] = bundle / "backbones" / stream / "backbone.pt"
+        places[stream].parent.mkdir(parents=True)
+        shutil.copy(backbone_of(trained, stream), places[stream])
+    gone = bundle.parent / "gone"
+    gone.mkdir()
+    shutil.copy(places["hand_l"], gone / "face.pt")
+    assert str(bundle) in load(bundle).config.model.backbones["face"]
+    shutil.copy(places["hand_l"], places["face"])  # nor is it in the bundle
+    with pytest.raises(UserError, match=r"face_backbone: its SHA-256 is \w{12}, but"):
+        load(bundle)
+
+
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a folder, expected a checkpoint file; name the best\.pt of a run"):
         load(tmp_path)

@@ -15,6 +15,7 @@ from torch import nn
 from signstreams.backbones.archs import ViTArch, resolve
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
+from signstreams.engine.model_card import read_card
 from signstreams.engine.settings import ExperimentConfig
 from signstreams.pretrain.outputs import model_card
 from signstreams.pretrain.run import pretrain
@@ -65,8 +66,10 @@ def _written(arch: ViTArch, image_px: int, folder: Path) -> tuple[VisionTransfor
 
 
 def _run(code: str) -> nn.Module:
+    """The model that a piece of code loads; its own last line has used it."""
     space: dict[str, Any] = {}
     exec(code, space)
+    assert tuple(space["features"].shape) == (2, space["model"].embed_dim)
     return space["model"].eval()
 
 
@@ -140,7 +143,11 @@ def test_the_card_of_a_run_tells_what_it_is(make: Callable[..., PretrainConfig])
         "0.485, 0.456, 0.406",
         "random weights",
         "`probe/rankme`",
+        "Licence of the weights: **none was given.**",
         "Primer | intento.",
     ):
         assert text in card, text
     assert str(folder) not in card
+    data, _ = read_card(card)
+    assert (data["license"], data["license_name"], data["library_name"]) == ("other", "none-given", "signstreams")
+    assert {"hand_r", "sign-language", "a", "b"} <= set(data["tags"])

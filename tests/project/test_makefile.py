@@ -1,4 +1,6 @@
-"""`make` finds a Python; `make clean-demo` removes what `make demo` made, nothing else; SIGTERM ends `make test`."""
+"""`make` finds a Python or refuses one, installs by uv or pip; `make clean-demo` removes what `make demo` made and
+nothing else; SIGTERM ends `make test`.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +86,7 @@ esac
         ({"python3": "3.10", "uv": ""}, "/managed/python3.13"),
         ({"python3": "3.13", "uv": ""}, "python3"),
         ({"python3": "3.15", "python3.13": "broken"}, ""),
+        ({"python3": "3.12 without venv", "uv": ""}, "python3"),  # uv makes environments by itself
         ({"uv": "offline"}, ""),
         ({}, ""),
     ],
@@ -118,16 +121,70 @@ def pretend_python(kind: str) -> str:
     return f'#!/bin/sh\nexec {sys.executable} -c "{code}exec(sys.argv[1])" "$2"\n'
 
 
-def test_without_a_python_make_says_what_to_do(tmp_path: Path, project: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (None, "no Python 3.11 to 3.14 with venv found, nor uv to bring one"),
+        ("absent", "PYTHON={python}: no such program, expected Python 3.11 to 3.14"),
+        ("broken", "PYTHON={python}: does not run as Python, expected Python 3.11 to 3.14"),
+        ("3.10", "PYTHON={python}: is Python 3.10, expected 3.11 to 3.14"),
+        ("3.15", "PYTHON={python}: is Python 3.15, expected 3.11 to 3.14"),
+        ("3.12 without venv", "PYTHON={python}: cannot make an environment (it lacks venv or ensurepip"),
+    ],
+)
+def test_a_python_that_will_not_do_is_refused_at_once(
+    kind: str | None, expected: str, tmp_path: Path, project: Path
+) -> None:
     shutil.copy(project / "Makefile", tmp_path)
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / name).touch()
-    done = subprocess.run(
-        ["make", "-s", ".venv/installed", "PYTHON="], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    python = tmp_path / "a python"
+    if kind not in (None, "absent"):
+        python.write_text(pretend_python(str(kind)))
+        python.chmod(0o755)
+    command = ["make", "-s", ".venv/installed", "UV=", f"PYTHON={'' if kind is None else python}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     first = done.stderr.splitlines()[0]
-    assert first.startswith("error: no Python 3.11 to 3.14 with venv found") and "make PYTHON=/path/to/python3" in first
-    assert (done.returncode, done.stdout) == (2, "")
+    assert first.startswith(f"error: {expected.format(python=python)}")
+    assert first.endswith(
+        "; or uv, which brings one: https://docs.astral.sh/uv), or name it: make PYTHON=/path/to/python3.13"
+    )
+    assert (done.returncode, done.stdout, (tmp_path / ".venv").exists()) == (2, "", False)
+
+
+RECORDING = """#!/bin/sh
+echo "$(basename "$0") $*" >> calls
+case "$1 $2" in
+    "-c "*) echo 3.13 ;;
+    "venv "*|"-m venv") mkdir -p .venv/bin && cp python3.13 .venv/bin/python ;;
+    "pip install") [ -z "$UV_FAILS" ] || { echo "no route to the index" >&2; exit 1; } ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "1"])
+def test_uv_installs_the_lock_where_it_is_there_and_pip_where_it_fails(
+    fails: str, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(project / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    for name in ("uv", "python3.13"):
+        (tmp_path / name).write_text(RECORDING)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("UV_FAILS", fails)
+    command = ["make", "-s", ".venv/installed", f"UV={tmp_path / 'uv'}", "PYTHON=./python3.13"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    calls = [line for line in (tmp_path / "calls").read_text().splitlines() if " -c " not in line]
+    by_uv, by_pip = (
+        [line for line in calls if line.startswith(program) and "requirements.lock" in line]
+        for program in ("uv", "python ")
+    )
+    assert len(by_uv) == 1 and len(by_pip) == bool(fails)
+    assert all("--no-deps --require-hashes -r requirements.lock" in line for line in by_uv + by_pip)
+    assert calls[0] == "uv venv --quiet --clear --seed --python ./python3.13 .venv"
+    assert ("uv did not manage (the lines above say why): pip is tried" in done.stderr) == bool(fails)
+    assert calls[-1] == "python scripts/fetch_models.py" and (tmp_path / ".venv" / "installed").is_file()
 
 
 def wait_for(happened: Callable[[], bool]) -> None:

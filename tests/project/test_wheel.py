@@ -1,4 +1,4 @@
-"""The wheel that is built from the checkout brings the library, its pages and types, and the commands."""
+"""The wheel that is built from the checkout, installed into an environment: library, pages, types, working commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -32,20 +33,28 @@ def wheel(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Path:
-    """Its content, as an installation has it, far from any checkout."""
-    target = wheel.parent / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
-    return target
+    """An environment with the wheel, far from any checkout; other packages are those of this environment."""
+    folder = wheel.parent / "environment"
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    options = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
+    run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", *options, wheel)
+    place = run(folder / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    shared = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    # after the installation: pip would take an editable one among them for it
+    Path(place, "shared.pth").write_text("".join(f"{path}\n" for path in shared), encoding="utf-8")
+    return folder
+
+
+def run(*words: str | Path, cwd: Path | None = None) -> str:
+    """What a command prints; nothing is found through PYTHONPATH."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def python(installed: Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, cwd=installed.parent, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    return run(installed / "bin" / "python", *words, cwd=installed.parent)
 
 
 def test_it_holds_every_file_of_the_library_and_nothing_else(wheel: Path, project: Path) -> None:
@@ -69,8 +78,7 @@ def test_it_names_the_command_and_the_licence(wheel: Path, project: Path) -> Non
 
 
 def test_its_commands_answer_without_the_checkout(installed: Path) -> None:
-    listed = python(installed, "-c", "import signstreams.commands as c; print(c.__file__); c.main(['--help'])")
-    assert listed.startswith(str(installed))
+    listed = run(installed / "bin" / "signstreams", "--help", cwd=installed.parent)
     assert all(f"\n  {name} " in listed for name in COMMANDS)
     code = (
         "import contextlib, io\nfrom signstreams.commands import COMMANDS, main\n"
@@ -95,3 +103,22 @@ def test_its_pages_and_its_python_api_are_found_without_the_checkout(installed: 
     )
     number, _, place = python(installed, "-c", code).strip().partition(" ")
     assert int(number) >= 5 and place.startswith(str(installed))
+
+
+def test_its_commands_extract_a_video_check_it_and_show_what_there_is(
+    installed: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """What the extra `extract` promises, in a folder that has nothing but a video."""
+    pytest.importorskip("ai_edge_litert")
+    (tmp_path / "videos").mkdir()
+    shutil.copy(tiny_corpus / "videos" / "demo_000.mp4", tmp_path / "videos")
+    program, own = installed / "bin" / "signstreams", ("--root", "mine")
+    sizes = ("--fps", "5", "--crop-px", "64", "--tracker-stride", "3")
+    assert run(program, "extract", "--videos", "videos", *own, *sizes, cwd=tmp_path).startswith("1 extracted")
+    assert "contract: pass" in run(program, "validate", *own, "--videos-dir", "videos", cwd=tmp_path)
+    run(program, "overview", *own, "--work-dir", "runs", cwd=tmp_path)
+    for made in ("mine/processed/hand_r/demo_000.zip", "mine/contract/report.html", "runs/overview.html"):
+        assert (tmp_path / made).stat().st_size > 0
+    code = "import signstreams as ss; print(ss.__file__, *ss.read_crops('mine', 'face', 'demo_000').images.shape)"
+    place, *shape = run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split()
+    assert place.startswith(str(installed)) and shape[1:] == ["64", "64", "3"]

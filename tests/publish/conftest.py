@@ -101,6 +101,30 @@ def write_model(folder: Path) -> None:
         rows.writerow(["two", "test", *said, "video", 10, 33])
 
 
+def write_sequence(folder: Path) -> None:
+    """As `signstreams sequence` leaves it: of two evaluations the first was the better one."""
+    for name in ("best.pt", "clusters.npz"):
+        write(folder / name, "weights")
+    write(folder / "config.json", {"seed": 3})
+    guesses = {"val/majority": 0.12, "val/repeat": 0.3}
+    records: list[dict[str, float]] = [
+        {"step": 10, "train/loss": 3.0},
+        {"step": 20, "val/accuracy": 0.44, "val/loss": 2.5, **guesses, "val/is_best": 1},
+        {"step": 40, "val/accuracy": 0.43, "val/loss": 2.6, **guesses, "val/is_best": 0},
+    ]
+    write(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    picture(folder / "curves.png")
+
+
+@pytest.fixture
+def with_sequence(finished: Run) -> Run:
+    """A run with a sequence pretraining, from which its translation model starts."""
+    write_sequence(finished.work_dir / "sequence")
+    path = finished.work_dir / "multistream_v9" / "config.json"
+    write(path, json.loads(path.read_text()) | {"train": {"sequence_checkpoint": "work/sequence/best.pt"}})
+    return finished
+
+
 def write_crops(layout: CorpusLayout, video_id: str) -> None:
     """Of each frame a face as bright as the frame's number is high, and no hands."""
     with CropWriter(layout.crops("face", video_id), video_id) as crops:

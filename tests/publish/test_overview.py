@@ -68,6 +68,15 @@ def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
     assert page.tags.count("img") == 12  # three a stream, two of the judge, and the frames of the one clip of test
 
 
+def test_a_sequence_pretraining_is_there_where_the_run_has_one(with_sequence: Any) -> None:
+    page = render(with_sequence)
+    row = page.words[page.words.index("most frequent") :]
+    assert [word for word in row if word.strip()][4:10] == ["44 %", "30 %", "12 %", "2.50", "20", "starts from it"]
+    assert page.tags.count("img") == 13
+    (with_sequence.work_dir / "sequence" / "best.pt").unlink()
+    assert "Sequence pretraining" not in render(with_sequence).words
+
+
 def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:
     page = render(finished, evil="<script>alert(1)</script>")
     assert "script" not in page.tags

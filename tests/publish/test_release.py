@@ -36,7 +36,7 @@ def test_the_bundle_holds_what_another_group_needs(finished: Any, project: Path,
     assert "| hand_l | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 | 92 % | 88 % |" in text
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert picture in files
-    assert "backbones/face/curves.png" in text and "translate_video.py" in text
+    assert "backbones/face/curves.png" in text and "signstreams translate video.mp4 --checkpoint ." in text
     assert "BLEU-4 5.9" in text and "20 videos" in text
 
 
@@ -45,7 +45,7 @@ def test_without_a_model_nothing_is_said_of_translating(finished: Any, project: 
     shutil.rmtree(finished.work_dir / "dino_face")
     release(finished, tmp_path / "release", project)
     text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
-    assert "translate_video" not in text and "file::backbones/hand_l/backbone.pt" in text
+    assert "translat" not in text.lower() and 'ss.load_backbone("backbones/hand_l")' in text
 
 
 def test_people_texts_and_machines_stay_out(finished: Any, project: Path, tmp_path: Path) -> None:
@@ -59,9 +59,7 @@ def test_people_texts_and_machines_stay_out(finished: Any, project: Path, tmp_pa
 
 def test_what_is_not_there_is_not_promised(finished: Any, project: Path, tmp_path: Path) -> None:
     release(finished, tmp_path / "whole", project)
-    assert (
-        "--hand-right-backbone file::release/backbones/hand_r/backbone.pt" in (tmp_path / "whole/README.md").read_text()
-    )
+    assert "ss.load_translator" in (tmp_path / "whole/README.md").read_text()
     (finished.work_dir / "multistream_v9" / "best.pt").unlink()
     (finished.work_dir / "dino_hand_l" / "params.json").unlink()  # weights of another's
     files = release(finished, tmp_path / "release", project)
@@ -71,9 +69,9 @@ def test_what_is_not_there_is_not_promised(finished: Any, project: Path, tmp_pat
     assert "translat" not in text.lower()
 
 
-def change_config(run: Any, digests: dict[str, str]) -> None:
+def change_config(run: Any, digests: dict[str, str], **more: Any) -> None:
     path = run.work_dir / "multistream_v9" / "config.json"
-    path.write_text(json.dumps({"backbone_sha256": digests}))
+    path.write_text(json.dumps({"backbone_sha256": digests, **more}))
 
 
 def test_the_command_names_the_models_own_streams_and_what_it_needs_besides(
@@ -84,14 +82,15 @@ def test_the_command_names_the_models_own_streams_and_what_it_needs_besides(
     change_config(finished, {"face": face, "hand_l": hand_l, "hand_r": "timm::vit_tiny"})
     release(finished, tmp_path / "release", project)
     text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
-    command = text.split("translate_video.py")[1].split("\n\n")[0]
-    assert re.findall(r"--\S+", command) == ["--checkpoint", "--face-backbone", "--model-download"]
+    (command,) = re.findall("(?m)^signstreams translate .*$", text)
+    expected = "signstreams translate video.mp4 --checkpoint . --hand-left-backbone file::PATH --model-download"
+    assert command == expected
+    assert 'ss.load_translator(".", hand_left_backbone="file::PATH", download=True)' in text
     assert f"backbone of hand_l is not in this folder (SHA-256 {hand_l})" in text
-    assert "`--hand-left-backbone file::PATH`" in text
     change_config(finished, {})  # of keypoints alone
     release(finished, tmp_path / "release", project)
     text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
-    assert "translation/best.pt\n\n" in text and "-backbone file::" not in text
+    assert "--checkpoint .\n" in text and "file::" not in text
 
 
 def test_what_does_not_belong_to_the_model_is_not_released(finished: Any, project: Path, tmp_path: Path) -> None:
@@ -124,6 +123,58 @@ def test_the_boundary_model_goes_along_with_the_model_that_it_belongs_to(
         (folder / "boundaries.json").write_text(report)
         with pytest.raises(UserError, match=r"boundary\.pt: was trained beside another model.*snakemake boundaries"):
             release(finished, tmp_path / "release", project)
+
+
+def test_a_sequence_pretraining_goes_along(with_sequence: Any, project: Path, tmp_path: Path) -> None:
+    files = release(with_sequence, tmp_path / "release", project)
+    assert {f"sequence/{name}" for name in ("best.pt", "clusters.npz", "config.json", "metrics.jsonl")} <= set(files)
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "hidden steps predicted 44 % (nearest seen step 30 %, most frequent cluster 12 %) on val. The tr" in text
+    assert "![sequence](sequence/curves.png)" in text and "| `sequence/` |" in text
+
+
+def card_data(path: Path) -> Any:
+    """Front matter, as the hub's own library reads it."""
+    hub = pytest.importorskip("huggingface_hub")  # comes with transformers
+    return hub.ModelCard.load(path).data
+
+
+def test_the_cards_tell_a_hub_what_was_measured(finished: Any, project: Path, tmp_path: Path) -> None:
+    release(finished, tmp_path / "release", project)
+    data = card_data(tmp_path / "release/README.md")
+    found = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert found == {"bleu": 5.9, "chrf": 23.7, "rouge": 20.0, "wer": 56.5}
+    assert {(r.dataset_type, r.dataset_split) for r in data.eval_results} == {("año", "test")}
+    assert data.metrics == list(found) and "sign-language-translation" in data.tags
+    hand = card_data(tmp_path / "release/backbones/hand_l/README.md")
+    assert [(r.dataset_split, r.metric_value) for r in hand.eval_results] == [
+        ("other videos", 0.92),
+        ("unseen signers", 0.92),
+    ]
+    assert hand.eval_results[0].metric_name == "20-NN accuracy"
+    assert card_data(tmp_path / "release/backbones/face/README.md").eval_results is None
+    change_config(finished, {}, decoder={"target_language": "es_XX"})
+    release(finished, tmp_path / "release", project)
+    assert card_data(tmp_path / "release/README.md").language == ["es"]
+
+
+def test_licences_and_consent_are_those_that_were_given_and_none_otherwise(
+    finished: Any, project: Path, tmp_path: Path
+) -> None:
+    (finished.work_dir / "dino_hand_r" / "params.json").unlink()  # weights of another's, whose card is theirs
+    cards = [tmp_path / "release" / place / "README.md" for place in ("", "backbones/face")]
+    release(finished, tmp_path / "release", project)
+    for card in cards:
+        assert (card_data(card).license, card_data(card).license_name) == ("other", "none-given")
+        assert "Licence of the weights: **none was given.**" in card.read_text(encoding="utf-8")
+    given = {"weights_license": "CC BY-NC 4.0", "footage_license": "Ours.", "consent_note": "Signed forms, 2026"}
+    release(finished, tmp_path / "release", project, **given, languages=["aed", "es"], datasets=["own/lsa"])
+    for card in cards:
+        data, text = card_data(card), card.read_text(encoding="utf-8")
+        assert (data.license, data.language, data.datasets) == ("cc-by-nc-4.0", ["aed", "es"], ["own/lsa"])
+        assert "agreed to: Signed forms, 2026.\n" in text and "none was given" not in text
+    assert card_data(cards[0]).eval_results[0].dataset_type == "own/lsa"
+    assert (tmp_path / "release/backbones/hand_r/README.md").read_text() == "card"
 
 
 def test_scores_of_before_do_not_name_their_model(finished: Any, project: Path, tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> Non
     assert "overview.html" in summarize(finished.root, finished.work_dir)[-1]
 
 
+def test_a_sequence_pretraining_has_a_line_where_there_is_one(with_sequence: Any) -> None:
+    *_, line, _ = summarize(with_sequence.root, with_sequence.work_dir)
+    expected = "hidden steps predicted 44 % (nearest seen step 30 %, most frequent cluster 12 %) on val; "
+    assert line == f"sequence    {expected}{with_sequence.work_dir / 'sequence' / 'best.pt'}"
+
+
 def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
     shutil.rmtree(finished.work_dir)
     shutil.rmtree(finished.root)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from signstreams.config.load import check
+from signstreams.config.load import build, check
 from signstreams.errors import UserError
+from signstreams.publish.settings import ReleaseConfig
 from signstreams.workflow.settings import WorkflowConfig
 
 
@@ -69,5 +70,15 @@ def test_a_shared_backbone_needs_both_hands_and_the_default_is_not_shown() -> No
     assert "hands" not in check(WorkflowConfig, {}, "x").shown()["pretrain"]
     shared = check(WorkflowConfig, {"pretrain": {"hands": "shared"}}, "x")
     assert shared.shown()["pretrain"]["hands"] == "shared" and "sequence" not in shared.shown()
-    both = check(WorkflowConfig, {"pretrain": {"hands": "shared"}, "sequence": True}, "x")
-    assert both.shown() == both.model_dump(mode="json")
+    assert "release" not in shared.shown()
+    tree = {"pretrain": {"hands": "shared"}, "sequence": True, "release": {"weights_license": "mit"}}
+    every = check(WorkflowConfig, tree, "x")
+    assert every.shown() == every.model_dump(mode="json")
+
+
+def test_the_release_is_told_what_is_given_as_its_command_reads_it() -> None:
+    assert check(WorkflowConfig, {}, "x").card_settings() == {}
+    given = {"consent_note": "Signed, all of them: yes", "languages": ["aed", "es"], "datasets": ["own/lsa"]}
+    told = check(WorkflowConfig, {"release": given}, "x").card_settings()
+    read = build(ReleaseConfig, [], list(told.items())).card().model_dump(exclude_defaults=True)
+    assert read == given

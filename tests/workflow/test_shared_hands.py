@@ -21,7 +21,9 @@ Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 def made(snakemake: Snakemake, checkout: Path) -> tuple[list[str], Path]:
     """`snakemake all release` with shared hands, once; the words that select its config, and its work folder."""
     text = CONFIG.replace("work dirs", "work of hands").replace("streams: [hand_r]", "streams: [hand_l, hand_r]")
-    (checkout / "hands.yaml").write_text(text.replace("pretrain:\n", "pretrain:\n  hands: shared\n"), encoding="utf-8")
+    text = text.replace("pretrain:\n", "pretrain:\n  hands: shared\n")
+    text += 'release: {consent_note: "It\'s signed by {all}, año 2026", languages: [aed, es]}\n'
+    (checkout / "hands.yaml").write_text(text, encoding="utf-8")
     words = ["--configfile", "hands.yaml"]
     done = snakemake("all", "release", *words)
     assert done.returncode == 0, done.stderr
@@ -55,7 +57,8 @@ def test_the_later_stages_mirror_left_hands(made: tuple[list[str], Path]) -> Non
         rows = json.loads((folder / f"dino_hand_{side}" / "judge.json").read_text())["rows"]
         (about,) = {row["about"] for row in rows if row["kind"] == "first weights"}
         assert about.endswith(", left hands mirrored")
-    assert (folder / "release" / "backbones" / "hand_l" / "backbone.pt").is_file()
+    card = (folder / "release" / "backbones" / "hand_l" / "README.md").read_text(encoding="utf-8")
+    assert "language:\n- aed\n- es\n" in card and "agreed to: It's signed by {all}, año 2026.\n" in card
     assert "hand_l" in (folder / "pretraining.html").read_text(encoding="utf-8")
 
 

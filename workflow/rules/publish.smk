@@ -72,9 +72,10 @@ rule release:
         work_dir=WORK_DIR,
         folder=RUNS.release,
         settings=lambda wildcards: SETTINGS_JSON,
+        card=lambda wildcards: setting_words(CONFIG.card_settings()),
     shell:
         '"$PYTHON" "$SCRIPTS"/release.py --root {params.root:q} --work-dir {params.work_dir:q} --output {params.folder:q}'
-        " --settings {params.settings:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} {params.card} > {log:q} 2>&1"
 
 
 rule report:

@@ -1,8 +1,10 @@
-"""Settings that both trainings share: notes about a run, and where its metrics go."""
+"""Settings that stages share: notes about a run, where its metrics go, what the cards of its weights say."""
 
 from __future__ import annotations
 
 from typing import Annotated
+
+from pydantic import Field
 
 from signstreams.config.section import Fixed, Flag, Section
 
@@ -28,3 +30,19 @@ class TrackingConfig(Section):
     WANDB_MODE=offline."""
     mlflow: Annotated[str | None, Fixed()] = None
     """No longer supported; kept because best.pt holds the config."""
+
+
+class CardConfig(Section):
+    """What only you can say of weights that are given away. Nothing is assumed: the cards say what is absent."""
+
+    weights_license: Annotated[str, Field(min_length=1)] | None = None
+    """Licence of the weights: an identifier of the Hugging Face hub such as cc-by-nc-4.0, or another name, with its
+    https:// address where there is one. None: the cards say that others have no licence to use them."""
+    footage_license: Annotated[str, Field(min_length=1)] | None = None
+    """Licence or terms of the footage that they were trained on, in your words."""
+    consent_note: Annotated[str, Field(min_length=1)] | None = None
+    """What the people in the footage agreed to, in your words."""
+    languages: list[Annotated[str, Field(pattern="^[a-z]{2,3}$")]] = []
+    """ISO 639 codes of the sign language and of the texts, such as aed (LSA) and es."""
+    datasets: list[Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]] = []
+    """Names of the data sets on the hub, such as owner/name."""

@@ -208,6 +208,8 @@ def _found_backbones(
 ) -> IntegrateConfig:
     """The config with backbones that were moved along with the model: in a release, or in a work directory.
 
+    What is at the place of the training counts only if it is that backbone: a release may be read where another run is.
+
     Raises:
         UserError: Others are no longer where they were in training.
     """
@@ -215,14 +217,21 @@ def _found_backbones(
     found, problems = {}, []
     for stream, text in config.model.backbones.items():
         spec, key = parse_spec(text), BACKBONE_KEYS[stream]
-        if spec.kind != "file" or Path(spec.location).is_file() or getattr(given, key) is not None:
+        if spec.kind != "file" or getattr(given, key) is not None:
             continue
-        for place in (base / "backbones" / stream / PRETRAINING_FILES["backbone"], RunLayout(base).backbone(stream)):
-            if place.is_file() and sha256_file(place) == expected.get(stream):
+        trained_with = Path(spec.location)
+        places = (base / "backbones" / stream / PRETRAINING_FILES["backbone"], RunLayout(base).backbone(stream))
+        moved = [place for place in places if place.is_file() and place.resolve() != trained_with.resolve()]
+        if trained_with.is_file() and not (moved and sha256_file(trained_with) != expected.get(stream)):
+            continue
+        for place in moved:
+            if sha256_file(place) == expected.get(stream):
                 found[key] = str(BackboneSpec("file", str(place), spec.arch, spec.num_heads))
                 log.info("%s: %s is taken", key, place)
                 break
         else:
+            if trained_with.is_file():  # of another: `_check_backbones` says so
+                continue
             problems.append(
                 f"{key}: {spec.location}: no such file, expected the backbone that {path} was trained with (SHA-256"
                 f" {expected.get(stream, '')[:12]}); name it with {BY_NAME[stream].backbone_flag} file::PATH"

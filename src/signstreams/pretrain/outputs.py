@@ -16,7 +16,8 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
-from signstreams.engine.settings import ExperimentConfig
+from signstreams.engine.model_card import backbone_data, one_line, write_card
+from signstreams.engine.settings import CardConfig, ExperimentConfig
 from signstreams.engine.training_run import TrainingRun
 from signstreams.files import digest, write_text
 from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES
@@ -26,7 +27,7 @@ from signstreams.pretrain.pictures import draw_pictures
 from signstreams.pretrain.settings import AugmentationConfig, PositivesConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer, teacher_backbone
 from signstreams.pretrain.views import BLUR_SIGMA_OF_PX
-from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, MIRRORED_IN_HANDS
+from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, MIRRORED_IN_HANDS, STREAMS
 
 # -- Curves
 
@@ -100,7 +101,7 @@ def model_card(
     """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
     From their metadata, the lines of the run's metrics, and the recipe (setting to value, in the order to show); no
-    times and no paths.
+    times and no paths. It says that no licence was given: a release, which asks for one, writes that section anew.
     """
     step = metadata["step"]
     side = BY_NAME[metadata["stream"]].side if metadata["stream"] in BY_NAME else None
@@ -123,14 +124,14 @@ def model_card(
             " does both, while timm and torch.hub know nothing of it."
         )
     parts = [
-        f"# {_shown(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
+        f"# {one_line(about.name or 'Backbone')}: {metadata['stream']}, {arch.described()}",
         f"Pretrained without labels by {metadata['algorithm']} with signstreams, to step {step:,}."
-        + (f" Tags: {_shown(', '.join(about.tags))}." if about.tags else ""),
-        *(f"**{_shown(warning)}.**" for warning in warnings),
+        + (f" Tags: {one_line(', '.join(about.tags))}." if about.tags else ""),
+        *(f"**{one_line(warning)}.**" for warning in warnings),
         *([escape(about.notes, quote=False)] if about.notes else []),
         "## Data\n\n" + _table(data),
         f"## Use\n\n{feed}\n\n" + _table(use),
-        _loading(arch, metadata["image_px"], weights),
+        _loading(arch, metadata["stream"], metadata["image_px"], weights),
         "## Recipe\n\n" + _table({f"`{key}`": value for key, value in recipe.items()}),
         f"## Figures\n\nLast values logged by step {step:,}; all of them are in the run's metrics.\n\n"
         + _table(_figures(records, step))
@@ -138,15 +139,21 @@ def model_card(
         f" `signstreams evaluate-backbone`. Where labels are known, the workflow has put `{JUDGE_FILES['table']}` and"
         f" `{JUDGE_FILES['judge']}` beside this card.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return write_card(backbone_data(metadata["stream"], about.tags), "\n\n".join(parts), CardConfig())
 
 
-def _loading(arch: ViTArch, image_px: int, weights: str) -> str:
+def _loading(arch: ViTArch, stream: str, image_px: int, weights: str) -> str:
     quoted = functools.partial(json.dumps, ensure_ascii=False)
+    tensors = str(Path(weights).with_suffix(".safetensors"))
+    shown = HAND_STREAMS[0] if stream == HANDS else stream
+    seen = quoted(shown) if shown in STREAMS else None
     ours = f"""\
-from signstreams.backbones.weights import load_dinov2_backbone
+import numpy as np
+import signstreams as ss
 
-model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensors file"""
+model = ss.load_backbone({quoted(weights)})  # or the .safetensors file
+crops = np.zeros((2, {image_px}, {image_px}, 3), np.uint8)  # yours: square, red, green, blue; of any size
+features = ss.embed(model, crops, stream={seen})  # (2, {arch.embed_dim}), float32"""
     changes: dict[str, float | str] = {"img_size": image_px, "num_classes": 0}
     if arch.is_rotary:  # of any size; without the second, timm gives the mean of the patches
         changes = {"num_classes": 0, "global_pool": "token"}
@@ -159,13 +166,17 @@ model = load_dinov2_backbone({quoted(f"file::{weights}")})  # or the .safetensor
         if arch.num_registers:
             changes |= {"reg_tokens": arch.num_registers, "no_embed_class": True}
     words = ", ".join(f"{key}={value!r}" for key, value in changes.items()).replace("'", '"')
+    images = f"images = torch.zeros(2, 3, {image_px}, {image_px})  # yours, normalised as above"
+    use = f"{images}\nfeatures = model.eval()(images)  # (2, {arch.embed_dim})"
     timm = f"""\
 import timm
+import torch
 
-file = {{"file": {quoted(str(Path(weights).with_suffix(".safetensors")))}}}
+file = {{"file": {quoted(tensors)}}}
 model = timm.create_model(
     "{TIMM_NAMES.get(arch.name, arch.name)}", pretrained=True, pretrained_cfg_overlay=file, {words}
-)"""
+)
+{use}"""
     if arch.is_rotary:
         hub = None
     elif arch.is_dinov2:
@@ -174,7 +185,8 @@ model = timm.create_model(
 import torch
 
 model = torch.hub.load("facebookresearch/dinov2", "{arch.name}", pretrained=False{positions})
-model.load_state_dict(torch.load({quoted(weights)}, weights_only=True)["model"])"""
+model.load_state_dict(torch.load({quoted(weights)}, weights_only=True)["model"])
+{use}"""
     else:
         scale = f"init_values={arch.layer_scale_init}, " if arch.layer_scale_init is not None else ""
         hub = f"""\
@@ -187,11 +199,18 @@ model = DinoVisionTransformer(
     {scale}interpolate_antialias=True, interpolate_offset=0.0,
 )
 state = torch.load({quoted(weights)}, weights_only=True)["model"]
-model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it"""
-    blocks = (("signstreams", ours), ("timm", timm), ("torch.hub's DINOv2", hub))
-    shown = [f"{title}:\n\n```python\n{code}\n```" for title, code in blocks if code is not None]
-    count = "Both" if arch.is_rotary else "All three"
-    return "\n\n".join(["## Loading", f"{count} give the same class token.", *shown, *_hub_note(arch, image_px)])
+model.load_state_dict(state, strict=False)  # only mask_token may be missing, and only masking needs it
+{use}"""
+    blocks = (
+        (f"signstreams (`pip install '.[train]'` in its checkout), with `{weights}`", ours),
+        (f"timm 1.0.20 or newer (`pip install timm`), with `{tensors}`", timm),
+        (f"torch.hub's DINOv2 (`pip install torch torchvision`, and the network once), with `{weights}`", hub),
+    )
+    pieces = [f"{title}:\n\n```python\n{code}\n```" for title, code in blocks if code is not None]
+    intro = (
+        f"{'Both' if arch.is_rotary else 'All three'} give the same class token. Run them in the folder of the file."
+    )
+    return "\n\n".join(["## Loading", intro, *pieces, *_hub_note(arch, image_px)])
 
 
 def _hub_note(arch: ViTArch, image_px: int) -> list[str]:
@@ -220,13 +239,8 @@ def _figures(records: list[dict[str, Any]], step: int) -> dict[str, str]:
 
 
 def _table(rows: dict[str, Any]) -> str:
-    body = "\n".join(f"| {key} | {_shown(value)} |" for key, value in rows.items())
+    body = "\n".join(f"| {key} | {one_line(value)} |" for key, value in rows.items())
     return f"| What | Value |\n| --- | --- |\n{body}"
-
-
-def _shown(value: Any) -> str:
-    """Text on one line, without markup and without the end of a table cell."""
-    return escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
 
 def _numbers(values: list[float]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout, RunLayout
-from signstreams.pages.render import rounded
+from signstreams.pages.render import percent, rounded
 from signstreams.streams import STREAMS
 
 PRETRAINED = ("backbone", "params", "history")  # files of a pretraining that its figures are read from
@@ -59,6 +59,26 @@ def judged(figures: Mapping[str, Any] | None) -> dict[str, float]:
     for row in rows:
         found.setdefault(row["name"] if row["kind"] == "free" else row["kind"], row["scores"]["split"]["knn"]["value"])
     return found
+
+
+def sequence_figures(runs: RunLayout) -> dict[str, float] | None:
+    """Scores on val of the sequence pretraining's best.pt, and its step: ``accuracy`` beside ``majority`` and
+    ``repeat``, two guesses, all 0..1. None where there is none.
+    """
+    best, history = runs.sequence_file("best"), runs.sequence_file("history")
+    if not (best.is_file() and history.is_file()):
+        return None
+    chosen = [record for record in read_metrics(history) if record.get("val/is_best")]
+    if not chosen:
+        return None
+    scores = {key.removeprefix("val/"): value for key, value in chosen[-1].items() if key.startswith("val/")}
+    return {**scores, "step": chosen[-1]["step"]}
+
+
+def starts_from_sequence(runs: RunLayout) -> bool:
+    """Whether the translation model's first weights are those of a sequence pretraining."""
+    config = runs.training_file("config")
+    return config.is_file() and read_json(config).get("train", {}).get("sequence_checkpoint") is not None
 
 
 def translation_figures(runs: RunLayout) -> dict[str, Any] | None:
@@ -145,6 +165,8 @@ def summarize(root: Path, work_dir: Path) -> list[str]:
     lines = _contract(CorpusLayout(root))
     for stream in STREAMS:
         lines += _pretraining(runs, stream)
+    if (sequence := sequence_figures(runs)) is not None:
+        lines.append(f"sequence    {sequence_text(sequence)} on val; {runs.sequence_file('best')}")
     lines.append(f"translation {_translation(runs)}")
     if runs.overview.is_file():
         lines.append(f"all of it   {runs.overview}")
@@ -193,7 +215,13 @@ def _translation(runs: RunLayout) -> str:
     return f"{scores_text(scores)} on {clips}; {path}, {runs.evaluation_file('predictions')}"
 
 
-def scores_text(scores: dict[str, Any]) -> str:
+def sequence_text(figures: Mapping[str, float]) -> str:
+    """``"hidden steps predicted 44.0 % (nearest seen step 37.2 %, most frequent cluster 20.1 %)"``."""
+    own, repeat, majority = (percent(figures.get(key)) for key in ("accuracy", "repeat", "majority"))
+    return f"hidden steps predicted {own} (nearest seen step {repeat}, most frequent cluster {majority})"
+
+
+def scores_text(scores: Mapping[str, Any]) -> str:
     """``"BLEU-4 12.3, chrF 33.1, ROUGE-L 30.2, gloss WER 41.0"``, as far as text and glosses are learned."""
     names = (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
     shown = [f"{name} {scores[key]:.1f}" for name, key in names if key in scores]

@@ -20,6 +20,8 @@ from signstreams.publish.figures import (
     judged,
     pretraining_figures,
     read_runtimes,
+    sequence_figures,
+    starts_from_sequence,
     translation_figures,
 )
 from signstreams.streams import STREAMS
@@ -60,6 +62,9 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
             for name, caption in _PICTURES.items()
         },
         broad_px=BROAD_PX,
+        sequence=sequence_figures(runs),
+        is_sequence_used=starts_from_sequence(runs),
+        sequence_curves=_pictures([(runs.sequence_file("curves"), "sequence pretraining")]),
         is_outdated=is_outdated,
         scores=None if is_outdated else translation_figures(runs),
         training_curves=_pictures([(runs.training_file("curves"), "training of the translation model")]),
@@ -119,6 +124,10 @@ def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Any], runs: R
     for stream, figures in backbones.items():
         params = figures["params"]
         titled[f"pretraining of {stream}"] = {key: params.get(key) for key in ("config", "chosen", "versions")}
-    if (config := runs.training_file("config")).is_file():
-        titled["translation model"] = read_json(config)
+    for title, config in (
+        ("sequence pretraining", runs.sequence_file("config")),
+        ("translation model", runs.training_file("config")),
+    ):
+        if config.is_file():
+            titled[title] = read_json(config)
     return titled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,21 @@ from signstreams.errors import UserError
 from signstreams.files import read_json, sha256_file, write_json, write_text
 from signstreams.formats.layout import (
     BOUNDARY_FILES,
-    CURVES,
     EVALUATION_FILES,
     GLOSSES,
     JUDGE_FILES,
     METRICS,
     PRETRAINING_FILES,
+    SEQUENCE_FILES,
     TRAINING_FILES,
     CorpusLayout,
     RunLayout,
 )
-from signstreams.pages.render import percent, rounded
-from signstreams.progress import duration
-from signstreams.publish.figures import (
-    contract_figures,
-    has_scores_of_another,
-    judged,
-    pretraining_figures,
-    scores_text,
-    thinned,
-    translation_figures,
-)
+from signstreams.publish.figures import contract_figures, has_scores_of_another, sequence_figures, thinned
+from signstreams.publish.release_cards import SUMS, TIMM, complete_card, release_card
 from signstreams.publish.settings import ReleaseConfig
-from signstreams.streams import BY_NAME, STREAMS
+from signstreams.streams import STREAMS
 
-SUMS = "SHA256SUMS"
 _VERSIONS = Path("environment", "versions.json")
 _BACKBONE_FILES = (
     *(PRETRAINING_FILES[name] for name in ("backbone", "safetensors", "card", "params", "curves")),
@@ -49,7 +38,7 @@ _MODEL_FILES = (
     GLOSSES,
     EVALUATION_FILES["scores"],
 )
-_TIMM = "timm::"
+_SEQUENCE_FILES = tuple(SEQUENCE_FILES[name] for name in ("best", "clusters", "config", "curves"))
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
@@ -70,13 +59,18 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
             f"{runs.backbone('<stream>')}: found none, expected at least one; run `snakemake pretrain_all` first"
         )
     needed = _needed_backbones(runs) if runs.training_file("best").is_file() else None
+    has_boundaries = needed is not None and _boundary_report(runs) is not None
     if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is not a release (it has no {SUMS}) and is not replaced; give another --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
         new = Path(aside) / folder.name
         for stream in backbones:
-            _copy(runs.pretraining(stream), new / "backbones" / stream, _BACKBONE_FILES, config.metrics_lines)
+            target = new / "backbones" / stream
+            _copy(runs.pretraining(stream), target, _BACKBONE_FILES, config.metrics_lines)
+            complete_card(target / PRETRAINING_FILES["card"], stream, runs, config)
+        if sequence_figures(runs) is not None:
+            _copy(runs.sequence, new / "sequence", _SEQUENCE_FILES, config.metrics_lines)
         if needed is not None:
             more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
             _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
@@ -88,7 +82,7 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
         write_json(new / "workflow.json", config.shown_settings())
         if (corpus := contract_figures(CorpusLayout(config.root))) is not None:
             write_json(new / "corpus.json", corpus)
-        write_text(new / "README.md", _readme(runs, backbones, corpus, needed))
+        write_text(new / "README.md", release_card(config, backbones, needed, has_boundaries=has_boundaries))
         files = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
         write_text(new / SUMS, "".join(f"{sha256_file(new / path)}  {path.as_posix()}\n" for path in files))
         new.chmod(0o755)
@@ -123,7 +117,7 @@ def _needed_backbones(runs: RunLayout) -> dict[str, str]:
         )
     for stream, digest in needed.items():
         path = runs.backbone(stream)
-        if path.is_file() and not digest.startswith(_TIMM) and (found := sha256_file(path)) != digest:
+        if path.is_file() and not digest.startswith(TIMM) and (found := sha256_file(path)) != digest:
             problems.append(
                 f"{path}: its SHA-256 is {found[:12]}, but {model} was trained with {digest[:12]}; train the"
                 " translation model again, or put that backbone there"
@@ -174,113 +168,3 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         if old.exists():
             old.replace(folder)
         raise
-
-
-def _readme(
-    runs: RunLayout, backbones: list[str], corpus: Mapping[str, Any] | None, needed: Mapping[str, str] | None
-) -> str:
-    lines = ["# A run of signstreams", ""]
-    if corpus is not None:
-        lines += [
-            f"Trained on {corpus['num_videos']:,} videos, {duration(corpus['duration_s'])},"
-            f" {corpus['num_frames']:,} frames, {corpus['num_clips']:,} clips with text.",
-            "",
-        ]
-    lines += [
-        "| stream | architecture | crops | steps | loss | ln K | RankMe | k-NN | first weights |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for stream in backbones:
-        lines.append(_backbone_line(stream, pretraining_figures(runs, stream)))
-    lines += [
-        "",
-        "Loss: ln K is that of knowing nothing. RankMe: directions that the features use. k-NN: how often the nearest"
-        " crops of other videos show the same handshape or mouth, where the truth is known; beside it the same network"
-        " before its training. `judge.csv` in the folder of a backbone has more.",
-    ]
-    if needed is not None and (scores := translation_figures(runs)) is not None:
-        clips = f"{scores['num_clips']} clips of the {scores['split']} split"
-        lines += ["", f"Translation, {clips}: {scores_text(scores)}."]
-        if blank := scores.get("baselines", {}).get("blank_video"):
-            lines.append(f"With blank video, what the text model alone can say: BLEU-4 {blank['bleu_4']:.1f}.")
-    stream = backbones[0]
-    model_files = "model, tokenizer, settings, scores, curves"
-    if _boundary_report(runs) is not None:
-        model_files += ", boundary model"
-    lines += [
-        "",
-        "| folder | holds |",
-        "| --- | --- |",
-        "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
-        *([f"| `translation/` | {model_files} |"] if needed is not None else []),
-        "| `environment/` | versions and lock files |",
-        f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
-        "",
-        f"Check it: `sha256sum -c {SUMS}`. Load a backbone:",
-        "",
-        "```python",
-        "from signstreams.backbones.weights import load_dinov2_backbone",
-        "",
-        f'backbone = load_dinov2_backbone("file::backbones/{stream}/backbone.pt")',
-        "```",
-        "",
-        *(_how_to_translate(backbones, needed) if needed is not None else []),
-        "## Curves",
-        "",
-        *_curves(runs, backbones),
-        "Pictures of people are left out on purpose. Weights may still reveal something of the people they were trained"
-        " on: read the model cards, and release only what the signers agreed to.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[str]:
-    """The command, with the backbones of the model's own streams; those that are not in the bundle are named."""
-    flags = {stream: BY_NAME[stream].backbone_flag for stream in needed}
-    words = [
-        f"{flags[stream]} file::release/backbones/{stream}/backbone.pt"
-        for stream, digest in needed.items()
-        if stream in backbones and not digest.startswith(_TIMM)
-    ]
-    if any(digest.startswith(_TIMM) for digest in needed.values()):
-        words.append("--model-download")
-    absent = [
-        f"Its backbone of {stream} is not in this folder (SHA-256 {digest}): say where it is with"
-        f" `{flags[stream]} file::PATH`."
-        for stream, digest in needed.items()
-        if stream not in backbones and not digest.startswith(_TIMM)
-    ]
-    return [
-        "Translate a video (from a checkout of signstreams; this folder as `release`):",
-        "",
-        "    python scripts/translate_video.py video.mp4 --checkpoint release/translation/best.pt"
-        + "".join(f" \\\n        {word}" for word in words),
-        "",
-        *(line for sentence in absent for line in (sentence, "")),
-    ]
-
-
-def _curves(runs: RunLayout, backbones: list[str]) -> list[str]:
-    """Pictures of the bundle, by their places in it."""
-    places = {f"backbones/{stream}": runs.pretraining(stream) for stream in backbones}
-    places["translation"] = runs.training
-    shown = [place for place, folder in places.items() if (folder / CURVES).is_file()]
-    return [line for place in shown for line in (f"![{place}]({place}/{CURVES})", "")]
-
-
-def _backbone_line(stream: str, figures: Mapping[str, Any] | None) -> str:
-    if figures is None:  # weights alone, as of another's run
-        return f"| {stream} |{' – |' * 8}"
-    last, params = figures["last"], figures["params"]
-    knn = judged(figures)
-    values = [
-        params["architecture"],
-        f"{params['data']['train_crops']:,}",
-        f"{last['step']:,}",
-        rounded(last.get("train/loss_dino")),
-        rounded(params["ln_num_prototypes"]),
-        rounded(last.get("probe/rankme")),
-        *(percent(knn.get(name)) for name in ("backbone", "first weights")),
-    ]
-    return f"| {stream} | {' | '.join(values)} |"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from signstreams.config.section import Count, Section
+from signstreams.engine.settings import CardConfig
 from signstreams.formats.layout import RunLayout
 
 
@@ -61,7 +62,7 @@ class OverviewConfig(PublishConfig):
         return self.logs or RunLayout(self.work_dir).logs
 
 
-class ReleaseConfig(PublishConfig):
+class ReleaseConfig(PublishConfig, CardConfig):
     """One folder to attach to a paper or to push to a hub: weights, cards, configs, figures, versions, checksums."""
 
     output: Path | None = None
@@ -74,6 +75,10 @@ class ReleaseConfig(PublishConfig):
     def target(self) -> Path:
         """Folder to write."""
         return self.output or RunLayout(self.work_dir).release
+
+    def card(self) -> CardConfig:
+        """What its cards say of licences, consent and data."""
+        return CardConfig(**{name: getattr(self, name) for name in CardConfig.model_fields})
 
 
 class CompareConfig(Section):

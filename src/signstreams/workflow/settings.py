@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from signstreams.config.section import Section
 from signstreams.corpus.settings import refuse_no_train
+from signstreams.engine.settings import CardConfig
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, STREAMS, StreamName
 
 DEMO_ROOT = Path("data/demo")
@@ -193,6 +195,7 @@ class WorkflowConfig(Section):
     sequence: bool | Path = False
     """Pretrain the encoder of the translation model on all videos, without texts, before it is trained: true, or a
     config file of scripts/pretrain_sequence.py. Cores, memory and GPU as for the training."""
+    release: CardConfig = CardConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -279,4 +282,11 @@ class WorkflowConfig(Section):
             del tree["pretrain"]["hands"]
         if self.sequence is False:
             del tree["sequence"]
+        if self.release == CardConfig():
+            del tree["release"]
         return tree
+
+    def card_settings(self) -> dict[str, str]:
+        """What the release is told of licences, consent and data, as its command takes each key; only what is given."""
+        given = self.release.model_dump(exclude_defaults=True)
+        return {key: json.dumps(value) if isinstance(value, list) else value for key, value in given.items()}
