@@ -35,6 +35,7 @@ from signstreams.integrate.results import (
     split_scores,
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
+from signstreams.integrate.significance import INTERVAL, gloss_difference, text_differences
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.progress import Progress
@@ -184,7 +185,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     content: dict[str, Any] = {"split": last, **scores[last], **{split: scores[split] for split in given.splits[:-1]}}
     if blind is not None:
         blank = split_scores(blind, bundle.head)
-        content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
+        content["baselines"] = {
+            "blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}
+            | {"difference": _differences(results[last], blind, bundle.head)}
+        }
     content |= {
         "decoding": given.decoding.model_dump(mode="json"),
         "scoring": config.scoring.model_dump(mode="json", exclude={"num_beams"}),
@@ -217,6 +221,16 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
     log.info("scores: %s", paths["scores"])
     return content
+
+
+def _differences(result: Evaluation, blind: Evaluation, head: str | None) -> dict[str, Any]:
+    """What seeing is worth: scores of a split less those with blank video, each with its interval."""
+    texts = [[p.text for p in side.predictions] for side in (result, blind)]
+    references = [p.entry.text for p in result.predictions]
+    found: dict[str, Any] = {**text_differences(*texts, references, result.scoring), "interval": INTERVAL}
+    if head is not None and head in result.word_errors:
+        found["wer"] = gloss_difference(result.clip_errors(head), blind.clip_errors(head))
+    return found
 
 
 def _config(bundle: TrainedModel, given: EvaluateSltConfig) -> IntegrateConfig:
