@@ -32,7 +32,7 @@ from signstreams.streams import STREAMS
 PICTURE_PX = 1100  # width that pictures are reduced to; the files beside the backbones are larger
 BROAD_PX = 900  # A picture broader than this is alone in its row
 MAX_TRANSLATIONS = 12
-NUM_CROPS, CROP_PX = 16, 80  # sample crops of a stream, and their side
+NUM_CROPS, CROP_PX = 15, 80  # sample crops of a stream, and their side
 CANDIDATE_VIDEOS, CANDIDATES_PER_VIDEO = 40, 8  # of which they are chosen
 COMPARED_PX = 16  # side at which crops are compared
 
