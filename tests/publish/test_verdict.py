@@ -120,7 +120,7 @@ def test_the_hand_that_is_found_more_often_counts(share: float, grade: str) -> N
 @pytest.mark.parametrize(
     ("changed", "grade", "part"),
     [
-        ({}, "good", "200 hours of video: enough to pretrain backbones of your own."),
+        ({}, "good", "200 hours of video: enough to pretrain on, also without published weights."),
         ({"duration_s": 600.0}, "bad", "10 minutes of video: this shows that the chain works"),
         ({"duration_s": 7200.0}, "unclear", "2 hours of video: enough to adapt published weights"),
         ({"few_clips": "33 clips cannot teach translation"}, "bad", ". 33 clips cannot teach translation."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -46,7 +46,12 @@ def translation_scores(
     """
     scores: dict[str, Any] = {}
     for order in range(1, 5):
-        metric = bleu(order, scoring)
+        metric = BLEU(
+            max_ngram_order=order,
+            tokenize=scoring.bleu_tokenize,
+            lowercase=scoring.bleu_lowercase,
+            force=scoring.bleu_tokenize == "none",  # no advice about tokenised texts: that they are is known
+        )
         result = metric.corpus_score(list(hypotheses), [list(references)])
         scores[f"bleu_{order}"] = result.score
     # sacrebleu's signature does not name the order; 4 is its default and the lower ones change nothing else
@@ -59,16 +64,6 @@ def translation_scores(
     scores["rouge_l"] = 100 * sum(rouge_l(h, r) for h, r in pairs) / max(1, len(references))
     scores["rouge_l_implementation"] = ROUGE_NAME
     return scores
-
-
-def bleu(order: int, scoring: ScoringConfig = DEFAULT_SCORING) -> BLEU:
-    """sacrebleu's BLEU of n-grams up to ``order``."""
-    return BLEU(
-        max_ngram_order=order,
-        tokenize=scoring.bleu_tokenize,
-        lowercase=scoring.bleu_lowercase,
-        force=scoring.bleu_tokenize == "none",  # no advice about tokenised texts: that they are is known
-    )
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:
@@ -166,10 +161,6 @@ class Evaluation:
         """Head with the lowest word error rate; of equal ones the first. None without glosses."""
         return min(self.word_errors, key=lambda head: self.word_errors[head].rate) if self.word_errors else None
 
-    def clip_errors(self, head: str) -> list[WordErrors]:
-        """Gloss word errors of a head in each clip that has glosses."""
-        return list(_clip_errors(self.predictions, head, self.scoring))
-
     def best_wer(self) -> float:
         """Word error rate of that head, in percent; infinite without glosses."""
         head = self.best_head()
@@ -255,12 +246,11 @@ def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> E
 
 
 def _word_errors(predictions: list[Prediction], scoring: ScoringConfig) -> dict[str, WordErrors]:
-    heads = dict.fromkeys(h for p in predictions if p.entry.gloss is not None for h in p.glosses)
-    return {head: sum(_clip_errors(predictions, head, scoring), WordErrors()) for head in heads}
-
-
-def _clip_errors(predictions: list[Prediction], head: str, scoring: ScoringConfig) -> Iterator[WordErrors]:
+    errors: dict[str, WordErrors] = {}
     for prediction in predictions:
-        if prediction.entry.gloss is not None and head in prediction.glosses:
+        if prediction.entry.gloss is not None:
             reference = clean_glosses(prediction.entry.gloss, scoring.gloss_cleanup)
-            yield word_errors(clean_glosses(prediction.glosses[head], scoring.gloss_cleanup), reference)
+            for head, glosses in prediction.glosses.items():
+                edits = word_errors(clean_glosses(glosses, scoring.gloss_cleanup), reference)
+                errors[head] = errors.get(head, WordErrors()) + edits
+    return errors

@@ -1,55 +1,83 @@
-"""How far the difference of two sets of hypotheses for the same clips can be trusted: a paired bootstrap over clips.
+"""How far the difference of two systems on the same clips can be trusted: a paired bootstrap over clips.
 
-Clips are drawn with replacement, the same ones for both sides, and both are scored on each draw (Koehn 2004).
+Clips are drawn with replacement, the same ones for both systems, and both are scored on each draw (Koehn 2004).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
 
 import numpy as np
-from sacrebleu.metrics import CHRF
+from sacrebleu.metrics import BLEU, CHRF
 
 from signstreams.array_types import Floats
-from signstreams.integrate.evaluate import DEFAULT_SCORING, WordErrors, bleu
+from signstreams.integrate.evaluate import DEFAULT_SCORING, WordErrors, word_errors
+from signstreams.integrate.protocols import clean_glosses
 from signstreams.integrate.scoring_settings import ScoringConfig
 
 NUM_RESAMPLES = 1000
-SEED = 0
-INTERVAL = f"95 % of a paired bootstrap over clips, {NUM_RESAMPLES:,} samples"
+SEED = 12345
+"""Both as of sacrebleu's paired bootstrap."""
+Metric = Literal["bleu_4", "chrf", "wer"]
 
 
-def text_differences(
-    ours: Sequence[str], theirs: Sequence[str], references: Sequence[str], scoring: ScoringConfig = DEFAULT_SCORING
-) -> dict[str, dict[str, float]]:
-    """``bleu_4`` and ``chrf`` of ``ours`` less those of ``theirs``: ``value``, and its interval ``low`` to ``high``."""
-    found = {}
-    for name, metric in (("bleu_4", bleu(4, scoring)), ("chrf", CHRF())):
-        # counts of n-grams and lengths per clip (N, S), whose sums give the score: what sacrebleu's own test draws
-        counts = [
-            np.array(metric._extract_corpus_statistics(h, [list(references)])) for h in (list(ours), list(theirs))
-        ]
+@dataclass(frozen=True)
+class Difference:
+    """What a second system has over a first one on the same clips."""
 
-        def score(sums: Floats, metric: Any = metric) -> float:
-            return float(metric._compute_score_from_stats(sums.tolist()).score)
+    first: float  # score of the first system
+    second: float  # score of the second
+    low: float  # 95 % interval of ``second - first``
+    high: float
 
-        found[name] = _difference(counts[0], counts[1], score)
-    return found
+    @property
+    def value(self) -> float:
+        return self.second - self.first
 
 
-def gloss_difference(ours: Sequence[WordErrors], theirs: Sequence[WordErrors]) -> dict[str, float]:
-    """The same of the word error rate, from the errors of each clip: below 0 where ``ours`` is better."""
-    counts = [np.array([list(asdict(errors).values()) for errors in side]) for side in (ours, theirs)]
-    return _difference(counts[0], counts[1], lambda sums: WordErrors(*map(int, sums)).rate)
+def paired_bootstrap(
+    metric: Metric,
+    first: Sequence[Any],
+    second: Sequence[Any],
+    references: Sequence[Any],
+    scoring: ScoringConfig = DEFAULT_SCORING,
+) -> Difference:
+    """The difference of two systems, resampled over clips.
 
-
-def _difference(ours: Floats, theirs: Floats, score: Callable[[Floats], float]) -> dict[str, float]:
-    """``score`` of the summed counts (N, S) of one side less that of the other, with its interval."""
+    Hypotheses and references are texts, or sequences of glosses of the metric ``wer``.
+    """
+    counted, score = _resampled(metric, references, scoring)
+    stats = [counted(hypotheses) for hypotheses in (first, second)]  # two of (clips, values)
     rng = np.random.default_rng(SEED)
-    num_clips = len(ours)
-    draws = rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), size=NUM_RESAMPLES)  # (R, N)
-    drawn = [score(a) - score(b) for a, b in zip(draws @ ours, draws @ theirs, strict=True)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": score(ours.sum(axis=0)) - score(theirs.sum(axis=0)), "low": float(low), "high": float(high)}
+    drawn = rng.choice(len(references), size=(NUM_RESAMPLES, len(references)), replace=True)
+    times = np.stack([np.bincount(rows, minlength=len(references)) for rows in drawn])  # (resamples, clips)
+    sums = [times @ values for values in stats]  # two of (resamples, values)
+    low, high = np.percentile([score(b) - score(a) for a, b in zip(*sums, strict=True)], (2.5, 97.5))
+    return Difference(*(score(values.sum(axis=0)) for values in stats), float(low), float(high))
+
+
+def _resampled(
+    metric: Metric, references: Sequence[Any], scoring: ScoringConfig
+) -> tuple[Callable[[Sequence[Any]], Floats], Callable[[Floats], float]]:
+    """What gives the counts of each clip, (clips, values), and the score that sums of them have."""
+    if metric == "wer":
+
+        def errors(hypotheses: Sequence[Any]) -> Floats:
+            cleaned = [
+                [clean_glosses(glosses, scoring.gloss_cleanup) for glosses in pair]
+                for pair in zip(hypotheses, references, strict=True)
+            ]
+            return np.array([astuple(word_errors(*pair)) for pair in cleaned], np.float64)
+
+        return errors, lambda sums: WordErrors(*map(int, sums)).rate
+    is_split = scoring.bleu_tokenize == "none"
+    bleu = BLEU(tokenize=scoring.bleu_tokenize, lowercase=scoring.bleu_lowercase, force=is_split)
+    counter: Any = bleu if metric == "bleu_4" else CHRF()
+
+    def counted(hypotheses: Sequence[Any]) -> Floats:
+        # counts of n-grams and lengths per clip, whose sums give the score: what sacrebleu's own test draws
+        return np.array(counter._extract_corpus_statistics(list(hypotheses), [list(references)]), np.float64)
+
+    return counted, lambda sums: float(counter._compute_score_from_stats(sums.tolist()).score)

@@ -13,7 +13,7 @@ from signstreams.streams import HAND_STREAMS
 
 Grade = Literal["good", "unclear", "bad"]
 MIN_CLIPS = 5  # with fewer, an interval over clips says nothing
-FIRST, PIXELS = "first weights", "grey pixels"  # what a backbone has to beat; the first may name a backbone after it
+FIRST = "first weights"  # start of the name of the source that is the same network before its pretraining
 UNSEEN = "signer_out"  # the judge's split by signers; the other one is by videos
 VOTE = "knn"  # of its probes, the one that the verdict is on
 
@@ -22,8 +22,8 @@ GLOSSES_KNOWN, GLOSSES_UNKNOWN = 60.0, 90.0  # WER of a model that learns glosse
 EXPECTATIONS: tuple[tuple[float, Grade, str], ...] = (
     (1, "bad", "this shows that the chain works; take backbones with published weights"),
     (10, "unclear", "enough to adapt published weights (config/pretrain/from_dinov2.toml), not to start from nothing"),
-    (100, "good", "enough to adapt published weights, and for glosses and texts of a narrow subject"),
-    (float("inf"), "good", "enough to pretrain backbones of your own"),
+    (100, "good", "enough to adapt published weights, and for texts on a narrow subject"),
+    (float("inf"), "good", "enough to pretrain on, also without published weights"),
 )
 """Hours of video below which a row holds, its grade, and what to expect of so much footage."""
 FEW_SIGNERS = 5
@@ -33,7 +33,7 @@ FEW_SIGNERS = 5
 class Sentence:
     """One answer."""
 
-    about: str  # ``text``, ``glosses``, a stream, ``hands``, ``data`` or ``demo``
+    about: str  # ``text``, ``glosses``, a stream or ``backbones``, ``hands``, ``data`` or ``demo``
     grade: Grade
     text: str
 
@@ -132,7 +132,7 @@ def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]
             yield found
     if unjudged:
         text = f"Not judged on labelled crops: {', '.join(unjudged)}. How to: docs/evaluate_backbone.md."
-        yield Sentence(unjudged[0], "unclear", text)
+        yield Sentence("backbones", "unclear", text)
 
 
 def _backbone(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
