@@ -1,9 +1,10 @@
 """What `make demo` scores on other seeds and thread counts: the range that its verdict holds a run against.
 
 The translation is trained anew on the features and points of a demo that has run, for each seed with each number of
-threads, as the workflow does it. Copy the ranges into `DEMO` of src/signstreams/publish/verdict.py.
+threads, as the workflow does it. To be recorded again whenever the demo's corpus or recipe changes.
 
 python benchmarks/demo.py FOLDER                  # of the demo in data/demo and work_dirs; what FOLDER holds is kept
+python benchmarks/demo.py FOLDER --record         # also into src/signstreams/publish/demo_range.json, which ships
 python benchmarks/demo.py FOLDER --points-only    # without a demo: on the noisy true points of benchmarks/sequence.py
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,9 @@ from sequence import write_video
 
 from signstreams.demo.corpus import write_annotations
 from signstreams.demo.plan import plan
+from signstreams.files import read_json, write_json
 from signstreams.formats.layout import CorpusLayout, RunLayout
+from signstreams.publish.figures import DEMO_RANGE
 from signstreams.streams import BY_NAME, STREAMS
 
 PROJECT = Path(__file__).parents[1]
@@ -37,8 +41,11 @@ def main() -> None:
     words.add_argument("--root", type=Path, default=PROJECT / "data" / "demo")
     words.add_argument("--work-dir", type=Path, default=PROJECT / "work_dirs")
     words.add_argument("--points-only", action="store_true", help="no backbones; computed points without a picture")
+    words.add_argument("--record", action="store_true", help="write demo_range.json")
     words.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings of the training")
     args = words.parse_args()
+    if args.record and (args.points_only or args.set):
+        words.error("--record is of the demo as it is shipped: without --points-only and --set")
     runs = RunLayout(args.work_dir)
     root, features = args.root, runs.features
     backbones = [word for s in STREAMS for word in (BY_NAME[s].backbone_flag, f"file::{runs.backbone(s).absolute()}")]
@@ -52,8 +59,21 @@ def main() -> None:
             words_of_run = [*backbones, "--seed", str(seed), "--set", "train.log_every_steps=20", *args.set]
             found.append(scores(root, features, output, threads, words_of_run))
             print(f"seed {seed}, {threads} threads: {shown(found[-1])}", flush=True)
-    for name, values in (("BLEU-4", [s["bleu_4"] for s in found]), ("gloss WER", [s["gloss"]["wer"] for s in found])):
-        print(f"{name} {min(values):.1f} to {max(values):.1f}")
+    values = {"bleu_4": [s["bleu_4"] for s in found], "wer": [s["gloss"]["wer"] for s in found]}
+    ranges = {name: [round(min(of), 1), round(max(of), 1)] for name, of in values.items()}
+    print(json.dumps(ranges))
+    if args.record:
+        summary = read_json(CorpusLayout(root).report)["summary"]
+        counts = {key: summary[key] for key in ("num_videos", "num_clips", "num_frames")}
+        runs_told = f"seeds {listed(args.seeds)} with {listed(args.threads)} threads ({platform.machine()})"
+        write_json(DEMO_RANGE, {"counts": counts, **ranges, "runs": runs_told})
+        print(DEMO_RANGE)
+
+
+def listed(numbers: list[int]) -> str:
+    """``"0, 1 and 2"``."""
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def make_corpus(layout: CorpusLayout) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from signstreams.demo.plan import plan
-from signstreams.publish.verdict import DEMO, Sentence, verdict
+from signstreams.publish.figures import demo_range
+from signstreams.publish.verdict import DemoRange, Sentence, verdict
 
 
 def interval(value: float, low: float, high: float) -> dict[str, float]:
@@ -133,15 +134,25 @@ def test_the_data_is_as_good_as_the_scarcest_part_of_it(changed: dict[str, Any],
     assert found[0] == grade and part in found[1]
 
 
-def test_a_run_of_the_demo_is_held_against_the_runs_of_before() -> None:
+def demo_counts() -> dict[str, int]:
     drawn = plan("demo", 0)
-    counts = {"num_videos": len(drawn.videos), "num_clips": len(drawn.clips())}
-    counts["num_frames"] = sum(video.num_frames for video in drawn.videos)
-    assert DEMO.corpus == counts
-    demo = corpus(**counts, signers={video.video_id: video.signer for video in drawn.videos})
+    num_frames = sum(video.num_frames for video in drawn.videos)
+    return {"num_videos": len(drawn.videos), "num_clips": len(drawn.clips()), "num_frames": num_frames}
+
+
+def test_a_run_of_the_demo_is_held_against_the_runs_of_before() -> None:
+    expected = DemoRange(demo_counts(), (30.0, 45.0), (10.0, 30.0), "seeds 0 and 1")
+    demo = corpus(**expected.counts, signers={video.video_id: video.signer for video in plan("demo", 0).videos})
     content: dict[str, Any] = scores(ABOVE, ABOVE, interval(-40, -55, -20))
-    usual = content | {"bleu_4": sum(DEMO.bleu_4) / 2, "gloss": {"wer": DEMO.wer[0]}}
-    assert said(verdict(demo, {}, usual), "demo")[0] == "good"
-    grade, text = said(verdict(demo, {}, usual | {"gloss": {"wer": DEMO.wer[1] + 1}}), "demo")
+    usual = content | {"bleu_4": 45.04, "gloss": {"wer": 10.0}}
+    grade, text = said(verdict(demo, {}, usual, expected=expected), "demo")
+    assert grade == "good" and "within the range of seeds 0 and 1" in text and "BLEU-4 45.0 (30 to 45)" in text
+    grade, text = said(verdict(demo, {}, usual | {"gloss": {"wer": 31.0}}, expected=expected), "demo")
     assert grade == "unclear" and "outside the range" in text
-    assert not [s for s in verdict(demo | {"num_frames": 1}, {}, usual) if s.about == "demo"]
+    for other in (demo | {"num_frames": 1}, demo | {"signers": {"mine": None}}):
+        assert not [s for s in verdict(other, {}, usual, expected=expected) if s.about == "demo"]
+
+
+def test_the_recorded_range_is_of_the_demo_corpus_that_is_rendered_now() -> None:
+    expected = demo_range()
+    assert expected is None or expected.counts == demo_counts()

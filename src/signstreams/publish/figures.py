@@ -15,7 +15,7 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import rounded
-from signstreams.publish.verdict import Sentence, verdict
+from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS
 
 PRETRAINED = ("backbone", "params", "history")  # files of a pretraining that its figures are read from
@@ -78,6 +78,17 @@ def has_scores_of_another(runs: RunLayout) -> bool:
     return expected is not None and sha256_file(model) != expected
 
 
+DEMO_RANGE = Path(__file__).with_name("demo_range.json")
+
+
+def demo_range() -> DemoRange | None:
+    """The recorded range of the demo's scores; None where none was recorded since its corpus or recipe changed."""
+    if not DEMO_RANGE.is_file():
+        return None
+    content = read_json(DEMO_RANGE)
+    return DemoRange(content["counts"], tuple(content["bleu_4"]), tuple(content["wer"]), content["runs"])
+
+
 def verdict_of_run(root: Path, work_dir: Path) -> list[Sentence]:
     """The verdict on what is there of a run."""
     runs = RunLayout(work_dir)
@@ -86,6 +97,7 @@ def verdict_of_run(root: Path, work_dir: Path) -> list[Sentence]:
         {stream: figures for stream in STREAMS if (figures := pretraining_figures(runs, stream)) is not None},
         translation_figures(runs),
         is_outdated=has_scores_of_another(runs),
+        expected=demo_range(),
     )
 
 

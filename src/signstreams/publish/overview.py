@@ -25,8 +25,8 @@ from signstreams.publish.figures import (
     pretraining_figures,
     read_runtimes,
     translation_figures,
+    verdict_of_run,
 )
-from signstreams.publish.verdict import verdict
 from signstreams.streams import STREAMS
 
 PICTURE_PX = 1100  # width that pictures are reduced to; the files beside the backbones are larger
@@ -74,7 +74,7 @@ def render_overview(
         root=root,
         work_dir=work_dir,
         pages=_pages(CorpusLayout(root), runs, backbones, page or runs.overview),
-        verdict=verdict(corpus, backbones, scores, is_outdated=is_outdated),
+        verdict=verdict_of_run(root, work_dir),
         crops={} if corpus is None else _sample_crops(CorpusLayout(root), corpus["signers"]),
         corpus=corpus,
         num_streams=len(STREAMS),
