@@ -367,7 +367,7 @@ def _overview_page(config: Any) -> None:
     from signstreams.files import write_text
     from signstreams.publish.overview import render_overview
 
-    page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings())
+    page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings(), config.target())
     write_text(config.target(), page)
     print(config.target())
 

@@ -68,6 +68,8 @@ def test_the_report_sums_up_streams_videos_and_splits(corpus: BrokenCorpus) -> N
         "num_clips": 5,
         "num_rows_without_times": 0,
         "num_clips_by_split": {"train": 3, "val": 1, "test": 1},
+        "num_signers": 3,
+        "few_clips": "3 clips cannot teach translation; some thousands do",
     }
     states = {"missing": 4, "detected": 32, "tracked": 0, "filled": 4}
     assert report["streams"]["hand_l"] == {"num_crops": 36, "coverage": 0.9, "states": states}

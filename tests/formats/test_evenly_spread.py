@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
-from signstreams.formats.crops import evenly_spread
+from signstreams.formats.crops import evenly_spread, most_different
 
 
 def test_places_are_in_the_middle_of_their_parts_or_reach_both_ends() -> None:
@@ -24,3 +25,11 @@ def test_places_differ_rise_and_keep_their_distance(count: int, among: int, with
     steps = [later - earlier for earlier, later in itertools.pairwise(places)]
     assert len(places) == count and places[0] >= 0 and places[-1] < among
     assert min(steps) >= 1 and max(steps) - min(steps) <= 1
+
+
+def test_different_ones_are_spread_over_signers_then_videos_then_as_far_apart_as_they_are() -> None:
+    features = np.array([[0.0], [0.1], [5.0], [9.0], [0.2], [7.0]])
+    groups = [("ana", "a"), ("ana", "a"), ("ana", "a"), ("ana", "b"), ("bea", "c"), ("bea", "c")]
+    assert most_different(features, groups, 4) == [3, 4, 2, 5]  # the middle; bea; the other video of ana; bea again
+    assert sorted(most_different(features, groups, 9)) == [0, 1, 2, 3, 4, 5]
+    assert most_different(np.empty((0, 1)), [], 3) == []

@@ -48,6 +48,9 @@ def test_blank_video_is_the_same_for_every_clip(trained: IntegrateConfig, tmp_pa
     blank = content["baselines"]["blank_video"]
     assert blank["num_clips"] == content["num_clips"] == 3
     assert blank["losses"]["translation"] != content["losses"]["translation"]
+    for key, value in (("bleu_4", content["bleu_4"] - blank["bleu_4"]), ("chrf", content["chrf"] - blank["chrf"])):
+        assert blank["difference"][key]["value"] == pytest.approx(value)
+    assert blank["difference"]["wer"]["value"] == pytest.approx(content["gloss"]["wer"] - blank["gloss"]["wer"])
 
 
 def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_evaluation(

@@ -60,6 +60,14 @@ def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: P
     assert report["splits"]["split"]["most_frequent"] == 0.25
     by_hog = report["rows"][4]["scores"]["signer_out"]
     assert by_hog["nearest"]["value"] == by_hog["probe"]["value"] == 1.0  # four angles, far apart
+    for row, first in zip(report["rows"][:2], report["rows"][2:4], strict=True):
+        assert list(row["differences"]) == ["first weights", "grey pixels"]
+        for name, other in (("first weights", first), ("grey pixels", report["rows"][5])):
+            for split, probes in row["scores"].items():
+                found = row["differences"][name][split]["knn"]
+                assert found["value"] == pytest.approx(probes["knn"]["value"] - other["scores"][split]["knn"]["value"])
+                assert found["low"] <= found["value"] <= found["high"]
+    assert not any("differences" in row for row in report["rows"][2:])
     assert (tmp_path / "out" / "judge.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "judge.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

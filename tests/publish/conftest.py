@@ -78,18 +78,32 @@ def judge_report() -> dict[str, Any]:
     sources += (("HOG", "free", 0.61), ("grey pixels", "free", 0.5))
     splits = {name: {"title": title} for name, title in (("split", "other videos"), ("signer_out", "unseen signers"))}
     rows = []
+
+    def by_split(value: float, spread: float) -> dict[str, Any]:
+        score = {"value": value, "low": value - spread, "high": value + spread}
+        return {split: dict.fromkeys(("nearest", "knn", "probe"), score) for split in splits}
+
     for name, kind, value in sources:
-        score = {by: {"value": value, "low": value - 0.1, "high": value + 0.1} for by in ("nearest", "knn", "probe")}
-        rows.append({"name": name, "kind": kind, "features": "", "scores": dict.fromkeys(splits, score)})
+        row = {"name": name, "kind": kind, "features": "", "scores": by_split(value, 0.1)}
+        if kind == "backbone":
+            row["differences"] = {"first weights of it": by_split(0.04, 0.06), "grey pixels": by_split(0.42, 0.1)}
+        rows.append(row)
     return {"k": 20, "splits": splits, "rows": rows}
 
 
 def write_model(folder: Path) -> None:
     scores = {"num_clips": 7, "bleu_1": 30.6, "bleu_4": 5.9, "chrf": 23.7, "rouge_l": 20.0}
     gloss = {"gloss": {"wer": 56.5}}
+    difference = {
+        "bleu_4": {"value": 2.6, "low": -1.0, "high": 6.0},
+        "chrf": {"value": 13.1, "low": 4.0, "high": 22.0},
+        "wer": {"value": -26.1, "low": -40.0, "high": -12.0},
+    }
+    blank = {"num_clips": 7, "bleu_1": 20.1, "bleu_4": 3.3, "chrf": 10.6, "rouge_l": 20.0, "gloss": {"wer": 82.6}}
+    blank["difference"] = difference
     write(folder / "best.pt", "model")
     model = {"checkpoint_sha256": sha256_file(folder / "best.pt")}
-    write(folder / "scores.json", {"split": "test", **scores, **gloss, "baselines": {"blank_video": scores}, **model})
+    write(folder / "scores.json", {"split": "test", **scores, **gloss, "baselines": {"blank_video": blank}, **model})
     digests = {stream: sha256_file(folder.parent / f"dino_{stream}" / "backbone.pt") for stream in STREAMS}
     write(folder / "config.json", {"note": EVIL, "backbone_sha256": digests})
     write(folder / "metrics.jsonl", '{"step": 1, "val/bleu_4": 5.9}\n')
@@ -138,7 +152,11 @@ def finished(tmp_path: Path) -> Run:
     """A run whose every stage ended."""
     run = Run(tmp_path / "data" / "año", tmp_path / "work", tmp_path / "logs")
     summary = {"num_videos": 20, "num_clips": 47, "num_frames": 3425, "duration_s": 137.0}
-    write(CorpusLayout(run.root).report, {"verdict": "pass", "summary": summary})
+    streams = {"face": {"coverage": 1.0}, "hand_l": {"coverage": 0.75}, "hand_r": {"coverage": 0.98}}
+    videos = [{"video_id": "video", "signer": "ana"}, {"video_id": "absent", "signer": None}]
+    report = {"verdict": "pass", "summary": summary, "streams": streams, "videos": videos}
+    write(CorpusLayout(run.root).report, report)
+    write(CorpusLayout(run.root).report_page, "page")
     for stream in STREAMS:
         write_backbone(run.work_dir / f"dino_{stream}", stream)
     write_model(run.work_dir / "multistream_v9")

@@ -6,9 +6,11 @@ import base64
 import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -18,7 +20,9 @@ from signstreams.commands import main
 from signstreams.formats.crops import HEIGHT_PX, TILE_PX, WIDTH_PX
 from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.scoring_settings import ScoringConfig
-from signstreams.publish.overview import render_overview
+from signstreams.publish.figures import verdict_of_run
+from signstreams.publish.overview import CANDIDATES_PER_VIDEO, render_overview
+from signstreams.streams import STREAMS
 
 
 class Reader(HTMLParser):
@@ -28,12 +32,14 @@ class Reader(HTMLParser):
         super().__init__()
         self.words: list[str] = []
         self.tags: list[str] = []
-        self.addresses: list[str] = []
+        self.sources: list[str] = []
+        self.links: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.sources += [value or "" for name, value in attrs if name == "src"]
+        self.links += [value or "" for name, value in attrs if name == "href"]
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -65,7 +71,8 @@ def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
     assert "Mañana querré un libro." in text and "data/año" in text and "de val" not in text
     assert "pretrain face" in page.words and "1 min 05 s" in page.words
     assert re.search(r"python\s+3\.1[1-4]\.", text)
-    assert page.tags.count("img") == 12  # three a stream, two of the judge, and the frames of the one clip of test
+    # three a stream, two of the judge, the frames of the one clip of test, and the crops of its one video
+    assert page.tags.count("img") == 9 + 2 + 1 + CANDIDATES_PER_VIDEO
 
 
 def test_a_sequence_pretraining_is_there_where_the_run_has_one(with_sequence: Any) -> None:
@@ -81,7 +88,38 @@ def test_no_text_becomes_markup_and_nothing_is_fetched(finished: Any) -> None:
     page = render(finished, evil="<script>alert(1)</script>")
     assert "script" not in page.tags
     assert "<script>alert('Ñandú')</script>" in page.words
-    assert page.addresses and all(address.startswith(("data:image/webp;base64,", "#")) for address in page.addresses)
+    assert page.sources and all(address.startswith("data:image/webp;base64,") for address in page.sources)
+    assert not any(":" in address for address in page.links)
+
+
+def test_links_lead_from_the_page_to_the_others_that_are_there_wherever_it_is(finished: Any, tmp_path: Path) -> None:
+    (finished.work_dir / "multistream_v9" / "translations.html").write_text("page")
+    for page in (finished.work_dir / "overview.html", tmp_path / "elsewhere" / "deep" / "page.html"):
+        shown = Reader(render_overview(finished.root, finished.work_dir, finished.logs, {}, page))
+        files = [(page.parent / unquote(link)).resolve() for link in shown.links if not link.startswith("#")]
+        assert [file.relative_to(tmp_path.resolve()).as_posix() for file in files] == [
+            "data/año/contract/report.html",
+            "work/multistream_v9/translations.html",
+            *(f"work/dino_{stream}/README.md" for stream in STREAMS),
+        ]
+        assert all(file.is_file() for file in files)
+    (finished.work_dir / "report.html").write_text("page")
+    assert "report.html" in Reader(render_overview(finished.root, finished.work_dir, finished.logs, {})).links
+
+
+def test_the_verdict_stands_first_as_on_the_terminal(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    expected = verdict_of_run(finished.root, finished.work_dir)
+    shown = re.findall('<li class="([a-z]+)"><b>[a-z]+</b> ([^<]+)</li>', page)
+    assert [(grade, unescape(text)) for grade, text in shown] == [(s.grade, s.text) for s in expected]
+    assert page.index("</ul>") < page.index("<nav>")
+
+
+def test_sample_crops_differ_and_say_of_whom_they_are(finished: Any) -> None:
+    page = render_overview(finished.root, finished.work_dir, finished.logs, {})
+    frames = [int(frame) for frame in re.findall('<figure title="video, frame ([0-9]+)">', page)]
+    assert sorted(frames) == [2, 7, 12, 17, 22, 27, 32, 37]  # evenly over the video's forty
+    assert page.count("<figcaption>ana</figcaption>") == len(frames)
 
 
 def test_the_contents_lead_to_every_section(finished: Any) -> None:

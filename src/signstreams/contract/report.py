@@ -15,6 +15,7 @@ from signstreams.contract.rules import RULES
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import SEVERITIES, Finding
 from signstreams.files import digest
+from signstreams.integrate.settings import few_clips
 from signstreams.streams import STREAMS
 
 FORMAT_VERSION = 1
@@ -48,6 +49,7 @@ def build_report(
     """Content of ``contract/report.json``; ``findings`` come in `report_order`."""
     counts = Counter(finding.severity for finding in findings)
     by_rule = Counter((finding.rule, finding.severity) for finding in findings)
+    signers = {clip.video_id: clip.signer for clip in corpus.clips if clip.signer is not None}
     usable = [check for check in checks if check.status in ("ok", "loose")]
     return {
         "format_version": FORMAT_VERSION,
@@ -64,6 +66,8 @@ def build_report(
             "num_clips": len(corpus.clips),
             "num_rows_without_times": len(corpus.meta.untimed_rows),
             "num_clips_by_split": {split: len(ids) for split, ids in splits.items()},
+            "num_signers": len(set(signers.values())) or None,  # None: meta.csv names none
+            "few_clips": few_clips(len(splits.get("train", ()))) if any(clip.text for clip in corpus.clips) else None,
         },
         "clip_lengths_s": histogram(_clip_lengths_s(corpus, checks)),
         "streams": {stream: _stream(stream, usable) for stream in STREAMS},
@@ -75,7 +79,7 @@ def build_report(
         "quarantined": [
             {"video_id": check.video_id, "reason": check.reason} for check in checks if check.status == "quarantined"
         ],
-        "videos": [check.as_json() for check in checks],
+        "videos": [check.as_json() | {"signer": signers.get(check.video_id)} for check in checks],
     }
 
 

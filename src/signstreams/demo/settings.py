@@ -16,7 +16,7 @@ class DemoConfig(Section):
     root: Path = Path("data/demo")
     """Folder of the corpus."""
     size: Literal["tiny", "demo", "bench"] = "demo"
-    """Size of the corpus: tiny for tests (8 clips), demo (47 clips), bench for measuring learning (300 clips)."""
+    """Size of the corpus: tiny for tests (8 clips), demo (54 clips), bench for measuring learning (300 clips)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Another seed gives other sentences, motion, clothes and cameras."""
     jobs: Count = 1

@@ -12,6 +12,7 @@ import re
 import struct
 import zipfile
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from signstreams.array_types import Pixels
+from signstreams.array_types import Floats, Pixels
 from signstreams.errors import DamagedFile
 from signstreams.files import replacing
 from signstreams.formats.layout import CorpusLayout
@@ -295,6 +296,26 @@ def clip_strip(layout: CorpusLayout, video_id: str, frames: Sequence[int], reade
                 tile = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
                 strip[top : top + TILE_PX, left : left + TILE_PX] = tile
     return strip
+
+
+def most_different(features: Floats, groups: Sequence[tuple[str, ...]], count: int) -> list[int]:
+    """Places of ``count`` rows of features (N, D) that differ most, or of all: farthest-first, from the middle one on.
+
+    ``groups`` name what a row is of, such as (signer, video): each further row is of those that were chosen least
+    often so far, by the first name, then the second, and of them the one farthest from all that are chosen.
+    """
+    distance = np.full(len(features), np.inf)  # of each row to the nearest chosen one
+    chosen: list[int] = []
+    counts: Counter[tuple[int, str]] = Counter()
+    for _ in range(min(count, len(features))):
+        left = [row for row in range(len(features)) if row not in chosen]
+        rarest = min([counts[level] for level in enumerate(groups[row])] for row in left)
+        left = [row for row in left if [counts[level] for level in enumerate(groups[row])] == rarest]
+        row = max(left, key=lambda row: float(distance[row])) if chosen else left[len(left) // 2]
+        chosen.append(row)
+        counts.update(enumerate(groups[row]))
+        distance = np.minimum(distance, np.linalg.norm(features - features[row], axis=1))
+    return chosen
 
 
 def evenly_spread(count: int, among: int, *, with_ends: bool = False) -> list[int]:

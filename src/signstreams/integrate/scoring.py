@@ -35,6 +35,7 @@ from signstreams.integrate.results import (
     split_scores,
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
+from signstreams.integrate.significance import Difference, Metric, paired_bootstrap
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.progress import Progress
@@ -127,6 +128,8 @@ def video_files(folders: Sequence[Path]) -> dict[str, Path]:
 
 # -- The evaluation
 
+TEXT_METRICS: tuple[Metric, ...] = ("bleu_4", "chrf")
+
 log = logging.getLogger(__name__)
 
 
@@ -184,7 +187,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     content: dict[str, Any] = {"split": last, **scores[last], **{split: scores[split] for split in given.splits[:-1]}}
     if blind is not None:
         blank = split_scores(blind, bundle.head)
-        content["baselines"] = {"blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}}
+        content["baselines"] = {
+            "blank_video": {k: v for k, v in blank.items() if not k.endswith("signature")}
+            | {"difference": _differences(results[last], blind, bundle.head)}
+        }
     content |= {
         "decoding": given.decoding.model_dump(mode="json"),
         "scoring": config.scoring.model_dump(mode="json", exclude={"num_beams"}),
@@ -217,6 +223,21 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         log.info("%s", scores_line(f"{last} with blank video", content["baselines"]["blank_video"]))
     log.info("scores: %s", paths["scores"])
     return content
+
+
+def _differences(result: Evaluation, blind: Evaluation, head: str | None) -> dict[str, Any]:
+    """What seeing is worth: scores of a split less those with blank video, each with its 95 % interval."""
+    references = [p.entry.text for p in result.predictions]
+    texts = [[p.text for p in side.predictions] for side in (blind, result)]
+    found: dict[Metric, Difference] = {}
+    for name in TEXT_METRICS:
+        found[name] = paired_bootstrap(name, *texts, references, result.scoring)
+    if head is not None and head in result.word_errors:
+        known = [place for place, p in enumerate(result.predictions) if p.entry.gloss is not None]
+        glosses = [[side.predictions[place].glosses[head] for place in known] for side in (blind, result)]
+        signed = [result.predictions[place].entry.gloss for place in known]
+        found["wer"] = paired_bootstrap("wer", *glosses, signed, result.scoring)
+    return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in found.items()}
 
 
 def _config(bundle: TrainedModel, given: EvaluateSltConfig) -> IntegrateConfig:

@@ -40,6 +40,8 @@ CHUNK = 2048  # crops whose features are held before they are pooled to those of
 PUBLIC = ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch16_224.augreg_in21k_ft_in1k")
 """What anybody has without training, DINOv2 and ImageNet; judged where timm's cache on this machine holds it."""
 
+PIXELS = "grey pixels"  # name of a source
+
 Encode = Callable[[Part, slice], dict[str, Tensor]]
 
 
@@ -52,6 +54,7 @@ class Source:
     about: str  # what a reader should know of it: the spec, the seed, the size
     encode: Encode
     """Crops of a part to features (M, D) by the name of the variant; NaN rows have none."""
+    first: str | None = None  # of a backbone: name of the source that is the same network with its first weights
 
 
 # -- Sources
@@ -84,13 +87,13 @@ def sources(
     firsts: dict[str, Source] = {}
     trained = []
     for spec, backbone in loaded.items():
-        trained.append(Source(names[spec], "backbone", spec, _of_backbone(backbone, device)))
         first, about = first_weights(spec, backbone, seed)
         about += ", left hands mirrored" if first.mirrored_streams else ""
         if about not in firsts:
             encode = _of_backbone(first, device)
             name = "first weights" + (f" of {names[spec]}" if len(loaded) > 1 else "")
             firsts[about] = Source(name, "first weights", about, encode)
+        trained.append(Source(names[spec], "backbone", spec, _of_backbone(backbone, device), firsts[about].name))
     public = []
     for name in PUBLIC:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -99,7 +102,7 @@ def sources(
             public.append(Source(name, "public", f"timm::{name}", _of_backbone(backbone, device)))
     free = [
         Source("HOG", "free", f"{FREE_PX} px, cells of 8, blocks of 2 x 2, 9 angles", _of_images(hog)),
-        Source("grey pixels", "free", f"{FREE_PX} px, less the image's own mean", _of_images(grey_pixels)),
+        Source(PIXELS, "free", f"{FREE_PX} px, less the image's own mean", _of_images(grey_pixels)),
     ]
     if any(part.points is not None for part in found.parts):
         free.insert(0, Source("hand points", "free", "21 points, less their mean, over their size", _of_points))

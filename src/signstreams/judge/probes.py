@@ -198,9 +198,10 @@ def numbered(values: Sequence[str]) -> Ints:
     return np.array([numbers[value] for value in values])
 
 
-def accuracy(is_right: Sequence[Flags], folds: Sequence[Fold], units: Ints, seed: int) -> Accuracy:
+def accuracy(is_right: Sequence[Flags | Floats], folds: Sequence[Fold], units: Ints, seed: int) -> Accuracy:
     """Accuracy of the answers of each fold (M,), and the interval that comes of drawing whole units again.
 
+    Of differences -1, 0, 1 between two sources it is the difference of their accuracies, on the same draws for both.
     Where each fold asks one unit, as in leaving one signer out, folds are drawn; else the units within each fold.
     """
     rng = np.random.default_rng(seed)
@@ -214,7 +215,7 @@ def accuracy(is_right: Sequence[Flags], folds: Sequence[Fold], units: Ints, seed
     return Accuracy(value, float(low), float(high))
 
 
-def _resampled(right: Flags, units: Ints, rng: np.random.Generator) -> Floats:
+def _resampled(right: Flags | Floats, units: Ints, rng: np.random.Generator) -> Floats:
     """(`NUM_RESAMPLES`,) shares of right answers when the units of a fold (M,) are drawn with replacement."""
     _, place = np.unique(units, return_inverse=True)
     asked, hits = np.bincount(place), np.bincount(place, weights=right)  # (U,)

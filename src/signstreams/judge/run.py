@@ -14,7 +14,7 @@ from torch import Tensor
 
 from signstreams.array_types import Ints
 from signstreams.engine import distributed
-from signstreams.judge.features import item_features, sources
+from signstreams.judge.features import PIXELS, item_features, sources
 from signstreams.judge.labelled_sets import LabelledSet, read_set
 from signstreams.judge.probes import (
     Split,
@@ -28,6 +28,8 @@ from signstreams.judge.probes import (
 )
 from signstreams.judge.report import KINDS, NEAREST, PROBE, VOTE, write_report
 from signstreams.judge.settings import EvaluateBackboneConfig
+
+Right = dict[str, dict[str, list[Any]]]  # split to probe to whether each answer of a fold (M,) is right
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +76,10 @@ def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) ->
         "splits": {name: _about(split, found) for name, split in splits.items()},
         "rows": [],
     }
+    right: dict[tuple[str, str], Right] = {}  # of each source and variant, in the order of the rows
     for source in judged:
         for variant, features in item_features(source, found).items():
-            scores = _scores(features, found, splits, units, config)
+            right[source.name, variant] = _right(features, found, splits, config)
             report["rows"].append(
                 {
                     "name": source.name,
@@ -84,21 +87,27 @@ def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) ->
                     "about": source.about,
                     "features": variant,
                     "width": features.shape[1],
-                    "scores": scores,
+                    "scores": _scores(right[source.name, variant], splits, units, config.seed),
                 }
             )
             log.info("%s, %s: done", source.name, variant or source.about)
+    for (name, variant), row in zip(right, report["rows"], strict=True):
+        first = next(source.first for source in judged if source.name == name)
+        if first is not None:
+            others = {key: right[key] for key in ((first, variant), (PIXELS, "")) if key in right}
+            row["differences"] = {
+                other: _scores(_less(right[name, variant], theirs), splits, units, config.seed)
+                for (other, _), theirs in others.items()
+            }
     return report
 
 
-def _scores(
-    features: Tensor, found: LabelledSet, splits: dict[str, Split], units: Ints, config: EvaluateBackboneConfig
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Split to probe to accuracy with its interval."""
+def _right(features: Tensor, found: LabelledSet, splits: dict[str, Split], config: EvaluateBackboneConfig) -> Right:
+    """Which answers are right."""
     labels = torch.from_numpy(found.labels)
     signers = None if found.signers is None else numbered(found.signers)
     narrow = in_own_span(F.normalize(features, dim=1)) if config.probe else features
-    scores: dict[str, dict[str, dict[str, float]]] = {}
+    right: Right = {}
     for name, split in splits.items():
         answers = {
             NEAREST: [knn_answers(features, labels, fold, 1) for fold in split.folds],
@@ -106,14 +115,29 @@ def _scores(
         }
         if config.probe:
             answers[PROBE] = [probe_answers(narrow, labels, fold, signers) for fold in split.folds]
-        right = {
+        right[name] = {
             by: [(a == labels[fold.queries]).numpy() for a, fold in zip(of, split.folds, strict=True)]
             for by, of in answers.items()
         }
-        scores[name] = {
-            by: dataclasses.asdict(accuracy(of, split.folds, units, config.seed)) for by, of in right.items()
+    return right
+
+
+def _less(ours: Right, theirs: Right) -> Right:
+    """1 where only ``ours`` is right, -1 where only ``theirs`` is: the mean is the difference of the accuracies."""
+    return {
+        split: {
+            by: [a.astype(float) - b for a, b in zip(folds, theirs[split][by], strict=True)] for by, folds in of.items()
         }
-    return scores
+        for split, of in ours.items()
+    }
+
+
+def _scores(right: Right, splits: dict[str, Split], units: Ints, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Split to probe to accuracy with its interval."""
+    return {
+        name: {by: dataclasses.asdict(accuracy(of, splits[name].folds, units, seed)) for by, of in probes.items()}
+        for name, probes in right.items()
+    }
 
 
 def _about(split: Split, found: LabelledSet) -> dict[str, Any]:

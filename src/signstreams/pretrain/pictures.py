@@ -20,7 +20,7 @@ from signstreams.backbones.vit import Block, VisionTransformer
 from signstreams.backbones.weights import UNKNOWN_SIDE, load_dinov2_backbone
 from signstreams.errors import UserError
 from signstreams.files import replacing
-from signstreams.formats.crops import Crop, evenly_spread
+from signstreams.formats.crops import Crop, evenly_spread, most_different
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.pretrain.data import CropSet, find_crops, load_whole
 from signstreams.pretrain.health import embed
@@ -86,6 +86,7 @@ def nearest_crops(queries: Tensor, bank: Tensor, is_candidate: Tensor, count: in
 
 PICTURE_FILES = tuple(PRETRAINING_FILES[name] for name in ("attention", "patches", "neighbours"))
 NUM_SHOWN = 8
+MAX_OFFERED, COMPARED_PX = 128, 16  # crops of which those that differ most are shown, and the side they are compared at
 NUM_NEIGHBOURS = 7
 MAX_BANK = 2_000  # crops to search for neighbours, evenly spread; half a minute on two cores for a small network
 MIN_GRID = 8  # least number of patches per side of a map: small inputs are enlarged for the network
@@ -126,10 +127,14 @@ def draw_pictures(
     """Draw the three pictures of a backbone in evaluation mode and return their paths by the stem of their names.
 
     ``normalize`` makes uint8 (..., H, W, 3) to input of the model, on its device. ``image_px`` is the image side that
-    the backbone was trained on. Some of the held-out crops are shown, and neighbours found among all crops.
+    the backbone was trained on. Of the held-out crops those that differ most are shown, and neighbours are found among
+    all crops.
     """
     own = crops.probe or crops.train
-    shown = [own[i] for i in evenly_spread(min(NUM_SHOWN, len(own)), len(own))]
+    offered = [own[i] for i in evenly_spread(min(MAX_OFFERED, len(own)), len(own))]
+    small = load_whole(offered, COMPARED_PX).float().mean(dim=-1).flatten(1).numpy()  # (M, COMPARED_PX^2), grey
+    small -= small.mean(axis=1, keepdims=True)  # light alone is no difference
+    shown = [offered[i] for i in sorted(most_different(small, [(crop.video_id,) for crop in offered], NUM_SHOWN))]
     side_px = image_px * max(1, -(-MIN_GRID * model.patch_size // image_px))
     enlarged = f", enlarged for it from {image_px} to {side_px} px" if side_px > image_px else ""
     images_at_side = load_whole(shown, side_px)  # (N, side, side, 3) uint8

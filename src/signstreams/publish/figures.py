@@ -15,6 +15,7 @@ from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout, RunLayout
 from signstreams.pages.render import percent, rounded
+from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS
 
 PRETRAINED = ("backbone", "params", "history")  # files of a pretraining that its figures are read from
@@ -26,11 +27,12 @@ PER_VIDEO = (["demo"], ["extract"])  # folders of logs whose jobs count as one k
 
 
 def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
-    """Summary of the contract's report, with its verdict."""
+    """Summary of the contract's report, its verdict, its streams, and ``signers``: video to its signer, else None."""
     if not layout.report.is_file():
         return None
     report = read_json(layout.report)
-    return {"verdict": report["verdict"], **report["summary"]}
+    signers = {video["video_id"]: video.get("signer") for video in report["videos"]}  # older reports name none
+    return {"verdict": report["verdict"], **report["summary"], "streams": report["streams"], "signers": signers}
 
 
 def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
@@ -94,6 +96,29 @@ def has_scores_of_another(runs: RunLayout) -> bool:
         return False
     expected = read_json(scores).get("checkpoint_sha256")  # older evaluations did not record it
     return expected is not None and sha256_file(model) != expected
+
+
+DEMO_RANGE = Path(__file__).with_name("demo_range.json")
+
+
+def demo_range() -> DemoRange | None:
+    """The recorded range of the demo's scores; None where none was recorded since its corpus or recipe changed."""
+    if not DEMO_RANGE.is_file():
+        return None
+    content = read_json(DEMO_RANGE)
+    return DemoRange(content["counts"], tuple(content["bleu_4"]), tuple(content["wer"]), content["runs"])
+
+
+def verdict_of_run(root: Path, work_dir: Path) -> list[Sentence]:
+    """The verdict on what is there of a run."""
+    runs = RunLayout(work_dir)
+    return verdict(
+        contract_figures(CorpusLayout(root)),
+        {stream: figures for stream in STREAMS if (figures := pretraining_figures(runs, stream)) is not None},
+        translation_figures(runs),
+        is_outdated=has_scores_of_another(runs),
+        expected=demo_range(),
+    )
 
 
 # -- Runtimes, from the benchmark files that Snakemake writes beside the logs
@@ -160,7 +185,7 @@ def thinned(path: Path, most: int) -> list[str]:
 
 
 def summarize(root: Path, work_dir: Path) -> list[str]:
-    """Lines for a person; a stage that has not run yet is reported as missing."""
+    """Lines for a person, the verdict below them; a stage that has not run yet is reported as missing."""
     runs = RunLayout(work_dir)
     lines = _contract(CorpusLayout(root))
     for stream in STREAMS:
@@ -168,6 +193,7 @@ def summarize(root: Path, work_dir: Path) -> list[str]:
     if (sequence := sequence_figures(runs)) is not None:
         lines.append(f"sequence    {sequence_text(sequence)} on val; {runs.sequence_file('best')}")
     lines.append(f"translation {_translation(runs)}")
+    lines += [f"{sentence.grade:<11} {sentence.text}" for sentence in verdict_of_run(root, work_dir)]
     if runs.overview.is_file():
         lines.append(f"all of it   {runs.overview}")
     return lines

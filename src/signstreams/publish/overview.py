@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import platform
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from signstreams.array_types import Pixels
 from signstreams.engine.run_folder import commit, versions
 from signstreams.files import read_json
-from signstreams.formats.crops import CropReader, clip_strip
+from signstreams.formats.crops import CropReader, clip_strip, evenly_spread, list_crops, most_different
 from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES, CorpusLayout, RunLayout
-from signstreams.pages.render import ShownClip, render
+from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.publish.figures import (
     contract_figures,
     has_scores_of_another,
@@ -23,12 +27,16 @@ from signstreams.publish.figures import (
     sequence_figures,
     starts_from_sequence,
     translation_figures,
+    verdict_of_run,
 )
 from signstreams.streams import STREAMS
 
 PICTURE_PX = 1100  # width that pictures are reduced to; the files beside the backbones are larger
 BROAD_PX = 900  # A picture broader than this is alone in its row
 MAX_TRANSLATIONS = 12
+NUM_CROPS, CROP_PX = 15, 80  # sample crops of a stream, and their side
+CANDIDATE_VIDEOS, CANDIDATES_PER_VIDEO = 40, 8  # of which they are chosen
+COMPARED_PX = 16  # side at which crops are compared
 
 _PICTURES = {
     "curves": "loss and health",
@@ -40,17 +48,37 @@ _PICTURES = {
 """Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES` or `JUDGE_FILES`, to its caption."""
 
 
-def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any]) -> str:
-    """HTML of the page; a stage that has not run is left out. The workflow's ``settings`` are shown as they are."""
+@dataclass(frozen=True)
+class SampleCrop:
+    """A small crop, and of whom it is."""
+
+    video_id: str
+    frame: int
+    signer: str | None
+    image: Pixels  # (CROP_PX, CROP_PX, 3)
+
+
+def render_overview(
+    root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], page: Path | None = None
+) -> str:
+    """HTML of the page; a stage that has not run is left out. The workflow's ``settings`` are shown as they are.
+
+    ``page`` is where it will be, by default in the work_dir: its links to the other pages are relative to that.
+    """
     runs = RunLayout(work_dir)
+    corpus = contract_figures(CorpusLayout(root))
     found = {stream: pretraining_figures(runs, stream) for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
     is_outdated = has_scores_of_another(runs)
+    scores = translation_figures(runs)
     return render(
         "overview.html",
         root=root,
         work_dir=work_dir,
-        corpus=contract_figures(CorpusLayout(root)),
+        pages=_pages(CorpusLayout(root), runs, backbones, page or runs.overview),
+        verdict=verdict_of_run(root, work_dir),
+        crops={} if corpus is None else _sample_crops(CorpusLayout(root), corpus["signers"]),
+        corpus=corpus,
         num_streams=len(STREAMS),
         backbones=backbones,
         knn={stream: judged(figures) for stream, figures in backbones.items()},
@@ -66,13 +94,54 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
         is_sequence_used=starts_from_sequence(runs),
         sequence_curves=_pictures([(runs.sequence_file("curves"), "sequence pretraining")]),
         is_outdated=is_outdated,
-        scores=None if is_outdated else translation_figures(runs),
+        scores=None if is_outdated else scores,
         training_curves=_pictures([(runs.training_file("curves"), "training of the translation model")]),
         clips=[] if is_outdated else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
         runtimes=read_runtimes(logs),
         ran_on=_ran_on(),
         all_settings=_settings(settings, backbones, runs),
     )
+
+
+def _pages(layout: CorpusLayout, runs: RunLayout, backbones: Iterable[str], page: Path) -> list[tuple[str, str]]:
+    """Name and address of the other pages that are there."""
+    named = [("data contract", layout.report_page), ("translations", runs.evaluation_file("page"))]
+    named += [(f"model card of {stream}", runs.pretraining_file(stream, "card")) for stream in backbones]
+    named += [("Snakemake's report", runs.report)]
+    return [(name, relative_address(file, page)) for name, file in named if file.is_file()]
+
+
+def _sample_crops(layout: CorpusLayout, signers: Mapping[str, str | None]) -> dict[str, list[SampleCrop]]:
+    """Stream to crops that differ, spread over signers and videos; damaged ones are left out."""
+    videos = list(signers)
+    videos = [videos[i] for i in evenly_spread(min(CANDIDATE_VIDEOS, len(videos)), len(videos))]
+    with closing(CropReader()) as reader:
+        found = {stream: _different_crops(layout, stream, videos, signers, reader) for stream in STREAMS}
+    return {stream: crops for stream, crops in found.items() if crops}
+
+
+def _different_crops(
+    layout: CorpusLayout, stream: str, videos: Sequence[str], signers: Mapping[str, str | None], reader: CropReader
+) -> list[SampleCrop]:
+    import cv2
+
+    offered, small = [], []
+    for video_id in videos:
+        with suppress(OSError, ValueError):
+            crops = list_crops(layout.crops(stream, video_id))
+            for place in evenly_spread(min(CANDIDATES_PER_VIDEO, len(crops)), len(crops)):
+                data = np.frombuffer(reader.read(crops[place]), np.uint8)
+                image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+                if image is None:
+                    continue
+                shown = cv2.resize(image, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
+                offered.append(SampleCrop(video_id, crops[place].frame, signers[video_id], shown))
+                grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (COMPARED_PX, COMPARED_PX)).astype(float)
+                small.append((grey - grey.mean()).ravel())  # light alone is no difference
+    if not offered:
+        return []
+    groups = [(crop.signer or "", crop.video_id) for crop in offered]
+    return [offered[i] for i in most_different(np.array(small), groups, NUM_CROPS)]
 
 
 def _pictures(named: Iterable[tuple[Path, str]]) -> list[dict[str, Any]]:

@@ -1,0 +1,222 @@
+"""The verdict on a run in plain sentences, each with a grade: pure functions of what the stages recorded.
+
+The overview page and the summary on the terminal say the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from signstreams.streams import HAND_STREAMS
+
+Grade = Literal["good", "unclear", "bad"]
+MIN_CLIPS = 5  # with fewer, an interval over clips says nothing
+FIRST = "first weights"  # start of the name of the source that is the same network before its pretraining
+UNSEEN = "signer_out"  # the judge's split by signers; the other one is by videos
+VOTE = "knn"  # of its probes, the one that the verdict is on
+
+HANDS_FOUND, HANDS_RARE = 0.8, 0.5  # share of frames with the hand that is found more often: good from, bad below
+GLOSSES_KNOWN, GLOSSES_UNKNOWN = 60.0, 90.0  # WER of a model that learns glosses alone: good below, bad from
+EXPECTATIONS: tuple[tuple[float, Grade, str], ...] = (
+    (1, "bad", "this shows that the chain works; take backbones with published weights"),
+    (10, "unclear", "enough to adapt published weights (config/pretrain/from_dinov2.toml), not to start from nothing"),
+    (100, "good", "enough to adapt published weights, and for texts on a narrow subject"),
+    (float("inf"), "good", "enough to pretrain on, also without published weights"),
+)
+"""Hours of video below which a row holds, its grade, and what to expect of so much footage."""
+FEW_SIGNERS = 5
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One answer."""
+
+    about: str  # ``text``, ``glosses``, a stream or ``backbones``, ``hands``, ``data`` or ``demo``
+    grade: Grade
+    text: str
+
+
+def verdict(
+    corpus: Mapping[str, Any] | None,
+    backbones: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Any] | None,
+    *,
+    is_outdated: bool = False,
+    expected: DemoRange | None = None,
+) -> list[Sentence]:
+    """All answers that the figures of the stages (see `signstreams.publish.figures`) allow.
+
+    ``is_outdated``: the scores are of another model than the one that is there. ``expected``: what the demo scores.
+    """
+    found: list[Sentence] = []
+    if is_outdated:
+        found.append(Sentence("text", "unclear", "The scores are of another best.pt: run scripts/evaluate_slt.py."))
+    elif scores is not None:
+        found += _translation(scores)
+    found += _backbones(backbones)
+    if corpus is not None:
+        found += [*_hands(corpus), _data(corpus)]
+        if expected is not None and scores is not None and not is_outdated:
+            found += _demo(corpus, scores, expected)
+    return found
+
+
+# -- Text and glosses
+
+
+def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
+    blank = scores.get("baselines", {}).get("blank_video", {})
+    difference = blank.get("difference", {})
+    clips = f"{scores['num_clips']:,} clips of {scores['split']}"
+    is_few = scores["num_clips"] < MIN_CLIPS
+    if "bleu_4" in scores:
+        names = [(name, key) for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf")) if key in difference]
+        if not names or is_few:
+            why = f"{clips} are too few" if is_few else "no interval was recorded; run scripts/evaluate_slt.py"
+            yield Sentence("text", "unclear", f"Cannot tell whether the text is better than blind: {why}.")
+        else:
+            grade = _grade([difference[key] for _, key in names])
+            said = {
+                "good": "The text is better than blind",
+                "unclear": "Cannot tell whether the text is better than blind",
+                "bad": "The text is worse than blind",
+            }
+            figures = ", ".join(
+                f"{name} {scores[key]:.1f} against {blank[key]:.1f} with blank video ({_interval(difference[key])})"
+                for name, key in names
+            )
+            yield Sentence("text", grade, f"{said[grade]}: {figures}, over {clips}.")
+    if "gloss" not in scores:
+        return
+    wer = scores["gloss"]["wer"]
+    if "wer" in difference and not is_few:
+        grade = _grade([difference["wer"]], lower_is_better=True)
+        said = {
+            "good": "Glosses are recognised better than blind",
+            "unclear": "Cannot tell whether glosses are recognised better than blind",
+            "bad": "Glosses are recognised worse than blind",
+        }
+        figures = f"WER {wer:.1f} against {blank['gloss']['wer']:.1f} with blank video ({_interval(difference['wer'])})"
+        yield Sentence("glosses", grade, f"{said[grade]}: {figures}.")
+    elif "bleu_4" not in scores:
+        grade = "good" if wer < GLOSSES_KNOWN else "unclear" if wer < GLOSSES_UNKNOWN else "bad"
+        yield Sentence("glosses", grade, f"WER of the glosses: {wer:.1f}; 100 is as bad as saying nothing.")
+
+
+def _grade(differences: list[Mapping[str, float]], *, lower_is_better: bool = False) -> Grade:
+    """``bad`` where the interval of one says that it is worse, ``good`` where those of all say that they are better."""
+    sign = -1 if lower_is_better else 1
+    ends = [sorted((sign * found["low"], sign * found["high"])) for found in differences]
+    if any(high < 0 for _, high in ends):
+        return "bad"
+    return "good" if all(low > 0 for low, _ in ends) else "unclear"
+
+
+def _interval(found: Mapping[str, float], unit: float = 1) -> str:
+    """``"+20.8, 95 % interval 9.5 to 31.2"``."""
+    value, low, high = (unit * found[key] for key in ("value", "low", "high"))
+    return f"{value:+.1f}, 95 % interval {low:.1f} to {high:.1f}"
+
+
+# -- Backbones
+
+
+def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
+    unjudged = []
+    for stream, figures in backbones.items():
+        found = _backbone(stream, figures["judge"]) if "judge" in figures else None
+        if found is None:
+            unjudged.append(stream)
+        else:
+            yield found
+    if unjudged:
+        text = f"Not judged on labelled crops: {', '.join(unjudged)}. How to: docs/evaluate_backbone.md."
+        yield Sentence("backbones", "unclear", text)
+
+
+def _backbone(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
+    """Against first weights and pixels; None of a report of before, which has no differences."""
+    row = next((row for row in judge["rows"] if row["kind"] == "backbone" and row.get("differences")), None)
+    if row is None:
+        return None
+    split = UNSEEN if UNSEEN in judge["splits"] else next(iter(judge["splits"]))
+    parts, differences = [], []
+    for name, scores in row["differences"].items():
+        found = scores[split][VOTE]
+        other = next(r for r in judge["rows"] if r["name"] == name and r["features"] in (row["features"], ""))
+        differences.append(found)
+        said = {"good": "beats", "unclear": "cannot be told from", "bad": "is behind"}[_grade([found])]
+        ours, theirs = (100 * r["scores"][split][VOTE]["value"] for r in (row, other))
+        its = "its first weights" if name.startswith(FIRST) else name
+        parts.append(f"{said} {its}, {ours:.1f} against {theirs:.1f} % ({_interval(found, 100)})")
+    where = "On unseen signers"
+    if split != UNSEEN:
+        where = f"On {judge['splits'][split]['title']} (not on unseen signers: one alone is known, or none)"
+    text = f"{where} the backbone of {stream} {' and '.join(parts)}; right answers of {judge['k']}-NN."
+    return Sentence(stream, _grade(differences), text)
+
+
+# -- The corpus
+
+
+def _hands(corpus: Mapping[str, Any]) -> Iterator[Sentence]:
+    shares = {stream: corpus["streams"][stream]["coverage"] for stream in HAND_STREAMS if stream in corpus["streams"]}
+    if not shares or not corpus["num_frames"]:
+        return
+    best = max(shares.values())
+    grade: Grade = "good" if best >= HANDS_FOUND else "unclear" if best >= HANDS_RARE else "bad"
+    said = {
+        "good": "Hands are found",
+        "unclear": "Hands are missing in many frames",
+        "bad": "Hands are missing in most frames",
+    }[grade]
+    figures = ", ".join(f"{stream} in {100 * share:.0f} % of the frames" for stream, share in shares.items())
+    look = "" if grade == "good" else "; look at the previews of the contract page"
+    yield Sentence("hands", grade, f"{said}: {figures}{look}.")
+
+
+def _data(corpus: Mapping[str, Any]) -> Sentence:
+    """Whether there is enough of it, and what to expect; the worst of hours, clips and signers gives the grade."""
+    hours = corpus["duration_s"] / 3600
+    _, grade, expectation = next(row for row in EXPECTATIONS if hours < row[0])
+    amount = f"{hours:,.0f} hours" if hours >= 2 else f"{60 * hours:,.0f} minutes"
+    parts = [f"{amount} of video: {expectation}"]
+    grades: list[Grade] = [grade]
+    if few := corpus.get("few_clips"):
+        parts.append(few)
+        grades.append("bad")
+    if (signers := corpus.get("num_signers")) is not None and signers < FEW_SIGNERS:
+        people = "1 signer" if signers == 1 else f"{signers} signers"
+        parts.append(f"{people}: scores say little about other people")
+        grades.append("unclear")
+    worst = max(grades, key=("good", "unclear", "bad").index)
+    return Sentence("data", worst, ". ".join(parts) + ".")
+
+
+# -- The demo corpus, of which it is known what to expect
+
+
+@dataclass(frozen=True)
+class DemoRange:
+    """What runs of the demo as it is shipped scored; `benchmarks/demo.py` records it."""
+
+    counts: dict[str, int]  # of the contract's summary, by which the corpus is known
+    bleu_4: tuple[float, float]  # least and greatest of the runs
+    wer: tuple[float, float]
+    runs: str  # which runs those were
+
+
+def _demo(corpus: Mapping[str, Any], scores: Mapping[str, Any], expected: DemoRange) -> Iterator[Sentence]:
+    is_demo = all(video_id.startswith("demo_") for video_id in corpus["signers"])
+    if not is_demo or any(corpus[key] != count for key, count in expected.counts.items()):
+        return
+    if "bleu_4" not in scores or "gloss" not in scores:
+        return
+    measured = (("BLEU-4", scores["bleu_4"], expected.bleu_4), ("gloss WER", scores["gloss"]["wer"], expected.wer))
+    is_within = all(low <= round(value, 1) <= high for _, value, (low, high) in measured)  # rounded as the range is
+    figures = ", ".join(f"{name} {value:.1f} ({low:g} to {high:g})" for name, value, (low, high) in measured)
+    said = "within" if is_within else "outside"
+    text = f"The demo: {said} the range of {expected.runs}, with the settings as shipped: {figures}."
+    yield Sentence("demo", "good" if is_within else "unclear", text)
