@@ -395,8 +395,8 @@ class TrainConfig(Section):
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Evaluate and keep an exponential moving average of the weights with this decay per step. None: no averaging."""
     init_checkpoint: Annotated[Checkpoints, Flag("--init-checkpoint")] = []
-    """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that match by name and shape
-    are used, the log lists the others; where several have a weight, the last one counts. Or mska::FILE, a
+    """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that match by name and
+    shape are used, the log lists the others; where several have a weight, the last one counts. Or mska::FILE, a
     checkpoint of MSKA's authors, for its recognition network."""
     sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
     """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
