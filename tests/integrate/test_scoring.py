@@ -18,10 +18,11 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.clips import load_clips, tokenize_clips
-from signstreams.integrate.evaluate import Prediction, translation_scores
+from signstreams.integrate.evaluate import Prediction
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import MAX_CLIPS, score, video_files, write_page
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.text_scores import translation_scores
 from signstreams.integrate.trained_model import load_trained_model
 
 Build = Callable[..., IntegrateConfig]

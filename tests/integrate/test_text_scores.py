@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from signstreams.integrate.evaluate import WordErrors, rouge_l, translation_scores, word_errors
+from signstreams.integrate.text_scores import WordErrors, rouge_l, translation_scores, word_errors
 
 TEXTS = ["El niño come pan, ¿no?", "Mañana llueve en la ciudad grande.", "¡Qué bonita es la casa azul!"]
 
