@@ -145,7 +145,7 @@ def clip_scores(hypothesis: str, reference: str, scoring: ScoringConfig = DEFAUL
 
 NUM_RESAMPLES = 1000
 SEED = 12345
-"""Both as of sacrebleu's paired bootstrap, so that the p-values are its own."""
+"""Both as of sacrebleu's paired bootstrap: the clips drawn are the same."""
 Metric = Literal["bleu_4", "chrf", "wer"]
 
 
@@ -157,7 +157,7 @@ class Difference:
     second: float  # score of the second
     low: float  # 95 % interval of ``second - first``
     high: float
-    p: float  # of a difference at least as large if there were none
+    p: float  # two-sided
 
     @property
     def value(self) -> float:
@@ -171,22 +171,31 @@ def paired_bootstrap(
     references: Sequence[Any],
     scoring: ScoringConfig = DEFAULT_SCORING,
 ) -> Difference:
-    """The difference of two systems, resampled over clips (Koehn 2004), with the p-value as sacrebleu computes it.
+    """The difference of two systems, resampled over clips (Koehn 2004).
 
-    Hypotheses and references are texts, or sequences of glosses of the metric ``wer``.
+    Hypotheses and references are texts, or sequences of glosses of the metric ``wer``. The p-value is twice the share
+    of resamples on the far side of zero, so that it is below 0.05 where the interval leaves zero out. That of sacrebleu
+    centres absolute differences, and may be small beside an interval that has zero in it.
     """
+    scores, differences = resampled_differences(metric, first, second, references, scoring)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    beyond = min(np.sum(differences <= 0), np.sum(differences >= 0))
+    p = min(1.0, 2 * float(beyond + 1) / (NUM_RESAMPLES + 1))
+    return Difference(*scores, float(low), float(high), p)
+
+
+def resampled_differences(
+    metric: Metric, first: Sequence[Any], second: Sequence[Any], references: Sequence[Any], scoring: ScoringConfig
+) -> tuple[tuple[float, float], Floats]:
+    """Scores of both systems, and the second's less the first's in each of `NUM_RESAMPLES` draws of the clips."""
     stats_of, score = _resampled(metric, references, scoring)
     stats = [stats_of(hypotheses) for hypotheses in (first, second)]  # two of (clips, values)
     rng = np.random.default_rng(SEED)
     drawn = rng.choice(len(references), size=(NUM_RESAMPLES, len(references)), replace=True)
     counts = np.stack([np.bincount(rows, minlength=len(references)) for rows in drawn])  # (resamples, clips)
-    ours, theirs = (score(values.sum(axis=0)) for values in stats)
     sums = [counts @ values for values in stats]  # two of (resamples, values)
-    differences = np.array([score(b) - score(a) for a, b in zip(*sums, strict=True)])
-    sizes = np.abs(differences)
-    p = (np.sum(sizes - sizes.mean() > abs(theirs - ours)) + 1) / (NUM_RESAMPLES + 1)
-    low, high = np.percentile(differences, (2.5, 97.5))
-    return Difference(ours, theirs, float(low), float(high), float(p))
+    ours, theirs = (score(values.sum(axis=0)) for values in stats)
+    return (ours, theirs), np.array([score(b) - score(a) for a, b in zip(*sums, strict=True)])
 
 
 def _resampled(
