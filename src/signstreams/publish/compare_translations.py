@@ -171,7 +171,7 @@ def _scoring(content: Mapping[str, Any]) -> ScoringConfig:
 
 
 def _metrics(pairs: Sequence[tuple[Mapping[str, str], Mapping[str, str]]]) -> list[Metric]:
-    """What both runs can be scored by: one that learned no text has no hypothesis, one without glosses none of these."""
+    """What both runs can be scored by: one that learned no text has no hypothesis, one without glosses no glosses."""
     found: list[Metric] = []
     if all(any(pair[place]["hypothesis"] for pair in pairs) for place in (0, 1)):
         found += ["chrf", "bleu_4"]
