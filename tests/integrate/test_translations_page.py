@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,13 +160,15 @@ def film(path: Path, num_frames: int = 50) -> None:
         container.mux(stream.encode())
 
 
-@pytest.fixture
-def used(entries: list[ClipEntry], sources: Sources, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def used(entries: list[ClipEntry], sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of three clips, of which two have a video that plays and the third one that does not."""
-    (tmp_path / "videos").mkdir()
-    for entry in entries[:2]:
-        film(tmp_path / "videos" / f"{entry.video.video_id}.webm")
-    (tmp_path / "videos" / f"{entries[2].video.video_id}.webm").write_bytes(b"no video")
+    folder = tmp_path_factory.mktemp("used")
+    videos = [folder / "videos" / f"{entry.video.video_id}.webm" for entry in entries]
+    videos[0].parent.mkdir()
+    film(videos[0])
+    shutil.copy(videos[0], videos[1])
+    videos[2].write_bytes(b"no video")
     said = ("El niño come pan.", "Mañana llueve.", "¿Qué?")
     about = zip(entries, TEXTS, ("ana", "bruno", "ana"), ("val", "test", "test"), said, strict=True)
     predictions = [
@@ -178,8 +181,8 @@ def used(entries: list[ClipEntry], sources: Sources, tmp_path: Path) -> Path:
         for n, (entry, text, signer, split, hypothesis) in enumerate(about)
     ]
     content = {**CONTENT, "split": "test", "val": CONTENT, "gloss": {"wer": 100.0, "head": "fuse"}}
-    write(tmp_path, predictions, replace(sources, videos=video_files([tmp_path / "videos"])), content=content)
-    return tmp_path / "page.html"
+    write(folder, predictions, replace(sources, videos=video_files([folder / "videos"])), content=content)
+    return folder / "page.html"
 
 
 SHOWN = (
@@ -246,7 +249,7 @@ def test_a_clip_plays_its_span_by_mouse_and_by_keyboard(browser: Any, used: Path
 def test_what_cannot_be_played_keeps_its_frames_and_says_so(browser: Any, used: Path) -> None:
     with browser.open(used, "desktop") as tab:
         tab.click("article .film")  # the worst clip, whose file is none
-        tab.until("document.querySelector('article p.error')")
+        tab.until("document.querySelector('article p.error') !== null")
         assert "Not there, or of a kind" in tab.run("document.querySelector('article p.error').textContent")
         assert tab.run("document.querySelector('video') === null && document.querySelector('.film').checkVisibility()")
 
