@@ -7,8 +7,22 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 
-from signstreams.integrate.text_scores import WordErrors, rouge_l, translation_scores, word_errors
+from signstreams.integrate.scoring_settings import ScoringConfig
+from signstreams.integrate.text_scores import (
+    NUM_RESAMPLES,
+    Metric,
+    WordErrors,
+    clip_scores,
+    gloss_errors,
+    paired_bootstrap,
+    resampled_differences,
+    rouge_l,
+    translation_scores,
+    word_errors,
+)
 
 TEXTS = ["El niño come pan, ¿no?", "Mañana llueve en la ciudad grande.", "¡Qué bonita es la casa azul!"]
 
@@ -78,3 +92,68 @@ def test_each_kind_of_edit_is_named() -> None:
     assert word_errors(["A"], ["A", "B"]) == WordErrors(0, 1, 0, 2)
     assert word_errors(["A", "B", "C"], ["A", "C"]) == WordErrors(0, 0, 1, 2)
     assert (WordErrors(1, 1, 0, 4) + WordErrors(0, 0, 2, 4)).rate == 50
+
+
+def test_a_clip_is_scored_as_a_corpus_of_one_and_bleu_by_the_orders_that_it_has() -> None:
+    for text in TEXTS:
+        assert clip_scores(text, text) == {"bleu_4": pytest.approx(100), "chrf": pytest.approx(100)}
+    assert clip_scores("Hola", "Hola")["bleu_4"] == pytest.approx(100)  # one word has no four of them
+    assert clip_scores("HOLA", "hola", ScoringConfig(bleu_lowercase=True))["bleu_4"] == pytest.approx(100)
+    assert clip_scores("", "Hola") == {"bleu_4": 0.0, "chrf": 0.0}
+
+
+def test_glosses_are_compared_after_the_clean_up_of_both() -> None:
+    ours, theirs = ["HAUS", "HAUS", "__OFF__"], ["HAUS"]
+    assert gloss_errors(ours, theirs, ScoringConfig(gloss_cleanup="phoenix2014t")) == WordErrors(0, 0, 0, 1)
+    assert gloss_errors(ours, theirs, ScoringConfig()) == WordErrors(0, 0, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def two_systems() -> tuple[list[str], list[str], list[str]]:
+    """References, and what a worse and a better system say."""
+    rng = np.random.default_rng(0)
+    words = ["casa", "perro", "niño", "agua", "pan", "llueve", "mañana", "grande"]
+    references = [" ".join(rng.choice(words, 6)) for _ in range(40)]
+
+    def said(share_right: float) -> list[str]:
+        return [" ".join(w if rng.random() < share_right else "x" for w in text.split()) for text in references]
+
+    return references, said(0.5), said(0.8)
+
+
+@pytest.mark.parametrize("metric", ["bleu_4", "chrf"])
+def test_clips_are_drawn_and_scored_as_sacrebleu_does(
+    metric: Metric, two_systems: tuple[list[str], list[str], list[str]]
+) -> None:
+    """Its p-value follows from our differences; ours is another one of them."""
+    references, worse, better = two_systems
+    counted = {"bleu_4": BLEU(), "chrf": CHRF()}[metric]
+    systems = [("worse", worse), ("better", better)]
+    _, found = PairedTest(systems, {"score": counted}, [references], test_type="bs", n_samples=NUM_RESAMPLES)()
+    (theirs,) = (results for name, results in found.items() if name != "System")
+    scores, differences = resampled_differences(metric, worse, better, references, ScoringConfig())
+    assert scores == pytest.approx([theirs[0].score, theirs[1].score])
+    sizes = np.abs(differences)
+    p = (np.sum(sizes - sizes.mean() > abs(scores[1] - scores[0])) + 1) / (NUM_RESAMPLES + 1)
+    assert p == pytest.approx(theirs[1].p_value, abs=2 / NUM_RESAMPLES)  # theirs are sums of float32
+
+
+def test_a_difference_has_an_interval_and_a_p_value_that_agree(
+    two_systems: tuple[list[str], list[str], list[str]],
+) -> None:
+    references, worse, better = two_systems
+    found = paired_bootstrap("chrf", worse, better, references)
+    assert found.low < found.value < found.high and found.low > 0 and found.p < 0.01
+    turned = paired_bootstrap("chrf", better, worse, references)
+    assert (turned.value, turned.low, turned.p) == pytest.approx((-found.value, -found.high, found.p))
+    same = paired_bootstrap("bleu_4", worse, worse, references)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    for count in range(5, 40, 5):
+        some = paired_bootstrap("bleu_4", worse[:count], better[:count], references[:count])
+        assert (some.p < 0.05) == (some.low > 0 or some.high < 0) or abs(some.p - 0.05) < 0.01
+
+
+def test_glosses_of_two_systems_are_compared_by_their_word_errors() -> None:
+    references = [["A", "B"], ["C"], ["A"]] * 20
+    found = paired_bootstrap("wer", references, [["A", "X"], ["C"], ["A"]] * 20, references)
+    assert (found.first, found.second) == (0, 25) and 0 < found.low < 25 < found.high and found.p < 0.01
