@@ -24,12 +24,12 @@ from signstreams.integrate import training
 from signstreams.integrate.batches import Sample, collate
 from signstreams.integrate.clips import load_clips
 from signstreams.integrate.dataset import ClipDataset
-from signstreams.integrate.evaluate import translation_scores
 from signstreams.integrate.features import ImageReader, embed_stream, open_features
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.stream_backbones import FrozenBackbone
+from signstreams.integrate.text_scores import translation_scores
 from signstreams.streams import BoxState
 
 Build = Callable[..., IntegrateConfig]

@@ -10,12 +10,12 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.integrate.clips import load_clips
-from signstreams.integrate.evaluate import translation_scores
 from signstreams.integrate.protocols import FIGURES, NAMES, clean_glosses, clean_phoenix2014t, published_figures
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.scoring_settings import GivenScoring, ScoringConfig
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.text_scores import translation_scores
 
 Build = Callable[..., IntegrateConfig]
 

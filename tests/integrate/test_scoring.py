@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 import torch
@@ -18,10 +17,10 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.clips import load_clips, tokenize_clips
-from signstreams.integrate.evaluate import Prediction, translation_scores
 from signstreams.integrate.run import run
-from signstreams.integrate.scoring import MAX_CLIPS, score, video_files, write_page
+from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.text_scores import translation_scores
 from signstreams.integrate.trained_model import load_trained_model
 
 Build = Callable[..., IntegrateConfig]
@@ -41,6 +40,8 @@ def test_splits_are_scored_in_their_order_into_another_folder(trained: Integrate
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8"))))
     assert [row["split"] for row in rows] == ["train"] * 10 + ["val"] * 3
     assert not (trained.output_dir / "scores.json").exists()
+    page = (tmp_path / "out" / "translations.html").read_text(encoding="utf-8")
+    assert "Translations: train, val" in page and "All 13 clips" in page and page.count('data-split="train"') == 10
 
 
 def test_blank_video_is_the_same_for_every_clip(trained: IntegrateConfig, tmp_path: Path) -> None:
@@ -198,62 +199,6 @@ def test_a_split_named_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="splits names one twice: val val"):
         EvaluateSltConfig(splits=["val", "val"])
     assert DecodingConfig().num_beams > 1
-
-
-def test_the_page_escapes_what_people_wrote_and_needs_no_other_file(trained: IntegrateConfig, tmp_path: Path) -> None:
-    entry = load_clips(trained).entries["val"][0]
-    wild = "<script>alert('a & b')</script>"
-    from dataclasses import replace
-
-    entries = [replace(entry, clip_id=f"{wild}{n}", text=f"{wild} casa {n}", gloss=(wild,)) for n in range(70)]
-    predictions = [Prediction(e, f"casa {wild} {n}", {"fuse": [wild]}) for n, e in enumerate(entries)]
-    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
-    write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "&lt;script&gt;" in page
-    assert page.count("<article>") == MAX_CLIPS and f"{MAX_CLIPS} of 70 clips" in page
-    assert page.count("data:image/webp;base64,") == MAX_CLIPS and 'src="http' not in page
-    assert '<span class="right">casa</span>' in page
-
-
-def test_the_page_is_whole_and_readable_in_a_browser(
-    trained: IntegrateConfig, looks_well: Callable[[Path], None], tmp_path: Path
-) -> None:
-    entries = load_clips(trained).entries["val"]
-    predictions = [Prediction(e, f"casa {'x' * 200} {e.text}", {"fuse": ["CASA"] * 40}) for e in entries]
-    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0, "gloss": {"wer": 100.0, "head": "fuse"}}
-    write_page(tmp_path / "page.html", predictions, content, CorpusLayout(trained.root), "fuse")
-    looks_well(tmp_path / "page.html")
-
-
-def test_a_clip_plays_from_its_video_by_relative_path_and_has_its_pictures_without(
-    trained: IntegrateConfig, tmp_path: Path
-) -> None:
-    clips = load_clips(trained)
-    entries = clips.entries["val"]
-    predictions = [Prediction(entry, "hola", {}) for entry in entries]
-    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
-    (tmp_path / "videos").mkdir()
-    for entry in entries[1:]:
-        (tmp_path / "videos" / f"{entry.video.video_id}.mp4").touch()
-    page = tmp_path / "run" / "page.html"
-    times_s = {entry.video.video_id: clips.points.times_s[entry.video.video_id] for entry in entries}
-    files = video_files([tmp_path / "absent", tmp_path / "videos"])
-    write_page(page, predictions, content, CorpusLayout(trained.root), None, videos=files, times_s=times_s)
-    text = page.read_text(encoding="utf-8")
-    assert text.count("<video ") == len(entries) - 1 and text.count("<img ") == 1
-    last_s = (entries[1].frames[-1] + 1) / 25
-    assert f'src="../videos/{quote(entries[1].video.video_id)}.mp4#t=0.000,{last_s:.3f}"' in text
-    assert text.count("data:image/webp;base64,") == len(entries)  # as the posters of players
-    assert video_files([tmp_path / "absent"]) == {}
-
-
-def test_the_page_shows_clips_whose_crops_are_gone(trained: IntegrateConfig, tmp_path: Path) -> None:
-    entry = load_clips(trained).entries["val"][0]
-    content = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
-    write_page(tmp_path / "page.html", [Prediction(entry, "", {})], content, CorpusLayout(tmp_path), None)
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<i>nothing</i>" in page and "All 1 clips" in page
 
 
 def test_a_model_that_went_astray_is_refused(trained: IntegrateConfig, tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
 from signstreams.integrate import run as run_module
-from signstreams.integrate.evaluate import WordErrors
 from signstreams.integrate.model import build_model
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.stream_backbones import load_backbones
+from signstreams.integrate.text_scores import WordErrors
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.training import Trainer
 

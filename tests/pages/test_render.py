@@ -14,13 +14,18 @@ SCORES = {"split": "val", "bleu_4": 1.0, "chrf": 2.0, "rouge_l": 3.0}
 
 
 def translations(*clips: ShownClip, **scores: Any) -> str:
-    return render("translations.html", scores=SCORES | scores, num_clips=len(clips), clips=clips)
+    about = {"scores": SCORES | scores, "splits": [("val", SCORES)], "signers": [""], "rated": ["chrf"], "part": 1}
+    about |= {"num_clips": len(clips), "num_shown": len(clips), "part_clips": 300, "parts": [""], "main_page": "x"}
+    return render("translations.html", **about, clips=clips)
 
 
 def test_markup_in_a_text_is_shown_not_obeyed() -> None:
-    evil = "<script>alert('a & \"b\"')</script>"
-    page = translations(ShownClip(evil, None, evil, evil, evil, evil), split=evil)
-    assert "<script" not in page and page.count("&lt;script&gt;alert(&#39;a") == 6
+    evil = "<script>alert('a & \"bb\"')</script>"
+    texts = dict.fromkeys(("split", "video_id", "signer", "video", "picture"), evil)
+    clip = ShownClip(evil, None, evil, evil, evil, evil, **texts, span_s=(0.0, 1.0), cues=[(0.0, 1.0, evil)])
+    page = translations(clip, split=evil)
+    assert page.count("<script") == 1 and page.count("alert(") == page.count("&lt;script&gt;alert(&#39;a") > 12
+    assert '"bb"' not in page  # no attribute ends within a text
 
 
 def test_control_characters_and_stray_bytes_are_shown_as_escapes() -> None:
@@ -41,7 +46,7 @@ def test_too_few_clips_are_said_on_the_page() -> None:
 
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="'clips' is undefined"):
+    with pytest.raises(UndefinedError, match="'part' is undefined"):
         render("translations.html", scores=SCORES, num_clips=0)
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "formats": BASE,
     "corpus": BASE | {"formats"},
     "demo": BASE | {"formats", "corpus"},
-    "publish": BASE | {"formats", "engine"},
+    "publish": BASE | {"formats", "engine", "integrate"},
     "tracker": BASE | {"formats"},
     "extract": BASE | {"formats", "corpus", "tracker"},
     "contract": BASE | {"formats", "corpus", "extract", "integrate"},

@@ -62,6 +62,7 @@ class ClipEntry:
     frames: range  # frame indices in the video, at the clip's stride
     tokens: tuple[int, ...] = ()  # text tokens with the end token
     gloss_ids: tuple[int, ...] | None = None  # target of CTC; None without annotation, or where a gloss is unknown
+    signer: str | None = None  # who signs, when known
 
     @property
     def num_frames(self) -> int:
@@ -255,7 +256,8 @@ def _make_entries(
             num_cut += len(clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=True)) > len(frames)
         labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
         ids = gloss_ids(vocabulary, labels)
-        entries[split].append(ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids))
+        entry = ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids, signer=clip.signer)
+        entries[split].append(entry)
     short = [
         entry.clip_id
         for chosen_entries in entries.values()

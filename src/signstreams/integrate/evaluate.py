@@ -3,129 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from signstreams.array_types import Floats
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
+from signstreams.formats.subtitles import Cue
 from signstreams.integrate.batches import ReadImages, batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry
 from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
+from signstreams.integrate.gloss_times import gloss_cues
 from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
 from signstreams.integrate.model import MultistreamModel
-from signstreams.integrate.protocols import clean_glosses
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
+from signstreams.integrate.text_scores import DEFAULT_SCORING, WordErrors, gloss_errors, translation_scores
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
 Sums = dict[str, list[float]]  # name to sum and count of what was measured
-
-DEFAULT_SCORING = ScoringConfig()
-
-# -- Scores of translations and glosses, against unchanged references
-
-ROUGE_BETA = 1.2
-ROUGE_NAME = "signstreams ROUGE-L: longest common subsequence, F with beta 1.2 (as pycocoevalcap), 13a tokens, mixed case, mean over clips"  # fmt: skip # noqa: E501
-
-
-def translation_scores(
-    hypotheses: Sequence[str], references: Sequence[str], scoring: ScoringConfig = DEFAULT_SCORING
-) -> dict[str, Any]:
-    """BLEU-1..4 and chrF of sacrebleu with their signatures, ROUGE-L, and the ratio of lengths in BLEU's tokens.
-
-    Nothing is lower-cased or tokenised beforehand; what BLEU does is in its signature.
-    """
-    scores: dict[str, Any] = {}
-    for order in range(1, 5):
-        metric = BLEU(
-            max_ngram_order=order,
-            tokenize=scoring.bleu_tokenize,
-            lowercase=scoring.bleu_lowercase,
-            force=scoring.bleu_tokenize == "none",  # no advice about tokenised texts: that they are is known
-        )
-        result = metric.corpus_score(list(hypotheses), [list(references)])
-        scores[f"bleu_{order}"] = result.score
-    # sacrebleu's signature does not name the order; 4 is its default and the lower ones change nothing else
-    scores["bleu_signature"] = str(metric.get_signature())
-    scores["length_ratio"] = result.sys_len / max(1, result.ref_len)
-    chrf = CHRF()
-    scores["chrf"] = chrf.corpus_score(list(hypotheses), [list(references)]).score
-    scores["chrf_signature"] = str(chrf.get_signature())
-    pairs = zip(hypotheses, references, strict=True)
-    scores["rouge_l"] = 100 * sum(rouge_l(h, r) for h, r in pairs) / max(1, len(references))
-    scores["rouge_l_implementation"] = ROUGE_NAME
-    return scores
-
-
-def rouge_l(hypothesis: str, reference: str) -> float:
-    """ROUGE-L (Lin 2004) of one clip, 0..1."""
-    tokenize = Tokenizer13a()
-    ours, theirs = tokenize(hypothesis).split(), tokenize(reference).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    row = [0] * (len(theirs) + 1)
-    for word in ours:
-        diagonal = 0
-        for column, other in enumerate(theirs, start=1):
-            above = row[column]
-            row[column] = diagonal + 1 if word == other else max(above, row[column - 1])
-            diagonal = above
-    common = row[-1]
-    if not common:
-        return 0.0
-    precision, recall = common / len(ours), common / len(theirs)
-    return (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
-
-
-@dataclass(frozen=True)
-class WordErrors:
-    """Edits that turn references of ``num_words`` words into hypotheses, in an alignment with the fewest of them."""
-
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-    num_words: int = 0
-
-    def __add__(self, other: WordErrors) -> WordErrors:
-        return WordErrors(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def rate(self) -> float:
-        """Word error rate in percent; above 100 when there are many insertions."""
-        return 100 * (self.substitutions + self.deletions + self.insertions) / max(1, self.num_words)
-
-
-def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> WordErrors:
-    """Levenshtein alignment; of those with the fewest edits, the one with the fewest insertions and deletions."""
-    # per column: (edits, insertions + deletions, substitutions, deletions, insertions)
-    row = [(n, n, 0, n, 0) for n in range(len(reference) + 1)]
-    for word in hypothesis:
-        diagonal, row[0] = row[0], _step(row[0], 1, 0, 0, 1)
-        for column, other in enumerate(reference, start=1):
-            above = row[column]
-            same = diagonal if word == other else _step(diagonal, 0, 1, 0, 0)
-            row[column] = min(same, _step(above, 1, 0, 0, 1), _step(row[column - 1], 1, 0, 1, 0))
-            diagonal = above
-    _, _, substitutions, deletions, insertions = row[-1]
-    return WordErrors(substitutions, deletions, insertions, len(reference))
-
-
-def _step(
-    cell: tuple[int, int, int, int, int], shifts: int, substitutions: int, deletions: int, insertions: int
-) -> tuple[int, int, int, int, int]:
-    return (cell[0] + 1, cell[1] + shifts, cell[2] + substitutions, cell[3] + deletions, cell[4] + insertions)
-
-
-# -- Evaluation of a split
 
 
 @dataclass
@@ -135,6 +38,8 @@ class Prediction:
     entry: ClipEntry  # the clip
     text: str  # translation; empty where no text is learned
     glosses: dict[str, list[str]]  # head to gloss sequence; empty without glosses
+    gloss_cues: list[Cue] | None = None
+    """Glosses of the head that times were asked of, by the video's times; None where none was."""
 
 
 @dataclass
@@ -179,17 +84,18 @@ def evaluate(
     decoding: DecodingConfig | None = None,
     read_images: ReadImages | None = None,
     progress: Progress | None = None,
+    timed_head: str | None = None,
 ) -> Evaluation:
     """Losses and hypotheses for a split, without augmentation and dropout. Processes share the batches.
 
     Texts are decoded by ``decoding`` (None: with the beams of evaluations during training), glosses by
-    ``config.scoring``.
+    ``config.scoring``; those of ``timed_head`` are aligned in time.
     """
     decoding = DecodingConfig(num_beams=config.scoring.num_beams) if decoding is None else decoding
     was_training = model.training
     model.eval()
     sums: Sums = {}
-    found: list[tuple[int, str, dict[str, list[str]]]] = []
+    found: list[tuple[int, str, dict[str, list[str]], list[Cue] | None]] = []
     num_skipped = 0
     for rows in batches_by_length(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
         chosen = [clips[row] for row in rows]
@@ -207,7 +113,13 @@ def evaluate(
         glosses = {head: ctc_decode(scores, batch.num_steps, beams) for head, scores in encoded.gloss_logits.items()}
         for place, row in enumerate(rows):
             decoded = {head: vocabulary.decode(ids[place]) for head, ids in glosses.items()} if vocabulary else {}
-            found.append((row, tokenizer.decode(texts[place]), decoded))
+            cues: list[Cue] | None = None
+            if vocabulary is not None and timed_head in glosses:
+                entry = clips.entries[row]
+                own: Floats = encoded.gloss_logits[timed_head][place, : batch.num_steps[place]].float().cpu().numpy()
+                times_s = clips.reader.points.times_s[entry.video.video_id]
+                cues = gloss_cues(own, entry.frames, times_s, vocabulary.names, glosses[timed_head][place])
+            found.append((row, tokenizer.decode(texts[place]), decoded, cues))
         if progress is not None:
             progress.advance(len(rows))
     model.train(was_training)
@@ -232,7 +144,7 @@ def joined_sums(shares: Iterable[Sums]) -> Sums:
 
 def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> Evaluation:
     """The results of all processes, in the order of the split."""
-    by_row = {row: (text, glosses) for found, _, _ in shares for row, text, glosses in found}
+    by_row = {row: results for found, _, _ in shares for row, *results in found}
     sums = joined_sums(share for _, share, _ in shares)
     over = divisors({name: count for name, (_, count) in sums.items()}, config)
     means = {name: total / max(1, count) for name, (total, count) in sums.items() if name != CLIPS}
@@ -249,8 +161,7 @@ def _word_errors(predictions: list[Prediction], scoring: ScoringConfig) -> dict[
     errors: dict[str, WordErrors] = {}
     for prediction in predictions:
         if prediction.entry.gloss is not None:
-            reference = clean_glosses(prediction.entry.gloss, scoring.gloss_cleanup)
             for head, glosses in prediction.glosses.items():
-                edits = word_errors(clean_glosses(glosses, scoring.gloss_cleanup), reference)
+                edits = gloss_errors(glosses, prediction.entry.gloss, scoring)
                 errors[head] = errors.get(head, WordErrors()) + edits
     return errors

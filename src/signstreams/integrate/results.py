@@ -54,6 +54,7 @@ PREDICTION_COLUMNS = (
     "video_id",
     "first_frame",
     "last_frame",
+    "signer",
 )
 
 
@@ -124,6 +125,7 @@ def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
                     entry.video.video_id,
                     entry.frames[0],
                     entry.frames[-1],
+                    entry.signer or "",
                 ]
             )
     return buffer.getvalue()

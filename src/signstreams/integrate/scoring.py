@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sacrebleu.metrics import CHRF
-
-from signstreams.array_types import Floats
 from signstreams.engine import distributed
 from signstreams.engine.run_folder import check_writable
 from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
-from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
-from signstreams.formats.video_sources import list_sources, search
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
 from signstreams.integrate.dataset import open_datasets
-from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate, word_errors
+from signstreams.integrate.evaluate import Evaluation, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
 from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.results import (
@@ -37,100 +29,12 @@ from signstreams.integrate.results import (
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
 from signstreams.integrate.significance import Difference, Metric, paired_bootstrap
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
-from signstreams.pages.render import ShownClip, relative_address, render
+from signstreams.integrate.translations_page import Sources, video_files, write_page
 from signstreams.progress import Progress
 
-# -- ``translations.html``: what the model says beside what was said, with frames of each clip; the worst first
-
-MAX_CLIPS = 60
-
-
-def write_page(
-    path: Path,
-    predictions: list[Prediction],
-    content: Mapping[str, Any],
-    layout: CorpusLayout,
-    head: str | None,
-    *,
-    videos: Mapping[str, Path] | None = None,
-    times_s: Mapping[str, Floats] | None = None,
-) -> None:
-    """Write the page: at most `MAX_CLIPS` clips by chrF, or gloss WER, spread evenly from the worst to the best.
-
-    ``content`` is that of scores.json; frames come from the crops of the corpus, glosses from ``head``. A clip plays
-    from the file of its video in ``videos``, with the ``times_s`` (T,) of the video's frames.
-    """
-    has_text = "bleu_4" in content
-    rated = _rated(predictions, head, has_text=has_text)
-    chosen = rated
-    if len(rated) > MAX_CLIPS:
-        chosen = [rated[i] for i in evenly_spread(MAX_CLIPS, len(rated), with_ends=True)]
-    with closing(CropReader()) as reader:
-        clips = [
-            replace(
-                _shown(rating, prediction, head, layout, reader, has_text=has_text),
-                video=_address(prediction.entry, path, videos, times_s),
-            )
-            for rating, prediction in chosen
-        ]
-    write_text(path, render("translations.html", scores=content, num_clips=len(rated), clips=clips))
-
-
-def _rated(predictions: list[Prediction], head: str | None, *, has_text: bool) -> list[tuple[str, Prediction]]:
-    """Each clip with its score, the worst first: chrF, or the gloss WER of ``head`` of a model that learned no text."""
-    if has_text:
-        chrf = CHRF()
-        scored = [(chrf.sentence_score(p.text, [p.entry.text]).score, p) for p in predictions]
-        return [(f"chrF {score:.0f}", p) for score, p in sorted(scored, key=lambda pair: pair[0])]
-    assert head is not None
-    rates = [(word_errors(p.glosses[head], p.entry.gloss).rate, p) for p in predictions if p.entry.gloss is not None]
-    return [(f"gloss WER {rate:.0f}", p) for rate, p in sorted(rates, key=lambda pair: -pair[0])]
-
-
-def _shown(
-    rating: str, prediction: Prediction, head: str | None, layout: CorpusLayout, reader: CropReader, *, has_text: bool
-) -> ShownClip:
-    entry = prediction.entry
-    return ShownClip(
-        title=f"{entry.clip_id}, {rating}",
-        frames=clip_strip(layout, entry.video.video_id, entry.frames, reader),
-        reference=entry.text,
-        hypothesis=prediction.text if has_text else None,
-        gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
-        gloss_hypothesis=" ".join(prediction.glosses[head]) if head in prediction.glosses else None,
-    )
-
-
-def _address(
-    entry: ClipEntry, page: Path, videos: Mapping[str, Path] | None, times_s: Mapping[str, Floats] | None
-) -> str | None:
-    """Where the page finds the clip in its video; None where there is no file, as of a folder of frames."""
-    video_id = entry.video.video_id
-    if not videos or times_s is None or video_id not in videos:
-        return None
-    moments = times_s[video_id]
-    end = min(entry.frames[-1] + entry.frames.step, len(moments) - 1)
-    return f"{relative_address(videos[video_id], page)}#t={moments[entry.frames[0]]:.3f},{moments[end]:.3f}"
-
-
-def video_files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Video id to its file, of those that a browser may play, in folders that are searched in order.
-
-    A folder that is not there holds none.
-    """
-    listed = []
-    for folder in folders:
-        with suppress(OSError):
-            listed.append(list_sources(folder))
-    found, _ = search(listed)
-    return {video_id: sources[0].path for video_id, sources in found.items() if not sources[0].is_folder}
-
-
-# -- The evaluation
-
-TEXT_METRICS: tuple[Metric, ...] = ("bleu_4", "chrf")
-
 log = logging.getLogger(__name__)
+
+TEXT_METRICS: tuple[Metric, ...] = ("bleu_4", "chrf")  # whose difference from blank video is tested
 
 
 def score(given: EvaluateSltConfig) -> dict[str, Any]:
@@ -172,7 +76,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     num_clips = sum(map(len, splits.values())) + (len(splits[last]) if blank_video else 0)
     with Progress(num_clips, "clips", "evaluate") as progress:
         for split in given.splits:
-            results[split] = judge(splits[split], progress=progress)
+            results[split] = judge(splits[split], progress=progress, timed_head=bundle.head)
         if blank_video:
             splits[last].reader.is_blank = True  # one reader for all splits
             blind = judge(splits[last], progress=progress)
@@ -213,9 +117,10 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     }
     write_text(paths["predictions"], predictions_csv(results, bundle.head))
     layout = CorpusLayout(config.root)
-    videos = video_files(given.videos_dir or [layout.videos])
-    times_s = {video.video_id: clips.points.times_s[video.video_id] for video in clips.videos} if videos else {}
-    write_page(paths["page"], results[last].predictions, content, layout, bundle.head, videos=videos, times_s=times_s)
+    times_s = {video.video_id: clips.points.times_s[video.video_id] for video in clips.videos}
+    sources = Sources(layout, video_files(given.videos_dir or [layout.videos]), times_s)
+    predictions = [prediction for result in results.values() for prediction in result.predictions]
+    write_page(paths["page"], predictions, content, sources, bundle.head, config.scoring)
     write_json(paths["scores"], content)
     for split in given.splits:
         log.info("%s", scores_line(split, scores[split]))

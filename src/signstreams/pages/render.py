@@ -1,8 +1,8 @@
-"""Render a page from its template: every text escaped, style and pictures inside, no network; scripts nowhere but in
-`translation.html`, whose video they move.
+"""Render a page from its template: every text escaped, style, scripts and pictures inside, no network.
 
 A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
-`render` is trying. `parts.html` holds what the pages share.
+`render` is trying. `parts.html` holds what the pages share. Scripts are our own and few: `clips.js` searches, sorts and
+filters a list and plays its clips, `translation.html` moves its video; what there is to read is there without them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import base64
 import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from signstreams.progress import duration
 MAX_ROWS = 500  # rows of one table; the JSON beside the page has all
 MAX_BYTES = 1_500_000
 """Size of a page: Snakemake's report embeds it as a base64 address, and Chromium opens none beyond 2 MiB."""
-QUALITIES = (72, 50, 30, 15)  # webP qualities to try, the best first
+QUALITIES = ((72, 1.0), (50, 1.0), (30, 1.0), (30, 0.67), (20, 0.5))
+"""WebP qualities and sizes of pictures to try, the best first."""
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -35,23 +37,46 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 class ShownClip:
     """A translated clip."""
 
-    title: str  # its id, and its score where there is one
-    frames: Pixels | None  # some of its frames in one picture; None when it is not known where they are
+    clip_id: str  # id of the clip
+    frames: Pixels | None  # some of its frames in one picture; None where `picture` has them, or none are known
     reference: str  # what was said
     hypothesis: str | None  # what the model says; None of one that learned glosses alone
     gloss_reference: str | None = None  # the same of glosses, separated by blanks; None where there are none
     gloss_hypothesis: str | None = None
-    video: str | None = None  # address of its video file from the page, with the clip's times; None where it has none
+    scores: Mapping[str, float] = field(default_factory=dict)  # ``chrf``, ``bleu_4``, ``wer``, as far as they are known
+    split: str = ""  # train, val or test
+    video_id: str = ""  # its video
+    signer: str = ""  # who signs, where that is known
+    span_s: tuple[float, float] | None = None  # its times in the video
+    cues: Sequence[tuple[float, float, str]] = ()  # recognised glosses by the video's times: start, end, gloss
+    video: str | None = None  # address of its video file from the page; None where it has none
+    picture: str | None = None  # address of the frames from the page, where they are in a file of their own
 
 
 def render(template: str, **content: Any) -> str:
     """The page of a template of this package, with the best pictures that fit `MAX_BYTES`, else the poorest."""
     page, found = "", _environment().get_template(template)
-    for quality in QUALITIES:
-        page = found.render(**content, quality=quality, contents=[])
+    for quality, scale in QUALITIES:
+        page = found.render(**content, quality=quality, scale=scale, contents=[])
         if len(page.encode()) <= MAX_BYTES:
             break
     return page
+
+
+def webp_bytes(image: Pixels, quality: int = QUALITIES[0][0], scale: float = 1.0) -> bytes:
+    """An image (H, W, 3) as a WebP file."""
+    import cv2
+
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    is_ok, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    assert is_ok
+    return bytes(data.tobytes())
+
+
+def clip_anchor(clip_id: str) -> str:
+    """The ``id`` of a clip's element in a page, which is also the fragment of a link to it."""
+    return "clip-" + quote(clip_id, safe="")
 
 
 def relative_address(file: Path, page: Path) -> str:
@@ -82,6 +107,8 @@ def _environment() -> Environment:
     )
     environment.globals["max_rows"] = MAX_ROWS
     environment.filters |= {
+        "clip_anchor": clip_anchor,
+        "clock": _clock,
         "anchor": lambda title: re.sub(r"\W+", "-", title.lower()),
         "duration": duration,
         "marked_words": _marked_words,
@@ -105,11 +132,14 @@ def _without_controls(value: object) -> object:
 @pass_context
 def _webp(context: Context, image: Pixels) -> Markup:
     """Address that holds a picture (H, W, 3)."""
-    import cv2
+    data = webp_bytes(image, context["quality"], context["scale"])
+    return Markup(f"data:image/webp;base64,{base64.b64encode(data).decode()}")
 
-    is_ok, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, context["quality"]])
-    assert is_ok
-    return Markup(f"data:image/webp;base64,{base64.b64encode(data.tobytes()).decode()}")
+
+def _clock(seconds: float) -> str:
+    """A moment of a video: ``1:02.40``."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{minutes:.0f}:{rest:05.2f}"
 
 
 def _marked_words(hypothesis: str, reference: str) -> list[tuple[str, bool]]:

@@ -1,4 +1,5 @@
-"""Compare runs: their curves in one picture, their last and best values, and the settings that differ."""
+"""Compare runs: their curves in one picture, their last and best values, the settings that differ; two translation runs
+also clip by clip."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ MAX_VALUE = 48  # letters of a setting's value in the table
 
 
 def compare(config: CompareConfig) -> list[str]:
-    """Draw the picture; returns the lines of the tables, the picture's path last.
+    """Draw the picture, and write the page of two translation runs beside it; returns the lines of the tables, then the
+    paths of what was written, the picture's last.
 
     Raises:
         UserError: Everything that is wrong with the runs and with what was asked of them, one line per problem.
@@ -79,7 +81,25 @@ def compare(config: CompareConfig) -> list[str]:
     panels = [_panel(metric, runs, axes) for metric in metrics]
     plot_overlay(panels, [run.label for run in runs], config.output, against=config.against)
     tables = [_runs_table(runs), _values_table(runs, metrics), *_differences(runs)]
-    return [printable(line) for table in tables for line in (*table, "")] + [str(config.output)]
+    written = [str(config.output)]
+    if [run.kind for run in runs] == ["translation", "translation"]:
+        lines, page = _clip_by_clip(runs[0], runs[1], config.output.with_suffix(".html"))
+        tables.append(lines)
+        written = [*page, *written]
+    return [printable(line) for table in tables for line in (*table, "")] + written
+
+
+def _clip_by_clip(first: Run, second: Run, path: Path) -> tuple[list[str], list[str]]:
+    """Lines on the differences of two translation runs, and the page's path; why there is none where that is so."""
+    from signstreams.publish.compare_translations import compare_translations, difference_lines, write_comparison
+
+    try:
+        found = compare_translations(first, second)
+    except UserError as error:  # runs whose curves can be compared, and were, need not have been evaluated
+        return [f"no {path.name}: {problem}" for problem in error.problems], []
+    write_comparison(path, first, second, found)
+    lines = [line for split, differences in found.differences.items() for line in difference_lines(split, differences)]
+    return [f"{first.label} and {second.label}, clip by clip", *lines, *found.notes], [str(path)]
 
 
 def _read_runs(config: CompareConfig) -> tuple[list[Run], list[str]]:

@@ -82,14 +82,15 @@ class ReleaseConfig(PublishConfig, CardConfig):
 
 
 class CompareConfig(Section):
-    """Compare runs: a picture with a panel per metric and a curve per run, tables of values and settings."""
+    """Compare runs: a picture with a panel per metric and a curve per run, tables of values and settings. Of two
+    translation runs also a page beside the picture: both texts of each clip, and whether the scores differ."""
 
     runs: list[Path] = Field(min_length=1)
     """Output folders of runs, archived ones (previous/...) too, or files of metrics; may also come first, unnamed."""
     metrics: list[str] = []
     """Names of metrics or patterns such as 'val/wer_*' (quoted); none: those that matter for the kind of run."""
     output: Path = Path("compare.png")
-    """Picture to write, a PNG."""
+    """Picture to write, a PNG; the page of two translation runs has the same name with .html."""
     tag: str | None = None
     """Keep only runs with this tag."""
     against: Literal["step", "epoch", "time"] = "step"

@@ -20,13 +20,13 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.formats.subtitles import Cue
 from signstreams.integrate.batches import batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames
+from signstreams.integrate.gloss_times import gloss_cues
 from signstreams.integrate.settings import TrainedModelSection
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.progress import Progress
 from signstreams.segment.activity import DEFAULT_PAUSE_S, MIN_SENTENCE_S, RestPlaces, hand_activity, sentences_of
 from signstreams.segment.boundary import BoundaryFinder, load_boundary_model
 from signstreams.segment.scores import Span
-from signstreams.translate.gloss_times import gloss_cues
 from signstreams.translate.outputs import write_outputs
 from signstreams.translate.parts import (
     CONTEXT_S,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
+
 import numpy as np
 import pytest
 import torch
 
 from signstreams.integrate.ctc_decoding import ctc_greedy
-from signstreams.translate.gloss_times import gloss_cues, gloss_spans
+from signstreams.integrate.gloss_times import ctc_alignment, gloss_cues, gloss_spans
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -46,3 +48,34 @@ def test_a_step_covers_the_frames_around_its_own() -> None:
     assert cue.text == "CASA"
     assert cue.start_s <= times_s[22] and cue.end_s >= times_s[30]
     assert times_s[10] <= cue.start_s and cue.end_s <= times_s[48] + 2 / 25 + 1e-9
+
+
+def paths_to(ids: list[int], num_steps: int, num_labels: int) -> list[tuple[int, ...]]:
+    """All labels of the steps that collapse to the glosses."""
+    return [
+        path
+        for path in product(range(num_labels), repeat=num_steps)
+        if [b for a, b in pairwise((0, *path)) if b not in (a, 0)] == ids
+    ]
+
+
+@pytest.mark.parametrize("ids", [[], [1], [1, 2], [1, 1], [2, 1, 2], [1, 1, 2]])
+def test_the_alignment_is_the_best_of_all_paths(ids: list[int]) -> None:
+    rng = np.random.default_rng(len(ids))
+    for _ in range(5):
+        logits = rng.normal(size=(5, 3))
+        path = ctc_alignment(logits, ids)
+        best = max(logits[range(5), list(other)].sum() for other in paths_to(ids, 5, 3))
+        assert logits[range(5), path].sum() == pytest.approx(best)
+        assert [gloss for gloss, _, _ in gloss_spans(logits, 2, ids)] == ids
+
+
+def test_glosses_that_no_path_has_room_for_have_no_times() -> None:
+    assert ctc_alignment(np.zeros((2, 3)), [1, 1]).tolist() == [0, 0] and gloss_spans(np.zeros((2, 3)), 1, [1, 1]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_decoded_greedily_is_aligned_as_it_was_decoded(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(20, 4))
+    (ids,) = ctc_greedy(torch.from_numpy(logits)[None], [20])
+    assert gloss_spans(logits, 3, ids) == gloss_spans(logits, 3)
