@@ -27,7 +27,7 @@ from signstreams.integrate.results import (
     split_scores,
 )
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
-from signstreams.integrate.significance import Difference, Metric, paired_bootstrap
+from signstreams.integrate.text_scores import Difference, Metric, paired_bootstrap
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
 from signstreams.integrate.translations_page import Sources, video_files, write_page
 from signstreams.progress import Progress
