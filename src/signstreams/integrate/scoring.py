@@ -133,15 +133,15 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
 def _differences(result: Evaluation, blind: Evaluation, head: str | None) -> dict[str, Any]:
     """What seeing is worth: scores of a split less those with blank video, each with its 95 % interval."""
     references = [p.entry.text for p in result.predictions]
-    texts = [[p.text for p in side.predictions] for side in (blind, result)]
+    without, seeing = ([p.text for p in side.predictions] for side in (blind, result))
     found: dict[Metric, Difference] = {}
     for name in TEXT_METRICS:
-        found[name] = paired_bootstrap(name, *texts, references, result.scoring)
+        found[name] = paired_bootstrap(name, without, seeing, references, result.scoring)
     if head is not None and head in result.word_errors:
         known = [place for place, p in enumerate(result.predictions) if p.entry.gloss is not None]
-        glosses = [[side.predictions[place].glosses[head] for place in known] for side in (blind, result)]
         signed = [result.predictions[place].entry.gloss for place in known]
-        found["wer"] = paired_bootstrap("wer", *glosses, signed, result.scoring)
+        guessed, seen = ([side.predictions[place].glosses[head] for place in known] for side in (blind, result))
+        found["wer"] = paired_bootstrap("wer", guessed, seen, signed, result.scoring)
     return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in found.items()}
 
 
