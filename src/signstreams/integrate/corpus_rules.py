@@ -166,6 +166,18 @@ def glosses_alone(has_glosses: Mapping[str, bool], config: IntegrateConfig) -> R
     return None
 
 
+def no_glosses_to_read(has_glosses: Mapping[str, bool]) -> Refusal | None:
+    """The stage g2t reads glosses: clips with a text must have some, in each of its splits."""
+    for split, there in has_glosses.items():
+        if not there:
+            return Refusal(
+                f"has no glosses for the clips of {split}",
+                "some",
+                "stage g2t reads them; annotate them, or leave it out",
+            )
+    return None
+
+
 # -- Texts
 
 

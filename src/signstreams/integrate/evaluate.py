@@ -20,7 +20,7 @@ from signstreams.integrate.clips import ClipEntry
 from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
-from signstreams.integrate.model import MultistreamModel
+from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.protocols import clean_glosses
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
@@ -169,7 +169,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: MultistreamModel,
+    model: TextModel,
     clips: ClipDataset,
     config: IntegrateConfig,
     tokenizer: Tokenizer,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt"]
+Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_g2t", "mska_slt"]
 
-Stage = Literal["slt", "s2g"]
+Stage = Literal["slt", "s2g", "g2t"]
 
 _Tree = dict[str, dict[str, Any]]
 
@@ -85,7 +85,11 @@ PRESETS: dict[str, _Tree] = {
 """What a preset sets where the user sets nothing."""
 
 
-STAGES: dict[str, _Tree] = {"s2g": {"mska": {"translation_weight": 0.0}}}
+STAGES: dict[str, _Tree] = {
+    "s2g": {"mska": {"translation_weight": 0.0}},
+    # nothing moves in a gloss
+    "g2t": {"augmentation": {"scale": 0.0, "rotate_deg": 0.0, "translate": 0.0, "time_scale": [1.0, 1.0]}},
+}
 """What a stage other than slt sets where neither the user nor a preset does."""
 
 

@@ -22,9 +22,10 @@ from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.formats.video_sources import list_sources, search
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
-from signstreams.integrate.dataset import open_datasets
+from signstreams.integrate.dataset import ClipDataset, open_datasets
 from signstreams.integrate.evaluate import Evaluation, Prediction, evaluate, word_errors
 from signstreams.integrate.features import ImageReader, decoding_threads
+from signstreams.integrate.gloss_text import GlossDataset, load_sentences, read_ids
 from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
@@ -92,7 +93,7 @@ def _shown(
     entry = prediction.entry
     return ShownClip(
         title=f"{entry.clip_id}, {rating}",
-        frames=clip_strip(layout, entry.video.video_id, entry.frames, reader),
+        frames=clip_strip(layout, entry.video.video_id, entry.frames, reader) if entry.frames else None,
         reference=entry.text,
         hypothesis=prediction.text if has_text else None,
         gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),
@@ -105,7 +106,7 @@ def _address(
 ) -> str | None:
     """Where the page finds the clip in its video; None where there is no file, as of a folder of frames."""
     video_id = entry.video.video_id
-    if not videos or times_s is None or video_id not in videos:
+    if not videos or times_s is None or video_id not in videos or not entry.frames:
         return None
     moments = times_s[video_id]
     end = min(entry.frames[-1] + entry.frames.step, len(moments) - 1)
@@ -133,7 +134,7 @@ log = logging.getLogger(__name__)
 def score(given: EvaluateSltConfig) -> dict[str, Any]:
     """Score a model; returns the content of ``scores.json``. A `UserError` has all faults of model and corpus."""
     world = distributed.start(device=given.device)
-    bundle = load_trained_model(given)
+    bundle = load_trained_model(given, reads_video=False)
     check_writable(given.output_dir or beside(bundle.path, EVALUATION_FILES["scores"]).parent)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
@@ -141,16 +142,24 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         names = ("gloss_cleanup", "gloss_beams")
         if unused := [f"scoring.{name}" for name in names if getattr(given.scoring, name) is not None]:
             raise UserError(f"{unused[0]} has no effect: {bundle.path} has learned no glosses; leave it out")
-    clips = load_clips(config, given.splits)
+    reads_glosses = config.stage == "g2t"
+    if reads_glosses and given.scoring.gloss_beams is not None:
+        raise UserError(f"scoring.gloss_beams has no effect: {bundle.path} reads glosses; leave it out")
+    clips = load_sentences(config, given.splits) if reads_glosses else load_clips(config, given.splits)
     # ids of the model's own vocabulary: with train among the splits, clips come with those of their corpus
+    ids_of = read_ids if reads_glosses else gloss_ids
     entries: dict[str, list[ClipEntry]] = {
-        split: [replace(e, gloss_ids=gloss_ids(bundle.vocabulary, e.gloss)) for e in clips.entries[split]]
+        split: [replace(e, gloss_ids=ids_of(bundle.vocabulary, e.gloss)) for e in clips.entries[split]]
         for split in given.splits
     }
     # a reference may be longer than all texts in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
     entries = tokenize_clips(entries, bundle.tokenizer, longest)
-    splits = open_datasets(config, clips, bundle.backbones, world, entries)
+    splits: Mapping[str, ClipDataset]
+    if reads_glosses:
+        splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
+    else:
+        splits = open_datasets(config, clips, bundle.backbones, world, entries)
     bundle.model.to(world.device)
     judge = partial(
         evaluate,
@@ -165,7 +174,8 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     results: dict[str, Evaluation] = {}
     blind: Evaluation | None = None
     last = given.splits[-1]
-    blank_video = given.blank_video and bundle.config.mska.learns_text  # it is the text model that is measured there
+    # it is the text model that is measured there
+    blank_video = given.blank_video and bundle.config.mska.learns_text and not reads_glosses
     num_clips = sum(map(len, splits.values())) + (len(splits[last]) if blank_video else 0)
     with Progress(num_clips, "clips", "evaluate") as progress:
         for split in given.splits:
@@ -196,7 +206,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
     }
     published = published_figures(config.root, given.scoring.corpus, config.scoring, last)
-    if published is not None:  # both pages show it, beside ours
+    if published is not None and not reads_glosses:  # both pages show it, beside ours
         content["published"] = published
         log.info("figures of papers on %s (known by %s) stand beside ours", published["corpus"], published["known_by"])
     if bundle.config.mska.learns_text and (note := few_clips(bundle.about["num_train_clips"])) is not None:
