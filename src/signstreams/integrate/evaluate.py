@@ -20,10 +20,10 @@ from signstreams.integrate.clips import ClipEntry
 from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
-from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.protocols import clean_glosses
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
+from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 

@@ -112,10 +112,10 @@ def load_sentences(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> C
     return ClipSet(entries, [], open_points(config.features, uses_nodes=False), vocabulary, digest(parts))
 
 
-def read_ids(vocabulary: GlossVocabulary | None, labels: Sequence[str]) -> tuple[int, ...]:
+def read_ids(vocabulary: GlossVocabulary | None, labels: Sequence[str] | None) -> tuple[int, ...]:
     """Ids of the glosses that a model reads; one that it does not know is read as nothing."""
     known: Mapping[str, int] = {} if vocabulary is None else vocabulary.ids
-    return tuple(known.get(label, UNKNOWN_GLOSS) for label in labels)
+    return tuple(known.get(label, UNKNOWN_GLOSS) for label in labels or ())
 
 
 def _cleaned(layout: CorpusLayout, clip_ids: Mapping[str, object], config: IntegrateConfig) -> dict[str, Gloss]:

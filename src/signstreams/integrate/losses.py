@@ -19,8 +19,8 @@ from signstreams.corpus.gloss import ctc_steps_needed
 from signstreams.engine import distributed
 from signstreams.engine.device import to_device
 from signstreams.integrate.batches import NO_TOKEN, Batch
-from signstreams.integrate.text_model import Encoded, TextModel
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.text_model import Encoded, TextModel
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"

@@ -106,12 +106,8 @@ def _with_layers_of_folder(
     A run that is another one for any other reason has all layers, and so has one whose config names them.
     """
     mska = config.mska
-    if (
-        config.stage == "g2t"
-        or not config.model.use_mska
-        or "layers" in mska.model_fields_set
-        or config.resume == "never"
-    ):
+    has_mska = config.model.use_mska and config.stage != "g2t"
+    if not has_mska or "layers" in mska.model_fields_set or config.resume == "never":
         return config
     earlier = config.model_copy(update={"mska": mska.model_copy(update={"layers": "reduced"})})
     recorded = distributed.found_by_main(world, partial(recorded_fingerprint, config.output_dir))

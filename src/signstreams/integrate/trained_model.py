@@ -329,8 +329,9 @@ def load_initial_weights(
 ) -> None:
     """Load the weights of another run's ``best.pt`` that fit by name and shape; the log lists the others.
 
-    Where that run, whose tokenizer is beside its checkpoint, had other tokens or glosses than this one, their rows are
-    matched by token and name, not by number.
+    Of a run that learned glosses alone that is MSKA: the rest was never trained. Where that run, whose tokenizer is
+    beside its checkpoint, had other tokens or glosses than this one, their rows are matched by token and name, not by
+    number.
 
     Raises:
         UserError: Not a checkpoint of ours, its tokenizer is missing, or nothing fits.
@@ -341,6 +342,8 @@ def load_initial_weights(
             raise ValueError("holds no weights of a model")
         state = content["model"]
         checkpoint.check_tensors(state)
+        if _learned_glosses_alone(content):
+            state = {name: tensor for name, tensor in state.items() if name.startswith("mska.")}
         found = {name: tensor.shape for name, tensor in state.items()}
     except (OSError, ValueError) as error:
         raise UserError(
@@ -394,6 +397,12 @@ def load_initial_weights(
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if unused := [name for name in found if name not in fitting]:
         log.warning("%d tensors of the checkpoint fit nothing here: %s", len(unused), few(unused))
+
+
+def _learned_glosses_alone(content: Mapping[str, Any]) -> bool:
+    config = content.get("config")
+    mska = config.get("mska") if isinstance(config, Mapping) else None
+    return isinstance(mska, Mapping) and mska.get("translation_weight") == 0
 
 
 ENCODER = ("fusion.", "mska.")  # begins of the names that the weights of a sequence pretraining have

@@ -33,9 +33,9 @@ from signstreams.integrate.losses import (
     loss_weights,
     total_loss,
 )
-from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.mska import MaskedBatchNorm
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.text_model import TextModel
 from signstreams.prefetch import prefetch
 
 log = logging.getLogger(__name__)
