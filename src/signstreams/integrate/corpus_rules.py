@@ -157,6 +157,9 @@ def glosses_alone(has_glosses: Mapping[str, bool], config: IntegrateConfig) -> R
     if config.mska.learns_text or not config.model.use_mska:
         return None
     for split, reason in (("train", "no loss is left"), ("val", "best.pt is chosen by their WER")):
+        if not has_glosses[split] and config.stage == "s2g":
+            fix = "stage s2g learns them; annotate them, or leave it out"
+            return Refusal(f"has no glosses for the clips of {split}", "some", fix)
         if not has_glosses[split]:
             return Refusal(
                 f"has no glosses for the clips of {split}",

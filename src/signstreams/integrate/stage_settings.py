@@ -77,12 +77,54 @@ def check_stage(config: IntegrateConfig) -> None:
             )
 
 
+def sees_video(stage: str) -> bool:
+    """Whether a stage reads anything that was extracted from videos."""
+    return stage != "g2t"
+
+
+def sees_crops(stage: str) -> bool:
+    """Whether a stage reads crops, through the backbones."""
+    return stage not in WITHOUT_EFFECT or "face_backbone" not in WITHOUT_EFFECT[stage].get("model", ())
+
+
+_PARTS: dict[str, tuple[str, ...]] = {
+    "s2g": (
+        "data.frame_stride",
+        *(f"mska.{name}" for name in ("channels", "num_heads", "head_dim", "head_ff_dim")),
+        *(f"mska.{name}" for name in ("root_relative_hands", "norm", "layers")),
+    ),
+    "g2t": (
+        *(f"model.{name}" for name in ("d_model", "num_layers", "num_heads", "ff_dim")),
+        *(
+            f"decoder.{name}"
+            for name in ("model", "target_language", "use_encoder", "num_layers", "num_heads", "ff_dim")
+        ),
+        "decoder.vocab_size",
+    ),
+}
+
+
+def other_parts(config: IntegrateConfig, whole: IntegrateConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Sizes of what a stage trains that are others in the training which starts from it: it would take nothing."""
+    for key in _PARTS.get(config.stage, ()):
+        section, _, name = key.partition(".")
+        ours, theirs = getattr(getattr(config, section), name), getattr(getattr(whole, section), name)
+        if ours != theirs and not (section == "model" and config.decoder.is_whole):
+            yield key, ours, theirs
+
+
 def of_stage(tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """Of the settings of a whole training, those that have an effect in one of its stages.
 
     A preset of the whole training becomes the one of the stage, where there is one.
     """
-    left_out = WITHOUT_EFFECT.get(stage, {})
+    left_out = {section: set(names) for section, names in WITHOUT_EFFECT.get(stage, {}).items()}
+    decoder = tree.get("decoder")
+    text = decoder if isinstance(decoder, Mapping) else {}
+    is_named = bool(text.get("model") or text.get("preset"))
+    if stage == "g2t" and is_named and text.get("use_encoder", text.get("weights") != "random"):
+        left_out["model"] |= set(_OF_LANGUAGE_MODEL)
+        left_out["optim"] |= {"lr_encoder"}
     found: dict[str, Any] = {}
     for section, values in tree.items():
         if isinstance(values, Mapping):
