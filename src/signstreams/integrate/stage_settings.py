@@ -44,10 +44,17 @@ WITHOUT_EFFECT: dict[str, dict[str, tuple[str, ...]]] = {
         "train": ("sequence_checkpoint",),
         "scoring": ("gloss_beams",),
     },
+    "vlp": {"mska": ("translation_weight",), "optim": ("translation_loss",), "scoring": ("num_beams",)},
 }
 """Stage to the settings of each section that it does not read."""
 _OF_LANGUAGE_MODEL = ("d_model", "dropout")  # what a whole language model has its own of
-_LEARNS = {"s2g": "learns glosses from keypoints alone", "g2t": "learns texts from glosses, without video"}
+_LEARNS = {
+    "s2g": "learns glosses from keypoints alone",
+    "g2t": "learns texts from glosses, without video",
+    "vlp": "translates nothing",
+}
+_STAYS_BEHIND = {"vlp": {"mska": ("ctc_weight", "distillation"), "scoring": ("gloss_cleanup", "gloss_beams")}}
+"""Stage to settings of the whole training that it reads, and that are not meant for it: of glosses, in vlp."""
 
 
 def without_effect(config: IntegrateConfig) -> Iterator[tuple[str, str]]:
@@ -84,24 +91,20 @@ def sees_video(stage: str) -> bool:
 
 def sees_crops(stage: str) -> bool:
     """Whether a stage reads crops, through the backbones."""
-    return stage not in WITHOUT_EFFECT or "face_backbone" not in WITHOUT_EFFECT[stage].get("model", ())
+    return stage not in ("s2g", "g2t")
 
 
-_PARTS: dict[str, tuple[str, ...]] = {
-    "s2g": (
-        "data.frame_stride",
-        *(f"mska.{name}" for name in ("channels", "num_heads", "head_dim", "head_ff_dim")),
-        *(f"mska.{name}" for name in ("root_relative_hands", "norm", "layers")),
-    ),
-    "g2t": (
-        *(f"model.{name}" for name in ("d_model", "num_layers", "num_heads", "ff_dim")),
-        *(
-            f"decoder.{name}"
-            for name in ("model", "target_language", "use_encoder", "num_layers", "num_heads", "ff_dim")
-        ),
-        "decoder.vocab_size",
-    ),
-}
+_OF_MSKA = (
+    "data.frame_stride",
+    *(f"mska.{name}" for name in ("channels", "num_heads", "head_dim", "head_ff_dim")),
+    *(f"mska.{name}" for name in ("root_relative_hands", "norm", "layers")),
+)
+_OF_TEXT = (
+    *(f"model.{name}" for name in ("d_model", "num_layers", "num_heads", "ff_dim")),
+    *(f"decoder.{name}" for name in ("model", "target_language", "use_encoder", "num_layers", "num_heads")),
+    *(f"decoder.{name}" for name in ("ff_dim", "vocab_size")),
+)
+_PARTS = {"s2g": _OF_MSKA, "g2t": _OF_TEXT, "vlp": (*_OF_MSKA, *_OF_TEXT, "model.projection_dim")}
 
 
 def other_parts(config: IntegrateConfig, whole: IntegrateConfig) -> Iterator[tuple[str, Any, Any]]:
@@ -118,7 +121,9 @@ def of_stage(tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
 
     A preset of the whole training becomes the one of the stage, where there is one.
     """
-    left_out = {section: set(names) for section, names in WITHOUT_EFFECT.get(stage, {}).items()}
+    left_out = {section: set(names) for section, names in WITHOUT_EFFECT[stage].items()}
+    for section, names in _STAYS_BEHIND.get(stage, {}).items():
+        left_out[section] |= set(names)
     decoder = tree.get("decoder")
     text = decoder if isinstance(decoder, Mapping) else {}
     is_named = bool(text.get("model") or text.get("preset"))
@@ -137,5 +142,9 @@ def of_stage(tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
     return found | {"stage": stage}
 
 
-PRESETS_OF_STAGES = {("mska_slt", "s2g"): "mska_s2g", ("mska_slt", "g2t"): "mska_g2t"}
+PRESETS_OF_STAGES = {
+    ("mska_slt", "s2g"): "mska_s2g",
+    ("mska_slt", "g2t"): "mska_g2t",
+    ("gfslt", "vlp"): "gfslt_vlp",
+}
 """Preset of a whole training, and stage, to the preset of the stage."""
