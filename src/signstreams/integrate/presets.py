@@ -78,7 +78,15 @@ PRESETS: dict[str, _Tree] = {
     "mska_paper_mbart": _joined(_MBART, {"data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400}}),
     # MSKA's first stage, sign to gloss: MSKA and its heads alone.
     "mska_s2g": _joined(_MSKA, {"mska": {"translation_weight": 0.0}, "optim": {"lr": 1e-3}, "train": {"epochs": 100}}),
-    # Its last stage, sign to text, from --init-checkpoint of the first.
+    # TwoStream's stage from glosses to text (FangyunWei/SLRT 38a4f7b), whose text model MSKA's last stage begins with.
+    "mska_g2t": {
+        "data": {"batch_size": 8},
+        "decoder": _MBART["decoder"] | {"max_tokens": 100},
+        "optim": _MSKA["optim"] | {"lr": 1e-5, "label_smoothing": 0.2, "translation_loss": "sentence"},
+        "train": {"epochs": 80},
+        "scoring": {"num_beams": 4},
+    },
+    # MSKA's last stage, sign to text, from --init-checkpoint of both.
     "mska_slt": _joined(
         _MSKA,
         _MBART,
