@@ -20,6 +20,7 @@ from signstreams.publish.figures import (
     judged,
     pretraining_figures,
     read_runtimes,
+    stage_figures,
     translation_figures,
 )
 from signstreams.streams import STREAMS
@@ -43,7 +44,7 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
     runs = RunLayout(work_dir)
     found = {stream: pretraining_figures(runs, stream) for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
-    is_outdated = has_scores_of_another(runs)
+    is_outdated, stages = has_scores_of_another(runs), stage_figures(runs)
     return render(
         "overview.html",
         root=root,
@@ -62,7 +63,12 @@ def render_overview(root: Path, work_dir: Path, logs: Path, settings: Mapping[st
         broad_px=BROAD_PX,
         is_outdated=is_outdated,
         scores=None if is_outdated else translation_figures(runs),
-        training_curves=_pictures([(runs.training_file("curves"), "training of the translation model")]),
+        training_curves=_pictures(
+            [
+                *((runs.stage_file(name, "curves"), f"stage {name}: {text}") for name, text in stages.items()),
+                (runs.training_file("curves"), "training of the translation model"),
+            ]
+        ),
         clips=[] if is_outdated else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
         runtimes=read_runtimes(logs),
         ran_on=_ran_on(),
@@ -119,6 +125,7 @@ def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Any], runs: R
     for stream, figures in backbones.items():
         params = figures["params"]
         titled[f"pretraining of {stream}"] = {key: params.get(key) for key in ("config", "chosen", "versions")}
+    titled |= {f"stage {stage}": read_json(runs.stage_file(stage, "config")) for stage in stage_figures(runs)}
     if (config := runs.training_file("config")).is_file():
         titled["translation model"] = read_json(config)
     return titled

@@ -32,6 +32,7 @@ from signstreams.publish.figures import (
     judged,
     pretraining_figures,
     scores_text,
+    stage_figures,
     thinned,
     translation_figures,
 )
@@ -49,6 +50,7 @@ _MODEL_FILES = (
     GLOSSES,
     EVALUATION_FILES["scores"],
 )
+_STAGE_FILES = tuple(TRAINING_FILES[name] for name in ("config", "curves"))  # the model has their weights
 _TIMM = "timm::"
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
@@ -81,6 +83,8 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
             more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
             _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
             _copy(runs.boundaries, new / "translation", tuple(BOUNDARY_FILES.values()), config.metrics_lines)
+            for stage in stage_figures(runs) if needed is not None else ():
+                _copy(runs.stage(stage), new / "stages" / stage, _STAGE_FILES, config.metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)
@@ -203,6 +207,9 @@ def _readme(
         lines += ["", f"Translation, {clips}: {scores_text(scores)}."]
         if blank := scores.get("baselines", {}).get("blank_video"):
             lines.append(f"With blank video, what the text model alone can say: BLEU-4 {blank['bleu_4']:.1f}.")
+    stages = stage_figures(runs) if needed is not None else {}
+    if stages:
+        lines += ["", f"Started from {'; '.join(f'{stage}: {scores}' for stage, scores in stages.items())}."]
     stream = backbones[0]
     model_files = "model, tokenizer, settings, scores, curves"
     if _boundary_report(runs) is not None:
@@ -213,6 +220,11 @@ def _readme(
         "| --- | --- |",
         "| `backbones/<stream>/` | weights (`.pt`, `.safetensors`), model card, settings, metrics (extract), curves |",
         *([f"| `translation/` | {model_files} |"] if needed is not None else []),
+        *(
+            ["| `stages/<stage>/` | settings, metrics (extract), curves of what the model started from |"]
+            if stages
+            else []
+        ),
         "| `environment/` | versions and lock files |",
         f"| `workflow.json`, `corpus.json`, `{SUMS}` | settings of the workflow, size of the corpus, checksums |",
         "",
@@ -264,6 +276,7 @@ def _how_to_translate(backbones: list[str], needed: Mapping[str, str]) -> list[s
 def _curves(runs: RunLayout, backbones: list[str]) -> list[str]:
     """Pictures of the bundle, by their places in it."""
     places = {f"backbones/{stream}": runs.pretraining(stream) for stream in backbones}
+    places |= {f"stages/{stage}": runs.stage(stage) for stage in stage_figures(runs)}
     places["translation"] = runs.training
     shown = [place for place, folder in places.items() if (folder / CURVES).is_file()]
     return [line for place in shown for line in (f"![{place}]({place}/{CURVES})", "")]
