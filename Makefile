@@ -91,7 +91,7 @@ lock: $(VENV)/installed
 # What `make demo` made, and nothing else: a run that was trained on other videos says so in its settings, and stays.
 clean-demo:
 	rm -rf data/demo
-	@own=0; for run in $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r multistream_v9); do \
+	@own=0; for run in $(addprefix work_dirs/,dino_face dino_hand_l dino_hand_r s2g g2t vlp multistream_v9); do \
 		if [ ! -e "$$run" ]; then continue; fi; \
 		if grep -qs '"data/demo["/]' "$$run/params.json" "$$run/config.json"; then rm -rf "$$run"; echo "removed $$run"; \
 		else own=1; echo "kept $$run: not of the demo corpus"; fi; \

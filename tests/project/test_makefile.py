@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-RUNS = {"dino_face": "params.json", "dino_hand_l": "params.json", "multistream_v9": "config.json"}
+RUNS = {"dino_face": "params.json", "dino_hand_l": "params.json", "g2t": "config.json"}
+RUNS["multistream_v9"] = "config.json"
 BESIDE = ("features", "logs", "release")
 
 

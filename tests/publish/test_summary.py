@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -34,6 +35,22 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
     shutil.rmtree(finished.work_dir)
     shutil.rmtree(finished.root)
     assert [("not there yet" in line) for line in summarize(finished.root, finished.work_dir)] == [True] * 5
+
+
+def test_the_stages_that_ran_are_told_with_their_scores_on_val(finished: Any) -> None:
+    records = {
+        "s2g": {"step": 30, "val/is_best": 1, "val/wer_left": 60.0, "val/wer_fuse": 41.0},
+        "g2t": {"step": 1200, "val/is_best": 1, "val/bleu_4": 12.34},
+    }
+    for stage, record in records.items():
+        folder = finished.work_dir / stage
+        folder.mkdir()
+        (folder / "best.pt").touch()
+        worse = {"step": 2000, "val/is_best": 0, "val/bleu_4": 1.0}
+        (folder / "metrics.jsonl").write_text(f"{json.dumps(record)}\n{json.dumps(worse)}\n")
+    lines = summarize(finished.root, finished.work_dir)
+    assert f"s2g         gloss WER 41.0 on val, step 30; {finished.work_dir / 's2g' / 'best.pt'}" in lines
+    assert f"g2t         BLEU-4 12.3 on val, step 1,200; {finished.work_dir / 'g2t' / 'best.pt'}" in lines
 
 
 def test_scores_of_another_model_are_said_to_be_such(finished: Any) -> None:

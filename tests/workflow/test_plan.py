@@ -21,6 +21,7 @@ from signstreams.workflow.plan import (
     granted_gpus,
     make_plan,
     setting_words,
+    stage_settings,
     wanted_gpus,
     write_planned_training,
 )
@@ -142,6 +143,65 @@ def test_what_a_sequence_pretraining_would_refuse_is_refused_at_the_start(folder
         "wide.toml: model.d_model is 512, expected what the training has (the default); leave it out, it is taken from"
         " there"
     )
+
+
+def test_a_stage_has_what_it_reads_of_the_training_and_its_own_settings_on_top(folder: Path) -> None:
+    write(folder / "mine.yml", "model: {d_model: 64}\nmska: {head_dim: 32}\ndata: {batch_size: 4, frame_stride: 4}\n")
+    text = "{config: mine.yml, set: {optim.lr: 0.01}, stages: [s2g, g2t], stage_set: {g2t: {train.epochs: 7}}}"
+    planned = plan(f"integrate: {text}\nwork_dir: w\n")
+    starts = planned.integrate.train.init_checkpoint
+    assert starts == [Path("w/s2g/best.pt"), Path("w/g2t/best.pt")]
+    assert stage_settings(planned.config, "g2t") == {
+        "model.d_model": "64",
+        "data.batch_size": "4",
+        "optim.lr": 0.01,
+        "train.epochs": 7,
+    }
+    first = stage_settings(planned.config, "s2g")
+    assert {"mska.head_dim", "data.frame_stride"} <= set(first) and "train.epochs" not in first
+    assert not {"stages", "stage_set"} & set(plan("").config.shown()["integrate"])  # pages of before stay current
+
+
+def test_the_stages_of_a_published_training_have_their_own_presets(folder: Path) -> None:
+    path = write(folder / "paper.yml", "decoder: {preset: mska_slt, target_language: de_DE}\n")
+    config = plan("integrate: {stages: [s2g, g2t]}\n").config
+    config = config.model_copy(update={"integrate": config.integrate.model_copy(update={"config": path})})
+    assert stage_settings(config, "s2g") == {"decoder.preset": "mska_s2g"}
+    assert stage_settings(config, "g2t") == {"decoder.preset": "mska_g2t", "decoder.target_language": "de_DE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{stages: [s2g, s2g]}", "stages names one twice: s2g, s2g; name each once"),
+        ("{stages: [s2g], set: {train.init_checkpoint: a.pt}}", "train.init_checkpoint has no effect: stages give"),
+        ("{stages: [g2t], stage_set: {g2t: {model.d_model: 64}}}", "g2t: model.d_model is 64, expected 128, as the"),
+        ("{stages: [g2t], stage_set: {g2t: {optim.lr_mska: 1}}}", "optim.lr_mska has no effect: stage g2t learns"),
+        ("{stages: [g2t], stage_set: {g2t: {root: a}}}", "integrate.stage_set.g2t: root has no effect: the workflow"),
+        ("{stages: [s2g], stage_set: {s2g: {resume: never}}}", "resume = 'never' would begin from scratch"),
+    ],
+)
+def test_what_a_stage_would_refuse_is_refused_at_the_start(text: str, expected: str) -> None:
+    (line,) = refused(f"integrate: {text}\n")
+    assert expected in line
+
+
+def test_stages_and_a_sequence_pretraining_both_give_the_first_weights() -> None:
+    (line,) = refused("sequence: true\nintegrate: {stages: [g2t]}\n")
+    assert "sequence and integrate.stages both give the first weights of the training; leave one of them out" in line
+
+
+def test_stages_of_glosses_need_some(folder: Path) -> None:
+    write(folder / "videos" / "a.mp4")
+    write(folder / "data" / "mine" / "meta.csv", "id;text\na;hola\n")
+    text = MINE + "integrate: {stages: [s2g, g2t]}\n"
+    place = "data/mine/annotations/gloss.csv: has no glosses for the clips of train, expected some"
+    assert refused(text) == [
+        f"integrate.stages: s2g: {place}; stage s2g learns them; annotate them, or leave it out",
+        f"integrate.stages: g2t: {place}; stage g2t reads them; annotate them, or leave it out",
+    ]
+    write(folder / "data" / "mine" / "annotations" / "gloss.csv", "id;gloss\na;HOLA\n")
+    plan(text)
 
 
 def test_a_pretraining_is_of_a_stream_or_of_both_hands() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +165,24 @@ def test_without_it_no_other_rule_knows_of_it_and_it_is_a_target_all_the_same(sn
     (training,) = re.findall(r"train_slt_multistream_v9\.py.*", shown)
     assert "sequence" not in inputs and "sequence" not in training
     assert "rule sequence:" not in planned(snakemake, "all").stdout
+
+
+def test_the_stages_come_before_the_training_where_they_are_named(snakemake: Snakemake) -> None:
+    words = ("--configfile", "config/demo_stages.yaml")
+    shown = planned(snakemake, "train_all", *words, CUDA_VISIBLE_DEVICES="").stdout
+    commands = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    (training,) = [command for command in commands if "--config" in command]
+    (s2g,), (g2t,) = ([c for c in commands if f"--stage {stage} " in c] for stage in ("s2g", "g2t"))
+    assert "--output-dir work_dirs/s2g" in s2g and "-backbone" not in s2g and "mska.head_dim=128" in s2g
+    assert "--output-dir work_dirs/g2t" in g2t and "mska." not in g2t and "decoder.vocab_size=600" in g2t
+    assert "train.epochs=60" in g2t and "train.epochs=40" in s2g
+    starts = json.dumps([f"work_dirs/{stage}/best.pt" for stage in ("s2g", "g2t")])
+    assert f"--set {shlex.quote(f'train.init_checkpoint={starts}')}" in training
+    (of_text,) = re.findall(r"rule train_stage:\n    input: (.*)\n    output: work_dirs/g2t/", shown)
+    assert not [path for path in of_text.split(", ") if "processed" in path or "dino" in path or "contract" in path]
+    (alone,) = re.findall(r"rule train_stage:\n    input: (.*)", planned(snakemake, "work_dirs/s2g/best.pt").stdout)
+    assert "work_dirs/features/points.json" in alone and "dino" not in alone
+    assert "rule train_stage:" not in planned(snakemake, "all").stdout
 
 
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:

@@ -25,15 +25,19 @@ from signstreams.formats.layout import (
     SPLITS,
     TRAINING_FILES,
 )
+from signstreams.integrate.presets import FIRST_STAGES
+from signstreams.integrate.stage_settings import sees_crops, sees_video
 from signstreams.sequence.settings import settings_of_training
 from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, STREAMS, pretrain_script
 from signstreams.workflow.plan import (
     errors_of_failed_jobs,
+    first_weights,
     granted_cores,
     granted_gpus,
     hold_folders,
     make_plan,
     setting_words,
+    stage_settings,
     wanted_gpus,
     write_batches,
     write_planned_training,
@@ -97,6 +101,7 @@ wildcard_constraints:
     video="[^/]+",
     batch=r"b\d+",
     stream="|".join(STREAMS),
+    stage="|".join(FIRST_STAGES),
 
 
 def video_input(video_id):
@@ -138,3 +143,11 @@ def train_output(name, path):
     if path.suffix != ".png":
         return path
     return report(path, caption="../report/training.rst", category="Translation", labels={"picture": name})
+
+
+def stage_output(name, path):
+    """A file of a stage of the translation training, as `train_output`."""
+    if path.suffix != ".png":
+        return path
+    labels = {"picture": name, "stage": "{stage}"}
+    return report(path, caption="../report/training.rst", category="Translation", labels=labels)

@@ -2,7 +2,56 @@
 
 INTEGRATE_GPUS = wanted_gpus(CONFIG.integrate.gpus, most=1)
 FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(stream)]
-FROM_SEQUENCE = {"train.sequence_checkpoint": str(RUNS.sequence_file("best"))} if CONFIG.sequence else {}
+STAGES = CONFIG.integrate.stages
+
+
+def crops_of_trained(wildcards=None):
+    """Crops of the streams whose backbone is trained along."""
+    return [path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])]
+
+
+rule train_stage:
+    """A stage that the translation model starts from: s2g and vlp learn from video, g2t from the tables alone."""
+    input:
+        manifest=lambda wildcards: CORPUS.manifest if sees_video(wildcards.stage) else [],
+        annotations=ANNOTATIONS or CORPUS.meta,
+        features=lambda wildcards: [
+            RUNS.features / f"{source}.json"
+            for source in [*(FROZEN if sees_crops(wildcards.stage) else []), "points"]
+            if sees_video(wildcards.stage)
+        ],
+        backbones=lambda wildcards: [RUNS.backbone(name) for name in CONFIG.streams if sees_crops(wildcards.stage)],
+        crops=lambda wildcards: crops_of_trained() if sees_crops(wildcards.stage) else [],
+    output:
+        **{name: stage_output(name, RUNS.stage_file("{stage}", name)) for name in TRAINING_FILES},
+    log:
+        LOGS / "stages/{stage}.log",
+    benchmark:
+        LOGS / "stages/{stage}.benchmark.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.integrate.threads
+    resources:
+        **({"gpu": INTEGRATE_GPUS} if INTEGRATE_GPUS else {}),
+        mem_mb=CONFIG.integrate.mem_mb,
+    params:
+        root=CORPUS.root,
+        output_dir=lambda wildcards: RUNS.stage(wildcards.stage),
+        features=RUNS.features,
+        gpus=granted_gpus,
+        nodes=lambda wildcards, resources: resources.get("nodes", 1),
+        cpus=granted_cores,
+        backbones=lambda wildcards: BACKBONES if sees_crops(wildcards.stage) else "",
+        settings=lambda wildcards: setting_words(
+            stage_settings(CONFIG, wildcards.stage)
+            | ({"data.allow_absent_videos": True} if ABSENT and sees_video(wildcards.stage) else {})
+        ),
+    shell:
+        "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"
+        ' exec "$PYTHON" "$SCRIPTS"/launch.py --gpus {params.gpus} --nodes {params.nodes} --cpus {params.cpus}'
+        ' --requeue -- "$SCRIPTS"/train_slt_multistream_v9.py --stage {wildcards.stage} --root {params.root:q}'
+        " --output-dir {params.output_dir:q} --features {params.features:q} {params.backbones} --distributed"
+        " --on-conflict archive {params.settings} > {log:q} 2>&1"
 
 
 rule train:
@@ -10,12 +59,11 @@ rule train:
     input:
         **{stream: RUNS.backbone(stream) for stream in CONFIG.streams},
         **({"sequence": RUNS.sequence_file("best")} if CONFIG.sequence else {}),
+        stages=[RUNS.stage_file(stage, name) for stage in STAGES for name in ("best", "tokenizer")],
         manifest=CORPUS.manifest,
         annotations=ANNOTATIONS or CORPUS.meta,  # without texts: Snakemake names the missing file
         features=[RUNS.features / f"{source}.json" for source in [*FROZEN, "points"]],
-        crops=lambda wildcards: [
-            path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])
-        ],
+        crops=crops_of_trained,
         config=CONFIG.integrate.config,
     output:
         **{name: train_output(name, RUNS.training_file(name)) for name in TRAINING_FILES},
@@ -38,7 +86,7 @@ rule train:
         cpus=granted_cores,
         backbones=BACKBONES,
         settings=lambda wildcards: setting_words(
-            CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {}) | FROM_SEQUENCE
+            CONFIG.integrate.set | ({"data.allow_absent_videos": True} if ABSENT else {}) | first_weights(CONFIG)
         ),
     shell:
         "export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE;"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from signstreams.integrate.corpus_rules import (
     glosses_alone,
     lost_letters,
     no_clip,
+    no_glosses_to_read,
     num_steps,
     settings_for_corpus,
     tokenizer_for,
@@ -118,6 +119,30 @@ def refused_since(layout: CorpusLayout, training: IntegrateConfig) -> list[Findi
     lost = {clip.video_id for clip in clips if clip.clip_id not in record.num_frames}
     breaches = errors(check_training(training, clips, lost, record.num_frames, index, glosses))
     return sorted(breaches, key=lambda finding: (finding.rule, finding.file, finding.row or 0))
+
+
+def refused_by_stages(layout: CorpusLayout, trainings: Iterable[IntegrateConfig]) -> list[str]:
+    """What trainings of stages would refuse of the tables of a corpus: one line each.
+
+    Where its splits are yet to be drawn, any clip may come to be in any of them.
+    """
+    clips = scan_meta(layout.meta).clips
+    by_id = {clip.clip_id: clip for clip in clips}
+    index: Mapping[str, Sequence[str]] = {split: list(by_id) for split in SPLITS}
+    if all(layout.index(split).is_file() for split in SPLITS):
+        index = scan_index(layout, clips).splits
+    glosses = scan_gloss(layout.gloss).glosses if layout.gloss.is_file() else {}
+    has_glosses = {
+        split: any(clip_id in glosses and glosses[clip_id].labels for clip_id in ids)
+        for split, ids in clips_with_text(index, by_id).items()
+    }
+    refusals = {
+        training.stage: no_glosses_to_read(has_glosses)
+        if training.stage == "g2t"
+        else glosses_alone(has_glosses, training)
+        for training in trainings
+    }
+    return [f"integrate.stages: {stage}: {found.line(str(layout.gloss))}" for stage, found in refusals.items() if found]
 
 
 # -- What it would refuse

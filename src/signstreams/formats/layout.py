@@ -172,6 +172,14 @@ class RunLayout:
         """One of `TRAINING_FILES`."""
         return self.training / TRAINING_FILES[name]
 
+    def stage(self, stage: str) -> Path:
+        """Folder of a stage that the translation model starts from: s2g, g2t, vlp."""
+        return self.work_dir / stage
+
+    def stage_file(self, stage: str, name: str) -> Path:
+        """One of `TRAINING_FILES` of a stage."""
+        return self.stage(stage) / TRAINING_FILES[name]
+
     def evaluation_file(self, name: str) -> Path:
         """One of `EVALUATION_FILES`."""
         return self.training / EVALUATION_FILES[name]

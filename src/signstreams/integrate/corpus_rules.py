@@ -157,11 +157,26 @@ def glosses_alone(has_glosses: Mapping[str, bool], config: IntegrateConfig) -> R
     if config.mska.learns_text or not config.model.use_mska:
         return None
     for split, reason in (("train", "no loss is left"), ("val", "best.pt is chosen by their WER")):
+        if not has_glosses[split] and config.stage == "s2g":
+            fix = "stage s2g learns them; annotate them, or leave it out"
+            return Refusal(f"has no glosses for the clips of {split}", "some", fix)
         if not has_glosses[split]:
             return Refusal(
                 f"has no glosses for the clips of {split}",
                 "some",
                 f"mska.translation_weight is 0, and {reason}; annotate them, or give the translation a weight",
+            )
+    return None
+
+
+def no_glosses_to_read(has_glosses: Mapping[str, bool]) -> Refusal | None:
+    """The stage g2t reads glosses: clips with a text must have some, in each of its splits."""
+    for split, there in has_glosses.items():
+        if not there:
+            return Refusal(
+                f"has no glosses for the clips of {split}",
+                "some",
+                "stage g2t reads them; annotate them, or leave it out",
             )
     return None
 

@@ -21,9 +21,9 @@ from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.gloss_times import gloss_cues
 from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
-from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
+from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.text_scores import DEFAULT_SCORING, WordErrors, gloss_errors, translation_scores
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
@@ -74,7 +74,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: MultistreamModel,
+    model: TextModel,
     clips: ClipDataset,
     config: IntegrateConfig,
     tokenizer: Tokenizer,

@@ -19,8 +19,8 @@ from signstreams.corpus.gloss import ctc_steps_needed
 from signstreams.engine import distributed
 from signstreams.engine.device import to_device
 from signstreams.integrate.batches import NO_TOKEN, Batch
-from signstreams.integrate.model import Encoded, MultistreamModel
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.text_model import Encoded, TextModel
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
@@ -148,7 +148,7 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
     }
 
 
-def compute_losses(model: MultistreamModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
+def compute_losses(model: TextModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
     """All terms of a batch; the same in training and in validation."""
     counts = term_counts(batch)
     sums: dict[str, Tensor] = {}

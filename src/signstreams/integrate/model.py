@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -30,9 +29,10 @@ from signstreams.integrate.decoder import (
     named_config,
     own_t5_config,
 )
-from signstreams.integrate.mska import Mska, MskaEncoder, sinusoid, time_mask
-from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
+from signstreams.integrate.mska import Mska, MskaEncoder, time_mask
+from signstreams.integrate.settings import IntegrateConfig, ModelConfig
 from signstreams.integrate.stream_backbones import Backbones
+from signstreams.integrate.text_model import Encoded, GlossModel, TextModel, over_time, step_transformer
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.videos import POSE_DIM
 from signstreams.integrate.vocabulary import pruned_config
@@ -112,21 +112,7 @@ class FusionEncoder(nn.Module):
         self.fuse = nn.Sequential(nn.LayerNorm(num_streams * width), nn.Linear(num_streams * width, config.d_model))
         self.dropout = nn.Dropout(config.dropout)
         self.stream_dropout = config.stream_dropout
-        self.encoder: nn.TransformerEncoder | None = None
-        if not has_transformer:
-            return
-        layer = nn.TransformerEncoderLayer(
-            config.d_model,
-            config.num_heads,
-            config.ff_dim,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(
-            layer, config.num_layers, norm=nn.LayerNorm(config.d_model), enable_nested_tensor=False
-        )
+        self.encoder = step_transformer(config) if has_transformer else None
 
     def draw_kept(self, lengths: Tensor) -> dict[str, Tensor]:
         """Visual stream, and `MSKA_STREAMS` for those of MSKA together, to what is seen of it in training: (B, 1, 1)
@@ -158,11 +144,7 @@ class FusionEncoder(nn.Module):
         ]
         x = self.fuse(torch.cat(parts, dim=-1))  # (B, S, M)
         mask = time_mask(num_steps(lengths), x.shape[1])  # (B, S)
-        if self.encoder is None:
-            return self.dropout(x) * mask[..., None], mask
-        x = self.dropout(x + sinusoid(x.shape[1], x.shape[2], x.device).to(x.dtype))
-        x = self.encoder(x, src_key_padding_mask=~mask)
-        return x * mask[..., None], mask
+        return over_time(x, mask, self.dropout, self.encoder), mask
 
 
 def _seen(features: Tensor, kept: Tensor | None) -> Tensor:
@@ -185,16 +167,7 @@ def named_steps(streams: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"mska_{stream}": features for stream, features in streams.items()}
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Output of the encoder."""
-
-    memory: Tensor | None  # (B, S, M), zero where masked; None of a model that learns no text
-    mask: Tensor  # (B, S) bool, True on the clip's own steps, and on the special tokens that a language model adds
-    gloss_logits: dict[str, Tensor]  # head to (B, S, G); empty without glosses
-
-
-class MultistreamModel(nn.Module):
+class MultistreamModel(TextModel):
     """Encoder and decoder.
 
     Where no text is learned (``mska.translation_weight`` 0), only MSKA runs and trains; the rest keeps its weights.
@@ -280,30 +253,6 @@ class MultistreamModel(nn.Module):
             memory, mask = self.decoder.read(self.mapper(memory), mask)  # (B, E, W), (B, E)
         return Encoded(memory, mask, logits)
 
-    def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
-        """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
-        assert encoded.memory is not None
-        logits: Tensor = self.decoder(encoded.memory, encoded.mask, tokens)
-        return logits
-
-    def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
-        """Beam search (greedy with one beam): token ids of each clip, the end token included where it came.
-
-        None at all from a model that learned no text.
-        """
-        if encoded.memory is None:
-            return [[] for _ in encoded.mask]
-        return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
-
-    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Learning-rate group (backbone, mska, encoder, mapper, decoder) to its trainable parameters by name."""
-        owner = {"backbones": "backbone", "mska": "mska", "mapper": "mapper", "decoder": "decoder"}
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault(owner.get(name.partition(".")[0], "encoder"), []).append((name, parameter))
-        return groups
-
     def _visual(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
         present = batch.present[stream]  # (B, T)
         if stream not in self.backbones:
@@ -327,8 +276,9 @@ def build_model(
     *,
     num_glosses: int | None,
     decoder_config: PretrainedConfig | None = None,
-) -> MultistreamModel:
-    """The model with its initial weights, drawn by the seed; backbones and a pretrained decoder keep theirs.
+) -> TextModel:
+    """The model of the config's stage with initial weights drawn by the seed; backbones and a pretrained decoder keep
+    theirs.
 
     ``decoder_config`` is that of a decoder whose weights are loaded later, from our own checkpoint; None: follow
     ``config.decoder``.
@@ -356,11 +306,15 @@ def build_model(
     decoder: TextDecoder
     if settings.is_whole:
         decoder = LanguageModel(decoder_config, tokenizer.special)
-        _check_positions(config, decoder)
+        if config.stage != "g2t":  # a sentence of glosses is as short as its text
+            _check_positions(config, decoder)
     else:
         decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         load_pretrained_weights(decoder, settings, tokenizer.rows)
+    if config.stage == "g2t":
+        assert num_glosses is not None
+        return GlossModel(config, num_glosses=num_glosses, decoder=decoder)
     model = MultistreamModel(
         config,
         feature_dims=visual_dims(config.model, backbones),

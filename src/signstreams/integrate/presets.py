@@ -5,11 +5,19 @@ Imports nothing of the other settings, which take a preset's values where the us
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt"]
+Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_g2t", "mska_slt"]
 
-Stage = Literal["slt", "s2g"]
+Stage = Literal["slt", "s2g", "g2t"]
+WHOLE: Stage = "slt"
+"""The stage that joins what the others learned."""
+FIRST_STAGES = tuple(stage for stage in get_args(Stage) if stage != WHOLE)
+if TYPE_CHECKING:
+    FirstStage = str
+else:
+    FirstStage = Literal[FIRST_STAGES]
+    """A setting that names a stage from which the whole training starts."""
 
 _Tree = dict[str, dict[str, Any]]
 
@@ -70,7 +78,15 @@ PRESETS: dict[str, _Tree] = {
     "mska_paper_mbart": _joined(_MBART, {"data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400}}),
     # MSKA's first stage, sign to gloss: MSKA and its heads alone.
     "mska_s2g": _joined(_MSKA, {"mska": {"translation_weight": 0.0}, "optim": {"lr": 1e-3}, "train": {"epochs": 100}}),
-    # Its last stage, sign to text, from --init-checkpoint of the first.
+    # TwoStream's stage from glosses to text (FangyunWei/SLRT 38a4f7b), whose text model MSKA's last stage begins with.
+    "mska_g2t": {
+        "data": {"batch_size": 8},
+        "decoder": _MBART["decoder"] | {"max_tokens": 100},
+        "optim": _MSKA["optim"] | {"lr": 1e-5, "label_smoothing": 0.2, "translation_loss": "sentence"},
+        "train": {"epochs": 80},
+        "scoring": {"num_beams": 4},
+    },
+    # MSKA's last stage, sign to text, from --init-checkpoint of both.
     "mska_slt": _joined(
         _MSKA,
         _MBART,
@@ -85,7 +101,11 @@ PRESETS: dict[str, _Tree] = {
 """What a preset sets where the user sets nothing."""
 
 
-STAGES: dict[str, _Tree] = {"s2g": {"mska": {"translation_weight": 0.0}}}
+STAGES: dict[str, _Tree] = {
+    "s2g": {"mska": {"translation_weight": 0.0}},
+    # nothing moves in a gloss
+    "g2t": {"augmentation": {"scale": 0.0, "rotate_deg": 0.0, "translate": 0.0, "time_scale": [1.0, 1.0]}},
+}
 """What a stage other than slt sets where neither the user nor a preset does."""
 
 

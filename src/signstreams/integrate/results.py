@@ -123,8 +123,7 @@ def predictions_csv(results: Mapping[str, Evaluation], head: str | None) -> str:
                     " ".join(entry.gloss or ()),
                     " ".join(prediction.glosses.get(head, [])) if head else "",
                     entry.video.video_id,
-                    entry.frames[0],
-                    entry.frames[-1],
+                    *((entry.frames[0], entry.frames[-1]) if entry.frames else ("", "")),  # g2t reads no video
                     entry.signer or "",
                 ]
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from signstreams.files import sha256_file
 from signstreams.formats.layout import GLOSSES, CorpusLayout
 from signstreams.integrate.clips import ClipSet, tokenize_clips
 from signstreams.integrate.corpus_rules import glosses_alone, lost_letters, tokenizer_for
-from signstreams.integrate.dataset import open_datasets, read_inputs
+from signstreams.integrate.dataset import ClipDataset, open_datasets, read_inputs
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
+from signstreams.integrate.gloss_text import GlossDataset, load_sentences
 from signstreams.integrate.model import MultistreamModel, build_model
 from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.mska_checkpoint import digest_of_authors, load_mska_checkpoint
@@ -27,7 +28,8 @@ from signstreams.integrate.mska_settings import check_processes, mska_checkpoint
 from signstreams.integrate.nodes import stream_node_names
 from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig, few_clips
-from signstreams.integrate.stream_backbones import Backbones
+from signstreams.integrate.stream_backbones import Backbones, load_backbones
+from signstreams.integrate.text_model import GlossModel, TextModel, gloss_words
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
 from signstreams.integrate.training import Trainer
@@ -46,11 +48,16 @@ def run(config: IntegrateConfig) -> None:
     """
     if absent := absent_files(config.decoder):
         raise UserError(absent)
+    reads_glosses = config.stage == "g2t"
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
         check_processes(config, world.size)
-        clips, backbones = read_inputs(config, world)
-        vocabulary = _vocabulary(config, clips)  # before the folder is claimed: there may be nothing to learn
+        if reads_glosses:
+            clips, backbones = load_sentences(config), load_backbones(config)
+        else:
+            clips, backbones = read_inputs(config, world)
+        # before the folder is claimed: there may be nothing to learn
+        vocabulary = clips.vocabulary if reads_glosses else _vocabulary(config, clips)
         init_digests, sequence_digest = _first_weights(config)
 
         def fingerprint_of(config: IntegrateConfig) -> Fingerprint:
@@ -99,7 +106,8 @@ def _with_layers_of_folder(
     A run that is another one for any other reason has all layers, and so has one whose config names them.
     """
     mska = config.mska
-    if not config.model.use_mska or "layers" in mska.model_fields_set or config.resume == "never":
+    has_mska = config.model.use_mska and config.stage != "g2t"
+    if not has_mska or "layers" in mska.model_fields_set or config.resume == "never":
         return config
     earlier = config.model_copy(update={"mska": mska.model_copy(update={"layers": "reduced"})})
     recorded = distributed.found_by_main(world, partial(recorded_fingerprint, config.output_dir))
@@ -133,9 +141,18 @@ def _run(
     if config.mska.learns_text:
         _check_letters(config, clips, tokenizer, world)
     entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
-    splits = open_datasets(config, clips, backbones, world, entries)
+    splits: Mapping[str, ClipDataset]
+    if config.stage == "g2t":
+        splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
+        extraction = {}
+    else:
+        splits = open_datasets(config, clips, backbones, world, entries)
+        extraction = extraction_settings(config.root, clips.entries["train"][0].video.video_id)
     num_glosses = len(vocabulary) if vocabulary else None
-    model = build_model(config, backbones, tokenizer, num_glosses=num_glosses).to(world.device)
+    model = build_model(config, backbones, tokenizer, num_glosses=num_glosses)
+    if isinstance(model, GlossModel) and vocabulary is not None:
+        model.start_from_words(vocabulary.names, tokenizer)
+    model.to(world.device)
     reader = ImageReader(backbones.sides_px, num_threads=decoding_threads(world.device))
     trainer = Trainer(
         config,
@@ -149,7 +166,7 @@ def _run(
             "feature_dims": backbones.dims,
             "backbone_sha256": backbones.digests,
             **({"mirrored_streams": backbones.mirrored} if backbones.mirrored else {}),
-            "extraction": extraction_settings(config.root, clips.entries["train"][0].video.video_id),
+            "extraction": extraction,
             "fps_range": fps_range(clips.videos),
             "num_train_clips": len(clips.entries["train"]),
             "decoder": model.decoder.net.config.to_json_string(use_diff=False),
@@ -175,7 +192,7 @@ def _run(
 
 def _load_first_weights(
     config: IntegrateConfig,
-    model: MultistreamModel,
+    model: TextModel,
     backbones: Backbones,
     tokenizer: Tokenizer,
     vocabulary: GlossVocabulary | None,
@@ -183,6 +200,7 @@ def _load_first_weights(
     """Weights of other runs in place of random ones, in the order they are named."""
     for start in config.train.init_checkpoint:
         if (of_authors := mska_checkpoint(start)) is not None:
+            assert isinstance(model, MultistreamModel)
             load_mska_checkpoint(model, of_authors, vocabulary)
         else:
             load_initial_weights(model, start, tokenizer, vocabulary)
@@ -229,7 +247,10 @@ def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer
 
 
 def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
-    tokenizer = tokenizer_for(config.decoder, [entry.text for entry in clips.entries["train"]])
+    texts = [entry.text for entry in clips.entries["train"]]
+    if config.stage == "g2t" and config.decoder.is_pruned and clips.vocabulary is not None:
+        texts += [gloss_words(name) for name in clips.vocabulary.names[1:]]  # their embeddings begin as these words
+    tokenizer = tokenizer_for(config.decoder, texts)
     if experiment is not None:
         if not (experiment.state / TOKENIZER).exists():
             tokenizer.save(experiment.state / TOKENIZER)

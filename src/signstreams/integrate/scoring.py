@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,9 +15,10 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file, write_json, write_text
 from signstreams.formats.layout import EVALUATION_FILES, CorpusLayout
 from signstreams.integrate.clips import ClipEntry, gloss_ids, load_clips, tokenize_clips
-from signstreams.integrate.dataset import open_datasets
+from signstreams.integrate.dataset import ClipDataset, open_datasets
 from signstreams.integrate.evaluate import Evaluation, evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
+from signstreams.integrate.gloss_text import GlossDataset, load_sentences, read_ids
 from signstreams.integrate.protocols import published_figures
 from signstreams.integrate.results import (
     CHECKPOINT_SHA256,
@@ -40,7 +42,7 @@ TEXT_METRICS: tuple[Metric, ...] = ("bleu_4", "chrf")  # whose difference from b
 def score(given: EvaluateSltConfig) -> dict[str, Any]:
     """Score a model; returns the content of ``scores.json``. A `UserError` has all faults of model and corpus."""
     world = distributed.start(device=given.device)
-    bundle = load_trained_model(given)
+    bundle = load_trained_model(given, reads_video=False)
     check_writable(given.output_dir or beside(bundle.path, EVALUATION_FILES["scores"]).parent)
     checkpoint_digest = sha256_file(bundle.path)  # now: a training that still runs may replace it
     config = _config(bundle, given)
@@ -48,16 +50,24 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         names = ("gloss_cleanup", "gloss_beams")
         if unused := [f"scoring.{name}" for name in names if getattr(given.scoring, name) is not None]:
             raise UserError(f"{unused[0]} has no effect: {bundle.path} has learned no glosses; leave it out")
-    clips = load_clips(config, given.splits)
+    reads_glosses = config.stage == "g2t"
+    if reads_glosses and given.scoring.gloss_beams is not None:
+        raise UserError(f"scoring.gloss_beams has no effect: {bundle.path} reads glosses; leave it out")
+    clips = load_sentences(config, given.splits) if reads_glosses else load_clips(config, given.splits)
     # ids of the model's own vocabulary: with train among the splits, clips come with those of their corpus
+    ids_of = read_ids if reads_glosses else gloss_ids
     entries: dict[str, list[ClipEntry]] = {
-        split: [replace(e, gloss_ids=gloss_ids(bundle.vocabulary, e.gloss)) for e in clips.entries[split]]
+        split: [replace(e, gloss_ids=ids_of(bundle.vocabulary, e.gloss)) for e in clips.entries[split]]
         for split in given.splits
     }
     # a reference may be longer than all texts in training: its loss is still defined, only memory grows
     longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
     entries = tokenize_clips(entries, bundle.tokenizer, longest)
-    splits = open_datasets(config, clips, bundle.backbones, world, entries)
+    splits: Mapping[str, ClipDataset]
+    if reads_glosses:
+        splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
+    else:
+        splits = open_datasets(config, clips, bundle.backbones, world, entries)
     bundle.model.to(world.device)
     judge = partial(
         evaluate,
@@ -72,7 +82,8 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
     results: dict[str, Evaluation] = {}
     blind: Evaluation | None = None
     last = given.splits[-1]
-    blank_video = given.blank_video and bundle.config.mska.learns_text  # it is the text model that is measured there
+    # it is the text model that is measured there
+    blank_video = given.blank_video and bundle.config.mska.learns_text and not reads_glosses
     num_clips = sum(map(len, splits.values())) + (len(splits[last]) if blank_video else 0)
     with Progress(num_clips, "clips", "evaluate") as progress:
         for split in given.splits:
@@ -106,7 +117,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         "num_trained_parameters": sum(p.numel() for p in bundle.model.parameters() if p.requires_grad),
     }
     published = published_figures(config.root, given.scoring.corpus, config.scoring, last)
-    if published is not None:  # both pages show it, beside ours
+    if published is not None and not reads_glosses:  # both pages show it, beside ours
         content["published"] = published
         log.info("figures of papers on %s (known by %s) stand beside ours", published["corpus"], published["known_by"])
     if bundle.config.mska.learns_text and (note := few_clips(bundle.about["num_train_clips"])) is not None:

@@ -30,6 +30,7 @@ from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.integrate.mska_settings import MskaLayers, MskaNorm, check_norm
 from signstreams.integrate.presets import Preset, Stage, with_preset, with_stage
 from signstreams.integrate.scoring_settings import GivenScoring, ScoringConfig
+from signstreams.integrate.stage_settings import check_stage, without_effect
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
 FEW_CLIPS = 1000  # published sign-language corpora begin at some thousands, and what they teach is modest
@@ -418,7 +419,7 @@ class IntegrateConfig(Section):
 
     stage: Annotated[Stage, Flag("--stage")] = "slt"
     """What is learned. slt: texts, and glosses where the corpus has them. s2g: glosses from keypoints alone, MSKA's
-    first stage, from which slt starts with train.init_checkpoint."""
+    first stage. g2t: texts from glosses, without video. From both slt starts with train.init_checkpoint."""
     root: Path = Path("data/single_signer")
     """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
@@ -454,11 +455,7 @@ class IntegrateConfig(Section):
 
     @model_validator(mode="after")
     def _is_of_its_stage(self) -> Self:
-        if self.stage == "s2g" and self.mska.learns_text:
-            raise ValueError(
-                f"mska.translation_weight is {self.mska.translation_weight:g}, but stage s2g learns glosses alone;"
-                " leave it out, or set stage to slt"
-            )
+        check_stage(self)
         return self
 
     @model_validator(mode="after")
@@ -576,6 +573,10 @@ class IntegrateConfig(Section):
             del tree["scoring"]
         if sequence_digest is not None:
             tree["train"]["sequence"] = sequence_digest
+        if self.stage == "g2t":
+            for section, name in without_effect(self):
+                tree.get(section, {}).pop(name, None)
+            tree = {section: value for section, value in tree.items() if value != {}}
         return tree
 
 

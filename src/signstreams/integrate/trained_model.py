@@ -24,10 +24,11 @@ from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
 from signstreams.integrate.decoder import decoder_config_from_json
-from signstreams.integrate.model import MultistreamModel, build_model
+from signstreams.integrate.model import build_model
 from signstreams.integrate.results import TOKENIZER, beside
 from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
+from signstreams.integrate.text_model import TextModel
 from signstreams.integrate.tokenizer import SpecialTokens, Tokenizer
 from signstreams.integrate.vocabulary import TOKEN_ROWS
 from signstreams.streams import BACKBONE_KEYS, BY_NAME
@@ -44,7 +45,7 @@ class TrainedModel:
 
     path: Path  # its checkpoint
     config: IntegrateConfig  # config of its training, with the backbones where they are now
-    model: MultistreamModel  # the model in evaluation mode, on the CPU
+    model: TextModel  # the model in evaluation mode, on the CPU
     backbones: Backbones  # backbones of its streams
     tokenizer: Tokenizer  # tokenizer of its texts
     vocabulary: GlossVocabulary | None  # its glosses; None without
@@ -52,11 +53,11 @@ class TrainedModel:
     about: dict[str, Any]  # what else the checkpoint holds: step, scores on val, extraction settings
 
 
-def load_trained_model(given: TrainedModelSection) -> TrainedModel:
+def load_trained_model(given: TrainedModelSection, *, reads_video: bool = True) -> TrainedModel:
     """Load a checkpoint, its backbones, and its tokenizer from the same folder.
 
     The checkpoint may be named by the folder of a release, or of a run. A `UserError` says what is missing, damaged, or
-    not what the model was trained with.
+    not what the model was trained with; or that it reads glosses, where one is wanted that ``reads_video``.
     """
     path = _file_of_model(given.checkpoint)
     try:
@@ -79,6 +80,8 @@ def load_trained_model(given: TrainedModelSection) -> TrainedModel:
         )
     _check_content(path, content)
     config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
+    if reads_video and config.stage == "g2t":
+        raise UserError(f"{path}: is of stage g2t, which reads glosses; name a model that was trained on video")
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
     _check_mirrored(path, content.get("mirrored_streams", []), backbones)
@@ -159,7 +162,7 @@ def _tokenizer(path: Path, roles: dict[str, Any]) -> Tokenizer:
 
 def _model(
     path: Path, content: dict[str, Any], config: IntegrateConfig, backbones: Backbones, tokenizer: Tokenizer
-) -> MultistreamModel:
+) -> TextModel:
     """The model with the weights of the checkpoint.
 
     It is built without memory first: the sizes in a damaged checkpoint may be any.
@@ -327,16 +330,17 @@ def _check_mirrored(path: Path, expected: Any, found: Backbones) -> None:
 _DECODER = "decoder.net."
 # tensors with a row per token, or per gloss
 _TOKEN_ROWS = re.compile(rf"decoder\.net\.({TOKEN_ROWS})")
-_GLOSS_ROWS = re.compile(r"mska\.heads\.[^.]+\.classify\.(weight|bias)")
+_GLOSS_ROWS = re.compile(r"mska\.heads\.[^.]+\.classify\.(weight|bias)|fusion\.glosses\.weight")
 
 
 def load_initial_weights(
-    model: MultistreamModel, path: Path, tokenizer: Tokenizer, vocabulary: GlossVocabulary | None
+    model: TextModel, path: Path, tokenizer: Tokenizer, vocabulary: GlossVocabulary | None
 ) -> None:
     """Load the weights of another run's ``best.pt`` that fit by name and shape; the log lists the others.
 
-    Where that run, whose tokenizer is beside its checkpoint, had other tokens or glosses than this one, their rows are
-    matched by token and name, not by number.
+    Of a run that learned glosses alone that is MSKA: the rest was never trained. Where that run, whose tokenizer is
+    beside its checkpoint, had other tokens or glosses than this one, their rows are matched by token and name, not by
+    number.
 
     Raises:
         UserError: Not a checkpoint of ours, its tokenizer is missing, or nothing fits.
@@ -347,6 +351,8 @@ def load_initial_weights(
             raise ValueError("holds no weights of a model")
         state = content["model"]
         checkpoint.check_tensors(state)
+        if _learned_glosses_alone(content):
+            state = {name: tensor for name, tensor in state.items() if name.startswith("mska.")}
         found = {name: tensor.shape for name, tensor in state.items()}
     except (OSError, ValueError) as error:
         raise UserError(
@@ -400,10 +406,16 @@ def load_initial_weights(
         log.warning("%d tensors of the checkpoint match nothing here: %s", len(unused), few(unused))
 
 
+def _learned_glosses_alone(content: Mapping[str, Any]) -> bool:
+    config = content.get("config")
+    mska = config.get("mska") if isinstance(config, Mapping) else None
+    return isinstance(mska, Mapping) and mska.get("translation_weight") == 0
+
+
 ENCODER = ("fusion.", "mska.")  # begins of the names that the weights of a sequence pretraining have
 
 
-def load_sequence_weights(model: MultistreamModel, path: Path, backbones: Backbones, frame_stride: int) -> None:
+def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, frame_stride: int) -> None:
     """Load projections, fusion encoder and MSKA's encoders of a sequence pretraining's ``best.pt``: all or none.
 
     Raises:
@@ -465,7 +477,7 @@ def fit_rows(own: Tensor, theirs: Tensor, rows: list[tuple[int, int]] | None, ax
     return own.cpu().index_copy(axis, to, theirs.index_select(axis, of).to(own.dtype))
 
 
-def _keep_tied(model: MultistreamModel, fitting: dict[str, Tensor]) -> None:
+def _keep_tied(model: TextModel, fitting: dict[str, Tensor]) -> None:
     """Keep an output layer that is separate in the checkpoint from overwriting the embeddings it is tied to here."""
     output = f"{_DECODER}lm_head.weight"
     for name in model.decoder.names_tied_to_output_layer():

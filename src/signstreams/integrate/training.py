@@ -33,15 +33,18 @@ from signstreams.integrate.losses import (
     loss_weights,
     total_loss,
 )
-from signstreams.integrate.model import MultistreamModel
 from signstreams.integrate.mska import MaskedBatchNorm
 from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.text_model import TextModel
 from signstreams.prefetch import prefetch
 
 log = logging.getLogger(__name__)
 
 BAD_LOSS_HINT = "lower optim.lr, or use --optim-precision fp32"
-_NO_DECAY = ("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing", "layer_weights")
+_NO_DECAY = (
+    *("global_matrix", "alpha", "shared.weight", "relative_attention_bias.weight", "missing", "layer_weights"),
+    "fusion.glosses.weight",
+)
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -49,7 +52,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not name.endswith(_NO_DECAY)
 
 
-def make_optimizer(config: IntegrateConfig, model: MultistreamModel) -> torch.optim.Optimizer:
+def make_optimizer(config: IntegrateConfig, model: TextModel) -> torch.optim.Optimizer:
     """The optimiser, with a learning rate per part; norms, biases, embeddings and MSKA's matrices do not decay."""
     optim = config.optim
     peaks = {
@@ -152,7 +155,7 @@ class Trainer(Stage[list[Batch | None]]):
     def __init__(
         self,
         config: IntegrateConfig,
-        model: MultistreamModel,
+        model: TextModel,
         clips: ClipDataset,
         run: TrainingRun,
         *,

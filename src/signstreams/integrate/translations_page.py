@@ -93,7 +93,9 @@ def write_page(
                 page = path if part == 1 else folder / names[part - 1]
                 clips = []
                 for place, clip in enumerate(_shown(members, page, sources, reader, head, has_text=has_text)):
-                    assert clip.frames is not None
+                    if clip.frames is None:
+                        clips.append(clip)
+                        continue
                     picture = Path(PICTURES, f"{(part - 1) * PART_CLIPS + place + 1:05d}.webp")
                     (new / picture).write_bytes(webp_bytes(clip.frames))
                     address = str(picture) if part > 1 else f"{quote(folder.name)}/{picture}"
@@ -144,10 +146,11 @@ def _shown(
     for prediction, scores in rated:
         entry = prediction.entry
         video_id = entry.video.video_id
-        file = sources.videos.get(video_id)
+        has_video = len(entry.frames) > 0  # the stage g2t reads none
+        file = sources.videos.get(video_id) if has_video else None
         yield ShownClip(
             clip_id=entry.clip_id,
-            frames=clip_strip(sources.layout, video_id, entry.frames, reader),
+            frames=clip_strip(sources.layout, video_id, entry.frames, reader) if has_video else None,
             reference=entry.text,
             hypothesis=prediction.text if has_text else None,
             gloss_reference=None if entry.gloss is None else " ".join(entry.gloss),

@@ -14,6 +14,7 @@ from typing import Any
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import CorpusLayout, RunLayout
+from signstreams.integrate.presets import FIRST_STAGES
 from signstreams.pages.render import percent, rounded
 from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS
@@ -87,6 +88,25 @@ def translation_figures(runs: RunLayout) -> dict[str, Any] | None:
     """Content of scores.json."""
     scores = runs.evaluation_file("scores")
     return read_json(scores) if scores.is_file() else None
+
+
+def stage_figures(runs: RunLayout) -> dict[str, str]:
+    """Stage that the translation model started from to the scores of its best.pt on val, in one line."""
+    found = {}
+    for stage in FIRST_STAGES:
+        best, history = runs.stage_file(stage, "best"), runs.stage_file(stage, "history")
+        if best.is_file() and history.is_file():
+            records = [record for record in read_metrics(history) if record.get("val/is_best")]
+            found[stage] = _stage_scores(records[-1]) if records else "no scores"
+    return found
+
+
+def _stage_scores(record: Mapping[str, Any]) -> str:
+    rates = [value for key, value in record.items() if key.startswith("val/wer_")]
+    shown = [f"BLEU-4 {record['val/bleu_4']:.1f}"] if "val/bleu_4" in record else []
+    shown += [f"retrieval {100 * record['val/retrieval']:.1f} %"] if "val/retrieval" in record else []
+    shown += [f"gloss WER {min(rates):.1f}"] if rates else []
+    return f"{', '.join(shown)} on val, step {record['step']:,}"
 
 
 def has_scores_of_another(runs: RunLayout) -> bool:
@@ -192,6 +212,9 @@ def summarize(root: Path, work_dir: Path) -> list[str]:
         lines += _pretraining(runs, stream)
     if (sequence := sequence_figures(runs)) is not None:
         lines.append(f"sequence    {sequence_text(sequence)} on val; {runs.sequence_file('best')}")
+    lines += [
+        f"{stage:<11} {scores}; {runs.stage_file(stage, 'best')}" for stage, scores in stage_figures(runs).items()
+    ]
     lines.append(f"translation {_translation(runs)}")
     lines += [f"{sentence.grade:<11} {sentence.text}" for sentence in verdict_of_run(root, work_dir)]
     if runs.overview.is_file():

@@ -25,6 +25,7 @@ from signstreams.publish.figures import (
     pretraining_figures,
     read_runtimes,
     sequence_figures,
+    stage_figures,
     starts_from_sequence,
     translation_figures,
     verdict_of_run,
@@ -71,6 +72,7 @@ def render_overview(
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
     is_outdated = has_scores_of_another(runs)
     scores = translation_figures(runs)
+    stages = stage_figures(runs)
     return render(
         "overview.html",
         root=root,
@@ -95,7 +97,12 @@ def render_overview(
         sequence_curves=_pictures([(runs.sequence_file("curves"), "sequence pretraining")]),
         is_outdated=is_outdated,
         scores=None if is_outdated else scores,
-        training_curves=_pictures([(runs.training_file("curves"), "training of the translation model")]),
+        training_curves=_pictures(
+            [
+                *((runs.stage_file(name, "curves"), f"stage {name}: {text}") for name, text in stages.items()),
+                (runs.training_file("curves"), "training of the translation model"),
+            ]
+        ),
         clips=[] if is_outdated else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
         runtimes=read_runtimes(logs),
         ran_on=_ran_on(),
@@ -193,6 +200,7 @@ def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Any], runs: R
     for stream, figures in backbones.items():
         params = figures["params"]
         titled[f"pretraining of {stream}"] = {key: params.get(key) for key in ("config", "chosen", "versions")}
+    titled |= {f"stage {stage}": read_json(runs.stage_file(stage, "config")) for stage in stage_figures(runs)}
     for title, config in (
         ("sequence pretraining", runs.sequence_file("config")),
         ("translation model", runs.training_file("config")),

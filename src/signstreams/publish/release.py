@@ -23,7 +23,13 @@ from signstreams.formats.layout import (
     CorpusLayout,
     RunLayout,
 )
-from signstreams.publish.figures import contract_figures, has_scores_of_another, sequence_figures, thinned
+from signstreams.publish.figures import (
+    contract_figures,
+    has_scores_of_another,
+    sequence_figures,
+    stage_figures,
+    thinned,
+)
 from signstreams.publish.release_cards import SUMS, TIMM, complete_card, release_card
 from signstreams.publish.settings import ReleaseConfig
 from signstreams.streams import STREAMS
@@ -39,6 +45,7 @@ _MODEL_FILES = (
     EVALUATION_FILES["scores"],
 )
 _SEQUENCE_FILES = tuple(SEQUENCE_FILES[name] for name in ("best", "clusters", "config", "curves"))
+_STAGE_FILES = tuple(TRAINING_FILES[name] for name in ("config", "curves"))  # the model has their weights
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
@@ -75,6 +82,8 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
             more = (EVALUATION_FILES["predictions"],) if config.predictions else ()
             _copy(runs.training, new / "translation", (*_MODEL_FILES, *more), config.metrics_lines)
             _copy(runs.boundaries, new / "translation", tuple(BOUNDARY_FILES.values()), config.metrics_lines)
+            for stage in stage_figures(runs) if needed is not None else ():
+                _copy(runs.stage(stage), new / "stages" / stage, _STAGE_FILES, config.metrics_lines)
         for name in _ENVIRONMENT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 _put(project / name, new / "environment" / name)

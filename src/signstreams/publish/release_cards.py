@@ -19,6 +19,7 @@ from signstreams.publish.figures import (
     scores_text,
     sequence_figures,
     sequence_text,
+    stage_figures,
     starts_from_sequence,
     translation_figures,
 )
@@ -135,6 +136,8 @@ def _figures(
     if (sequence := sequence_figures(runs)) is not None:
         use = " The translation model starts from it." if is_translated and starts_from_sequence(runs) else ""
         parts.append(f"Sequence pretraining, without texts: {sequence_text(sequence)} on val.{use}")
+    if is_translated and (stages := stage_figures(runs)):
+        parts.append(f"Started from {'; '.join(f'{stage}: {text}' for stage, text in stages.items())}.")
     if scores is not None:
         clips = f"{scores['num_clips']} clips of the {scores['split']} split"
         text = f"Translation, {clips}: {scores_text(scores)}."
@@ -150,6 +153,8 @@ def _folders(runs: RunLayout, *, is_translated: bool, has_boundaries: bool) -> s
         rows["`sequence/`"] = "first weights of a translation model's encoder, settings, curves"
     if is_translated:
         rows["`translation/`"] = "model, tokenizer, settings, scores, curves" + has_boundaries * ", boundary model"
+        if stage_figures(runs):
+            rows["`stages/<stage>/`"] = "settings, metrics (extract), curves of what the model started from"
     rows["`environment/`"] = "versions and lock files"
     rows[f"`workflow.json`, `corpus.json`, `{SUMS}`"] = "settings of the workflow, size of the corpus, checksums"
     return "\n".join(["| folder | holds |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in rows.items())])
@@ -206,7 +211,9 @@ def _fenced(language: str, code: str) -> str:
 def _curves(runs: RunLayout, backbones: Sequence[str]) -> list[str]:
     """Pictures of the bundle, by their places in it."""
     places = {f"backbones/{stream}": runs.pretraining(stream) for stream in backbones}
-    places |= {"sequence": runs.sequence, "translation": runs.training}
+    places |= {"sequence": runs.sequence}
+    places |= {f"stages/{stage}": runs.stage(stage) for stage in stage_figures(runs)}
+    places["translation"] = runs.training
     return [f"![{place}]({place}/{CURVES})" for place, folder in places.items() if (folder / CURVES).is_file()]
 
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from signstreams.config.load import build, check
+from signstreams.config.load import build, check, flatten, put, read_file
 from signstreams.config.section import Section
 from signstreams.contract.settings import ContractConfig
-from signstreams.contract.training_checks import TrainingRecord, read_record, refused_since
+from signstreams.contract.training_checks import TrainingRecord, read_record, refused_by_stages, refused_since
 from signstreams.corpus.findings import lines
 from signstreams.corpus.meta_csv import why_no_texts
 from signstreams.engine.gpu_lease import allowed_gpus
@@ -33,11 +33,13 @@ from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Vi
 from signstreams.ids import shown
 from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.integrate.model_files import absent_files
+from signstreams.integrate.presets import FIRST_STAGES
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.stage_settings import of_stage, other_parts, sees_crops
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.sequence.settings import SequenceConfig, settings_of_training
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
-from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, WorkflowConfig
+from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, SET_BY_RULES, WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -270,6 +272,7 @@ def _results_that_jobs_read(
 ) -> list[Path]:
     """Of earlier runs, the last file of each video and the files of each stage: the clock may have gone back since."""
     trained = [runs.backbone(stream) for stream in streams] + [runs.sequence_file("best"), runs.training_file("best")]
+    trained += [runs.stage_file(stage, "best") for stage in FIRST_STAGES]
     features = [runs.features / f"{source}.json" for source in (*streams, "points")]
     return [*map(corpus.metadata, video_ids), corpus.manifest, *trained, *features]
 
@@ -308,11 +311,71 @@ def _stage_config(
     return build(model, files, places + setting_pairs(getattr(config, stage).set), place=f"{stage}.set")
 
 
-def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
+def first_weights(config: WorkflowConfig) -> dict[str, str]:
+    """What the training starts from, as settings of it: a sequence pretraining, or its stages."""
     runs = RunLayout(config.work_dir)
-    backbones = [(f"model.{BACKBONE_KEYS[stream]}", f"file::{runs.backbone(stream)}") for stream in config.streams]
-    first = [("train.sequence_checkpoint", str(runs.sequence_file("best")))] if config.sequence else []
-    return _stage_config(config, IntegrateConfig, "integrate", config.integrate.config, [*backbones, *first])
+    if config.sequence:
+        return {"train.sequence_checkpoint": str(runs.sequence_file("best"))}
+    starts = [str(runs.stage_file(stage, "best")) for stage in config.integrate.stages]
+    return {"train.init_checkpoint": json.dumps(starts, ensure_ascii=False)} if starts else {}
+
+
+def _backbone_places(config: WorkflowConfig) -> list[tuple[str, str]]:
+    runs = RunLayout(config.work_dir)
+    return [(f"model.{BACKBONE_KEYS[stream]}", f"file::{runs.backbone(stream)}") for stream in config.streams]
+
+
+def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
+    places = [*_backbone_places(config), *first_weights(config).items()]
+    return _stage_config(config, IntegrateConfig, "integrate", config.integrate.config, places)
+
+
+def stage_settings(config: WorkflowConfig, stage: str) -> dict[str, Any]:
+    """Key to value of what the job of a stage is given: of the whole training's settings, those that the stage reads,
+    and its own on top. It reads no file: a setting of another stage makes it no stale.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    file, tree = config.integrate.config, {}
+    try:
+        tree = read_file(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: {error}; expected a readable TOML, YAML or JSON file") from None
+    for key, value in config.integrate.set.items():
+        put(tree, key, value)
+    tree = {name: value for name, value in of_stage(tree, stage).items() if name not in SET_BY_RULES["integrate"]}
+    for key, value in config.integrate.stage_set.get(stage, {}).items():
+        put(tree, key, value)
+    found = {key: value for key, value in flatten(tree, {}) if not isinstance(value, dict)}
+    return {key: json.dumps(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def stage_trainings(config: WorkflowConfig, integrate: IntegrateConfig) -> dict[str, IntegrateConfig]:
+    """Stage to the config of its training, whose parts must be those of ``integrate``, which starts from it.
+
+    Raises:
+        UserError: With everything that a training would refuse of its settings.
+    """
+    problems, trainings = [], {}
+    for stage in config.integrate.stages:
+        place = f"integrate.stages: {stage}"
+        given = setting_pairs({"stage": stage, **stage_settings(config, stage)})
+        try:
+            found = build(
+                IntegrateConfig, [], (_backbone_places(config) if sees_crops(stage) else []) + given, place=place
+            )
+        except UserError as error:
+            problems += error.problems
+            continue
+        trainings[stage] = found
+        problems += [
+            f"{place}: {key} is {ours}, expected {theirs}, as the training that starts from it has; set both alike"
+            for key, ours, theirs in other_parts(found, integrate)
+        ]
+    if problems:
+        raise UserError(problems)
+    return trainings
 
 
 def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout, integrate: IntegrateConfig) -> None:
@@ -339,6 +402,12 @@ def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout, integrate: 
             _stage_config(config, model, stage, None, places)
         except UserError as error:
             problems += error.problems
+    try:
+        trainings = stage_trainings(config, integrate)
+        if why_no_texts_of(config) is None and config.corpus.videos is not None:
+            problems += refused_by_stages(corpus, trainings.values())
+    except UserError as error:
+        problems += error.problems
     if config.sequence:
         try:
             check_sequence(config.sequence, integrate)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from signstreams.config.section import Section
 from signstreams.corpus.settings import refuse_no_train
 from signstreams.engine.settings import CardConfig
+from signstreams.integrate.presets import FirstStage
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, STREAMS, StreamName
 
 DEMO_ROOT = Path("data/demo")
@@ -36,7 +37,7 @@ SET_BY_RULES = {
     "contract": {"root", "videos_dir", "num_jobs"},
     "pretrain": {"train_dir", "output_dir", "export_backbone", "distributed", "on_conflict", "monitor.pictures"}
     | {f"checkpointing.{name}" for name in ("last_name", "best_name", "history_file")},
-    "integrate": {"root", "output_dir", "features_dir", "distributed", "on_conflict"}
+    "integrate": {"stage", "root", "output_dir", "features_dir", "distributed", "on_conflict"}
     | {f"model.{key}" for key in BACKBONE_KEYS.values()},
     "evaluate": {"checkpoint", "root", "features_dir", "output_dir", "videos_dir"},
 }
@@ -163,12 +164,25 @@ class IntegrateSection(Section):
     """Config file of scripts/train_slt_multistream_v9.py."""
     set: Settings = {}
     """Single keys of that config; they take precedence over the file."""
+    stages: list[FirstStage] = []
+    """Stages that are trained first, and that the training starts from, in this order: s2g and g2t where the corpus has
+    glosses. Each has what the config and ``set`` say and it reads."""
+    stage_set: dict[FirstStage, Settings] = {}
+    """Stage to single keys of its own, such as ``s2g: {train.epochs: 100}``; they win over the others."""
     gpus: Gpus = "auto"
     """GPUs, with one process each; 0: the CPU. ``auto``: 1 if there is one. A profile's ``gpu`` takes precedence."""
     threads: int = Field(2, ge=1)
     """Cores that Snakemake reserves."""
     mem_mb: int = Field(8000, ge=1)
     """Memory that Snakemake reserves."""
+
+    @model_validator(mode="after")
+    def _stages_are_named_once(self) -> IntegrateSection:
+        if len(set(self.stages)) < len(self.stages):
+            raise ValueError(f"stages names one twice: {', '.join(self.stages)}; name each once")
+        if self.stages and "train.init_checkpoint" in self.set:
+            raise ValueError("set: train.init_checkpoint has no effect: stages give the first weights; leave it out")
+        return self
 
 
 class EvaluateSection(Section):
@@ -243,6 +257,15 @@ class WorkflowConfig(Section):
                     f"{stage}.set: {found[0]} has no effect: the workflow sets it (see corpus, work_dir and threads in"
                     " docs/configuration.md); leave it out"
                 )
+        for name, given in self.integrate.stage_set.items():
+            if found := sorted(SET_BY_RULES["integrate"] & set(given)):
+                raise ValueError(
+                    f"integrate.stage_set.{name}: {found[0]} has no effect: the workflow sets it; leave it out"
+                )
+        if self.sequence and self.integrate.stages:
+            raise ValueError(
+                "sequence and integrate.stages both give the first weights of the training; leave one of them out"
+            )
         if self.sequence and (
             found := sorted({"train.sequence_checkpoint", "train.init_checkpoint"} & set(self.integrate.set))
         ):
@@ -251,7 +274,8 @@ class WorkflowConfig(Section):
                 " them out"
             )
         for stage in ("pretrain", "integrate"):
-            if getattr(self, stage).set.get("resume") == "never":
+            sets = [getattr(self, stage).set, *(self.integrate.stage_set.values() if stage == "integrate" else ())]
+            if any(keys.get("resume") == "never" for keys in sets):
                 raise ValueError(
                     f"{stage}.set: resume = 'never' would begin from scratch each time a job is stopped; leave it out,"
                     " and remove state/ in the job's folder of work_dir to train again"
@@ -284,6 +308,9 @@ class WorkflowConfig(Section):
             del tree["sequence"]
         if self.release == CardConfig():
             del tree["release"]
+        for name in ("stages", "stage_set"):
+            if not tree["integrate"][name]:
+                del tree["integrate"][name]
         return tree
 
     def card_settings(self) -> dict[str, str]:
