@@ -1,0 +1,129 @@
+"""The list of the page's browser, ``contract/views.js``: a row for each video with what it is filtered and sorted by.
+
+Every video has one, where the page itself has pictures of some: 10,000 videos take 2 to 3 MB, read when the page opens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from signstreams.contract.inventory import ENDINGS, PROCESSED
+from signstreams.contract.views import STEPS, ViewSummary, read_summary
+from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.formats.skeleton import DRAWN, LINES
+from signstreams.formats.video_sources import unsafe_id
+from signstreams.pages.render import relative_address
+from signstreams.streams import SIDE_BY_SIDE
+
+MAX_FINDINGS = 6  # of one video that are shown with it; report.json has all
+PLAYED = (".mp4", ".m4v", ".webm", ".mov", ".mkv")
+"""Endings of what a browser may play; it says itself when it cannot. Others, and folders of frames, none plays."""
+
+
+def view_index(
+    ordered: Sequence[Mapping[str, Any]], report: Mapping[str, Any], layout: CorpusLayout, sources: Mapping[str, Path]
+) -> str:
+    """The script: a call of ``showVideos``. ``ordered`` are the report's videos, the worst first; ``sources`` the files
+    of videos, by id. The text is ASCII, and ids in it are data: only those that can name a file lead to files."""
+    previews = _ids_in(layout.preview("x").parent, ".jpg")
+    views = _ids_in(layout.views.with_suffix(""), ".js")
+    rules = sorted({rule for video in ordered for rule in video["rules"]})
+    findings = _findings_of(report["findings"])
+    rows = []
+    for video in ordered:
+        video_id = video["video_id"]
+        is_safe = not unsafe_id(video_id)
+        summary = read_summary(layout.view(video_id)) if is_safe and video_id in views else None
+        rows.append(
+            {
+                "id": video_id,
+                "status": video["status"],
+                "frames": video["num_frames"],
+                "s": video["duration_s"],
+                "coverage": [video["coverage"].get(name) for name in ("pose", *SIDE_BY_SIDE)],
+                "damaged": video["num_damaged_frames"] / max(1, video["num_frames"]),
+                "errors": video["num_errors"],
+                "warnings": video["num_warnings"],
+                "rules": [rules.index(rule) for rule in video["rules"]],
+                "findings": findings.get(video_id, [])[:MAX_FINDINGS],
+                "signers": video["signers"],
+                "splits": video["splits"],
+                "preview": is_safe and video_id in previews,
+                "view": summary is not None and summary.is_drawn,
+                **_measured(summary),
+                "source": _address(sources.get(video_id), summary, layout),
+            }
+        )
+    columns = list(rows[0]) if rows else []
+    content = {
+        "columns": columns,
+        "rows": [[_short(row[column]) for column in columns] for row in rows],
+        "rules": rules,
+        "splits": list(SPLITS),
+        "streams": SIDE_BY_SIDE,
+        "steps": STEPS,
+        "num_points": len(DRAWN),
+        "lines": [
+            [f"rgb({red},{green},{blue})", width, [DRAWN.index(row) for row in points]]
+            for points, (red, green, blue), width in LINES
+        ],
+    }
+    return f"showVideos({json.dumps(content, separators=(',', ':'))});\n"
+
+
+def remove_other_views(layout: CorpusLayout, video_ids: Iterable[str]) -> None:
+    """Remove views of videos that are no longer in the corpus: they show people."""
+    known = set(video_ids)
+    for video_id in _ids_in(layout.views.with_suffix(""), ".js") - known:
+        with contextlib.suppress(OSError):
+            layout.view(video_id).unlink()
+
+
+def _ids_in(folder: Path, ending: str) -> set[str]:
+    with contextlib.suppress(OSError):
+        return {name.removesuffix(ending) for name in os.listdir(folder) if name.endswith(ending) and name[0] != "."}
+    return set()
+
+
+def _findings_of(findings: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """Video to severity, rule and text of each finding about one of its files; those about tables have none."""
+    found: dict[str, list[list[str]]] = {}
+    for finding in findings:
+        folder, _, name = finding["file"].rpartition("/")
+        ending = ENDINGS.get(folder.removeprefix(f"{PROCESSED}/"))
+        if ending is not None and name.endswith(ending):
+            entry = [finding["severity"], finding["rule"], finding["found"]]
+            found.setdefault(name.removesuffix(ending), []).append(entry)
+    return found
+
+
+def _measured(summary: ViewSummary | None) -> dict[str, float | int | None]:
+    """What a view says of the hands; None of a video without one."""
+    return {
+        "no_hands": summary and summary.no_hands_ratio,
+        "estimated": summary and summary.estimated_ratio,
+        "unsure": summary and summary.unsure_ratio,
+        "swaps": summary and summary.num_swaps,
+        "mirrored": summary and summary.mirrored_ratio,
+        "people": summary and summary.num_people,
+    }
+
+
+def _address(source: Path | None, summary: ViewSummary | None, layout: CorpusLayout) -> str | None:
+    """Address of the video from the page; None of one that no browser plays, and where its faces are to be hidden."""
+    if source is None or source.suffix.lower() not in PLAYED:
+        return None
+    if summary is None or not summary.is_drawn or summary.face_privacy != "none":
+        return None
+    with contextlib.suppress(OSError, ValueError):  # a circle of links, a name that is no text
+        return relative_address(source, layout.report_page) if source.is_file() else None
+    return None
+
+
+def _short(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
