@@ -1,6 +1,7 @@
-"""A page seen by headless Chromium, through the DevTools protocol over a pipe: the standard library alone, no driver.
+"""A page seen and used by headless Chromium, through the DevTools protocol over a pipe: the standard library alone.
 
 `Browser.look` returns errors and warnings of a page, its requests, its width, unreadable text, and a screenshot.
+`Browser.open` gives a `Tab` that is clicked and typed into as people do: by events of mouse and keyboard.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +40,17 @@ FLAGS = (
 TIMEOUT_S = 60.0
 _FIRST_FREE_FD = 10  # 3 and 4 are what Chromium reads and writes
 _LOUD = ("error", "warning", "assert")
+KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    " ": (32, " "),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+}
+"""Name of a key to its virtual key code, and the text that it types."""
 
 # Words against their background, that of the nearest ancestor with a colour. Contrast as in WCAG; no pictures.
 _READABLE = """(() => {
@@ -74,6 +87,19 @@ _LOAD_PICTURES = """(async () => {
   images.forEach(image => { image.loading = 'eager'; });
   await Promise.all(images.map(image => image.decode().catch(() => {})));
   return images.filter(image => !image.naturalWidth).map(image => image.alt || image.src.slice(0, 60));
+})()"""
+
+# Middle of the part of an element that the window shows, or what hinders a click there.
+_PLACE = """(() => {
+  const found = document.querySelector(%s);
+  if (!found) return 'no such element';
+  found.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+  const box = found.getBoundingClientRect();
+  const x = (Math.max(0, box.left) + Math.min(innerWidth, box.right)) / 2;
+  const y = (Math.max(0, box.top) + Math.min(innerHeight, box.bottom)) / 2;
+  const above = document.elementFromPoint(x, y);
+  if (!found.contains(above)) return `covered by ${above ? above.outerHTML.slice(0, 80) : 'nothing'}`;
+  return [x, y];
 })()"""
 
 
@@ -177,6 +203,16 @@ class Browser:
         Raises:
             RuntimeError: The browser does not answer; with its stderr.
         """
+        with self.open(page, size, scheme=scheme, scale=scale) as tab:
+            time.sleep(settle_s)
+            if script:
+                tab.run(script)
+                time.sleep(settle_s)
+            return tab.look(whole=whole)
+
+    @contextlib.contextmanager
+    def open(self, page: Path, size: str, *, scheme: str = "light", scale: float = 1.0) -> Iterator[Tab]:
+        """A fresh tab with a file in it, loaded; arguments and errors as of `look`."""
         width_px, height_px = SIZES[size]
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -190,37 +226,10 @@ class Browser:
         address = page.resolve().as_uri()
         self._call("Page.navigate", session, url=address)
         self._wait("Page.loadEventFired", session)
-        time.sleep(settle_s)
-        if script:
-            self._run(session, script)
-            time.sleep(settle_s)
-        broken = self._run(session, _LOAD_PICTURES)
-        width = int(self._run(session, "document.documentElement.scrollWidth"))
-        too_wide = self._run(session, _TOO_WIDE % width_px)
-        unreadable = self._run(session, _READABLE)
-        taken = self._call("Page.captureScreenshot", session, captureBeyondViewport=whole, **self._clip(session, whole))
-        complaints = [text for event in self._events if (text := _complaint(event))]
-        complaints += [f"the picture {name} is broken" for name in broken]
-        requests = [
-            event["params"]["request"]["url"]
-            for event in self._events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
-        requests = [url for url in requests if not url.startswith("data:") and url != address]
-        self._call("Target.closeTarget", targetId=target)
-        return Look(complaints, requests, width, width_px, too_wide, unreadable, base64.b64decode(taken["data"]))
-
-    def _clip(self, session: str, whole: bool) -> dict[str, Any]:
-        if not whole:
-            return {}
-        size = self._call("Page.getLayoutMetrics", session)["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
-
-    def _run(self, session: str, script: str) -> Any:
-        answer = self._call("Runtime.evaluate", session, expression=script, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in answer:
-            raise RuntimeError(f"{script[:60]}: {answer['exceptionDetails']}")
-        return answer["result"].get("value")
+        try:
+            yield Tab(self, session, address, width_px)
+        finally:
+            self._call("Target.closeTarget", targetId=target)
 
     def _call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self._number += 1
@@ -261,6 +270,97 @@ class Browser:
     def _silence(self) -> str:
         said = Path(self._folder, "stderr").read_text(errors="replace")[-2000:]
         return f"{self.path}: does not answer; its stderr: {said}"
+
+
+class Tab:
+    """An open page; as long as the ``with`` block of `Browser.open`."""
+
+    def __init__(self, browser: Browser, session: str, address: str, width_px: int) -> None:
+        self._browser, self._session, self._address, self._width_px = browser, session, address, width_px
+
+    def run(self, script: str) -> Any:
+        """The value of a script in the page; a promise is awaited.
+
+        Raises:
+            RuntimeError: The script raises, or the browser does not answer.
+        """
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{script[:60]}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    def until(self, condition: str, *, timeout_s: float = 10.0) -> None:
+        """Wait until a script's value is true.
+
+        Raises:
+            RuntimeError: It is not within ``timeout_s``.
+        """
+        until_s = time.monotonic() + timeout_s
+        while not self.run(condition):
+            if time.monotonic() > until_s:
+                raise RuntimeError(f"{condition}: not so within {timeout_s:g} s")
+            time.sleep(0.05)
+
+    def click(self, selector: str) -> None:
+        """Scroll to the first element of a selector, and click the middle of what is seen of it with the mouse.
+
+        Raises:
+            RuntimeError: There is none, or something else lies over it.
+        """
+        place = self.run(_PLACE % json.dumps(selector))
+        if isinstance(place, str):
+            raise RuntimeError(f"{selector}: {place}")
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self._call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **button)
+
+    def type(self, text: str) -> None:
+        """Put a text where the cursor is."""
+        self._call("Input.insertText", text=text)
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release one of `KEYS`."""
+        code, text = KEYS[key]
+        about = {
+            "key": key,
+            "code": key.replace(" ", "Space"),
+            "windowsVirtualKeyCode": code,
+            "modifiers": 8 if shift else 0,
+        }
+        self._call("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
+        self._call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def without_scripts(self) -> None:
+        """Load the page again, with its scripts off."""
+        self._call("Emulation.setScriptExecutionDisabled", value=True)
+        self._browser._events.clear()
+        self._call("Page.reload")
+        self._browser._wait("Page.loadEventFired", self._session)
+
+    def look(self, *, whole: bool = False) -> Look:
+        """What there is to see and to complain of now."""
+        broken = self.run(_LOAD_PICTURES)
+        width = int(self.run("document.documentElement.scrollWidth"))
+        too_wide = self.run(_TOO_WIDE % self._width_px)
+        unreadable = self.run(_READABLE)
+        taken = self._call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))
+        events = self._browser._events
+        complaints = [text for event in events if (text := _complaint(event))]
+        complaints += [f"the picture {name} is broken" for name in broken]
+        sent = [event for event in events if event["method"] == "Network.requestWillBeSent"]
+        requests = [event["params"]["request"]["url"] for event in sent]
+        requests = [url for url in requests if not url.startswith("data:") and url != self._address]
+        picture = base64.b64decode(taken["data"])
+        return Look(complaints, requests, width, self._width_px, too_wide, unreadable, picture)
+
+    def _clip(self, whole: bool) -> dict[str, Any]:
+        if not whole:
+            return {}
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
+
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._browser._call(method, self._session, **params)
 
 
 def _complaint(event: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Pages in a real browser: the overview is whole and readable everywhere, and a broken page is noticed.
 
-The contract's page and the translations are opened where they are tested.
+The contract's page and the translations are opened, and clicked through, where they are tested.
 """
 
 from __future__ import annotations
@@ -63,3 +63,30 @@ def test_a_page_of_the_greatest_size_opens_where_the_report_of_snakemake_puts_it
         address = "data:text/html;charset=utf8;filename=overview.html;base64," + b64encode(inner.encode()).decode()
         (tmp_path / "page.html").write_text(frame % address, encoding="utf-8")
         assert browser.look(tmp_path / "page.html", "desktop", settle_s=0.5).complaints == expected
+
+
+def test_a_page_is_used_by_mouse_and_keyboard(browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<input id=said><button onclick=\"this.textContent = document.getElementById('said').value\">say</button>"
+        "<div style='position: relative'><a href=#>below</a><div style='position: absolute; inset: 0'>above</div></div>"
+        "<noscript>no scripts</noscript>"
+    )
+    with browser.open(page, "phone") as tab:
+        tab.click("#said")
+        tab.type("ñandú")
+        tab.click("button")
+        tab.until("document.querySelector('button').textContent === 'ñandú'")
+        tab.press("Tab", shift=True)
+        tab.type("año")  # in place of all that is there, as a field that is reached by Tab is selected
+        tab.press("Tab")
+        tab.press("Enter")
+        tab.until("document.querySelector('button').textContent === 'año'")
+        for selector, said in (("b", "b: no such element"), ("a", "a: covered by <div")):
+            with pytest.raises(RuntimeError, match=said):
+                tab.click(selector)
+        with pytest.raises(RuntimeError, match=r"false: not so within 0\.1 s"):
+            tab.until("false", timeout_s=0.1)
+        assert tab.look().complaints == [] and "no scripts" not in tab.run("document.body.innerText")
+        tab.without_scripts()
+        assert "no scripts" in tab.run("document.body.innerText")
