@@ -15,14 +15,15 @@ from typing import Any
 from signstreams.contract.inventory import ENDINGS, PROCESSED
 from signstreams.contract.views import STEPS, ViewSummary, read_summary
 from signstreams.formats.layout import SPLITS, CorpusLayout
-from signstreams.formats.skeleton import DRAWN, LINES
+from signstreams.formats.skeleton import DRAWN, FACE_LINES, LEFT, LINES, RIGHT, Colour
 from signstreams.formats.video_sources import unsafe_id
 from signstreams.pages.render import relative_address
-from signstreams.streams import SIDE_BY_SIDE
+from signstreams.streams import BY_NAME, SIDE_BY_SIDE
 
 MAX_FINDINGS = 6  # of one video that are shown with it; report.json has all
 PLAYED = (".mp4", ".m4v", ".webm", ".mov", ".mkv")
 """Endings of what a browser may play; it says itself when it cannot. Others, and folders of frames, none plays."""
+_SIDES: dict[str | None, Colour] = {"left": LEFT, "right": RIGHT, None: FACE_LINES}
 
 
 def view_index(
@@ -66,12 +67,10 @@ def view_index(
         "rules": rules,
         "splits": list(SPLITS),
         "streams": SIDE_BY_SIDE,
+        "side_colours": [_css(_SIDES[BY_NAME[name].side]) for name in SIDE_BY_SIDE],
         "steps": STEPS,
         "num_points": len(DRAWN),
-        "lines": [
-            [f"rgb({red},{green},{blue})", width, [DRAWN.index(row) for row in points]]
-            for points, (red, green, blue), width in LINES
-        ],
+        "lines": [[_css(colour), width, [DRAWN.index(row) for row in points]] for points, colour, width in LINES],
     }
     return f"showVideos({json.dumps(content, separators=(',', ':'))});\n"
 
@@ -104,14 +103,8 @@ def _findings_of(findings: Iterable[Mapping[str, Any]]) -> dict[str, list[list[s
 
 def _measured(summary: ViewSummary | None) -> dict[str, float | int | None]:
     """What a view says of the hands; None of a video without one."""
-    return {
-        "no_hands": summary and summary.no_hands_ratio,
-        "estimated": summary and summary.estimated_ratio,
-        "unsure": summary and summary.unsure_ratio,
-        "swaps": summary and summary.num_swaps,
-        "mirrored": summary and summary.mirrored_ratio,
-        "people": summary and summary.num_people,
-    }
+    names = ("no_hands_ratio", "estimated_ratio", "unsure_ratio", "num_swaps", "mirrored_ratio", "num_people")
+    return {name: getattr(summary, name, None) for name in names}
 
 
 def _address(source: Path | None, summary: ViewSummary | None, layout: CorpusLayout) -> str | None:
@@ -123,6 +116,10 @@ def _address(source: Path | None, summary: ViewSummary | None, layout: CorpusLay
     with contextlib.suppress(OSError, ValueError):  # a circle of links, a name that is no text
         return relative_address(source, layout.report_page) if source.is_file() else None
     return None
+
+
+def _css(colour: Colour) -> str:
+    return f"rgb{colour}"
 
 
 def _short(value: Any) -> Any:

@@ -39,6 +39,7 @@ _HEAD = f"// signstreams view {FORMAT} "
 MAX_POINTS_HZ, MAX_POINT_FRAMES = 15.0, 3000
 """Points and boxes are kept of so many frames a second, and of no more frames than that: 200 s at the full rate."""
 MAX_CROPS_HZ, MAX_CROP_FRAMES = 5.0, 300
+LONGEST_S = 1e6
 TILE_PX, QUALITY = 96, 60  # of a crop in the sprite, and of the JPEG
 STEPS = 2048  # steps of a coordinate per frame width or height
 """Positions are stored as 1 + STEPS * (1 + fraction), so that those outside of the frame are kept; 0 is missing."""
@@ -121,7 +122,9 @@ def _view(layout: CorpusLayout, metadata: VideoMetadata) -> tuple[ViewSummary, d
     drawn, watched = _read_points(layout.keypoints(video_id), rows)
     if not len(tracks.times_s) == len(watched) == num_frames:
         raise DamagedFile(layout.tracks(video_id), f"{len(tracks.times_s)} frames, {len(watched)} of keypoints")
-    size_px = (metadata.width_px, metadata.height_px)
+    size_px, times_s = (metadata.width_px, metadata.height_px), tracks.times_s[rows]
+    if min(size_px) < 1 or not ((times_s >= 0) & (times_s < LONGEST_S)).all():
+        raise DamagedFile(layout.tracks(video_id), f"frames of {size_px} px, or at impossible times")
     shown = rows[:: _stride(metadata.fps * len(rows) / num_frames, len(rows), MAX_CROPS_HZ, MAX_CROP_FRAMES)]  # (M,)
     boxes = [track.box[rows] / np.tile(size_px, 2) for track in (tracks.streams[name] for name in SIDE_BY_SIDE)]
     found = [tracks.streams[name].state[rows] > 0 for name in SIDE_BY_SIDE]
@@ -131,7 +134,7 @@ def _view(layout: CorpusLayout, metadata: VideoMetadata) -> tuple[ViewSummary, d
     content = {
         "size_px": size_px,
         "fps": round(metadata.fps, 3),
-        "times_ms": np.diff(np.rint(tracks.times_s[rows] * 1000).astype(int), prepend=0).tolist(),
+        "times_ms": np.diff(np.rint(times_s * 1000).astype(int), prepend=0).tolist(),
         "places": _packed(np.concatenate(places, axis=1)),
         "states": "".join(map(str, states.ravel().tolist())),
         "tile_px": TILE_PX,
@@ -238,9 +241,9 @@ def _summary(tracks: Tracks, watched: Floats, metadata: VideoMetadata) -> ViewSu
     places = watched[..., :2].astype(np.float64) * (metadata.width_px, metadata.height_px)  # (T, 8, 2) px
     present = watched[..., 2] > 0  # (T, 8)
     return ViewSummary(
-        no_hands_ratio=_share((states == BoxState.MISSING).all(axis=1)),
-        estimated_ratio=_share((states > BoxState.DETECTED).any(axis=1)),
-        unsure_ratio=_share(unsure.any(axis=1)),
+        no_hands_ratio=_share(np.asarray((states == BoxState.MISSING).all(axis=1))),
+        estimated_ratio=_share(np.asarray((states > BoxState.DETECTED).any(axis=1))),
+        unsure_ratio=_share(np.asarray(unsure.any(axis=1))),
         num_swaps=_num_swaps(places, present, tracks.times_s),
         mirrored_ratio=_share(_mirrored(places, present)),
         num_people=metadata.signer.num_people,
@@ -256,7 +259,7 @@ def _share(flags: Flags) -> float:
 def _num_swaps(places: Floats, present: Flags, times_s: Floats) -> int:
     """Times that both hands jump to where the other one was a frame before."""
     wrists, palms_px = places[:, :2], np.linalg.norm(places[:, 2:4] - places[:, :2], axis=-1)  # (T, 2, 2), (T, 2)
-    both = present[:, :4].all(axis=1)
+    both = np.asarray(present[:, :4].all(axis=1))
     known = both[1:] & both[:-1] & (np.diff(times_s) <= SWAP_S)
     straight_px = np.linalg.norm(wrists[1:] - wrists[:-1], axis=-1).sum(axis=1)  # (T - 1,)
     crossed_px = np.linalg.norm(wrists[1:] - wrists[:-1, ::-1], axis=-1).sum(axis=1)
@@ -271,6 +274,6 @@ def _mirrored(places: Floats, present: Flags) -> Flags:
     palms_px = np.linalg.norm(places[:, 2:4] - places[:, :2], axis=-1)  # (T, 2)
     own_px = np.linalg.norm(places[:, :2] - arms, axis=-1)
     other_px = np.linalg.norm(places[:, :2] - arms[:, ::-1], axis=-1)
-    known = present[:, :2] & present[:, 2:4] & present[:, 6:8].all(axis=1)[:, None]
+    known = present[:, :2] & present[:, 2:4] & present[:, 6:8].all(axis=1, keepdims=True)
     on_other_arm = known & (own_px > ARM_PALMS * palms_px) & (other_px < own_px / 2)
     return np.asarray(reversed_body | on_other_arm.any(axis=1))

@@ -20,17 +20,17 @@
 
   // What a video can be sorted by: its name, and the value as text. The larger, the earlier.
   const MEASURES = {
-    no_hands: ["no hands", percent], estimated: ["hands tracked or filled", percent], unsure: ["unsure hands", percent],
-    swaps: ["hands change sides", (count) => `${count} times`], mirrored: ["sides mirrored", percent],
-    people: ["people in the picture", String], damaged: ["damaged frames", percent], s: ["length", (s) => `${s.toFixed(1)} s`],
+    no_hands_ratio: ["no hands", percent], estimated_ratio: ["hands tracked or filled", percent], unsure_ratio: ["unsure hands", percent],
+    num_swaps: ["hands change sides", (count) => `${count} times`], mirrored_ratio: ["sides mirrored", percent],
+    num_people: ["people in the picture", String], damaged: ["damaged frames", percent], s: ["length", (s) => `${s.toFixed(1)} s`],
   };
   // What can be shown alone.
   const KINDS = {
     errors: ["errors", (v) => v.errors > 0], warnings: ["warnings", (v) => v.warnings > 0],
-    no_hands: ["no hands in half of the frames", (v) => v.no_hands >= 0.5],
-    estimated: ["hands tracked or filled in a fifth", (v) => v.estimated >= 0.2],
-    unsure: ["unsure hands in a fifth", (v) => v.unsure >= 0.2], swaps: ["hands change sides", (v) => v.swaps > 0],
-    mirrored: ["sides mirrored in a twentieth", (v) => v.mirrored >= 0.05], people: ["several people", (v) => v.people > 1],
+    no_hands_ratio: ["no hands in half of the frames", (v) => v.no_hands_ratio >= 0.5],
+    estimated_ratio: ["hands tracked or filled in a fifth", (v) => v.estimated_ratio >= 0.2],
+    unsure_ratio: ["unsure hands in a fifth", (v) => v.unsure_ratio >= 0.2], num_swaps: ["hands change sides", (v) => v.num_swaps > 0],
+    mirrored_ratio: ["sides mirrored in a twentieth", (v) => v.mirrored_ratio >= 0.05], num_people: ["several people", (v) => v.num_people > 1],
     damaged: ["damaged frames", (v) => v.damaged > 0], lost: ["not extracted", (v) => !v.frames],
   };
   let index = null, videos = [], shown = [], numCards = 0;
@@ -88,7 +88,7 @@
     return [
       `${video.frames.toLocaleString("en")} frames`,
       ...coverage.filter((one) => one[1] !== null).map(([name, share]) => `${name} ${percent(share)}`),
-      ...Object.entries(MEASURES).filter(([key]) => key !== "s" && video[key] && (key !== "people" || video.people > 1))
+      ...Object.entries(MEASURES).filter(([key]) => key !== "s" && video[key] && (key !== "num_people" || video.num_people > 1))
         .map(([key, [name, text]]) => `${name} ${text(video[key])}`),
     ];
   }
@@ -299,30 +299,34 @@
   }
 
   function draw(at) {
+    if (!view) return;
     time = at;
     slider.value = at;
     $("clock").textContent = `${at.toFixed(2)} / ${Number(slider.max).toFixed(2)} s`;
     const ratio = window.devicePixelRatio || 1, [width, height] = [over.clientWidth * ratio, over.clientHeight * ratio].map(Math.round);
-    if (!width || !view) return;
+    if (!width) return;
     if (over.width !== width || over.height !== height) Object.assign(over, { width, height });
+    const cell = nearestCrop(at);
+    if (!hasMovie) at = view.times[view.crops[cell]]; // points and boxes of the very frame whose crops are drawn
     const pen = over.getContext("2d"), [first, second, part] = around(at), numPoints = index.num_points;
     pen.clearRect(0, 0, width, height);
-    const is_near = Math.abs(view.times[first] - at) < Math.max(NEAR_S, view.step) || Math.abs(view.times[second] - at) < NEAR_S;
+    const isNear = Math.abs(view.times[first] - at) < Math.max(NEAR_S, view.step) || Math.abs(view.times[second] - at) < NEAR_S;
     const value = (row) => {
       const [a, b] = [view.at(row, first), view.at(row, second)];
       return a && b ? fraction(a + (b - a) * part) : part < 0.5 ? a && fraction(a) : b && fraction(b);
     };
     const has = (row) => (part < 0.5 ? view.at(row, first) : view.at(row, second)) > 0;
-    const near = part < 0.5 ? first : second, cell = crops(near, at, is_near);
+    const near = part < 0.5 ? first : second;
+    crops(isNear ? cell : -1);
     bar();
-    if (!is_near) return;
+    if (!isNear) return;
     pen.lineJoin = pen.lineCap = "round";
     const unit = Math.max(1, width / 640), colour = getComputedStyle(document.documentElement);
     index.streams.forEach((name, stream) => {
       const row = 2 * numPoints + 4 * stream;
       if (!has(row) || !state(view, near, stream)) return;
       const [x0, y0, x1, y1] = [0, 1, 2, 3].map((corner) => value(row + corner) * (corner % 2 ? height : width));
-      if (!hasMovie && cell >= 0 && state(view, view.crops[cell], stream)) pen.drawImage(view.image, ...tile(cell, stream), x0, y0, x1 - x0, y1 - y0);
+      if (!hasMovie) pen.drawImage(view.image, ...tile(cell, stream), x0, y0, x1 - x0, y1 - y0);
       if (!$("boxes").checked) return;
       for (const [style, wide] of [["#14161c", 4], [colour.getPropertyValue(`--${STATES[state(view, near, stream)]}`), 2]]) {
         pen.strokeStyle = style;
@@ -335,11 +339,11 @@
       pen.strokeStyle = style;
       pen.lineWidth = wide * unit;
       pen.beginPath();
-      let is_down = false;
+      let isDown = false;
       for (const point of points) {
-        const is_there = has(point) && has(numPoints + point);
-        if (is_there) pen[is_down ? "lineTo" : "moveTo"](value(point) * width, value(numPoints + point) * height);
-        is_down = is_there;
+        const isThere = has(point) && has(numPoints + point);
+        if (isThere) pen[isDown ? "lineTo" : "moveTo"](value(point) * width, value(numPoints + point) * height);
+        isDown = isThere;
       }
       pen.stroke();
     }
@@ -350,19 +354,25 @@
     return [(column * index.streams.length + stream) * size, line * size, size, size];
   }
 
-  // Crops of the frame that is nearest among those kept; its cell of the sprite, -1 where none is near.
-  function crops(near, at, is_near) {
+  // Cell, of the picture of all crops, that is nearest in time.
+  function nearestCrop(at) {
     let cell = 0;
     for (let one = 1; one < view.crops.length; one++)
       if (Math.abs(view.times[view.crops[one]] - at) < Math.abs(view.times[view.crops[cell]] - at)) cell = one;
+    return cell;
+  }
+
+  // The crops of a cell beside the video; -1 where nothing was extracted.
+  function crops(cell) {
     document.querySelectorAll("#cut canvas").forEach((canvas, stream) => {
-      const pen = canvas.getContext("2d"), kind = is_near ? state(view, view.crops[cell], stream) : 0;
+      const pen = canvas.getContext("2d"), kind = cell < 0 ? 0 : state(view, view.crops[cell], stream);
       canvas.style.borderColor = `var(--${STATES[kind]})`;
       canvas.width = canvas.height = 192;
       if (kind) pen.drawImage(view.image, ...tile(cell, stream), 0, 0, 192, 192);
-      canvas.nextElementSibling.textContent = `${NAMES[index.streams[stream]] ?? index.streams[stream]}, ${STATES[kind]}`;
+      const dot = make("i", "", "key");
+      dot.style.background = index.side_colours[stream];
+      canvas.nextElementSibling.replaceChildren(dot, `${NAMES[index.streams[stream]] ?? index.streams[stream]}, ${STATES[kind]}`);
     });
-    return is_near ? cell : -1;
   }
 
   // States over time, a row for each stream, and where the video is.
@@ -420,10 +430,10 @@
   });
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
-    const is_slider = event.target === slider, is_button = event.target.matches("button, input, a");
+    const isSlider = event.target === slider, isButton = event.target.matches("button, input, a");
     const actions = { ",": () => view && frame(-1), ".": () => view && frame(1) };
-    if (!is_slider) Object.assign(actions, { ArrowLeft: () => go(-1), ArrowRight: () => go(1) });
-    if (!is_button) actions[" "] = () => (isRunning ? stop() : run());
+    if (!isSlider) Object.assign(actions, { ArrowLeft: () => go(-1), ArrowRight: () => go(1) });
+    if (!isButton) actions[" "] = () => (isRunning ? stop() : run());
     if (!actions[event.key]) return;
     event.preventDefault();
     actions[event.key]();
