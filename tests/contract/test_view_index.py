@@ -46,10 +46,8 @@ def test_a_row_has_what_videos_are_filtered_and_sorted_by(corpus: BrokenCorpus) 
     assert (one["signers"], one["splits"], two["splits"]) == (["ana"], ["train"], ["val"])
     assert (one["frames"], one["coverage"], one["estimated_ratio"]) == (NUM_FRAMES, [1.0, 1.0, 1.0, 0.9], 0.1)
     assert (one["preview"], one["view"], two["preview"]) == (True, True, False)
-    assert (
-        one["source"] == "../videos/one.mp4"
-        and rows["Ñandú d'ayer"]["source"] == "../videos/%C3%91and%C3%BA%20d%27ayer.mp4"
-    )
+    assert one["source"] == "../videos/one.mp4"
+    assert rows["Ñandú d'ayer"]["source"] == "../videos/%C3%91and%C3%BA%20d%27ayer.mp4"
     assert two["errors"] == 1 and len(two["rules"]) == 1
     assert two["findings"] == [["error", "file.present", "no such file"]]
 
@@ -62,11 +60,9 @@ def test_a_video_whose_faces_are_hidden_is_not_played(corpus: BrokenCorpus) -> N
     assert "faces hidden (blur)" in corpus.layout.view("one").read_text()
 
 
-def test_kinds_that_no_browser_plays_and_videos_that_are_gone_have_no_address(corpus: BrokenCorpus) -> None:
-    corpus.validate()
+def test_what_no_browser_plays_has_no_address(corpus: BrokenCorpus) -> None:
     validation = validate(ContractConfig(root=corpus.root))
-    sources = dict(validation.sources) | {"one": corpus.root / "one.gif", "two": corpus.root / "gone.mp4"}
-    (corpus.root / "one.gif").write_bytes(b"GIF")
+    sources = dict(validation.sources) | {"one": corpus.root / "one.gif", "two": corpus.root / "frames"}
     rows = rows_of(view_index(validation.report["videos"], validation.report, corpus.layout, sources))
     assert [rows[name]["source"] is None for name in ("one", "two", "four")] == [True, True, False]
 
@@ -98,7 +94,7 @@ def test_the_list_of_ten_thousand_videos_is_small_and_soon_there(corpus: BrokenC
     sources = {row["video_id"]: corpus.layout.videos / "one.mp4" for row in report["videos"]}
     began_s = time.perf_counter()
     script = view_index(report["videos"], report, corpus.layout, sources)
-    assert time.perf_counter() - began_s < 20  # seconds, where it takes half a one
+    assert time.perf_counter() - began_s < 20  # seconds, where it takes one: something quadratic would show
     assert len(script) < 3_000_000
 
 
@@ -144,8 +140,10 @@ CARDS = "[...document.querySelectorAll('#gallery code')].map(code => code.textCo
 NAME = "document.getElementById('viewer').open && document.getElementById('name').textContent"
 READY = "!document.getElementById('player').hidden"
 # Pixels of a canvas that are near a colour.
-COUNT = """(() => { const pen = document.querySelector('%s').getContext('2d'), {width, height} = pen.canvas;
-  const data = pen.getImageData(0, 0, width, height).data, [r, g, b] = %s; let count = 0;
+COUNT = """(() => { const canvas = document.querySelector('%s'), {width, height} = canvas;
+  const pen = new OffscreenCanvas(width, height).getContext('2d', {willReadFrequently: true});
+  pen.drawImage(canvas, 0, 0);
+  const {data} = pen.getImageData(0, 0, width, height), [r, g, b] = %s; let count = 0;
   for (let i = 0; i < data.length; i += 4)
     count += data[i + 3] > 200 && Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 60;
   return count; })()"""
@@ -183,10 +181,6 @@ def test_the_list_is_searched_filtered_and_sorted(browser: Any, page: Path) -> N
         assert "no hands 80" in tab.run("document.querySelector('#gallery figcaption').textContent")
         choose(tab, "sort", "id")
         assert tab.run(CARDS)[0] == "four"
-        assert (
-            tab.run("[...document.getElementById('rule').options].map(one => one.textContent)").count("any or none")
-            == 1
-        )
         assert tab.look().complaints == []
 
 
@@ -209,11 +203,11 @@ def test_a_video_plays_with_points_boxes_and_crops_in_step(browser: Any, page: P
         choose(tab, "time", "0.4")
         tab.until("Math.abs(document.getElementById('movie').currentTime - 0.4) < 0.02")
         tab.until(f"({captions})[2] === 'left hand, filled'")
+        tab.run("document.getElementById('viewer').focus()")
         tab.press(" ")
         tab.until("document.getElementById('play').textContent === 'Pause'")
-        tab.until(
-            "document.getElementById('movie').currentTime > 0.6 && Number(document.getElementById('time').value) > 0.5"
-        )
+        tab.until("document.getElementById('movie').currentTime > 0.6")
+        tab.until("Number(document.getElementById('time').value) > 0.5")
         tab.click("#play")
         assert tab.run("document.getElementById('movie').paused")
         assert tab.look().unreadable == []
@@ -267,9 +261,8 @@ def test_an_evil_id_is_shown_as_it_is(browser: Any, corpus: BrokenCorpus) -> Non
     layout.view("one").rename(layout.view(EVIL))
     layout.report_page.write_text(render_page(report, layout), encoding="utf-8")
     layout.views.write_text(view_index(report["videos"], report, layout, {}))
-    layout.view(EVIL).write_text(
-        layout.view(EVIL).read_text().replace('showView("one"', f"showView({json.dumps(EVIL)}")
-    )
+    view = layout.view(EVIL).read_text()
+    layout.view(EVIL).write_text(view.replace('showView("one"', f"showView({json.dumps(EVIL)}"))
     with browser.open(layout.report_page, "desktop") as tab:
         tab.until("!document.getElementById('filters').hidden")
         assert tab.run(CARDS) == [EVIL]

@@ -9,8 +9,10 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+from urllib.parse import quote
 
 from signstreams.contract.inventory import ENDINGS, PROCESSED
 from signstreams.contract.views import STEPS, ViewSummary, read_summary
@@ -29,16 +31,25 @@ _SIDES: dict[str | None, Colour] = {"left": LEFT, "right": RIGHT, None: FACE_LIN
 def view_index(
     ordered: Sequence[Mapping[str, Any]], report: Mapping[str, Any], layout: CorpusLayout, sources: Mapping[str, Path]
 ) -> str:
-    """The script: a call of ``showVideos``. ``ordered`` are the report's videos, the worst first; ``sources`` the files
-    of videos, by id. The text is ASCII, and ids in it are data: only those that can name a file lead to files."""
+    """The script, ASCII: a call of ``showVideos``.
+
+    ``ordered`` are the report's videos, the worst first; ``sources`` the files of videos that are there, by id. Ids are
+    data in it, and only those that can name a file lead to files.
+    """
     previews = _ids_in(layout.preview("x").parent, ".jpg")
     views = _ids_in(layout.views.with_suffix(""), ".js")
     rules = sorted({rule for video in ordered for rule in video["rules"]})
     findings = _findings_of(report["findings"])
+    folder_address = cache(lambda folder: relative_address(folder, layout.report_page))
+
+    def address(source: Path) -> str:
+        return f"{folder_address(source.parent)}/{quote(source.name, errors='surrogateescape')}"
+
     rows = []
     for video in ordered:
         video_id = video["video_id"]
         is_safe = not unsafe_id(video_id)
+        source = sources.get(video_id)
         summary = read_summary(layout.view(video_id)) if is_safe and video_id in views else None
         rows.append(
             {
@@ -57,7 +68,7 @@ def view_index(
                 "preview": is_safe and video_id in previews,
                 "view": summary is not None and summary.is_drawn,
                 **_measured(summary),
-                "source": _address(sources.get(video_id), summary, layout),
+                "source": address(source) if _is_played(source, summary) else None,
             }
         )
     columns = list(rows[0]) if rows else []
@@ -107,15 +118,10 @@ def _measured(summary: ViewSummary | None) -> dict[str, float | int | None]:
     return {name: getattr(summary, name, None) for name in names}
 
 
-def _address(source: Path | None, summary: ViewSummary | None, layout: CorpusLayout) -> str | None:
-    """Address of the video from the page; None of one that no browser plays, and where its faces are to be hidden."""
-    if source is None or source.suffix.lower() not in PLAYED:
-        return None
-    if summary is None or not summary.is_drawn or summary.face_privacy != "none":
-        return None
-    with contextlib.suppress(OSError, ValueError):  # a circle of links, a name that is no text
-        return relative_address(source, layout.report_page) if source.is_file() else None
-    return None
+def _is_played(source: Path | None, summary: ViewSummary | None) -> TypeGuard[Path]:
+    """Whether the page may play a video: not where its faces are to be hidden, or where nothing is known of it."""
+    is_open = summary is not None and summary.is_drawn and summary.face_privacy == "none"
+    return source is not None and source.suffix.lower() in PLAYED and is_open
 
 
 def _css(colour: Colour) -> str:

@@ -33,11 +33,13 @@
     mirrored_ratio: ["sides mirrored in a twentieth", (v) => v.mirrored_ratio >= 0.05], num_people: ["several people", (v) => v.num_people > 1],
     damaged: ["damaged frames", (v) => v.damaged > 0], lost: ["not extracted", (v) => !v.frames],
   };
-  let index = null, videos = [], shown = [], numCards = 0;
+  let index = null, below = [], videos = [], byId = new Map(), shown = [], numCards = 0;
 
   window.showVideos = (content) => {
     index = content;
+    below = [...content.streams.keys()].sort((a, b) => content.streams[a].startsWith("hand") - content.streams[b].startsWith("hand"));
     videos = content.rows.map((row) => Object.fromEntries(content.columns.map((name, place) => [name, row[place]])));
+    byId = new Map(videos.map((video) => [video.id, video]));
     if (!videos.length) return;
     const count = (test) => videos.reduce((sum, video) => sum + Boolean(test(video)), 0);
     fill("signer", [...new Set(videos.flatMap((v) => v.signers))].sort().map((name) => [name, name, (v) => v.signers.includes(name)]));
@@ -52,7 +54,7 @@
       $(id).parentElement.hidden = !options.length;
     }
     for (const cell of document.querySelectorAll("#table td:first-child code")) {
-      if (!videos.some((video) => video.id === cell.textContent)) continue;
+      if (!byId.has(cell.textContent)) continue;
       const button = make("button", cell.textContent);
       button.addEventListener("click", () => open(button.textContent));
       cell.replaceChildren(button);
@@ -173,7 +175,7 @@
   let now = null, view = null, hasMovie = false, time = 0, isRunning = false, ticked = 0;
 
   async function open(id) {
-    const video = videos.find((one) => one.id === id);
+    const video = byId.get(id);
     if (!video) return;
     stop();
     now = video;
@@ -216,6 +218,7 @@
     slider.min = 0;
     slider.max = Math.max(view.times[view.times.length - 1], now.s ?? 0);
     slider.step = Math.min(view.step, 1);
+    drawBars();
     seek(view.times[0]);
   }
 
@@ -302,6 +305,7 @@
     if (!view) return;
     time = at;
     slider.value = at;
+    $("needle").style.left = `${(100 * at) / (Number(slider.max) || 1)}%`;
     $("clock").textContent = `${at.toFixed(2)} / ${Number(slider.max).toFixed(2)} s`;
     const ratio = window.devicePixelRatio || 1, [width, height] = [over.clientWidth * ratio, over.clientHeight * ratio].map(Math.round);
     if (!width) return;
@@ -318,22 +322,21 @@
     const has = (row) => (part < 0.5 ? view.at(row, first) : view.at(row, second)) > 0;
     const near = part < 0.5 ? first : second;
     crops(isNear ? cell : -1);
-    bar();
     if (!isNear) return;
     pen.lineJoin = pen.lineCap = "round";
     const unit = Math.max(1, width / 640), colour = getComputedStyle(document.documentElement);
-    index.streams.forEach((name, stream) => {
+    for (const stream of below) {
       const row = 2 * numPoints + 4 * stream;
-      if (!has(row) || !state(view, near, stream)) return;
+      if (!has(row) || !state(view, near, stream)) continue;
       const [x0, y0, x1, y1] = [0, 1, 2, 3].map((corner) => value(row + corner) * (corner % 2 ? height : width));
       if (!hasMovie) pen.drawImage(view.image, ...tile(cell, stream), x0, y0, x1 - x0, y1 - y0);
-      if (!$("boxes").checked) return;
+      if (!$("boxes").checked) continue;
       for (const [style, wide] of [["#14161c", 4], [colour.getPropertyValue(`--${STATES[state(view, near, stream)]}`), 2]]) {
         pen.strokeStyle = style;
         pen.lineWidth = wide * unit;
         pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
       }
-    });
+    }
     if (!$("points").checked) return;
     for (const [style, wide, points] of index.lines) {
       pen.strokeStyle = style;
@@ -375,8 +378,8 @@
     });
   }
 
-  // States over time, a row for each stream, and where the video is.
-  function bar() {
+  // States over time, a row for each stream.
+  function drawBars() {
     const width = Math.round(bars.clientWidth), colour = getComputedStyle(document.documentElement), span = Number(slider.max) || 1;
     if (!width) return;
     Object.assign(bars, { width, height: 42 });
@@ -389,8 +392,6 @@
         pen.fillRect(Math.floor(from), stream * 14, Math.max(1, Math.ceil(to) - Math.floor(from)), 13);
       }
     });
-    pen.fillStyle = colour.getPropertyValue("--ink");
-    pen.fillRect((time / span) * width - 1, 0, 2, 42);
   }
 
   // -- Buttons, keys, address
@@ -439,5 +440,5 @@
     actions[event.key]();
   });
   window.addEventListener("hashchange", fromAddress);
-  window.addEventListener("resize", () => { if (view) draw(time); });
+  window.addEventListener("resize", () => { if (view) { drawBars(); draw(time); } });
 })();

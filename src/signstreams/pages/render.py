@@ -1,5 +1,5 @@
-"""Render a page from its template: every text escaped, style and pictures inside, no network; scripts nowhere but in
-`translation.html`, whose video they move.
+"""Render a page from its template: every text escaped, style and pictures inside, no network. Scripts are only where
+videos play, in `translation.html` and `contract.html`; what the latter shows of single videos lies beside it.
 
 A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
 `render` is trying. `parts.html` holds what the pages share.
@@ -56,7 +56,7 @@ def render(template: str, **content: Any) -> str:
 
 def relative_address(file: Path, page: Path) -> str:
     """Address of a file from the folder of a page: valid as long as both are moved together."""
-    return quote(os.path.relpath(file.resolve(), page.resolve().parent))
+    return quote(os.path.relpath(file.resolve(), page.resolve().parent), errors="surrogateescape")
 
 
 def rounded(value: float | None, digits: int = 2) -> str:
