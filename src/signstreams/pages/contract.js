@@ -30,7 +30,8 @@
     no_hands_ratio: ["no hands in half of the frames", (v) => v.no_hands_ratio >= 0.5],
     estimated_ratio: ["hands tracked or filled in a fifth", (v) => v.estimated_ratio >= 0.2],
     unsure_ratio: ["unsure hands in a fifth", (v) => v.unsure_ratio >= 0.2], num_swaps: ["hands change sides", (v) => v.num_swaps > 0],
-    mirrored_ratio: ["sides mirrored in a twentieth", (v) => v.mirrored_ratio >= 0.05], num_people: ["several people", (v) => v.num_people > 1],
+    mirrored_ratio: ["sides mirrored in a twentieth", (v) => v.mirrored_ratio >= 0.05],
+    num_people: ["several people", (v) => v.num_people > 1],
     damaged: ["damaged frames", (v) => v.damaged > 0], lost: ["not extracted", (v) => !v.frames],
   };
   let index = null, below = [], videos = [], byId = new Map(), shown = [], numCards = 0;
@@ -225,8 +226,9 @@
   function withoutMovie() {
     hasMovie = false;
     movie.hidden = true;
-    const why = view.known.some((fact) => fact.startsWith("faces hidden")) ? "The video itself shows the face, and is not played" :
-      now.source ? "This browser does not play the video, or it is no longer there" : "No browser plays this kind of video, or it is not there";
+    const isHidden = view.known.some((fact) => fact.startsWith("faces hidden"));
+    const why = isHidden ? "The video itself shows the face, and is not played" : now.source
+      ? "This browser does not play the video, or it is no longer there" : "No browser plays this kind of video, or it is not there";
     say(`${why}: its crops are drawn where they were cut.`);
     draw(time);
   }
@@ -241,7 +243,7 @@
 
   function run() {
     if (!view) return;
-    if (time >= view.times[view.times.length - 1]) seek(view.times[0]);
+    if (time >= view.times[view.times.length - 1] || (hasMovie && movie.ended)) seek(view.times[0]);
     isRunning = true;
     ticked = performance.now();
     movie.playbackRate = Number($("speed").value);
@@ -407,7 +409,9 @@
     seek(view.times[Math.min(Math.max(near + step, 0), view.times.length - 1)]);
   }
 
-  const address = (hash) => { try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* inside another page */ } };
+  function address(hash) {
+    try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* inside another page */ }
+  }
   function fromAddress() {
     if (!location.hash.startsWith("#video=")) return;
     try { open(decodeURIComponent(location.hash.slice(7))); } catch { /* no address of ours */ }
@@ -420,8 +424,10 @@
   for (const button of dialog.querySelectorAll("[data-go]")) button.addEventListener("click", () => go(Number(button.dataset.go)));
   $("close").addEventListener("click", () => dialog.close());
   bars.addEventListener("click", (event) => seek((event.offsetX / bars.clientWidth) * Number(slider.max)));
-  dialog.addEventListener("click", (event) => { if (event.target === dialog && event.detail && !inside(event)) dialog.close(); });
-  const inside = (event) => { const box = dialog.getBoundingClientRect(); return event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom; };
+  dialog.addEventListener("click", (event) => { // beside it
+    const { left, right, top, bottom } = dialog.getBoundingClientRect(), { clientX: x, clientY: y } = event;
+    if (event.target === dialog && event.detail && (x < left || x > right || y < top || y > bottom)) dialog.close();
+  });
   dialog.addEventListener("close", () => {
     stop();
     movie.removeAttribute("src");
