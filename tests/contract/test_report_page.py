@@ -25,7 +25,7 @@ from signstreams.contract.report_page import (
     show_crops,
 )
 from signstreams.contract.settings import ContractConfig
-from signstreams.contract.validate import validate
+from signstreams.contract.validate import validate, write_validation
 from signstreams.files import write_bytes
 from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
@@ -63,16 +63,13 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Brok
     assert all(image.shape == (CROP_PX, CROP_PX, 3) for image in images(page))
 
 
-def test_the_page_is_whole_and_readable_in_a_browser(
-    corpus: BrokenCorpus, looks_well: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_the_page_is_whole_and_readable_in_a_browser(corpus: BrokenCorpus, looks_well: Callable[..., None]) -> None:
     write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
     corpus.layout.pose("two").unlink()
-    page = page_of(corpus)
-    assert "The corpus breaks the contract" in page  # with findings to show
-    path = tmp_path / "report.html"
-    path.write_text(page, encoding="utf-8")
-    looks_well(path)
+    layout = corpus.layout
+    write_validation(layout, validate(ContractConfig(root=corpus.root)))
+    assert "The corpus breaks the contract" in layout.report_page.read_text(encoding="utf-8")  # with findings to show
+    looks_well(layout.report_page, shown=[layout.views, layout.preview("one")])
 
 
 def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: BrokenCorpus) -> None:

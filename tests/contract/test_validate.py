@@ -261,7 +261,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
         assert not any("http" in (value or "") for _, value in attrs)
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -278,7 +278,7 @@ def test_the_page_is_whole_self_contained_and_escapes_what_it_shows(corpus: Brok
     page = _Page()
     page.feed(render_page(validation.report, corpus.layout))
     assert page.open == []
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 2  # ours: what the page does, and the list of videos beside it
     text = "".join(page.words)
     assert "The corpus breaks the contract" in text
     assert "is <cut> off" in text

@@ -16,10 +16,8 @@ from signstreams.extract.box_tracks import FrameBoxes
 from signstreams.extract.detectors import DetectorKind, missing_keypoints
 from signstreams.extract.preview import (
     FRAME_PX,
-    LEFT,
     NUM_COLUMNS,
     NUM_TILES,
-    RIGHT,
     STATE_COLOURS,
     Preview,
     draw_skeleton,
@@ -28,6 +26,7 @@ from signstreams.extract.settings import ExtractConfig
 from signstreams.extract.video import VideoReader
 from signstreams.formats.landmarks import HAND_L, HAND_R
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.skeleton import LEFT, RIGHT
 from signstreams.streams import BoxState
 
 

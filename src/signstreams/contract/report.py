@@ -79,8 +79,29 @@ def build_report(
         "quarantined": [
             {"video_id": check.video_id, "reason": check.reason} for check in checks if check.status == "quarantined"
         ],
-        "videos": [check.as_json() | {"signer": signers.get(check.video_id)} for check in checks],
+        "videos": _videos(corpus, checks, splits),
     }
+
+
+def _videos(corpus: Corpus, checks: Sequence[VideoCheck], splits: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """A row for each video: what its check found, and the signers and splits of its clips."""
+    split_of = {clip_id: split for split, ids in splits.items() for clip_id in ids}
+    signers: dict[str, set[str]] = {check.video_id: set() for check in checks}
+    own_splits: dict[str, set[str]] = {check.video_id: set() for check in checks}
+    for clip in corpus.clips:
+        if clip.video_id in signers and clip.signer:
+            signers[clip.video_id].add(clip.signer)
+        if clip.video_id in signers and clip.clip_id in split_of:
+            own_splits[clip.video_id].add(split_of[clip.clip_id])
+    return [
+        {
+            **check.as_json(),
+            "rules": dict(sorted(Counter(finding.rule for finding in check.findings).items())),
+            "signers": sorted(signers[check.video_id]),
+            "splits": sorted(own_splits[check.video_id], key=list(splits).index),
+        }
+        for check in checks
+    ]
 
 
 def build_manifest(files: Sequence[FileRecord]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ import numpy as np
 from signstreams.array_types import Pixels
 from signstreams.contract.check_records import STATE_NAMES
 from signstreams.contract.report import histogram
+from signstreams.contract.views import known_of
 from signstreams.corpus.findings import SEVERITIES
 from signstreams.formats.arrays import Tracks, read_tracks
 from signstreams.formats.crops import Crop, CropReader, evenly_spread, list_crops, parse_crop_name
 from signstreams.formats.layout import CorpusLayout
-from signstreams.formats.video_metadata import SignerInfo, VideoMetadata, read_metadata
+from signstreams.formats.video_metadata import read_metadata
 from signstreams.pages.render import render
-from signstreams.streams import STREAMS
+from signstreams.streams import SIDE_BY_SIDE, STREAMS
 
 MAX_PLACES = 10  # places listed per rule; report.json has all
 MAX_VIDEOS = 24
@@ -46,7 +47,7 @@ class ShownCrop:
 
 def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
     """HTML of the content of ``contract/report.json``; pictures that are absent or damaged are left out."""
-    ordered = sorted(report["videos"], key=_badness)
+    ordered = worst_first(report["videos"])
     chosen = choose_videos(ordered)
     video_ids = [video["video_id"] for video in chosen if video["status"] != "quarantined"]
     return render(
@@ -64,7 +65,13 @@ def render_page(report: Mapping[str, Any], layout: CorpusLayout) -> str:
         states=list(_STATES),
         charts=_charts(report, _box_sides_px(layout, video_ids)),
         covered=list(_COVERED),
+        cut_streams=list(SIDE_BY_SIDE),
     )
+
+
+def worst_first(videos: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of the report: those with errors first, then by their least coverage."""
+    return sorted(videos, key=_badness)
 
 
 def _badness(video: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -128,31 +135,9 @@ def _show_video(layout: CorpusLayout, row: Mapping[str, Any]) -> dict[str, Any] 
     words = [f"{row['num_frames']:,} frames"]
     words += [f"{name} {row['coverage'][name]:.0%}" for name in _COVERED if name in row["coverage"]]
     with suppress(OSError, ValueError):
-        words += _known(read_metadata(layout.metadata(row["video_id"])))
+        words += known_of(read_metadata(layout.metadata(row["video_id"])))
     is_bad = row["num_errors"] or row["status"] == "quarantined"
     return {"video_id": row["video_id"], "is_bad": is_bad, "description": " · ".join(words), "preview": preview}
-
-
-def _known(metadata: VideoMetadata) -> Iterator[str]:
-    yield _signer(metadata.signer)
-    if metadata.face_privacy != "none":
-        yield f"faces hidden ({metadata.face_privacy})"
-    if metadata.spans_s is not None:
-        yield f"{len(metadata.spans_s):,} annotated spans only"
-    if metadata.note:
-        yield metadata.note
-
-
-def _signer(signer: SignerInfo) -> str:
-    if signer.chosen_by == "alone":
-        return "one person"
-    motions = ", ".join(f"{value:.1f}" for value in signer.hand_motion)
-    return {
-        "hand_motion": f"of {signer.num_people} people the one whose hands move most ({motions} head units per second)",
-        "size": f"of {signer.num_people} people the larger one: hands do not tell ({motions} head units per second)",
-        "box": "the person in the box of meta.csv",
-        "detector": "nobody looked for other people",
-    }[signer.chosen_by]
 
 
 def show_crops(layout: CorpusLayout, video_ids: Sequence[str]) -> dict[str, list[ShownCrop]]:

@@ -11,6 +11,7 @@ from signstreams.contract.inventory import SOURCE, VideoFiles, artifacts_of
 from signstreams.contract.loose_crops import check_loose_video
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.video import check_video
+from signstreams.contract.views import read_summary, write_view
 from signstreams.errors import is_of_machine
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import VideoMetadata
@@ -25,8 +26,11 @@ def check_after_extraction(layout: CorpusLayout, video_id: str, source: Path, me
     """
     video = VideoFiles(video_id, source, artifacts_of(layout, video_id))
     decode: str = ContractConfig.model_fields["decode"].default
-    if recorded_check(layout, video, decode, may_read=False) is None:
+    check = recorded_check(layout, video, decode, may_read=False)
+    if check is None:
         check_and_record(layout, video, decode, {**metadata.checksums, SOURCE: metadata.source_sha256})
+    elif _lacks_view(layout, check):
+        write_view(layout, video_id)
 
 
 def check_and_record(
@@ -49,7 +53,14 @@ def check_and_record(
         check = check_video(layout, video, decode, checksums, unreadable)
     is_unchanged = stamps is not None and stamps == file_stamps(files)  # nobody wrote to the files meanwhile
     record_check(layout, check, stamps if is_unchanged else None, checksums, decode)
+    if not video.is_loose:
+        write_view(layout, video.video_id)
     return check
+
+
+def _lacks_view(layout: CorpusLayout, check: VideoCheck) -> bool:
+    """Whether a video that is not checked again has yet to be given a view, as those of earlier versions."""
+    return check.status == "ok" and check.num_frames > 0 and read_summary(layout.view(check.video_id)) is None
 
 
 def check_all(
@@ -59,6 +70,7 @@ def check_all(
     recorded = [
         None if config.recheck else recorded_check(layout, video, config.decode, may_read=False) for video in videos
     ]
+    recorded = [None if check is not None and _lacks_view(layout, check) else check for check in recorded]
     remaining = [video for video, check in zip(videos, recorded, strict=True) if check is None]
     with Progress(len(videos), "videos", "contract") as progress:
         progress.skip(len(videos) - len(remaining))
@@ -86,7 +98,9 @@ def _check_each(
 def _check_unless_same_bytes(
     layout: CorpusLayout, config: ContractConfig, video: VideoFiles
 ) -> tuple[VideoCheck, bool]:
-    """Where only modification times differ from the record, checksums decide."""
+    """Where only modification times differ from the record, checksums decide; where only the view lacks, it is made."""
     if not config.recheck and (check := recorded_check(layout, video, config.decode, may_read=True)):
+        if _lacks_view(layout, check):
+            write_view(layout, video.video_id)
         return check, True
     return check_and_record(layout, video, config.decode), False

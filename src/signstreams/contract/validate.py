@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from signstreams.contract.inventory import Inventory, VideoFiles, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
 from signstreams.contract.re_extraction_advice import RecordedSettings, advise_re_extraction, extract_command
 from signstreams.contract.report import build_manifest, build_report, report_order
-from signstreams.contract.report_page import render_page
+from signstreams.contract.report_page import render_page, worst_first
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.training_checks import TrainingRecord, check_training, planned_training
 from signstreams.contract.video import READ_ERRORS
+from signstreams.contract.view_index import remove_other_views, view_index
 from signstreams.corpus.clips import ID, Clip
 from signstreams.corpus.corpus import Corpus, scan_corpus, video_folders
 from signstreams.corpus.findings import Finding, errors, lines
@@ -57,6 +58,7 @@ class Validation:
     manifest: dict[str, Any]  # content of manifest.json
     num_from_records: int = 0  # videos whose check was taken from their record
     training: TrainingRecord | None = None  # the training that is planned; None where none is
+    sources: Mapping[str, Path] = field(default_factory=dict)  # video id to its file or folder, of those that are there
 
     @property
     def has_errors(self) -> bool:
@@ -116,23 +118,28 @@ def validate(config: ContractConfig) -> Validation:
     files = [record for check in checks for record in check.files] + _table_records(corpus.layout)
     findings.sort(key=report_order)
     report = build_report(corpus, checks, index.splits, findings)
-    return Validation(findings, report, build_manifest(files), sum(is_recorded for _, is_recorded in results), record)
+    num_from_records = sum(is_recorded for _, is_recorded in results)
+    return Validation(findings, report, build_manifest(files), num_from_records, record, corpus.videos)
 
 
 def write_validation(layout: CorpusLayout, validation: Validation) -> list[Path]:
     """Write report, page and manifest; after an error also copies of report and page, which Snakemake does not remove.
+
+    What the page loads, ``views.js`` and ``views/``, is undeclared for the same reason: the copy loads it too.
 
     Returns the copies, failed_report.json and failed_report.html; none when the contract holds.
 
     Raises:
         UserError: The folder cannot be written to.
     """
-    page = render_page(validation.report, layout)
+    page, ordered = render_page(validation.report, layout), worst_first(validation.report["videos"])
     copies = [path.with_name(f"failed_{path.name}") for path in (layout.report, layout.report_page)]
     try:
         write_json(layout.report, validation.report)
+        write_text(layout.views, view_index(ordered, validation.report, layout, validation.sources))
         write_text(layout.report_page, page)
         write_json(layout.manifest, validation.manifest)
+        remove_other_views(layout, (video["video_id"] for video in ordered))
         if validation.training is not None:
             validation.training.write(layout)
         if validation.has_errors:

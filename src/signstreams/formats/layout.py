@@ -56,6 +56,15 @@ class CorpusLayout:
         """Record of the contract's check of one video."""
         return self.root / "contract" / "videos" / f"{video_id}.json"
 
+    @property
+    def views(self) -> Path:
+        """What the page of the contract lists and filters: a script, since browsers let no page of a disk read data."""
+        return self.root / "contract" / "views.js"
+
+    def view(self, video_id: str) -> Path:
+        """What that page draws of one video; loaded when the video is opened."""
+        return self.root / "contract" / "views" / f"{video_id}.js"
+
     def index(self, split: str) -> Path:
         return self.root / "index" / f"{split}.csv"
 

@@ -1,4 +1,5 @@
-"""Render a page from its template: every text escaped, style, scripts and pictures inside, no network.
+"""Render a page from its template: every text escaped, style, scripts and pictures inside, no network; what
+the contract's page shows of single videos lies beside it.
 
 A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
 `render` is trying. `parts.html` holds what the pages share. Scripts are our own and few: `clips.js` searches, sorts and
@@ -81,7 +82,7 @@ def clip_anchor(clip_id: str) -> str:
 
 def relative_address(file: Path, page: Path) -> str:
     """Address of a file from the folder of a page: valid as long as both are moved together."""
-    return quote(os.path.relpath(file.resolve(), page.resolve().parent))
+    return quote(os.path.relpath(file.resolve(), page.resolve().parent), errors="surrogateescape")
 
 
 def rounded(value: float | None, digits: int = 2) -> str:

@@ -28,11 +28,12 @@ PER_VIDEO = (["demo"], ["extract"])  # folders of logs whose jobs count as one k
 
 
 def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
-    """Summary of the contract's report, its verdict, its streams, and ``signers``: video to its signer, else None."""
+    """Summary of the contract's report, its verdict, its streams, and ``signers``: video to its (first) signer, else None."""
     if not layout.report.is_file():
         return None
     report = read_json(layout.report)
-    signers = {video["video_id"]: video.get("signer") for video in report["videos"]}  # older reports name none
+    # older reports name none
+    signers = {video["video_id"]: next(iter(video.get("signers", ())), None) for video in report["videos"]}
     return {"verdict": report["verdict"], **report["summary"], "streams": report["streams"], "signers": signers}
 
 
