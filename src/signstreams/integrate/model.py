@@ -21,6 +21,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import Backbone
 from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
+from signstreams.integrate.alignment import Alignment
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.corpus_rules import TIME_STRIDE, num_steps
 from signstreams.integrate.decoder import (
@@ -29,6 +30,7 @@ from signstreams.integrate.decoder import (
     load_pretrained_weights,
     named_config,
     own_t5_config,
+    text_encoder,
 )
 from signstreams.integrate.mska import Mska, MskaEncoder, sinusoid, time_mask
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
@@ -200,6 +202,7 @@ class MultistreamModel(nn.Module):
     Where no text is learned (``mska.translation_weight`` 0), only MSKA runs and trains; the rest keeps its weights.
     Features of streams without a (trained) backbone here come with the batch. ``feature_dims`` includes ``pose``;
     ``num_layers`` is of streams with features of all blocks; ``num_glosses`` counts the blank, None without glosses.
+    With an ``alignment``, which is stage vlp, no text is written.
     """
 
     def __init__(
@@ -211,6 +214,7 @@ class MultistreamModel(nn.Module):
         num_layers: dict[str, int] | None = None,
         num_glosses: int | None,
         decoder: TextDecoder,
+        alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
         width = config.model.d_model
@@ -242,6 +246,7 @@ class MultistreamModel(nn.Module):
             in_dim, out_dim = config.mska.head_dim if fusion == "alone" else width, decoder.width
             self.mapper = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim))
         self.decoder = decoder
+        self.alignment = alignment
         self.max_tokens = config.decoder.max_tokens
         if not self.learns_text:
             for name, parameter in self.named_parameters():
@@ -289,19 +294,21 @@ class MultistreamModel(nn.Module):
     def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
         """Beam search (greedy with one beam): token ids of each clip, the end token included where it came.
 
-        None at all from a model that learned no text.
+        None at all from a model that learned no translation.
         """
-        if encoded.memory is None:
+        if encoded.memory is None or self.alignment is not None:
             return [[] for _ in encoded.mask]
         return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Learning-rate group (backbone, mska, encoder, mapper, decoder) to its trainable parameters by name."""
         owner = {"backbones": "backbone", "mska": "mska", "mapper": "mapper", "decoder": "decoder"}
+        owner |= {"alignment": "encoder" if self.mapper is None else "mapper", "text_encoder": "decoder"}
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault(owner.get(name.partition(".")[0], "encoder"), []).append((name, parameter))
+                part = name.removeprefix("alignment.") if ".text_encoder." in name else name
+                groups.setdefault(owner.get(part.partition(".")[0], "encoder"), []).append((name, parameter))
         return groups
 
     def _visual(self, stream: str, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -361,6 +368,10 @@ def build_model(
         decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         load_pretrained_weights(decoder, settings, tokenizer.rows)
+    alignment = None
+    if config.stage == "vlp":
+        sentences = None if settings.is_whole else text_encoder(settings, decoder_config)
+        alignment = Alignment(decoder_config.d_model, sentences)
     model = MultistreamModel(
         config,
         feature_dims=visual_dims(config.model, backbones),
@@ -368,6 +379,7 @@ def build_model(
         num_layers=backbones.num_layers,
         num_glosses=num_glosses,
         decoder=decoder,
+        alignment=alignment,
     )
     for encoder in model.mska.encoders.values() if model.mska is not None else ():
         assert isinstance(encoder, MskaEncoder)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt"]
+Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_slt", "gfslt_vlp", "gfslt"]
 
-Stage = Literal["slt", "s2g"]
+Stage = Literal["slt", "s2g", "vlp"]
 
 _Tree = dict[str, dict[str, Any]]
 
@@ -85,7 +85,10 @@ PRESETS: dict[str, _Tree] = {
 """What a preset sets where the user sets nothing."""
 
 
-STAGES: dict[str, _Tree] = {"s2g": {"mska": {"translation_weight": 0.0}}}
+STAGES: dict[str, _Tree] = {
+    "s2g": {"mska": {"translation_weight": 0.0}},
+    "vlp": {"mska": {"ctc_weight": 0.0}},  # it needs no glosses
+}
 """What a stage other than slt sets where neither the user nor a preset does."""
 
 

@@ -332,12 +332,13 @@ class AugmentationConfig(Section):
 
 
 class OptimConfig(Section):
-    """AdamW or Adam, with linear warm-up and cosine decay by step."""
+    """AdamW, Adam or SGD, with linear warm-up and cosine decay by step."""
 
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """adamw: decay of the weights apart from the gradients. adam: added to them (L2), as MSKA has it."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw: decay of the weights apart from the gradients. adam: added to them (L2), as MSKA has it. sgd: with it, and
+    Nesterov momentum, as GFSLT-VLP has it."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    """Decay of the means of the gradients and of their squares."""
+    """Decay of the means of the gradients, for sgd the momentum, and of their squares, which sgd has not."""
     lr: Positive = 5e-4
     """Peak learning rate of every part without one of its own."""
     lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
@@ -414,7 +415,8 @@ class IntegrateConfig(Section):
 
     stage: Annotated[Stage, Flag("--stage")] = "slt"
     """What is learned. slt: texts, and glosses where the corpus has them. s2g: glosses from keypoints alone, MSKA's
-    first stage, from which slt starts with train.init_checkpoint."""
+    first stage. vlp: clips beside their sentences, for a corpus without glosses, as in GFSLT-VLP. slt starts from both
+    with train.init_checkpoint."""
     root: Path = Path("data/single_signer")
     """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
@@ -455,7 +457,26 @@ class IntegrateConfig(Section):
                 f"mska.translation_weight is {self.mska.translation_weight:g}, but stage s2g learns glosses alone;"
                 " leave it out, or set stage to slt"
             )
+        if self.stage == "vlp":
+            self._check_vlp()
+        elif self.decoder.preset == "gfslt_vlp":
+            raise ValueError(
+                f"decoder.preset: gfslt_vlp is of stage vlp, but stage is {self.stage}; set stage to vlp, or take gfslt"
+            )
         return self
+
+    def _check_vlp(self) -> None:
+        reason = "stage vlp translates nothing"
+        refuse_without_effect(self.mska, ("translation_weight",), reason, prefix="mska.")
+        refuse_without_effect(self.optim, ("translation_loss",), reason, prefix="optim.")
+        refuse_without_effect(self.scoring, ("num_beams",), reason, prefix="scoring.")
+        if self.optim.accumulate_steps > 1:
+            raise ValueError(
+                f"optim.accumulate_steps is {self.optim.accumulate_steps}, but stage vlp compares the clips of one pass"
+                " with each other; set it to 1, and data.batch_size to what a device takes"
+            )
+        if self.data.batch_size == 1 and not self.distributed:
+            raise ValueError("data.batch_size is 1, but stage vlp compares clips with each other; raise it")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -525,6 +546,11 @@ class IntegrateConfig(Section):
         widths = ("projection_dim", "d_model", "dropout", "stream_dropout")
         refuse_without_effect(self.model, widths, reason, prefix="model.")
         refuse_without_effect(self.optim, ["lr_encoder"], reason, prefix="optim.")
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether a translation is learned."""
+        return self.stage != "vlp" and self.mska.learns_text
 
     @property
     def features(self) -> Path:
