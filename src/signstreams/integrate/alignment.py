@@ -100,8 +100,9 @@ class Alignment(nn.Module):
         Of a share (B,) of the words, the last ones, rounded up, nothing is seen but that they are there.
         """
         special = decoder.special
-        words = tokens[:, int(special.first is not None) :]  # with the end token, (B, L')
-        counts = (words >= 0).sum(dim=1) - 1  # (B,)
+        start = int(special.first is not None)
+        counts = (tokens >= 0).sum(dim=1) - start - 1  # (B,), without the end token
+        words = tokens[:, start:-1]  # (B, L'); the end token of shorter rows is not chosen
         around = torch.tensor([*special.source_prefix, *special.source_suffix], device=tokens.device)
         chosen, keep = places_in_source(counts, words.shape[1], special)  # each (B, E)
         ids = torch.cat((words.clamp_min(0), around.expand(len(words), -1)), dim=1).gather(1, chosen)  # (B, E)

@@ -466,8 +466,9 @@ class IntegrateConfig(Section):
         return self
 
     def _check_vlp(self) -> None:
-        reason = "stage vlp translates nothing"
-        refuse_without_effect(self.mska, ("translation_weight",), reason, prefix="mska.")
+        reason = "stage vlp learns neither translation nor glosses"
+        weights = ("translation_weight", "ctc_weight", "distillation_weight", "distillation_warmup_ratio")
+        refuse_without_effect(self.mska, (*weights, "distillation"), reason, prefix="mska.")
         refuse_without_effect(self.optim, ("translation_loss",), reason, prefix="optim.")
         refuse_without_effect(self.scoring, ("num_beams",), reason, prefix="scoring.")
         if self.optim.accumulate_steps > 1:
@@ -497,7 +498,7 @@ class IntegrateConfig(Section):
             refuse_without_effect(
                 self.augmentation, ("rotate_prob",), "model.use_mska is false", prefix="augmentation."
             )
-        if not (self.model.use_mska and self.mska.ctc_weight):
+        if not self.learns_glosses:
             names = ("gloss_cleanup", "gloss_beams")
             refuse_without_effect(self.scoring, names, "no glosses are learned", prefix="scoring.")
         if not self.mska.learns_text:
@@ -551,6 +552,11 @@ class IntegrateConfig(Section):
     def writes_text(self) -> bool:
         """Whether a translation is learned."""
         return self.stage != "vlp" and self.mska.learns_text
+
+    @property
+    def learns_glosses(self) -> bool:
+        """Whether glosses are learned where the corpus has them."""
+        return self.stage != "vlp" and self.model.use_mska and self.mska.ctc_weight > 0
 
     @property
     def features(self) -> Path:
