@@ -99,8 +99,8 @@ def term_counts(batch: Batch) -> dict[str, int]:
     steps = batch.num_steps
     usable, _ = ctc_usable(batch.gloss_ids, steps)
     num_clips, num_tokens = len(batch.clip_ids), batch.num_tokens
-    of_vlp = {ALIGNMENT: num_clips, RESTORATION: num_tokens}
-    return {TRANSLATION: num_tokens, CTC: len(usable), DISTILLATION: sum(steps), **of_vlp, CLIPS: num_clips}
+    counts = {TRANSLATION: num_tokens, CTC: len(usable), DISTILLATION: sum(steps)}
+    return {**counts, ALIGNMENT: num_clips, RESTORATION: num_tokens, CLIPS: num_clips}
 
 
 def divisors(counts: Mapping[str, float], config: IntegrateConfig) -> dict[str, float]:
