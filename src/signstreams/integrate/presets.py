@@ -55,8 +55,8 @@ _MBART: _Tree = {
 }
 
 # What both stages of GFSLT-VLP share (arXiv 2307.14768; zhoubenjia/GFSLT-VLP 91ba953): three layers that read the clip,
-# and all layers of mBART's decoder (their --decoder-type LLMD). The frozen stream backbones and the pose stand for their
-# ResNet-18 on whole frames, which no keypoints accompany.
+# and all layers of mBART's decoder (their --decoder-type LLMD). Stream backbones and the pose stand for their ResNet-18
+# on whole frames; they use no keypoints.
 _GFSLT: _Tree = {
     "data": {"frame_stride": 1, "max_frames": 300, "long_clips": "sample"},
     "augmentation": {"time_scale": [1.0, 1.0], "frame_sampling": "random"},
