@@ -302,7 +302,8 @@ def test_a_whole_model_reads_clips_and_sentences_and_hands_all_on(tiny_config: B
         model={**KEYS, **{name: getattr(own.model, name) for name in ("num_layers", "ff_dim")}},
         decoder={
             **{name: getattr(own.decoder, name) for name in ("num_layers", "ff_dim", "vocab_size")},
-            **{"model": str(folder), "target_language": "es_XX"},
+            "model": str(folder),
+            "target_language": "es_XX",
         },
         train={"epochs": 1},
     )
