@@ -12,8 +12,10 @@ import torch.nn.functional as F
 
 from signstreams.integrate.batches import collate
 from signstreams.integrate.losses import (
+    ALIGNMENT,
     CTC,
     DISTILLATION,
+    RESTORATION,
     TRANSLATION,
     LossTerm,
     compute_losses,
@@ -121,9 +123,9 @@ def test_a_loss_is_a_mean_over_its_items_or_over_the_clips_as_it_is_asked_for(ti
     batch = collate([sample(9, 0, tokens=3), sample(17, 1, tokens=8), sample(5, 2, tokens=4)])
     counts = joint_counts([batch], torch.device("cpu"))
     plain = divisors(counts, tiny_config())
-    assert plain == {TRANSLATION: 15, CTC: 3, DISTILLATION: 3 + 5 + 2}
+    assert plain == {TRANSLATION: 15, CTC: 3, DISTILLATION: 3 + 5 + 2, ALIGNMENT: 3, RESTORATION: 15}
     config = tiny_config(optim={"translation_loss": "sentence"}, mska={"distillation": "batch"})
-    assert divisors(counts, config) == {TRANSLATION: 3, CTC: 3, DISTILLATION: 3}
+    assert divisors(counts, config) == plain | {TRANSLATION: 3, CTC: 3, DISTILLATION: 3}
     # MSKA's: cross-entropy summed over a sentence, over the clips of the batch
     model = model_of(config)
     losses = compute_losses(model, batch, model.encode(batch), label_smoothing=0.2)

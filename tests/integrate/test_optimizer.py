@@ -74,6 +74,22 @@ def test_adam_adds_the_decay_to_the_gradients_and_adamw_does_not(tiny_config: Bu
     assert type(make_optimizer(tiny_config(), model_of(tiny_config()))) is torch.optim.AdamW  # as before
 
 
+def test_sgd_has_nesterovs_momentum_and_adds_the_decay_to_the_gradients(tiny_config: Build) -> None:
+    momentum, lr, decay = 0.8, 0.1, 0.5
+    config = tiny_config(optim={"optimizer": "sgd", "betas": [momentum, 0.9], "lr": lr, "weight_decay": decay})
+    model = model_of(config)
+    optimizer = make_optimizer(config, model)
+    weight = model.fusion.fuse[1].weight
+    expected, mean = weight.detach().clone(), torch.zeros_like(weight)
+    for gradient in (0.3, -0.7):
+        weight.grad = torch.full_like(weight, gradient)
+        used = gradient + decay * expected
+        mean = momentum * mean + used
+        expected = expected - lr * (used + momentum * mean)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+
+
 def test_what_is_frozen_is_in_no_group(tiny_config: Build) -> None:
     config = tiny_config()
     model = model_of(config)

@@ -12,6 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from signstreams.files import digest
+from signstreams.integrate.decoder import named_config, text_encoder
+from signstreams.integrate.model import FusionEncoder
 from signstreams.integrate.presets import PRESETS
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.training import Trainer
@@ -62,6 +64,31 @@ BOTH: list[tuple[str, Any, str]] = [
 ]
 # MSKA's repository has no such stage; this one is of FangyunWei/SLRT 38a4f7b, whose text side MSKA's is.
 G2T = "TwoStreamNetwork/experiments/configs/SingleStream/phoenix-2014t_g2t.yaml"
+# The same of zhoubenjia/GFSLT-VLP at 91ba953, with the commands of its README.md and --decoder-type LLMD.
+SIZES, LLMD = "pretrain_models/mytran/config.json", "pretrain_models/MBart_trimmed/LLMD_config.json"
+GFSLT: list[tuple[str, Any, str]] = [
+    ("data.frame_stride", 1, "datasets.py:109, all frames"),
+    ("data.max_frames", 300, "configs/config_gloss_free.yaml:7, max_length"),
+    ("data.long_clips", "sample", "datasets.py:119-124; theirs also in evaluation"),
+    ("augmentation.time_scale", [1.0, 1.0], "datasets.py:77-95: none in time"),
+    ("augmentation.frame_sampling", "random", "datasets.py:120"),
+    ("model.use_mska", False, "models.py:234-251: pictures alone"),
+    ("model.d_model", 1024, f"{SIZES}:15; models.py:203"),
+    ("model.num_layers", 3, f"{SIZES}:24, encoder_layers"),
+    ("model.num_heads", 8, f"{SIZES}:21, encoder_attention_heads"),
+    ("model.ff_dim", 4096, f"{SIZES}:22, encoder_ffn_dim"),
+    ("decoder.model", "facebook/mbart-large-cc25", "tools/trim_model.py:20-22"),
+    ("decoder.use_encoder", False, "models.py:291-292, LLMD: its decoder behind an encoder of three layers"),
+    ("decoder.prune_vocabulary", True, "tools/trim_model.py:25-37"),
+    ("optim.optimizer", "sgd", "README.md:57 and 65, --opt sgd"),
+    ("optim.betas", [0.9, 0.999], "train_vlp_v2.py:88 and train_slt.py:84, momentum .9"),
+    ("optim.lr", 0.01, "README.md:57 and 65, --lr"),
+    ("optim.warmup_ratio", 0.0, "train_vlp_v2.py:111, train_slt.py:107"),
+    ("optim.final_lr_ratio", 1e-6, "train_vlp_v2.py:106, train_slt.py:263: 1e-8 of .01"),
+    ("optim.clip_grad_norm", None, "train_vlp_v2.py:86, train_slt.py:82"),
+    ("optim.label_smoothing", 0.2, "train_vlp_v2.py:356, train_slt.py:280"),
+    ("optim.translation_loss", "token", "train_slt.py:280, a mean"),
+]
 PAPERS: dict[str, list[tuple[str, Any, str]]] = {
     "mska_g2t": [
         ("stage", "g2t", f"{G2T}:1, task"),
@@ -108,12 +135,46 @@ PAPERS: dict[str, list[tuple[str, Any, str]]] = {
         ("train.epochs", 40, f"{S2T}:46, t_max; README.md, --epoch 40"),
         ("scoring.num_beams", 5, f"{S2T}:34, validation"),
     ],
+    "gfslt_vlp": [
+        *GFSLT,
+        ("data.batch_size", 16, "README.md:57, four processes of 4; train_vlp_v2.py:65"),
+        ("model.dropout", 0.1, f"{SIZES}:20"),
+        ("decoder.dropout", 0.3, "pretrain_models/MBart_trimmed/config.json:20, of the encoder of sentences"),
+        ("optim.weight_decay", 0.0, "train_vlp_v2.py:90"),
+        ("train.epochs", 80, "README.md:57"),
+    ],
+    "gfslt": [
+        *GFSLT,
+        ("data.batch_size", 8, "README.md:65, four processes of 2"),
+        ("model.dropout", 0.5, f"{LLMD}:20"),
+        ("decoder.dropout", 0.5, f"{LLMD}:20"),
+        ("decoder.max_tokens", 150, "train_slt.py:430, max_new_tokens"),
+        ("optim.weight_decay", 1e-3, "train_slt.py:86"),
+        ("train.epochs", 200, "README.md:65"),
+        ("scoring.num_beams", 4, "train_slt.py:430"),
+    ],
+    # arXiv 2406.06907, its training on How2Sign, as the project's notes on the paper have it; no code is public.
+    "signmusketeers": [
+        ("data.batch_size", 128, "batch 128"),
+        ("data.frame_stride", 2, "every other frame"),
+        ("model.use_mska", False, "face, hands and seven points of the body"),
+        ("model.projection_dim", 256, "each stream to 256"),
+        ("model.d_model", 768, "the width of T5 base"),
+        ("decoder.model", "google/t5-v1_1-base", "T5.1.1 base"),
+        ("decoder.use_encoder", True, "the whole T5"),
+        ("decoder.prune_vocabulary", False, "the whole T5"),
+        ("optim.lr", 1e-3, "1e-3, cosine"),
+        ("optim.weight_decay", 0.1, "decay .1"),
+        ("optim.label_smoothing", 0.2, "label smoothing .2"),
+        ("optim.clip_grad_norm", 1.0, "clip 1"),
+        ("train.max_train_steps", 5000, "5k steps"),
+    ],
 }
 
 
 def config_of(preset: str) -> IntegrateConfig:
-    stage = {"stage": "g2t"} if preset == "mska_g2t" else {}
-    return IntegrateConfig.model_validate(stage | {"decoder": {"preset": preset}})
+    stage = {"mska_g2t": "g2t", "gfslt_vlp": "vlp"}.get(preset, "slt")
+    return IntegrateConfig.model_validate({"stage": stage, "decoder": {"preset": preset}})
 
 
 @pytest.mark.parametrize("preset", PAPERS)
@@ -155,7 +216,12 @@ RECORDED: dict[str | None, tuple[str, dict[str, Any]]] = {
     None: ("1b2eb97db8478fea74488b2ac4955e48fcc8a6a24ae7fa2761681530d9b42c42", {"mska": FEWER}),
     "signmusketeers": (
         "7d36017accd6eff9550787aa1a27c0f4b9da5be76e01632988a91c9eb33c6b1f",
-        {"decoder": ALONE, "model": {"num_layers": 12, "num_heads": 12, "ff_dim": 2048}},
+        {
+            "decoder": ALONE,
+            "model": {"num_layers": 12, "num_heads": 12, "ff_dim": 2048},
+            "data": {"batch_size": 16},
+            "train": {"max_train_steps": None},
+        },
     ),
     "mska_paper_mbart": (
         "acc5be87f571a8c8c64d1c33665d8cb6a65b8d8a5d00d585b4d259d644c1519b",
@@ -195,6 +261,26 @@ def test_first_weights_are_one_checkpoint_or_several_in_order() -> None:
     assert inits == [None, "a", ["a", "b"]]
 
 
+def test_the_stage_of_a_preset_must_be_named() -> None:
+    with pytest.raises(ValidationError, match="gfslt_vlp is of stage vlp, but stage is slt; set stage to vlp, or take"):
+        IntegrateConfig.model_validate({"decoder": {"preset": "gfslt_vlp"}})
+
+
+@pytest.mark.parametrize("preset", ["gfslt_vlp", "gfslt"])
+def test_what_reads_clips_and_sentences_has_the_published_size(preset: str) -> None:
+    """Three layers of 12.6 million, and for the sentences twelve of them with the positions of mBART."""
+    tree = {"decoder": {"preset": preset, "weights": "random", "prune_vocabulary": None}}
+    config = IntegrateConfig.model_validate({"stage": "vlp" if preset == "gfslt_vlp" else "slt", **tree})
+    sizes = named_config(config.decoder, None)
+    with torch.device("meta"):
+        fusion = FusionEncoder({"face": 384}, {}, {}, config.model)
+        sentences = text_encoder(config.decoder, sizes)
+    assert fusion.encoder is not None
+    count, of_sentences = (sum(p.numel() for p in net.parameters()) for net in (fusion.encoder, sentences))
+    layer = 4 * 1024 * 1025 + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
+    assert (count, of_sentences) == (3 * layer + 2048, 12 * layer + 2 * 2048 + 1026 * 1024)
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
@@ -202,6 +288,7 @@ def test_first_weights_are_one_checkpoint_or_several_in_order() -> None:
         ("augmentation", "rotate_prob", 0.5),
         ("augmentation", "frame_sampling", "random"),
         ("optim", "optimizer", "adam"),
+        ("optim", "optimizer", "sgd"),
         ("optim", "betas", [0.9, 0.99]),
         ("optim", "translation_loss", "sentence"),
         ("optim", "clip_grad_norm", None),

@@ -100,6 +100,19 @@ def test_two_processes_give_what_one_gives_with_the_joint_batch(
     assert_close(config.output_dir, joint.output_dir)
 
 
+def test_two_processes_align_what_one_does_with_the_joint_batch(
+    tiny_config: Build, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
+    """Stage vlp compares the clips of all: 9 of them as 4, 4 and 1, of which the second process has none."""
+    alone = calm(tiny_config, tmp_path / "one", stage="vlp", data={"batch_size": 4, "subset_size": 9})
+    run(alone)
+    shared = calm(tiny_config, tmp_path / "two", stage="vlp", data={"batch_size": 2, "subset_size": 9})
+    settings = tmp_path / "two.json"
+    settings.write_text(shared.model_copy(update={"distributed": True}).model_dump_json(exclude_defaults=True))
+    run_two(tmp_path, project / "scripts" / "train_slt_multistream_v9.py", "--config", str(settings))
+    assert_close(shared.output_dir, alone.output_dir)
+
+
 SLOW_TO_SAVE = """
 import os, signal, sys, time
 from pathlib import Path

@@ -23,6 +23,8 @@ from signstreams.integrate.corpus_rules import num_steps
 from signstreams.integrate.settings import AugmentationConfig
 
 NO_TOKEN = -100  # padding of text tokens; no tokenizer has this id
+MASK_SHARE = 0.15
+"""Largest share of a sentence's words that stage vlp masks: what GFSLT-VLP masks (train_vlp_v2.py:155-156)."""
 BUCKET_BATCHES = 8
 """Batches whose clips are sorted by length together: enough to save padding, few enough to keep batches random."""
 
@@ -42,6 +44,7 @@ class Sample:
     """Stream with a frozen backbone to (T, D) or (T, L, D) float16, zeros where missing."""
     tokens: list[int] = field(default_factory=list)  # text tokens with the end token
     gloss_ids: list[int] | None = None  # target of CTC; None without annotation, or where a gloss is unknown
+    mask_share: float = MASK_SHARE  # of the words that stage vlp masks; drawn in training
 
     @property
     def num_frames(self) -> int:
@@ -75,6 +78,7 @@ class Batch:
     """Stream with a trained backbone to (N,) int64, the rows of its images among B * T frames."""
     num_tokens: int  # number of text tokens of all clips
     tokens: Tensor  # (B, L) text tokens padded with `NO_TOKEN`
+    mask_shares: Tensor  # (B,) float32, of the words that stage vlp masks
     gloss_ids: list[list[int] | None]  # targets of CTC
 
     @property
@@ -91,7 +95,9 @@ class Batch:
         return self._mapped(partial(to_device, device=device))
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in ("lengths", "nodes", "tokens")}
+        changed: dict[str, Any] = {
+            name: change(getattr(self, name)) for name in ("lengths", "nodes", "tokens", "mask_shares")
+        }
         for name in ("features", "present", "images", "image_rows"):
             changed[name] = {stream: change(tensor) for stream, tensor in getattr(self, name).items()}
         return replace(self, **changed)
@@ -129,6 +135,7 @@ def collate(samples: Sequence[Sample], *, trained: Sequence[str] = (), read_imag
             max(len(s.tokens) for s in samples),
             NO_TOKEN,
         ),
+        mask_shares=torch.tensor([sample.mask_share for sample in samples]),
         gloss_ids=[sample.gloss_ids for sample in samples],
     )
 
@@ -152,7 +159,7 @@ def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]
 def augment(
     sample: Sample, config: AugmentationConfig, rng: np.random.Generator, *, most_frames: int | None = None
 ) -> Sample:
-    """Augment one clip: time is resampled in all streams; keypoints are scaled, rotated and shifted.
+    """Augment one clip: time is resampled in all streams; keypoints are scaled, rotated and shifted; words are masked.
 
     The clip has at most ``most_frames`` afterwards. The result follows from the arguments alone.
     """
@@ -172,7 +179,8 @@ def augment(
     place, confidence = sample.nodes[..., :2], sample.nodes[..., 2:]
     place = place @ (scale * turn) + shift
     place = np.where(confidence > 0, place, 0.0)  # a missing joint stays at zero
-    return replace(sample, nodes=np.concatenate((place, confidence), axis=-1).astype(np.float32))
+    nodes = np.concatenate((place, confidence), axis=-1).astype(np.float32)
+    return replace(sample, nodes=nodes, mask_share=rng.uniform(0, MASK_SHARE))  # drawn last: the rest was before it
 
 
 def _chosen_frames(num_frames: int, wanted: int, config: AugmentationConfig, rng: np.random.Generator) -> Ints:

@@ -108,10 +108,14 @@ class TextDecoder(nn.Module):
 
         The memory is (B, S, M), its mask (B, S) bool, True on a clip's own steps.
         """
+        return self.write(self.project(memory), mask, tokens)
+
+    def write(self, memory: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+        """As `forward`, from a memory (B, S, W) of the text model's own width."""
         tokens = torch.where(tokens < 0, self.special.pad, tokens)  # padding comes after every token that counts
         start = torch.full_like(tokens[:, :1], self.special.start)
         logits: Tensor = self.net(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.project(memory)),
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory),
             attention_mask=mask,
             decoder_input_ids=torch.cat((start, tokens[:, :-1]), dim=1),
             use_cache=False,
@@ -138,6 +142,21 @@ class TextDecoder(nn.Module):
             ),
         )
         return [row[1:] for row in out.tolist()]  # without the start token
+
+
+def places_in_source(counts: Tensor, size: int, special: SpecialTokens) -> tuple[Tensor, Tensor]:
+    """How an encoder reads rows of ``size`` steps or words, of which the first (B,) ``counts`` are a row's own.
+
+    For each place of its input, (B, E) int64, which of the steps, the tokens before and those after them stands there,
+    counted in this order; and (B, E) bool, False in padding.
+    """
+    num_before, num_after = len(special.source_prefix), len(special.source_suffix)
+    counts = counts[:, None]  # (B, 1)
+    place = torch.arange(size + num_before + num_after, device=counts.device) - num_before  # (E,), 0 at the first step
+    chosen = torch.where(place < counts, place, size + num_before + place - counts)
+    chosen = torch.where(place < 0, size + num_before + place, chosen)
+    keep = place < counts + num_after  # (B, E)
+    return torch.where(keep, chosen, 0), keep
 
 
 class LanguageModel(TextDecoder):
@@ -180,14 +199,8 @@ class LanguageModel(TextDecoder):
         around = embed(torch.tensor([*before, *after], device=steps.device, dtype=torch.long))  # scaled by itself
         steps = steps * getattr(embed, "embed_scale", 1.0)
         parts = torch.cat((steps, around.to(steps.dtype).expand(len(steps), -1, -1)), dim=1)  # (B, E, W)
-        place = torch.arange(parts.shape[1], device=steps.device) - len(before)  # (E,), 0 at the first step
-        num_own = mask.sum(dim=1, keepdim=True)  # (B, 1)
-        in_suffix = steps.shape[1] + len(before) + place - num_own  # (B, E): the row in ``parts`` of a token after them
-        chosen = torch.where(place < num_own, place, in_suffix)
-        chosen = torch.where(place < 0, steps.shape[1] + len(before) + place, chosen)
-        keep = place < num_own + len(after)  # (B, E)
-        chosen = torch.where(keep, chosen, 0)[..., None].expand(-1, -1, parts.shape[2])
-        return parts.gather(1, chosen) * keep[..., None], keep
+        chosen, keep = places_in_source(mask.sum(dim=1), steps.shape[1], self.special)
+        return parts.gather(1, chosen[..., None].expand(-1, -1, parts.shape[2])) * keep[..., None], keep
 
     def read(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (B, E, W), zero where masked, and its mask (B, E), of steps and mask as in `source`."""
@@ -298,23 +311,52 @@ def load_pretrained_weights(decoder: TextDecoder, config: DecoderConfig, rows: l
     Raises:
         UserError: They cannot be loaded.
     """
-    from transformers import AutoModelForSeq2SeqLM
-
     own = copy.deepcopy(decoder.net.config)
     if rows is not None:
         own.vocab_size = named_config(config, None).vocab_size
-
-    def load(source: str, **words: Any) -> nn.Module:
-        found: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(source, config=own, **words)
-        return found
-
-    assert config.model is not None
-    loaded = _from_hugging_face(config, config.model, "decoder.model", load)
+    loaded = _pretrained(config, own)
     embeddings = loaded.get_decoder().get_input_embeddings().weight
     if decoder.names_tied_to_output_layer() and not torch.equal(loaded.lm_head.weight, embeddings):
         decoder.separate_output_layer()
     state = loaded.state_dict()
     decoder.net.load_state_dict(state if rows is None else pruned_weights(state, rows))
+
+
+def _pretrained(config: DecoderConfig, sizes: PretrainedConfig) -> Any:
+    """A named model with its weights, as far as ``sizes`` have its layers."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    def load(source: str, **words: Any) -> nn.Module:
+        found: nn.Module = AutoModelForSeq2SeqLM.from_pretrained(source, config=sizes, **words)
+        return found
+
+    assert config.model is not None
+    return _from_hugging_face(config, config.model, "decoder.model", load)
+
+
+def text_encoder(config: DecoderConfig, sizes: PretrainedConfig) -> nn.Module:
+    """An encoder of sentences for a decoder without one, to be fed embeddings: the named model's own, or a random one.
+
+    ``sizes`` are those of the decoder, of whose layers a model of our own gets as many.
+
+    Raises:
+        UserError: The weights of the named model cannot be loaded.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    lean = copy.deepcopy(sizes)
+    if config.model is None:
+        lean.num_layers = sizes.num_decoder_layers
+    setattr(lean, "decoder_layers" if lean.model_type == "mbart" else "num_decoder_layers", 0)
+    if config.model is not None and config.weights == "pretrained":
+        lean.vocab_size = named_config(config, None).vocab_size
+        encoder: Any = _pretrained(config, lean).get_encoder()
+    else:
+        lean.vocab_size = lean.pad_token_id + 1  # its embeddings are those of the decoder
+        encoder = AutoModelForSeq2SeqLM.from_config(lean, dtype=torch.float32).get_encoder()
+    encoder.embed_tokens = None
+    found: nn.Module = encoder
+    return found
 
 
 def decoder_config_from_json(text: str) -> PretrainedConfig:

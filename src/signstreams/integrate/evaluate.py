@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from signstreams.array_types import Floats
 from signstreams.corpus.gloss import GlossVocabulary
@@ -15,12 +16,13 @@ from signstreams.engine import distributed
 from signstreams.engine.device import autocast
 from signstreams.engine.distributed import World
 from signstreams.formats.subtitles import Cue
+from signstreams.integrate.alignment import Pairs, Retrieval, alignment_loss, joined, retrieval
 from signstreams.integrate.batches import ReadImages, batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry
 from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.gloss_times import gloss_cues
-from signstreams.integrate.losses import CLIPS, compute_losses, divisors, loss_weights
+from signstreams.integrate.losses import ALIGNMENT, CLIPS, compute_losses, divisors, loss_weights
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.text_model import TextModel
@@ -53,6 +55,7 @@ class Evaluation:
     word_errors: dict[str, WordErrors] = field(default_factory=dict)
     """Head to gloss word errors over the clips that have glosses, cleaned as ``scoring`` says."""
     scoring: ScoringConfig = DEFAULT_SCORING
+    retrieval: Retrieval | None = None  # among all clips of the split; None in other stages than vlp
 
     def translation(self) -> dict[str, Any]:
         """`translation_scores` against the unchanged texts."""
@@ -97,6 +100,7 @@ def evaluate(
     sums: Sums = {}
     found: list[tuple[int, str, dict[str, list[str]], list[Cue] | None]] = []
     num_skipped = 0
+    pairs: list[tuple[list[int], Pairs]] = []
     for rows in batches_by_length(clips.lengths, config.data.batch_size)[world.rank :: world.size]:
         chosen = [clips[row] for row in rows]
         batch = collate(chosen, trained=list(model.backbones), read_images=read_images).to(world.device)
@@ -105,6 +109,8 @@ def evaluate(
             losses = compute_losses(model, batch, encoded, label_smoothing=config.optim.label_smoothing)
             texts = model.translate(encoded, decoding)
         num_skipped += losses.num_ctc_skipped
+        if losses.pairs is not None:
+            pairs.append((rows, Pairs(*(tensor.cpu() for tensor in losses.pairs))))
         totals = torch.stack([term.total for term in losses.terms.values()]).tolist()
         for (name, term), value in zip(losses.terms.items(), totals, strict=True):
             add_sum(sums, name, value, term.count)
@@ -123,7 +129,8 @@ def evaluate(
         if progress is not None:
             progress.advance(len(rows))
     model.train(was_training)
-    return _merged(distributed.gather((found, sums, num_skipped)), clips, config)
+    scale = None if model.alignment is None else model.alignment.scale.cpu()
+    return _merged(distributed.gather((found, sums, num_skipped, pairs)), clips, config, scale)
 
 
 def add_sum(sums: Sums, name: str, total: float, count: float) -> None:
@@ -142,19 +149,24 @@ def joined_sums(shares: Iterable[Sums]) -> Sums:
     return sums
 
 
-def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig) -> Evaluation:
-    """The results of all processes, in the order of the split."""
-    by_row = {row: results for found, _, _ in shares for row, *results in found}
-    sums = joined_sums(share for _, share, _ in shares)
+def _merged(shares: list[Any], clips: ClipDataset, config: IntegrateConfig, scale: Tensor | None) -> Evaluation:
+    """The results of all processes, in the order of the split; ``scale`` is that of an alignment, None without."""
+    by_row = {row: results for found, *_ in shares for row, *results in found}
+    sums = joined_sums(share for _, share, *_ in shares)
+    first_of_all = None
+    if scale is not None:
+        pairs = joined([part for *_, parts in shares for part in parts])
+        add_sum(sums, ALIGNMENT, alignment_loss(pairs, scale).item(), len(clips))
+        first_of_all = retrieval(pairs)
     over = divisors({name: count for name, (_, count) in sums.items()}, config)
     means = {name: total / max(1, count) for name, (total, count) in sums.items() if name != CLIPS}
     weights = loss_weights(config, distils=True)
     parts = [weight * (sums[name][0] / max(1, over[name])) for name, weight in weights.items() if name in sums]
     means["total"] = sum(parts)
     predictions = [Prediction(entry, *by_row[row]) for row, entry in enumerate(clips.entries)]
-    num_skipped = sum(skipped for _, _, skipped in shares)
+    num_skipped = sum(skipped for _, _, skipped, _ in shares)
     errors = _word_errors(predictions, config.scoring)
-    return Evaluation(predictions, means, num_skipped, errors, config.scoring)
+    return Evaluation(predictions, means, num_skipped, errors, config.scoring, first_of_all)
 
 
 def _word_errors(predictions: list[Prediction], scoring: ScoringConfig) -> dict[str, WordErrors]:

@@ -1,4 +1,6 @@
-"""Translation, CTC and self-distillation losses; each a sum with its count, so that any batching gives the same mean.
+"""Losses of translation, CTC, self-distillation, alignment and restoration.
+
+Each is a sum with its count, so that any batching gives the same mean.
 
 What depends on lengths only is computed on the CPU, from `Batch.num_frames`: nothing here waits for a GPU.
 
@@ -18,13 +20,15 @@ from torch import Tensor
 from signstreams.corpus.gloss import ctc_steps_needed
 from signstreams.engine import distributed
 from signstreams.engine.device import to_device
+from signstreams.integrate.alignment import Pairs
 from signstreams.integrate.batches import NO_TOKEN, Batch
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.text_model import Encoded, TextModel
 
 BLANK_ID = 0
 TRANSLATION, CTC, DISTILLATION = "translation", "ctc", "distillation"
-TERMS = (TRANSLATION, CTC, DISTILLATION)
+ALIGNMENT, RESTORATION = "alignment", "restoration"  # of stage vlp
+TERMS = (TRANSLATION, CTC, DISTILLATION, ALIGNMENT, RESTORATION)
 CLIPS = "clips"  # count of all clips
 
 
@@ -91,10 +95,12 @@ def distillation_loss(logits: dict[str, Tensor], num_steps: list[int]) -> Tensor
 
 
 def term_counts(batch: Batch) -> dict[str, int]:
-    """Items of each term: text tokens, clips with usable glosses, steps. Beside them the number of clips."""
+    """Items of each term: text tokens, clips with usable glosses, steps, clips. Beside them the number of clips."""
     steps = batch.num_steps
     usable, _ = ctc_usable(batch.gloss_ids, steps)
-    return {TRANSLATION: batch.num_tokens, CTC: len(usable), DISTILLATION: sum(steps), CLIPS: len(batch.clip_ids)}
+    num_clips, num_tokens = len(batch.clip_ids), batch.num_tokens
+    counts = {TRANSLATION: num_tokens, CTC: len(usable), DISTILLATION: sum(steps)}
+    return {**counts, ALIGNMENT: num_clips, RESTORATION: num_tokens, CLIPS: num_clips}
 
 
 def divisors(counts: Mapping[str, float], config: IntegrateConfig) -> dict[str, float]:
@@ -135,8 +141,10 @@ class Losses:
 
     terms: dict[str, LossTerm]
     """``translation``, unless no text is learned; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and
-    ``distillation``."""
+    ``distillation``. In stage vlp ``restoration`` in place of ``translation``."""
     num_ctc_skipped: int  # clips too short for their glosses
+    pairs: Pairs | None = None
+    """In stage vlp, what ``alignment`` is computed from: among the joint batch, or all clips of a split."""
 
 
 def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
@@ -145,14 +153,22 @@ def loss_weights(config: IntegrateConfig, *, distils: bool) -> dict[str, float]:
         TRANSLATION: config.mska.translation_weight,
         CTC: config.mska.ctc_weight,
         DISTILLATION: config.mska.distillation_weight if distils else 0.0,
+        ALIGNMENT: 1.0,
+        RESTORATION: 1.0,  # train_vlp_v2.py:159, loss-lambda
     }
 
 
 def compute_losses(model: TextModel, batch: Batch, encoded: Encoded, *, label_smoothing: float) -> Losses:
-    """All terms of a batch; the same in training and in validation."""
+    """All terms of a batch but ``alignment``; the same in training and in validation."""
     counts = term_counts(batch)
     sums: dict[str, Tensor] = {}
-    if encoded.memory is not None:
+    pairs = None
+    if model.alignment is not None:
+        assert encoded.memory is not None
+        pairs = model.alignment.pairs(model.decoder, encoded.memory, encoded.mask, batch.tokens)
+        logits = model.alignment.restored(model.decoder, batch.tokens, batch.mask_shares)  # (B, L, vocabulary)
+        sums[RESTORATION] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
+    elif encoded.memory is not None:
         logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
         sums[TRANSLATION] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
     num_skipped = 0
@@ -167,4 +183,4 @@ def compute_losses(model: TextModel, batch: Batch, encoded: Encoded, *, label_sm
         sums[DISTILLATION] = distillation_loss(encoded.gloss_logits, steps)
         sums |= heads
         counts |= dict.fromkeys(heads, len(rows))
-    return Losses({name: LossTerm(total, counts[name]) for name, total in sums.items()}, num_skipped)
+    return Losses({name: LossTerm(total, counts[name]) for name, total in sums.items()}, num_skipped, pairs)

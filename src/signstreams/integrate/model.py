@@ -20,6 +20,7 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import Backbone
 from signstreams.engine.seeding import seed_global
 from signstreams.errors import UserError
+from signstreams.integrate.alignment import Alignment
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.corpus_rules import TIME_STRIDE, num_steps
 from signstreams.integrate.decoder import (
@@ -28,6 +29,7 @@ from signstreams.integrate.decoder import (
     load_pretrained_weights,
     named_config,
     own_t5_config,
+    text_encoder,
 )
 from signstreams.integrate.mska import Mska, MskaEncoder, time_mask
 from signstreams.integrate.settings import IntegrateConfig, ModelConfig
@@ -173,6 +175,7 @@ class MultistreamModel(TextModel):
     Where no text is learned (``mska.translation_weight`` 0), only MSKA runs and trains; the rest keeps its weights.
     Features of streams without a (trained) backbone here come with the batch. ``feature_dims`` includes ``pose``;
     ``num_layers`` is of streams with features of all blocks; ``num_glosses`` counts the blank, None without glosses.
+    With an ``alignment``, which is stage vlp, no text is written.
     """
 
     def __init__(
@@ -184,6 +187,7 @@ class MultistreamModel(TextModel):
         num_layers: dict[str, int] | None = None,
         num_glosses: int | None,
         decoder: TextDecoder,
+        alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
         width = config.model.d_model
@@ -215,6 +219,7 @@ class MultistreamModel(TextModel):
             in_dim, out_dim = config.mska.head_dim if fusion == "alone" else width, decoder.width
             self.mapper = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim))
         self.decoder = decoder
+        self.alignment = alignment
         self.max_tokens = config.decoder.max_tokens
         if not self.learns_text:
             for name, parameter in self.named_parameters():
@@ -315,6 +320,10 @@ def build_model(
     if config.stage == "g2t":
         assert num_glosses is not None
         return GlossModel(config, num_glosses=num_glosses, decoder=decoder)
+    alignment = None
+    if config.stage == "vlp":
+        sentences = None if settings.is_whole else text_encoder(settings, decoder_config)
+        alignment = Alignment(decoder_config.d_model, sentences)
     model = MultistreamModel(
         config,
         feature_dims=visual_dims(config.model, backbones),
@@ -322,6 +331,7 @@ def build_model(
         num_layers=backbones.num_layers,
         num_glosses=num_glosses,
         decoder=decoder,
+        alignment=alignment,
     )
     for encoder in model.mska.encoders.values() if model.mska is not None else ():
         assert isinstance(encoder, MskaEncoder)

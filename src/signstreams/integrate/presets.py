@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_g2t", "mska_slt"]
+Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_g2t", "mska_slt", "gfslt_vlp", "gfslt"]
 
-Stage = Literal["slt", "s2g", "g2t"]
+Stage = Literal["slt", "s2g", "g2t", "vlp"]
 WHOLE: Stage = "slt"
 """The stage that joins what the others learned."""
 FIRST_STAGES = tuple(stage for stage in get_args(Stage) if stage != WHOLE)
@@ -62,17 +62,36 @@ _MBART: _Tree = {
     "optim": {"lr": 1e-5, "lr_mapper": 1e-3, "label_smoothing": 0.2},
 }
 
+# What both stages of GFSLT-VLP share (arXiv 2307.14768; zhoubenjia/GFSLT-VLP 91ba953): three layers that read the clip,
+# and all layers of mBART's decoder (their --decoder-type LLMD). Stream backbones and the pose stand for their ResNet-18
+# on whole frames; they use no keypoints.
+_GFSLT: _Tree = {
+    "data": {"frame_stride": 1, "max_frames": 300, "long_clips": "sample"},
+    "augmentation": {"time_scale": [1.0, 1.0], "frame_sampling": "random"},
+    "model": {"use_mska": False, "d_model": 1024, "num_layers": 3, "num_heads": 8, "ff_dim": 4096},
+    "decoder": {"model": "facebook/mbart-large-cc25", "use_encoder": False, "prune_vocabulary": True},
+    "optim": {
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "warmup_ratio": 0.0,
+        "final_lr_ratio": 1e-6,
+        "clip_grad_norm": None,
+        "label_smoothing": 0.2,
+    },
+}
+
 PRESETS: dict[str, _Tree] = {
     # SignMusketeers (arXiv 2406.06907): frozen ViT-S crops to 256 each, seven body points, all of T5 v1.1 base.
     "signmusketeers": {
-        "data": {"frame_stride": 2},
+        "data": {"batch_size": 128, "frame_stride": 2},
         "model": {
             "use_mska": False,
             "projection_dim": 256,
             "d_model": 768,
         },
         "decoder": {"model": "google/t5-v1_1-base", "use_encoder": True, "prune_vocabulary": False},
-        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2},
+        "optim": {"lr": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.2, "clip_grad_norm": 1.0},
+        "train": {"max_train_steps": 5000},
     },
     # MSKA's sizes with mBART-large-cc25, trained our way: keypoints only.
     "mska_paper_mbart": _joined(_MBART, {"data": {"frame_stride": 1, "batch_size": 8, "max_frames": 400}}),
@@ -95,6 +114,29 @@ PRESETS: dict[str, _Tree] = {
             "optim": {"translation_loss": "sentence"},
             "train": {"epochs": 40},
             "scoring": {"num_beams": 5},
+        },
+    ),
+    # GFSLT-VLP's first stage, for --stage vlp: clips beside their sentences.
+    "gfslt_vlp": _joined(
+        _GFSLT,
+        {
+            "data": {"batch_size": 16},
+            "model": {"dropout": 0.1},
+            "decoder": {"dropout": 0.3},
+            "optim": {"weight_decay": 0.0},
+            "train": {"epochs": 80},
+        },
+    ),
+    # Its second, sign to text, from --init-checkpoint of the first.
+    "gfslt": _joined(
+        _GFSLT,
+        {
+            "data": {"batch_size": 8},
+            "model": {"dropout": 0.5},
+            "decoder": {"dropout": 0.5, "max_tokens": 150},
+            "optim": {"weight_decay": 1e-3},
+            "train": {"epochs": 200},
+            "scoring": {"num_beams": 4},
         },
     ),
 }

@@ -18,10 +18,14 @@ from signstreams.integrate.protocols import CLEANUPS, gloss_decoding
 from signstreams.integrate.settings import IntegrateConfig
 
 _RATES = ("encoder", "mska", "mapper", "decoder", "backbone")
+_RETRIEVAL = ("recall_text_to_clip", "recall_clip_to_text", "retrieval_chance")
 PANELS = (
     Panel("Translation loss (per token)", ("train/loss_translation", "val/loss_translation")),
     Panel("CTC loss (per clip, all heads)", ("train/loss_ctc", "val/loss_ctc")),
     Panel("Self-distillation (per step)", ("train/loss_distillation", "val/loss_distillation")),
+    Panel("Alignment loss (per clip)", ("train/loss_alignment", "val/loss_alignment")),
+    Panel("Restoration loss (per token)", ("train/loss_restoration", "val/loss_restoration")),
+    Panel("Val: retrieval (%)", tuple(f"val/{name}" for name in _RETRIEVAL)),
     Panel("Val: BLEU-4, chrF", ("val/bleu_4", "val/chrf")),
     Panel("Val: gloss WER (%)", tuple(f"val/wer_{head}" for head in ("fuse", "left", "right", "body"))),
     Panel("Gradient norm", ("train/grad_norm",)),

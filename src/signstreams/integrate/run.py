@@ -213,9 +213,10 @@ def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | No
     if not config.model.use_mska:
         return None
     _check_glosses(config, clips)
-    if clips.vocabulary is not None and config.mska.ctc_weight:
+    if clips.vocabulary is not None and config.learns_glosses:
         return clips.vocabulary
-    reason = "mska.ctc_weight is 0" if clips.vocabulary else f"{config.root} has no glosses for the clips of train"
+    switch = "mska.ctc_weight is 0" if config.stage == "slt" else f"stage is {config.stage}"
+    reason = switch if clips.vocabulary else f"{config.root} has no glosses for the clips of train"
     log.info("%s: CTC and self-distillation are off", reason)
     return None
 

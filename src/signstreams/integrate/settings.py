@@ -337,12 +337,13 @@ class AugmentationConfig(Section):
 
 
 class OptimConfig(Section):
-    """AdamW or Adam, with linear warm-up and cosine decay by step."""
+    """AdamW, Adam or SGD, with linear warm-up and cosine decay by step."""
 
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """adamw: weight decay apart from the gradients. adam: added to them (L2), as in MSKA."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw: decay of the weights apart from the gradients. adam: added to them (L2), as in MSKA. sgd: likewise, with
+    Nesterov momentum, as in GFSLT-VLP."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    """Decay of the running means of the gradients and of their squares."""
+    """Decay of the running means of the gradients (for sgd: the momentum) and of their squares (not used by sgd)."""
     lr: Positive = 5e-4
     """Peak learning rate of all parts without their own."""
     lr_encoder: Annotated[Positive | None, Flag("--lr-encoder")] = None
@@ -419,7 +420,8 @@ class IntegrateConfig(Section):
 
     stage: Annotated[Stage, Flag("--stage")] = "slt"
     """What is learned. slt: texts, and glosses where the corpus has them. s2g: glosses from keypoints alone, MSKA's
-    first stage. g2t: texts from glosses, without video. From both slt starts with train.init_checkpoint."""
+    first stage. g2t: texts from glosses, without video. vlp: alignment of clips and sentences, for a corpus without
+    glosses, as in GFSLT-VLP. slt starts from these with train.init_checkpoint."""
     root: Path = Path("data/single_signer")
     """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
@@ -456,7 +458,22 @@ class IntegrateConfig(Section):
     @model_validator(mode="after")
     def _is_of_its_stage(self) -> Self:
         check_stage(self)
+        if self.stage == "vlp":
+            self._check_vlp()
+        elif self.decoder.preset == "gfslt_vlp":
+            raise ValueError(
+                f"decoder.preset: gfslt_vlp is of stage vlp, but stage is {self.stage}; set stage to vlp, or take gfslt"
+            )
         return self
+
+    def _check_vlp(self) -> None:
+        if self.optim.accumulate_steps > 1:
+            raise ValueError(
+                f"optim.accumulate_steps is {self.optim.accumulate_steps}, but stage vlp compares the clips of one pass"
+                " with each other; set it to 1, and data.batch_size to what a device takes"
+            )
+        if self.data.batch_size == 1 and not self.distributed:
+            raise ValueError("data.batch_size is 1, but stage vlp compares clips with each other; raise it")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -477,7 +494,7 @@ class IntegrateConfig(Section):
             refuse_without_effect(
                 self.augmentation, ("rotate_prob",), "model.use_mska is false", prefix="augmentation."
             )
-        if not (self.model.use_mska and self.mska.ctc_weight):
+        if not self.learns_glosses:
             names = ("gloss_cleanup", "gloss_beams")
             refuse_without_effect(self.scoring, names, "no glosses are learned", prefix="scoring.")
         if not self.mska.learns_text:
@@ -526,6 +543,16 @@ class IntegrateConfig(Section):
         widths = ("projection_dim", "d_model", "dropout", "stream_dropout")
         refuse_without_effect(self.model, widths, reason, prefix="model.")
         refuse_without_effect(self.optim, ["lr_encoder"], reason, prefix="optim.")
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether a translation is learned."""
+        return self.stage != "vlp" and self.mska.learns_text
+
+    @property
+    def learns_glosses(self) -> bool:
+        """Whether glosses are learned where the corpus has them."""
+        return self.stage != "vlp" and self.model.use_mska and self.mska.ctc_weight > 0
 
     @property
     def features(self) -> Path:

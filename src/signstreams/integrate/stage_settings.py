@@ -44,16 +44,23 @@ WITHOUT_EFFECT: dict[str, dict[str, tuple[str, ...]]] = {
         "train": ("sequence_checkpoint",),
         "scoring": ("gloss_beams",),
     },
-    "vlp": {"mska": ("translation_weight",), "optim": ("translation_loss",), "scoring": ("num_beams",)},
+    "vlp": {
+        "mska": (
+            *("translation_weight", "ctc_weight", "distillation_weight", "distillation_warmup_ratio"),
+            "distillation",
+        ),
+        "optim": ("translation_loss",),
+        "scoring": ("num_beams",),
+    },
 }
 """Stage to the settings of each section that it does not read."""
 _OF_LANGUAGE_MODEL = ("d_model", "dropout")  # what a whole language model has its own of
 _LEARNS = {
     "s2g": "learns glosses from keypoints alone",
     "g2t": "learns texts from glosses, without video",
-    "vlp": "translates nothing",
+    "vlp": "learns neither translation nor glosses",
 }
-_STAYS_BEHIND = {"vlp": {"mska": ("ctc_weight", "distillation"), "scoring": ("gloss_cleanup", "gloss_beams")}}
+_STAYS_BEHIND = {"vlp": {"scoring": ("gloss_cleanup", "gloss_beams")}}
 """Stage to settings of the whole training that it reads, and that are not meant for it: of glosses, in vlp."""
 
 

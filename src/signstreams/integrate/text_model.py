@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from signstreams.integrate.alignment import Alignment
 from signstreams.integrate.batches import Batch
 from signstreams.integrate.decoder import LanguageModel, TextDecoder
 from signstreams.integrate.mska import sinusoid
@@ -37,6 +38,10 @@ class TextModel(nn.Module):
     decoder: TextDecoder
     backbones: nn.ModuleDict
     """Streams whose backbone is trained along, or whose images it needs."""
+    mapper: nn.Module | None
+    """Layers that map steps to a whole language model; None where there is none."""
+    alignment: Alignment | None
+    """What stage vlp adds; None in other stages."""
     learns_text: bool
     max_tokens: int
 
@@ -53,19 +58,21 @@ class TextModel(nn.Module):
     def translate(self, encoded: Encoded, decoding: DecodingConfig) -> list[list[int]]:
         """Beam search (greedy with one beam): token ids of each clip, the end token included where it came.
 
-        None at all from a model that learned no text.
+        None at all from a model that learned no translation.
         """
-        if encoded.memory is None:
+        if encoded.memory is None or self.alignment is not None:
             return [[] for _ in encoded.mask]
         return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Learning-rate group (backbone, mska, encoder, mapper, decoder) to its trainable parameters by name."""
         owner = {"backbones": "backbone", "mska": "mska", "mapper": "mapper", "decoder": "decoder"}
+        owner |= {"alignment": "encoder" if self.mapper is None else "mapper", "text_encoder": "decoder"}
         groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault(owner.get(name.partition(".")[0], "encoder"), []).append((name, parameter))
+                part = name.removeprefix("alignment.") if ".text_encoder." in name else name
+                groups.setdefault(owner.get(part.partition(".")[0], "encoder"), []).append((name, parameter))
         return groups
 
 
@@ -128,7 +135,7 @@ class GlossModel(TextModel):
     def __init__(self, config: IntegrateConfig, *, num_glosses: int, decoder: TextDecoder) -> None:
         super().__init__()
         self.learns_text, self.max_tokens = True, config.decoder.max_tokens
-        self.backbones = nn.ModuleDict()
+        self.backbones, self.mapper, self.alignment = nn.ModuleDict(), None, None
         is_whole = isinstance(decoder, LanguageModel)
         width = decoder.width if isinstance(decoder, LanguageModel) else config.model.d_model
         self.fusion = GlossSteps(num_glosses, width, config.model, has_transformer=not is_whole)

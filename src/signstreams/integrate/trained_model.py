@@ -82,6 +82,11 @@ def load_trained_model(given: TrainedModelSection, *, reads_video: bool = True) 
     config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
     if reads_video and config.stage == "g2t":
         raise UserError(f"{path}: is of stage g2t, which reads glosses; name a model that was trained on video")
+    if config.stage == "vlp":
+        raise UserError(
+            f"{path}: is of stage vlp, which translates nothing; train stage slt with train.init_checkpoint {path}, and"
+            " name its best.pt"
+        )
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
     _check_mirrored(path, content.get("mirrored_streams", []), backbones)
@@ -402,7 +407,8 @@ def load_initial_weights(
         log.warning("its MSKA has fewer layers than this one; to keep them, set mska.layers to reduced")
     if left := [name for name in own if name not in fitting]:
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
-    if unused := [name for name in found if name not in fitting]:
+    # those of stage vlp are for that stage alone
+    if unused := [name for name in found if name not in fitting and not name.startswith("alignment.")]:
         log.warning("%d tensors of the checkpoint match nothing here: %s", len(unused), few(unused))
 
 

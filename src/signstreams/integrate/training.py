@@ -24,9 +24,12 @@ from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment,
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.evaluate import Evaluation, Sums, add_sum, joined_sums
 from signstreams.integrate.losses import (
+    ALIGNMENT,
+    CLIPS,
     CTC,
     TRANSLATION,
     Losses,
+    LossTerm,
     compute_losses,
     divisors,
     joint_counts,
@@ -68,6 +71,8 @@ def make_optimizer(config: IntegrateConfig, model: TextModel) -> torch.optim.Opt
         for has_decay, decay in ((True, optim.weight_decay), (False, 0.0))
         if (chosen := [p for key, p in parameters if decays(key, p) == has_decay])
     ]
+    if optim.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=optim.betas[0], nesterov=True)
     kind = torch.optim.Adam if optim.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, betas=(optim.betas[0], optim.betas[1]))
 
@@ -126,6 +131,7 @@ class State:
     best_bleu: float = -1.0  # BLEU-4 of best.pt on val; -1 before the first evaluation, and where no text is learned
     best_loss: float = math.inf  # translation loss of best.pt on val; where no translation is learned, its CTC loss
     best_wer: float = math.inf  # lowest gloss WER of best.pt on val
+    best_retrieval: float = -1.0  # mean recall@1 of best.pt on val, of stage vlp
     num_worse: int = 0  # evaluations since then
     is_over: bool = False  # whether the run ended before its last step because it no longer improved
     window: Sums = field(default_factory=dict)  # what was measured since the last line of metrics
@@ -135,8 +141,12 @@ class State:
         """Whether there is a best.pt."""
         return math.isfinite(self.best_loss)
 
-    def is_improved_by(self, bleu: float, loss: float, wer: float | None = None) -> bool:
-        """Higher BLEU-4, or lower WER where that is given; if equal, lower loss. The loss must be finite."""
+    def is_improved_by(
+        self, bleu: float, loss: float, wer: float | None = None, retrieval: float | None = None
+    ) -> bool:
+        """Higher BLEU-4, or where given lower WER or higher retrieval; if equal, lower loss, which must be finite."""
+        if retrieval is not None:
+            return math.isfinite(loss) and (retrieval, -loss) > (self.best_retrieval, -self.best_loss)
         if wer is not None:
             return math.isfinite(loss) and (wer, loss) < (self.best_wer, self.best_loss)
         return math.isfinite(loss) and (bleu, -loss) > (self.best_bleu, -self.best_loss)
@@ -273,6 +283,8 @@ class Trainer(Stage[list[Batch | None]]):
                 value += share
                 seen += [(f"loss_{name}", term.total.detach(), term.count) for name, term in losses.terms.items()]
                 self._note("ctc_skipped", losses.num_ctc_skipped, 0)
+            elif self.model.alignment is not None:  # the clips of the others are compared by all
+                self.model.alignment.joint_loss(None, counts[CLIPS], self.world).backward()
         distributed.all_reduce_sum(value)
         distributed.sum_gradients(self.parameters)
         norm = self._clip()
@@ -293,10 +305,13 @@ class Trainer(Stage[list[Batch | None]]):
         self._note("step_s", time.perf_counter() - started_s, 1)
         self.num_bad = 0 if math.isfinite(loss) else self.num_bad + 1
         self.run.check_losses(self.num_bad, self.step, BAD_LOSS_HINT)
-        window, is_text = self.state.window, self.config.mska.learns_text
+        window, state = self.state.window, self.state
         self.shown = {"loss": loss, "epoch": self.plan.epoch(step) + 1}
-        if self.state.has_best:
-            self.shown |= {"best BLEU-4": self.state.best_bleu} if is_text else {"best WER": self.state.best_wer}
+        if state.has_best and self.model.alignment is not None:
+            self.shown |= {"best retrieval": state.best_retrieval}
+        elif state.has_best:
+            is_text = self.config.mska.learns_text
+            self.shown |= {"best BLEU-4": state.best_bleu} if is_text else {"best WER": state.best_wer}
         self.shown["data wait"] = f"{window['wait_s'][0] / max(window['step_s'][0], 1e-9):.0%}"
 
     def measure(self) -> Iterator[Record]:
@@ -334,7 +349,10 @@ class Trainer(Stage[list[Batch | None]]):
         with autocast(self.config.optim.precision, self.world.device):
             encoded = self.model.encode(batch)
             losses = compute_losses(self.model, batch, encoded, label_smoothing=self.config.optim.label_smoothing)
-            loss = total_loss(losses.terms, weights, over)
+        if self.model.alignment is not None and losses.pairs is not None:
+            total = self.model.alignment.joint_loss(losses.pairs, round(over[ALIGNMENT]), self.world)
+            losses.terms[ALIGNMENT] = LossTerm(total, len(batch.clip_ids))
+        loss = total_loss(losses.terms, weights, over)
         loss.backward()
         return loss.detach(), losses
 
@@ -374,16 +392,21 @@ class Trainer(Stage[list[Batch | None]]):
 
     def _evaluate(self) -> Record:
         """Evaluate on val, save the model if it is the best so far, and end the run if it has stopped improving."""
-        state, is_text = self.state, self.config.mska.learns_text
+        state, is_text = self.state, self.config.writes_text
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             result = self.evaluate()
             scores = result.translation() if is_text else {}
             bleu, wer = scores.get("bleu_4", -1.0), result.best_wer()
-            loss = result.losses[TRANSLATION if is_text else CTC]
-            is_best = state.is_improved_by(bleu, loss, None if is_text else wer)
+            recall = None if result.retrieval is None else result.retrieval.mean
+            name = ALIGNMENT if recall is not None else TRANSLATION if is_text else CTC
+            loss = result.losses[name]
+            is_best = state.is_improved_by(bleu, loss, None if is_text else wer, recall)
             if is_best:
                 state.best_bleu, state.best_loss, state.best_wer, state.num_worse = bleu, loss, wer, 0
-                by = {"bleu_4": bleu, "loss_translation": loss} if is_text else {"gloss_wer": wer, "loss_ctc": loss}
+                score = {"bleu_4": bleu} if is_text else {"gloss_wer": wer}
+                if recall is not None:
+                    state.best_retrieval, score = recall, {"retrieval": recall}
+                by = score | {f"loss_{name}": loss}
                 chosen = {"step": self.step, "gloss_head": result.best_head(), "val": by}
                 self.run.save_best(lambda: {**self.describe, **chosen, "model": self.model.state_dict()})
             else:
@@ -395,5 +418,8 @@ class Trainer(Stage[list[Batch | None]]):
         record: dict[str, float | int | str | None] = {f"val/loss_{name}": v for name, v in result.losses.items()}
         record["val/loss"] = record.pop("val/loss_total")
         record |= {f"val/{name}": value for name, value in scores.items() if isinstance(value, float)}
+        if (found := result.retrieval) is not None:
+            record |= {"val/retrieval": found.mean, "val/retrieval_chance": found.chance}
+            record |= {"val/recall_text_to_clip": found.text_to_clip, "val/recall_clip_to_text": found.clip_to_text}
         record |= {f"val/wer_{name}": errors.rate for name, errors in result.word_errors.items()}
         return {**record, "val/ctc_skipped": result.num_ctc_skipped, "val/is_best": int(is_best)}

@@ -28,7 +28,7 @@ PER_VIDEO = (["demo"], ["extract"])  # folders of logs whose jobs count as one k
 
 
 def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
-    """Summary of the contract's report, its verdict, its streams, and ``signers``: video to its (first) signer, else None."""
+    """Summary of the contract's report, its verdict, its streams; ``signers``: video to its first signer, or None."""
     if not layout.report.is_file():
         return None
     report = read_json(layout.report)
