@@ -124,7 +124,9 @@ def test_a_long_list_is_divided_and_its_pictures_lie_beside_it(
     first = write(tmp_path, numbered(entries[0], 5), sources)
     parts = [first, *((folder / f"part_{n}.html").read_text(encoding="utf-8") for n in (2, 3))]
     assert sorted(clip for page in parts for clip in ids_in(page)) == [f"clip {n}" for n in range(5)]
-    assert "Clips 1 to 2 of 5" in first and "data:image" not in first and 'href="page_parts/part_3.html"' in first
+    assert (
+        "Clips 1 to 2 of 5" in first and "data:image" not in first and 'href="translations_parts/part_3.html"' in first
+    )
     assert 'href="part_3.html"' in parts[1] and 'href="../page.html"' in parts[1]
     for place, page in enumerate(parts):
         for picture in re.findall(r'<img [^>]*src="([^"]+)"', page):

@@ -134,6 +134,8 @@ TRAINING_FILES = {
 GLOSSES = "gloss_vocabulary.json"
 EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "page": "translations.html"}
 """Output of the rule `evaluate` to file name."""
+EVALUATION_PARTS = "translations_parts"
+"""Folder of the further parts and the pictures of a page of many clips, which no rule declares."""
 BOUNDARY_FILES = {"model": "boundary.pt", "report": "boundaries.json"}
 """Output of the rule `boundaries` to file name."""
 SEQUENCE_FILES = {

@@ -11,7 +11,15 @@ from typing import Any
 from signstreams.engine.metrics import Panel, plot_curves, read_metrics
 from signstreams.engine.run_folder import Experiment
 from signstreams.engine.training_run import RunFiles
-from signstreams.formats.layout import CURVES, EVALUATION_FILES, GLOSSES, METRICS, STATE, TRAINING_FILES
+from signstreams.formats.layout import (
+    CURVES,
+    EVALUATION_FILES,
+    EVALUATION_PARTS,
+    GLOSSES,
+    METRICS,
+    STATE,
+    TRAINING_FILES,
+)
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.losses import TRANSLATION
 from signstreams.integrate.protocols import CLEANUPS, gloss_decoding
@@ -44,7 +52,7 @@ RUN_FILES = RunFiles(
     TRAINING_FILES["last"],
     TRAINING_FILES["best"],
     METRICS,
-    [*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values()],
+    [*TRAINING_FILES.values(), GLOSSES, *EVALUATION_FILES.values(), EVALUATION_PARTS],
 )
 """Files of a training; those of an evaluation beside it are archived with it, since they are of its model."""
 CHECKPOINT_SHA256 = "checkpoint_sha256"  # key of scores.json: digest of the best.pt that was scored

@@ -1,7 +1,7 @@
 """``translations.html``: each clip with what was said and what the model says, its frames, and its video to play.
 
 Clips go from the worst to the best. Up to `PART_CLIPS` are one file that needs no other. Of more, the page has the
-first part and reads the others from the folder ``<page>_parts``, where the pictures are too.
+first part and reads the others from the folder ``translations_parts``, where the pictures are too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from signstreams.array_types import Floats
 from signstreams.files import write_text
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread
-from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.formats.layout import EVALUATION_PARTS, SPLITS, CorpusLayout
 from signstreams.formats.video_sources import list_sources, search
 from signstreams.integrate.clips import ClipEntry
 from signstreams.integrate.evaluate import Prediction
@@ -30,7 +30,7 @@ PART_CLIPS = 300
 """Clips of one file: with these a page is still below `MAX_BYTES`, at the poorest quality of its pictures."""
 MAX_CLIPS = 6000
 """Clips of all parts together: a browser sorts so many within a second. Of more, some are shown, evenly over all."""
-PARTS, PICTURES = "_parts", "pictures"
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sources:
 
 def parts_folder(page: Path) -> Path:
     """Folder of the parts and pictures of a page of many clips."""
-    return page.with_name(page.stem + PARTS)
+    return page.with_name(EVALUATION_PARTS)
 
 
 def write_page(
