@@ -31,7 +31,7 @@ THINGS = "libro mesa carta pan manzana coche casa silla camisa zapato flor árbo
 PLACES = "escuela parque cocina jardín calle mercado playa oficina"
 QUALITIES = "rojo blanco negro pequeño nuevo viejo bonito caro"
 VERBS = "mirar comprar buscar llevar pintar limpiar vender comer romper coger abrir recibir"
-FEMININE = {"flor", "calle"}
+FEMININE = {"flor", "calle", "foto"}
 ENDINGS = {
     "present": {"a": "o as a amos an", "e": "o es e emos en", "i": "o es e imos en"},
     "past": {"a": "é aste ó amos aron", "e": "í iste ió imos ieron", "i": "í iste ió imos ieron"},
