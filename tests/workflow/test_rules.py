@@ -80,7 +80,7 @@ def test_the_list_of_what_the_rules_set_is_that_of_their_flags(stage: str, model
     rules = dict(re.findall(r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", text, re.M | re.S))
     if stage == "extract":
         rules = {"extract": text}  # one rule in two versions
-    body = rules[{"integrate": "train"}.get(stage, stage)]
+    body = rules["train"] + rules["train_stage"] if stage == "integrate" else rules[stage]
     words = set(re.findall(r"--[a-z][a-z-]*", body))
     if "{params.backbones}" in body:
         words |= {f"--{key.replace('_', '-')}" for key in BACKBONE_KEYS.values()}
