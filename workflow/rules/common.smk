@@ -19,13 +19,13 @@ sys.path.insert(0, str(PROJECT / "src"))  # the workflow also runs where the pac
 from signstreams.errors import exit_on_user_error, print_problems
 from signstreams.formats.layout import (
     BOUNDARY_FILES,
+    FIRST_STAGES,
     JUDGE_FILES,
     PRETRAINING_FILES,
     SEQUENCE_FILES,
     SPLITS,
     TRAINING_FILES,
 )
-from signstreams.integrate.presets import FIRST_STAGES
 from signstreams.integrate.stage_settings import sees_crops, sees_video
 from signstreams.sequence.settings import settings_of_training
 from signstreams.streams import BY_NAME, HAND_STREAMS, HANDS, STREAMS, pretrain_script

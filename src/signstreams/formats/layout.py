@@ -131,6 +131,8 @@ TRAINING_FILES = {
     "artifacts": ARTIFACTS,
 }
 """Output of the rule `train` to file name; `GLOSSES` is written where there are glosses."""
+FIRST_STAGES = ("s2g", "g2t", "vlp")
+"""Stages of the training, and their folders, from which the whole one may start; each writes `TRAINING_FILES`."""
 GLOSSES = "gloss_vocabulary.json"
 EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "page": "translations.html"}
 """Output of the rule `evaluate` to file name."""

@@ -5,19 +5,19 @@ Imports nothing of the other settings, which take a preset's values where the us
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
+
+from signstreams.formats.layout import FIRST_STAGES
 
 Preset = Literal["signmusketeers", "mska_paper_mbart", "mska_s2g", "mska_g2t", "mska_slt", "gfslt_vlp", "gfslt"]
 
-Stage = Literal["slt", "s2g", "g2t", "vlp"]
-WHOLE: Stage = "slt"
-"""The stage that joins what the others learned."""
-FIRST_STAGES = tuple(stage for stage in get_args(Stage) if stage != WHOLE)
 if TYPE_CHECKING:
+    Stage = str
     FirstStage = str
 else:
+    Stage = Literal[("slt", *FIRST_STAGES)]
+    """A setting that names what is trained: slt joins what the first stages learned."""
     FirstStage = Literal[FIRST_STAGES]
-    """A setting that names a stage from which the whole training starts."""
 
 _Tree = dict[str, dict[str, Any]]
 

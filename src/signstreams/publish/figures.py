@@ -13,8 +13,7 @@ from typing import Any
 
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
-from signstreams.formats.layout import CorpusLayout, RunLayout
-from signstreams.integrate.presets import FIRST_STAGES
+from signstreams.formats.layout import FIRST_STAGES, CorpusLayout, RunLayout
 from signstreams.pages.render import percent, rounded
 from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS

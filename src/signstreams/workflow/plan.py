@@ -28,12 +28,11 @@ from signstreams.errors import UserError, print_problems
 from signstreams.extract.annotations import VideoAnnotations, read_annotations
 from signstreams.extract.settings import ExtractConfig, missing_points, points_path
 from signstreams.files import write_text
-from signstreams.formats.layout import SPLITS, CorpusLayout, RunLayout
+from signstreams.formats.layout import FIRST_STAGES, SPLITS, CorpusLayout, RunLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources, search
 from signstreams.ids import shown
 from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.integrate.model_files import absent_files
-from signstreams.integrate.presets import FIRST_STAGES
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.stage_settings import of_stage, other_parts, sees_crops
 from signstreams.pretrain.settings import PretrainConfig
