@@ -115,6 +115,11 @@ def all_artifacts(wildcards):
     return list(dict.fromkeys(path for pattern in ARTIFACTS.values() for path in PLAN.of_all_videos(pattern)))
 
 
+def crops_of_trained(wildcards=None):
+    """Crops of the streams whose backbone is trained with the translation model."""
+    return [path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])]
+
+
 def final_targets(wildcards):
     """All that can be made of this corpus: without texts, no translation, which is said at the start and at the end.
 

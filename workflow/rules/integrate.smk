@@ -5,11 +5,6 @@ FROZEN = [stream for stream in CONFIG.streams if INTEGRATE.model.is_frozen(strea
 STAGES = CONFIG.integrate.stages
 
 
-def crops_of_trained(wildcards=None):
-    """Crops of the streams whose backbone is trained along."""
-    return [path for stream in CONFIG.streams if stream not in FROZEN for path in PLAN.of_all_videos(ARTIFACTS[stream])]
-
-
 rule train_stage:
     """A stage that the translation model starts from: s2g and vlp learn from video, g2t from the tables alone."""
     input:
