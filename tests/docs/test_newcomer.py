@@ -62,7 +62,7 @@ RECIPES = [
     ("config/pretrain/face.toml", "global_px = 112", "global_px = 56"),
     ("config/pretrain/face.toml", "local_px = 56", "local_px = 28"),
     ("config/integrate/demo.yml", "epochs: 100", "epochs: 2"),
-    ("config/integrate/demo.yml", "eval_every_epochs: 5", "eval_every_epochs: 1"),
+    ("config/integrate/demo.yml", "eval_every_epochs: 10", "eval_every_epochs: 1"),
     ("config/single_signer.yml", "model:\n", "train: {epochs: 1, eval_every_epochs: 1}\nmodel:\n"),
 ]
 SHORTER = [
