@@ -77,4 +77,6 @@ def test_the_contract_accepts_an_imported_corpus_and_the_training_that_is_planne
     snakemake(project, tmp_path, "contract", "fps: 8,")
     report_of(corpus)
     planned = json.loads((corpus.root / "contract/training.json").read_text(encoding="utf-8"))
-    assert planned["settings"]["decoder.max_tokens"] == 40 and set(planned["num_frames"]) == set(corpus.column("id"))
+    assert planned["settings"]["decoder.max_tokens"] == 40 and set(planned["num_frames"]) == set(
+        corpus.column("clip_id")
+    )
