@@ -172,11 +172,13 @@ def test_the_stages_come_before_the_training_where_they_are_named(snakemake: Sna
     shown = planned(snakemake, "train_all", *words, CUDA_VISIBLE_DEVICES="").stdout
     commands = re.findall(r"train_slt_multistream_v9\.py.*", shown)
     (training,) = [command for command in commands if "--config" in command]
-    (s2g,), (g2t,) = ([c for c in commands if f"--stage {stage} " in c] for stage in ("s2g", "g2t"))
+    stages = ("vlp", "s2g", "g2t")
+    (vlp,), (s2g,), (g2t,) = ([c for c in commands if f"--stage {stage} " in c] for stage in stages)
+    assert "--output-dir work_dirs/vlp" in vlp and "--hand-right-backbone" in vlp
     assert "--output-dir work_dirs/s2g" in s2g and "-backbone" not in s2g and "mska.head_dim=128" in s2g
     assert "--output-dir work_dirs/g2t" in g2t and "mska." not in g2t and "decoder.vocab_size=600" in g2t
     assert "train.epochs=60" in g2t and "train.epochs=40" in s2g
-    starts = json.dumps([f"work_dirs/{stage}/best.pt" for stage in ("s2g", "g2t")])
+    starts = json.dumps([f"work_dirs/{stage}/best.pt" for stage in stages])
     assert f"--set {shlex.quote(f'train.init_checkpoint={starts}')}" in training
     (of_text,) = re.findall(r"rule train_stage:\n    input: (.*)\n    output: work_dirs/g2t/", shown)
     assert not [path for path in of_text.split(", ") if "processed" in path or "dino" in path or "contract" in path]
