@@ -75,7 +75,7 @@ SHORTER = [
 
 # Output that the page promises.
 PROMISED = [
-    (r"make demo$", r"translation BLEU-4 .*\nall of it   work_dirs/overview.html"),
+    (r"make demo$", r"(?s)\ntranslation BLEU-4 .*\n(good|unclear|bad) .*\nall of it   work_dirs/overview.html"),
     (r"snakemake --cores 8 all$", "Nothing to be done"),
     (r"python scripts/translate_video.py .*--json", r'(?m)^\{"video": "data/demo/.*"glosses": \['),
     (r"python scripts/compare_runs.py", r"train/loss"),
