@@ -233,7 +233,7 @@ def test_a_training_draws_frames_of_a_long_clip_and_its_evaluations_do_not(
     )
     assert first["losses"] == second["losses"] and first["num_clips"] == 6
     rows = (tmp_path / "1" / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
-    spans = [tuple(map(int, row.split(",")[-2:])) for row in rows]
+    spans = [tuple(map(int, row.split(",")[-3:-1])) for row in rows]
     assert all(last - start == 3 * config.data.frame_stride for start, last in spans)  # cut: not drawn from
 
 

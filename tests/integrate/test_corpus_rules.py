@@ -21,7 +21,9 @@ NAME = "google/mt5-some"
 
 @pytest.mark.parametrize("preset", [None, *PRESETS])
 def test_what_decides_on_a_corpus_is_a_config_by_itself_that_says_the_same(preset: str | None) -> None:
-    config = IntegrateConfig.model_validate({"decoder": {"preset": preset}, "data": {"max_frames": 300}})
+    stage = "vlp" if preset == "gfslt_vlp" else "slt"
+    tree = {"stage": stage, "decoder": {"preset": preset}, "data": {"max_frames": 300}}
+    config = IntegrateConfig.model_validate(tree)
     settings = settings_for_corpus(config)
     assert settings["data.max_frames"] == 300
     again = build(IntegrateConfig, [], setting_pairs(settings))
