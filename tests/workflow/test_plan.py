@@ -152,8 +152,8 @@ def test_a_stage_has_what_it_reads_of_the_training_and_its_own_settings_on_top(f
     starts = planned.integrate.train.init_checkpoint
     assert starts == [Path("w/s2g/best.pt"), Path("w/g2t/best.pt")]
     assert stage_settings(planned.config, "g2t") == {
-        "model.d_model": "64",
-        "data.batch_size": "4",
+        "model.d_model": 64,
+        "data.batch_size": 4,
         "optim.lr": 0.01,
         "train.epochs": 7,
     }
