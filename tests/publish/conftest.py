@@ -153,7 +153,7 @@ def finished(tmp_path: Path) -> Run:
     run = Run(tmp_path / "data" / "año", tmp_path / "work", tmp_path / "logs")
     summary = {"num_videos": 20, "num_clips": 47, "num_frames": 3425, "duration_s": 137.0}
     streams = {"face": {"coverage": 1.0}, "hand_l": {"coverage": 0.75}, "hand_r": {"coverage": 0.98}}
-    videos = [{"video_id": "video", "signer": "ana"}, {"video_id": "absent", "signer": None}]
+    videos = [{"video_id": "video", "signers": ["ana"]}, {"video_id": "absent", "signers": []}]
     report = {"verdict": "pass", "summary": summary, "streams": streams, "videos": videos}
     write(CorpusLayout(run.root).report, report)
     write(CorpusLayout(run.root).report_page, "page")

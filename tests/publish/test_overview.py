@@ -79,7 +79,7 @@ def test_a_sequence_pretraining_is_there_where_the_run_has_one(with_sequence: An
     page = render(with_sequence)
     row = page.words[page.words.index("most frequent") :]
     assert [word for word in row if word.strip()][4:10] == ["44 %", "30 %", "12 %", "2.50", "20", "starts from it"]
-    assert page.tags.count("img") == 13
+    assert page.tags.count("img") == 9 + 2 + 1 + 1 + CANDIDATES_PER_VIDEO
     (with_sequence.work_dir / "sequence" / "best.pt").unlink()
     assert "Sequence pretraining" not in render(with_sequence).words
 

@@ -458,22 +458,7 @@ class IntegrateConfig(Section):
     @model_validator(mode="after")
     def _is_of_its_stage(self) -> Self:
         check_stage(self)
-        if self.stage == "vlp":
-            self._check_vlp()
-        elif self.decoder.preset == "gfslt_vlp":
-            raise ValueError(
-                f"decoder.preset: gfslt_vlp is of stage vlp, but stage is {self.stage}; set stage to vlp, or take gfslt"
-            )
         return self
-
-    def _check_vlp(self) -> None:
-        if self.optim.accumulate_steps > 1:
-            raise ValueError(
-                f"optim.accumulate_steps is {self.optim.accumulate_steps}, but stage vlp compares the clips of one pass"
-                " with each other; set it to 1, and data.batch_size to what a device takes"
-            )
-        if self.data.batch_size == 1 and not self.distributed:
-            raise ValueError("data.batch_size is 1, but stage vlp compares clips with each other; raise it")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -75,10 +75,10 @@ def without_effect(config: IntegrateConfig) -> Iterator[tuple[str, str]]:
 
 
 def check_stage(config: IntegrateConfig) -> None:
-    """Settings that have no effect in the stage.
+    """Settings that have no effect in the stage, or do not go with it.
 
     Raises:
-        ValueError: Names the first that was changed.
+        ValueError: Names the first of them.
     """
     sets = STAGES.get(config.stage, {})
     for section, name in without_effect(config):
@@ -89,6 +89,24 @@ def check_stage(config: IntegrateConfig) -> None:
                 f"{section}.{name} has no effect: stage {config.stage} {_LEARNS[config.stage]}; leave it out, or set"
                 " stage to slt"
             )
+
+    if config.stage == "vlp":
+        _check_batches(config)
+    elif config.decoder.preset == "gfslt_vlp":
+        raise ValueError(
+            f"decoder.preset: gfslt_vlp is of stage vlp, but stage is {config.stage}; set stage to vlp, or take gfslt"
+        )
+
+
+def _check_batches(config: IntegrateConfig) -> None:
+    """Stage vlp compares the clips of a batch with each other."""
+    if config.optim.accumulate_steps > 1:
+        raise ValueError(
+            f"optim.accumulate_steps is {config.optim.accumulate_steps}, but stage vlp compares the clips of one pass"
+            " with each other; set it to 1, and data.batch_size to what a device takes"
+        )
+    if config.data.batch_size == 1 and not config.distributed:
+        raise ValueError("data.batch_size is 1, but stage vlp compares clips with each other; raise it")
 
 
 def sees_video(stage: str) -> bool:
