@@ -289,7 +289,7 @@ class Tab:
             raise RuntimeError(f"{script[:60]}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def until(self, condition: str, *, timeout_s: float = 10.0) -> None:
+    def until(self, condition: str, *, timeout_s: float = 40.0) -> None:
         """Wait until a script's value is true.
 
         Raises:
