@@ -89,7 +89,6 @@ def check_stage(config: IntegrateConfig) -> None:
                 f"{section}.{name} has no effect: stage {config.stage} {_LEARNS[config.stage]}; leave it out, or set"
                 " stage to slt"
             )
-
     if config.stage == "vlp":
         _check_batches(config)
     elif config.decoder.preset == "gfslt_vlp":

@@ -68,14 +68,17 @@ def sequence_figures(runs: RunLayout) -> dict[str, float] | None:
     """Scores on val of the sequence pretraining's best.pt, and its step: ``accuracy`` beside ``majority`` and
     ``repeat``, two guesses, all 0..1. None where there is none.
     """
-    best, history = runs.sequence_file("best"), runs.sequence_file("history")
+    record = _record_of_best(runs.sequence_file("best"), runs.sequence_file("history"))
+    if not record:
+        return None
+    return {key.removeprefix("val/"): value for key, value in record.items() if key == "step" or key.startswith("val/")}
+
+
+def _record_of_best(best: Path, history: Path) -> dict[str, Any] | None:
+    """The evaluation that chose a run's best.pt; empty where the history has none, None where there is no such run."""
     if not (best.is_file() and history.is_file()):
         return None
-    chosen = [record for record in read_metrics(history) if record.get("val/is_best")]
-    if not chosen:
-        return None
-    scores = {key.removeprefix("val/"): value for key, value in chosen[-1].items() if key.startswith("val/")}
-    return {**scores, "step": chosen[-1]["step"]}
+    return next((record for record in reversed(read_metrics(history)) if record.get("val/is_best")), {})
 
 
 def starts_from_sequence(runs: RunLayout) -> bool:
@@ -94,10 +97,9 @@ def stage_figures(runs: RunLayout) -> dict[str, str]:
     """Stage that the translation model started from to the scores of its best.pt on val, in one line."""
     found = {}
     for stage in FIRST_STAGES:
-        best, history = runs.stage_file(stage, "best"), runs.stage_file(stage, "history")
-        if best.is_file() and history.is_file():
-            records = [record for record in read_metrics(history) if record.get("val/is_best")]
-            found[stage] = _stage_scores(records[-1]) if records else "no scores"
+        record = _record_of_best(runs.stage_file(stage, "best"), runs.stage_file(stage, "history"))
+        if record is not None:
+            found[stage] = _stage_scores(record) if record else "no scores"
     return found
 
 

@@ -331,7 +331,7 @@ def _integrate_config(config: WorkflowConfig) -> IntegrateConfig:
 
 def stage_settings(config: WorkflowConfig, stage: str) -> dict[str, Any]:
     """Key to value of what the job of a stage is given: of the whole training's settings, those that the stage reads,
-    and its own on top. It reads no file: a setting of another stage makes it no stale.
+    and its own on top. The job reads no config file itself: a setting of another stage does not make it stale.
 
     Raises:
         UserError: The file cannot be read.
@@ -433,9 +433,8 @@ def write_planned_training(plan: Plan) -> None:
             plan.corpus.planned_training.unlink(missing_ok=True)
             return
         before = read_record(plan.corpus)
-        record = TrainingRecord(settings_for_corpus(plan.integrate), None if before is None else before.num_frames)
-        if record != before:
-            record.write(plan.corpus)
+        num_frames = None if before is None else before.num_frames
+        TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
