@@ -20,6 +20,7 @@ from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES, CorpusLay
 from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.publish.figures import (
     contract_figures,
+    demo_range,
     has_scores_of_another,
     judged,
     pretraining_figures,
@@ -28,8 +29,8 @@ from signstreams.publish.figures import (
     stage_figures,
     starts_from_sequence,
     translation_figures,
-    verdict_of_run,
 )
+from signstreams.publish.verdict import verdict
 from signstreams.streams import STREAMS
 
 PICTURE_PX = 1100  # width that pictures are reduced to; the files beside the backbones are larger
@@ -78,7 +79,7 @@ def render_overview(
         root=root,
         work_dir=work_dir,
         pages=_pages(CorpusLayout(root), runs, backbones, page or runs.overview),
-        verdict=verdict_of_run(root, work_dir),
+        verdict=verdict(corpus, backbones, scores, is_outdated=is_outdated, expected=demo_range()),
         crops={} if corpus is None else _sample_crops(CorpusLayout(root), corpus["signers"]),
         corpus=corpus,
         num_streams=len(STREAMS),
