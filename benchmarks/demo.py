@@ -1,4 +1,4 @@
-"""What `make demo` scores on other seeds and thread counts: the range that its verdict holds a run against.
+"""What `make demo` scores on other seeds and thread counts: the range that its verdict compares a run with.
 
 The translation is trained again on the features and points of a demo that has run, for each seed with each number of
 threads, as the workflow does it. To be recorded again whenever the demo's corpus or recipe changes.
