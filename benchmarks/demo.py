@@ -1,6 +1,6 @@
-"""What `make demo` scores on other seeds and thread counts: the range that its verdict holds a run against.
+"""What `make demo` scores on other seeds and thread counts: the range that its verdict compares a run with.
 
-The translation is trained anew on the features and points of a demo that has run, for each seed with each number of
+The translation is trained again on the features and points of a demo that has run, for each seed with each number of
 threads, as the workflow does it. To be recorded again whenever the demo's corpus or recipe changes.
 
 python benchmarks/demo.py FOLDER                  # of the demo in data/demo and work_dirs; what FOLDER holds is kept

@@ -1,4 +1,4 @@
-"""How well boxes sit: extraction of a rendered corpus against its exact ground truth.
+"""How well boxes fit: extraction of a rendered corpus against its exact ground truth.
 
     python benchmarks/tracks.py [--size demo] [--set KEY=VALUE ...]
 

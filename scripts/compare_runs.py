@@ -1,4 +1,4 @@
-"""Lay runs over each other: python scripts/compare_runs.py work_dirs/dino_face work_dirs/dino_face/previous/*
+"""Compare runs: python scripts/compare_runs.py work_dirs/dino_face work_dirs/dino_face/previous/*
 
 One picture with a panel per metric and a line per run; on stdout the last and best values and the settings that differ.
 Two translation runs of one corpus are also compared clip by clip: compare.html, with a significance test.

@@ -1,4 +1,4 @@
-"""Judge backbones by k-NN and a linear probe on labelled images or clips, beside what costs nothing."""
+"""Judge backbones by k-NN and a linear probe on labelled images or clips, beside simple baselines."""
 
 from signstreams.commands import run_script  # PYTHON_ARGCOMPLETE_OK
 

@@ -84,6 +84,12 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def export_generated() -> ModuleType:
+    """scripts/export_generated.py, which is no part of the library."""
+    return _module("scripts/export_generated.py")
+
+
+@pytest.fixture(scope="session")
 def copy_checkout() -> Callable[[Path], Path]:
     """Makes a folder with the workflow's files, to run Snakemake in."""
 

@@ -1,4 +1,4 @@
-"""The Python API: one video, one corpus, one backbone, one model at a time, for notebooks and other programs.
+"""The Python API for notebooks and other programs: one video, one corpus, one backbone, one model at a time.
 
 Users write ``import signstreams as ss`` and find these names there (docs/python.md). Each does what a command does and
 takes its settings by the names of docs/configuration.md; what is wrong with input is a `UserError`. Nothing heavy is

@@ -33,7 +33,7 @@ def load_script() -> ModuleType:
 export = load_script()
 CHAPTERS, Chapter = export.CHAPTERS, export.Chapter
 configuration, configuration_page, environment = export.configuration, export.configuration_page, export.environment
-contract_rules, key_table, schemas = export.contract_rules, export.key_table, export.schemas
+contract_rules, file_map, key_table, schemas = export.contract_rules, export.file_map, export.key_table, export.schemas
 TITLES = [chapter.title for chapter in CHAPTERS]
 NEEDED = {  # the least that a script must be told
     "layout": ["table"],
@@ -73,7 +73,7 @@ def test_the_environments_of_users_and_of_developers_have_nothing_in_common() ->
     assert not set(of_users) & set(of_developers)
 
 
-@pytest.mark.parametrize("render", [configuration, contract_rules, environment, schemas])
+@pytest.mark.parametrize("render", [configuration, contract_rules, environment, file_map, schemas])
 def test_generated_files_are_in_step(render: Callable[[], dict[Path, str]]) -> None:
     for path, text in render().items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run scripts/export_generated.py"
@@ -83,7 +83,7 @@ def test_a_stale_file_is_named_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"
-    for name in ("environment", "schemas", "configuration", "contract_rules"):
+    for name in ("environment", "schemas", "configuration", "contract_rules", "file_map"):
         monkeypatch.setattr(export, name, lambda: {path: "new"})
 
     def run(*words: str) -> int | str | None:

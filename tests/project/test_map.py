@@ -1,44 +1,68 @@
-"""docs/architecture.md, "Map of the files": every file of library, scripts and rules is there once, with one line."""
+"""docs/map.md: every file says first what it is for, in one sentence that is short enough for a line of the map.
+
+That the page is in step is checked with the other generated files (tests/base/test_generated.py).
+"""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections import Counter
+import subprocess
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 MAX_LETTERS = 150
+UNMAPPED = ("docs/", "tests/", "workflow/report/")  # pages and their pictures, tests, texts of Snakemake's report
+SOURCES = (".py", ".smk", ".yaml", ".yml", ".toml", ".html", ".css", ".js")
 
 
-def mapped(page: Path) -> list[tuple[str, str]]:
-    """(file, what it says of it). A heading names a folder; the text below it is the line of its ``__init__.py``."""
-    section = page.read_text(encoding="utf-8").partition("\n## Map of the files\n")[2].partition("\n## ")[0]
-    found = []
-    for part in section.split("\n### ")[1:]:
-        heading, _, body = part.partition("\n")
-        folder = heading.strip("` ")
-        about = next((line for line in body.splitlines() if line.strip()), "")
-        if not about.startswith("- "):
-            found.append((f"{folder}__init__.py", about))
-        found += [(folder + name, text) for name, text in re.findall(r"^- `([^`]+)`: (.+)$", body, re.MULTILINE)]
-    return found
+def test_every_file_says_in_a_sentence_what_it_is_for(project: Path, export_generated: ModuleType) -> None:
+    files = export_generated.mapped_files(project)
+    about = {path.relative_to(project).as_posix(): text for path, text in files.items()}
+    assert len(about) > 200
+    assert [name for name, text in about.items() if not text] == [], "begin with a docstring or comment"
+    long = {name: text for name, text in about.items() if len(text) > MAX_LETTERS}
+    assert not long, f"more than {MAX_LETTERS} letters before the first full stop"
 
 
-def suggestion(path: Path) -> str:
-    """The first sentence of a file, to be shortened."""
-    text = path.read_text(encoding="utf-8")
-    first = (ast.get_docstring(ast.parse(text)) if path.suffix == ".py" else text.split('"""')[1]) or "?"
-    return first.partition("\n")[0]
+def test_the_map_has_every_source_file(project: Path, export_generated: ModuleType) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=project, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sources = {
+        name
+        for name in listed.stdout.splitlines()
+        if name.endswith(SOURCES)
+        and "/" in name
+        and not name.startswith((*UNMAPPED, "."))
+        and (project / name).is_file()
+    }
+    mapped = {path.relative_to(project).as_posix() for path in export_generated.mapped_files(project)}
+    assert mapped - {"Snakefile", "workflow/Snakefile"} == sources
+    (page,) = export_generated.file_map(project).values()
+    packages = {name for name in mapped if name.endswith("/__init__.py")}
+    assert page.count("\n- `") == len(mapped - packages)
+    assert all(f"\n## `{Path(name).parent}/`\n" in page for name in packages)
 
 
-def test_the_map_names_every_file_once_with_one_line(project: Path) -> None:
-    files = [*(project / "src").rglob("*.py"), *(project / "scripts").glob("*.py")]
-    files += (project / "workflow" / "rules").glob("*.smk")
-    there = {path.relative_to(project).as_posix(): path for path in files}
-    entries = mapped(project / "docs" / "architecture.md")
-    names = Counter(name for name, _ in entries)
-    missing = [f"- `{name}`: {suggestion(path)}" for name, path in sorted(there.items()) if name not in names]
-    assert not missing, "not in the map:\n" + "\n".join(missing)
-    assert sorted(names.keys() - there.keys()) == [], "in the map, but no such file"
-    assert [name for name, count in names.items() if count > 1] == [], "more than once in the map"
-    assert [name for name, text in entries if not text.strip() or len(text) > MAX_LETTERS] == []
+@pytest.mark.parametrize(
+    ("name", "text", "about"),
+    [
+        ("a.py", '"""One thing\nin two lines. And more.\n\nDetails.\n"""\n', "One thing in two lines."),
+        ("a.smk", '"""Crops (Zhou et al. 2022).\n\n    more\n"""\n', "Crops (Zhou et al. 2022)."),
+        ("a.toml", "# Face crops. What is open\n# stays so.\nseed = 1  # no\n", "Face crops."),
+        ("a.html", '{% extends "base.html" %}\n{# One page. #}\n', "One page."),
+        ("a.js", '"use strict";\n// A list\n// that is sorted.\nlet a;  // no\n', "A list that is sorted."),
+        ("a.css", "/* Style of\n   all pages. */\n", "Style of all pages."),
+        ("b.py", "x = 1  # one\n", ""),
+        ("b.toml", "seed = 1\n# later\n", ""),
+    ],
+)
+def test_the_first_sentence_of_a_file(
+    name: str, text: str, about: str, tmp_path: Path, export_generated: ModuleType
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    assert export_generated.first_sentence(path) == about

@@ -90,7 +90,7 @@ def _same_texts(chosen: Mapping[str, Sequence[Clip]]) -> list[Finding]:
                 f" {few_ids(clip.clip_id for clip in repeated)}"
             )
             is_much = len(repeated) > MANY_TEXTS_SHARE * len(texts)
-            fix = "nothing to do if they were signed anew; scores are partly of texts that the model was trained on"
+            fix = "nothing to do if they were signed again; scores are partly of texts that the model was trained on"
             findings.append(
                 REPEATED_TEXT.breach(f"index/{split}.csv", found, fix, severity="warning" if is_much else "info")
             )

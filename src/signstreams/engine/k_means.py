@@ -1,4 +1,4 @@
-"""k-means, the same for the same vectors and generator.
+"""k-means with k-means++ start, reproducible: the same result for the same vectors and generator.
 
 Letters: M vectors, D values each, C centres.
 """

@@ -1,4 +1,4 @@
-"""One training run, from its claimed folder to its last step: what the trainings of all stages share.
+"""The training loop that all stages share: resuming, stopping, checkpoints, metrics.
 
 A `Stage` gives what differs: its step, what it measures, which state is the best, and what a checkpoint holds.
 `TrainingRun` does the rest: it claims the folder, finds the state to resume from, drives the steps, logs metrics and

@@ -1,4 +1,7 @@
-"""Detectors: from a frame to the 543 points of one person. To add one, write a class with the methods of `Detector`."""
+"""Detectors: the protocol, from a frame to the 543 points of one person; frames in flight, stride.
+
+To add one, write a class with the methods of `Detector`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MediaPipe Holistic as a detector: body, face and hands of one person, by the models in MediaPipe's wheel."""
+"""MediaPipe Holistic as a detector, for comparison: body, face and hands of one person, by the models in its wheel."""
 
 from __future__ import annotations
 

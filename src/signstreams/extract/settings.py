@@ -49,8 +49,8 @@ class PrecomputedConfig(Section):
     units: Literal["auto", "fraction", "px"] = "auto"
     """Units of x and y: fraction or px of the upright frame. auto: px if most are above 2; .pose files have px."""
     min_confidence: Prob = 0.3
-    """Of 133 points, those below this confidence count as missing: top-down models guess every point. MediaPipe's 543
-    count as missing where their file says so."""
+    """Of 133 points, those below this confidence count as missing: top-down models guess every point. A hand or face of
+    which less than half reach it is missing. MediaPipe's 543 count as missing where their file says so."""
 
 
 class SignerConfig(Section):
@@ -110,7 +110,8 @@ class ExtractConfig(Section):
     """Memory for decoded frames, most of which wait for their box; 4K and 1080p above 60 Hz need more
     (docs/extraction.md)."""
     face_privacy: FacePrivacy = "none"
-    """What crops show of faces: everything (none), only eyes and mouth (eyes-mouth), or a blurred face (blur)."""
+    """What crops and previews show of the signer's face: everything (none), only eyes with brows and mouth
+    (eyes-mouth), or averages over cells of a seventh of its height, blurred (blur)."""
     spans_only: bool = False
     """Extract only the spans annotated in ROOT/meta.csv, padded, rather than whole videos."""
     span_padding_s: Annotated[float, Field(ge=0, le=60)] = 0.5

@@ -1,5 +1,6 @@
-"""Names and order of the 543 points of a frame (pose 33, face 468, left hand 21, right hand 21; anatomical sides), and
-the rows of the face mesh that outline a face.
+"""Names and order of the 543 points of a frame, and the rows of the face mesh that outline a face.
+
+Pose 33, face 468, left hand 21, right hand 21; sides are anatomical.
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
-"""Presets: the settings of published models, by name. What still differs from them: docs/integration.md.
+"""Presets: the settings of published models, by name.
 
 Imports nothing of the other settings, which take a preset's values where the user sets none.
+
+The main differences from the authors' code are in docs/integration.md. The smaller ones of MSKA: rates change per step,
+not per epoch (the last of which has rate 0 there); label smoothing is spread over all words, not over all others but
+padding (the same up to one in 250,000); a clip has any number of frames, not a multiple of 4, since steps are masked;
+CTC's beam search keeps repeats with a blank between them, which theirs merges afterwards (under the clean-up of glosses
+both are the same). Of GFSLT-VLP: clips and sentences are means, not a class token before the steps and the language
+token, as the weights must fit the translation; long clips are read in their middle 300 frames in evaluation, which
+draws nothing, where theirs draws them.
 """
 
 from __future__ import annotations

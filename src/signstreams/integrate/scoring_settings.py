@@ -16,12 +16,13 @@ class ScoringConfig(Section):
 
     gloss_cleanup: GlossCleanup = "none"
     """Rules that clean glosses of reference and model alike before WER: those of the published figures on
-    PHOENIX-2014T, or none."""
+    PHOENIX-2014T (marks such as `__ON__` removed, `loc-NORD` becomes `NORD`, spelt letters joined, repetitions
+    merged), or none."""
     gloss_beams: Count = 1
     """Gloss sequences that CTC beam search keeps; 1 is greedy: the best label of each step."""
     bleu_tokenize: BleuTokenize = "13a"
     """sacrebleu's tokenizer for BLEU. none: words are separated by blanks, for texts that are already tokenised, such
-    as PHOENIX's; char, zh: Chinese."""
+    as PHOENIX's; char, zh: Chinese. Papers use none for PHOENIX-2014T, char for CSL-Daily, 13a for How2Sign."""
     bleu_lowercase: bool = False
     """Lower-case texts for BLEU."""
     num_beams: Count = 1

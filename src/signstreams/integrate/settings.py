@@ -201,7 +201,9 @@ class DecoderConfig(Section):
     Face."""
 
     preset: Annotated[Preset | None, Flag("--decoder-preset")] = None
-    """Sizes and settings of a published model; explicit settings take precedence."""
+    """Sizes and settings of a published model; explicit settings take precedence. signmusketeers: all of T5 v1.1 base,
+    not pruned, without MSKA. mska_paper_mbart: keypoints and their fuse head alone, all of mBART-large-cc25, pruned,
+    trained our way. mska_*: the stages of MSKA. gfslt*: those of GFSLT-VLP."""
     model: Annotated[str | None, Flag("--decoder-model")] = None
     """T5, mT5 or mBART of Hugging Face, by name or folder, with its tokenizer. None: a decoder built here."""
     weights: Literal["pretrained", "random"] = "pretrained"

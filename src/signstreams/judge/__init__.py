@@ -1,1 +1,1 @@
-"""Backbones judged on labelled images and clips, beside what costs nothing."""
+"""Backbones judged on labelled images and clips, beside simple baselines."""

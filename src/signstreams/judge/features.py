@@ -1,4 +1,4 @@
-"""Features that are judged: of backbones, of the same networks with their first weights, and those that cost nothing.
+"""Features that are judged: of backbones, of the same networks with their first weights, and of simple baselines.
 
 Letters: M crops, D width of a feature, N items.
 """

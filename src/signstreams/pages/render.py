@@ -1,9 +1,9 @@
-"""Render a page from its template: every text escaped, style, scripts and pictures inside, no network; what
-the contract's page shows of single videos lies beside it.
+"""Render a page from its template: every text escaped; style, scripts and pictures inside; no network.
 
-A template gets plain data. Images are (H, W, 3) uint8 BGR arrays; the filter ``webp`` embeds them at the quality that
-`render` is trying. `parts.html` holds what the pages share. Scripts are our own and few: `clips.js` searches, sorts and
-filters a list and plays its clips, `translation.html` moves its video; what there is to read is there without them.
+Only what the contract's page shows of single videos lies beside it. A template gets plain data. Images are (H, W, 3)
+uint8 BGR arrays; the filter ``webp`` embeds them at the quality that `render` is trying. `parts.html` holds what the
+pages share. Scripts are our own and few: `clips.js` searches, sorts and filters a list and plays its clips,
+`translation.html` moves its video; what there is to read is there without them.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def model_card(
     """``README.md`` beside the file ``weights``: what these are, what they were trained on, how to load them.
 
     From their metadata, the lines of the run's metrics, and the recipe (setting to value, in the order to show); no
-    times and no paths. It says that no licence was given: a release, which asks for one, writes that section anew.
+    times and no paths. It says that no licence was given: a release, which asks for one, writes that section again.
     """
     step = metadata["step"]
     side = BY_NAME[metadata["stream"]].side if metadata["stream"] in BY_NAME else None

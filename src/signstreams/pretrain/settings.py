@@ -206,10 +206,12 @@ class DatasetConfig(Section):
     min_sharpness: NotNegative = 0.0
     """Least variance of the Laplacian of the grey crop at 112 px; blurred crops have little. 0: no limit."""
     signer_balance: Prob = 0.0
-    """0: every crop once per pass; 1: every signer of meta.csv (else every video) equally often; or in between."""
+    """0: every crop once per pass; 1: every signer of meta.csv (else every video) equally often; in between b: in
+    proportion to (their crops) ^ (1 - b)."""
     cluster_balance: Prob = 0.0
     """0: every crop once per pass; 1: every cluster of similar crops (by hand points, else by picture) equally often,
-    so that rest poses are seen less often; or in between."""
+    so that rest poses are seen less often; or in between. One cluster per 50 crops, at most 1,024; a crop is drawn at
+    most 4 times per pass on average."""
     min_gap_frames: Annotated[int, Field(ge=0)] | None = None
     """Least distance between two frames of a video in one batch, guaranteed or refused. None: 10, where reordering
     achieves it."""
@@ -257,12 +259,14 @@ class AugmentationConfig(Section):
     turn_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
     """Largest rotation of a view in degrees, to either side; beyond the crop's border its mirror image is shown."""
     motion_blur_prob: Prob = 0.0
-    """Blur along a line of random direction, as of a hand in motion, in any view; in addition to the Gaussian blur."""
+    """Blur along a line of random direction, of 4 to 24 px at 224 px, as of a hand in motion, in any view; in addition
+    to the Gaussian blur."""
     motion_blur_px: Annotated[tuple[float, float], Fixed()] = (4.0, 24.0)
     """Length of that line in pixels of a 224 px view, proportionally shorter in smaller ones. Where 224 px show
     25 cm, it is that of a hand at .3 to 1.6 m/s with a shutter open for 1/60 s."""
     recompress_prob: Prob = 0.0
-    """Compress the view as a JPEG and decode it, like a video that was uploaded again; before colours change."""
+    """Compress the view as a JPEG of quality 20 to 70 and decode it, like a video that was uploaded again; before
+    colours change."""
     recompress_quality: Annotated[tuple[int, int], Fixed()] = (20, 70)
     """Quality of that JPEG: below 20 its blocks hide fingers, above 70 it hardly differs from the stored crop's."""
     jitter_prob: Annotated[float, Fixed()] = 0.8
@@ -333,19 +337,22 @@ class DinoConfig(Section):
     """DINO (Caron et al. 2021). None: derived from the number of crops and steps, and logged."""
 
     num_prototypes: Count | None = None
-    """Output dimension K of the head."""
+    """Output dimension K of the head. None: 256 up to 5,000 crops, 1,024 up to 20,000, then rising to 65,536; halved
+    until the run has 100 targets for each."""
     hidden_dim: Count | None = None
-    """Width of the head's two hidden layers."""
+    """Width of the head's two hidden layers. None: 512, and 2,048 from 4,096 prototypes on."""
     bottleneck_dim: Count | None = None
-    """Width before the prototypes."""
+    """Width before the prototypes. None: 64 up to 1,024 prototypes, 256 above."""
     batch_norm: bool | None = None
-    """Batch normalisation in the head, over all processes: keeps the crops' scores apart."""
+    """Batch normalisation in the head, over all processes: keeps the crops' scores apart. None: in runs of fewer than
+    20,000 steps, which are too short to leave the flat phase without it."""
     student_temp: Annotated[float, Fixed()] = 0.1
     """Softmax temperature of the student, as in DINO; what matters is how much sharper the teacher is."""
     warmup_teacher_temp: Positive | None = None
     """Softmax temperature of the teacher at the start."""
     teacher_temp: Positive | None = None
-    """Softmax temperature of the teacher after its warm-up."""
+    """Softmax temperature of the teacher after its warm-up. None: 0.025 up to 20,000 crops, 0.07 from 1.28 million on;
+    0.025 up to 2,500 steps, 0.07 from 100,000 on; in between by the logarithm, and the lower of both counts."""
     teacher_temp_warmup_ratio: Annotated[float, Fixed()] = 0.3
     """Share of the run over which the teacher's temperature moves: 30 of 100 epochs, as in DINO."""
     momentum: Ratio | None = None
@@ -394,17 +401,19 @@ class PointsConfig(Section):
     """Hand points as a teacher, as in SignRep (arXiv 2503.08529): a hand stream's class token predicts them."""
 
     weight: NotNegative = 0.0
-    """Weight in the loss; 0 leaves it out. The points are those of the extraction; crops without points add nothing."""
+    """Weight in the loss; 0 leaves it out. The points are those of the extraction (keypoints, tracks and metadata
+    beside the crops' folder); crops without points add nothing."""
 
 
 class PositivesConfig(Section):
     """Global view 2 from another crop that shows nearly the same, so that views differ by more than augmentation."""
 
     neighbour_s: Range | None = None
-    """Take it from a frame of the same video between this many seconds away, such as `[0.1, 0.3]`. None: never."""
+    """Take it from a frame of the same video between this many seconds away, such as `[0.1, 0.3]`. None: never.
+    A crop without a partner is its own."""
     other_signer_prob: Prob = 0.0
-    """Probability of taking it from another signer's hand with nearly the same points, if there is one; else as
-    above."""
+    """Probability of taking it from one of the 4 crops of other signers with the nearest hand points (cosine at least
+    0.95), if there are any; else as above. Searched for once among at most 65,536 crops."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

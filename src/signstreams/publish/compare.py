@@ -1,5 +1,4 @@
-"""Compare runs: their curves in one picture, their last and best values, the settings that differ; two translation runs
-also clip by clip."""
+"""Compare runs: curves in one picture, last and best values, settings that differ; two translations also by clip."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ class PredictionConfig(Section):
     """What is hidden, and what is to be predicted (SHuBERT, arXiv 2411.16765)."""
 
     num_clusters: Annotated[int, Field(ge=2, le=4096)] = 256
-    """Clusters per stream, by k-means; fewer if the corpus is too small."""
+    """Clusters per stream, by k-means; fewer if the corpus is too small: 64 steps each, so 256 need an hour and a half
+    of video."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the steps hidden in each stream, independently: what one stream hides may be visible in another."""
     span_steps: Count = 2

@@ -229,7 +229,7 @@ class SequenceTrainer(Stage[HiddenBatch]):
         return self._hidden(self.splits["train"], self.plan.rows(step, 0), "train", self.plan.epoch(step))
 
     def _hidden(self, clips: ClipDataset, rows: Sequence[int], split: str, epoch: int = 0) -> HiddenBatch:
-        """These windows; what is hidden is drawn anew for each epoch, and the same in a resumed run."""
+        """These windows; what is hidden is drawn again for each epoch, and the same in a resumed run."""
         samples, targets, repeats = [], [], []
         for row in rows:
             sample = clips[row]

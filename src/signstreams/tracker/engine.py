@@ -1,4 +1,4 @@
-"""Engines: what runs the models. A batch of images in, the outputs that are used out."""
+"""Engines that run the models: images in, outputs out. A batch of images in, the outputs that are used out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that find body, hands and face: which files, by their hash, and where they are."""
+"""The models that find body, hands and face: their files by hash, their places, their download."""
 
 from __future__ import annotations
 
