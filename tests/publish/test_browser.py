@@ -38,7 +38,7 @@ def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[
 )
 def test_a_broken_page_is_seen(part: str, said: str, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    well = render("translation.html", title="x", address=None, duration_s=1.0, sentences=[], notes=[], cues="[]")
+    well = render("translation.html", title="x", address=None, duration_s=1.0, sentences=[], notes=[], cues=[])
     page.write_text(well, encoding="utf-8")
     looks_well(page)
     page.write_text(well.replace("</main>", f"{part}</main>"), encoding="utf-8")
