@@ -112,6 +112,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def left_in_english() -> Callable[[str], list[str]]:
+    """Texts of several words that a page in Spanish shows in English: see tests/base/catalogue.py."""
+    return cast(Callable[[str], list[str]], _module("tests/base/catalogue.py").left_in_english)
+
+
+@pytest.fixture(scope="session")
 def pretend_cuda() -> Callable[[], AbstractContextManager[Any]]:
     """Pretends a GPU inside a `with`: see tests/pretend_cuda.py."""
     return cast(Callable[[], AbstractContextManager[Any]], _module("tests/pretend_cuda.py").pretend_cuda)

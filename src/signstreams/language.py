@@ -1,12 +1,12 @@
 """Texts for people in their language: English in the code, Spanish in ``locale/es.po``, chosen as GNU gettext does.
 
-The language is that of LANGUAGE, LC_ALL, LC_MESSAGES or LANG; what has no translation is shown in English. The catalogue
-is read as it is, so that neither a checkout nor a wheel needs a step that compiles it. Placeholders are ``%(name)s``, a
-percent sign is ``%%``.
+The language is that of LANGUAGE, LC_ALL, LC_MESSAGES or LANG; what has no translation is shown in English. The
+catalogue is read as it is, so that neither a checkout nor a wheel needs a step that compiles it. Placeholders are
+``%(name)s``, a percent sign is ``%%``.
 
-What a program may read stays English: files, logs, exceptions. Such a message is translated where it is shown to a person
-(`translated`): its entry in the catalogue has a context (``msgctxt``), and is the text of the code with a placeholder for
-each value, by which the message is recognised.
+What a program may read stays English: files, logs, exceptions. Such a message is translated where it is shown to a
+person (`translated`): its entry in the catalogue has a context (``msgctxt``), and is the text of the code with a
+placeholder for each value, by which the message is recognised.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def ngettext(one: str, many: str, num: int) -> str:
 
 def translated(text: str) -> str:
     """A message of the code in the reader's language, and so messages within it; any other text as it is."""
-    exact, patterns = _messages(language())
+    exact, others = _messages(language())
     if text in exact:
         return exact[text]
-    for pattern, translation in patterns:
+    for pattern, translation in others:
         if found := pattern.fullmatch(text):
             values = found.groupdict()
-            return translation % {name: translated(value) if name in _NESTED else value for name, value in values.items()}
+            return translation % {
+                name: translated(value) if name in _NESTED else value for name, value in values.items()
+            }
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 from signstreams.language import one_line
@@ -16,7 +17,7 @@ _OF_SCRIPT = re.compile(r'\b(tr|plural)\("([^"]*)"(?:, "([^"]*)")?')
 
 
 def shown_texts() -> set[tuple[str, ...]]:
-    """Every text of `tr` and `plural` in the library and the scripts of its pages, and of `_` and `ngettext` in templates.
+    """Every text of `tr` and `plural` in library and scripts of pages, of `_` and `ngettext` in templates.
 
     One form, or two where it counts something.
     """
@@ -58,3 +59,10 @@ def said_texts() -> set[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value.replace("%", "%%"))
     return found
+
+
+def left_in_english(page: str) -> list[str]:
+    """Texts of several words that a page in another language shows in English; its scripts know them."""
+    shown = one_line(unescape(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)))
+    texts = [form for forms in shown_texts() for form in forms if " " in form and "%" not in form]
+    return [text for text in texts if text in shown]

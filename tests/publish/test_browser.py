@@ -24,6 +24,23 @@ def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[
         looks_well(page)
 
 
+def test_the_overview_in_spanish_is_whole_and_readable(
+    with_sequence: Any,
+    looks_well: Callable[[Path], None],
+    left_in_english: Callable[[str], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    page = tmp_path / "overview.html"
+    shown = render_overview(with_sequence.root, with_sequence.work_dir, with_sequence.logs, {})
+    page.write_text(shown, encoding="utf-8")
+    assert '<html lang="es">' in shown and "Qué produjo la corrida" in shown
+    assert left_in_english(shown) == []
+    assert "No se puede saber si el texto es mejor que a ciegas: BLEU-4 5.9 contra 3.3" in shown
+    looks_well(page)
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [

@@ -100,7 +100,10 @@ def _charts(report: Mapping[str, Any], sides_px: Mapping[str, Sequence[float]]) 
         (tr("Length of clips"), "s", report["clip_lengths_s"]),
         (tr("Frame rate of the source"), "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
         (tr("Frame rate extracted"), "fps", histogram([v["fps"] for v in usable if v["fps"]])),
-        *((tr("Side of %(stream)s boxes", stream=stream), "px", histogram(values)) for stream, values in sides_px.items()),
+        *(
+            (tr("Side of %(stream)s boxes", stream=stream), "px", histogram(values))
+            for stream, values in sides_px.items()
+        ),
     )
     return [chart for chart in charts if chart[2]["count"]]
 

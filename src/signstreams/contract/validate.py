@@ -164,7 +164,8 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
     print_problems(_printed_lines(warnings), kind="warning")
     summary = validation.report["summary"]
     counts = {
-        name: f"{summary[f'num_{name}']:,}" for name in ("errors", "warnings", "videos", "quarantined", "frames", "clips")
+        name: f"{summary[f'num_{name}']:,}"
+        for name in ("errors", "warnings", "videos", "quarantined", "frames", "clips")
     }
     print(
         tr(

@@ -235,12 +235,10 @@ def _contract(layout: CorpusLayout) -> list[str]:
     figures = contract_figures(layout)
     if figures is None:
         return [_line(tr("contract"), tr("not there yet: %(file)s", file=layout.report))]
-    counts = (
-        plural("%(num)s video", "%(num)s videos", figures["num_videos"]),
-        plural("%(num)s clip", "%(num)s clips", figures["num_clips"]),
-        plural("%(num)s frame", "%(num)s frames", figures["num_frames"]),
-    )
-    text = tr("%(counts)s; look at %(page)s", counts=", ".join(counts), page=layout.report_page)
+    videos = plural("%(num)s video", "%(num)s videos", figures["num_videos"])
+    clips = plural("%(num)s clip", "%(num)s clips", figures["num_clips"])
+    frames = plural("%(num)s frame", "%(num)s frames", figures["num_frames"])
+    text = tr("%(counts)s; look at %(page)s", counts=f"{videos}, {clips}, {frames}", page=layout.report_page)
     return [_line(tr("contract"), text)]
 
 
@@ -274,7 +272,9 @@ def _translation(runs: RunLayout) -> str:
         return tr("not there yet: %(file)s", file=path)
     if has_scores_of_another(runs):
         return tr("not scored yet: %(file)s is of another best.pt; run scripts/evaluate_slt.py", file=path)
-    clips = plural("%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"])
+    clips = plural(
+        "%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"]
+    )
     text = tr("%(scores)s on %(clips)s", scores=scores_text(scores), clips=clips)
     return f"{text}; {path}, {runs.evaluation_file('predictions')}"
 

@@ -41,6 +41,7 @@ NUM_CROPS, CROP_PX = 15, 80  # sample crops of a stream, and their side
 CANDIDATE_VIDEOS, CANDIDATES_PER_VIDEO = 40, 8  # of which they are chosen
 COMPARED_PX = 16  # side at which crops are compared
 
+
 @dataclass(frozen=True)
 class SampleCrop:
     """A small crop, and of whom it is."""
@@ -116,7 +117,9 @@ def _captions() -> dict[str, str]:
 def _pages(layout: CorpusLayout, runs: RunLayout, backbones: Iterable[str], page: Path) -> list[tuple[str, str]]:
     """Name and address of the other pages that are there."""
     named = [(tr("data contract"), layout.report_page), (tr("translations"), runs.evaluation_file("page"))]
-    named += [(tr("model card of %(stream)s", stream=stream), runs.pretraining_file(stream, "card")) for stream in backbones]
+    named += [
+        (tr("model card of %(stream)s", stream=stream), runs.pretraining_file(stream, "card")) for stream in backbones
+    ]
     named += [(tr("Snakemake's report"), runs.report)]
     return [(name, relative_address(file, page)) for name, file in named if file.is_file()]
 
@@ -202,7 +205,9 @@ def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Any], runs: R
     titled = {tr("workflow"): settings}
     for stream, figures in backbones.items():
         params = figures["params"]
-        titled[tr("pretraining of %(stream)s", stream=stream)] = {key: params.get(key) for key in ("config", "chosen", "versions")}
+        titled[tr("pretraining of %(stream)s", stream=stream)] = {
+            key: params.get(key) for key in ("config", "chosen", "versions")
+        }
     titled |= {_stage(stage): read_json(runs.stage_file(stage, "config")) for stage in stage_figures(runs)}
     for title, config in (
         (tr("sequence pretraining"), runs.sequence_file("config")),

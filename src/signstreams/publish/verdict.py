@@ -75,7 +75,9 @@ def verdict(
 def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
     blank = scores.get("baselines", {}).get("blank_video", {})
     difference = blank.get("difference", {})
-    clips = plural("%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"])
+    clips = plural(
+        "%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"]
+    )
     is_few = scores["num_clips"] < MIN_CLIPS
     if "bleu_4" in scores:
         names = [(name, key) for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf")) if key in difference]
@@ -92,9 +94,7 @@ def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
                 "unclear": tr("Cannot tell whether the text is better than blind"),
                 "bad": tr("The text is worse than blind"),
             }
-            figures = ", ".join(
-                _against_blank(name, scores[key], blank[key], difference[key]) for name, key in names
-            )
+            figures = ", ".join(_against_blank(name, scores[key], blank[key], difference[key]) for name, key in names)
             text = tr("%(said)s: %(figures)s, over %(clips)s.", said=said[grade], figures=figures, clips=clips)
             yield Sentence("text", grade, text)
     if "gloss" not in scores:
