@@ -51,7 +51,7 @@ def main() -> None:
     backbones = [word for s in STREAMS for word in (BY_NAME[s].backbone_flag, f"file::{runs.backbone(s).absolute()}")]
     if args.points_only:
         root, features, backbones = args.folder / "corpus", args.folder / "features", []
-        make_corpus(CorpusLayout(root))
+        make_corpus(CorpusLayout(root), "demo")
     found = []
     for seed in args.seeds:
         for threads in args.threads:
@@ -76,10 +76,10 @@ def listed(numbers: list[int]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def make_corpus(layout: CorpusLayout) -> None:
-    """The demo corpus as points alone; meta.csv comes last."""
+def make_corpus(layout: CorpusLayout, size: str) -> None:
+    """A demo corpus as points alone, unless it is there; meta.csv comes last."""
     if not layout.meta.is_file():
-        demo = plan("demo", 0)
+        demo = plan(size, 0)
         for video in demo.videos:
             write_video(layout, video)
         write_annotations(layout, demo)
