@@ -24,6 +24,9 @@ CATALOGUES = Path(__file__).with_name("locale")
 _PO_LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr(?:\[\d+\])?)\s+)?("(?:[^"\\]|\\.)*")')
 _NESTED = frozenset({"expected", "fix", "found", "ids", "more", "reason", "rows", "text", "what"})
 """Placeholders of messages that hold messages; what others hold, as a path or a name, stays as it is."""
+_COUNTS = frozenset({"all", "num", "row"})
+"""Placeholders of messages that stand for a number, by which one message is told from another."""
+_DIGITS = r"[\d.,]+"
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
@@ -147,11 +150,18 @@ def _texts(code: str) -> dict[str, str]:
 
 @cache
 def _messages(code: str) -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
-    """Messages without placeholders, and patterns of the others: those that say most come first."""
+    """Messages without placeholders, and patterns of the others, of which several may fit: the first one counts."""
     pairs = [(entry.forms[0], entry.translations[0]) for entry in _entries(code) if entry.context]
     exact = {text % {}: new % {} for text, new in pairs if not _names(text)}
-    others = sorted((pair for pair in pairs if _names(pair[0])), key=lambda pair: -len(_PLACEHOLDER.sub("", pair[0])))
+    others = sorted((pair for pair in pairs if _names(pair[0])), key=lambda pair: _vagueness(pair[0]))
     return exact, [(re.compile(_pattern(text), re.DOTALL), new) for text, new in others]
+
+
+def _vagueness(text: str) -> tuple[int, int]:
+    """Sorts messages by how many of their ends may be anything, then by how little they say."""
+    starts, ends = re.match(r"%\((\w+)\)s", text), re.search(r"%\((\w+)\)s$", text)
+    num_open = sum(end is not None and end[1] not in _COUNTS for end in (starts, ends))
+    return num_open, -len(_PLACEHOLDER.sub("", text))
 
 
 def _names(text: str) -> list[str]:
@@ -163,5 +173,5 @@ def _pattern(text: str) -> str:
     places = list(_PLACEHOLDER.finditer(text))
     starts, ends = [0, *(place.end() for place in places)], [*(place.start() for place in places), len(text)]
     literals = [re.escape(text[start:end]) for start, end in zip(starts, ends, strict=True)]
-    groups = [f"(?P<{place[1]}>.*?)" if place[1] else "%" for place in places]
+    groups = [f"(?P<{place[1]}>{_DIGITS if place[1] in _COUNTS else '.*?'})" if place[1] else "%" for place in places]
     return "".join(part for pair in zip(literals, [*groups, ""], strict=True) for part in pair)

@@ -167,11 +167,29 @@ def test_a_message_is_translated_with_the_messages_in_it(in_spanish: None) -> No
         "meta.csv row 3: the id 'a' again, first in row 2, expected each clip once; keep one of them [gloss.unique_id]"
     )
     assert translated(found) == (
-        "meta.csv fila 3: el id 'a' otra vez; primero en la fila 2; se esperaba cada clip una sola vez;"
+        "meta.csv fila 3: el id 'a' otra vez; primero en la fila 2; se esperaba: cada clip una sola vez;"
         " dejar una sola [gloss.unique_id]"
     )
     assert translated("something else 100 %") == "something else 100 %"
     assert translated("clips: No such file or directory, expected a table of clips").startswith("clips: No existe")
+
+
+def test_every_message_is_recognised(in_spanish: None) -> None:
+    for entry in SPANISH:
+        if entry.context:
+            (text,), (translation,) = entry.forms, entry.translations
+            names = re.findall(r"%\((\w+)\)s", text)
+            values = {name: "1,234" if name in ("all", "num", "row") else f"<{name}>" for name in names}
+            assert translated(text % values) == translation % values, text
+
+
+def test_a_message_is_not_taken_for_another(in_spanish: None) -> None:
+    assert translated("the columns 'a', 'b' and 7 more") == "las columnas 'a', 'b' y 7 más"
+    found = "1 of 2 rows without exact times (max_untimed_fraction 0.05): rows 2"
+    assert translated(f"meta.csv: {found}, expected a text for every clip; correct the times [clip.times]") == (
+        "meta.csv: 1 de 2 filas sin tiempos exactos (max_untimed_fraction 0.05): filas 2;"
+        " se esperaba: un texto para cada clip; corregir los tiempos [clip.times]"
+    )
 
 
 MISTAKES = [
@@ -188,7 +206,7 @@ MISTAKES = [
     ),
     (["extract", "--videos", "empty", "--root", "."], "empty: no hay videos en esta carpeta; se esperaban archivos"),
     (["translate", "x.mp4", "--checkpoint", "no.pt"], "no.pt: no existe ese archivo; se esperaba un modelo entrenado"),
-    (["split", "--root", "empty"], "empty/videos: no existe esa carpeta; se esperaba una carpeta con videos"),
+    (["split", "--root", "empty"], "empty/videos: no existe esa carpeta; se esperaba: una carpeta con videos"),
 ]
 
 
