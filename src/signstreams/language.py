@@ -4,9 +4,9 @@ The language is that of LANGUAGE, LC_ALL, LC_MESSAGES or LANG; what has no trans
 catalogue is read as it is, so that neither a checkout nor a wheel needs a step that compiles it. Placeholders are
 ``%(name)s``, a percent sign is ``%%``.
 
-What a program may read stays English: files, logs, exceptions. Such a message is translated where it is shown to a
-person (`translated`): its entry in the catalogue has a context (``msgctxt``), and is the text of the code with a
-placeholder for each value, by which the message is recognised.
+What a program may read, or is published, stays English: data files, logs, exceptions, releases. A message of these is
+translated where it is shown to a person (`translated`): its entry in the catalogue has a context (``msgctxt``), and is
+the text of the code with a placeholder for each value, by which the message is recognised.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +33,9 @@ _DIGITS = r"[\d.,]+"
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
+_is_source: ContextVar[bool] = ContextVar("is_source", default=False)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A text and its translation; two forms each, of one and of several, where it counts something."""
@@ -39,8 +45,20 @@ class Entry:
     context: str  # empty, or that of a message: ``message``, or ``fact`` of a video's view
 
 
+@contextmanager
+def in_english() -> Iterator[None]:
+    """Within the block, or the function that this decorates, texts are English: of what is published."""
+    before = _is_source.set(True)
+    try:
+        yield
+    finally:
+        _is_source.reset(before)
+
+
 def language() -> str:
     """``en``, or another language that has a catalogue."""
+    if _is_source.get():
+        return SOURCE
     names = [os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")]
     locale = next(filter(None, names), "C")
     if _code(locale) in ("C", "POSIX"):  # gettext asks for LANGUAGE only where a locale is set
