@@ -51,7 +51,7 @@ def draw(records: list[dict[str, Any]], path: Path, *, num_prototypes: int, titl
         Panel("Held-out crops: information (nats)", ("probe/assignment_information",)),
         Panel("Learning rate", ("schedule/lr",)),
         Panel("Gradient norm", ("train/grad_norm",)),
-        Panel("Seconds a step", ("time/step_s", "time/data_s")),
+        Panel("Seconds per step", ("time/step_s", "time/data_s")),
     )
     plot_curves(records, path, panels, title=title, caption=_CAPTION)
 
