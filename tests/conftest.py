@@ -23,6 +23,9 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # An installed Slurm that does not answer would hold up each start of Snakemake for 9 s; tests/slurm takes this back.
 os.environ.setdefault("SLURM_CONF", os.devnull)
+# Tests compare English texts, whatever the language of the machine; those of other languages set LC_ALL.
+os.environ.pop("LANGUAGE", None)
+os.environ["LC_ALL"] = "C.UTF-8"
 # Tests start hundreds of processes: what one has compiled the others read.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -112,6 +115,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real input is absent: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def left_in_english() -> Callable[[str], list[str]]:
+    """Texts of several words that a page in Spanish shows in English: see tests/base/catalogue.py."""
+    return cast(Callable[[str], list[str]], _module("tests/base/catalogue.py").left_in_english)
 
 
 @pytest.fixture(scope="session")

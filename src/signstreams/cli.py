@@ -21,6 +21,7 @@ from signstreams.config.load import build, flag_name, leaves, settings_of, split
 from signstreams.config.section import Flag, Section
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 from signstreams.ids import printable
+from signstreams.language import tr
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -127,7 +128,7 @@ class _Parser(argparse.ArgumentParser):
         # all processes that torchrun starts have the same command line, and those of a machine the same files
         if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
             print_problems(lines)
-            print(f"try: {self.prog} --help", file=sys.stderr)
+            print(tr("try: %(command)s", command=f"{self.prog} --help"), file=sys.stderr)
         raise SystemExit(USER_ERROR_EXIT_CODE)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.errors import GO_ON, USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
+from signstreams.language import tr
 
 GO_ON_TRAINING = "run again to go on from the last checkpoint"
 
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         from signstreams.config.load import suggest
 
         print_problems([f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}"])
-        print("try: signstreams --help", file=sys.stderr)
+        print(tr("try: %(command)s", command="signstreams --help"), file=sys.stderr)
         raise SystemExit(USER_ERROR_EXIT_CODE)
     _run(COMMANDS[words[0]], words[1:], prog=f"signstreams {words[0]}")
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Literal, NoReturn
 
 from signstreams.ids import printable
+from signstreams.language import translated
 
 USER_ERROR_EXIT_CODE = 2
 TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
@@ -89,9 +90,11 @@ class TryAgainError(UserError):
 
 
 def print_problems(problems: Iterable[str], *, kind: Literal["error", "warning", "note"] = "error") -> None:
-    """One ``error: ...`` line per problem on stderr; control characters (a file name may hold them) are escaped."""
+    """One ``error: ...`` line per problem on stderr, in the reader's language after the first word, which programs may
+    look for; control characters (a file name may hold them) are escaped.
+    """
     for problem in problems:
-        print(f"{kind}: {printable(problem)}", file=sys.stderr)
+        print(f"{kind}: {printable(translated(problem))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -129,9 +132,9 @@ def exit_on_user_error(after_stop: str = GO_ON, is_first: Callable[[], bool] = l
             _stop(after_stop)
         if not (isinstance(error, OSError) and error.errno in REFUSED | OF_MACHINE):
             raise
-        place = f"{error.filename}: " if error.filename else ""
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         if is_first():
-            print_problems([f"{place}{error.strerror}; fix that and run again: finished files are kept"])
+            print_problems([f"{what}; fix that and run again: finished files are kept"])
         raise SystemExit(TRY_AGAIN_EXIT_CODE if error.errno in OF_MACHINE else USER_ERROR_EXIT_CODE) from None
     finally:
         if is_ours and signal.getsignal(signal.SIGINT) is note:
@@ -141,7 +144,7 @@ def exit_on_user_error(after_stop: str = GO_ON, is_first: Callable[[], bool] = l
 def _stop(after_stop: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again: everything ends at once
     if os.environ.get("RANK", "0") == "0":
-        print(f"stopped; {after_stop}", file=sys.stderr)
+        print(translated(f"stopped; {after_stop}"), file=sys.stderr)
     raise SystemExit(INTERRUPTED_EXIT_CODE) from None
 
 

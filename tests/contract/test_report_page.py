@@ -72,6 +72,28 @@ def test_the_page_is_whole_and_readable_in_a_browser(corpus: BrokenCorpus, looks
     looks_well(layout.report_page, shown=[layout.views, layout.preview("one")])
 
 
+def test_the_page_in_spanish_says_the_same_and_its_data_are_the_same(
+    corpus: BrokenCorpus,
+    looks_well: Callable[..., None],
+    left_in_english: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
+    corpus.layout.pose("two").unlink()
+    layout = corpus.layout
+    write_validation(layout, validate(ContractConfig(root=corpus.root)))
+    made = {path: path.read_bytes() for path in layout.report.parent.rglob("*") if path.is_file()}
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    write_validation(layout, validate(ContractConfig(root=corpus.root)))
+    page = layout.report_page.read_text(encoding="utf-8")
+    assert '<html lang="es">' in page and "El corpus no cumple el contrato" in page
+    assert "se esperaba: todos los archivos de un video" in page and "no existe ese archivo" in page
+    assert left_in_english(page) == [] and len(left_in_english(made[layout.report_page].decode())) > 20
+    other = [path.name for path, content in made.items() if path.read_bytes() != content]
+    assert sorted(other) == ["failed_report.html", "report.html", "views.js"]  # which are for people
+    looks_well(layout.report_page, shown=[layout.views, layout.preview("one")])
+
+
 def test_a_preview_is_shown_with_what_is_known_of_the_video(corpus: BrokenCorpus) -> None:
     write_bytes(corpus.layout.preview("one"), jpeg(1600, 700))
     corpus.change_metadata(

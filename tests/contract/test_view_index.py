@@ -216,6 +216,33 @@ def test_a_video_plays_with_points_boxes_and_crops_in_step(browser: Any, page: P
         assert tab.look().complaints == []
 
 
+def test_the_browser_of_the_corpus_speaks_spanish(
+    browser: Any, page: Path, corpus: BrokenCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    corpus.change_metadata("four", source_name="four.gif")
+    write_validation(corpus.layout, corpus.validate())
+    with browser.open(page, "phone") as tab:
+        tab.until("!document.getElementById('filters').hidden")
+        assert tab.run("document.documentElement.lang") == "es"
+        assert tab.run("document.getElementById('count').textContent") == "4 de 4 videos"
+        assert "sin manos en la mitad de los cuadros (1)" in tab.run("document.getElementById('kind').textContent")
+        choose(tab, "sort", "no_hands_ratio")
+        assert "sin manos 80" in tab.run("document.querySelector('#gallery figcaption').textContent")
+        choose(tab, "search", "four")
+        tab.click("#gallery button")
+        tab.until(READY)
+        assert "se dibujan sus recortes" in tab.run("document.getElementById('notice').textContent")
+        known = tab.run("document.getElementById('known').textContent")
+        assert "persona señante: ana" in known and known.endswith("una persona")
+        captions = "[...document.querySelectorAll('#cut figcaption')].map(one => one.textContent)"
+        assert tab.run(captions) == ["mano derecha, detectado", "cara, detectado", "mano izquierda, detectado"]
+        tab.click("#play")
+        tab.until("document.getElementById('play').textContent === 'Pausa'")
+        seen = tab.look()
+        assert (seen.complaints, seen.too_wide, seen.unreadable) == ([], [], [])
+
+
 def test_arrows_lead_through_the_list_and_crops_stand_in_for_what_does_not_play(browser: Any, page: Path) -> None:
     with browser.open(page, "phone", scheme="dark") as tab:
         tab.until("!document.getElementById('filters').hidden")

@@ -31,7 +31,7 @@ def said() -> str:
                     "".join(part.value if isinstance(part, ast.Constant) else "\n" for part in node.values)  # type: ignore[misc]
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(re.sub(r"%(\.\d)?[sdfg]", "\n", node.value))
+                texts.append(re.sub(r"%(\(\w+\))?(\.\d)?[sdfg]", "\n", node.value))
     texts.append((PROJECT / "Makefile").read_text(encoding="utf-8"))
     for path in (PROJECT / "workflow" / "rules").glob("*.smk"):
         joined = re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))  # strings over several lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,30 @@ def test_right_words_are_marked_whatever_their_case_and_punctuation() -> None:
     page = translations(ShownClip("one", None, "¿Dónde está?", "dónde, ESTÁ aquí"), ShownClip("two", None, "hola", ""))
     right = '<span class="right">dónde,</span> <span class="right">ESTÁ</span> aquí'
     assert right in page.replace("\n", "") and "<i>nothing</i>" in page
+
+
+def test_pages_of_translations_are_in_the_readers_language(
+    monkeypatch: pytest.MonkeyPatch, left_in_english: Callable[[str], list[str]]
+) -> None:
+    clip = ShownClip("one", None, "a b", "a", "A", "", {"chrf": 1.0}, "val", "v", "ana", (0.0, 1.0), video="v.mp4")
+    about = {"title": "x", "duration_s": 9.0, "sentences": [], "cues": [], "address": None}
+    note = "x: learned glosses alone (mska.translation_weight 0): there is no text"
+    few = "8 clips cannot teach translation; some thousands do"
+
+    def pages() -> list[str]:
+        return [translations(clip, few_clips=few), render("translation.html", **about, notes=[note])]
+
+    assert all(left_in_english(page) for page in pages())
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    first, second = pages()
+    assert left_in_english(first) == left_in_english(second) == []
+    assert "<dt>dicho</dt>" in first and "8 clips no alcanzan para enseñar a traducir" in first
+    assert '"%(num)s of %(total)s": "%(num)s de %(total)s"' in first  # for the script
+    assert (
+        '<html lang="es">' in second
+        and "aprendió solo glosas" in second
+        and 'addTextTrack("subtitles", "traduc' in second
+    )
 
 
 def test_too_few_clips_are_said_on_the_page() -> None:

@@ -98,6 +98,9 @@ def test_its_pages_and_its_python_api_are_found_without_the_checkout(installed: 
         "from signstreams.pages.render import _environment\n"
         "pages = [p.name for p in Path(ss.__file__).parent.glob('pages/*.html')]\n"
         "for name in pages: _environment().get_template(name)\n"
+        "import os; os.environ['LC_ALL'] = 'es_AR.UTF-8'\n"
+        "from signstreams.language import tr\n"
+        "assert tr('right hand') == 'mano derecha'\n"
         "assert ss.embed.__module__ == 'signstreams.api'\n"
         "print(len(pages), ss.__file__)"
     )

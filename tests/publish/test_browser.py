@@ -24,6 +24,23 @@ def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[
         looks_well(page)
 
 
+def test_the_overview_in_spanish_is_whole_and_readable(
+    with_sequence: Any,
+    looks_well: Callable[[Path], None],
+    left_in_english: Callable[[str], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    page = tmp_path / "overview.html"
+    shown = render_overview(with_sequence.root, with_sequence.work_dir, with_sequence.logs, {})
+    page.write_text(shown, encoding="utf-8")
+    assert '<html lang="es">' in shown and "Qué produjo la corrida" in shown
+    assert left_in_english(shown) == []
+    assert "No se puede saber si el texto es mejor que a ciegas: BLEU-4 5.9 contra 3.3" in shown
+    looks_well(page)
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [
@@ -38,7 +55,7 @@ def test_the_overview_is_whole_and_readable(finished: Any, looks_well: Callable[
 )
 def test_a_broken_page_is_seen(part: str, said: str, looks_well: Callable[[Path], None], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    well = render("translation.html", title="x", address=None, duration_s=1.0, sentences=[], notes=[], cues="[]")
+    well = render("translation.html", title="x", address=None, duration_s=1.0, sentences=[], notes=[], cues=[])
     page.write_text(well, encoding="utf-8")
     looks_well(page)
     page.write_text(well.replace("</main>", f"{part}</main>"), encoding="utf-8")

@@ -40,6 +40,16 @@ def test_the_bundle_holds_what_another_group_needs(finished: Any, project: Path,
     assert "BLEU-4 5.9" in text and "20 videos" in text
 
 
+def test_it_is_the_same_in_every_language(
+    with_sequence: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(with_sequence, tmp_path / "release", project)
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    release(with_sequence, tmp_path / "other", project)
+    sums = [(tmp_path / name / SUMS).read_text() for name in ("release", "other")]
+    assert sums[0] == sums[1] and "hidden steps predicted" in (tmp_path / "other/README.md").read_text(encoding="utf-8")
+
+
 def test_without_a_model_nothing_is_said_of_translating(finished: Any, project: Path, tmp_path: Path) -> None:
     shutil.rmtree(finished.work_dir / "multistream_v9")
     shutil.rmtree(finished.work_dir / "dino_face")

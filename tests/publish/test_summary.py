@@ -6,13 +6,15 @@ import json
 import shutil
 from typing import Any
 
+import pytest
+
 from signstreams.publish.figures import summarize
 
 
 def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> None:
     lines = summarize(finished.root, finished.work_dir)
     text = "\n".join(lines)
-    assert "20 videos, 47 clips, 3425 frames" in text
+    assert "20 videos, 47 clips, 3,425 frames" in text
     assert (
         "loss 4.00 (ln K 5.54)" in text
         and "k-NN: backbone 92.0 %, first weights 88.0 %, HOG 61.0 %, grey pixels 50.0 %" in text
@@ -29,6 +31,16 @@ def test_a_sequence_pretraining_has_a_line_where_there_is_one(with_sequence: Any
     (line,) = [line for line in summarize(with_sequence.root, with_sequence.work_dir) if line.startswith("sequence")]
     expected = "hidden steps predicted 44 % (nearest seen step 30 %, most frequent cluster 12 %) on val; "
     assert line == f"sequence    {expected}{with_sequence.work_dir / 'sequence' / 'best.pt'}"
+
+
+def test_it_is_in_the_readers_language(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    english = summarize(finished.root, finished.work_dir)
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    lines = summarize(finished.root, finished.work_dir)
+    assert lines[0].startswith("contrato    20 videos, 47 clips, 3,425 cuadros; conviene mirar ")
+    assert "primeros pesos 88.0 %" in "\n".join(lines)
+    assert any(line.startswith("traducción  BLEU-4 5.9, chrF 23.7, ROUGE-L 20.0, WER de glosas 56.5") for line in lines)
+    assert len(lines) == len(english) and not set(lines) & set(english)
 
 
 def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:

@@ -86,7 +86,8 @@ def extract_command(
     places = [videos] if isinstance(videos, Path) else videos
     words = ["python", "scripts/extract_rois_v2.py", "--videos", *map(str, places), "--root", str(root)]
     words += ["--force"] * force + list(setting_flags(settings or {}))
-    return f"run{' with the settings you used' if settings is None else ''}: {shlex.join(words)}"
+    command = shlex.join(words)
+    return f"run with the settings you used: {command}" if settings is None else f"run: {command}"
 
 
 def setting_flags(settings: Mapping[str, Any]) -> Iterator[str]:

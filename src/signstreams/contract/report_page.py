@@ -22,6 +22,7 @@ from signstreams.formats.arrays import Tracks, read_tracks
 from signstreams.formats.crops import Crop, CropReader, evenly_spread, list_crops, parse_crop_name
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
+from signstreams.language import plural, tr, translated
 from signstreams.pages.render import render
 from signstreams.streams import SIDE_BY_SIDE, STREAMS
 
@@ -95,11 +96,14 @@ def _charts(report: Mapping[str, Any], sides_px: Mapping[str, Sequence[float]]) 
     """Title, unit and `histogram` of each chart that counts something."""
     usable = [video for video in report["videos"] if video["num_frames"]]
     charts = (
-        ("Length of videos", "s", histogram([v["duration_s"] for v in usable if v["duration_s"] is not None])),
-        ("Length of clips", "s", report["clip_lengths_s"]),
-        ("Frame rate of the source", "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
-        ("Frame rate extracted", "fps", histogram([v["fps"] for v in usable if v["fps"]])),
-        *((f"Side of {stream} boxes", "px", histogram(values)) for stream, values in sides_px.items()),
+        (tr("Length of videos"), "s", histogram([v["duration_s"] for v in usable if v["duration_s"] is not None])),
+        (tr("Length of clips"), "s", report["clip_lengths_s"]),
+        (tr("Frame rate of the source"), "fps", histogram([v["source_fps"] for v in usable if v["source_fps"]])),
+        (tr("Frame rate extracted"), "fps", histogram([v["fps"] for v in usable if v["fps"]])),
+        *(
+            (tr("Side of %(stream)s boxes", stream=stream), "px", histogram(values))
+            for stream, values in sides_px.items()
+        ),
     )
     return [chart for chart in charts if chart[2]["count"]]
 
@@ -132,10 +136,10 @@ def _show_video(layout: CorpusLayout, row: Mapping[str, Any]) -> dict[str, Any] 
     preview = _read_preview(layout.preview(row["video_id"]))
     if preview is None:
         return None
-    words = [f"{row['num_frames']:,} frames"]
+    words = [plural("%(num)s frame", "%(num)s frames", row["num_frames"])]
     words += [f"{name} {row['coverage'][name]:.0%}" for name in _COVERED if name in row["coverage"]]
     with suppress(OSError, ValueError):
-        words += known_of(read_metadata(layout.metadata(row["video_id"])))
+        words += map(translated, known_of(read_metadata(layout.metadata(row["video_id"]))))
     is_bad = row["num_errors"] or row["status"] == "quarantined"
     return {"video_id": row["video_id"], "is_bad": is_bad, "description": " · ".join(words), "preview": preview}
 

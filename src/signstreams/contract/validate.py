@@ -45,6 +45,7 @@ from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
 from signstreams.integrate.corpus_rules import settings_for_corpus
+from signstreams.language import tr
 
 MAX_FILES = 20  # files for which findings of one rule are printed
 
@@ -162,15 +163,22 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
     warnings = [finding for finding in validation.findings if finding.severity == "warning"]
     print_problems(_printed_lines(warnings), kind="warning")
     summary = validation.report["summary"]
+    counts = {
+        name: f"{summary[f'num_{name}']:,}"
+        for name in ("errors", "warnings", "videos", "quarantined", "frames", "clips")
+    }
     print(
-        f"contract: {validation.report['verdict']}: {summary['num_errors']:,} errors, {summary['num_warnings']:,} "
-        f"warnings in {summary['num_videos']:,} videos ({summary['num_quarantined']:,} quarantined), "
-        f"{summary['num_frames']:,} frames, {summary['num_clips']:,} clips"
+        tr(
+            "contract: %(verdict)s: %(errors)s errors, %(warnings)s warnings in %(videos)s videos"
+            " (%(quarantined)s quarantined), %(frames)s frames, %(clips)s clips",
+            verdict=tr("pass") if validation.report["verdict"] == "pass" else tr("fail"),
+            **counts,
+        )
     )
-    num_recorded = validation.num_from_records
-    print(f"checked {summary['num_videos'] - num_recorded:,} videos, took {num_recorded:,} from their records")
+    recorded, checked = f"{validation.num_from_records:,}", f"{summary['num_videos'] - validation.num_from_records:,}"
+    print(tr("checked %(checked)s videos, took %(recorded)s from their records", checked=checked, recorded=recorded))
     for path in copies or [layout.report_page, layout.report]:
-        print(f"report: {path}")
+        print(tr("report: %(file)s", file=path))
 
 
 def _printed_lines(findings: Sequence[Finding]) -> list[str]:

@@ -160,10 +160,11 @@ class _VideoChecker:
             elif metadata.checksums[kind] != checksums[kind]:
                 self._report(rules.CHECKSUM, kind, "another checksum than its metadata records")
         if checksums.get(SOURCE) != metadata.source_sha256:
-            what, fix = "has changed since it was extracted", EXTRACT_AGAIN
+            name = shown(self.source.name)
+            found, fix = f"{name} has changed since it was extracted", EXTRACT_AGAIN
             if SOURCE not in checksums:
-                what, fix = "cannot be read", CHECK_PERMISSIONS
-            self._report(rules.SOURCE, "metadata", f"{shown(self.source.name)} {what}", fix)
+                found, fix = f"{name} cannot be read", CHECK_PERMISSIONS
+            self._report(rules.SOURCE, "metadata", found, fix)
         if metadata.status == "quarantined":
             fix = "replace the video and extract it again, or remove it"
             self._report(rules.QUARANTINED, "metadata", f"quarantined: {metadata.reason}", fix)

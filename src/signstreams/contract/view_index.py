@@ -19,6 +19,7 @@ from signstreams.contract.views import STEPS, ViewSummary, read_summary
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.skeleton import DRAWN, FACE_LINES, LEFT, LINES, RIGHT, Colour
 from signstreams.formats.video_sources import unsafe_id
+from signstreams.language import translated
 from signstreams.pages.render import relative_address
 from signstreams.streams import BY_NAME, SIDE_BY_SIDE
 
@@ -107,7 +108,7 @@ def _findings_of(findings: Iterable[Mapping[str, Any]]) -> dict[str, list[list[s
         folder, _, name = finding["file"].rpartition("/")
         ending = ENDINGS.get(folder.removeprefix(f"{PROCESSED}/"))
         if ending is not None and name.endswith(ending):
-            entry = [finding["severity"], finding["rule"], finding["found"]]
+            entry = [finding["severity"], finding["rule"], translated(finding["found"])]
             found.setdefault(name.removesuffix(ending), []).append(entry)
     return found
 

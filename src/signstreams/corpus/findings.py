@@ -31,8 +31,9 @@ class Finding:
 
     def line(self) -> str:
         """One line: place, found, expected, next step, rule."""
-        place = self.file if self.row is None else f"{self.file} row {self.row}"
-        return f"{place}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
+        if self.row is None:
+            return f"{self.file}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
+        return f"{self.file} row {self.row}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def sources(
         about += ", left hands mirrored" if first.mirrored_streams else ""
         if about not in firsts:
             encode = _of_backbone(first, device)
-            name = "first weights" + (f" of {names[spec]}" if len(loaded) > 1 else "")
+            name = f"first weights of {names[spec]}" if len(loaded) > 1 else "first weights"
             firsts[about] = Source(name, "first weights", about, encode)
         trained.append(Source(names[spec], "backbone", spec, _of_backbone(backbone, device), firsts[about].name))
     public = []

@@ -1,6 +1,5 @@
 // A list that is searched, sorted and filtered by the form `tools`, and whose clips play in the place of their frames.
 // Nothing is fetched: further parts of a long list are pages beside this one, which hand over their clips in a frame.
-"use strict";
 {
   const list = document.getElementById("list"), tools = document.getElementById("tools");
   const count = document.getElementById("count"), field = (name) => tools.elements[name];
@@ -36,7 +35,7 @@
   const filter = () => {
     let shown = 0;
     for (const item of items) shown += !(item.hidden = !isShown(item));
-    count.textContent = `${shown.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
+    count.textContent = tr("%(num)s of %(total)s", { num: shown.toLocaleString("en"), total: items.length.toLocaleString("en") });
     for (const video of list.querySelectorAll("[hidden] video")) video.pause();
   };
   tools.hidden = false;
@@ -87,7 +86,7 @@
       video.addEventListener("error", () => {
         const said = document.createElement("p");
         said.className = "error";
-        said.textContent = `Not there, or of a kind that this browser does not play: ${decodeURI(video.src)}`;
+        said.textContent = `${tr("Not there, or of a kind that this browser does not play:")} ${decodeURI(video.src)}`;
         const hadFocus = document.activeElement === video;
         video.replaceWith(said);
         film.hidden = false;
@@ -129,10 +128,10 @@
         document.getElementById(location.hash.slice(1))?.scrollIntoView();
         return;
       }
-      loading.textContent = `Reading part ${next + 2} of ${links.length + 1} …`;
+      loading.textContent = tr("Reading part %(num)s of %(total)s …", { num: next + 2, total: links.length + 1 });
       timer = setTimeout(() => {
         frame.remove();
-        loading.textContent = "The other parts are not beside this page: it searches its own clips alone.";
+        loading.textContent = tr("The other parts are not beside this page: it searches its own clips alone.");
       }, 20000);
       frame.src = links[next++].href;
     };

@@ -1,4 +1,3 @@
-"use strict";
 // The browser of the corpus: lists every video of views.js, and draws points, boxes and crops of views/<video>.js.
 // Both are scripts that call a function here, since a page that is opened from a disk may load nothing else.
 (() => {
@@ -6,8 +5,11 @@
   const PAGE = 24; // cards that are added at a time
   const NEAR_S = 0.5; // points farther away in time are not drawn
   const SMOOTH_S = 0.25; // between points that follow each other within it, places are interpolated
-  const NAMES = { hand_r: "right hand", face: "face", hand_l: "left hand", pose: "body" };
+  const NAMES = { hand_r: tr("right hand"), face: tr("face"), hand_l: tr("left hand"), pose: tr("body") };
   const STATES = ["missing", "detected", "tracked", "filled"];
+  const STATE_NAMES = [tr("missing"), tr("detected"), tr("tracked"), tr("filled")];
+  const STATUSES = { loose: tr("loose"), quarantined: tr("quarantined"), absent: tr("absent") };
+  const SEVERITIES = { error: tr("error"), warning: tr("warning"), info: tr("info") };
   const percent = (share) => `${share > 0 && share < 0.01 ? "<1" : Math.round(100 * share)}\u00a0%`;
   const make = (name, content, className) => {
     const element = document.createElement(name);
@@ -20,19 +22,22 @@
 
   // What a video can be sorted by: its name, and the value as text. The larger, the earlier.
   const MEASURES = {
-    no_hands_ratio: ["no hands", percent], estimated_ratio: ["hands tracked or filled", percent], unsure_ratio: ["unsure hands", percent],
-    num_swaps: ["hands change sides", (count) => `${count} times`], mirrored_ratio: ["sides mirrored", percent],
-    num_people: ["people in the picture", String], damaged: ["damaged frames", percent], s: ["length", (s) => `${s.toFixed(1)} s`],
+    no_hands_ratio: [tr("no hands"), percent], estimated_ratio: [tr("hands tracked or filled"), percent],
+    unsure_ratio: [tr("unsure hands"), percent],
+    num_swaps: [tr("hands change sides"), (count) => plural("%(num)s time", "%(num)s times", count)],
+    mirrored_ratio: [tr("sides mirrored"), percent],
+    num_people: [tr("people in the picture"), String], damaged: [tr("damaged frames"), percent], s: [tr("length"), (s) => `${s.toFixed(1)} s`],
   };
   // What can be shown alone.
   const KINDS = {
-    errors: ["errors", (v) => v.errors > 0], warnings: ["warnings", (v) => v.warnings > 0],
-    no_hands_ratio: ["no hands in half of the frames", (v) => v.no_hands_ratio >= 0.5],
-    estimated_ratio: ["hands tracked or filled in a fifth", (v) => v.estimated_ratio >= 0.2],
-    unsure_ratio: ["unsure hands in a fifth", (v) => v.unsure_ratio >= 0.2], num_swaps: ["hands change sides", (v) => v.num_swaps > 0],
-    mirrored_ratio: ["sides mirrored in a twentieth", (v) => v.mirrored_ratio >= 0.05],
-    num_people: ["several people", (v) => v.num_people > 1],
-    damaged: ["damaged frames", (v) => v.damaged > 0], lost: ["not extracted", (v) => !v.frames],
+    errors: [tr("errors"), (v) => v.errors > 0], warnings: [tr("warnings"), (v) => v.warnings > 0],
+    no_hands_ratio: [tr("no hands in half of the frames"), (v) => v.no_hands_ratio >= 0.5],
+    estimated_ratio: [tr("hands tracked or filled in a fifth"), (v) => v.estimated_ratio >= 0.2],
+    unsure_ratio: [tr("unsure hands in a fifth"), (v) => v.unsure_ratio >= 0.2],
+    num_swaps: [tr("hands change sides"), (v) => v.num_swaps > 0],
+    mirrored_ratio: [tr("sides mirrored in a twentieth"), (v) => v.mirrored_ratio >= 0.05],
+    num_people: [tr("several people"), (v) => v.num_people > 1],
+    damaged: [tr("damaged frames"), (v) => v.damaged > 0], lost: [tr("not extracted"), (v) => !v.frames],
   };
   let index = null, below = [], videos = [], byId = new Map(), shown = [], numCards = 0;
 
@@ -73,7 +78,7 @@
       && (!split || v.splits.includes(split)) && (!rule || v.rules.includes(Number(rule))) && (!kind || KINDS[kind][1](v)));
     if (sort === "id") shown.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
     else if (sort) shown.sort((a, b) => (b[sort] ?? -1) - (a[sort] ?? -1));
-    $("count").textContent = `${shown.length.toLocaleString("en")} of ${videos.length.toLocaleString("en")} videos`;
+    $("count").textContent = tr("%(shown)s of %(num)s videos", { shown: shown.length.toLocaleString("en"), num: videos.length.toLocaleString("en") });
     $("gallery").replaceChildren();
     numCards = 0;
     more();
@@ -89,7 +94,7 @@
   function words(video) {
     const coverage = ["pose", ...index.streams].map((name, place) => [NAMES[name] ?? name, video.coverage[place]]);
     return [
-      `${video.frames.toLocaleString("en")} frames`,
+      plural("%(num)s frame", "%(num)s frames", video.frames),
       ...coverage.filter((one) => one[1] !== null).map(([name, share]) => `${name} ${percent(share)}`),
       ...Object.entries(MEASURES).filter(([key]) => key !== "s" && video[key] && (key !== "num_people" || video.num_people > 1))
         .map(([key, [name, text]]) => `${name} ${text(video[key])}`),
@@ -99,9 +104,9 @@
   function card(video) {
     const figure = make("figure", "", video.errors || video.status === "quarantined" ? "bad" : ""), button = make("button");
     button.type = "button";
-    button.setAttribute("aria-label", `open ${video.id}`);
+    button.setAttribute("aria-label", `${tr("open")} ${video.id}`);
     button.addEventListener("click", () => open(video.id));
-    button.append(picture(video) ?? make("span", video.status === "ok" ? "no preview" : video.status, "none"));
+    button.append(picture(video) ?? make("span", video.status === "ok" ? tr("no preview") : (STATUSES[video.status] ?? video.status), "none"));
     const caption = make("figcaption", make("code", video.id));
     const sort = $("sort").value, measure = MEASURES[sort];
     const first = measure && (video[sort] ?? null) !== null ? [`${measure[0]} ${measure[1](video[sort])}`] : [];
@@ -115,7 +120,7 @@
     if (!video.preview) return null;
     const image = make("img");
     image.loading = "lazy";
-    image.alt = `frames of ${video.id}`;
+    image.alt = `${tr("frames of")} ${video.id}`;
     image.src = previewOf(video);
     return image;
   }
@@ -183,18 +188,18 @@
     view = null;
     $("name").textContent = video.id;
     const place = shown.indexOf(video);
-    $("place").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}`;
-    const people = [video.signers.length ? `signed by ${video.signers.join(", ")}` : "", video.splits.join(", ")];
+    $("place").textContent = place < 0 ? "" : tr("%(num)s of %(total)s", { num: (place + 1).toLocaleString("en"), total: shown.length.toLocaleString("en") });
+    const people = [video.signers.length ? `${tr("signed by")} ${video.signers.join(", ")}` : "", video.splits.join(", ")];
     $("known").textContent = [...people.filter(Boolean), ...words(video)].join(" · ");
     $("faults").replaceChildren(...video.findings.map(([severity, rule, found]) => {
-      const line = make("li", make("b", severity, severity));
+      const line = make("li", make("b", SEVERITIES[severity], severity));
       line.append(" ", make("code", rule), ` ${found}`);
       return line;
     }));
     $("picture").replaceChildren(picture(video) ?? "");
     if (video.preview) $("picture").href = previewOf(video);
     $("player").hidden = true;
-    say(video.view ? "" : "Nothing to draw: this video has no frames, or its files could not be read.");
+    say(video.view ? "" : tr("Nothing to draw: this video has no frames, or its files could not be read."));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     dialog.focus();
@@ -203,14 +208,14 @@
     let loaded = null;
     try { loaded = await load(video); } catch { /* a browser that cannot inflate */ }
     if (now !== video) return; // another one was opened meanwhile
-    if (!loaded) return say("The points cannot be read here: open contract/report.html where it was written, in a current browser.");
+    if (!loaded) return say(tr("The points cannot be read here: open contract/report.html where it was written, in a current browser."));
     show(loaded);
   }
 
   function show(loaded) {
     view = loaded;
     $("player").hidden = false;
-    $("known").textContent += ` · ${view.known.join(" · ")}`;
+    $("known").textContent += ` · ${view.known.map(translated).join(" · ")}`;
     over.parentElement.style.setProperty("--ratio", view.size_px[0] / view.size_px[1]);
     hasMovie = Boolean(now.source);
     movie.hidden = !hasMovie;
@@ -227,9 +232,10 @@
     hasMovie = false;
     movie.hidden = true;
     const isHidden = view.known.some((fact) => fact.startsWith("faces hidden"));
-    const why = isHidden ? "The video itself shows the face, and is not played" : now.source
-      ? "This browser does not play the video, or it is no longer there" : "No browser plays this kind of video, or it is not there";
-    say(`${why}: its crops are drawn where they were cut.`);
+    const why = isHidden ? tr("The video itself shows the face, and is not played") : now.source
+      ? tr("This browser does not play the video, or it is no longer there")
+      : tr("No browser plays this kind of video, or it is not there");
+    say(tr("%(why)s: its crops are drawn where they were cut.", { why }));
     draw(time);
   }
 
@@ -248,14 +254,14 @@
     ticked = performance.now();
     movie.playbackRate = Number($("speed").value);
     if (hasMovie) movie.play().catch(() => {});
-    $("play").textContent = "Pause";
+    $("play").textContent = tr("Pause");
     requestAnimationFrame(tick);
   }
 
   function stop() {
     isRunning = false;
     movie.pause();
-    $("play").textContent = "Play";
+    $("play").textContent = tr("Play");
   }
 
   function tick(at) {
@@ -376,7 +382,7 @@
       if (kind) pen.drawImage(view.image, ...tile(cell, stream), 0, 0, 192, 192);
       const dot = make("i", "", "key");
       dot.style.background = index.side_colours[stream];
-      canvas.nextElementSibling.replaceChildren(dot, `${NAMES[index.streams[stream]] ?? index.streams[stream]}, ${STATES[kind]}`);
+      canvas.nextElementSibling.replaceChildren(dot, `${NAMES[index.streams[stream]] ?? index.streams[stream]}, ${STATE_NAMES[kind]}`);
     });
   }
 

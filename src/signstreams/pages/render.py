@@ -3,7 +3,9 @@
 Only what the contract's page shows of single videos lies beside it. A template gets plain data. Images are (H, W, 3)
 uint8 BGR arrays; the filter ``webp`` embeds them at the quality that `render` is trying. `parts.html` holds what the
 pages share. Scripts are our own and few: `clips.js` searches, sorts and filters a list and plays its clips,
-`translation.html` moves its video; what there is to read is there without them.
+`translation.html` moves its video; what there is to read is there without them. Texts
+are in the reader's language (`signstreams.language`): `_` and `ngettext` in templates, `tr` and `plural` in scripts,
+which the page hands the translations of their texts.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from signstreams.array_types import Pixels
+from signstreams.language import SOURCE, gettext, language, ngettext, patterns, translated
 from signstreams.progress import duration
 
 MAX_ROWS = 500  # rows of one table; the JSON beside the page has all
@@ -103,24 +106,45 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        extensions=["jinja2.ext.do"],
+        extensions=["jinja2.ext.do", "jinja2.ext.i18n"],
         finalize=_without_controls,
     )
-    environment.globals["max_rows"] = MAX_ROWS
+    environment.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]  # of i18n
+    environment.globals |= {
+        "language": language,
+        "max_rows": MAX_ROWS,
+        "patterns": patterns,
+        "script_texts": lambda name: {text: gettext(text) for text in script_texts(name) if language() != SOURCE},
+    }
     environment.filters |= {
         "clip_anchor": clip_anchor,
         "clock": _clock,
         "anchor": lambda title: re.sub(r"\W+", "-", title.lower()),
         "duration": duration,
+        "json": json_in_script,
         "marked_words": _marked_words,
         "percent": percent,
         "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "rounded": rounded,
         "short": lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
+        "translated": translated,
         "thousands": lambda value: f"{value:,}",
         "webp": _webp,
     }
     return environment
+
+
+def json_in_script(value: object) -> Markup:
+    """JSON within a script: no text can end the element that holds it."""
+    return Markup(json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+@cache
+def script_texts(name: str) -> list[str]:
+    """The texts that a script of this package shows, in English: each form of each."""
+    script = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    calls = re.findall(r'\b(?:tr\(|plural\()"([^"]*)"(?:, "([^"]*)")?', script)
+    return list(dict.fromkeys(text for call in calls for text in call if text))
 
 
 def _without_controls(value: object) -> object:

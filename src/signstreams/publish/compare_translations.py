@@ -25,10 +25,10 @@ from signstreams.integrate.text_scores import (
     gloss_errors,
     paired_bootstrap,
 )
+from signstreams.language import tr
 from signstreams.pages.render import clip_anchor, relative_address, render
 from signstreams.publish.runs import Run
 
-NAMES: dict[Metric, str] = {"bleu_4": "BLEU-4", "chrf": "chrF", "wer": "gloss WER"}
 SIGNIFICANT_P = 0.05
 FEW_CLIPS = 100
 """Below this many clips the page says that the interval is rough: a bootstrap knows only the clips that it draws."""
@@ -77,12 +77,14 @@ def compare_translations(first: Run, second: Run) -> Comparison:
         raise UserError(f"{second.path}: {found} with {first.path}, expected two evaluations of one corpus")
     notes = []
     if others := len(shared) - len(same):
-        notes.append(f"{others:,} clips have other references in the two runs, and are left out")
+        notes.append(tr("%(num)s clips have other references in the two runs, and are left out", num=f"{others:,}"))
     if alone := len(rows[0]) + len(rows[1]) - 2 * len(shared):
-        notes.append(f"{alone:,} clips are in one run alone, and are left out")
+        notes.append(tr("%(num)s clips are in one run alone, and are left out", num=f"{alone:,}"))
     scoring = [_scoring(content) for content in kept]
     if scoring[0] != scoring[1]:
-        notes.append(f"the runs were scored by other rules; both are scored by those of {first.label} here")
+        notes.append(
+            tr("the runs were scored by other rules; both are scored by those of %(run)s here", run=first.label)
+        )
     pairs = [(rows[0][key], rows[1][key]) for key in same]
     metrics = _metrics(pairs)
     clips = [_paired(ours, theirs, metrics, scoring[0]) for ours, theirs in pairs]
@@ -92,14 +94,15 @@ def compare_translations(first: Run, second: Run) -> Comparison:
             differences[split] = {metric: _difference(metric, members, scoring[0]) for metric in metrics}
     sizes = {split: sum(clip.split == split for clip in clips) for split in differences}
     if few := [f"{split} {size}" for split, size in sizes.items() if size < FEW_CLIPS]:
-        notes.append(f"few clips give rough intervals: {', '.join(few)}")
+        notes.append(tr("few clips give rough intervals: %(splits)s", splits=", ".join(few)))
     return Comparison(clips, differences, notes)
 
 
 def write_comparison(path: Path, first: Run, second: Run, found: Comparison) -> None:
     """Write the page; a `UserError` where it cannot be written."""
     pages = [run.path / EVALUATION_FILES["page"] for run in (first, second)]
-    metrics = {metric: NAMES[metric] for clip in found.clips for metric in clip.scores}
+    names = _names()
+    metrics = {metric: names[metric] for clip in found.clips for metric in clip.scores}
     by = next(iter(metrics), None)
     clips = sorted(found.clips, key=lambda clip: clip.differences.get(by, 0.0)) if by is not None else found.clips
     page = render(
@@ -126,16 +129,31 @@ def write_comparison(path: Path, first: Run, second: Run, found: Comparison) -> 
 
 def verdict(found: Difference) -> str:
     """Whether a difference is more than the choice of clips gives."""
-    return "larger than chance explains" if found.p < SIGNIFICANT_P else "chance alone may explain it"
+    return tr("larger than chance explains") if found.p < SIGNIFICANT_P else tr("chance alone may explain it")
 
 
 def difference_lines(split: str, differences: Mapping[Metric, Difference]) -> list[str]:
     """A line per metric: both scores, the difference with its interval, and the verdict."""
+    names = _names()
     return [
-        f"{split}: {NAMES[metric]} {found.first:.2f} and {found.second:.2f}, difference {found.value:+.2f} "
-        f"(95 % {found.low:+.2f} to {found.high:+.2f}, p {found.p:.3f}): {verdict(found)}"
+        tr(
+            "%(split)s: %(score)s %(first)s and %(second)s, difference %(value)s (95 %% %(low)s to %(high)s, p %(p)s)",
+            split=split,
+            score=names[metric],
+            first=f"{found.first:.2f}",
+            second=f"{found.second:.2f}",
+            value=f"{found.value:+.2f}",
+            low=f"{found.low:+.2f}",
+            high=f"{found.high:+.2f}",
+            p=f"{found.p:.3f}",
+        )
+        + f": {verdict(found)}"
         for metric, found in differences.items()
     ]
+
+
+def _names() -> dict[Metric, str]:
+    return {"bleu_4": "BLEU-4", "chrf": "chrF", "wer": tr("gloss WER")}
 
 
 def _read_predictions(path: Path) -> dict[tuple[str, str], dict[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import FIRST_STAGES, CorpusLayout, RunLayout
+from signstreams.language import plural, tr, translated
 from signstreams.pages.render import percent, rounded
 from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS
@@ -99,16 +100,16 @@ def stage_figures(runs: RunLayout) -> dict[str, str]:
     for stage in FIRST_STAGES:
         record = _record_of_best(runs.stage_file(stage, "best"), runs.stage_file(stage, "history"))
         if record is not None:
-            found[stage] = _stage_scores(record) if record else "no scores"
+            found[stage] = _stage_scores(record) if record else tr("no scores")
     return found
 
 
 def _stage_scores(record: Mapping[str, Any]) -> str:
     rates = [value for key, value in record.items() if key.startswith("val/wer_")]
     shown = [f"BLEU-4 {record['val/bleu_4']:.1f}"] if "val/bleu_4" in record else []
-    shown += [f"retrieval {record['val/retrieval']:.1f} %"] if "val/retrieval" in record else []
-    shown += [f"gloss WER {min(rates):.1f}"] if rates else []
-    return f"{', '.join(shown)} on val, step {record['step']:,}"
+    shown += [f"{tr('retrieval')} {record['val/retrieval']:.1f} %"] if "val/retrieval" in record else []
+    shown += [f"{tr('gloss WER')} {min(rates):.1f}"] if rates else []
+    return tr("%(scores)s on val, step %(step)s", scores=", ".join(shown), step=f"{record['step']:,}")
 
 
 def has_scores_of_another(runs: RunLayout) -> bool:
@@ -213,45 +214,54 @@ def summarize(root: Path, work_dir: Path) -> list[str]:
     for stream in STREAMS:
         lines += _pretraining(runs, stream)
     if (sequence := sequence_figures(runs)) is not None:
-        lines.append(f"sequence    {sequence_text(sequence)} on val; {runs.sequence_file('best')}")
+        text = tr("%(scores)s on val", scores=sequence_text(sequence))
+        lines.append(_line(tr("sequence"), f"{text}; {runs.sequence_file('best')}"))
     lines += [
-        f"{stage:<11} {scores}; {runs.stage_file(stage, 'best')}" for stage, scores in stage_figures(runs).items()
+        _line(stage, f"{scores}; {runs.stage_file(stage, 'best')}") for stage, scores in stage_figures(runs).items()
     ]
-    lines.append(f"translation {_translation(runs)}")
-    lines += [f"{sentence.grade:<11} {sentence.text}" for sentence in verdict_of_run(root, work_dir)]
+    lines.append(_line(tr("translation"), _translation(runs)))
+    grades = {"good": tr("good"), "unclear": tr("unclear"), "bad": tr("bad")}
+    lines += [_line(grades[sentence.grade], sentence.text) for sentence in verdict_of_run(root, work_dir)]
     if runs.overview.is_file():
-        lines.append(f"all of it   {runs.overview}")
+        lines.append(_line(tr("all of it"), str(runs.overview)))
     return lines
+
+
+def _line(about: str, text: str) -> str:
+    return f"{about:<11} {text}"
 
 
 def _contract(layout: CorpusLayout) -> list[str]:
     figures = contract_figures(layout)
     if figures is None:
-        return [f"contract    not there yet: {layout.report}"]
-    counts = ", ".join(
-        f"{figures[key]} {key.removeprefix('num_')}" for key in ("num_videos", "num_clips", "num_frames")
-    )
-    return [f"contract    {counts}; look at {layout.report_page}"]
+        return [_line(tr("contract"), tr("not there yet: %(file)s", file=layout.report))]
+    videos = plural("%(num)s video", "%(num)s videos", figures["num_videos"])
+    clips = plural("%(num)s clip", "%(num)s clips", figures["num_clips"])
+    frames = plural("%(num)s frame", "%(num)s frames", figures["num_frames"])
+    text = tr("%(counts)s; look at %(page)s", counts=f"{videos}, {clips}, {frames}", page=layout.report_page)
+    return [_line(tr("contract"), text)]
 
 
 def _pretraining(runs: RunLayout, stream: str) -> list[str]:
-    name = f"{stream:<11}"
     figures = pretraining_figures(runs, stream)
     if figures is None:
         absent = next(path for key in PRETRAINED if not (path := runs.pretraining_file(stream, key)).is_file())
-        return [f"{name} not there yet: {absent}"]
+        return [_line(stream, tr("not there yet: %(file)s", file=absent))]
     last = figures["last"]
     loss, of_crop, of_batch = (
         rounded(last.get(key)) for key in ("train/loss_dino", "teacher/entropy_sample", "teacher/entropy_batch")
     )
-    lines = [
-        f"{name} loss {loss} (ln K {figures['params']['ln_num_prototypes']:.2f}),"
-        f" teacher entropy {of_crop} per crop, {of_batch} per batch;"
-        f" {runs.backbone(stream)}, {runs.pretraining_file(stream, 'curves')}"
-    ]
+    text = tr(
+        "loss %(loss)s (ln K %(ln_k)s), teacher entropy %(of_crop)s per crop, %(of_batch)s per batch",
+        loss=loss,
+        ln_k=f"{figures['params']['ln_num_prototypes']:.2f}",
+        of_crop=of_crop,
+        of_batch=of_batch,
+    )
+    lines = [_line(stream, f"{text}; {runs.backbone(stream)}, {runs.pretraining_file(stream, 'curves')}")]
     if found := judged(figures):
-        knn = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
-        lines.append(f"{'':<11} k-NN: {knn}; {runs.judge_file(stream, 'judge')}")
+        knn = ", ".join(f"{translated(name)} {100 * value:.1f} %" for name, value in found.items())
+        lines.append(_line("", f"k-NN: {knn}; {runs.judge_file(stream, 'judge')}"))
     return lines
 
 
@@ -259,17 +269,25 @@ def _translation(runs: RunLayout) -> str:
     path = runs.evaluation_file("scores")
     scores = translation_figures(runs)
     if scores is None:
-        return f"not there yet: {path}"
+        return tr("not there yet: %(file)s", file=path)
     if has_scores_of_another(runs):
-        return f"not scored yet: {path} is of another best.pt; run scripts/evaluate_slt.py"
-    clips = f"{scores['num_clips']} clips of {scores['split']}"
-    return f"{scores_text(scores)} on {clips}; {path}, {runs.evaluation_file('predictions')}"
+        return tr("not scored yet: %(file)s is of another best.pt; run scripts/evaluate_slt.py", file=path)
+    clips = plural(
+        "%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"]
+    )
+    text = tr("%(scores)s on %(clips)s", scores=scores_text(scores), clips=clips)
+    return f"{text}; {path}, {runs.evaluation_file('predictions')}"
 
 
 def sequence_text(figures: Mapping[str, float]) -> str:
     """``"hidden steps predicted 44.0 % (nearest seen step 37.2 %, most frequent cluster 20.1 %)"``."""
     own, repeat, majority = (percent(figures.get(key)) for key in ("accuracy", "repeat", "majority"))
-    return f"hidden steps predicted {own} (nearest seen step {repeat}, most frequent cluster {majority})"
+    return tr(
+        "hidden steps predicted %(own)s (nearest seen step %(repeat)s, most frequent cluster %(majority)s)",
+        own=own,
+        repeat=repeat,
+        majority=majority,
+    )
 
 
 def scores_text(scores: Mapping[str, Any]) -> str:
@@ -277,5 +295,5 @@ def scores_text(scores: Mapping[str, Any]) -> str:
     names = (("BLEU-4", "bleu_4"), ("chrF", "chrf"), ("ROUGE-L", "rouge_l"))
     shown = [f"{name} {scores[key]:.1f}" for name, key in names if key in scores]
     if "gloss" in scores:
-        shown.append(f"gloss WER {scores['gloss']['wer']:.1f}")
+        shown.append(f"{tr('gloss WER')} {scores['gloss']['wer']:.1f}")
     return ", ".join(shown)

@@ -17,6 +17,7 @@ from signstreams.engine.run_folder import commit, versions
 from signstreams.files import read_json
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread, list_crops, most_different
 from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES, CorpusLayout, RunLayout
+from signstreams.language import tr
 from signstreams.pages.render import ShownClip, relative_address, render
 from signstreams.publish.figures import (
     contract_figures,
@@ -39,15 +40,6 @@ MAX_TRANSLATIONS = 12
 NUM_CROPS, CROP_PX = 15, 80  # sample crops of a stream, and their side
 CANDIDATE_VIDEOS, CANDIDATES_PER_VIDEO = 40, 8  # of which they are chosen
 COMPARED_PX = 16  # side at which crops are compared
-
-_PICTURES = {
-    "curves": "loss and health",
-    "judge": "right answers",
-    "neighbours": "nearest crops",
-    "attention": "where the class token looks",
-    "patches": "patches by their main directions",
-}
-"""Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES` or `JUDGE_FILES`, to its caption."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +82,18 @@ def render_overview(
                 (runs.pretraining(stream) / (PRETRAINING_FILES | JUDGE_FILES)[name], f"{stream}: {caption}")
                 for stream in backbones
             )
-            for name, caption in _PICTURES.items()
+            for name, caption in _captions().items()
         },
         broad_px=BROAD_PX,
         sequence=sequence_figures(runs),
         is_sequence_used=starts_from_sequence(runs),
-        sequence_curves=_pictures([(runs.sequence_file("curves"), "sequence pretraining")]),
+        sequence_curves=_pictures([(runs.sequence_file("curves"), tr("sequence pretraining"))]),
         is_outdated=is_outdated,
         scores=None if is_outdated else scores,
         training_curves=_pictures(
             [
-                *((runs.stage_file(name, "curves"), f"stage {name}: {text}") for name, text in stages.items()),
-                (runs.training_file("curves"), "training of the translation model"),
+                *((runs.stage_file(name, "curves"), f"{_stage(name)}: {text}") for name, text in stages.items()),
+                (runs.training_file("curves"), tr("training of the translation model")),
             ]
         ),
         clips=[] if is_outdated else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
@@ -111,11 +103,24 @@ def render_overview(
     )
 
 
+def _captions() -> dict[str, str]:
+    """Picture of a pretraining, a key of `formats.layout.PRETRAINING_FILES` or `JUDGE_FILES`, to its caption."""
+    return {
+        "curves": tr("loss and health"),
+        "judge": tr("right answers"),
+        "neighbours": tr("nearest crops"),
+        "attention": tr("where the class token looks"),
+        "patches": tr("patches by their main directions"),
+    }
+
+
 def _pages(layout: CorpusLayout, runs: RunLayout, backbones: Iterable[str], page: Path) -> list[tuple[str, str]]:
     """Name and address of the other pages that are there."""
-    named = [("data contract", layout.report_page), ("translations", runs.evaluation_file("page"))]
-    named += [(f"model card of {stream}", runs.pretraining_file(stream, "card")) for stream in backbones]
-    named += [("Snakemake's report", runs.report)]
+    named = [(tr("data contract"), layout.report_page), (tr("translations"), runs.evaluation_file("page"))]
+    named += [
+        (tr("model card of %(stream)s", stream=stream), runs.pretraining_file(stream, "card")) for stream in backbones
+    ]
+    named += [(tr("Snakemake's report"), runs.report)]
     return [(name, relative_address(file, page)) for name, file in named if file.is_file()]
 
 
@@ -191,21 +196,27 @@ def _clip(row: Mapping[str, str], layout: CorpusLayout, reader: CropReader) -> S
 
 def _ran_on() -> dict[str, str]:
     """Machine, versions and commit."""
-    machine = {"machine": f"{platform.machine()}, {platform.system()} {platform.release()}"}
-    return machine | versions() | ({"commit": found} if (found := commit()) else {})
+    machine = {tr("machine"): f"{platform.machine()}, {platform.system()} {platform.release()}"}
+    return machine | versions() | ({tr("commit"): found} if (found := commit()) else {})
 
 
 def _settings(settings: Mapping[str, Any], backbones: Mapping[str, Any], runs: RunLayout) -> dict[str, Any]:
     """Title to settings: of the workflow, of each pretraining, of the translation model."""
-    titled = {"workflow": settings}
+    titled = {tr("workflow"): settings}
     for stream, figures in backbones.items():
         params = figures["params"]
-        titled[f"pretraining of {stream}"] = {key: params.get(key) for key in ("config", "chosen", "versions")}
-    titled |= {f"stage {stage}": read_json(runs.stage_file(stage, "config")) for stage in stage_figures(runs)}
+        titled[tr("pretraining of %(stream)s", stream=stream)] = {
+            key: params.get(key) for key in ("config", "chosen", "versions")
+        }
+    titled |= {_stage(stage): read_json(runs.stage_file(stage, "config")) for stage in stage_figures(runs)}
     for title, config in (
-        ("sequence pretraining", runs.sequence_file("config")),
-        ("translation model", runs.training_file("config")),
+        (tr("sequence pretraining"), runs.sequence_file("config")),
+        (tr("translation model"), runs.training_file("config")),
     ):
         if config.is_file():
             titled[title] = read_json(config)
     return titled
+
+
+def _stage(name: str) -> str:
+    return tr("stage %(name)s", name=name)

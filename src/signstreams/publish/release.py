@@ -23,6 +23,7 @@ from signstreams.formats.layout import (
     CorpusLayout,
     RunLayout,
 )
+from signstreams.language import in_english
 from signstreams.publish.figures import (
     contract_figures,
     has_scores_of_another,
@@ -49,6 +50,7 @@ _STAGE_FILES = tuple(TRAINING_FILES[name] for name in ("config", "curves"))  # t
 _ENVIRONMENT_FILES = ("requirements.lock", "environment.yml", "pyproject.toml")
 
 
+@in_english()
 def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
     """Write the bundle aside, then exchange it for an older one; ``project`` is the checkout with the lock files.
 

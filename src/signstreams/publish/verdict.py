@@ -1,6 +1,6 @@
 """The verdict on a run in plain sentences, each with a grade: pure functions of what the stages recorded.
 
-The overview page and the summary on the terminal say the same ones.
+The overview page and the summary on the terminal say the same ones, in the reader's language.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from signstreams.language import plural, tr, translated
 from signstreams.streams import HAND_STREAMS
 
 Grade = Literal["good", "unclear", "bad"]
@@ -19,14 +20,18 @@ VOTE = "knn"  # of its probes, the one that the verdict is on
 
 HANDS_FOUND, HANDS_RARE = 0.8, 0.5  # share of frames with the hand that is found more often: good from, bad below
 GLOSSES_KNOWN, GLOSSES_UNKNOWN = 60.0, 90.0  # WER of a model that learns glosses alone: good below, bad from
-EXPECTATIONS: tuple[tuple[float, Grade, str], ...] = (
-    (1, "bad", "this shows that the chain works; take backbones with published weights"),
-    (10, "unclear", "enough to adapt published weights (config/pretrain/from_dinov2.toml), not to start from nothing"),
-    (100, "good", "enough to adapt published weights, and for texts on a narrow subject"),
-    (float("inf"), "good", "enough to pretrain on, also without published weights"),
-)
-"""Hours of video below which a row holds, its grade, and what to expect of so much footage."""
 FEW_SIGNERS = 5
+
+
+def expectations() -> list[tuple[float, Grade, str]]:
+    """Hours of video below which a row holds, its grade, and what to expect of so much footage."""
+    adapt = tr("enough to adapt published weights (config/pretrain/from_dinov2.toml), not to start from nothing")
+    return [
+        (1, "bad", tr("this shows that the chain works; take backbones with published weights")),
+        (10, "unclear", adapt),
+        (100, "good", tr("enough to adapt published weights, and for texts on a narrow subject")),
+        (float("inf"), "good", tr("enough to pretrain on, also without published weights")),
+    ]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def verdict(
     """
     found: list[Sentence] = []
     if is_outdated:
-        found.append(Sentence("text", "unclear", "The scores are of another best.pt: run scripts/evaluate_slt.py."))
+        text = tr("The scores are of another best.pt: run scripts/evaluate_slt.py.")
+        found.append(Sentence("text", "unclear", text))
     elif scores is not None:
         found += _translation(scores)
     found += _backbones(backbones)
@@ -69,40 +75,54 @@ def verdict(
 def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
     blank = scores.get("baselines", {}).get("blank_video", {})
     difference = blank.get("difference", {})
-    clips = f"{scores['num_clips']:,} clips of {scores['split']}"
+    clips = plural(
+        "%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"]
+    )
     is_few = scores["num_clips"] < MIN_CLIPS
     if "bleu_4" in scores:
         names = [(name, key) for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf")) if key in difference]
         if not names or is_few:
-            why = f"{clips} are too few" if is_few else "no interval was recorded; run scripts/evaluate_slt.py"
-            yield Sentence("text", "unclear", f"Cannot tell whether the text is better than blind: {why}.")
+            why = tr("no interval was recorded; run scripts/evaluate_slt.py")
+            if is_few:
+                why = tr("%(clips)s are too few", clips=clips)
+            text = tr("Cannot tell whether the text is better than blind: %(why)s.", why=why)
+            yield Sentence("text", "unclear", text)
         else:
             grade = _grade([difference[key] for _, key in names])
             said = {
-                "good": "The text is better than blind",
-                "unclear": "Cannot tell whether the text is better than blind",
-                "bad": "The text is worse than blind",
+                "good": tr("The text is better than blind"),
+                "unclear": tr("Cannot tell whether the text is better than blind"),
+                "bad": tr("The text is worse than blind"),
             }
-            figures = ", ".join(
-                f"{name} {scores[key]:.1f} against {blank[key]:.1f} with blank video ({_interval(difference[key])})"
-                for name, key in names
-            )
-            yield Sentence("text", grade, f"{said[grade]}: {figures}, over {clips}.")
+            figures = ", ".join(_against_blank(name, scores[key], blank[key], difference[key]) for name, key in names)
+            text = tr("%(said)s: %(figures)s, over %(clips)s.", said=said[grade], figures=figures, clips=clips)
+            yield Sentence("text", grade, text)
     if "gloss" not in scores:
         return
     wer = scores["gloss"]["wer"]
     if "wer" in difference and not is_few:
         grade = _grade([difference["wer"]], lower_is_better=True)
         said = {
-            "good": "Glosses are recognised better than blind",
-            "unclear": "Cannot tell whether glosses are recognised better than blind",
-            "bad": "Glosses are recognised worse than blind",
+            "good": tr("Glosses are recognised better than blind"),
+            "unclear": tr("Cannot tell whether glosses are recognised better than blind"),
+            "bad": tr("Glosses are recognised worse than blind"),
         }
-        figures = f"WER {wer:.1f} against {blank['gloss']['wer']:.1f} with blank video ({_interval(difference['wer'])})"
+        figures = _against_blank("WER", wer, blank["gloss"]["wer"], difference["wer"])
         yield Sentence("glosses", grade, f"{said[grade]}: {figures}.")
     elif "bleu_4" not in scores:
         grade = "good" if wer < GLOSSES_KNOWN else "unclear" if wer < GLOSSES_UNKNOWN else "bad"
-        yield Sentence("glosses", grade, f"WER of the glosses: {wer:.1f}; 100 is as bad as saying nothing.")
+        text = tr("WER of the glosses: %(wer)s; 100 is as bad as saying nothing.", wer=f"{wer:.1f}")
+        yield Sentence("glosses", grade, text)
+
+
+def _against_blank(name: str, own: float, blank: float, difference: Mapping[str, float]) -> str:
+    return tr(
+        "%(score)s %(own)s against %(blank)s with blank video (%(interval)s)",
+        score=name,
+        own=f"{own:.1f}",
+        blank=f"{blank:.1f}",
+        interval=_interval(difference),
+    )
 
 
 def _grade(differences: list[Mapping[str, float]], *, lower_is_better: bool = False) -> Grade:
@@ -117,7 +137,8 @@ def _grade(differences: list[Mapping[str, float]], *, lower_is_better: bool = Fa
 def _interval(found: Mapping[str, float], unit: float = 1) -> str:
     """``"+20.8, 95 % interval 9.5 to 31.2"``."""
     value, low, high = (unit * found[key] for key in ("value", "low", "high"))
-    return f"{value:+.1f}, 95 % interval {low:.1f} to {high:.1f}"
+    ends = {"low": f"{low:.1f}", "high": f"{high:.1f}"}
+    return tr("%(difference)s, 95 %% interval %(low)s to %(high)s", difference=f"{value:+.1f}", **ends)
 
 
 # -- Backbones
@@ -132,7 +153,9 @@ def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]
         else:
             yield found
     if unjudged:
-        text = f"Not judged on labelled crops: {', '.join(unjudged)}. How to: docs/evaluate_backbone.md."
+        text = tr(
+            "Not judged on labelled crops: %(streams)s. How to: docs/evaluate_backbone.md.", streams=", ".join(unjudged)
+        )
         yield Sentence("backbones", "unclear", text)
 
 
@@ -147,14 +170,26 @@ def _backbone(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
         found = scores[split][VOTE]
         other = next(r for r in judge["rows"] if r["name"] == name and r["features"] in (row["features"], ""))
         differences.append(found)
-        said = {"good": "beats", "unclear": "cannot be told from", "bad": "is behind"}[_grade([found])]
-        ours, theirs = (100 * r["scores"][split][VOTE]["value"] for r in (row, other))
-        its = "its first weights" if name.startswith(FIRST) else name
-        parts.append(f"{said} {its}, {ours:.1f} against {theirs:.1f} % ({_interval(found, 100)})")
-    where = "On unseen signers"
+        its = tr("its first weights") if name.startswith(FIRST) else translated(name)
+        said = {
+            "good": tr("beats %(other)s", other=its),
+            "unclear": tr("cannot be told from %(other)s", other=its),
+            "bad": tr("is behind %(other)s", other=its),
+        }[_grade([found])]
+        ours, theirs = (f"{100 * r['scores'][split][VOTE]['value']:.1f}" for r in (row, other))
+        figures = {"own": ours, "its": theirs, "interval": _interval(found, 100)}
+        parts.append(tr("%(said)s, %(own)s against %(its)s %% (%(interval)s)", said=said, **figures))
+    where = tr("On unseen signers")
     if split != UNSEEN:
-        where = f"On {judge['splits'][split]['title']} (not on unseen signers: one alone is known, or none)"
-    text = f"{where} the backbone of {stream} {' and '.join(parts)}; right answers of {judge['k']}-NN."
+        title = translated(judge["splits"][split]["title"])
+        where = tr("On %(split)s (not on unseen signers: one alone is known, or none)", split=title)
+    text = tr(
+        "%(where)s the backbone of %(stream)s %(said)s; right answers of %(k)s-NN.",
+        where=where,
+        stream=stream,
+        said=f" {tr('and')} ".join(parts),
+        k=judge["k"],
+    )
     return Sentence(stream, _grade(differences), text)
 
 
@@ -168,28 +203,34 @@ def _hands(corpus: Mapping[str, Any]) -> Iterator[Sentence]:
     best = max(shares.values())
     grade: Grade = "good" if best >= HANDS_FOUND else "unclear" if best >= HANDS_RARE else "bad"
     said = {
-        "good": "Hands are found",
-        "unclear": "Hands are missing in many frames",
-        "bad": "Hands are missing in most frames",
+        "good": tr("Hands are found"),
+        "unclear": tr("Hands are missing in many frames"),
+        "bad": tr("Hands are missing in most frames"),
     }[grade]
-    figures = ", ".join(f"{stream} in {100 * share:.0f} % of the frames" for stream, share in shares.items())
-    look = "" if grade == "good" else "; look at the previews of the contract page"
+    figures = ", ".join(
+        tr("%(stream)s in %(percent)s %% of the frames", stream=stream, percent=f"{100 * share:.0f}")
+        for stream, share in shares.items()
+    )
+    look = "" if grade == "good" else tr("; look at the previews of the contract page")
     yield Sentence("hands", grade, f"{said}: {figures}{look}.")
 
 
 def _data(corpus: Mapping[str, Any]) -> Sentence:
     """Whether there is enough of it, and what to expect; the worst of hours, clips and signers gives the grade."""
     hours = corpus["duration_s"] / 3600
-    _, grade, expectation = next(row for row in EXPECTATIONS if hours < row[0])
-    amount = f"{hours:,.0f} hours" if hours >= 2 else f"{60 * hours:,.0f} minutes"
-    parts = [f"{amount} of video: {expectation}"]
+    _, grade, expectation = next(row for row in expectations() if hours < row[0])
+    minutes = round(60 * hours)
+    amount = plural("%(num)s minute of video", "%(num)s minutes of video", minutes)
+    if hours >= 2:
+        amount = tr("%(num)s hours of video", num=f"{hours:,.0f}")
+    parts = [f"{amount}: {expectation}"]
     grades: list[Grade] = [grade]
     if few := corpus.get("few_clips"):
-        parts.append(few)
+        parts.append(translated(few))
         grades.append("bad")
     if (signers := corpus.get("num_signers")) is not None and signers < FEW_SIGNERS:
-        people = "1 signer" if signers == 1 else f"{signers} signers"
-        parts.append(f"{people}: scores say little about other people")
+        people = plural("%(num)s signer", "%(num)s signers", signers)
+        parts.append(tr("%(people)s: scores say little about other people", people=people))
         grades.append("unclear")
     worst = max(grades, key=("good", "unclear", "bad").index)
     return Sentence("data", worst, ". ".join(parts) + ".")
@@ -214,9 +255,14 @@ def _demo(corpus: Mapping[str, Any], scores: Mapping[str, Any], expected: DemoRa
         return
     if "bleu_4" not in scores or "gloss" not in scores:
         return
-    measured = (("BLEU-4", scores["bleu_4"], expected.bleu_4), ("gloss WER", scores["gloss"]["wer"], expected.wer))
+    measured = (("BLEU-4", scores["bleu_4"], expected.bleu_4), (tr("gloss WER"), scores["gloss"]["wer"], expected.wer))
     is_within = all(low <= round(value, 1) <= high for _, value, (low, high) in measured)  # rounded as the range is
-    figures = ", ".join(f"{name} {value:.1f} ({low:g} to {high:g})" for name, value, (low, high) in measured)
-    said = "within" if is_within else "outside"
-    text = f"The demo: {said} the range of {expected.runs}, with the settings as shipped: {figures}."
+    figures = ", ".join(
+        f"{name} {value:.1f} ({tr('%(low)s to %(high)s', low=f'{low:g}', high=f'{high:g}')})"
+        for name, value, (low, high) in measured
+    )
+    about = {"runs": translated(expected.runs), "figures": figures}
+    text = tr("The demo: outside the range of %(runs)s, with the settings as shipped: %(figures)s.", **about)
+    if is_within:
+        text = tr("The demo: within the range of %(runs)s, with the settings as shipped: %(figures)s.", **about)
     yield Sentence("demo", "good" if is_within else "unclear", text)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
 
 from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
@@ -83,15 +80,9 @@ def _write_page(translation: Translation, video: Path, path: Path) -> None:
         duration_s=max([translation.duration_s, *(one.end_s for one in translation.sentences)]),
         sentences=translation.sentences,
         notes=translation.notes,
-        cues=_for_script(translation),
+        cues=[[round(cue.start_s, 3), round(cue.end_s, 3), cue.text] for cue in shown_cues(translation.sentences)],
     )
     write_text(path, page)
-
-
-def _for_script(translation: Translation) -> Markup:
-    """The subtitles as JSON within a script: no text of a model can end the element that holds it."""
-    cues = [[round(cue.start_s, 3), round(cue.end_s, 3), cue.text] for cue in shown_cues(translation.sentences)]
-    return Markup(json.dumps(cues).replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
 _WRITERS: dict[str, Callable[[Any, Path, Path], None]] = {
