@@ -1,4 +1,4 @@
-"""Does a translation gain from stages before it? Trainings that differ in where they start, on the ``bench`` demo corpus.
+"""Does a translation gain from stages before it? Trainings that differ in their start, on the ``bench`` demo corpus.
 
 Arms: none (first weights); none_long (the same with twice the epochs, about the cost of a stage and the training);
 s2g, g2t, vlp (a stage each), s2g_g2t (both, as MSKA), vlp_s2g_g2t. Each with several seeds, on unseen sentences and

@@ -3,9 +3,9 @@
 Only what the contract's page shows of single videos lies beside it. A template gets plain data. Images are (H, W, 3)
 uint8 BGR arrays; the filter ``webp`` embeds them at the quality that `render` is trying. `parts.html` holds what the
 pages share. Scripts are our own and few: `clips.js` searches, sorts and filters a list and plays its clips,
-`translation.html` moves its video; what there is to read is there without them. Texts
-are in the reader's language (`signstreams.language`): `_` and `ngettext` in templates, `tr` and `plural` in scripts,
-which the page hands the translations of their texts.
+`translation.html` moves its video; what there is to read is there without them. Texts are in the reader's
+language (`signstreams.language`): `_` and `ngettext` in templates, `tr` and `plural` in scripts, which the page hands
+the translations of their texts.
 """
 
 from __future__ import annotations
