@@ -288,7 +288,7 @@ def test_glosses_alone_are_chosen_by_wer_and_waited_for(
 def test_a_stage_without_text_leaves_all_but_mska_alone(
     own_corpus: Path, tiny_config: Build, make_backbone: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither decay nor memory of the optimiser, no text in validation and none of a blank video."""
+    """There is nothing else: no decoder in memory, in the optimiser or in a checkpoint, no text in validation."""
     config = tiny_config(
         root=own_corpus,
         output_dir=tmp_path / "out",
@@ -309,8 +309,9 @@ def test_a_stage_without_text_leaves_all_but_mska_alone(
     glosses = json.loads((config.output_dir / "gloss_vocabulary.json").read_text(encoding="utf-8"))["glosses"]
     start = build_model(config, backbones, tokenizer, num_glosses=len(glosses)).state_dict()
     last = checkpoint.load(config.output_dir / "last.pt")
-    changed = {name for name, tensor in last["model"].items() if not torch.equal(tensor, start[name])}
-    assert changed and all(name.startswith("mska.") for name in changed)
+    assert last["model"].keys() == start.keys() and all(name.startswith("mska.") for name in start)
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in last["model"].items())
+    assert last["decoder"] is None
     held = [moment.numel() for state in last["optimizer"]["state"].values() for moment in state.values()]
     assert sum(held) < 2.1 * sum(start[name].numel() for name in start if name.startswith("mska."))
     records = read_metrics(config.output_dir / "metrics.jsonl")
@@ -321,6 +322,35 @@ def test_a_stage_without_text_leaves_all_but_mska_alone(
     assert [row["hypothesis"] for row in rows] == [""] and rows[0]["reference"]
     page = (config.output_dir / "translations.html").read_text(encoding="utf-8")
     assert "By gloss WER" in page and "BLEU-4" not in page
+
+
+def test_a_stage_without_text_of_an_earlier_version_is_scored_and_goes_on(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had a decoder and a fusion encoder that nothing trained."""
+    config = tiny_config(root=own_corpus, output_dir=tmp_path / "out", model=KEYS_ONLY, stage="s2g")
+    step = Trainer.train_step
+
+    def stopped(self: Trainer, batch: Any) -> None:
+        if self.step == 2:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    tokenizer = Tokenizer.load(config.output_dir / "tokenizer.json")
+    whole = build_model(tiny_config(model=KEYS_ONLY), load_backbones(config), tokenizer, num_glosses=None)
+    untrained = {name: value for name, value in whole.state_dict().items() if not name.startswith("mska.")}
+    for name in ("state/last.pt", "best.pt"):
+        content = checkpoint.load(config.output_dir / name)
+        content["model"] |= untrained
+        content["decoder"] = whole.decoder.net.config.to_json_string(use_diff=False)
+        checkpoint.save(config.output_dir / name, content)
+    assert "wer" in score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=["val"]))["gloss"]
+    run(config)
+    assert all(name.startswith("mska.") for name in weights(config.output_dir))
 
 
 def test_only_the_last_blocks_are_trained_where_that_is_asked(
