@@ -113,6 +113,43 @@ def test_two_processes_align_what_one_does_with_the_joint_batch(
     assert_close(shared.output_dir, alone.output_dir)
 
 
+def gradients(folder: Path) -> list[torch.Tensor]:
+    """Those of a run's only step: what SGD's momentum begins with."""
+    states = checkpoint.load(folder / "last.pt")["optimizer"]["state"]
+    return [state["momentum_buffer"] for state in states.values()]
+
+
+@pytest.mark.parametrize("reduction", ["item", "clip"])
+def test_two_processes_have_the_gradients_of_the_joint_batch_whatever_losses_are_averaged_over(
+    reduction: str, tiny_config: Build, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
+    """Three clips of other lengths: two in one process, one in the other."""
+    per_clip: dict = {"mska": {"dropout": 0, "distillation_warmup_ratio": 0}, "optim": {"translation_loss": "token"}}
+    if reduction == "clip":
+        per_clip["mska"]["distillation"] = "batch"
+        per_clip["optim"]["translation_loss"] = "sentence"
+    per_clip["optim"] |= {"optimizer": "sgd", "lr": 1e-6, "weight_decay": 0, "clip_grad_norm": None}
+    train = {"epochs": 1, "max_train_steps": 1}
+    data = {"subset_size": 3}
+    alone = calm(tiny_config, tmp_path / "one", data=data | {"batch_size": 4}, train=train, **per_clip)
+    run(alone)
+    shared = calm(tiny_config, tmp_path / "two", data=data | {"batch_size": 2}, train=train, **per_clip)
+    settings = tmp_path / "two.json"
+    settings.write_text(shared.model_copy(update={"distributed": True}).model_dump_json(exclude_defaults=True))
+    run_two(tmp_path, project / "scripts" / "train_slt_multistream_v9.py", "--config", str(settings))
+    ours, theirs = gradients(shared.output_dir), gradients(alone.output_dir)
+    assert len(ours) == len(theirs) and sum(float(g.abs().sum()) for g in theirs) > 1
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    if reduction == "clip":  # and these are others than the default's
+        default = {**per_clip, "mska": {"dropout": 0, "distillation_warmup_ratio": 0}}
+        default["optim"] = per_clip["optim"] | {"translation_loss": "token"}
+        plain = calm(tiny_config, tmp_path / "plain", data=data | {"batch_size": 4}, train=train, **default)
+        run(plain)
+        pairs = zip(gradients(plain.output_dir), theirs, strict=True)
+        assert any(not torch.allclose(one, other, rtol=0.1) for one, other in pairs)
+
+
 SLOW_TO_SAVE = """
 import os, signal, sys, time
 from pathlib import Path
