@@ -10,7 +10,7 @@ from signstreams.contract.rules import RULES
 from signstreams.contract.training_checks import TrainingRecord, read_record, refused_since
 from signstreams.contract.validate import write_validation
 from signstreams.errors import UserError
-from signstreams.integrate.corpus_rules import TRAINING_RULES, settings_for_corpus
+from signstreams.integrate.corpus_rules import TRAINING_RULES
 from signstreams.integrate.settings import IntegrateConfig
 
 from .breaches import Breaches, BreakIt
@@ -66,6 +66,11 @@ def language_model_that_is_not_here(corpus: BrokenCorpus) -> None:
 @breaks("training.letters", "models/plain", "take a multilingual model")
 def tokenizer_that_loses_the_accents(corpus: BrokenCorpus) -> None:
     plan(corpus, "decoder.model=google/t5-v1_1-base", "decoder.weights=random", "decoder.tokenizer=models/plain")
+
+
+@breaks("training.text_files", "train.text_files", "name one")
+def text_files_that_are_not_there(corpus: BrokenCorpus) -> None:
+    corpus.settings = {"training": {"set": ["stage=text", "train.text_files=absent.txt"]}}
 
 
 @breaks.each
@@ -138,20 +143,80 @@ def test_the_settings_come_from_a_config_file_of_a_training_and_are_checked(
 
 def test_settings_that_were_changed_since_are_refused_without_the_footage(corpus: BrokenCorpus) -> None:
     """The workflow plans a training, the contract runs, and the settings change: the next plan says what is wrong."""
-    planned = IntegrateConfig.model_validate({"data": {"frame_stride": 1}})
-    TrainingRecord(settings_for_corpus(planned)).write(corpus.layout)
+    planned = TrainingRecord.of(IntegrateConfig.model_validate({"data": {"frame_stride": 1}}))
+    planned.write(corpus.layout)
     validation = corpus.validate()
     assert "training.ctc_steps" in rules_of(validation, "warning")  # it knew of the plan
     write_validation(corpus.layout, validation)
     record = read_record(corpus.layout)
     assert record is not None and record.num_frames == {"c1": 5, "c2": 5, "c3": 10, "c4": 10, "c5": 8}
-    changed = IntegrateConfig.model_validate({"data": {"frame_stride": 1, "max_frames": 9}})
+    shorter = IntegrateConfig.model_validate({"data": {"frame_stride": 1, "max_frames": 9}})
+    changed = TrainingRecord.of(shorter)
     for path in (corpus.layout.processed, corpus.layout.videos):
         path.rename(path.with_name(f"moved {path.name}"))
     assert refused_since(corpus.layout, planned) == []
     assert [(f.rule, f.row) for f in refused_since(corpus.layout, changed)] == [("training.frames", n) for n in (4, 5)]
+    with_stage = TrainingRecord.of(planned.training, [of_stage("g2t", decoder={"max_tokens": 4})])
+    found = [f.found for f in refused_since(corpus.layout, with_stage)]
+    assert found and all(text.startswith("stage g2t: clip ") for text in found)
     corpus.edit(corpus.layout.meta, "casa", "casas")  # then the contract runs again
     assert refused_since(corpus.layout, changed) == []
+
+
+def of_stage(stage: str, **tree: dict[str, object]) -> IntegrateConfig:
+    return IntegrateConfig.model_validate({"stage": stage, **tree})
+
+
+def of_training(corpus: BrokenCorpus, *stages: IntegrateConfig) -> list[str]:
+    """What the contract says where these stages are planned before a training that accepts the corpus."""
+    corpus.settings = {}
+    TrainingRecord.of(IntegrateConfig(), stages).write(corpus.layout)
+    return [finding.line() for finding in corpus.validate().findings if finding.rule.startswith("training.")]
+
+
+def test_the_settings_of_each_stage_are_checked_and_the_stage_is_named(corpus: BrokenCorpus) -> None:
+    assert not [line for line in of_training(corpus) if "stage" in line]
+    (line,) = of_training(corpus, of_stage("vlp", data={"max_frames": 4}))[:1]
+    assert line.startswith("meta.csv row 4: stage vlp: clip 'c3': has 5 frames, expected at most 4; raise")
+    before = of_training(corpus)
+    for stage in ("g2t", "text"):
+        lines = [line for line in of_training(corpus, of_stage(stage, decoder={"max_tokens": 4})) if line not in before]
+        assert lines and all(f"stage {stage}: clip" in line and "tokens, expected at most 4" in line for line in lines)
+    dense = of_training(corpus, of_stage("s2g", data={"frame_stride": 1}))
+    assert sorted(before) != sorted(dense), "CTC's lengths are those at the stride of the stage"
+    assert all(line in before or "stage s2g: " in line for line in dense)
+
+
+def test_stages_of_glosses_need_some(corpus: BrokenCorpus) -> None:
+    corpus.layout.gloss.unlink()
+    lines = of_training(corpus, of_stage("s2g"), of_stage("g2t"))
+    wanted = "annotations/gloss.csv: stage {}: has no glosses for the clips of train, expected some; stage {}"
+    for stage, does in (("s2g", "learns"), ("g2t", "reads")):
+        assert [line for line in lines if line.startswith(wanted.format(stage, f"{stage} {does} them"))], lines
+
+
+def test_glosses_that_a_stage_does_not_know_are_refused_as_it_cleans_them(corpus: BrokenCorpus) -> None:
+    corpus.edit(corpus.layout.gloss, "c3;HOLA ADIÓS;1 2", "c3;loc-HOLA ADIÓS;1 2")
+    refusing: dict[str, dict[str, object]] = {"data": {"unknown_gloss": "refuse"}}
+    (line,) = [text for text in of_training(corpus, of_stage("g2t", **refusing)) if "unknown" in text]
+    assert "stage g2t: 1 glosses of val are in no clip of train: 'loc-HOLA'" in line
+    cleaned = of_stage("g2t", **refusing, scoring={"gloss_cleanup": "phoenix2014t"})
+    assert not [text for text in of_training(corpus, cleaned) if "unknown" in text]
+
+
+def test_texts_have_the_tokens_of_the_stage_whose_tokenizer_is_kept(corpus: BrokenCorpus, tmp_path: Path) -> None:
+    """With a text file that says "casa" it is one token, and not four."""
+    short = IntegrateConfig.model_validate({"decoder": {"max_tokens": 4}})
+    file = tmp_path / "more.txt"
+    file.write_text("mi casa\ntu casa\nla casa\n" * 3, encoding="utf-8")
+    texts = of_stage("text", decoder={"max_tokens": 4}, train={"text_files": file})
+    corpus.settings = {}
+    found = []
+    for stages in ([], [texts]):
+        TrainingRecord.of(short, stages).write(corpus.layout)
+        lines = [f.line() for f in corpus.validate().findings if f.rule == "training.tokens"]
+        found.append([line for line in lines if "'c3'" in line])
+    assert found[0] and not found[1]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": {"data.max_frames": 0}, "num_frames": null}'])

@@ -26,8 +26,15 @@ def test_what_decides_on_a_corpus_is_a_config_by_itself_that_says_the_same(prese
     config = IntegrateConfig.model_validate(tree)
     settings = settings_for_corpus(config)
     assert settings["data.max_frames"] == 300
-    again = build(IntegrateConfig, [], setting_pairs(settings))
+    again = build(IntegrateConfig, [], setting_pairs({key: value for key, value in settings.items() if value != []}))
     assert settings_for_corpus(again) == settings
+
+
+def test_of_a_stage_it_says_which_and_what_else_it_reads() -> None:
+    config = IntegrateConfig.model_validate({"stage": "text", "train": {"text_files": ["a.txt"]}})
+    settings = settings_for_corpus(config)
+    assert (settings["stage"], settings["train.text_files"]) == ("text", ["a.txt"])
+    assert "stage" not in settings_for_corpus(IntegrateConfig())  # contracts of before stay as they are
 
 
 def test_the_models_of_presets_can_be_built_without_their_files() -> None:

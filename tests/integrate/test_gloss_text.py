@@ -14,15 +14,16 @@ import pytest
 import torch
 from transformers import MBartForConditionalGeneration
 
+from signstreams.corpus.findings import few
 from signstreams.engine import checkpoint
 from signstreams.engine.metrics import read_metrics
 from signstreams.errors import UserError
+from signstreams.integrate.corpus_rules import gloss_words
 from signstreams.integrate.decoder import named_tokenizer
 from signstreams.integrate.gloss_text import load_sentences
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecoderConfig, EvaluateSltConfig, IntegrateConfig, ModelConfig
-from signstreams.integrate.text_model import gloss_words
 from signstreams.integrate.trained_model import load_trained_model
 from signstreams.integrate.training import Trainer
 
@@ -113,14 +114,17 @@ def test_the_translation_starts_from_both_stages(
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         run(config)
+    assert "the checkpoint has other ones" not in caplog.text
     ours, text = weights(config.output_dir), weights(learned.output_dir)
+    left = [name for name in ours if name not in text and name not in weights(first.output_dir)]
+    (kept,) = [line for line in caplog.messages if "keep their initial weights" in line]
+    assert kept == f"{len(left)} tensors keep their initial weights: {few(left)}"
     taken = {"mska.": weights(first.output_dir), "decoder.": text, "fusion.encoder.": text}
     for prefix, theirs in taken.items():
         names = [name for name in ours if name.startswith(prefix)]
         assert names
         for name in names:
             torch.testing.assert_close(ours[name], theirs[name], msg=name)
-    assert "the checkpoint has other ones" not in caplog.text
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(

@@ -113,6 +113,43 @@ def test_two_processes_align_what_one_does_with_the_joint_batch(
     assert_close(shared.output_dir, alone.output_dir)
 
 
+def gradients(folder: Path) -> list[torch.Tensor]:
+    """Those of a run's only step: what SGD's momentum begins with."""
+    states = checkpoint.load(folder / "last.pt")["optimizer"]["state"]
+    return [state["momentum_buffer"] for state in states.values()]
+
+
+@pytest.mark.parametrize("reduction", ["item", "clip"])
+def test_two_processes_have_the_gradients_of_the_joint_batch_whatever_losses_are_averaged_over(
+    reduction: str, tiny_config: Build, project: Path, tmp_path: Path, run_two: Callable[..., None]
+) -> None:
+    """Three clips of other lengths: two in one process, one in the other."""
+    per_clip: dict = {"mska": {"dropout": 0, "distillation_warmup_ratio": 0}, "optim": {"translation_loss": "token"}}
+    if reduction == "clip":
+        per_clip["mska"]["distillation"] = "batch"
+        per_clip["optim"]["translation_loss"] = "sentence"
+    per_clip["optim"] |= {"optimizer": "sgd", "lr": 1e-6, "weight_decay": 0, "clip_grad_norm": None}
+    train = {"epochs": 1, "max_train_steps": 1}
+    data = {"subset_size": 3}
+    alone = calm(tiny_config, tmp_path / "one", data=data | {"batch_size": 4}, train=train, **per_clip)
+    run(alone)
+    shared = calm(tiny_config, tmp_path / "two", data=data | {"batch_size": 2}, train=train, **per_clip)
+    settings = tmp_path / "two.json"
+    settings.write_text(shared.model_copy(update={"distributed": True}).model_dump_json(exclude_defaults=True))
+    run_two(tmp_path, project / "scripts" / "train_slt_multistream_v9.py", "--config", str(settings))
+    ours, theirs = gradients(shared.output_dir), gradients(alone.output_dir)
+    assert len(ours) == len(theirs) and sum(float(g.abs().sum()) for g in theirs) > 1
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    if reduction == "clip":  # and these are others than the default's
+        default = {**per_clip, "mska": {"dropout": 0, "distillation_warmup_ratio": 0}}
+        default["optim"] = per_clip["optim"] | {"translation_loss": "token"}
+        plain = calm(tiny_config, tmp_path / "plain", data=data | {"batch_size": 4}, train=train, **default)
+        run(plain)
+        pairs = zip(gradients(plain.output_dir), theirs, strict=True)
+        assert any(not torch.allclose(one, other, rtol=0.1) for one, other in pairs)
+
+
 SLOW_TO_SAVE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -288,7 +325,7 @@ def test_glosses_alone_are_chosen_by_wer_and_waited_for(
 def test_a_stage_without_text_leaves_all_but_mska_alone(
     own_corpus: Path, tiny_config: Build, make_backbone: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Neither decay nor memory of the optimiser, no text in validation and none of a blank video."""
+    """There is nothing else: no decoder in memory, in the optimiser or in a checkpoint, no text in validation."""
     config = tiny_config(
         root=own_corpus,
         output_dir=tmp_path / "out",
@@ -309,8 +346,9 @@ def test_a_stage_without_text_leaves_all_but_mska_alone(
     glosses = json.loads((config.output_dir / "gloss_vocabulary.json").read_text(encoding="utf-8"))["glosses"]
     start = build_model(config, backbones, tokenizer, num_glosses=len(glosses)).state_dict()
     last = checkpoint.load(config.output_dir / "last.pt")
-    changed = {name for name, tensor in last["model"].items() if not torch.equal(tensor, start[name])}
-    assert changed and all(name.startswith("mska.") for name in changed)
+    assert last["model"].keys() == start.keys() and all(name.startswith("mska.") for name in start)
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in last["model"].items())
+    assert last["decoder"] is None
     held = [moment.numel() for state in last["optimizer"]["state"].values() for moment in state.values()]
     assert sum(held) < 2.1 * sum(start[name].numel() for name in start if name.startswith("mska."))
     records = read_metrics(config.output_dir / "metrics.jsonl")
@@ -321,6 +359,35 @@ def test_a_stage_without_text_leaves_all_but_mska_alone(
     assert [row["hypothesis"] for row in rows] == [""] and rows[0]["reference"]
     page = (config.output_dir / "translations.html").read_text(encoding="utf-8")
     assert "By gloss WER" in page and "BLEU-4" not in page
+
+
+def test_a_stage_without_text_of_an_earlier_version_is_scored_and_goes_on(
+    own_corpus: Path, tiny_config: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had a decoder and a fusion encoder that nothing trained."""
+    config = tiny_config(root=own_corpus, output_dir=tmp_path / "out", model=KEYS_ONLY, stage="s2g")
+    step = Trainer.train_step
+
+    def stopped(self: Trainer, batch: Any) -> None:
+        if self.step == 2:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    tokenizer = Tokenizer.load(config.output_dir / "tokenizer.json")
+    whole = build_model(tiny_config(model=KEYS_ONLY), load_backbones(config), tokenizer, num_glosses=None)
+    untrained = {name: value for name, value in whole.state_dict().items() if not name.startswith("mska.")}
+    for name in ("state/last.pt", "best.pt"):
+        content = checkpoint.load(config.output_dir / name)
+        content["model"] |= untrained
+        content["decoder"] = whole.decoder.net.config.to_json_string(use_diff=False)
+        checkpoint.save(config.output_dir / name, content)
+    assert "wer" in score(EvaluateSltConfig(checkpoint=config.output_dir / "best.pt", splits=["val"]))["gloss"]
+    run(config)
+    assert all(name.startswith("mska.") for name in weights(config.output_dir))
 
 
 def test_only_the_last_blocks_are_trained_where_that_is_asked(

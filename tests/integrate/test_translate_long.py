@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from signstreams.commands import main
 from signstreams.demo.plan import FPS, HEIGHT_PX, WIDTH_PX, plan_continuous
 from signstreams.demo.signers import SIGNERS
 from signstreams.demo.video import render_video
@@ -32,6 +33,8 @@ from signstreams.segment.given import read_segments
 from signstreams.segment.scores import SegmentScores, Span
 from signstreams.translate.run import Translation, translate
 from signstreams.translate.settings import TranslateConfig
+
+from .language_models import SAVE
 
 Build = Callable[..., IntegrateConfig]
 NAME = "dos minutos"
@@ -60,17 +63,17 @@ def write_points(truth: Path, target: Path) -> None:
 @pytest.fixture(scope="module")
 def long_video(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Folder with the video, its points, and the true times of its sentences (truth.json)."""
+    return build_once("two_minutes", lambda folder: rendered(folder, LENGTH_S))
 
-    def build(folder: Path) -> None:
-        video = plan_continuous(NAME, SIGNERS[0].name, LENGTH_S, (0.3, 1.5), seed=1)
-        layout = CorpusLayout(folder)
-        with Progress(video.num_frames, "frames", "render") as progress:
-            render_video(layout, video, 1, progress)
-        write_points(layout.ground_truth(NAME), folder / "points" / f"{NAME}.npz")
-        spans = [(clip.start / FPS, clip.end / FPS) for clip in video.clips]
-        (folder / "truth.json").write_text(json.dumps(spans))
 
-    return build_once("two_minutes", build)
+def rendered(folder: Path, length_s: float) -> None:
+    video = plan_continuous(NAME, SIGNERS[0].name, length_s, (0.3, 1.5), seed=1)
+    layout = CorpusLayout(folder)
+    with Progress(video.num_frames, "frames", "render") as progress:
+        render_video(layout, video, 1, progress)
+    write_points(layout.ground_truth(NAME), folder / "points" / f"{NAME}.npz")
+    spans = [(clip.start / FPS, clip.end / FPS) for clip in video.clips]
+    (folder / "truth.json").write_text(json.dumps(spans))
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +83,15 @@ def model(tiny_config: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
     config = tiny_config(output_dir=folder / "run", model=keys, data={"max_frames": 51}, train={"epochs": 1})
     run(config)
-    content = checkpoint.load(folder / "run" / "best.pt")
+    return as_of_points(folder / "run" / "best.pt")
+
+
+def as_of_points(model: Path) -> Path:
+    """A model as of a corpus whose points are another tool's."""
+    content = checkpoint.load(model)
     content["extraction"] = {"detector": "precomputed", "crop_px": 32, "frames_fps": 25.0, "fps": None}
-    torch.save(content, folder / "run" / "best.pt")
-    return folder / "run" / "best.pt"
+    torch.save(content, model)
+    return model
 
 
 def translated(model: Path, folder: Path, **changes: object) -> Translation:
@@ -176,6 +184,46 @@ def test_only_what_is_asked_for_is_extracted_and_a_long_sentence_is_read_in_wind
     assert found.sentences[1].num_frames > 9.5 * 12.5  # windows overlap
     assert all(9.0 <= time_s < 13.0 or 59.0 <= time_s < 70.5 for time_s in extracted)
     assert len(extracted) == round((4.0 + 11.5) * FPS)
+
+
+@pytest.mark.parametrize("kind", SAVE)
+def test_a_whole_language_model_writes_subtitles_by_the_command(
+    kind: str,
+    build_once: Callable[[str, Callable[[Path], None]], Path],
+    tiny_config: Build,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A sentence of ordinary length, and one that is read in windows; the folder of the model is not needed again."""
+    named = SAVE[kind](tmp_path / kind)
+    language = {"target_language": "es_XX"} if kind == "mbart" else {}
+    # sizes that the named model has of its own, at their defaults
+    sizes: dict[str, object] = {"num_layers": 3, "ff_dim": 512, "vocab_size": 2000}
+    keys = {"face_backbone": ..., "hand_left_backbone": ..., "hand_right_backbone": ...}
+    config = tiny_config(
+        output_dir=tmp_path / "run",
+        decoder={"model": str(named), **language, **sizes, "max_tokens": 24},
+        model={**keys, "num_layers": 3, "ff_dim": 1024},
+        data={"max_frames": 51},
+        train={"epochs": 1},
+    )
+    assert config.decoder.is_whole
+    run(config)
+    path = as_of_points(config.output_dir / "best.pt")
+    shutil.rmtree(named)
+    table = tmp_path / "segments.csv"
+    table.write_text("start,end\n0,2\n2.5,8\n", encoding="utf-8")
+    folder = build_once("ten_seconds", lambda folder: rendered(folder, 10.0))
+    video = str(folder / "videos" / f"{NAME}.mp4")
+    words = ["--checkpoint", str(path), "--points", str(folder / "points"), "--segments", str(table)]
+    outputs = [str(tmp_path / "out.srt"), str(tmp_path / "out.json")]
+    capsys.readouterr()
+    main(["translate", video, *words, "--num-beams", "2", "--output", *outputs])
+    content = json.loads(Path(outputs[1]).read_text(encoding="utf-8"))["sentences"]
+    assert [(one["start_s"], one["end_s"]) for one in content] == [(0.0, 2.0), (2.5, 8.0)]
+    assert all(one["text"].strip() for one in content)
+    cues, faults = parse_subtitles(Path(outputs[0]).read_text(encoding="utf-8"), ".srt")
+    assert faults == [] and [cue.text for cue in cues] == [" ".join(one["text"].split()) for one in content]
 
 
 def test_where_parts_choose_among_several_people_it_is_said_once(

@@ -51,6 +51,7 @@ def test_a_stage_that_has_not_run_is_said_to_be_missing(finished: Any) -> None:
 
 def test_the_stages_that_ran_are_told_with_their_scores_on_val(finished: Any) -> None:
     records = {
+        "text": {"step": 20, "val/is_best": 1, "val/loss_restoration": 1.25},
         "s2g": {"step": 30, "val/is_best": 1, "val/wer_left": 60.0, "val/wer_fuse": 41.0},
         "g2t": {"step": 1200, "val/is_best": 1, "val/bleu_4": 12.34},
     }
@@ -61,6 +62,7 @@ def test_the_stages_that_ran_are_told_with_their_scores_on_val(finished: Any) ->
         worse = {"step": 2000, "val/is_best": 0, "val/bleu_4": 1.0}
         (folder / "metrics.jsonl").write_text(f"{json.dumps(record)}\n{json.dumps(worse)}\n")
     lines = summarize(finished.root, finished.work_dir)
+    assert f"text        restoration loss 1.25 on val, step 20; {finished.work_dir / 'text' / 'best.pt'}" in lines
     assert f"s2g         gloss WER 41.0 on val, step 30; {finished.work_dir / 's2g' / 'best.pt'}" in lines
     assert f"g2t         BLEU-4 12.3 on val, step 1,200; {finished.work_dir / 'g2t' / 'best.pt'}" in lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -17,11 +18,14 @@ from signstreams.errors import UserError
 from signstreams.workflow.plan import (
     Plan,
     errors_of_failed_jobs,
+    first_weights,
     granted_cores,
     granted_gpus,
     make_plan,
     setting_words,
     stage_settings,
+    stage_starts,
+    text_files,
     wanted_gpus,
     write_planned_training,
 )
@@ -177,6 +181,10 @@ def test_the_stages_of_a_published_training_have_their_own_presets(folder: Path)
         ("{stages: [s2g], set: {train.init_checkpoint: a.pt}}", "train.init_checkpoint has no effect: stages give"),
         ("{stages: [g2t], stage_set: {g2t: {model.d_model: 64}}}", "g2t: model.d_model is 64, expected 128, as the"),
         ("{stages: [g2t], stage_set: {g2t: {optim.lr_mska: 1}}}", "optim.lr_mska has no effect: stage g2t learns"),
+        ("{stages: [g2t, text]}", "stages: text is not the first, and the others would replace what it learned; move"),
+        ("{stages: [text, g2t], stage_set: {g2t: {train.init_checkpoint: a.pt}}}", "it starts from stage text; leave"),
+        ("{stages: [text], stage_set: {text: {model.d_model: 64}}}", "text: model.d_model is 64, expected 128, as the"),
+        ("{set: {train.text_files: a.txt}}", "train.text_files has no effect: stage text alone reads them"),
         ("{stages: [g2t], stage_set: {g2t: {root: a}}}", "integrate.stage_set.g2t: root has no effect: the workflow"),
         ("{stages: [s2g], stage_set: {s2g: {resume: never}}}", "resume = 'never' would begin from scratch"),
     ],
@@ -189,6 +197,22 @@ def test_what_a_stage_would_refuse_is_refused_at_the_start(text: str, expected: 
 def test_stages_and_a_sequence_pretraining_both_give_the_first_weights() -> None:
     (line,) = refused("sequence: true\nintegrate: {stages: [g2t]}\n")
     assert "sequence and integrate.stages both give the first weights of the training; leave one of them out" in line
+
+
+def test_stages_that_learn_texts_start_from_stage_text(folder: Path) -> None:
+    write(folder / "mine.txt", "hola\n")
+    text = "integrate: {stages: [text, s2g, g2t], stage_set: {text: {train.text_files: mine.txt}}}\n"
+    config = plan(text).config
+    start = "work_dirs/text/best.pt"
+    assert stage_settings(config, "g2t")["train.init_checkpoint"] == json.dumps([start])
+    assert not {"train.init_checkpoint"} & {*stage_settings(config, "text"), *stage_settings(config, "s2g")}
+    assert (stage_starts(config, "g2t"), stage_starts(config, "s2g")) == ([Path(start)], [])
+    assert (text_files(config, "text"), text_files(config, "g2t")) == ([Path("mine.txt")], [])
+    assert json.loads(first_weights(config)["train.init_checkpoint"])[0] == start
+    assert stage_starts(plan("integrate: {stages: [g2t]}\n").config, "g2t") == []
+    (folder / "mine.txt").unlink()
+    (line,) = refused(text)
+    assert line.startswith("integrate.stages: text: train.text_files: mine.txt: No such file or directory, expected")
 
 
 def test_stages_of_glosses_need_some(folder: Path) -> None:

@@ -38,6 +38,8 @@ from signstreams.workflow.plan import (
     make_plan,
     setting_words,
     stage_settings,
+    stage_starts,
+    text_files,
     wanted_gpus,
     write_batches,
     write_planned_training,

@@ -6,7 +6,7 @@ STAGES = CONFIG.integrate.stages
 
 
 rule train_stage:
-    """A stage that the translation model starts from: s2g and vlp learn from video, g2t from the tables alone."""
+    """A stage that the translation model starts from: s2g and vlp learn from video, text and g2t from texts alone."""
     input:
         manifest=lambda wildcards: CORPUS.manifest if sees_video(wildcards.stage) else [],
         annotations=ANNOTATIONS or CORPUS.meta,
@@ -17,6 +17,8 @@ rule train_stage:
         ],
         backbones=lambda wildcards: [RUNS.backbone(name) for name in CONFIG.streams if sees_crops(wildcards.stage)],
         crops=lambda wildcards: crops_of_trained() if sees_crops(wildcards.stage) else [],
+        texts=lambda wildcards: text_files(CONFIG, wildcards.stage),
+        starts=lambda wildcards: stage_starts(CONFIG, wildcards.stage),
     output:
         **{name: stage_output(name, RUNS.stage_file("{stage}", name)) for name in TRAINING_FILES},
     log:

@@ -28,7 +28,7 @@ from signstreams.contract.report_page import render_page, worst_first
 from signstreams.contract.rules import EXTRACTED, TRACKS_READABLE, TRACKS_TIMES
 from signstreams.contract.run_checks import check_all
 from signstreams.contract.settings import ContractConfig
-from signstreams.contract.training_checks import TrainingRecord, check_training, planned_training
+from signstreams.contract.training_checks import TrainingRecord, check_trainings, planned_training
 from signstreams.contract.video import READ_ERRORS
 from signstreams.contract.view_index import remove_other_views, view_index
 from signstreams.corpus.clips import ID, Clip
@@ -44,7 +44,6 @@ from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
-from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.language import tr
 
 MAX_FILES = 20  # files for which findings of one rule are printed
@@ -112,10 +111,10 @@ def validate(config: ContractConfig) -> Validation:
     if training is not None and corpus.has_meta:
         num_frames = {clip_id: count for check in checks for clip_id, count in check.clip_frames.items()}
         lost = {check.video_id for check in checks if check.status not in ("ok", "loose")}
-        breaches = check_training(training, corpus.clips, lost, num_frames, index.splits, glosses)
+        breaches = check_trainings(training, corpus.clips, lost, num_frames, index.splits, glosses)
         is_warning = config.training.breaches == "warn"
         findings += (replace(found, severity="warning") if is_warning else found for found in breaches)
-        record = TrainingRecord(settings_for_corpus(training), num_frames)
+        record = replace(training, num_frames=num_frames)
     files = [record for check in checks for record in check.files] + _table_records(corpus.layout)
     findings.sort(key=report_order)
     report = build_report(corpus, checks, index.splits, findings)

@@ -79,11 +79,11 @@ def _same_signers(chosen: Mapping[str, Sequence[Clip]]) -> list[Finding]:
 
 
 def _same_texts(chosen: Mapping[str, Sequence[Clip]]) -> list[Finding]:
-    known = {_text_key(clip.text) for clip in chosen["train"]} - {""}
+    known = {text_key(clip.text) for clip in chosen["train"]} - {""}
     findings = []
     for split in ("val", "test"):
         texts = [clip for clip in chosen[split] if clip.text.strip()]
-        repeated = [clip for clip in texts if _text_key(clip.text) in known]
+        repeated = [clip for clip in texts if text_key(clip.text) in known]
         if repeated:
             found = (
                 f"{len(repeated):,} of {len(texts):,} texts of {split} ({len(repeated) / len(texts):.0%}) are in train:"
@@ -97,7 +97,8 @@ def _same_texts(chosen: Mapping[str, Sequence[Clip]]) -> list[Finding]:
     return findings
 
 
-def _text_key(text: str) -> str:
+def text_key(text: str) -> str:
+    """The same for texts that differ in case or blanks alone."""
     return " ".join(text.casefold().split())
 
 

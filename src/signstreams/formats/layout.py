@@ -131,7 +131,7 @@ TRAINING_FILES = {
     "artifacts": ARTIFACTS,
 }
 """Output of the rule `train` to file name; `GLOSSES` is written where there are glosses."""
-FIRST_STAGES = ("s2g", "g2t", "vlp")
+FIRST_STAGES = ("text", "s2g", "g2t", "vlp")
 """Stages of the training, and their folders, from which the whole one may start; each writes `TRAINING_FILES`."""
 GLOSSES = "gloss_vocabulary.json"
 EVALUATION_FILES = {"scores": "scores.json", "predictions": "predictions.csv", "page": "translations.html"}
@@ -186,7 +186,7 @@ class RunLayout:
         return self.training / TRAINING_FILES[name]
 
     def stage(self, stage: str) -> Path:
-        """Folder of a stage that the translation model starts from: s2g, g2t, vlp."""
+        """Folder of a stage that the translation model starts from, one of `FIRST_STAGES`."""
         return self.work_dir / stage
 
     def stage_file(self, stage: str, name: str) -> Path:

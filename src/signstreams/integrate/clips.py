@@ -105,10 +105,7 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
                     problems.append(unknown.line("annotations/gloss.csv"))
                 else:
                     log.warning("%s: they count as errors, and CTC leaves their clips out", unknown.found)
-    train = index["train"]
-    if config.data.subset_size is not None and config.data.subset_size < len(train):
-        rows = numpy_rng(config.seed, "subset").choice(len(train), config.data.subset_size, replace=False)
-        train = [train[row] for row in sorted(rows)]
+    train = drawn_subset(config, index["train"])
     chosen = [(split, clips[clip_id]) for split in splits for clip_id in (train if split == "train" else index[split])]
 
     videos, quarantined, points, video_problems = read_points(config, layout, {clip.video_id for _, clip in chosen})
@@ -126,6 +123,15 @@ def load_clips(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipS
     ]
     used = [[v.video_id, v.size_px, v.sources] for v in sorted(videos.values(), key=lambda v: v.video_id)]
     return ClipSet(entries, list(videos.values()), points, vocabulary, digest([parts, used]))
+
+
+def drawn_subset(config: IntegrateConfig, train: Sequence[str]) -> list[str]:
+    """The clips of train, or ``data.subset_size`` of them, drawn by the seed."""
+    most = config.data.subset_size
+    if most is None or most >= len(train):
+        return list(train)
+    rows = numpy_rng(config.seed, "subset").choice(len(train), most, replace=False)
+    return [train[row] for row in sorted(rows)]
 
 
 def tokenize_clips(

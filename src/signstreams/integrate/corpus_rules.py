@@ -29,10 +29,11 @@ FRAMES = Rule("training.frames", "error", "at most data.max_frames frames at dat
 TOKENS = Rule("training.tokens", "error", "at most decoder.max_tokens tokens")
 LETTERS = Rule("training.letters", "error", "a tokenizer that keeps the letters of the texts")
 MODEL = Rule("training.model", "error", "the files of the named language model, and a tokenizer that can be used")
+TEXT_FILES = Rule("training.text_files", "error", "files of one sentence per line, in UTF-8")
 UNKNOWN_GLOSS = Rule("training.unknown_gloss", "error", "glosses that train has, with data.unknown_gloss refuse")
 GLOSSES = Rule("training.glosses", "error", "glosses in train and val, without a translation loss")
 CTC_STEPS = Rule("training.ctc_steps", "warning", "as many steps at data.frame_stride as CTC needs for the glosses")
-TRAINING_RULES = (SPLIT, FRAMES, TOKENS, LETTERS, MODEL, UNKNOWN_GLOSS, GLOSSES, CTC_STEPS)
+TRAINING_RULES = (SPLIT, FRAMES, TOKENS, LETTERS, MODEL, TEXT_FILES, UNKNOWN_GLOSS, GLOSSES, CTC_STEPS)
 
 KEYS = (
     *(f"data.{key}" for key in ("frame_stride", "max_frames", "long_clips", "unknown_gloss")),
@@ -44,11 +45,14 @@ KEYS = (
 
 
 def settings_for_corpus(config: IntegrateConfig) -> dict[str, Any]:
-    """Those of `KEYS` as they are, which are a valid config by themselves."""
+    """Those of `KEYS` as they are, and of a stage what else it reads: a valid config by themselves."""
     found: dict[str, Any] = {}
     for key in KEYS:
         section, _, name = key.partition(".")
         found[key] = getattr(getattr(config, section), name)
+    if config.stage != "slt":
+        found |= {"stage": config.stage, "scoring.gloss_cleanup": config.scoring.gloss_cleanup}
+        found["train.text_files"] = list(map(str, config.train.text_files))
     return found
 
 
@@ -182,6 +186,21 @@ def no_glosses_to_read(has_glosses: Mapping[str, bool]) -> Refusal | None:
 
 
 # -- Texts
+
+
+def gloss_words(name: str) -> str:
+    """A gloss as a text that a language model may know: in lower case, its parts as words."""
+    return " ".join(name.replace("-", " ").replace("_", " ").replace("+", " ").lower().split())
+
+
+def tokenizer_texts(
+    config: IntegrateConfig, train_texts: Iterable[str], vocabulary: GlossVocabulary | None
+) -> list[str]:
+    """What a training makes its tokenizer for: the texts of train, and glosses that begin as words."""
+    texts = list(train_texts)
+    if config.stage == "g2t" and config.decoder.is_pruned and vocabulary is not None:
+        texts += map(gloss_words, vocabulary.names[1:])
+    return texts
 
 
 def tokenizer_for(config: DecoderConfig, train_texts: Sequence[str]) -> Tokenizer:

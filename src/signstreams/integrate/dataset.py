@@ -18,11 +18,11 @@ from signstreams.errors import UserError
 from signstreams.formats.crops import Crop
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.integrate.array_store import ArrayStore
-from signstreams.integrate.batches import Sample
+from signstreams.integrate.batches import Sample, augment
 from signstreams.integrate.clips import ClipEntry, ClipSet, load_clips, raise_problems
 from signstreams.integrate.features import embed_stream, open_features, present_crops
 from signstreams.integrate.nodes import NUM_NODES, place_nodes
-from signstreams.integrate.settings import IntegrateConfig
+from signstreams.integrate.settings import AugmentationConfig, IntegrateConfig
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
 from signstreams.integrate.videos import POSE_DIM, Points, check_lengths
 
@@ -104,6 +104,12 @@ class ClipDataset(Sequence[Sample]):
 
     def __getitem__(self, row: int) -> Sample:  # type: ignore[override]
         return self.reader.load(self.entries[row])
+
+    def drawn(
+        self, row: int, augmentation: AugmentationConfig, rng: np.random.Generator, *, most_frames: int | None = None
+    ) -> Sample:
+        """A clip as training sees it, augmented by draws of ``rng``; of at most ``most_frames``."""
+        return augment(self[row], augmentation, rng, most_frames=most_frames)
 
 
 def read_inputs(config: IntegrateConfig, world: World) -> tuple[ClipSet, Backbones]:

@@ -11,16 +11,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from signstreams.array_types import Ints
+from signstreams.corpus.clips import Clip
 from signstreams.corpus.findings import few_ids, raise_errors
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, read_gloss
 from signstreams.corpus.meta_csv import scan_meta
 from signstreams.corpus.splits import read_index
-from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.files import digest
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.integrate.batches import Sample
-from signstreams.integrate.clips import ClipEntry, ClipSet, raise_problems
+from signstreams.integrate.clips import ClipEntry, ClipSet, drawn_subset, raise_problems
 from signstreams.integrate.corpus_rules import (
     clips_with_text,
     no_clip,
@@ -45,16 +46,41 @@ class GlossDataset(ClipDataset):
 
     def __getitem__(self, row: int) -> Sample:  # type: ignore[override]
         entry = self.entries[row]
-        glosses = np.array(entry.gloss_ids, dtype=np.int64)  # (N,)
-        return Sample(
-            entry.clip_id,
-            np.zeros((len(glosses), 0, 3), np.float32),
-            np.zeros((len(glosses), 0), np.float32),
-            {GLOSS_STREAM: np.ones(len(glosses), np.bool_)},
-            {},
-            {GLOSS_STREAM: glosses},
-            list(entry.tokens),
-        )
+        return sample_of_ids(entry, GLOSS_STREAM, np.array(entry.gloss_ids, dtype=np.int64))
+
+
+def sample_of_ids(entry: ClipEntry, stream: str, ids: Ints) -> Sample:
+    """A sentence whose steps are these ids (N,), and which has no frames."""
+    return Sample(
+        entry.clip_id,
+        np.zeros((len(ids), 0, 3), np.float32),
+        np.zeros((len(ids), 0), np.float32),
+        {stream: np.ones(len(ids), np.bool_)},
+        {},
+        {stream: ids},
+        list(entry.tokens),
+    )
+
+
+def read_texts(config: IntegrateConfig) -> tuple[dict[str, Clip], dict[str, list[str]]]:
+    """The clips of a corpus by id, and those of each split that have a text; of its videos nothing is read.
+
+    Raises:
+        UserError: There is no corpus, or its tables have errors.
+    """
+    layout = CorpusLayout(config.root)
+    if not config.root.is_dir():
+        raise UserError(f"{config.root}: no such folder, expected a corpus; name its root with --root")
+    table = scan_meta(layout.meta)
+    raise_errors(table.issues)
+    clips = {clip.clip_id: clip for clip in table.clips}
+    return clips, clips_with_text(read_index(layout, table.clips), clips)
+
+
+def text_entry(clip_id: str, split: str, text: str, video_id: str = "", gloss: Gloss | None = None) -> ClipEntry:
+    """A sentence of which no frame is read, and no video but the id is known."""
+    video = ProcessedVideo(video_id, (0, 0), {})
+    return ClipEntry(clip_id, split, text, None if gloss is None else gloss.labels, video, range(0))
 
 
 def load_sentences(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> ClipSet:
@@ -66,12 +92,7 @@ def load_sentences(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> C
         UserError: All problems, one per line.
     """
     layout = CorpusLayout(config.root)
-    if not config.root.is_dir():
-        raise UserError(f"{config.root}: no such folder, expected a corpus; name its root with --root")
-    table = scan_meta(layout.meta)
-    raise_errors(table.issues)
-    clips = {clip.clip_id: clip for clip in table.clips}
-    index = clips_with_text(read_index(layout, table.clips), clips)
+    clips, index = read_texts(config)
     problems = [no_clip(split).line(f"index/{split}.csv") for split in splits if not index[split]]
     glosses = _cleaned(layout, clips, config)
     chosen = {split: [clip_id for clip_id in index[split] if clip_id in glosses] for split in splits}
@@ -89,19 +110,12 @@ def load_sentences(config: IntegrateConfig, splits: Sequence[str] = SPLITS) -> C
                 else:
                     log.warning("%s: the model does not see them", unknown.found)
     raise_problems(problems)
-    train, most = chosen.get("train", []), config.data.subset_size
-    if most is not None and most < len(train):
-        rows = numpy_rng(config.seed, "subset").choice(len(train), most, replace=False)
-        chosen["train"] = [train[row] for row in sorted(rows)]
+    if "train" in splits:
+        chosen["train"] = drawn_subset(config, chosen["train"])
     entries = {
         split: [
-            ClipEntry(
-                clip_id,
-                split,
-                clips[clip_id].text,
-                glosses[clip_id].labels,
-                ProcessedVideo(clips[clip_id].video_id, (0, 0), {}),
-                range(0),
+            replace(
+                text_entry(clip_id, split, clips[clip_id].text, clips[clip_id].video_id, glosses[clip_id]),
                 gloss_ids=read_ids(vocabulary, glosses[clip_id].labels),
             )
             for clip_id in ids

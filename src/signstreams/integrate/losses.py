@@ -141,7 +141,7 @@ class Losses:
 
     terms: dict[str, LossTerm]
     """``translation``, unless no text is learned; with glosses also ``ctc`` (summed over heads), ``ctc_<head>`` and
-    ``distillation``. In stage vlp ``restoration`` in place of ``translation``."""
+    ``distillation``. In stages vlp and text ``restoration`` in place of ``translation``."""
     num_ctc_skipped: int  # clips too short for their glosses
     pairs: Pairs | None = None
     """In stage vlp, what ``alignment`` is computed from: among the joint batch, or all clips of a split."""
@@ -164,13 +164,14 @@ def compute_losses(model: TextModel, batch: Batch, encoded: Encoded, *, label_sm
     sums: dict[str, Tensor] = {}
     pairs = None
     if model.alignment is not None:
-        assert encoded.memory is not None
+        assert encoded.memory is not None and model.decoder is not None
         pairs = model.alignment.pairs(model.decoder, encoded.memory, encoded.mask, batch.tokens)
         logits = model.alignment.restored(model.decoder, batch.tokens, batch.mask_shares)  # (B, L, vocabulary)
         sums[RESTORATION] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
     elif encoded.memory is not None:
         logits = model.text_logits(encoded, batch.tokens)  # (B, L, vocabulary)
-        sums[TRANSLATION] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
+        name = RESTORATION if model.restores_text else TRANSLATION
+        sums[name] = translation_loss(logits, batch.tokens, label_smoothing=label_smoothing)
     num_skipped = 0
     if encoded.gloss_logits:
         steps = batch.num_steps

@@ -33,8 +33,9 @@ from signstreams.integrate.decoder import (
 )
 from signstreams.integrate.mska import Mska, MskaEncoder, time_mask
 from signstreams.integrate.settings import IntegrateConfig, ModelConfig
+from signstreams.integrate.stage_settings import sees_video
 from signstreams.integrate.stream_backbones import Backbones
-from signstreams.integrate.text_model import Encoded, GlossModel, TextModel, over_time, step_transformer
+from signstreams.integrate.text_model import Encoded, GlossModel, SentenceModel, TextModel, over_time, step_transformer
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.videos import POSE_DIM
 from signstreams.integrate.vocabulary import pruned_config
@@ -172,7 +173,7 @@ def named_steps(streams: dict[str, Tensor]) -> dict[str, Tensor]:
 class MultistreamModel(TextModel):
     """Encoder and decoder.
 
-    Where no text is learned (``mska.translation_weight`` 0), only MSKA runs and trains; the rest keeps its weights.
+    Where no text is learned (``mska.translation_weight`` 0), there is MSKA alone, and no ``decoder``.
     Features of streams without a (trained) backbone here come with the batch. ``feature_dims`` includes ``pose``;
     ``num_layers`` is of streams with features of all blocks; ``num_glosses`` counts the blank, None without glosses.
     With an ``alignment``, which is stage vlp, no text is written.
@@ -186,26 +187,30 @@ class MultistreamModel(TextModel):
         backbones: dict[str, Backbone],
         num_layers: dict[str, int] | None = None,
         num_glosses: int | None,
-        decoder: TextDecoder,
+        decoder: TextDecoder | None,
         alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
         width = config.model.d_model
-        self.learns_text = config.mska.learns_text
-        self.backbones = nn.ModuleDict(backbones)
+        self.learns_text = decoder is not None
+        self.backbones = nn.ModuleDict(backbones if self.learns_text else {})
         self.backbone_layers = config.model.backbone_layers
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
         step_dims = mska_dims(self.mska)
+        self.decoder, self.alignment = decoder, alignment
+        self.max_tokens = config.decoder.max_tokens
+        self.fusion: FusionEncoder | None = None
+        self.gloss_map: nn.Module | None = None
+        self.gloss_join: nn.Module | None = None
+        self.mapper: nn.Module | None = None
+        if not self.learns_text:
+            return
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
         is_whole = isinstance(decoder, LanguageModel)
-        self.fusion: FusionEncoder | None = None
         if fusion != "alone":
             self.fusion = FusionEncoder(
                 feature_dims, step_dims, num_layers or {}, config.model, has_transformer=not is_whole
             )
-        self.gloss_map: nn.Module | None = None
-        self.gloss_join: nn.Module | None = None
-        self.mapper: nn.Module | None = None
         if fusion not in ("none", "alone"):  # two layers, as in MSKA between the fuse head and the text model
             self.gloss_map = nn.Sequential(
                 nn.Linear(config.mska.head_dim, width),
@@ -218,17 +223,11 @@ class MultistreamModel(TextModel):
         if isinstance(decoder, LanguageModel):  # MSKA and TwoStream: vl_mapper.py, of the fuse head's features
             in_dim, out_dim = config.mska.head_dim if fusion == "alone" else width, decoder.width
             self.mapper = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim))
-        self.decoder = decoder
-        self.alignment = alignment
-        self.max_tokens = config.decoder.max_tokens
-        if not self.learns_text:
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name.startswith("mska."))
 
     def encode(self, batch: Batch) -> Encoded:
         """Batch of clips to memory and gloss logits."""
         visual = {}
-        if self.fusion is not None and self.learns_text:
+        if self.fusion is not None:
             visual = {stream: self._visual(stream, batch) for stream in self.fusion.projectors}
         steps: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
@@ -286,7 +285,7 @@ def build_model(
     theirs.
 
     ``decoder_config`` is that of a decoder whose weights are loaded later, from our own checkpoint; None: follow
-    ``config.decoder``.
+    ``config.decoder``. Where no text is learned there is none.
 
     Raises:
         UserError: A named decoder cannot be loaded, or has fewer tokens than its tokenizer.
@@ -294,6 +293,36 @@ def build_model(
     for net in backbones.trained.values():
         _unfreeze_blocks(net, config)
     seed_global(config.seed, "weights")
+    decoder = alignment = None
+    if config.mska.learns_text:
+        decoder, sizes = _build_decoder(config, tokenizer, decoder_config)
+        if config.stage == "g2t":
+            assert num_glosses is not None
+            return GlossModel(config, num_glosses=num_glosses, decoder=decoder)
+        if config.stage == "text":
+            return SentenceModel(config, decoder=decoder)
+        if config.stage == "vlp":
+            sentences = None if config.decoder.is_whole else text_encoder(config.decoder, sizes)
+            alignment = Alignment(sizes.d_model, sentences)
+    model = MultistreamModel(
+        config,
+        feature_dims=visual_dims(config.model, backbones),
+        backbones=backbones.trained,
+        num_layers=backbones.num_layers,
+        num_glosses=num_glosses,
+        decoder=decoder,
+        alignment=alignment,
+    )
+    for encoder in model.mska.encoders.values() if model.mska is not None else ():
+        assert isinstance(encoder, MskaEncoder)
+        encoder.checkpoint_activations = config.optim.checkpoint_activations
+    return model
+
+
+def _build_decoder(
+    config: IntegrateConfig, tokenizer: Tokenizer, decoder_config: PretrainedConfig | None
+) -> tuple[TextDecoder, PretrainedConfig]:
+    """The text model and its sizes, as `build_model` is given them; of a whole language model with its encoder."""
     settings = config.decoder
     is_new = decoder_config is None
     if decoder_config is None and settings.model is None:
@@ -311,32 +340,13 @@ def build_model(
     decoder: TextDecoder
     if settings.is_whole:
         decoder = LanguageModel(decoder_config, tokenizer.special)
-        if config.stage != "g2t":  # a sentence of glosses is as short as its text
+        if sees_video(config.stage):  # a sentence of glosses or words is as short as its text
             _check_positions(config, decoder)
     else:
         decoder = TextDecoder(decoder_config, config.model.d_model, tokenizer.special)
     if is_new and settings.model is not None and settings.weights == "pretrained":
         load_pretrained_weights(decoder, settings, tokenizer.rows)
-    if config.stage == "g2t":
-        assert num_glosses is not None
-        return GlossModel(config, num_glosses=num_glosses, decoder=decoder)
-    alignment = None
-    if config.stage == "vlp":
-        sentences = None if settings.is_whole else text_encoder(settings, decoder_config)
-        alignment = Alignment(decoder_config.d_model, sentences)
-    model = MultistreamModel(
-        config,
-        feature_dims=visual_dims(config.model, backbones),
-        backbones=backbones.trained,
-        num_layers=backbones.num_layers,
-        num_glosses=num_glosses,
-        decoder=decoder,
-        alignment=alignment,
-    )
-    for encoder in model.mska.encoders.values() if model.mska is not None else ():
-        assert isinstance(encoder, MskaEncoder)
-        encoder.checkpoint_activations = config.optim.checkpoint_activations
-    return model
+    return decoder, decoder_config
 
 
 def _check_positions(config: IntegrateConfig, decoder: LanguageModel) -> None:

@@ -70,12 +70,13 @@ def digest_of_authors(path: Path) -> str:
     return digest([sha256_file(path), sha256_file(names) if names.is_file() else None])
 
 
-def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossVocabulary | None) -> None:
+def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossVocabulary | None) -> set[str]:
     """Load the recognition network of a checkpoint into the model's MSKA, and its map from there to the language model
     where the model's is of the same sizes; all other parts keep their weights.
 
     Rows of glosses are matched by name, which only `GLOSS_NAMES` beside the checkpoint tells; without it they are left
-    out. y points down here and up there, which the sign of its weights makes good.
+    out. y points down here and up there, which the sign of its weights makes good. Returns the names of the
+    tensors that were loaded.
 
     Raises:
         UserError: The file is none of the authors', or of other sizes than the config's.
@@ -105,14 +106,18 @@ def load_mska_checkpoint(model: MultistreamModel, path: Path, vocabulary: GlossV
             taken[name] = fitted
     model.mska.load_state_dict(taken, strict=False)
     log.info("%s: %d of %d tensors of MSKA loaded from %d there", path, len(taken), len(own), len(found))
-    _load_mapper(model, path, mapper)
+    has_mapper = _load_mapper(model, path, mapper)
     _say_what_is_left(path, tables, other_heads, foreign, has_glosses=rows is not None or not classifiers)
+    return {f"mska.{name}" for name in taken} | ({f"mapper.{name}" for name in mapper} if has_mapper else set())
 
 
-def _load_mapper(model: MultistreamModel, path: Path, mapper: dict[str, Tensor]) -> None:
-    """Take the two layers between fuse head and language model where ours are the same; otherwise say why not."""
+def _load_mapper(model: MultistreamModel, path: Path, mapper: dict[str, Tensor]) -> bool:
+    """Take the two layers between fuse head and language model where ours are the same; otherwise say why not.
+
+    Returns whether they were taken.
+    """
     if not mapper:
-        return
+        return False
     if model.mapper is None or model.fusion is not None:
         log.warning(
             "left out: vl_mapper (%d tensors), which leads from the fuse head alone to a whole language model; here"
@@ -124,6 +129,8 @@ def _load_mapper(model: MultistreamModel, path: Path, mapper: dict[str, Tensor])
     else:
         model.mapper.load_state_dict(mapper)
         log.info("%s: the map to the language model is loaded (%d tensors)", path, len(mapper))
+        return True
+    return False
 
 
 def name_there(name: str) -> str:

@@ -151,10 +151,12 @@ PRESETS: dict[str, _Tree] = {
 """What a preset sets where the user sets nothing."""
 
 
+# nothing moves in a gloss or a word
+_STILL: _Tree = {"augmentation": {"scale": 0.0, "rotate_deg": 0.0, "translate": 0.0, "time_scale": [1.0, 1.0]}}
 STAGES: dict[str, _Tree] = {
     "s2g": {"mska": {"translation_weight": 0.0}},
-    # nothing moves in a gloss
-    "g2t": {"augmentation": {"scale": 0.0, "rotate_deg": 0.0, "translate": 0.0, "time_scale": [1.0, 1.0]}},
+    "g2t": _STILL,
+    "text": _STILL,
 }
 """What a stage other than slt sets where neither the user nor a preset does."""
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from signstreams.corpus.findings import few
 from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import distributed
 from signstreams.engine.distributed import World
-from signstreams.engine.run_folder import Experiment, Fingerprint, recorded_fingerprint
+from signstreams.engine.run_folder import Fingerprint, recorded_fingerprint
 from signstreams.engine.training_run import TrainingRun
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
 from signstreams.formats.layout import GLOSSES, CorpusLayout
 from signstreams.integrate.clips import ClipSet, tokenize_clips
-from signstreams.integrate.corpus_rules import glosses_alone, lost_letters, tokenizer_for
+from signstreams.integrate.corpus_rules import glosses_alone, lost_letters, tokenizer_for, tokenizer_texts
 from signstreams.integrate.dataset import ClipDataset, open_datasets, read_inputs
 from signstreams.integrate.evaluate import evaluate
 from signstreams.integrate.features import ImageReader, decoding_threads
@@ -26,12 +27,20 @@ from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.mska_checkpoint import digest_of_authors, load_mska_checkpoint
 from signstreams.integrate.mska_settings import check_processes, mska_checkpoint
 from signstreams.integrate.nodes import stream_node_names
+from signstreams.integrate.noised_text import SentenceDataset, load_texts, tokenize_texts
 from signstreams.integrate.results import CONFIG, RUN_FILES, TOKENIZER, write_training
 from signstreams.integrate.settings import IntegrateConfig, few_clips
+from signstreams.integrate.stage_settings import sees_video
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
-from signstreams.integrate.text_model import GlossModel, TextModel, gloss_words
+from signstreams.integrate.text_model import GlossModel, TextModel
 from signstreams.integrate.tokenizer import Tokenizer
-from signstreams.integrate.trained_model import FORMAT, load_initial_weights, load_sequence_weights
+from signstreams.integrate.trained_model import (
+    FORMAT,
+    HANDS_ON_TOKENIZER,
+    handed_on_tokenizer,
+    load_initial_weights,
+    load_sequence_weights,
+)
 from signstreams.integrate.training import Trainer
 from signstreams.integrate.videos import extraction_settings, fps_range
 from signstreams.processes import stop_on_signal
@@ -48,16 +57,17 @@ def run(config: IntegrateConfig) -> None:
     """
     if absent := absent_files(config.decoder):
         raise UserError(absent)
-    reads_glosses = config.stage == "g2t"
     world = distributed.start(distributed=config.distributed, device=config.device)
     try:
         check_processes(config, world.size)
-        if reads_glosses:
-            clips, backbones = load_sentences(config), load_backbones(config)
-        else:
+        if sees_video(config.stage):
             clips, backbones = read_inputs(config, world)
+        else:
+            read = load_sentences if config.stage == "g2t" else load_texts
+            clips, backbones = read(config), load_backbones(config)
         # before the folder is claimed: there may be nothing to learn
-        vocabulary = clips.vocabulary if reads_glosses else _vocabulary(config, clips)
+        vocabulary = _vocabulary(config, clips) if sees_video(config.stage) else clips.vocabulary
+        handed_on = handed_on_tokenizer(config)
         init_digests, sequence_digest = _first_weights(config)
 
         def fingerprint_of(config: IntegrateConfig) -> Fingerprint:
@@ -68,7 +78,7 @@ def run(config: IntegrateConfig) -> None:
         fingerprint = fingerprint_of(config)
         with TrainingRun(config, world, fingerprint, RUN_FILES) as training:
             training.write_params({**config.model_dump(mode="json"), "backbone_sha256": backbones.digests}, CONFIG)
-            _run(config, clips, vocabulary, backbones, training)
+            _run(config, clips, vocabulary, backbones, training, handed_on)
     finally:
         distributed.close()
 
@@ -106,7 +116,7 @@ def _with_layers_of_folder(
     A run that is another one for any other reason has all layers, and so has one whose config names them.
     """
     mska = config.mska
-    has_mska = config.model.use_mska and config.stage != "g2t"
+    has_mska = config.model.use_mska and sees_video(config.stage)
     if not has_mska or "layers" in mska.model_fields_set or config.resume == "never":
         return config
     earlier = config.model_copy(update={"mska": mska.model_copy(update={"layers": "reduced"})})
@@ -127,25 +137,35 @@ def _run(
     vocabulary: GlossVocabulary | None,
     backbones: Backbones,
     training: TrainingRun,
+    handed_on: Tokenizer | None,
 ) -> None:
     experiment, world = training.experiment, training.world
-    tokenizer = _tokenizer(config, clips, experiment)
+    tokenizer = handed_on or _tokenizer(config, clips)
+    if experiment is not None:
+        if not (experiment.state / TOKENIZER).exists():
+            tokenizer.save(experiment.state / TOKENIZER)
+        experiment.publish(TOKENIZER)
     if vocabulary is not None and experiment is not None:
         vocabulary.save(experiment.state / GLOSSES)
         experiment.publish(GLOSSES)
     if world.is_main:
         counts = ", ".join(f"{len(entries)} {split}" for split, entries in clips.entries.items())
-        log.info("clips: %s%s", counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
-        if config.mska.learns_text and (note := few_clips(len(clips.entries["train"]))):
+        kind = "clips" if sees_video(config.stage) else "sentences"
+        log.info("%s: %s%s", kind, counts, f"; {len(vocabulary) - 1} glosses" if vocabulary else "")
+        if config.writes_text and (note := few_clips(len(clips.entries["train"]))):
             log.warning("%s", note)
     if config.mska.learns_text:
         _check_letters(config, clips, tokenizer, world)
-    entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
+    extraction = {}
     splits: Mapping[str, ClipDataset]
+    if config.stage == "text":
+        entries = tokenize_texts(clips, tokenizer, config.decoder.max_tokens)
+        splits = {split: SentenceDataset(chosen, tokenizer.special) for split, chosen in entries.items()}
+    else:
+        entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
     if config.stage == "g2t":
         splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
-        extraction = {}
-    else:
+    elif sees_video(config.stage):
         splits = open_datasets(config, clips, backbones, world, entries)
         extraction = extraction_settings(config.root, clips.entries["train"][0].video.video_id)
     num_glosses = len(vocabulary) if vocabulary else None
@@ -169,8 +189,9 @@ def _run(
             "extraction": extraction,
             "fps_range": fps_range(clips.videos),
             "num_train_clips": len(clips.entries["train"]),
-            "decoder": model.decoder.net.config.to_json_string(use_diff=False),
+            "decoder": None if model.decoder is None else model.decoder.net.config.to_json_string(use_diff=False),
             "token_roles": tokenizer.special.as_dict(),
+            **({HANDS_ON_TOKENIZER: True} if handed_on or _is_of_texts(config) else {}),
             "glosses": list(vocabulary.names) if vocabulary else None,
             "nodes": stream_node_names(),
         },
@@ -197,13 +218,17 @@ def _load_first_weights(
     tokenizer: Tokenizer,
     vocabulary: GlossVocabulary | None,
 ) -> None:
-    """Weights of other runs in place of random ones, in the order they are named."""
+    """Weights of other runs in place of random ones, in the order they are named; the log lists what none has."""
+    filled: set[str] = set()
     for start in config.train.init_checkpoint:
         if (of_authors := mska_checkpoint(start)) is not None:
             assert isinstance(model, MultistreamModel)
-            load_mska_checkpoint(model, of_authors, vocabulary)
+            filled |= load_mska_checkpoint(model, of_authors, vocabulary)
         else:
-            load_initial_weights(model, start, tokenizer, vocabulary)
+            filled |= load_initial_weights(model, start, tokenizer, vocabulary)
+    left = [name for name in model.state_dict() if name not in filled]
+    if config.train.init_checkpoint and left:
+        log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if (sequence := config.train.sequence_checkpoint) is not None:
         load_sequence_weights(model, sequence, backbones, config.data.frame_stride)
 
@@ -247,13 +272,11 @@ def _check_letters(config: IntegrateConfig, clips: ClipSet, tokenizer: Tokenizer
         log.warning("%s: %s; %s", place, refusal.found, refusal.fix)
 
 
-def _tokenizer(config: IntegrateConfig, clips: ClipSet, experiment: Experiment | None) -> Tokenizer:
-    texts = [entry.text for entry in clips.entries["train"]]
-    if config.stage == "g2t" and config.decoder.is_pruned and clips.vocabulary is not None:
-        texts += [gloss_words(name) for name in clips.vocabulary.names[1:]]  # their embeddings begin as these words
-    tokenizer = tokenizer_for(config.decoder, texts)
-    if experiment is not None:
-        if not (experiment.state / TOKENIZER).exists():
-            tokenizer.save(experiment.state / TOKENIZER)
-        experiment.publish(TOKENIZER)
-    return tokenizer
+def _is_of_texts(config: IntegrateConfig) -> bool:
+    """Whether the tokenizer is learned from more texts than those of the corpus, and so one to keep in later runs."""
+    return config.stage == "text" and config.decoder.uses_own_tokenizer
+
+
+def _tokenizer(config: IntegrateConfig, clips: ClipSet) -> Tokenizer:
+    train_texts = [entry.text for entry in clips.entries["train"]]
+    return tokenizer_for(config.decoder, tokenizer_texts(config, train_texts, clips.vocabulary))

@@ -30,7 +30,7 @@ from signstreams.engine.settings import ExperimentConfig, TrackingConfig
 from signstreams.integrate.mska_settings import MskaLayers, MskaNorm, check_norm
 from signstreams.integrate.presets import Preset, Stage, with_preset, with_stage
 from signstreams.integrate.scoring_settings import GivenScoring, ScoringConfig
-from signstreams.integrate.stage_settings import check_stage, without_effect
+from signstreams.integrate.stage_settings import check_stage, sees_video, without_effect
 from signstreams.streams import BACKBONE_KEYS, STREAMS, TABLE
 
 FEW_CLIPS = 1000  # published sign-language corpora begin at some thousands, and what they teach is modest
@@ -381,8 +381,8 @@ class OptimConfig(Section):
     """Recompute the activations of MSKA and of trained backbones in the backward pass: less memory, more time."""
 
 
-Checkpoints = Annotated[list[Path], BeforeValidator(lambda value: [] if value is None else listed(value))]
-"""Checkpoints in their order; one alone need not be in a list."""
+Files = Annotated[list[Path], BeforeValidator(lambda value: [] if value is None else listed(value))]
+"""Files in their order; one alone need not be in a list."""
 
 
 class TrainConfig(Section):
@@ -398,10 +398,13 @@ class TrainConfig(Section):
     """End after this many consecutive evaluations without improvement. None: train to the end."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Evaluate and keep an exponential moving average of the weights with this decay per step. None: no averaging."""
-    init_checkpoint: Annotated[Checkpoints, Flag("--init-checkpoint")] = []
+    init_checkpoint: Annotated[Files, Flag("--init-checkpoint")] = []
     """best.pt of other runs to start from, such as those of the stages s2g and g2t: weights that match by name and
     shape are used, the log lists the others; where several have a weight, the last one counts. Or mska::FILE, a
     checkpoint of MSKA's authors, for its recognition network."""
+    text_files: Annotated[Files, Flag("--text-files")] = []
+    """Of stage text: plain text files (UTF-8, one sentence per line) whose sentences it learns beside the texts of
+    train. Those that are texts of val or test are left out."""
     sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
     """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
@@ -423,7 +426,8 @@ class IntegrateConfig(Section):
     stage: Annotated[Stage, Flag("--stage")] = "slt"
     """What is learned. slt: texts, and glosses where the corpus has them. s2g: glosses from keypoints alone, MSKA's
     first stage. g2t: texts from glosses, without video. vlp: alignment of clips and sentences, for a corpus without
-    glosses, as in GFSLT-VLP. slt starts from these with train.init_checkpoint."""
+    glosses, as in GFSLT-VLP. text: sentences with gaps restored, for a decoder from scratch. slt starts from these with
+    train.init_checkpoint."""
     root: Path = Path("data/single_signer")
     """Root folder of the corpus: meta.csv, annotations/gloss.csv, index/ and processed/ are in it."""
     output_dir: Path = Path("work_dirs/multistream_v9")
@@ -534,12 +538,12 @@ class IntegrateConfig(Section):
     @property
     def writes_text(self) -> bool:
         """Whether a translation is learned."""
-        return self.stage != "vlp" and self.mska.learns_text
+        return self.stage not in ("vlp", "text") and self.mska.learns_text
 
     @property
     def learns_glosses(self) -> bool:
         """Whether glosses are learned where the corpus has them."""
-        return self.stage != "vlp" and self.model.use_mska and self.mska.ctc_weight > 0
+        return self.stage not in ("vlp", "text") and self.model.use_mska and self.mska.ctc_weight > 0
 
     @property
     def features(self) -> Path:
@@ -557,7 +561,7 @@ class IntegrateConfig(Section):
                 **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
-                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint", "sequence_checkpoint"},
+                "train": {"checkpoint_steps", "log_every_steps", *_FILES},
             },
         )
         # "refuse" was the default once, and a run that it let through is the same with either
@@ -587,13 +591,14 @@ class IntegrateConfig(Section):
             del tree["scoring"]
         if sequence_digest is not None:
             tree["train"]["sequence"] = sequence_digest
-        if self.stage == "g2t":
+        if not sees_video(self.stage):
             for section, name in without_effect(self):
                 tree.get(section, {}).pop(name, None)
             tree = {section: value for section, value in tree.items() if value != {}}
         return tree
 
 
+_FILES = ("init_checkpoint", "sequence_checkpoint", "text_files")  # count by their content
 _NEWER: dict[str, Iterable[str]] = {
     "mska": ("distillation",),
     "augmentation": ("rotate_prob", "frame_sampling"),

@@ -18,6 +18,22 @@ _OF_BACKBONES = (
     "backbone_layers",
 )
 _OF_CHECKPOINT = ("model", "weights", "tokenizer", "use_encoder", "prune_vocabulary", "offline", "target_language")
+_UNSEEN: dict[str, tuple[str, ...]] = {
+    "data": ("frame_stride", "max_frames", "long_clips", "crop_px", "allow_absent_videos", "blank_video"),
+    "augmentation": (
+        *("scale", "rotate_deg", "rotate_prob", "translate", "noise", "time_scale"),
+        "frame_sampling",
+    ),
+    "model": (*_OF_BACKBONES, "use_pose", "use_mska", "projection_dim", "stream_dropout"),
+    "mska": (
+        *("translation_weight", "ctc_weight", "distillation_weight", "distillation", "distillation_warmup_ratio"),
+        *("gloss_fusion", "channels", "num_heads", "dropout", "head_dim", "head_ff_dim", "root_relative_hands"),
+        *("norm", "layers"),
+    ),
+    "optim": ("lr_mska", "lr_mapper", "lr_backbone", "checkpoint_activations"),
+    "train": ("sequence_checkpoint",),
+}
+"""What a stage without video does not read."""
 _OF_TRANSLATION = ("bleu_tokenize", "bleu_lowercase", "num_beams")
 WITHOUT_EFFECT: dict[str, dict[str, tuple[str, ...]]] = {
     "s2g": {
@@ -28,21 +44,13 @@ WITHOUT_EFFECT: dict[str, dict[str, tuple[str, ...]]] = {
         "train": ("sequence_checkpoint",),
         "scoring": _OF_TRANSLATION,
     },
-    "g2t": {
-        "data": ("frame_stride", "max_frames", "long_clips", "crop_px", "allow_absent_videos", "blank_video"),
-        "augmentation": (
-            *("scale", "rotate_deg", "rotate_prob", "translate", "noise", "time_scale"),
-            "frame_sampling",
-        ),
-        "model": (*_OF_BACKBONES, "use_pose", "use_mska", "projection_dim", "stream_dropout"),
-        "mska": (
-            *("translation_weight", "ctc_weight", "distillation_weight", "distillation", "distillation_warmup_ratio"),
-            *("gloss_fusion", "channels", "num_heads", "dropout", "head_dim", "head_ff_dim", "root_relative_hands"),
-            *("norm", "layers"),
-        ),
-        "optim": ("lr_mska", "lr_mapper", "lr_backbone", "checkpoint_activations"),
-        "train": ("sequence_checkpoint",),
-        "scoring": ("gloss_beams",),
+    "g2t": _UNSEEN | {"scoring": ("gloss_beams",)},
+    "text": _UNSEEN
+    | {
+        "data": (*_UNSEEN["data"], "unknown_gloss"),
+        "decoder": ("prune_vocabulary",),
+        "optim": (*_UNSEEN["optim"], "translation_loss"),
+        "scoring": ("gloss_cleanup", "gloss_beams", *_OF_TRANSLATION),
     },
     "vlp": {
         "mska": (
@@ -58,6 +66,7 @@ _OF_LANGUAGE_MODEL = ("d_model", "dropout")  # what a whole language model has i
 _LEARNS = {
     "s2g": "learns glosses from keypoints alone",
     "g2t": "learns texts from glosses, without video",
+    "text": "learns sentences from what is left of them, without video and glosses",
     "vlp": "learns neither translation nor glosses",
 }
 _STAYS_BEHIND = {"vlp": {"scoring": ("gloss_cleanup", "gloss_beams")}}
@@ -68,9 +77,9 @@ def without_effect(config: IntegrateConfig) -> Iterator[tuple[str, str]]:
     """Section and name of each setting that the stage of the config does not read."""
     for section, names in WITHOUT_EFFECT.get(config.stage, {}).items():
         yield from ((section, name) for name in names)
-    if config.stage == "g2t" and config.decoder.is_whole:
+    if not sees_video(config.stage) and config.decoder.is_whole:
         yield from (("model", name) for name in _OF_LANGUAGE_MODEL)
-        if config.decoder.weights == "pretrained":  # gloss embeddings stay as they begin
+        if config.stage == "text" or config.decoder.weights == "pretrained":  # gloss embeddings stay as they begin
             yield "optim", "lr_encoder"
 
 
@@ -89,6 +98,17 @@ def check_stage(config: IntegrateConfig) -> None:
                 f"{section}.{name} has no effect: stage {config.stage} {_LEARNS[config.stage]}; leave it out, or set"
                 " stage to slt"
             )
+    if config.stage == "text":
+        if config.decoder.model is not None and config.decoder.weights == "pretrained":
+            raise ValueError(
+                f"decoder.model: {config.decoder.model} is pretrained on more texts than these, and stage text is for a"
+                " decoder from scratch; leave the stage out, or set decoder.weights to random"
+            )
+    elif config.train.text_files:
+        raise ValueError(
+            "train.text_files has no effect: stage text alone reads them; give them to it (in the workflow as"
+            " integrate.stage_set), and start from its best.pt"
+        )
     if config.stage == "vlp":
         _check_batches(config)
     elif config.decoder.preset == "gfslt_vlp":
@@ -110,12 +130,12 @@ def _check_batches(config: IntegrateConfig) -> None:
 
 def sees_video(stage: str) -> bool:
     """Whether a stage reads anything that was extracted from videos."""
-    return stage != "g2t"
+    return stage not in ("g2t", "text")
 
 
 def sees_crops(stage: str) -> bool:
     """Whether a stage reads crops, through the backbones."""
-    return stage not in ("s2g", "g2t")
+    return stage != "s2g" and sees_video(stage)
 
 
 _OF_MSKA = (
@@ -128,7 +148,7 @@ _OF_TEXT = (
     *(f"decoder.{name}" for name in ("model", "target_language", "use_encoder", "num_layers", "num_heads")),
     *(f"decoder.{name}" for name in ("ff_dim", "vocab_size")),
 )
-_PARTS = {"s2g": _OF_MSKA, "g2t": _OF_TEXT, "vlp": (*_OF_MSKA, *_OF_TEXT, "model.projection_dim")}
+_PARTS = {"text": _OF_TEXT, "s2g": _OF_MSKA, "g2t": _OF_TEXT, "vlp": (*_OF_MSKA, *_OF_TEXT, "model.projection_dim")}
 
 
 def other_parts(config: IntegrateConfig, whole: IntegrateConfig) -> Iterator[tuple[str, Any, Any]]:
@@ -151,7 +171,7 @@ def of_stage(tree: Mapping[str, Any], stage: str) -> dict[str, Any]:
     decoder = tree.get("decoder")
     text = decoder if isinstance(decoder, Mapping) else {}
     is_named = bool(text.get("model") or text.get("preset"))
-    if stage == "g2t" and is_named and text.get("use_encoder", text.get("weights") != "random"):
+    if not sees_video(stage) and is_named and text.get("use_encoder", text.get("weights") != "random"):
         left_out["model"] |= set(_OF_LANGUAGE_MODEL)
         left_out["optim"] |= {"lr_encoder"}
     found: dict[str, Any] = {}

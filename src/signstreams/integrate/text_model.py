@@ -1,18 +1,21 @@
-"""What every model that writes texts has, and the model of the stage g2t: glosses in place of video.
+"""What every model that writes texts has, and the models of the stages that see no video: g2t reads glosses, text reads
+words.
 
-Letters: B clips, S steps, N glosses, M model width, W width of a step.
+Letters: B clips, S steps, N glosses or words, M model width, W width of a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from signstreams.integrate.alignment import Alignment
 from signstreams.integrate.batches import Batch
+from signstreams.integrate.corpus_rules import gloss_words
 from signstreams.integrate.decoder import LanguageModel, TextDecoder
 from signstreams.integrate.mska import sinusoid
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig, ModelConfig
@@ -20,6 +23,8 @@ from signstreams.integrate.tokenizer import Tokenizer
 
 GLOSS_STREAM = "gloss"
 """What a batch calls the glosses that a model reads: their ids are its ``features``, and it has no frames."""
+WORD_STREAM = "word"
+"""The same of the tokens that a model reads, the padding token where one is hidden."""
 UNKNOWN_GLOSS = 0  # CTC's blank, which no annotation holds: a gloss that train lacks is read as nothing
 
 
@@ -35,7 +40,8 @@ class Encoded:
 class TextModel(nn.Module):
     """What training, evaluation and scores ask of a model, whichever stage it is of."""
 
-    decoder: TextDecoder
+    decoder: TextDecoder | None
+    """None where glosses alone are learned."""
     backbones: nn.ModuleDict
     """Streams whose backbone is trained along, or whose images it needs."""
     mapper: nn.Module | None
@@ -43,6 +49,8 @@ class TextModel(nn.Module):
     alignment: Alignment | None
     """What stage vlp adds; None in other stages."""
     learns_text: bool
+    restores_text = False
+    """Whether it writes the sentence that it reads with gaps, as in stage text, and so translates nothing."""
     max_tokens: int
 
     def encode(self, batch: Batch) -> Encoded:
@@ -51,7 +59,7 @@ class TextModel(nn.Module):
 
     def text_logits(self, encoded: Encoded, tokens: Tensor) -> Tensor:
         """Logits (B, L, vocabulary) of each token given those before it; ``tokens`` are (B, L) as in `Batch`."""
-        assert encoded.memory is not None
+        assert encoded.memory is not None and self.decoder is not None
         logits: Tensor = self.decoder(encoded.memory, encoded.mask, tokens)
         return logits
 
@@ -60,9 +68,15 @@ class TextModel(nn.Module):
 
         None at all from a model that learned no translation.
         """
-        if encoded.memory is None or self.alignment is not None:
+        if encoded.memory is None or self.alignment is not None or self.restores_text:
             return [[] for _ in encoded.mask]
+        assert self.decoder is not None
         return self.decoder.generate(encoded.memory, encoded.mask, decoding, self.max_tokens)
+
+    def own_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of ``state`` that this model has: where glosses alone are learned, earlier versions had more than MSKA,
+        which they did not train."""
+        return {name: tensor for name, tensor in state.items() if self.learns_text or name.startswith("mska.")}
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Learning-rate group (backbone, mska, encoder, mapper, decoder) to its trainable parameters by name."""
@@ -132,6 +146,8 @@ class GlossModel(TextModel):
     embeddings begin as those of the gloss's words, and stay so. ``num_glosses`` counts the blank.
     """
 
+    decoder: TextDecoder
+
     def __init__(self, config: IntegrateConfig, *, num_glosses: int, decoder: TextDecoder) -> None:
         super().__init__()
         self.learns_text, self.max_tokens = True, config.decoder.max_tokens
@@ -164,6 +180,52 @@ class GlossModel(TextModel):
                 self.fusion.glosses.weight[number] = words[torch.tensor(tokens)].mean(dim=0)
 
 
-def gloss_words(name: str) -> str:
-    """A gloss as a text that a language model may know: in lower case, its parts as words."""
-    return " ".join(name.replace("-", " ").replace("_", " ").replace("+", " ").lower().split())
+# -- Text to text
+
+
+class WordSteps(nn.Module):
+    """A step per token, in place of those of the fusion encoder, whose Transformer it has under the same names.
+
+    ``word_width`` is that of the text decoder's token embeddings.
+    """
+
+    def __init__(self, word_width: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.enter = nn.Identity() if word_width == config.d_model else nn.Linear(word_width, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = step_transformer(config)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, N, M), zero where masked, of embedded tokens (B, N, W) and their mask (B, N) bool."""
+        return over_time(self.enter(words), mask, self.dropout, self.encoder)
+
+
+class SentenceModel(TextModel):
+    """Stage text: a sentence from what is left of it, by the parts of `MultistreamModel` that read steps and write.
+
+    Words are read by the decoder's own token embeddings; of a hidden one nothing is seen but that something is missing.
+    """
+
+    decoder: TextDecoder
+    restores_text = True
+
+    def __init__(self, config: IntegrateConfig, *, decoder: TextDecoder) -> None:
+        super().__init__()
+        self.learns_text, self.max_tokens = True, config.decoder.max_tokens
+        self.backbones, self.mapper, self.alignment = nn.ModuleDict(), None, None
+        self.decoder = decoder
+        self.fusion = None
+        if not isinstance(decoder, LanguageModel):
+            self.fusion = WordSteps(decoder.net.config.d_model, config.model)
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Batch of sentences with gaps to memory."""
+        ids, mask = batch.features[WORD_STREAM], batch.present[WORD_STREAM]  # (B, N)
+        embed = self.decoder.net.get_decoder().embed_tokens
+        seen = (ids != self.decoder.special.pad)[..., None]  # (B, N, 1)
+        if isinstance(self.decoder, LanguageModel):  # which scales what it reads itself
+            memory, mask = self.decoder.read(F.embedding(ids, embed.weight) * seen, mask)  # (B, E, W)
+        else:
+            assert self.fusion is not None
+            memory = self.fusion(embed(ids) * seen, mask)  # (B, N, M)
+        return Encoded(memory, mask, {})

@@ -25,6 +25,7 @@ from signstreams.files import sha256_file
 from signstreams.formats.layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
 from signstreams.integrate.decoder import decoder_config_from_json
 from signstreams.integrate.model import build_model
+from signstreams.integrate.mska_settings import mska_checkpoint
 from signstreams.integrate.results import TOKENIZER, beside
 from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
 from signstreams.integrate.stream_backbones import Backbones, load_backbones
@@ -36,6 +37,8 @@ from signstreams.streams import BACKBONE_KEYS, BY_NAME
 log = logging.getLogger(__name__)
 
 FORMAT = "signstreams_multistream_v9"  # value of ``format`` in ``best.pt``
+HANDS_ON_TOKENIZER = "hands_on_tokenizer"
+"""Entry of a checkpoint of stage text, and of those that start from one: what starts from it keeps its tokenizer."""
 SEQUENCE_FORMAT = "signstreams_sequence"  # the same of a sequence pretraining
 
 
@@ -82,10 +85,10 @@ def load_trained_model(given: TrainedModelSection, *, reads_video: bool = True) 
     config = _found_backbones(path, content["backbone_sha256"], _config(path, content, given), given)
     if reads_video and config.stage == "g2t":
         raise UserError(f"{path}: is of stage g2t, which reads glosses; name a model that was trained on video")
-    if config.stage == "vlp":
+    if config.stage in ("vlp", "text"):
         raise UserError(
-            f"{path}: is of stage vlp, which translates nothing; train stage slt with train.init_checkpoint {path}, and"
-            " name its best.pt"
+            f"{path}: is of stage {config.stage}, which translates nothing; train stage slt with train.init_checkpoint"
+            f" {path}, and name its best.pt"
         )
     backbones = load_backbones(config)
     _check_backbones(path, content["backbone_sha256"], backbones)
@@ -112,7 +115,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "token_roles": (dict,),
     "glosses": (list, type(None)),
     "gloss_head": (str, type(None)),
-    "decoder": (str,),
+    "decoder": (str, type(None)),
     "extraction": (dict,),
     "step": (int,),
     "num_train_clips": (int,),
@@ -173,7 +176,9 @@ def _model(
     It is built without memory first: the sizes in a damaged checkpoint may be any.
     """
     try:
-        decoder: PretrainedConfig = decoder_config_from_json(content["decoder"])
+        decoder: PretrainedConfig | None = None
+        if config.mska.learns_text:
+            decoder = decoder_config_from_json(content["decoder"])
     except Exception as error:  # of an odd description transformers raises many kinds
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: its decoder is damaged ({reason}); train the model again") from None
@@ -181,9 +186,10 @@ def _model(
     num_glosses = None if names is None else len(names)
     try:
         _check_layers(config.model_dump(), len(state), "config")
-        _check_layers(decoder.to_dict(), len(state), "decoder")
+        _check_layers({} if decoder is None else decoder.to_dict(), len(state), "decoder")
         with torch.device("meta"):
             empty = build_model(config, backbones, tokenizer, num_glosses=num_glosses, decoder_config=decoder)
+        state = empty.own_weights(state)
         if differences := checkpoint.differences(state, empty.state_dict()):
             raise ValueError(few(differences))
     except UserError:
@@ -338,10 +344,39 @@ _TOKEN_ROWS = re.compile(rf"decoder\.net\.({TOKEN_ROWS})")
 _GLOSS_ROWS = re.compile(r"mska\.heads\.[^.]+\.classify\.(weight|bias)|fusion\.glosses\.weight")
 
 
+def handed_on_tokenizer(config: IntegrateConfig) -> Tokenizer | None:
+    """The tokenizer of stage text where this run starts from it, or from what did; else None: it learns its own.
+
+    Raises:
+        UserError: That one has another ``decoder.vocab_size``, or its file is missing.
+    """
+    if not (config.mska.learns_text and config.decoder.uses_own_tokenizer):
+        return None
+    for path in config.train.init_checkpoint:
+        if mska_checkpoint(path) is not None:
+            continue
+        try:
+            content = checkpoint.load(path)
+        except (OSError, ValueError):
+            continue  # `load_initial_weights` says so
+        if not isinstance(content, dict) or not content.get(HANDS_ON_TOKENIZER):
+            continue
+        theirs = content["config"]["decoder"]["vocab_size"]
+        if theirs != config.decoder.vocab_size:
+            raise UserError(
+                f"decoder.vocab_size: is {config.decoder.vocab_size:,}, but the tokenizer of {path} is kept, which has"
+                f" {theirs:,}; set it to that"
+            )
+        return _tokenizer(path, content["token_roles"])
+    return None
+
+
 def load_initial_weights(
     model: TextModel, path: Path, tokenizer: Tokenizer, vocabulary: GlossVocabulary | None
-) -> None:
-    """Load the weights of another run's ``best.pt`` that fit by name and shape; the log lists the others.
+) -> set[str]:
+    """Load the weights of another run's ``best.pt`` that fit by name and shape; the log lists its others.
+
+    Returns the names of those that were loaded.
 
     Of a run that learned glosses alone that is MSKA: the rest was never trained. Where that run, whose tokenizer is
     beside its checkpoint, had other tokens or glosses than this one, their rows are matched by token and name, not by
@@ -405,11 +440,10 @@ def load_initial_weights(
     norms = {name for name in own if name.startswith("mska.") and ".embed_norm." in name}
     if norms and any(name.startswith("mska.encoders.") for name in found) and not norms & found.keys():
         log.warning("its MSKA has fewer layers than this one; to keep them, set mska.layers to reduced")
-    if left := [name for name in own if name not in fitting]:
-        log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     # those of stage vlp are for that stage alone
     if unused := [name for name in found if name not in fitting and not name.startswith("alignment.")]:
         log.warning("%d tensors of the checkpoint match nothing here: %s", len(unused), few(unused))
+    return set(fitting)
 
 
 def _learned_glosses_alone(content: Mapping[str, Any]) -> bool:
@@ -432,7 +466,8 @@ def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, fr
         content = checkpoint.load(path)
         if not isinstance(content, dict) or content.get("format") != SEQUENCE_FORMAT:
             raise ValueError(f"{path}: is not a sequence pretraining")
-        state = {name: tensor for name, tensor in content["model"].items() if str(name).startswith(ENCODER)}
+        begins = ENCODER if model.learns_text else "mska."
+        state = {name: tensor for name, tensor in content["model"].items() if str(name).startswith(begins)}
         checkpoint.check_tensors(state)
         digests, stride = dict(content["backbone_sha256"]), content["config"]["data"]["frame_stride"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -486,7 +521,7 @@ def fit_rows(own: Tensor, theirs: Tensor, rows: list[tuple[int, int]] | None, ax
 def _keep_tied(model: TextModel, fitting: dict[str, Tensor]) -> None:
     """Keep an output layer that is separate in the checkpoint from overwriting the embeddings it is tied to here."""
     output = f"{_DECODER}lm_head.weight"
-    for name in model.decoder.names_tied_to_output_layer():
+    for name in model.decoder.names_tied_to_output_layer() if model.decoder is not None else ():
         embeddings = fitting.get(_DECODER + name)
         if embeddings is not None and output in fitting and not torch.equal(embeddings, fitting[output]):
             log.warning("the output layer of the checkpoint is not loaded: here it is tied to the token embeddings")

@@ -20,13 +20,14 @@ from signstreams.engine.seeding import numpy_rng, seed_global
 from signstreams.engine.training_run import Record, Stage, TrainingRun
 from signstreams.errors import UserError
 from signstreams.formats.layout import STATE, TRAINING_FILES
-from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, augment, collate
+from signstreams.integrate.batches import Batch, BatchPlan, ReadImages, collate
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.evaluate import Evaluation, Sums, add_sum, joined_sums
 from signstreams.integrate.losses import (
     ALIGNMENT,
     CLIPS,
     CTC,
+    RESTORATION,
     TRANSLATION,
     Losses,
     LossTerm,
@@ -214,7 +215,7 @@ class Trainer(Stage[list[Batch | None]]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the content of ``last.pt``; a `UserError` if it belongs to another architecture."""
         try:
-            self.model.load_state_dict(state["model"])
+            self.model.load_state_dict(self.model.own_weights(state["model"]))
             self.optimizer.load_state_dict(state["optimizer"])
             self.state = State(**state["state"])
             if not self.world.is_main:
@@ -310,8 +311,8 @@ class Trainer(Stage[list[Batch | None]]):
         if state.has_best and self.model.alignment is not None:
             self.shown |= {"best retrieval": state.best_retrieval}
         elif state.has_best:
-            is_text = self.config.mska.learns_text
-            self.shown |= {"best BLEU-4": state.best_bleu} if is_text else {"best WER": state.best_wer}
+            best = {"best BLEU-4": state.best_bleu} if self.config.writes_text else {"best WER": state.best_wer}
+            self.shown |= {"best loss": state.best_loss} if self.model.restores_text else best
         self.shown["data wait"] = f"{window['wait_s'][0] / max(window['step_s'][0], 1e-9):.0%}"
 
     def measure(self) -> Iterator[Record]:
@@ -330,8 +331,8 @@ class Trainer(Stage[list[Batch | None]]):
         for part in self.parts:
             rows = self.plan.rows(step, part)
             samples = [
-                augment(
-                    self.clips[row],
+                self.clips.drawn(
+                    row,
                     self.config.augmentation,
                     numpy_rng(self.config.seed, "augment", epoch, row),
                     most_frames=self.most_frames,
@@ -399,11 +400,14 @@ class Trainer(Stage[list[Batch | None]]):
             bleu, wer = scores.get("bleu_4", -1.0), result.best_wer()
             recall = None if result.retrieval is None else result.retrieval.mean
             name = ALIGNMENT if recall is not None else TRANSLATION if is_text else CTC
+            name = RESTORATION if self.model.restores_text else name
             loss = result.losses[name]
             is_best = state.is_improved_by(bleu, loss, None if is_text else wer, recall)
             if is_best:
                 state.best_bleu, state.best_loss, state.best_wer, state.num_worse = bleu, loss, wer, 0
                 score = {"bleu_4": bleu} if is_text else {"gloss_wer": wer}
+                if self.model.restores_text:
+                    score = {}
                 if recall is not None:
                     state.best_retrieval, score = recall, {"retrieval": recall}
                 by = score | {f"loss_{name}": loss}

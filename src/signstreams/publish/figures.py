@@ -108,6 +108,8 @@ def _stage_scores(record: Mapping[str, Any]) -> str:
     rates = [value for key, value in record.items() if key.startswith("val/wer_")]
     shown = [f"BLEU-4 {record['val/bleu_4']:.1f}"] if "val/bleu_4" in record else []
     shown += [f"{tr('retrieval')} {record['val/retrieval']:.1f} %"] if "val/retrieval" in record else []
+    if not shown and "val/loss_restoration" in record:
+        shown.append(f"{tr('restoration loss')} {record['val/loss_restoration']:.2f}")
     shown += [f"{tr('gloss WER')} {min(rates):.1f}"] if rates else []
     return tr("%(scores)s on val, step %(step)s", scores=", ".join(shown), step=f"{record['step']:,}")
 

@@ -13,7 +13,7 @@ import re
 import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,10 +31,10 @@ from signstreams.files import write_text
 from signstreams.formats.layout import FIRST_STAGES, SPLITS, CorpusLayout, RunLayout
 from signstreams.formats.video_sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoSource, list_sources, search
 from signstreams.ids import shown
-from signstreams.integrate.corpus_rules import settings_for_corpus
 from signstreams.integrate.model_files import absent_files
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.stage_settings import of_stage, other_parts, sees_crops
+from signstreams.integrate.text_files import unreadable_files
 from signstreams.pretrain.settings import PretrainConfig
 from signstreams.sequence.settings import SequenceConfig, settings_of_training
 from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
@@ -346,8 +346,32 @@ def stage_settings(config: WorkflowConfig, stage: str) -> dict[str, Any]:
     tree = {name: value for name, value in of_stage(tree, stage).items() if name not in SET_BY_RULES["integrate"]}
     for key, value in config.integrate.stage_set.get(stage, {}).items():
         put(tree, key, value)
+    if starts := stage_starts(config, stage):
+        put(tree, "train.init_checkpoint", [str(start) for start in starts])
     found = {key: value for key, value in flatten(tree, {}) if not isinstance(value, dict)}
     return {key: json.dumps(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def stage_starts(config: WorkflowConfig, stage: str) -> list[Path]:
+    """The checkpoints that a stage starts from: those which learn texts from that of stage text, where it is one."""
+    learns_texts = stage in ("g2t", "vlp") and "text" in config.integrate.stages
+    return [RunLayout(config.work_dir).stage_file("text", "best")] if learns_texts else []
+
+
+def text_files(config: WorkflowConfig, stage: str) -> list[Path]:
+    """The plain text files that a stage reads."""
+    return list(stage_training(config, stage).train.text_files) if stage == "text" else []
+
+
+def stage_training(config: WorkflowConfig, stage: str) -> IntegrateConfig:
+    """The config of a stage's training, as its job will read it.
+
+    Raises:
+        UserError: With everything that it would refuse of its settings.
+    """
+    given = setting_pairs({"stage": stage, **stage_settings(config, stage)})
+    places = _backbone_places(config) if sees_crops(stage) else []
+    return build(IntegrateConfig, [], places + given, place=f"integrate.stages: {stage}")
 
 
 def stage_trainings(config: WorkflowConfig, integrate: IntegrateConfig) -> dict[str, IntegrateConfig]:
@@ -359,15 +383,13 @@ def stage_trainings(config: WorkflowConfig, integrate: IntegrateConfig) -> dict[
     problems, trainings = [], {}
     for stage in config.integrate.stages:
         place = f"integrate.stages: {stage}"
-        given = setting_pairs({"stage": stage, **stage_settings(config, stage)})
         try:
-            found = build(
-                IntegrateConfig, [], (_backbone_places(config) if sees_crops(stage) else []) + given, place=place
-            )
+            found = stage_training(config, stage)
         except UserError as error:
             problems += error.problems
             continue
         trainings[stage] = found
+        problems += [f"{place}: {problem}" for problem in unreadable_files(found.train.text_files)]
         problems += [
             f"{place}: {key} is {ours}, expected {theirs}, as the training that starts from it has; set both alike"
             for key, ours, theirs in other_parts(found, integrate)
@@ -422,7 +444,7 @@ def refused_training(config: WorkflowConfig, integrate: IntegrateConfig) -> list
     corpus = CorpusLayout(config.corpus.root)
     absent = absent_files(integrate.decoder)
     is_refused = config.contract.set.get("training.breaches") != "warn"
-    breaches = refused_since(corpus, integrate) if is_refused and not absent else []
+    breaches = refused_since(corpus, _training_record(config, integrate)) if is_refused and not absent else []
     return [*absent, *lines(breaches)] if (absent or breaches) and why_no_texts_of(config) is None else []
 
 
@@ -434,7 +456,12 @@ def write_planned_training(plan: Plan) -> None:
             return
         before = read_record(plan.corpus)
         num_frames = None if before is None else before.num_frames
-        TrainingRecord(settings_for_corpus(plan.integrate), num_frames).write(plan.corpus)
+        replace(_training_record(plan.config, plan.integrate), num_frames=num_frames).write(plan.corpus)
+
+
+def _training_record(config: WorkflowConfig, integrate: IntegrateConfig) -> TrainingRecord:
+    """The training that is planned, with its stages."""
+    return TrainingRecord.of(integrate, stage_trainings(config, integrate).values())
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:

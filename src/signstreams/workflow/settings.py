@@ -166,7 +166,7 @@ class IntegrateSection(Section):
     """Single keys of that config; they take precedence over the file."""
     stages: list[FirstStage] = []
     """Stages that are trained first, and that the training starts from, in this order: s2g and g2t where the corpus has
-    glosses. Each has what the config and ``set`` say and it reads."""
+    glosses. Each has what the config and ``set`` say and it reads. text comes first: g2t and vlp start from it."""
     stage_set: dict[FirstStage, Settings] = {}
     """Stage to single keys of its own, such as ``s2g: {train.epochs: 100}``; they win over the others."""
     gpus: Gpus = "auto"
@@ -180,6 +180,13 @@ class IntegrateSection(Section):
     def _stages_are_named_once(self) -> IntegrateSection:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError(f"stages names one twice: {', '.join(self.stages)}; name each once")
+        if "text" in self.stages[1:]:
+            raise ValueError("stages: text is not the first, and the others would replace what it learned; move it")
+        for name in ("g2t", "vlp") if "text" in self.stages else ():
+            if "train.init_checkpoint" in self.stage_set.get(name, {}):
+                raise ValueError(
+                    f"stage_set.{name}: train.init_checkpoint has no effect: it starts from stage text; leave it out"
+                )
         if self.stages and "train.init_checkpoint" in self.set:
             raise ValueError("set: train.init_checkpoint has no effect: stages give the first weights; leave it out")
         return self
