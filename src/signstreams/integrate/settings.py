@@ -437,8 +437,7 @@ class IntegrateConfig(Section):
     seed: int = 0
     """Seed of every random draw."""
     resume: Annotated[Literal["auto", "never", "must"], Flag("--resume", bare="must")] = "auto"
-    """auto: continue an equal run where it stopped; never: start from scratch; must (or the flag alone): continue or
-    fail."""
+    """auto: continue an equal run; never: start from scratch; must (or the flag alone): continue or fail."""
     on_conflict: Literal["refuse", "archive"] = "refuse"
     """When the output folder holds another experiment: stop, or move that to previous/ and start."""
     device: Device = "auto"
@@ -561,7 +560,7 @@ class IntegrateConfig(Section):
                 **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
-                "train": {"checkpoint_steps", "log_every_steps", *_FILES},
+                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint", "sequence_checkpoint", "text_files"},
             },
         )
         # "refuse" was the default once, and a run that it let through is the same with either
@@ -598,7 +597,6 @@ class IntegrateConfig(Section):
         return tree
 
 
-_FILES = ("init_checkpoint", "sequence_checkpoint", "text_files")  # count by their content
 _NEWER: dict[str, Iterable[str]] = {
     "mska": ("distillation",),
     "augmentation": ("rotate_prob", "frame_sampling"),
