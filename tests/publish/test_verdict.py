@@ -56,13 +56,16 @@ ABOVE, AROUND, BELOW = interval(20, 5, 30), interval(1, -4, 6), interval(-9, -15
 @pytest.mark.parametrize(
     ("bleu", "chrf", "grade", "start"),
     [
-        (ABOVE, ABOVE, "good", "The text is better than blind: BLEU-4 23.0 against 3.0 with blank video (+20.0, 95 %"),
-        (AROUND, ABOVE, "unclear", "Cannot tell whether the text is better than blind: BLEU-4 4.0"),
+        (ABOVE, ABOVE, "good", "The text is better than blind: chrF 30.0 against 10.0 with blank video (+20.0, 95 %"),
+        (AROUND, ABOVE, "good", "The text is better than blind: chrF 30.0"),
+        (ABOVE, AROUND, "unclear", "Cannot tell whether the text is better than blind: chrF 11.0"),
         (AROUND, AROUND, "unclear", "Cannot tell"),
         (BELOW, AROUND, "bad", "The text is worse than blind"),
+        (BELOW, ABOVE, "bad", "The text is worse than blind"),
+        (AROUND, BELOW, "bad", "The text is worse than blind"),
     ],
 )
-def test_the_text_is_better_than_blind_where_no_interval_holds_0(
+def test_the_text_is_better_than_blind_by_chrf_unless_bleu_is_worse(
     bleu: dict[str, float], chrf: dict[str, float], grade: str, start: str
 ) -> None:
     found = said(verdict(None, {}, scores(bleu, chrf)), "text")

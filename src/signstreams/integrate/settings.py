@@ -403,8 +403,7 @@ class TrainConfig(Section):
     shape are used, the log lists the others; where several have a weight, the last one counts. Or mska::FILE, a
     checkpoint of MSKA's authors, for its recognition network."""
     text_files: Annotated[Files, Flag("--text-files")] = []
-    """Of stage text: plain text files (UTF-8, one sentence per line) whose sentences it learns beside the texts of
-    train. Those that are texts of val or test are left out."""
+    """Of stage text: UTF-8 files of one sentence per line, beside the texts of train, without those of val and test."""
     sequence_checkpoint: Annotated[Path | None, Flag("--sequence-checkpoint")] = None
     """best.pt of a sequence pretraining (signstreams sequence) whose encoder this training starts from."""
     checkpoint_steps: Annotated[int, Fixed()] = 500
@@ -560,7 +559,7 @@ class IntegrateConfig(Section):
                 **dict.fromkeys((*no_effect, "experiment", "tracking"), True),
                 "model": {*BACKBONE_KEYS.values(), "download"},
                 "optim": {"checkpoint_activations"},
-                "train": {"checkpoint_steps", "log_every_steps", "init_checkpoint", "sequence_checkpoint", "text_files"},
+                "train": {"checkpoint_steps", "log_every_steps", *_FILES},
             },
         )
         # "refuse" was the default once, and a run that it let through is the same with either
@@ -597,6 +596,7 @@ class IntegrateConfig(Section):
         return tree
 
 
+_FILES = ("init_checkpoint", "sequence_checkpoint", "text_files")  # count by their content
 _NEWER: dict[str, Iterable[str]] = {
     "mska": ("distillation",),
     "augmentation": ("rotate_prob", "frame_sampling"),

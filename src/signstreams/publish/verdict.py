@@ -80,7 +80,7 @@ def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
     )
     is_few = scores["num_clips"] < MIN_CLIPS
     if "bleu_4" in scores:
-        names = [(name, key) for name, key in (("BLEU-4", "bleu_4"), ("chrF", "chrf")) if key in difference]
+        names = [(name, key) for name, key in (("chrF", "chrf"), ("BLEU-4", "bleu_4")) if key in difference]
         if not names or is_few:
             why = tr("no interval was recorded; run scripts/evaluate_slt.py")
             if is_few:
@@ -88,7 +88,9 @@ def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
             text = tr("Cannot tell whether the text is better than blind: %(why)s.", why=why)
             yield Sentence("text", "unclear", text)
         else:
-            grade = _grade([difference[key] for _, key in names])
+            # BLEU-4 counts runs of four words: over few short sentences its interval is wide. It can only say "worse".
+            grades = [_grade([difference[key]]) for _, key in names]
+            grade = "bad" if "bad" in grades else grades[0]
             said = {
                 "good": tr("The text is better than blind"),
                 "unclear": tr("Cannot tell whether the text is better than blind"),
