@@ -187,6 +187,24 @@ def test_the_stages_come_before_the_training_where_they_are_named(snakemake: Sna
     assert "rule train_stage:" not in planned(snakemake, "all").stdout
 
 
+def test_stage_text_comes_before_those_that_start_from_it_and_its_files_are_inputs(
+    snakemake: Snakemake, tmp_path: Path
+) -> None:
+    texts, config = tmp_path / "more.txt", tmp_path / "text.yaml"
+    texts.write_text("hola\n")
+    config.write_text(f"integrate: {{stages: [text, g2t], stage_set: {{text: {{train.text_files: {texts}}}}}}}\n")
+    words = ("work_dirs/g2t/best.pt", "--configfile", str(config))
+    shown = planned(snakemake, *words, CUDA_VISIBLE_DEVICES="").stdout
+    of_stage = r"rule train_stage:\n    input: (.*)\n    output: work_dirs/{}/"
+    (text,), (g2t,) = (re.findall(of_stage.format(stage), shown) for stage in ("text", "g2t"))
+    assert str(texts) in text and "processed" not in text
+    assert "work_dirs/text/best.pt" in g2t and str(texts) not in g2t
+    commands = re.findall(r"train_slt_multistream_v9\.py.*", shown)
+    (first,), (second,) = ([c for c in commands if f"--stage {stage} " in c] for stage in ("text", "g2t"))
+    assert f"train.text_files={texts}" in first and "init_checkpoint" not in first
+    assert "train.init_checkpoint=" in second and "work_dirs/text/best.pt" in second
+
+
 def test_with_gpus_each_has_a_process_of_its_own(snakemake: Snakemake) -> None:
     shown = planned(snakemake, "pretrain_all", CUDA_VISIBLE_DEVICES="0,1").stdout
     assert "gpu=2" in shown
