@@ -69,7 +69,7 @@ SHORTER = [
     ("--epochs 100 --batch-size 64", "--epochs 1 --batch-size 4 --dataset-epoch-steps 2 --augmentation-num-local 2"),
     ("--nproc_per_node=4", "--nproc_per_node=2"),
     ("--signal=TERM 60", "--signal=TERM 10"),  # in the middle of a training, there as here
-    ("{koleo.weight: 0}", "{koleo.weight: 0, epochs: 30}"),
+    ("{points.weight: 0}", "{points.weight: 0, epochs: 30}"),
     ("demo_010", "demo_003"),  # of the test split, there as here
 ]
 
