@@ -139,7 +139,7 @@ def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> Non
     [
         (
             "a;00:00:05;00:00:06",
-            "'start' are times as hh:mm:ss, such as '00:00:05' in row 2",
+            "'start' are times with colons but without milliseconds, such as '00:00:05' in row 2",
             "write seconds with a point",
         ),
         ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point instead"),
@@ -179,7 +179,7 @@ def test_forms_of_one_column_are_told_apart(tmp_path: Path) -> None:
     found = [issue.found for issue in table.issues if issue.rule == "meta.numbers"]
     assert [text.partition(",")[0] for text in found] == [
         "2 values of the column 'start' lost their decimal mark to a spreadsheet",
-        "1 values of the column 'start' are times as hh:mm:ss",
+        "1 values of the column 'start' are times with colons but without milliseconds",
         "1 values of the column 'start' have a decimal comma",
     ]
 
@@ -283,6 +283,7 @@ def test_encodings_are_recognised(tmp_path: Path) -> None:
 def test_what_is_not_text_beyond_doubt_is_named_and_refused(tmp_path: Path, data: bytes, found: str) -> None:
     (line,) = problems(tmp_path, data)
     assert found in line and "[table.encoding]" in line
+    assert ("in Excel, save it as CSV UTF-8" in line) == ("workbook" in found)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,28 @@ def test_what_is_not_known_is_asked_for_all_at_once(folder: Path, do_import: Imp
     assert "with --column text=NAME" in problems[1]
 
 
+def test_common_names_of_the_video_column_need_no_setting(folder: Path, do_import: Importer) -> None:
+    for name in ("Archivo", "Datei", "Fichier"):
+        (folder / "corpus.csv").write_text(text_of(";", header=(name, *HEADER[1:])), encoding="utf-8")
+        assert do_import("table", folder).column("video") == ["demo_000", "demo_000", "demo_001", "demo_002"]
+
+
+def test_a_title_above_the_names_of_the_columns_is_named(folder: Path, do_import: Importer) -> None:
+    workbook(folder / "corpus.xlsx", [("Entrevistas 2024",), HEADER, *ROWS])
+    with pytest.raises(UserError, match="the first row holds only 'entrevistas 2024', expected the names of the"):
+        do_import("table", folder)
+
+
+def test_a_slip_in_the_name_of_a_video_is_suggested(folder: Path, do_import: Importer) -> None:
+    rows = [*ROWS, ("dermo_003.mp4", "0", "1", "Hola.", "HOLA", "Ana"), ("demo_009.mp4", "0", "1", "Sí.", "SÍ", "Ana")]
+    (folder / "corpus.csv").write_text(text_of(";", rows), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        do_import("table", folder)
+    slip, absent, _ = error.value.problems
+    assert "no video 'dermo_003' (of 1 clips), but 'demo_003', which may be meant" in slip
+    assert "may be meant" not in absent  # another number is another video
+
+
 def test_a_table_of_glosses_alone_leaves_translation_out(
     folder: Path, do_import: Importer, dry_run: Callable[[str], str]
 ) -> None:

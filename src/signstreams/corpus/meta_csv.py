@@ -29,7 +29,7 @@ def _with_units(*names: str) -> tuple[str, ...]:
 
 COLUMN_NAMES = {
     "text": ("text", "texto", "texte", "sentence", "translation", "satz", "oracion", "frase", "phrase", "traduccion"),
-    "video": ("video", "video_name", "video_file"),
+    "video": ("video", "video_name", "video_file", "archivo", "datei", "dateiname", "fichier", "arquivo"),
     "start": _with_units(
         *("start", "start_time", "start_realigned", "begin", "begin_time", "inicio", "beginn", "anfang", "debut")
     ),
@@ -70,7 +70,10 @@ _MANGLED = (
     "export the table again without thousands separators",
 )
 _NO_NUMBERS = ("are not numbers", "write plain numbers, times in seconds")
-_CLOCK = ("are times as hh:mm:ss", "write seconds with a point, such as 65.5, or milliseconds too, as 00:01:05.500")
+_CLOCK = (
+    "are times with colons but without milliseconds",
+    "write seconds with a point, such as 65.5, or all digits with milliseconds, as 01:05.500 or 00:01:05.500",
+)
 _COMMA = ("have a decimal comma", "write a point instead, and no thousands separator")
 
 

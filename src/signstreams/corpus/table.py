@@ -57,7 +57,11 @@ def scan_table(path: Path, known: Collection[str], name: str, *, holds: str, she
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}, expected a table of {holds}") from None
     except ValueError as error:
-        fix = "name the sheet, or save it as CSV" if is_workbook else "save the file again as UTF-8"
+        fix = "save the file again as UTF-8"
+        if is_workbook:
+            fix = "name the sheet, or save it as CSV"
+        elif isinstance(error, _WorkbookError):
+            fix = "in Excel, save it as CSV UTF-8; an import also reads .xlsx"
         expects = "one sheet of an Excel workbook" if is_workbook else None
         table.issues.append(READABLE.breach(name, str(error), fix, expects=expects))
         return table
@@ -111,6 +115,10 @@ _NOT_WESTERN = re.compile(
 )
 
 
+class _WorkbookError(ValueError):
+    """A workbook whose name does not end in .xlsx."""
+
+
 def decode_text(data: bytes) -> tuple[str, str | None]:
     """Text without BOM, composed (NFC), and its encoding where that is not UTF-8.
 
@@ -121,9 +129,9 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
         ValueError: It is another kind of file, or its encoding is not beyond doubt; the message says where.
     """
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError("an Excel or LibreOffice workbook, no CSV file")
+        raise _WorkbookError("an Excel or LibreOffice workbook, no CSV file")
     if data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise ValueError("an old Excel workbook, no CSV file")
+        raise _WorkbookError("an old Excel workbook, no CSV file")
     text, encoding = _decode(data)
     return composed(text), encoding
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from signstreams.corpus.clips import BEYOND_VIDEO_S, Clip
 from signstreams.corpus.findings import Finding, Rule, few, few_ids
+from signstreams.corpus.table import resembling
 from signstreams.formats.video_sources import SourceFolder, VideoSource, search
 from signstreams.ids import by_composition, check_id, composed, shown
 from signstreams.importers.media import lengths_s, picture_height_px
@@ -30,6 +32,7 @@ SPLIT = Rule("import.split", "error", "each video in one split, and clips in tra
 UNUSED = Rule("import.unused_videos", "info", "a clip of every video")
 
 MIN_CLIP_S = 0.2  # no sentence is as short: a slip of the annotator's mouse
+MAX_SUGGESTIONS = 20  # of more absent videos none is a slip of the keyboard, and comparing names takes long
 OVERLAP_S = 0.1  # less is the imprecision of annotators
 
 SHORT = Rule("import.short", "warning", f"a clip of {MIN_CLIP_S:g} s at least")
@@ -95,7 +98,7 @@ def check_draft(draft: Draft, config: ImportConfig) -> Checked:
     taken = _usable([_composed(item, as_on_disk) for item in draft.taken], issues)
     videos = {item.clip.video_id: sources[item.clip.video_id][0] for item in taken if item.clip.video_id in sources}
     absent = {item.clip.video_id for item in taken if item.clip.video_id not in videos}
-    issues += _absent(taken, absent, config.allow_absent_videos)
+    issues += _absent(taken, absent, sources, config.allow_absent_videos)
     issues += _same_names({video_id: sources[video_id] for video_id in videos}, passed, config)
     parents = {video.path.parent for video in videos.values()}
     folders = [folder.path for folder in draft.folders if folder.path in parents]
@@ -180,27 +183,31 @@ def _place(item: Taken) -> str:
     return item.file if item.line is None else f"{item.file} row {item.line}"
 
 
-def _absent(taken: list[Taken], absent: set[str], is_allowed: bool) -> list[Finding]:
-    """A finding for each video that is not there."""
+def _absent(taken: list[Taken], absent: set[str], present: Collection[str], is_allowed: bool) -> list[Finding]:
+    """A finding for each video that is not there; one of the ``present`` may be meant by a misspelt name."""
     first: dict[str, Taken] = {}
     counts: dict[str, int] = defaultdict(int)
     for item in taken:
         if item.clip.video_id in absent:
             first.setdefault(item.clip.video_id, item)
             counts[item.clip.video_id] += 1
-    fix = "add it, name its folder with --videos, or leave its clips out with --allow-absent-videos"
-    if is_allowed:
-        fix = "nothing to do: its clips are left out as long as it is absent"
-    return [
-        ABSENT.breach(
-            item.file,
-            f"no video {shown(video_id)} (of {counts[video_id]:,} clips)",
-            fix,
-            row=item.line,
-            severity="info" if is_allowed else "error",
-        )
-        for video_id, item in first.items()
-    ]
+    findings = []
+    for video_id, item in first.items():
+        found = f"no video {shown(video_id)} (of {counts[video_id]:,} clips)"
+        fix = "add it, name its folder with --videos, or leave its clips out with --allow-absent-videos"
+        if is_allowed:
+            fix = "nothing to do: its clips are left out as long as it is absent"
+        alike = [other for other in present if _digits(other) == _digits(video_id)]  # IMG_0240 is no slip for IMG_0231
+        if len(first) <= MAX_SUGGESTIONS and (match := resembling(video_id, alike)) is not None:
+            found += f", but {shown(match)}, which may be meant"
+            fix = f"correct the name; else {fix}"
+        severity = "info" if is_allowed else "error"
+        findings.append(ABSENT.breach(item.file, found, fix, row=item.line, severity=severity))
+    return findings
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d+", name)
 
 
 def _same_names(

@@ -32,6 +32,11 @@ def read_table(path: Path, name: str, *, sheet: str | None = None) -> Table:
     if not table.columns:
         raise_errors(table.issues)
         raise UserError(f"{path}: is empty, expected a header and a row for each clip")
+    if len(table.columns) > 1 and len(named := [column for column in table.columns if column]) < 2:
+        first = f"only {shown(named[0])}" if named else "no names"
+        raise UserError(
+            f"{path}: the first row holds {first}, expected the names of the columns; remove the rows above them"
+        )
     return table
 
 
