@@ -201,8 +201,8 @@ def _absent(taken: list[Taken], absent: set[str], present: Collection[str], is_a
         if len(first) <= MAX_SUGGESTIONS and (match := resembling(video_id, alike)) is not None:
             found += f", but {shown(match)}, which may be meant"
             fix = f"correct the name; else {fix}"
-        severity = "info" if is_allowed else "error"
-        findings.append(ABSENT.breach(item.file, found, fix, row=item.line, severity=severity))
+        finding = ABSENT.breach(item.file, found, fix, row=item.line, severity="info" if is_allowed else "error")
+        findings.append(finding)
     return findings
 
 
