@@ -17,6 +17,7 @@ from signstreams.integrate.run import run
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.trained_model import load_trained_model
 
+from .models import model_of
 from .test_mska import nodes
 
 Build = Callable[..., IntegrateConfig]
@@ -102,3 +103,9 @@ def test_another_run_that_starts_from_a_model_of_before_is_told_of_its_layers(
     caplog.clear()
     run(tiny_config(output_dir=tmp_path / "b", mska={"layers": "reduced"}, **settings))
     assert told not in caplog.text and "keep their initial weights" not in caplog.text
+
+
+def test_parameters_keep_the_order_by_which_the_state_of_an_optimizer_knows_them() -> None:
+    model = model_of(IntegrateConfig.model_validate({"mska": {"gloss_fusion": "concat"}}))
+    owners = dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters())
+    assert list(owners) == ["mska", "fusion", "gloss_map", "gloss_join", "decoder"]

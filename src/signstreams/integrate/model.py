@@ -197,12 +197,13 @@ class MultistreamModel(TextModel):
         self.backbone_layers = config.model.backbone_layers
         self.mska = Mska(config.mska, num_glosses) if config.model.use_mska else None
         step_dims = mska_dims(self.mska)
-        self.decoder, self.alignment = decoder, alignment
         self.max_tokens = config.decoder.max_tokens
         self.fusion: FusionEncoder | None = None
         self.gloss_map: nn.Module | None = None
         self.gloss_join: nn.Module | None = None
         self.mapper: nn.Module | None = None
+        self.alignment: Alignment | None = None
+        self.decoder = None
         if not self.learns_text:
             return
         fusion = config.mska.gloss_fusion if self.mska is not None else "none"
@@ -223,6 +224,8 @@ class MultistreamModel(TextModel):
         if isinstance(decoder, LanguageModel):  # MSKA and TwoStream: vl_mapper.py, of the fuse head's features
             in_dim, out_dim = config.mska.head_dim if fusion == "alone" else width, decoder.width
             self.mapper = nn.Sequential(nn.Linear(in_dim, out_dim), nn.ReLU(), nn.Linear(out_dim, out_dim))
+        # the last ones: the state of an optimizer knows its parameters by their order
+        self.decoder, self.alignment = decoder, alignment
 
     def encode(self, batch: Batch) -> Encoded:
         """Batch of clips to memory and gloss logits."""
