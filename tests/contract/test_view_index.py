@@ -236,7 +236,7 @@ def test_the_browser_of_the_corpus_speaks_spanish(
         known = tab.run("document.getElementById('known').textContent")
         assert "persona señante: ana" in known and known.endswith("una persona")
         captions = "[...document.querySelectorAll('#cut figcaption')].map(one => one.textContent)"
-        assert tab.run(captions) == ["mano derecha, detectado", "cara, detectado", "mano izquierda, detectado"]
+        assert tab.run(captions) == ["mano derecha, detectada", "cara, detectada", "mano izquierda, detectada"]
         tab.click("#play")
         tab.until("document.getElementById('play').textContent === 'Pausa'")
         seen = tab.look()
