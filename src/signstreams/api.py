@@ -161,6 +161,11 @@ def open_corpus(root: str | Path, *, allow_absent_videos: bool = False) -> Extra
     if not layout.root.is_dir():
         raise UserError(f"{root}: no such folder, expected the root of a corpus; name one that holds processed/")
     folder = layout.metadata("x").parent
+    if not folder.is_dir() and not layout.videos.is_dir():
+        raise UserError(
+            f"{root}: holds neither {folder.relative_to(layout.root)} nor {layout.videos.relative_to(layout.root)},"
+            " expected the root of a corpus; extract its videos first, or name another"
+        )
     videos = {path.stem: ExtractedVideo(layout.root, path.stem) for path in sorted(folder.glob("*.json"))}
     reasons = {name: found.reason or "" for name, video in videos.items() if (found := video.metadata()).reason}
     corpus = scan_corpus(layout, allow_absent_videos=allow_absent_videos, other_ids=videos)

@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """``signstreams NAME ...``; without a name, or with ``--help``, list the commands."""
+    """``signstreams NAME ...``; without a name, or with ``--help``, list the commands. Also ``--version``."""
     words = sys.argv[1:] if argv is None else argv
     if "_ARGCOMPLETE" in os.environ:
         words = _complete_name()
@@ -55,6 +55,11 @@ def main(argv: list[str] | None = None) -> None:
         with exit_on_user_error():
             print(_overview(), file=sys.stdout if words else sys.stderr, flush=True)
         raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
+    if words[0] == "--version":
+        from signstreams import __version__
+
+        print(f"signstreams {__version__}")
+        raise SystemExit(0)
     if words[0] not in COMMANDS:
         from signstreams.config.load import suggest
 

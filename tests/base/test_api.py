@@ -242,6 +242,11 @@ def test_what_is_not_there_is_named(demo_run: Path) -> None:
         ss.open_corpus(root / "none")
 
 
+def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ss.UserError, match=r"holds neither processed/metadata nor videos, expected the root"):
+        ss.open_corpus(tmp_path)
+
+
 # -- Backbones
 
 

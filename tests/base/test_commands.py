@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import signstreams
 from signstreams.commands import COMMANDS, main, run_script
 
 HEAVY = {"torch", "torchvision", "timm", "transformers", "tokenizers", "sacrebleu", "safetensors", "mediapipe", "cv2"}
@@ -67,6 +68,13 @@ def test_a_wrong_name_or_flag_is_answered_with_the_nearest(capsys: pytest.Captur
         "try: signstreams extract --help",
     ]
     assert failure(capsys)[0] == "usage: signstreams COMMAND ..."
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"signstreams {signstreams.__version__}\n"
 
 
 def test_a_command_does_what_its_script_does(

@@ -36,7 +36,7 @@ CLASS_TOKEN = "class token"
 WITH_PATCHES = "class token, patches"  # and beside it the mean of the patch tokens
 FREE_PX = 64  # side of the image that pixels and gradients are taken of
 BATCH = 64  # images that a backbone encodes at once
-CHUNK = 2048  # crops whose features are held before they are pooled to those of their clips
+CHUNK = 512  # crops whose features are pooled to those of their clips at once; then progress is shown
 PUBLIC = ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch16_224.augreg_in21k_ft_in1k")
 """What anybody has without training, DINOv2 and ImageNet; judged where timm's cache on this machine holds it."""
 
