@@ -96,7 +96,7 @@ def test_overview_report_and_release(chain: list[str], snakemake: Snakemake, che
     overview = (checkout / "work dirs" / "overview.html").read_text(encoding="utf-8")
     assert "ñandú d&#39;oro" in overview and "1 of 3" in overview and "pretrain hand_r" in overview
     pretraining = (checkout / "work dirs" / "pretraining.html").read_text(encoding="utf-8")
-    for expected in ("unseen signers: 20-NN", "first weights, class token, patches", "hand points", "grey pixels"):
+    for expected in ("unseen signers:\n20-NN", "first weights, class token, patches", "hand points", "grey pixels"):
         assert expected in overview and expected in pretraining, expected
     done = snakemake("report", "release", *chain)
     assert done.returncode == 0, done.stderr + (checkout / "work dirs" / "logs" / "report.log").read_text(
