@@ -74,7 +74,16 @@ def tr(text: str, /, **values: object) -> str:
 
 def plural(one: str, many: str, num: int, /, **values: object) -> str:
     """The form of a text that fits ``num``, which is its placeholder ``%(num)s``."""
-    return ngettext(one, many, num) % {"num": f"{num:,}", **values}
+    return ngettext(one, many, num) % {"num": grouped(num), **values}
+
+
+def grouped(num: float) -> str:
+    """``1,284``; outside English ``1 284`` with a narrow no-break space, as there a comma begins the decimals."""
+    return _regrouped(f"{num:,}")
+
+
+def _regrouped(num: str) -> str:
+    return num if language() == SOURCE else num.replace(",", "\u202f")
 
 
 def gettext(text: str) -> str:
@@ -95,10 +104,15 @@ def translated(text: str) -> str:
     for pattern, translation in others:
         if found := pattern.fullmatch(text):
             values = found.groupdict()
-            return translation % {
-                name: translated(value) if name in _NESTED else value for name, value in values.items()
-            }
+            return translation % {name: _value(name, value) for name, value in values.items()}
     return text
+
+
+def _value(name: str, value: str) -> str:
+    """What a placeholder of a message stands for, in the reader's language."""
+    if name in _COUNTS:
+        return _regrouped(value)
+    return translated(value) if name in _NESTED else value
 
 
 def patterns(context: str) -> list[tuple[str, str]]:

@@ -136,7 +136,7 @@ def test_a_catalogue_is_read_as_gettext_writes_it() -> None:
 
 def test_a_text_is_filled_in_and_counted(in_spanish: None) -> None:
     assert tr("%(low)s to %(high)s", low=1, high=2) == "1 a 2"
-    assert [plural("%(num)s frame", "%(num)s frames", num) for num in (1, 3425)] == ["1 cuadro", "3,425 cuadros"]
+    assert [plural("%(num)s frame", "%(num)s frames", num) for num in (1, 3425)] == ["1 cuadro", "3\u202f425 cuadros"]
     assert tr("no such text, 100 %%") == "no such text, 100 %"
 
 
@@ -180,7 +180,8 @@ def test_every_message_is_recognised(in_spanish: None) -> None:
             (text,), (translation,) = entry.forms, entry.translations
             names = re.findall(r"%\((\w+)\)s", text)
             values = {name: "1,234" if name in ("all", "num", "row") else f"<{name}>" for name in names}
-            assert translated(text % values) == translation % values, text
+            shown = {name: value.replace(",", "\u202f") for name, value in values.items()}
+            assert translated(text % values) == translation % shown, text
 
 
 def test_a_message_is_not_taken_for_another(in_spanish: None) -> None:

@@ -37,7 +37,7 @@ def test_it_is_in_the_readers_language(finished: Any, monkeypatch: pytest.Monkey
     english = summarize(finished.root, finished.work_dir)
     monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
     lines = summarize(finished.root, finished.work_dir)
-    assert lines[0].startswith("contrato    20 videos, 47 clips, 3,425 cuadros; conviene mirar ")
+    assert lines[0].startswith("contrato    20 videos, 47 clips, 3\u202f425 cuadros; conviene mirar ")
     assert "primeros pesos 88.0 %" in "\n".join(lines)
     assert any(line.startswith("traducción  BLEU-4 5.9, chrF 23.7, ROUGE-L 20.0, WER de glosas 56.5") for line in lines)
     assert len(lines) == len(english) and not set(lines) & set(english)

@@ -44,7 +44,7 @@ from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
-from signstreams.language import tr
+from signstreams.language import grouped, tr
 
 MAX_FILES = 20  # files for which findings of one rule are printed
 
@@ -163,7 +163,7 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
     print_problems(_printed_lines(warnings), kind="warning")
     summary = validation.report["summary"]
     counts = {
-        name: f"{summary[f'num_{name}']:,}"
+        name: grouped(summary[f"num_{name}"])
         for name in ("errors", "warnings", "videos", "quarantined", "frames", "clips")
     }
     print(
@@ -174,7 +174,8 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
             **counts,
         )
     )
-    recorded, checked = f"{validation.num_from_records:,}", f"{summary['num_videos'] - validation.num_from_records:,}"
+    recorded = grouped(validation.num_from_records)
+    checked = grouped(summary["num_videos"] - validation.num_from_records)
     print(tr("checked %(checked)s videos, took %(recorded)s from their records", checked=checked, recorded=recorded))
     for path in copies or [layout.report_page, layout.report]:
         print(tr("report: %(file)s", file=path))

@@ -35,7 +35,7 @@
   const filter = () => {
     let shown = 0;
     for (const item of items) shown += !(item.hidden = !isShown(item));
-    count.textContent = tr("%(num)s of %(total)s", { num: shown.toLocaleString("en"), total: items.length.toLocaleString("en") });
+    count.textContent = tr("%(num)s of %(total)s", { num: grouped(shown), total: grouped(items.length) });
     for (const video of list.querySelectorAll("[hidden] video")) video.pause();
   };
   tools.hidden = false;

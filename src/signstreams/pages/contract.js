@@ -78,7 +78,7 @@
       && (!split || v.splits.includes(split)) && (!rule || v.rules.includes(Number(rule))) && (!kind || KINDS[kind][1](v)));
     if (sort === "id") shown.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
     else if (sort) shown.sort((a, b) => (b[sort] ?? -1) - (a[sort] ?? -1));
-    $("count").textContent = tr("%(shown)s of %(num)s videos", { shown: shown.length.toLocaleString("en"), num: videos.length.toLocaleString("en") });
+    $("count").textContent = tr("%(shown)s of %(num)s videos", { shown: grouped(shown.length), num: grouped(videos.length) });
     $("gallery").replaceChildren();
     numCards = 0;
     more();
@@ -188,7 +188,7 @@
     view = null;
     $("name").textContent = video.id;
     const place = shown.indexOf(video);
-    $("place").textContent = place < 0 ? "" : tr("%(num)s of %(total)s", { num: (place + 1).toLocaleString("en"), total: shown.length.toLocaleString("en") });
+    $("place").textContent = place < 0 ? "" : tr("%(num)s of %(total)s", { num: grouped(place + 1), total: grouped(shown.length) });
     const people = [video.signers.length ? `${tr("signed by")} ${video.signers.join(", ")}` : "", video.splits.join(", ")];
     $("known").textContent = [...people.filter(Boolean), ...words(video)].join(" · ");
     $("faults").replaceChildren(...video.findings.map(([severity, rule, found]) => {

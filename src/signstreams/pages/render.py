@@ -26,7 +26,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from signstreams.array_types import Pixels
-from signstreams.language import SOURCE, gettext, language, ngettext, patterns, translated
+from signstreams.language import SOURCE, gettext, grouped, language, ngettext, patterns, translated
 from signstreams.progress import duration
 
 MAX_ROWS = 500  # rows of one table; the JSON beside the page has all
@@ -128,7 +128,7 @@ def _environment() -> Environment:
         "rounded": rounded,
         "short": lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
         "translated": translated,
-        "thousands": lambda value: f"{value:,}",
+        "thousands": grouped,
         "webp": _webp,
     }
     return environment

@@ -2,7 +2,8 @@
 // English. FACTS are patterns and translations of what files say in English.
 const filled = (text, values) => text.replace(/%(?:\((\w+)\)s|%)/g, (_, name) => (name ? values[name] : "%"));
 const tr = (text, values = {}) => filled(TEXTS[text] ?? text, values);
-const plural = (one, many, num) => tr(num === 1 ? one : many, { num: num.toLocaleString("en") });
+const grouped = (num) => num.toLocaleString("en").replaceAll(",", document.documentElement.lang === "en" ? "," : "\u202f");
+const plural = (one, many, num) => tr(num === 1 ? one : many, { num: grouped(num) });
 const translated = (fact) => {
   for (const [pattern, text] of FACTS) {
     const found = fact.match(new RegExp(`^${pattern}$`, "s"));

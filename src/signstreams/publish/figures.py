@@ -14,7 +14,7 @@ from typing import Any
 from signstreams.engine.metrics import read_metrics
 from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import FIRST_STAGES, CorpusLayout, RunLayout
-from signstreams.language import plural, tr, translated
+from signstreams.language import grouped, plural, tr, translated
 from signstreams.pages.render import percent, rounded
 from signstreams.publish.verdict import DemoRange, Sentence, verdict
 from signstreams.streams import STREAMS
@@ -111,7 +111,7 @@ def _stage_scores(record: Mapping[str, Any]) -> str:
     if not shown and "val/loss_restoration" in record:
         shown.append(f"{tr('restoration loss')} {record['val/loss_restoration']:.2f}")
     shown += [f"{tr('gloss WER')} {min(rates):.1f}"] if rates else []
-    return tr("%(scores)s on val, step %(step)s", scores=", ".join(shown), step=f"{record['step']:,}")
+    return tr("%(scores)s on val, step %(step)s", scores=", ".join(shown), step=grouped(record["step"]))
 
 
 def has_scores_of_another(runs: RunLayout) -> bool:
