@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 SOURCE = "en"
@@ -98,7 +98,12 @@ def ngettext(one: str, many: str, num: int) -> str:
 
 def translated(text: str) -> str:
     """A message of the code in the reader's language, and so messages within it; any other text as it is."""
-    exact, others = _messages(language())
+    return _translated(language(), text)
+
+
+@lru_cache(maxsize=4096)  # hundreds of patterns are tried, and findings repeat
+def _translated(code: str, text: str) -> str:
+    exact, others = _messages(code)
     if text in exact:
         return exact[text]
     for pattern, translation in others:

@@ -197,6 +197,7 @@ class _VideoTranslator:
             else:
                 self._translate_given(self.plan.segments)
             self.progress.total = self.progress.done
+            self.progress.advance(0, sentences=len(self.sentences))
         if not self.num_people_frames:
             raise UserError(
                 f"{self.plan.path}: no person was detected in it, expected a signer; upper body and hands must be"
