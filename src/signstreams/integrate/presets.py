@@ -9,8 +9,8 @@ CTC's beam search keeps repeats with a blank between them, which theirs merges a
 both are the same). Of GFSLT-VLP: clips and sentences are means, not a class token before the steps and the language
 token, as the weights must fit the translation; long clips are read in their middle 300 frames in evaluation, which
 draws nothing, where theirs draws them; one optimiser (SGD at .01) for all weights, where their first stage has AdamW at
-1e-3 for the decoder, every fifth step; tokens are masked, on val the largest share, where theirs masks words, and none on
-val.
+1e-3 for the decoder, every fifth step; tokens are masked, on val the largest share, where theirs masks words, and none
+on val.
 """
 
 from __future__ import annotations
