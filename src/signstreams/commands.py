@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> None:
             print(_overview(), file=sys.stdout if words else sys.stderr, flush=True)
         raise SystemExit(0 if words else USER_ERROR_EXIT_CODE)
     if words[0] == "--version":
-        from signstreams import __version__
+        import signstreams
 
-        print(f"signstreams {__version__}")
+        print(f"signstreams {signstreams.__version__}")
         raise SystemExit(0)
     if words[0] not in COMMANDS:
         from signstreams.config.load import suggest
