@@ -177,7 +177,7 @@ def test_rows_whose_times_cannot_be_read_are_warned_of(corpus: Callable, capsys:
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3
     assert "meta.csv row 3: clip '2': start '00:00:02', end '00:00:03', expected exact start and end" in told[0]
-    assert all(line.startswith("warning: ") and "as hh:mm:ss" in line for line in told[1:])
+    assert all(line.startswith("warning: ") and "with colons but without milliseconds" in line for line in told[1:])
     assert read(corpus(rows)) == dict.fromkeys("abc", NOT_ANNOTATED)
     assert capsys.readouterr().err == ""
 
