@@ -166,7 +166,7 @@ def pretrain(folder: Path, epochs: int, settings: list[str]) -> Path:
         words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
         words += [word for text in settings for word in ("--set", text)]
         words += ["--epochs", str(epochs), "--output-dir", str(output)]
-        call("pretrain_sequence.py", folder, *words)
+        call("pretrain_sequence.py", folder / "corpus", folder / "features", *words)
     return output / "best.pt"
 
 
@@ -178,18 +178,26 @@ def train(folder: Path, name: str, seed: int, epochs: int, first: list[str]) -> 
     if not (output / "scores.json").exists():
         words = ["--config", str(RECIPE), "--epochs", str(epochs), "--seed", str(seed), "--output-dir", str(output)]
         words += ["--set", "data.unknown_gloss=count", "--train-eval-every-epochs", "20", *first]
-        call("train_slt_multistream_v9.py", folder, *words)
-        call("evaluate_slt.py", folder, "--checkpoint", str(output / "best.pt"), "--blank-video", "false")
+        call("train_slt_multistream_v9.py", folder / "corpus", folder / "features", *words)
+        call(
+            "evaluate_slt.py",
+            folder / "corpus",
+            folder / "features",
+            "--checkpoint",
+            str(output / "best.pt"),
+            "--blank-video",
+            "false",
+        )
         shutil.rmtree(output / "state")
     content = json.loads((output / "scores.json").read_text(encoding="utf-8"))
     scores = {"bleu_4": content["bleu_4"], "chrf": content["chrf"]}
     return scores | {"wer": content["gloss"]["wer"], "loss": content["losses"]["translation"]}
 
 
-def call(script: str, folder: Path, *words: str) -> None:
-    """Run a script on the corpus, with one thread."""
-    command = [sys.executable, str(PROJECT / "scripts" / script), "--root", str(folder / "corpus")]
-    command += ["--features", str(folder / "features"), *words]
+def call(script: str, root: Path, features: Path, *words: str) -> None:
+    """Run a script on a corpus, with one thread."""
+    command = [sys.executable, str(PROJECT / "scripts" / script), "--root", str(root)]
+    command += ["--features", str(features), *words]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{script}: ended with code {done.returncode}\n{done.stderr[-2000:]}")

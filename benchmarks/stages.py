@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from demo import make_corpus
 from integration import SPLITS, table
+from sequence import call
 
 from signstreams.formats.layout import CorpusLayout
 from signstreams.integrate.stage_settings import of_stage
@@ -83,9 +81,18 @@ def translation(folder: Path, split: str, arm: str, seed: int, epochs: int) -> d
         epochs *= 2 if arm == "none_long" else 1
         words = ["--config", str(RECIPE), "--epochs", str(epochs), "--train-eval-every-epochs", "5"]
         words += ["--init-checkpoint", *starts] if starts else []
-        call("train_slt_multistream_v9.py", folder, split, *words, "--seed", str(seed), "--output-dir", str(output))
+        call(
+            "train_slt_multistream_v9.py",
+            folder / "corpora" / split,
+            folder / "features",
+            *words,
+            "--seed",
+            str(seed),
+            "--output-dir",
+            str(output),
+        )
         best = ["--checkpoint", str(output / "best.pt"), "--blank-video", "false"]
-        call("evaluate_slt.py", folder, split, *best)
+        call("evaluate_slt.py", folder / "corpora" / split, folder / "features", *best)
         shutil.rmtree(output / "state")
     content: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
     return {"bleu_4": content["bleu_4"], "chrf": content["chrf"], "wer": content["gloss"]["wer"]}
@@ -100,18 +107,9 @@ def stage_run(folder: Path, split: str, stage: str, seed: int) -> Path:
         tree["train"] |= {"epochs": STAGE_EPOCHS[stage], "eval_every_epochs": 5}
         recipe.write_text(yaml.safe_dump({k: v for k, v in tree.items() if k != "root"}), encoding="utf-8")
         words = ["--config", str(recipe), "--seed", str(seed), "--output-dir", str(output)]
-        call("train_slt_multistream_v9.py", folder, split, *words)
+        call("train_slt_multistream_v9.py", folder / "corpora" / split, folder / "features", *words)
         shutil.rmtree(output / "state")
     return output / "best.pt"
-
-
-def call(script: str, folder: Path, split: str, *words: str) -> None:
-    """Run a script on the corpus with the splits, with one thread."""
-    command = [sys.executable, str(PROJECT / "scripts" / script), "--root", str(folder / "corpora" / split)]
-    command += ["--features", str(folder / "features"), *words]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"{script}: ended with code {done.returncode}\n{done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +27,7 @@ from signstreams.integrate.dataset import ClipDataset, open_datasets
 from signstreams.integrate.run import run
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.stream_backbones import load_backbones
+from signstreams.integrate.training import Trainer
 from signstreams.streams import STREAMS, BoxState
 
 GLOSSES = ("CASA", "NIÑO", "COMER", "AGUA", "MAÑANA", "PERRO")
@@ -230,3 +233,22 @@ def trained(tiny_config: Callable[..., IntegrateConfig], tmp_path_factory: pytes
     config = tiny_config(output_dir=tmp_path_factory.mktemp("trained") / "run", train={"epochs": 2})
     run(config)
     return config
+
+
+@pytest.fixture(scope="session")
+def crashed_at() -> Callable[[int], AbstractContextManager[None]]:
+    """``with crashed_at(step): run(...)``: the run ends right after that step, without leaving in order."""
+    original = Trainer.train_step
+
+    @contextmanager
+    def crashed(step: int) -> Iterator[None]:
+        def train_step(self: Trainer, batch: Any) -> None:
+            original(self, batch)
+            if self.step == step:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trainer, "train_step", train_step)
+            yield
+
+    return crashed

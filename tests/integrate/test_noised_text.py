@@ -9,6 +9,7 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
 from signstreams.integrate.text_files import read_sentences, without_held_out
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.integrate.trained_model import load_trained_model
-from signstreams.integrate.training import Trainer
 
 Build = Callable[..., IntegrateConfig]
+CrashedAt = Callable[[int], AbstractContextManager[None]]
 SIZES: dict[str, Any] = {"d_model": 32, "num_layers": 1, "ff_dim": 32}
 TEXT: dict[str, Any] = {"num_layers": 1, "ff_dim": 32, "vocab_size": 320, "max_tokens": 64}
 KEYS_ONLY = dict.fromkeys(("face_backbone", "hand_left_backbone", "hand_right_backbone"), ...)
@@ -173,21 +174,10 @@ def test_a_translation_that_starts_from_it_needs_fewer_steps(
     assert steps_until(found["started"], reached) <= steps_until(found["scratch"], reached) / 2
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(
-    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights(tables: Path, tmp_path: Path, crashed_at: CrashedAt) -> None:
     run(of_texts(tables, tmp_path / "whole"))
-    step = Trainer.train_step
-
-    def stopped(self: Trainer, batch: Any) -> None:
-        step(self, batch)
-        if self.step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run(of_texts(tables, tmp_path / "parts"))
+    with crashed_at(4):
+        run(of_texts(tables, tmp_path / "parts"))
     run(of_texts(tables, tmp_path / "parts", resume="must"))
     whole, parts = weights(tmp_path / "whole", "last.pt"), weights(tmp_path / "parts", "last.pt")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -1,4 +1,4 @@
-"""The footage and its texts: demo videos, meta.csv, gloss.csv, index. Out: videos (demo corpus only), meta.csv, gloss.csv, index/{train,val,test}.csv."""
+"""The footage and its texts. Out: videos (demo corpus only), meta.csv, gloss.csv, index/{train,val,test}.csv."""
 
 if IS_DEMO:
 

@@ -184,16 +184,17 @@ def check_trainings(
     glosses: Mapping[str, Gloss],
 ) -> Iterator[Finding]:
     """As `check_training`, of the planned training, and of its stages what it would not refuse itself, each named."""
-    trainings = [planned.training, *planned.stage_trainings]
-    first = next((training for training in trainings if training.stage == "text"), None)
-    whole, *stages = (
-        list(check_training(training, clips, lost_videos, num_frames, index, glosses, starts_from))
-        for training in trainings
-        for starts_from in (first if training.stage != "s2g" else None,)
-    )
+    stages = planned.stage_trainings
+    of_texts = next((training for training in (planned.training, *stages) if training.stage == "text"), None)
+
+    def found_of(training: IntegrateConfig) -> list[Finding]:
+        starts_from = None if training.stage == "s2g" else of_texts
+        return list(check_training(training, clips, lost_videos, num_frames, index, glosses, starts_from))
+
+    whole = found_of(planned.training)
     yield from whole
-    for training, findings in zip(trainings[1:], stages, strict=True):
-        for found in findings:
+    for training in stages:
+        for found in found_of(training):
             if found not in whole:
                 yield replace(found, found=f"stage {training.stage}: {found.found}")
 

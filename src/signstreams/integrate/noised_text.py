@@ -46,7 +46,7 @@ def with_gaps(tokens: Sequence[int], mask: int, rng: np.random.Generator) -> lis
 
 
 class SentenceDataset(ClipDataset):
-    """Sentences of one split, as tokens; what the model reads has gaps, drawn anew whenever training reads it."""
+    """Sentences of one split, as tokens; what the model reads has gaps, drawn again whenever training reads it."""
 
     def __init__(self, entries: Sequence[ClipEntry], special: SpecialTokens) -> None:
         self.entries, self.special = list(entries), special
