@@ -57,7 +57,7 @@ def test_the_snippets_of_the_page_run_one_after_the_other(checkout: Path) -> Non
         blocks = [(start, text.replace(old, new)) for start, text in blocks]
     printed = run([(str(PAGE), start, text) for start, text in blocks], checkout)
     assert "data/try/processed/preview/demo_000.jpg" in printed
-    assert re.search(r"(?m)^first weights +split +nearest +\d\.\d\d \[", printed)
+    assert re.search(r"(?m)^first weights +\w.* split +nearest +\d\.\d\d \[", printed)
     assert re.search(r"(?m)^ +\d+\.\d\d to +\d+\.\d\d s  ", printed)
     assert printed.rstrip().endswith("name them")  # the error of the last snippet
     assert (checkout / "data/try/processed/preview/demo_000.jpg").is_file()

@@ -221,9 +221,10 @@ def test_a_whole_language_model_writes_subtitles_by_the_command(
     main(["translate", video, *words, "--num-beams", "2", "--output", *outputs])
     content = json.loads(Path(outputs[1]).read_text(encoding="utf-8"))["sentences"]
     assert [(one["start_s"], one["end_s"]) for one in content] == [(0.0, 2.0), (2.5, 8.0)]
-    assert all(one["text"].strip() for one in content)
     cues, faults = parse_subtitles(Path(outputs[0]).read_text(encoding="utf-8"), ".srt")
-    assert faults == [] and [cue.text for cue in cues] == [" ".join(one["text"].split()) for one in content]
+    texts = [" ".join(one["text"].split()) for one in content]
+    # Random weights may say nothing, and a sentence without words is no subtitle.
+    assert faults == [] and [cue.text for cue in cues] == [text for text in texts if text]
 
 
 def test_where_parts_choose_among_several_people_it_is_said_once(
