@@ -3,7 +3,8 @@
 Default sizes, three ViT-S/14 with random weights, on a corpus that was extracted (data/demo after ``make demo``), with
 MSKA and without. A pair is a training on cached features (clips per second by its own count, with the wait for data)
 and the time that the three backbones take for crops of the same clips. Start-up is measured on many copies of the same
-videos under other names. Memory is the peak of a process that makes two steps of full length.
+videos under other names. Memory is the peak of a process that makes two steps of full length; ``--preset-step`` also
+times steps of ``mska_slt`` with mBART-large's sizes and random weights.
 
 python benchmarks/integration_speed.py --root data/demo --pairs 3
 """
@@ -28,8 +29,11 @@ from signstreams.processes import prepare_processor
 from signstreams.streams import STREAMS
 
 if TYPE_CHECKING:
+    from signstreams.integrate.batches import Batch
     from signstreams.integrate.clips import ClipEntry
     from signstreams.integrate.stream_backbones import Backbones
+    from signstreams.integrate.text_model import TextModel
+    from signstreams.integrate.tokenizer import Tokenizer
 
 PROJECT = Path(__file__).parents[1]
 ARCH = "dinov2_vits14"
@@ -37,6 +41,9 @@ SIDES_PX = (112, 224)
 EMBED_PX = 28  # cached features have the same size for any size of crops
 KEYS = ("face_backbone", "hand_left_backbone", "hand_right_backbone")
 LENGTHS = (128, 400)
+# PHOENIX-2014T has 116 frames per clip and 1,066 glosses; 20 tokens per text, and 3,000 of mBART's 250,027 rows after
+# the pruning, are assumed.
+PHOENIX = {"length": 116, "num_tokens": 20, "num_glosses": 1066, "num_rows": 3000}
 
 
 def main() -> None:
@@ -45,6 +52,7 @@ def main() -> None:
     words.add_argument("--pairs", type=int, default=3)
     words.add_argument("--steps", type=int, default=8, help="steps of a training")
     words.add_argument("--copies", type=int, default=100, help="times the corpus is repeated for the start-up")
+    words.add_argument("--preset-step", action="store_true", help="only the steps of mska_slt; needs 12 GiB")
     words.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     words.add_argument("--settings", default="{}", help=argparse.SUPPRESS)
     args = words.parse_args()
@@ -52,6 +60,9 @@ def main() -> None:
     prepare_processor()
     if args.memory_of:
         print(peak_gib(args.memory_of, json.loads(args.settings)))
+        return
+    if args.preset_step:
+        preset_steps(args.steps)
         return
     with tempfile.TemporaryDirectory(prefix="signstreams_") as folder:
         specs = make_backbones(Path(folder))
@@ -222,37 +233,88 @@ def repeat(source: CorpusLayout, root: Path, copies: int) -> None:
 
 def peak_gib(length: int, settings: dict) -> float:
     """Peak memory of two steps with a batch of 4 clips of equal length."""
+    from signstreams.integrate.model import build_model
+    from signstreams.integrate.stream_backbones import Backbones
+
+    config = IntegrateConfig.model_validate({"optim": settings})
+    tokenizer = small_tokenizer()
+    model = build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=1000)
+    batch = random_batch(4, length, num_tokens=30)
+    for _ in range(2):
+        backward(config, model, batch)
+    return peak_of_process_gib()
+
+
+def preset_steps(num_steps: int) -> None:
+    """Time and peak memory of steps of ``mska_slt`` on clips of PHOENIX's mean length, the optimiser included."""
+    import torch
+    from transformers import MBartConfig
+
+    from signstreams.integrate.model import build_model
+    from signstreams.integrate.stream_backbones import Backbones
+    from signstreams.integrate.training import make_optimizer
+
+    config = IntegrateConfig.model_validate({"decoder": {"preset": "mska_slt", "target_language": "de_DE"}})
+    sizes = MBartConfig(vocab_size=PHOENIX["num_rows"], scale_embedding=True)  # mBART-large's are the defaults
+    model = build_model(
+        config, Backbones({}, {}, {}, {}), small_tokenizer(), num_glosses=PHOENIX["num_glosses"], decoder_config=sizes
+    )
+    optimizer = make_optimizer(config, model)
+    batch = random_batch(config.data.batch_size, PHOENIX["length"], PHOENIX["num_tokens"])
+    took_s = []
+    for _ in range(1 + num_steps):
+        started_s = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        backward(config, model, batch)
+        optimizer.step()
+        took_s.append(time.perf_counter() - started_s)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"mska_slt, {parameters / 1e6:.1f} million parameters, batch {config.data.batch_size},"
+        f" T {PHOENIX['length']}, {torch.get_num_threads()} threads: {statistics.median(took_s[1:]):.2f} s per step"
+        f" ({min(took_s[1:]):.2f} to {max(took_s[1:]):.2f}), peak {peak_of_process_gib():.2f} GiB"
+    )
+
+
+def small_tokenizer() -> "Tokenizer":
+    """One of a few words; the ids of a batch are drawn."""
+    from signstreams.integrate.tokenizer import Tokenizer
+
+    return Tokenizer.train(["el perro come", "la casa es roja"], 300)
+
+
+def random_batch(num_clips: int, length: int, num_tokens: int) -> "Batch":
+    """Clips of equal length with random points, texts and six glosses."""
     import torch
 
     from signstreams.integrate.batches import Batch
-    from signstreams.integrate.losses import compute_losses
-    from signstreams.integrate.model import build_model
-    from signstreams.integrate.stream_backbones import Backbones
-    from signstreams.integrate.tokenizer import Tokenizer
     from signstreams.integrate.videos import POSE_DIM
 
-    config = IntegrateConfig.model_validate({"optim": settings})
-    tokenizer = Tokenizer.train(["el perro come", "la casa es roja"], 300)
-    model = build_model(config, Backbones({}, {}, {}, {}), tokenizer, num_glosses=1000)
-    batch = Batch(
-        clip_ids=[str(n) for n in range(4)],
-        num_frames=[length] * 4,
-        lengths=torch.full((4,), length),
-        nodes=torch.rand(4, length, 79, 3),
-        features={"pose": torch.rand(4, length, POSE_DIM)},
-        present={"pose": torch.ones(4, length, dtype=torch.bool)},
+    return Batch(
+        clip_ids=[str(n) for n in range(num_clips)],
+        num_frames=[length] * num_clips,
+        lengths=torch.full((num_clips,), length),
+        nodes=torch.rand(num_clips, length, 79, 3),
+        features={"pose": torch.rand(num_clips, length, POSE_DIM)},
+        present={"pose": torch.ones(num_clips, length, dtype=torch.bool)},
         images={},
         image_rows={},
-        num_tokens=4 * 30,
-        tokens=torch.randint(3, 200, (4, 30)),
-        gloss_ids=[[1, 2, 3, 4, 5, 6]] * 4,
+        num_tokens=num_clips * num_tokens,
+        tokens=torch.randint(3, 200, (num_clips, num_tokens)),
+        gloss_ids=[[1, 2, 3, 4, 5, 6]] * num_clips,
     )
-    for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.get("precision") == "bf16"):
-            losses = compute_losses(model, batch, model.encode(batch), label_smoothing=0.1)
-        terms = losses.terms
-        sum(terms[name].total / max(terms[name].count, 1) for name in ("translation", "ctc", "distillation")).backward()
-    return peak_of_process_gib()
+
+
+def backward(config: IntegrateConfig, model: "TextModel", batch: "Batch") -> None:
+    """Forward and backward of one batch with all three losses."""
+    import torch
+
+    from signstreams.integrate.losses import compute_losses
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.optim.precision == "bf16"):
+        losses = compute_losses(model, batch, model.encode(batch), label_smoothing=config.optim.label_smoothing)
+    terms = losses.terms
+    sum(terms[name].total / max(terms[name].count, 1) for name in ("translation", "ctc", "distillation")).backward()
 
 
 def peak_of_process_gib() -> float:
