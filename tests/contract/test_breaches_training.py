@@ -182,6 +182,7 @@ def test_the_settings_of_each_stage_are_checked_and_the_stage_is_named(corpus: B
     for stage in ("g2t", "text"):
         lines = [line for line in of_training(corpus, of_stage(stage, decoder={"max_tokens": 4})) if line not in before]
         assert lines and all(f"stage {stage}: clip" in line and "tokens, expected at most 4" in line for line in lines)
+    assert of_training(corpus, of_stage("s2g", decoder={"max_tokens": 4})) == before, "it learns no text"
     dense = of_training(corpus, of_stage("s2g", data={"frame_stride": 1}))
     assert sorted(before) != sorted(dense), "CTC's lengths are those at the stride of the stage"
     assert all(line in before or "stage s2g: " in line for line in dense)

@@ -346,6 +346,8 @@ def _check_texts(
     if absent := absent_files(decoder):
         yield from map(_of_line, absent)
         return
+    if not training.mska.learns_text:
+        return
     if not usable.clips["train"]:
         return
     try:

@@ -135,9 +135,12 @@ def drawn_subset(config: IntegrateConfig, train: Sequence[str]) -> list[str]:
 
 
 def tokenize_clips(
-    entries: dict[str, list[ClipEntry]], tokenizer: Tokenizer, max_tokens: int
+    entries: dict[str, list[ClipEntry]], tokenizer: Tokenizer, max_tokens: int | None = None
 ) -> dict[str, list[ClipEntry]]:
-    """The entries of each split with their texts as tokens; a `UserError` if some have more than ``max_tokens``."""
+    """The entries of each split with their texts as tokens; a `UserError` if some have more than ``max_tokens``.
+
+    None: of any length, where no text is learned or a reference has any length.
+    """
     out = {
         split: [replace(entry, tokens=tuple(tokenizer.encode(entry.text))) for entry in chosen]
         for split, chosen in entries.items()
@@ -146,7 +149,7 @@ def tokenize_clips(
         refusal.line(f"clip {shown(entry.clip_id)}")
         for chosen in out.values()
         for entry in chosen
-        if (refusal := too_many_tokens(len(entry.tokens), max_tokens))
+        if max_tokens is not None and (refusal := too_many_tokens(len(entry.tokens), max_tokens))
     ]
     raise_problems(problems)
     return out

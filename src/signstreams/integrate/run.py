@@ -162,7 +162,8 @@ def _run(
         entries = tokenize_texts(clips, tokenizer, config.decoder.max_tokens)
         splits = {split: SentenceDataset(chosen, tokenizer.special) for split, chosen in entries.items()}
     else:
-        entries = tokenize_clips(clips.entries, tokenizer, config.decoder.max_tokens)
+        most_tokens = config.decoder.max_tokens if config.mska.learns_text else None
+        entries = tokenize_clips(clips.entries, tokenizer, most_tokens)
     if config.stage == "g2t":
         splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
     elif sees_video(config.stage):

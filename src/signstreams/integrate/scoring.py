@@ -61,8 +61,7 @@ def score(given: EvaluateSltConfig) -> dict[str, Any]:
         for split in given.splits
     }
     # a reference may be longer than all texts in training: its loss is still defined, only memory grows
-    longest = max((len(bundle.tokenizer.encode(e.text)) for chosen in entries.values() for e in chosen), default=1)
-    entries = tokenize_clips(entries, bundle.tokenizer, longest)
+    entries = tokenize_clips(entries, bundle.tokenizer)
     splits: Mapping[str, ClipDataset]
     if reads_glosses:
         splits = {split: GlossDataset(chosen) for split, chosen in entries.items()}
