@@ -104,8 +104,8 @@ def scores(root: Path, features: Path, output: Path, threads: int, words: list[s
 def shown(content: dict[str, Any]) -> str:
     """Scores and blank video's, with the interval of the difference."""
     blank = content["baselines"]["blank_video"]
-    pairs = (("bleu_4", content["bleu_4"], blank["bleu_4"]), ("chrf", content["chrf"], blank["chrf"]))
-    pairs += (("wer", content["gloss"]["wer"], blank["gloss"]["wer"]),)
+    pairs = [(name, content[name], blank[name]) for name in ("bleu_4", "chrf")]
+    pairs.append(("wer", content["gloss"]["wer"], blank["gloss"]["wer"]))
     return ", ".join(
         f"{name} {ours:.1f} against {theirs:.1f}"
         f" [{blank['difference'][name]['low']:.1f}, {blank['difference'][name]['high']:.1f}]"

@@ -17,10 +17,10 @@ from collections import Counter
 from pathlib import Path
 
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.evaluate import translation_scores
 from signstreams.integrate.run import run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig
+from signstreams.integrate.text_scores import translation_scores
 
 SEED = 0
 SIZES = {"train": 4000, "val": 500, "test": 500}

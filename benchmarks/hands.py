@@ -43,11 +43,12 @@ import cv2
 import numpy as np
 
 from signstreams.array_types import Flags, Floats, Pixels
-from signstreams.extract.preview import LEFT, RIGHT, STATE_COLOURS, draw_box, draw_skeleton
+from signstreams.extract.preview import STATE_COLOURS, draw_box, draw_skeleton
 from signstreams.extract.video import VideoReader
 from signstreams.formats.arrays import read_keypoints, read_tracks
 from signstreams.formats.landmarks import FACE, MISSING, REGIONS, pose_index
 from signstreams.formats.layout import CorpusLayout
+from signstreams.formats.skeleton import LEFT, RIGHT
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.streams import BY_NAME, HAND_STREAMS, BoxState
 from signstreams.tracker.hands import hand_size

@@ -47,7 +47,7 @@ def main() -> None:
     prepare(folder)
     jobs = [(split, arm, seed) for split in args.splits for seed in range(args.seeds) for arm in args.arms]
     with ThreadPoolExecutor(args.jobs) as pool:
-        found = list(pool.map(lambda job: run(folder, *job, args.epochs), jobs))
+        found = list(pool.map(lambda job: run(folder, job[0], job[1], job[2], args.epochs), jobs))
     table(dict(zip(jobs, found, strict=True)), args.splits, args.arms)
 
 
@@ -97,6 +97,7 @@ def first_weights(pretrained: Path, target: Path) -> None:
 
     backbone = load_dinov2_backbone(f"file::{pretrained}")
     params = json.loads((pretrained.parent / "params.json").read_text(encoding="utf-8"))
+    assert isinstance(backbone.model, VisionTransformer)
     first = VisionTransformer(backbone.model.arch)
     first.init_weights(torch_generator(params["config"]["seed"], "backbone"))
     kept = {key: backbone.metadata[key] for key in ("image_px", "mean", "std")}
@@ -117,10 +118,10 @@ def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str,
             place = "first_{}.pt" if arm == "random" else "dino_{}/backbone.pt"
             for stream, flag in STREAMS.items():
                 command += [flag, f"file::{folder / 'work_dirs' / place.format(stream)}"]
-        quiet = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         evaluate = [sys.executable, str(SCRIPTS / "evaluate_slt.py"), "--checkpoint", str(output / "best.pt"), *shared]
         for words in (command, [*evaluate, "--blank-video", "false"]):
-            done = subprocess.run(words, **quiet)
+            done = subprocess.run(words, env=environment, stderr=subprocess.PIPE, text=True)
             if done.returncode:
                 sys.exit(f"{split} {arm} {seed}: ended with code {done.returncode}\n{done.stderr[-2000:]}")
         shutil.rmtree(output / "state")

@@ -29,6 +29,8 @@ from signstreams.processes import prepare_processor
 from signstreams.streams import STREAMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from signstreams.integrate.batches import Batch
     from signstreams.integrate.clips import ClipEntry
     from signstreams.integrate.stream_backbones import Backbones
@@ -52,7 +54,7 @@ def main() -> None:
     words.add_argument("--pairs", type=int, default=3)
     words.add_argument("--steps", type=int, default=8, help="steps of a training")
     words.add_argument("--copies", type=int, default=100, help="times the corpus is repeated for the start-up")
-    words.add_argument("--preset-step", action="store_true", help="only the steps of mska_slt; needs 12 GiB")
+    words.add_argument("--preset-step", action="store_true", help="only the steps of mska_slt; needs 15 GiB")
     words.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     words.add_argument("--settings", default="{}", help=argparse.SUPPRESS)
     args = words.parse_args()
@@ -231,7 +233,7 @@ def repeat(source: CorpusLayout, root: Path, copies: int) -> None:
         target.index(split).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-def peak_gib(length: int, settings: dict) -> float:
+def peak_gib(length: int, settings: dict[str, object]) -> float:
     """Peak memory of two steps with a batch of 4 clips of equal length."""
     from signstreams.integrate.model import build_model
     from signstreams.integrate.stream_backbones import Backbones
@@ -285,23 +287,25 @@ def small_tokenizer() -> "Tokenizer":
 
 def random_batch(num_clips: int, length: int, num_tokens: int) -> "Batch":
     """Clips of equal length with random points, texts and six glosses."""
-    import torch
+    import numpy as np
 
-    from signstreams.integrate.batches import Batch
+    from signstreams.integrate.batches import Sample, collate
     from signstreams.integrate.videos import POSE_DIM
 
-    return Batch(
-        clip_ids=[str(n) for n in range(num_clips)],
-        num_frames=[length] * num_clips,
-        lengths=torch.full((num_clips,), length),
-        nodes=torch.rand(num_clips, length, 79, 3),
-        features={"pose": torch.rand(num_clips, length, POSE_DIM)},
-        present={"pose": torch.ones(num_clips, length, dtype=torch.bool)},
-        images={},
-        image_rows={},
-        num_tokens=num_clips * num_tokens,
-        tokens=torch.randint(3, 200, (num_clips, num_tokens)),
-        gloss_ids=[[1, 2, 3, 4, 5, 6]] * num_clips,
+    rng = np.random.default_rng(0)
+    return collate(
+        [
+            Sample(
+                clip_id=str(number),
+                nodes=rng.random((length, 79, 3), np.float32),
+                pose=rng.random((length, POSE_DIM), np.float32),
+                present={"pose": np.ones(length, bool)},
+                crops={},
+                tokens=rng.integers(3, 200, num_tokens).tolist(),
+                gloss_ids=[1, 2, 3, 4, 5, 6],
+            )
+            for number in range(num_clips)
+        ]
     )
 
 
@@ -313,8 +317,8 @@ def backward(config: IntegrateConfig, model: "TextModel", batch: "Batch") -> Non
 
     with torch.autocast("cpu", torch.bfloat16, enabled=config.optim.precision == "bf16"):
         losses = compute_losses(model, batch, model.encode(batch), label_smoothing=config.optim.label_smoothing)
-    terms = losses.terms
-    sum(terms[name].total / max(terms[name].count, 1) for name in ("translation", "ctc", "distillation")).backward()
+    names = ("translation", "ctc", "distillation")
+    torch.stack([losses.terms[name].total / max(losses.terms[name].count, 1) for name in names]).sum().backward()
 
 
 def peak_of_process_gib() -> float:
@@ -324,7 +328,7 @@ def peak_of_process_gib() -> float:
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> "Iterator[None]":
     """Hide the progress lines of the parts."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -60,7 +60,7 @@ def compare() -> None:
         )
         whole, half = ViewMaker(config), ViewMaker(config, is_photometric=False)
         rng = np.random.default_rng(0)
-        pipelines = {
+        pipelines: dict[str, tuple[Callable[[bytes], object], int]] = {
             "PIL + torchvision": (reference(global_px, local_px), 25),
             "ours, all on the CPU": (functools.partial(whole, rng=rng), 250),
             "ours, colour and blur left to the device": (functools.partial(half, rng=rng), 250),
@@ -126,8 +126,10 @@ def reference(global_px: int, local_px: int) -> Callable[[bytes], object]:
     def solarize(view: Image.Image) -> Image.Image:
         return ImageOps.solarize(view) if random.random() < 0.2 else view
 
-    def view(side_px: int, scale: tuple[float, float], *after: Callable) -> Callable[[Image.Image], object]:
-        return transforms.Compose(
+    def view(
+        side_px: int, scale: tuple[float, float], *after: Callable[[Image.Image], Image.Image]
+    ) -> Callable[[Image.Image], object]:
+        made: Callable[[Image.Image], object] = transforms.Compose(
             [
                 transforms.RandomResizedCrop(side_px, scale=scale, interpolation=Image.Resampling.BICUBIC),
                 transforms.RandomHorizontalFlip(FLIP_PROB),
@@ -138,6 +140,7 @@ def reference(global_px: int, local_px: int) -> Callable[[bytes], object]:
                 transforms.Normalize(MEAN, STD),
             ]
         )
+        return made
 
     views = [
         view(global_px, GLOBAL_SCALE, blur(1.0)),
@@ -160,7 +163,8 @@ def crops() -> list[bytes]:
         with zipfile.ZipFile(PHOTOS) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".jpg")]
             chosen = names[:: len(names) // NUM_CROPS][:NUM_CROPS]
-            images = [cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR) for name in chosen]
+            read = [cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR) for name in chosen]
+            images = [image for image in read if image is not None]
     else:
         rng = np.random.default_rng(0)
         noise = [rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8) for _ in range(NUM_CROPS)]

@@ -121,7 +121,7 @@ def theirs(folder: Path) -> "Callable[[Tensor], list[Tensor]]":
 
     for name in UNUSED:
         module = types.ModuleType(name)
-        module.GlossTokenizer_S2G = module.VisualHead = None
+        module.__dict__.update(GlossTokenizer_S2G=None, VisualHead=None)
         sys.modules[name] = module
     sys.path.insert(0, str(folder))
     recognition = importlib.import_module("recognition")

@@ -39,7 +39,7 @@ def peer_step(
     finally:
         sys.path.remove(str(folder))
     # its loss uses the process group, and there is none here
-    main.dist = types.SimpleNamespace(all_reduce=lambda tensor: None, get_world_size=lambda: 1)
+    main.__dict__["dist"] = types.SimpleNamespace(all_reduce=lambda tensor: None, get_world_size=lambda: 1)
     torch.manual_seed(0)
     student_backbone, teacher_backbone = vits.__dict__[arch](patch_size=16, drop_path_rate=0.1), vits.__dict__[arch]()
     width = student_backbone.embed_dim

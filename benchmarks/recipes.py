@@ -347,7 +347,8 @@ def steps_within(task: Task, label: str, recipe: Recipe, keep: Path, args: argpa
             shutil.rmtree(folder)
         step_s = (seconds[1] - seconds[0]) / (TIMING_STEPS[1] - TIMING_STEPS[0])
         line = record(keep, key | {"step_s": step_s, "start_s": seconds[0] - TIMING_STEPS[0] * step_s})
-    return max(TIMING_STEPS[0], round((60 * args.cpu_minutes - line["start_s"]) / line["step_s"]))
+    left_s: float = 60 * args.cpu_minutes - line["start_s"]
+    return max(TIMING_STEPS[0], round(left_s / float(line["step_s"])))
 
 
 def trained(

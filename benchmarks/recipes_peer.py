@@ -89,8 +89,8 @@ def train(folders: list[Path], output: Path, steps: int, seed: int, choice: Choi
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  # its blur draws from there
     torch.manual_seed(seed)
-    crops = Crops(folders, DINOTransform(**choice.transform))
-    loader = torch.utils.data.DataLoader(crops, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=0)
+    crops: Any = Crops(folders, DINOTransform(**choice.transform))  # a Dataset but in name
+    loader: Any = torch.utils.data.DataLoader(crops, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=0)
     backbone = timm.models.vision_transformer.VisionTransformer(
         img_size=GLOBAL_PX,
         patch_size=PATCH_PX,
@@ -105,7 +105,8 @@ def train(folders: list[Path], output: Path, steps: int, seed: int, choice: Choi
     teacher_head.load_state_dict(head.state_dict())
     loss_of = DINOLoss(output_dim=PROTOTYPES)
     decayed, others = parted([backbone, head])
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups)
     output.mkdir(parents=True, exist_ok=True)
     torch.save(teacher.state_dict(), output / "first.pt")
     with (output / "metrics.jsonl").open("w", encoding="utf-8") as metrics:

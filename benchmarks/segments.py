@@ -52,8 +52,8 @@ def render_and_extract(layout: CorpusLayout) -> None:
         if not layout.ground_truth(video.video_id).is_file():
             with Progress(video.num_frames, "frames", f"render {video.video_id}") as progress:
                 render_video(layout, video, seed, progress)
-    words = ["--videos", layout.videos, "--root", layout.root, "--jobs", "2"]
-    subprocess.run([sys.executable, PROJECT / "scripts" / "extract_rois_v2.py", *words], check=True)
+    words = ["--videos", str(layout.videos), "--root", str(layout.root), "--jobs", "2"]
+    subprocess.run([sys.executable, str(PROJECT / "scripts" / "extract_rois_v2.py"), *words], check=True)
 
 
 def poses(layout: CorpusLayout) -> Iterator[tuple[str, Floats, Floats]]:
