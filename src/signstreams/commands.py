@@ -100,7 +100,9 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
 
 
 def _is_first_to_report() -> bool:
-    from signstreams.engine.distributed import is_first_to_report  # imports torch, as the command itself does
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from signstreams.engine.distributed import is_first_to_report  # imports torch, which a lone process can do without
 
     return is_first_to_report()
 
@@ -137,6 +139,13 @@ def _complete_name() -> list[str]:
 
 
 # -- What each command does with its config
+
+
+def _check_model(config: Any) -> None:
+    """Say that there is no such trained model before torch is imported, which takes seconds."""
+    from signstreams.integrate.model_files import trained_model_file
+
+    trained_model_file(config)
 
 
 def _command(name: str, config: str, *scripts: str, **how: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -297,6 +306,7 @@ def _train(config: Any) -> None:
 @_command("evaluate", "integrate.settings:EvaluateSltConfig", "evaluate_slt.py", computes=True)
 def _evaluate(config: Any) -> None:
     """Score a translation model: scores.json, predictions.csv, translations.html."""
+    _check_model(config)
     from signstreams.integrate.scoring import score
 
     score(config)
@@ -311,6 +321,7 @@ def _evaluate(config: Any) -> None:
 )
 def _boundaries(config: Any) -> None:
     """Train what finds sentences in continuous signing, on the corpus's clip times."""
+    _check_model(config)
     from signstreams.segment.training import train_boundaries
 
     report = train_boundaries(config)
@@ -334,6 +345,10 @@ def _translate(config: Any) -> None:
     import json
 
     from signstreams.formats.subtitles import clock_time
+    from signstreams.translate.plan import check_outputs, list_videos
+
+    _check_model(config)
+    check_outputs(config, list_videos(config.videos))
     from signstreams.translate.run import translate
 
     logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
