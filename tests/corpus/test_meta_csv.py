@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.corpus.clips import Clip, parse_segments
-from signstreams.corpus.findings import raise_errors
+from signstreams.corpus.findings import lines, raise_errors
 from signstreams.corpus.meta_csv import MetaTable, scan_meta, why_no_texts
 from signstreams.errors import UserError
 
@@ -455,8 +455,26 @@ def test_a_name_composed_otherwise_is_the_same_video(tmp_path: Path) -> None:
 def test_all_problems_come_at_once_and_many_of_a_kind_share_a_line(tmp_path: Path) -> None:
     rows = "".join(f"c{number};2;1\n" for number in range(15))
     lines = problems(tmp_path, f"id;start;end\n../x;0;1\n{rows}")
-    assert len(lines) == 1 + 10 + 1
-    assert lines[-1].endswith("5 more of the same (rows 13, 14, 15, 16, 17) [meta.span]")
+    assert len(lines) == 2
+    rows = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 5 more"
+    assert lines[1].startswith(f"meta.csv: 15 rows ({rows}), such as start 2 s and end 1 s, expected 0 <= start < end;")
+
+
+def test_one_wrong_format_of_times_has_one_line_of_rows(tmp_path: Path) -> None:
+    rows = "".join(f"c{number};v;0:{number:02};0:{number + 1:02}\n" for number in range(30))
+    table = read(tmp_path, f"id;video;start;end\n{rows}")
+    formats = [line for line in lines(table.issues) if line.endswith("[meta.numbers]")]
+    (said,) = [line for line in lines(table.issues) if line.endswith("[meta.times]")]
+    assert len(formats) == 2 and len(table.issues) == 32  # each of start and end; the report has every row
+    assert said.startswith(
+        "meta.csv: 30 rows (2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 20 more), such as clip 'c0': start '0:00', end '0:01',"
+    )
+    assert "; write seconds with a point; the clip is left out" in said
+
+
+def test_times_with_a_decimal_comma_after_the_seconds_are_read(tmp_path: Path) -> None:
+    (clip,) = read(tmp_path, "id;start;end\na;0:03,5;1:05,25\n").clips
+    assert (clip.start_s, clip.end_s) == (3.5, 65.25)
 
 
 def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:
