@@ -386,10 +386,11 @@ def _summary(config: Any) -> None:
 def _overview_page(config: Any) -> None:
     """Write the whole run of the workflow as one page."""
     from signstreams.files import write_text
-    from signstreams.publish.overview import render_overview
+    from signstreams.publish.overview import link_pages, render_overview
 
     page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings(), config.target())
     write_text(config.target(), page)
+    link_pages(config.root, config.work_dir)
     print(config.target())
 
 
