@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.errors import GO_ON, USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
-from signstreams.language import tr
+from signstreams.language import grouped, plural, tr
 
 GO_ON_TRAINING = "run again to go on from the last checkpoint"
 
@@ -172,7 +172,8 @@ def _fetch_models(config: Any) -> None:
     from signstreams.tracker.models import fetch_models, models_folder
 
     written = fetch_models(config.folder, config.wheel)
-    print(f"{len(written) or 'no'} models fetched; all are in {config.folder or models_folder()}")
+    fetched = plural("%(num)s model fetched", "%(num)s models fetched", len(written))
+    print(tr("%(fetched)s; all are in %(folder)s", fetched=fetched, folder=config.folder or models_folder()))
 
 
 @_command("import", "importers.settings:ImportConfig", "import_corpus.py", after_stop="nothing was written; run again")
@@ -268,7 +269,9 @@ def _embed(config: Any) -> None:
     from signstreams.integrate.embed import embed
 
     found = embed(config)
-    print(f"{config.stream}: {len(found['videos'])} videos, {found['num_frames']} frames, {found['bytes']} bytes")
+    videos = plural("%(num)s video", "%(num)s videos", len(found["videos"]))
+    frames = plural("%(num)s frame", "%(num)s frames", found["num_frames"])
+    print(f"{config.stream}: {videos}, {frames}, {grouped(found['bytes'])} bytes")
 
 
 @_command(
@@ -400,7 +403,7 @@ def _release(config: Any) -> None:
     from signstreams.publish.release import write_release
 
     files = write_release(config, project=Path(__file__).resolve().parents[2])
-    print(f"{config.target()}: {len(files)} files")
+    print(f"{config.target()}: {plural('%(num)s file', '%(num)s files', len(files))}")
 
 
 LAUNCH_DOC = """\
