@@ -183,7 +183,7 @@ def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Broke
     assert not validation.has_errors
     (finding,) = [finding for finding in validation.findings if finding.severity == "info"]
     assert finding.rule == "clip.video_known"
-    assert finding.found == "1 clips of 1 videos that are not there: 'fetched later' (row 3)"
+    assert finding.found == "1 clip of 1 video that is not there: 'fetched later' (row 3)"
     assert validation.report["summary"]["num_clips"] == 4
     assert validation.report["summary"]["num_clips_by_split"] == {"train": 2, "val": 1, "test": 1}
     corpus.edit(corpus.layout.index("val"), "c3", "c3\nc9")  # an id of no clip stays an error

@@ -128,7 +128,7 @@ def test_several_folders_are_searched_in_order_and_a_second_copy_is_a_warning(
     assert corpus.videos == {"a": tmp_path / "one/a.mp4", "b": tmp_path / "two/b.mp4"}
     (issue,) = corpus.issues
     assert (issue.rule, issue.severity, issue.file) == ("videos.shadowed", "warning", str(tmp_path / "two"))
-    assert "1 videos are also in a folder before it: 'a'" in issue.found
+    assert "1 video is also in a folder before it: 'a'" in issue.found
     with pytest.raises(UserError, match="three: no such folder"):
         load_corpus(layout, [*folders, tmp_path / "three"])
 

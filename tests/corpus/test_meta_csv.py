@@ -139,13 +139,13 @@ def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> Non
     [
         (
             "a;00:00:05;00:00:06",
-            "'start' are times with colons but without milliseconds, such as '00:00:05' in row 2",
+            "'start' with colons but without milliseconds, such as '00:00:05' in row 2",
             "write seconds with a point",
         ),
-        ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point instead"),
-        ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point instead"),
-        ("a;soon;5", "'start' are not numbers, such as 'soon' in row 2", "write plain numbers"),
-        ("a;1.001.233;5", "'start' lost their decimal mark", "export the table again without thousands separators"),
+        ("a;0,08;1.5", "'start' with a decimal comma, such as '0,08' in row 2", "write a point instead"),
+        ("a;1,234;5", "'start' with a decimal comma, such as '1,234' in row 2", "write a point instead"),
+        ("a;soon;5", "'start' without a number, such as 'soon' in row 2", "write plain numbers"),
+        ("a;1.001.233;5", "'start' without the decimal mark", "export the table again without thousands separators"),
     ],
 )
 def test_a_number_that_cannot_be_read_is_named_by_its_form(tmp_path: Path, rows: str, said: str, fix: str) -> None:
@@ -178,9 +178,9 @@ def test_forms_of_one_column_are_told_apart(tmp_path: Path) -> None:
     table = read(tmp_path, "id;start;end\na;1.001.233;1\nb;1.234;2\nc;00:00:05;6\nd;0,5;6\n")
     found = [issue.found for issue in table.issues if issue.rule == "meta.numbers"]
     assert [text.partition(",")[0] for text in found] == [
-        "2 values of the column 'start' lost their decimal mark to a spreadsheet",
-        "1 values of the column 'start' are times with colons but without milliseconds",
-        "1 values of the column 'start' have a decimal comma",
+        "2 values of the column 'start' without the decimal mark",
+        "1 value of the column 'start' with colons but without milliseconds",
+        "1 value of the column 'start' with a decimal comma",
     ]
 
 
@@ -356,7 +356,7 @@ def test_several_rows_of_one_video_without_spans_are_an_error(tmp_path: Path) ->
     ):
         cells = ";1" * (header.count(";") - 2)
         (line,) = problems(tmp_path, f"{header}\na;v;x{cells}\nb;v;y{cells}\nc;w;z{cells}\n")
-        assert "2 rows name 1 videos without saying which part is theirs: 'v'" in line and fix in line
+        assert "2 rows name 1 video without saying which part is theirs: 'v'" in line and fix in line
     (line,) = problems(tmp_path, "id;video;start;end\na;v;;\nb;v;;\n")
     assert "[meta.spans]" in line
 

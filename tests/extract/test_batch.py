@@ -313,7 +313,7 @@ def test_a_video_in_two_folders_is_that_of_the_first_which_is_said(
         "c": folder,
     }
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: {folder}: 1 videos are also in a folder before it, whose files count: 'a'"
+        f"warning: {folder}: 1 video is also in a folder before it, whose file counts: 'a'"
     ]
     with pytest.raises(UserError, match="both give the video id 'a'"):
         find_videos([other, folder / "a.mp4"])  # a file is named on purpose

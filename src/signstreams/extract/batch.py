@@ -32,6 +32,7 @@ from signstreams.formats.video_sources import (
     unsafe_id,
 )
 from signstreams.ids import by_composition, composed, shown
+from signstreams.language import counted
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress, UnlikeParts
 from signstreams.streams import STREAMS
@@ -198,7 +199,12 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
                 folder_of[source.video_id] = place
             found.setdefault(source.video_id, []).append(source)
     if shadowed:
-        text = f"{len(shadowed):,} videos are also in a folder before it, whose files count: {few_ids(shadowed)}"
+        text = counted(
+            "%(num)s video is also in a folder before it, whose file counts: %(ids)s",
+            "%(num)s videos are also in a folder before it, whose files count: %(ids)s",
+            len(shadowed),
+            ids=few_ids(shadowed),
+        )
         warnings.append(f"{next(iter(shadowed.values()))}: {text}")
     for video_id, sources in found.items():
         paths = {source.path.resolve(): str(source.path) for source in reversed(sources)} if len(sources) > 1 else {}
