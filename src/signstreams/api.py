@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     ConfigT = TypeVar("ConfigT", bound=Section)
     ValueT = TypeVar("ValueT")
 
-Given, Result = ParamSpec("Given"), TypeVar("Result")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 def _names_arguments(config: str, **renamed: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:

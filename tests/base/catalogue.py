@@ -49,7 +49,7 @@ def _of_module(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def said_texts() -> set[str]:
-    """Every string of the library, with ``%s`` for each value that is filled in; both forms of what `counted` counts."""
+    """Every string of the library, with ``%s`` for each value that is filled in; of `counted` both forms."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

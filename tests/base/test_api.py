@@ -91,12 +91,12 @@ def test_errors_name_arguments_and_not_the_flags_of_a_command(tmp_path: Path) ->
         ss.load_translator(tmp_path / "none")
     assert str(caught.value) == "\n".join(caught.value.problems) and "--" not in str(caught.value)
     (tmp_path / "a.mp4").touch()
-    translator: Any = SimpleNamespace(settings=TrainedModelSection(), boundary_model=None)
+    translator: Any = SimpleNamespace(settings=TrainedModelSection(), boundary_model=None, translate=iter)
     with pytest.raises(ss.UserError, match="tier has no effect: 'segments' names no ELAN file"):
         ss.translate_video(translator, tmp_path / "a.mp4", tier="x")
-    said = "lasts 3 s, but --start is 5; --videos, --num-beams, (--download); with --optim-precision fp32; a--start"
+    said = "lasts 3 s, but --start is 5; --videos, --num-beams, (--download); --optim-precision fp32; a--start"
     assert _with_arguments(said, TranslateConfig, {"videos": "video"}) == (
-        "lasts 3 s, but 'start_s' is 5; 'video', 'decoding.num_beams', ('download'); with --optim-precision fp32; a--start"
+        "lasts 3 s, but 'start_s' is 5; 'video', 'decoding.num_beams', ('download'); --optim-precision fp32; a--start"
     )
 
 

@@ -139,7 +139,10 @@ def test_a_text_is_filled_in_and_counted(in_spanish: None) -> None:
     assert tr("%(low)s to %(high)s", low=1, high=2) == "1 a 2"
     assert [plural("%(num)s frame", "%(num)s frames", num) for num in (1, 3425)] == ["1 cuadro", "3\u202f425 cuadros"]
     assert tr("no such text, 100 %%") == "no such text, 100 %"
-    forms = ("%(num)s clip of %(videos)s that is not there: %(ids)s", "%(num)s clips of %(videos)s that are not there: %(ids)s")
+    forms = (
+        "%(num)s clip of %(videos)s that is not there: %(ids)s",
+        "%(num)s clips of %(videos)s that are not there: %(ids)s",
+    )
     said = [
         counted(*forms, num, videos=counted("%(num)s video", "%(num)s videos", num), ids="'a'") for num in (1, 1234)
     ]
@@ -186,8 +189,7 @@ def test_a_message_is_translated_with_the_messages_in_it(in_spanish: None) -> No
 
 def test_every_message_is_recognised(in_spanish: None) -> None:
     for entry in SPANISH:
-        if entry.context:
-            (text,), (translation,) = entry.forms, entry.translations
+        for text, translation in zip(entry.forms, entry.translations, strict=True) if entry.context else ():
             names = re.findall(r"%\((\w+)\)s", text)
             values = {name: "1,234" if name in ("all", "num", "row") else f"<{name}>" for name in names}
             shown = {name: value.replace(",", "\u202f") for name, value in values.items()}

@@ -432,7 +432,10 @@ def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: BrokenCorpus, caps
     validation = corpus.validate()
     capsys.readouterr()
     rule = RULES["pose.finite"]
-    for more, said in ((1234, "1,234 more findings of this rule in 1,234 files"), (1, "1 more finding of this rule in 1 file")):
+    for more, said in (
+        (1234, "1,234 more findings of this rule in 1,234 files"),
+        (1, "1 more finding of this rule in 1 file"),
+    ):
         many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "fix it") for number in range(MAX_FILES + more)]
         print_outcome(replace(validation, findings=many), corpus.layout, [])
         lines = capsys.readouterr().err.splitlines()

@@ -111,7 +111,10 @@ def test_links_lead_from_the_page_to_the_others_that_are_there_wherever_it_is(fi
 
 
 def test_the_other_pages_get_links_to_the_overview_when_it_is_written(finished: Any, tmp_path: Path) -> None:
-    contract, translations = finished.root / "contract/report.html", finished.work_dir / "multistream_v9/translations.html"
+    contract, translations = (
+        finished.root / "contract/report.html",
+        finished.work_dir / "multistream_v9/translations.html",
+    )
     overview, pretraining = finished.work_dir / "overview.html", finished.work_dir / "pretraining.html"
     for page in (contract, translations):
         page.write_bytes(b'<h1>\xc3\xb1\r\n</h1><div class="pages"></div><div class="pages"></div>')

@@ -97,11 +97,11 @@ def _by_fault(findings: Sequence[Finding]) -> list[list[Finding]]:
             faults.setdefault(key, []).append(finding)
     told = []
     for key, finding in zip(keys, findings, strict=True):
-        alike = faults.get(key, ())
+        alike = faults.get(key, [])
         if len(alike) <= MAX_ALIKE or finding.row is None:
             told.append([finding])
         elif alike[0] is finding:
-            told.append(list(alike))
+            told.append(alike)
     return told
 
 

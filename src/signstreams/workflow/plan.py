@@ -41,7 +41,8 @@ from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
 from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, SET_BY_RULES, WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
-Given, ResultT = ParamSpec("Given"), TypeVar("ResultT")
+Given = ParamSpec("Given")
+ResultT = TypeVar("ResultT")
 
 CLOCKS_DIFFER_S = 10.0  # A file changed so much later than now comes from a machine whose clock is ahead
 _PERIODIC = re.compile(r"(.{1,10})\1{19}$")  # as Snakemake's `PeriodicityDetector`; an id has at most 200 bytes
@@ -182,7 +183,7 @@ def make_plan(
         warn_of_gpus_without_effect(config, set_resources or {})
         problems += refused_trainings(config, integrate, stages)
     if problems:
-        raise UserError(dict.fromkeys(problems))
+        raise UserError(problems)
     batches = None
     if per_job > 1:
         batches = plan_batches(corpus, videos, per_job) if is_start else read_batches(corpus, videos)
