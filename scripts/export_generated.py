@@ -19,9 +19,9 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from signstreams.cli import flag_names, shown_default, takes
+from signstreams.cli import shown_default, takes
 from signstreams.commands import COMMANDS
-from signstreams.config.load import is_section, sections
+from signstreams.config.load import flag_names, is_section, sections
 from signstreams.config.section import Section, is_fixed
 from signstreams.contract.rules import RULES
 from signstreams.errors import USER_ERROR_EXIT_CODE

@@ -8,9 +8,12 @@ imported before a function needs it.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.layout import PRETRAINING_FILES, SPLITS, CorpusLayout
@@ -30,6 +33,44 @@ if TYPE_CHECKING:
 
     ConfigT = TypeVar("ConfigT", bound=Section)
     ValueT = TypeVar("ValueT")
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _names_arguments(config: str, **renamed: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Errors of the function name its arguments, where those of a command name the flags of its ``config`` class.
+
+    ``renamed`` are keys of the config that the function calls otherwise.
+    """
+
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
+        @functools.wraps(function)
+        def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            try:
+                return function(*args, **kwargs)
+            except UserError as error:
+                module, _, name = config.partition(":")
+                model = getattr(importlib.import_module(f"signstreams.{module}"), name)
+                error.problems = [_with_arguments(problem, model, renamed) for problem in error.problems]
+                error.args = ("\n".join(error.problems),)
+                raise
+
+        return call
+
+    return decorate
+
+
+def _with_arguments(problem: str, model: type[Section], renamed: Mapping[str, str]) -> str:
+    from signstreams.config.load import flag_names, leaves
+
+    keys = {flag: renamed.get(key, key) for key, field in leaves(model) for flag in flag_names(key, field)}
+
+    def argument(flag: re.Match[str]) -> str:
+        return f"'{keys[flag[0]]}'" if flag[0] in keys else flag[0]  # that of another command stays
+
+    return re.sub(r"(?<![\w-])--[a-z0-9-]+", argument, problem)
+
 
 # -- What extraction wrote
 
@@ -112,6 +153,7 @@ class ExtractedCorpus:
     glosses: dict[str, list[str]]  # clip id to its glosses; empty without annotations/gloss.csv
 
 
+@_names_arguments("extract.settings:ExtractConfig", videos="video")
 def extract_video(video: str | Path, root: str | Path, **settings: Any) -> ExtractedVideo:
     """Extract one video into a corpus, as ``signstreams extract`` does; a current result is left as it is.
 
@@ -142,6 +184,7 @@ def extract_video(video: str | Path, root: str | Path, **settings: Any) -> Extra
     return ExtractedVideo(config.root, video_id)
 
 
+@_names_arguments("corpus.settings:SplitCorpusConfig")
 def open_corpus(root: str | Path, *, allow_absent_videos: bool = False) -> ExtractedCorpus:
     """The extracted videos, clips, splits and glosses below the root of a corpus.
 
@@ -223,6 +266,7 @@ def read_crops(
 # -- Backbones
 
 
+@_names_arguments("integrate.settings:EmbedConfig")
 def load_backbone(spec: str | Path, *, download: bool = False) -> Backbone:
     """A backbone in evaluation mode, on the CPU; a `torch.nn.Module`.
 
@@ -301,6 +345,7 @@ def embed(
     return np.concatenate(found)
 
 
+@_names_arguments("judge.settings:EvaluateBackboneConfig", backbone="backbones")
 def evaluate_backbone(
     data: str | Path,
     backbones: str | Path | Sequence[str | Path],
@@ -341,6 +386,7 @@ def evaluate_backbone(
 # -- Translation
 
 
+@_names_arguments("translate.settings:TranslateConfig")
 def load_translator(
     checkpoint: str | Path,
     *,
@@ -367,6 +413,7 @@ def load_translator(
     return Translator(given, _device(device), None if boundary_model is None else Path(boundary_model))
 
 
+@_names_arguments("translate.settings:TranslateConfig", videos="video")
 def translate_video(
     translator: Translator,
     video: str | Path,

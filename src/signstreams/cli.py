@@ -17,7 +17,16 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from signstreams.config.load import build, flag_name, leaves, settings_of, split_setting, suggest, union_options
+from signstreams.config.load import (
+    build,
+    flag_names,
+    leaves,
+    marks_of,
+    settings_of,
+    split_setting,
+    suggest,
+    union_options,
+)
 from signstreams.config.section import Flag, Section
 from signstreams.errors import USER_ERROR_EXIT_CODE, UserError, print_problems
 from signstreams.ids import printable
@@ -143,7 +152,7 @@ def _add_flag(group: Any, key: str, field: FieldInfo) -> None:
         group.add_argument(*(f"--no-{name[2:]}" for name in names), action="store_const", const="false", **negative)
     elif allows(field.annotation, list) or allows(field.annotation, tuple):
         flag = group.add_argument(*names, nargs="+", action="extend", metavar="ITEM", **options)
-    elif bare := next((mark.bare for mark in _marks(field) if isinstance(mark, Flag) and mark.bare), None):
+    elif bare := next((mark.bare for mark in marks_of(field) if isinstance(mark, Flag) and mark.bare), None):
         flag = group.add_argument(*names, nargs="?", const=bare, metavar=type_name(field.annotation), **options)
     else:
         flag = group.add_argument(*names, metavar=type_name(field.annotation), **options)
@@ -166,12 +175,6 @@ def _setting_candidates(fields: dict[str, FieldInfo], prefix: str) -> list[str]:
 # -- A field in words: flags, what it takes, default; for ``--help``, completion and the reference of all settings
 
 _KINDS = {"int": "whole number", "float": "number", "str": "text", "Path": "path", "bool": "true or false"}
-
-
-def flag_names(key: str, field: FieldInfo) -> list[str]:
-    """All flags of a dotted key: its regular one and the further names of the field."""
-    further = [name for mark in _marks(field) if isinstance(mark, Flag) for name in mark.names]
-    return list(dict.fromkeys([f"--{flag_name(key)}", *further]))
 
 
 def allows(annotation: Any, kind: type) -> bool:
@@ -236,18 +239,10 @@ def _kind(option: Any) -> str:
 def _limits(field: FieldInfo) -> list[str]:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     names = (*words, "min_length", "max_length")
-    found = {name: getattr(mark, name) for name in names for mark in _marks(field) if hasattr(mark, name)}
+    found = {name: getattr(mark, name) for name in names for mark in marks_of(field) if hasattr(mark, name)}
     limits = [f"{words[name]} {found[name]:g}" for name in words if name in found]
     if found.keys() & words.keys() == {"ge", "le"}:
         limits = [f"{found['ge']:g} to {found['le']:g}"]
     if found.get("min_length") == found.get("max_length") is not None:
         return [f"{found['min_length']} of them", *limits]
     return limits
-
-
-def _marks(field: FieldInfo) -> list[Any]:
-    marks = list(field.metadata)
-    for option in typing.get_args(field.annotation):  # `Annotated[int, Flag(...)] | None` keeps the mark inside
-        for mark in getattr(option, "__metadata__", ()):
-            marks += mark.metadata if isinstance(mark, FieldInfo) else [mark]
-    return marks

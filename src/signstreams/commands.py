@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from signstreams.errors import GO_ON, USER_ERROR_EXIT_CODE, exit_on_user_error, print_problems
-from signstreams.language import tr
+from signstreams.language import grouped, plural, tr
 
 GO_ON_TRAINING = "run again to go on from the last checkpoint"
 
@@ -100,7 +100,9 @@ def _run(command: Command, words: list[str], *, doc: str | None = None, prog: st
 
 
 def _is_first_to_report() -> bool:
-    from signstreams.engine.distributed import is_first_to_report  # imports torch, as the command itself does
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from signstreams.engine.distributed import is_first_to_report  # imports torch, which a lone process can do without
 
     return is_first_to_report()
 
@@ -139,6 +141,13 @@ def _complete_name() -> list[str]:
 # -- What each command does with its config
 
 
+def _check_model(config: Any) -> None:
+    """Say that there is no such trained model before torch is imported, which takes seconds."""
+    from signstreams.integrate.model_files import trained_model_file
+
+    trained_model_file(config)
+
+
 def _command(name: str, config: str, *scripts: str, **how: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a function to the table of commands; its docstring is the line of help."""
 
@@ -163,7 +172,8 @@ def _fetch_models(config: Any) -> None:
     from signstreams.tracker.models import fetch_models, models_folder
 
     written = fetch_models(config.folder, config.wheel)
-    print(f"{len(written) or 'no'} models fetched; all are in {config.folder or models_folder()}")
+    fetched = plural("%(num)s model fetched", "%(num)s models fetched", len(written))
+    print(tr("%(fetched)s; all are in %(folder)s", fetched=fetched, folder=config.folder or models_folder()))
 
 
 @_command("import", "importers.settings:ImportConfig", "import_corpus.py", after_stop="nothing was written; run again")
@@ -259,7 +269,9 @@ def _embed(config: Any) -> None:
     from signstreams.integrate.embed import embed
 
     found = embed(config)
-    print(f"{config.stream}: {len(found['videos'])} videos, {found['num_frames']} frames, {found['bytes']} bytes")
+    videos = plural("%(num)s video", "%(num)s videos", len(found["videos"]))
+    frames = plural("%(num)s frame", "%(num)s frames", found["num_frames"])
+    print(f"{config.stream}: {videos}, {frames}, {grouped(found['bytes'])} bytes")
 
 
 @_command(
@@ -297,6 +309,7 @@ def _train(config: Any) -> None:
 @_command("evaluate", "integrate.settings:EvaluateSltConfig", "evaluate_slt.py", computes=True)
 def _evaluate(config: Any) -> None:
     """Score a translation model: scores.json, predictions.csv, translations.html."""
+    _check_model(config)
     from signstreams.integrate.scoring import score
 
     score(config)
@@ -311,6 +324,7 @@ def _evaluate(config: Any) -> None:
 )
 def _boundaries(config: Any) -> None:
     """Train what finds sentences in continuous signing, on the corpus's clip times."""
+    _check_model(config)
     from signstreams.segment.training import train_boundaries
 
     report = train_boundaries(config)
@@ -334,6 +348,10 @@ def _translate(config: Any) -> None:
     import json
 
     from signstreams.formats.subtitles import clock_time
+    from signstreams.translate.plan import check_outputs, list_videos
+
+    _check_model(config)
+    check_outputs(config, list_videos(config.videos))
     from signstreams.translate.run import translate
 
     logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
@@ -371,10 +389,11 @@ def _summary(config: Any) -> None:
 def _overview_page(config: Any) -> None:
     """Write the whole run of the workflow as one page."""
     from signstreams.files import write_text
-    from signstreams.publish.overview import render_overview
+    from signstreams.publish.overview import link_pages, render_overview
 
     page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings(), config.target())
     write_text(config.target(), page)
+    link_pages(config.root, config.work_dir)
     print(config.target())
 
 
@@ -384,7 +403,7 @@ def _release(config: Any) -> None:
     from signstreams.publish.release import write_release
 
     files = write_release(config, project=Path(__file__).resolve().parents[2])
-    print(f"{config.target()}: {len(files)} files")
+    print(f"{config.target()}: {plural('%(num)s file', '%(num)s files', len(files))}")
 
 
 LAUNCH_DOC = """\

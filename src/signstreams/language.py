@@ -25,7 +25,7 @@ SOURCE = "en"
 CATALOGUES = Path(__file__).with_name("locale")
 
 _PO_LINE = re.compile(r'(?:(msgctxt|msgid|msgid_plural|msgstr(?:\[\d+\])?)\s+)?("(?:[^"\\]|\\.)*")')
-_NESTED = frozenset({"expected", "fix", "found", "ids", "more", "reason", "rows", "text", "what"})
+_NESTED = frozenset({"expected", "fix", "found", "ids", "more", "reason", "rows", "text", "videos", "what"})
 """Placeholders of messages that hold messages; what others hold, as a path or a name, stays as it is."""
 _COUNTS = frozenset({"all", "num", "row"})
 """Placeholders of messages that stand for a number, by which one message is told from another."""
@@ -75,6 +75,11 @@ def tr(text: str, /, **values: object) -> str:
 def plural(one: str, many: str, num: int, /, **values: object) -> str:
     """The form of a text that fits ``num``, which is its placeholder ``%(num)s``."""
     return ngettext(one, many, num) % {"num": grouped(num), **values}
+
+
+def counted(one: str, many: str, num: int, /, **values: object) -> str:
+    """As `plural`, in English, of a message that a program may read: `translated` knows both forms."""
+    return (one if num == 1 else many) % {"num": f"{num:,}", **values}
 
 
 def grouped(num: float) -> str:
@@ -188,7 +193,8 @@ def _texts(code: str) -> dict[str, str]:
 @cache
 def _messages(code: str) -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
     """Messages without placeholders, and patterns of the others, of which several may fit: the first one counts."""
-    pairs = [(entry.forms[0], entry.translations[0]) for entry in _entries(code) if entry.context]
+    entries = [entry for entry in _entries(code) if entry.context]
+    pairs = [pair for entry in entries for pair in zip(entry.forms, entry.translations, strict=True)]
     exact = {text % {}: new % {} for text, new in pairs if not _names(text)}
     others = sorted((pair for pair in pairs if _names(pair[0])), key=lambda pair: _vagueness(pair[0]))
     return exact, [(re.compile(_pattern(text), re.DOTALL), new) for text, new in others]

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
@@ -17,6 +17,7 @@ from signstreams.ids import printable
 BAR_WIDTH = 24
 MAX_EVERY_S = 60.0
 LINES_BEFORE_SLOWER = 60
+BASIS_S = 5.0  # of work behind the first unit, which waits for models and files, before the time left is told
 _num_silenced = 0
 
 
@@ -35,11 +36,18 @@ class Progress:
     """Count ``total`` units of work (None if unknown), such as ``"frames"``; the label says of what: ``"extract"``.
 
     ``every_s`` seconds are between two log lines, more over hours of work, up to a minute; a terminal is refreshed ten
-    times a second.
+    times a second. ``left_s`` tells the time left (None while it cannot) of units that take unlike times.
     """
 
     def __init__(
-        self, total: int | None, unit: str, label: str, *, every_s: float = 10.0, stream: TextIO | None = None
+        self,
+        total: int | None,
+        unit: str,
+        label: str,
+        *,
+        every_s: float = 10.0,
+        stream: TextIO | None = None,
+        left_s: Callable[[], float | None] | None = None,
     ) -> None:
         self.total = total
         self.unit = unit
@@ -51,6 +59,8 @@ class Progress:
         self._every_s = 0.1 if self._is_terminal else every_s
         self._started_s = time.monotonic()
         self._resumed_at = 0
+        self._first: tuple[float, int] | None = None  # time and count when the first unit was done
+        self._left_s = self._left_by_rate_s if left_s is None else left_s
         self._last_s = self._started_s
         self._is_end_said = False
         self._is_silent = _num_silenced > 0
@@ -71,6 +81,8 @@ class Progress:
         self.done += units
         self._shown.update(shown)
         now_s = time.monotonic()
+        if units and self._first is None:
+            self._first = now_s, self.done
         every_s = self._every_s
         if not self._is_terminal:
             every_s = max(every_s, min(MAX_EVERY_S, (now_s - self._started_s) / LINES_BEFORE_SLOWER))
@@ -83,15 +95,25 @@ class Progress:
         rate_hz = (self.done - self._resumed_at) / elapsed_s
         count = f"{self.done}/{self.total}" if self.total is not None else str(self.done)
         parts = [f"{self.label}: {count} {self.unit}", f"{rate_hz:.3g}/s"]
-        if self.total is not None and self.done < self.total and rate_hz > 0:
-            parts.append(f"{duration((self.total - self.done) / rate_hz)} left")
-        elif self.done == self.total:
+        if self.done == self.total:
             parts.append(f"took {duration(elapsed_s)}")
+        elif self.total is not None and self.done < self.total and (left_s := self._left_s()) is not None:
+            parts.append(f"{duration(left_s)} left")
         parts += [
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self._shown.items()
         ]
         return printable(", ".join(parts))
+
+    def _left_by_rate_s(self) -> float | None:
+        """By the rate since the first unit was done; None where that is too short a time."""
+        if self.total is None or self._first is None:
+            return None
+        first_s, first_done = self._first
+        since_s = time.monotonic() - first_s
+        if since_s < BASIS_S or self.done == first_done:
+            return None
+        return (self.total - self.done) * since_s / (self.done - first_done)
 
     def _print(self, *, last: bool) -> None:
         self._last_s = time.monotonic()
@@ -113,6 +135,33 @@ class Progress:
         except OSError as error:
             if error.errno != errno.EIO:  # the terminal was closed; SIGHUP follows
                 raise
+
+
+class UnlikeParts:
+    """The time left of parts of different sizes, several at once, by the time that the finished ones took."""
+
+    def __init__(self, sizes: dict[str, float], at_once: int) -> None:
+        """Name of each part to its size, in any unit that all have."""
+        self._due, self._at_once = dict(sizes), at_once
+        self._done_size = self._done_s = 0.0
+        self._last_s = time.monotonic()
+
+    def leave_out(self, name: str) -> None:
+        """Count a part neither as done nor as due."""
+        self._due.pop(name)
+
+    def finish(self, name: str, work_s: float) -> None:
+        """Count a part as done, in so many seconds."""
+        self._done_size += self._due.pop(name)
+        self._done_s += work_s
+        self._last_s = time.monotonic()
+
+    def left_s(self) -> float | None:
+        """Seconds left; None before a part is done."""
+        if not self._done_size:
+            return None
+        due_s = sum(self._due.values()) * self._done_s / self._done_size / self._at_once
+        return max(0.0, due_s - (time.monotonic() - self._last_s))
 
 
 def duration(seconds: float) -> str:

@@ -49,13 +49,15 @@ def _of_module(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def said_texts() -> set[str]:
-    """Every string of the library, with ``%s`` for each value that is filled in."""
+    """Every string of the library, with ``%s`` for each value that is filled in; of `counted` both forms."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values]
                 found.add("".join(parts).replace("%", "%%").replace("\0", "%s"))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "counted":
+                found |= {re.sub(r"%\(\w+\)s", "%s", ast.literal_eval(form)) for form in node.args[:2]}
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value.replace("%", "%%"))
     return found

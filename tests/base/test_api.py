@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +80,24 @@ def test_a_name_is_imported_from_its_module_at_its_first_use() -> None:
 def test_the_names_and_their_signatures_stay_what_they_are() -> None:
     assert sorted(ss.__all__) == sorted([*SIGNATURES, *FIELDS, "Backbone", "Clip", "Translator", "UserError"])
     assert {name: str(inspect.signature(getattr(ss, name))) for name in SIGNATURES} == SIGNATURES
+
+
+def test_errors_name_arguments_and_not_the_flags_of_a_command(tmp_path: Path) -> None:
+    from signstreams.api import _with_arguments
+    from signstreams.integrate.settings import TrainedModelSection
+    from signstreams.translate.settings import TranslateConfig
+
+    with pytest.raises(ss.UserError, match=r"none: no such file, .* or name it with 'checkpoint'$") as caught:
+        ss.load_translator(tmp_path / "none")
+    assert str(caught.value) == "\n".join(caught.value.problems) and "--" not in str(caught.value)
+    (tmp_path / "a.mp4").touch()
+    translator: Any = SimpleNamespace(settings=TrainedModelSection(), boundary_model=None, translate=iter)
+    with pytest.raises(ss.UserError, match="tier has no effect: 'segments' names no ELAN file"):
+        ss.translate_video(translator, tmp_path / "a.mp4", tier="x")
+    said = "lasts 3 s, but --start is 5; --videos, --num-beams, (--download); --optim-precision fp32; a--start"
+    assert _with_arguments(said, TranslateConfig, {"videos": "video"}) == (
+        "lasts 3 s, but 'start_s' is 5; 'video', 'decoding.num_beams', ('download'); --optim-precision fp32; a--start"
+    )
 
 
 def test_results_have_the_fields_that_they_had() -> None:

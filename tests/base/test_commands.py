@@ -19,12 +19,14 @@ HEAVY = {"torch", "torchvision", "timm", "transformers", "tokenizers", "sacreble
 HEAVY |= {"av", "numpy", "pandas", "matplotlib", "yaml", "snakemake", "tensorboard", "wandb", "jinja2", "argcomplete"}
 
 
-def loaded(*words: str) -> tuple[str, set[str]]:
-    """What a Python process prints, and the modules it imports."""
+def loaded(*words: str, code: int = 0) -> tuple[str, set[str]]:
+    """What a Python process prints (the lines of its error, where it ends with one), and the modules it imports."""
     done = subprocess.run([sys.executable, "-X", "importtime", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-    return done.stdout, {line.rpartition("|")[2].strip() for line in lines}
+    assert done.returncode == code, done.stderr[-2000:]
+    lines = done.stderr.splitlines()
+    modules = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    said = "\n".join(line for line in lines if not line.startswith("import time:"))
+    return said if code else done.stdout, modules
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
@@ -48,6 +50,24 @@ def test_help_of_a_command_and_of_its_script_import_nothing_heavy(project: Path)
         text, modules = loaded(*words, "--help")
         assert "--hand-right-backbone" in text
         assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["boundaries"], ["translate", "video.mp4"]])
+def test_an_absent_model_is_told_before_torch_is_imported(words: list[str], tmp_path: Path) -> None:
+    said, modules = loaded("-m", "signstreams", *words, "--checkpoint", str(tmp_path / "best.pt"), code=2)
+    assert said.startswith(f"error: {tmp_path}/best.pt: no such file, expected a trained model; train one")
+    assert "pydantic" in modules and "torch" not in modules
+
+
+def test_an_absent_video_and_an_output_without_a_place_are_told_before_torch_is_imported(tmp_path: Path) -> None:
+    for name in ("best.pt", "video.mp4"):
+        (tmp_path / name).write_bytes(b"not read")
+    words = ("-m", "signstreams", "translate", "--checkpoint", str(tmp_path / "best.pt"), "--videos")
+    said, modules = loaded(*words, str(tmp_path / "other.mp4"), code=2)
+    assert said.startswith(f"error: {tmp_path}/other.mp4: no such file or folder") and "torch" not in modules
+    output = ("--output", str(tmp_path / "best.pt" / "a.srt"))
+    said, modules = loaded(*words, str(tmp_path / "video.mp4"), *output, code=2)
+    assert said.startswith(f"error: --output {tmp_path}/best.pt/a.srt") and "torch" not in modules
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -11,7 +11,7 @@ from pydantic_core._pydantic_core import list_all_errors
 
 from signstreams.commands import main
 from signstreams.contract.rules import RULES
-from signstreams.language import CATALOGUES, Entry, language, patterns, plural, read_catalogue, tr, translated
+from signstreams.language import CATALOGUES, Entry, counted, language, patterns, plural, read_catalogue, tr, translated
 from signstreams.pages.render import _environment
 
 from .catalogue import said_texts, shown_texts
@@ -87,7 +87,8 @@ def test_every_message_is_one_that_the_code_or_a_library_has() -> None:
     }
     messages = [entry for entry in SPANISH if entry.context]
     assert len(messages) > 300 and {entry.context for entry in messages} == set(sources)
-    unknown = [entry.forms[0] for entry in messages if skeleton(entry.forms[0]) not in sources[entry.context]]
+    forms = [(entry.context, form) for entry in messages for form in entry.forms]
+    unknown = [form for context, form in forms if skeleton(form) not in sources[context]]
     assert not unknown, "the code says these no more: correct them in locale/es.po"
 
 
@@ -138,6 +139,18 @@ def test_a_text_is_filled_in_and_counted(in_spanish: None) -> None:
     assert tr("%(low)s to %(high)s", low=1, high=2) == "1 a 2"
     assert [plural("%(num)s frame", "%(num)s frames", num) for num in (1, 3425)] == ["1 cuadro", "3\u202f425 cuadros"]
     assert tr("no such text, 100 %%") == "no such text, 100 %"
+    forms = (
+        "%(num)s clip of %(videos)s that is not there: %(ids)s",
+        "%(num)s clips of %(videos)s that are not there: %(ids)s",
+    )
+    said = [
+        counted(*forms, num, videos=counted("%(num)s video", "%(num)s videos", num), ids="'a'") for num in (1, 1234)
+    ]
+    assert said == ["1 clip of 1 video that is not there: 'a'", "1,234 clips of 1,234 videos that are not there: 'a'"]
+    assert [translated(text) for text in said] == [
+        "1 clip de 1 video que no está: 'a'",
+        "1\u202f234 clips de 1\u202f234 videos que no están: 'a'",
+    ]
 
 
 def test_no_template_has_a_text_that_is_not_translated() -> None:
@@ -176,8 +189,7 @@ def test_a_message_is_translated_with_the_messages_in_it(in_spanish: None) -> No
 
 def test_every_message_is_recognised(in_spanish: None) -> None:
     for entry in SPANISH:
-        if entry.context:
-            (text,), (translation,) = entry.forms, entry.translations
+        for text, translation in zip(entry.forms, entry.translations, strict=True) if entry.context else ():
             names = re.findall(r"%\((\w+)\)s", text)
             values = {name: "1,234" if name in ("all", "num", "row") else f"<{name}>" for name in names}
             shown = {name: value.replace(",", "\u202f") for name, value in values.items()}

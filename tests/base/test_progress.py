@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from signstreams.progress import Progress, duration, silenced
+from signstreams.progress import BASIS_S, Progress, UnlikeParts, duration, silenced
 
 
-def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
+def test_progress_in_a_log_is_plain_lines_with_rate() -> None:
     log = io.StringIO()
     with Progress(10, "frames", "extract", every_s=0.0, stream=log) as progress:
         progress.skip(4)
@@ -21,7 +21,6 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left() -> None:
         progress.advance(4)
     lines = log.getvalue().splitlines()
     assert lines[0].startswith("extract: 6/10 frames, ")
-    assert "left" in lines[0]
     assert lines[0].endswith("loss 1.235, stage a")
     assert lines[-1].startswith("extract: 10/10 frames")
     assert len(lines) == 2  # the end is said once
@@ -113,10 +112,47 @@ def test_what_an_earlier_run_did_does_not_enter_the_rate(monkeypatch: pytest.Mon
     progress.skip(50)
     now[0] = 10.0
     progress.advance(20)
-    assert progress.line() == "extract: 70/100 frames, 2/s, 15 s left"
+    now[0] = 20.0
+    progress.advance(20)
+    assert progress.line() == "extract: 90/100 frames, 2/s, 5 s left"
     now[0] = 25.0
-    progress.advance(30)
+    progress.advance(10)
     assert progress.line() == "extract: 100/100 frames, 2/s, took 25 s"
+
+
+def test_the_wait_for_the_first_unit_does_not_enter_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    progress = Progress(1000, "frames", "extract", stream=io.StringIO())
+    now[0] = 30.0  # models were loaded
+    progress.advance(1)
+    assert progress.line() == "extract: 1/1000 frames, 0.0333/s"
+    now[0] = 30.0 + BASIS_S - 0.1
+    progress.advance(48)
+    assert "left" not in progress.line()  # too little to tell
+    now[0] = 40.0
+    progress.advance(52)
+    assert progress.line() == "extract: 101/1000 frames, 2.52/s, 1 min 30 s left"
+
+
+def test_parts_of_unlike_sizes_are_told_by_what_the_finished_ones_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+    parts = UnlikeParts({"short": 10, "long": 300, "old": 500, "other": 90}, at_once=2)
+    progress = Progress(4, "videos", "extract", stream=io.StringIO(), left_s=parts.left_s)
+    parts.leave_out("old")
+    progress.skip(1)
+    assert "left" not in progress.line()
+    now[0] = 25.0  # of which models took 20 to load
+    parts.finish("short", 5.0)
+    progress.advance(1)
+    assert progress.line().endswith("1 min 38 s left")  # 390 / 10 x 5 s, by two at once
+    now[0] = 65.0
+    assert parts.left_s() == 57.5
+    parts.finish("other", 45.0)
+    assert parts.left_s() == 75.0
+    now[0] = 999.0
+    assert parts.left_s() == 0.0
 
 
 def test_work_of_unknown_length_has_no_end_to_tell() -> None:

@@ -97,9 +97,12 @@ def test_each_problem_names_the_place_it_came_from(tmp_path: Path) -> None:
 
 def test_a_value_in_place_of_a_section_is_a_line_and_no_traceback() -> None:
     (line,) = problems({"name": "a", "train": 3})
-    assert line.startswith("train = 3 (a.toml): input should be a valid dictionary or instance of Train")
+    assert line == "train = 3 (a.toml): is a section, expected its keys; set train.epochs=... or others of it"
     (line,) = problems({"name": "a", "train": {"optimizer": [1]}})
-    assert line.startswith("train.optimizer = [1] (a.toml)")
+    assert line.startswith("train.optimizer = [1] (a.toml): is a section, expected its keys; set train.optimizer.rate=")
+    with pytest.raises(UserError) as caught:
+        build(Stage, [], [("name", "a"), ("train", "3")])
+    assert caught.value.problems[0].startswith("train = '3' (--set train): is a section")
 
 
 def test_a_problem_inside_a_list_is_told_of_its_key() -> None:

@@ -260,7 +260,7 @@ def test_the_outcome_says_how_many_were_checked(corpus: BrokenCorpus, capsys: py
     corpus.validate()
     corpus.write_pose("one", corpus_pose())
     print_outcome(corpus.validate(), corpus.layout, [])
-    assert "checked 1 videos, took 3 from their records" in capsys.readouterr().out
+    assert "checked 1 video, took 3 from their records" in capsys.readouterr().out
 
 
 def test_a_record_that_cannot_be_written_is_no_error(corpus: BrokenCorpus) -> None:

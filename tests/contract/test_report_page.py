@@ -31,7 +31,7 @@ from signstreams.formats.crops import CropReader
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import SignerInfo
 from signstreams.pages.render import MAX_BYTES
-from signstreams.streams import STREAMS
+from signstreams.streams import SIDE_BY_SIDE, STREAMS
 
 from .corpora import BrokenCorpus
 
@@ -61,6 +61,12 @@ def test_crops_of_every_stream_are_shown_with_state_video_and_frame(corpus: Brok
     assert all(state == named for state, _, _, named in shown)
     assert {unescape(video) for _, video, _, _ in shown} == {path.stem for path in corpus.layout.videos.glob("*.mp4")}
     assert all(image.shape == (CROP_PX, CROP_PX, 3) for image in images(page))
+
+
+def test_the_rows_of_states_are_named_in_the_order_in_which_they_are_drawn(corpus: BrokenCorpus) -> None:
+    page = page_of(corpus)
+    names = {"hand_r": "right hand", "face": "face", "hand_l": "left hand"}
+    assert re.findall('<div class="lane">([^<]*)</div>', page) == [names[stream] for stream in SIDE_BY_SIDE]
 
 
 def test_the_page_is_whole_and_readable_in_a_browser(corpus: BrokenCorpus, looks_well: Callable[..., None]) -> None:

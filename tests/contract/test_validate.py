@@ -183,7 +183,7 @@ def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus: Broke
     assert not validation.has_errors
     (finding,) = [finding for finding in validation.findings if finding.severity == "info"]
     assert finding.rule == "clip.video_known"
-    assert finding.found == "1 clips of 1 videos that are not there: 'fetched later' (row 3)"
+    assert finding.found == "1 clip of 1 video that is not there: 'fetched later' (row 3)"
     assert validation.report["summary"]["num_clips"] == 4
     assert validation.report["summary"]["num_clips_by_split"] == {"train": 2, "val": 1, "test": 1}
     corpus.edit(corpus.layout.index("val"), "c3", "c3\nc9")  # an id of no clip stays an error
@@ -423,6 +423,7 @@ def test_the_command_exits_with_2_after_an_error_and_returns_otherwise(
     printed = capsys.readouterr()
     (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert "processed/pose/two.npz: no such file" in line
+    assert printed.out.startswith("contract: fail: 1 error, 0 warnings in 4 videos")
     assert "failed_report.html" in printed.out
     assert json.loads(corpus.layout.report.read_text())["verdict"] == "fail"
 
@@ -431,11 +432,15 @@ def test_many_findings_of_a_rule_are_cut_with_a_count(corpus: BrokenCorpus, caps
     validation = corpus.validate()
     capsys.readouterr()
     rule = RULES["pose.finite"]
-    many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "fix it") for number in range(MAX_FILES + 1234)]
-    print_outcome(replace(validation, findings=many), corpus.layout, [])
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == MAX_FILES + 1
-    assert lines[-1] == "error: 1,234 more findings of this rule in 1,234 files, see contract/report.json [pose.finite]"
+    for more, said in (
+        (1234, "1,234 more findings of this rule in 1,234 files"),
+        (1, "1 more finding of this rule in 1 file"),
+    ):
+        many = [rule.breach(f"processed/pose/v{number}.npz", "nan", "fix it") for number in range(MAX_FILES + more)]
+        print_outcome(replace(validation, findings=many), corpus.layout, [])
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == MAX_FILES + 1
+        assert lines[-1] == f"error: {said}, see contract/report.json [pose.finite]"
 
 
 def test_warnings_are_printed_as_lines(corpus: BrokenCorpus, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_problems_of_videos_and_table_come_at_once(corpus_with: Make) -> None:
 
 def test_clips_of_absent_videos_are_left_out_where_that_is_allowed(corpus_with: Make) -> None:
     layout = corpus_with("a.mp4", meta="id;video;text;start;end\nx;a;uno;0;1\ny;gone;dos;1;2\n")
-    with pytest.raises(UserError, match="that are not there"):
+    with pytest.raises(UserError, match="that is not there"):
         load_corpus(layout)
     corpus = load_corpus(layout, allow_absent_videos=True)
     assert ([clip.clip_id for clip in corpus.clips], corpus.absent_ids) == (["x"], ["y"])
@@ -128,7 +128,7 @@ def test_several_folders_are_searched_in_order_and_a_second_copy_is_a_warning(
     assert corpus.videos == {"a": tmp_path / "one/a.mp4", "b": tmp_path / "two/b.mp4"}
     (issue,) = corpus.issues
     assert (issue.rule, issue.severity, issue.file) == ("videos.shadowed", "warning", str(tmp_path / "two"))
-    assert "1 videos are also in a folder before it: 'a'" in issue.found
+    assert "1 video is also in a folder before it: 'a'" in issue.found
     with pytest.raises(UserError, match="three: no such folder"):
         load_corpus(layout, [*folders, tmp_path / "three"])
 

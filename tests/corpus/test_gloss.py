@@ -44,7 +44,7 @@ def test_one_of_the_two_columns_is_enough(tmp_path: Path) -> None:
         ("id;gloss\na;b\na;c\n", "row 3: the id 'a' again, first in row 2"),
         ("id;gloss;ctc_labels\na;B C;1\n", "1 ctc_labels for 2 glosses"),
         ("id;gloss;ctc_labels\na;B C;1 1\n", "the number 1 for 'C', elsewhere for 'B'"),
-        ("id;gloss\nx;B\n", "1 ids name no clip: 'x' (row 2)"),
+        ("id;gloss\nx;B\n", "1 id names no clip: 'x' (row 2)"),
         ('id;ctc_labels;gloss\na;1;"B\nb;1;C\nc;1;D"\n', "row 2: the double quote before 'B' is not closed"),
         ('id,gloss,ctc_labels\na,"B,1\nb,C",1\n', "row 2: the double quote before 'B' is not closed"),
     ],

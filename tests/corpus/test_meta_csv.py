@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from signstreams.corpus.clips import Clip, parse_segments
-from signstreams.corpus.findings import raise_errors
+from signstreams.corpus.findings import lines, raise_errors
 from signstreams.corpus.meta_csv import MetaTable, scan_meta, why_no_texts
 from signstreams.errors import UserError
 
@@ -139,13 +139,13 @@ def test_decimal_commas_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> Non
     [
         (
             "a;00:00:05;00:00:06",
-            "'start' are times with colons but without milliseconds, such as '00:00:05' in row 2",
+            "'start' with colons but without milliseconds, such as '00:00:05' in row 2",
             "write seconds with a point",
         ),
-        ("a;0,08;1.5", "'start' have a decimal comma, such as '0,08' in row 2", "write a point instead"),
-        ("a;1,234;5", "'start' have a decimal comma, such as '1,234' in row 2", "write a point instead"),
-        ("a;soon;5", "'start' are not numbers, such as 'soon' in row 2", "write plain numbers"),
-        ("a;1.001.233;5", "'start' lost their decimal mark", "export the table again without thousands separators"),
+        ("a;0,08;1.5", "'start' with a decimal comma, such as '0,08' in row 2", "write a point instead"),
+        ("a;1,234;5", "'start' with a decimal comma, such as '1,234' in row 2", "write a point instead"),
+        ("a;soon;5", "'start' without a number, such as 'soon' in row 2", "write plain numbers"),
+        ("a;1.001.233;5", "'start' without the decimal mark", "export the table again without thousands separators"),
     ],
 )
 def test_a_number_that_cannot_be_read_is_named_by_its_form(tmp_path: Path, rows: str, said: str, fix: str) -> None:
@@ -178,9 +178,9 @@ def test_forms_of_one_column_are_told_apart(tmp_path: Path) -> None:
     table = read(tmp_path, "id;start;end\na;1.001.233;1\nb;1.234;2\nc;00:00:05;6\nd;0,5;6\n")
     found = [issue.found for issue in table.issues if issue.rule == "meta.numbers"]
     assert [text.partition(",")[0] for text in found] == [
-        "2 values of the column 'start' lost their decimal mark to a spreadsheet",
-        "1 values of the column 'start' are times with colons but without milliseconds",
-        "1 values of the column 'start' have a decimal comma",
+        "2 values of the column 'start' without the decimal mark",
+        "1 value of the column 'start' with colons but without milliseconds",
+        "1 value of the column 'start' with a decimal comma",
     ]
 
 
@@ -356,7 +356,7 @@ def test_several_rows_of_one_video_without_spans_are_an_error(tmp_path: Path) ->
     ):
         cells = ";1" * (header.count(";") - 2)
         (line,) = problems(tmp_path, f"{header}\na;v;x{cells}\nb;v;y{cells}\nc;w;z{cells}\n")
-        assert "2 rows name 1 videos without saying which part is theirs: 'v'" in line and fix in line
+        assert "2 rows name 1 video without saying which part is theirs: 'v'" in line and fix in line
     (line,) = problems(tmp_path, "id;video;start;end\na;v;;\nb;v;;\n")
     assert "[meta.spans]" in line
 
@@ -455,8 +455,26 @@ def test_a_name_composed_otherwise_is_the_same_video(tmp_path: Path) -> None:
 def test_all_problems_come_at_once_and_many_of_a_kind_share_a_line(tmp_path: Path) -> None:
     rows = "".join(f"c{number};2;1\n" for number in range(15))
     lines = problems(tmp_path, f"id;start;end\n../x;0;1\n{rows}")
-    assert len(lines) == 1 + 10 + 1
-    assert lines[-1].endswith("5 more of the same (rows 13, 14, 15, 16, 17) [meta.span]")
+    assert len(lines) == 2
+    rows = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 5 more"
+    assert lines[1].startswith(f"meta.csv: 15 rows ({rows}), such as start 2 s and end 1 s, expected 0 <= start < end;")
+
+
+def test_one_wrong_format_of_times_has_one_line_of_rows(tmp_path: Path) -> None:
+    rows = "".join(f"c{number};v;0:{number:02};0:{number + 1:02}\n" for number in range(30))
+    table = read(tmp_path, f"id;video;start;end\n{rows}")
+    formats = [line for line in lines(table.issues) if line.endswith("[meta.numbers]")]
+    (said,) = [line for line in lines(table.issues) if line.endswith("[meta.times]")]
+    assert len(formats) == 2 and len(table.issues) == 32  # each of start and end; the report has every row
+    assert said.startswith(
+        "meta.csv: 30 rows (2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 20 more), such as clip 'c0': start '0:00', end '0:01',"
+    )
+    assert "; write seconds with a point; the clip is left out" in said
+
+
+def test_times_with_a_decimal_comma_after_the_seconds_are_read(tmp_path: Path) -> None:
+    (clip,) = read(tmp_path, "id;start;end\na;0:03,5;1:05,25\n").clips
+    assert (clip.start_s, clip.end_s) == (3.5, 65.25)
 
 
 def test_an_absent_table_is_a_user_error(tmp_path: Path) -> None:

@@ -69,12 +69,14 @@ def test_clock_times_and_decimal_commas_are_told_from_garbage() -> None:
     [
         *(("00:01:05.500", 65.5), ("01:05,250", 65.25), (" 1:00:00.001 ", 3600.001), ("100:00:00.000", 360000.0)),
         *(("65.5", 65.5), ("0:00.000", 0.0), ("00:00:59.999", 59.999)),
+        *(("0:03,5", 3.5), ("01:05,25", 65.25), ("00:01:05,5", 65.5), ("0:00:01,5000", 1.5)),
         # an hour or a minute, frames or hundredths, and what no clock shows
         *((text, None) for text in ("01:05:00", "1:05", "00:01:05:12", "00:01:05.12", "00:01:05.5", "00:00:01.5000")),
         *((text, None) for text in ("00:60:00.000", "00:00:60.000", "-00:00:01.000", "00:00:01.٠٠٠", ":01.000")),
+        *((text, None) for text in ("0:03,", "0:3,5", "0:60,5", "1,5:03", "0:03,5,5")),
     ],
 )
-def test_times_with_colons_are_read_to_the_millisecond_only(text: str, time_s: float | None) -> None:
+def test_times_with_colons_are_read_with_milliseconds_or_after_a_comma_only(text: str, time_s: float | None) -> None:
     assert parse_time_s(text) == time_s
     assert ":" not in text or parse_number(text) is None
 

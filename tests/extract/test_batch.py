@@ -14,13 +14,16 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.extract import batch
+from signstreams.extract.annotations import VideoAnnotations
 from signstreams.extract.batch import extract_videos, find_videos, summary
 from signstreams.extract.detectors import DetectorKind
 from signstreams.extract.results import VideoJob
 from signstreams.extract.settings import ExtractConfig
 from signstreams.formats.layout import CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
+from signstreams.formats.video_sources import VideoSource
 from signstreams.processes import WorkerPool
+from signstreams.progress import Progress
 
 
 @pytest.fixture
@@ -50,6 +53,41 @@ def test_a_folder_is_extracted_and_left_alone_the_second_time(
     assert {p: p.stat().st_mtime_ns for p in config.root.rglob("*") if p.is_file()} == written
     assert "3 unchanged (same video and settings; --force extracts again)" in summary(second, config.root)
     assert "3/3 videos" in capsys.readouterr().err
+
+
+def test_the_time_left_follows_the_sizes_of_the_videos(
+    folder: Path, tmp_path: Path, discs: DetectorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+
+    class Asked(Progress):
+        def advance(self, units: int = 1, **shown: float | int | str) -> None:
+            super().advance(units, **shown)
+            asked.append(self._left_s())
+
+    monkeypatch.setattr(batch, "Progress", Asked)
+    (folder / "b.mp4").write_bytes(b"no video")
+    with (folder / "c.mp4").open("ab") as file:
+        file.write(b"\0" * 1000 * (folder / "a.mp4").stat().st_size)
+    extract_videos(config_for(folder, tmp_path / "c", max_failed_fraction=1), detector=discs)
+    assert asked[0] is None  # within the first video
+    took_s = read_metadata(CorpusLayout(tmp_path / "c").metadata("a")).timings_s
+    after_first = next(left_s for left_s in asked if left_s is not None)
+    assert after_first == pytest.approx(1001 * (took_s["total"] - took_s["start"]), rel=0.1, abs=0.1)
+    assert asked[-1] == 0.0
+
+
+def test_the_size_of_an_annotated_video_is_that_of_its_spans(folder: Path, tmp_path: Path, discs: DetectorKind) -> None:
+    config = config_for(folder, tmp_path / "c")
+    spans = {"a": ((0.0, 1.0), (2.0, 2.5)), "b": ((0.0, 4.0),)}
+
+    def sizes(spans: dict[str, tuple[tuple[float, float], ...] | None]) -> dict[str, float]:
+        sources = {name: VideoSource.at(folder / f"{name}.mp4") for name in spans}
+        return batch._sizes([VideoJob(sources[k], config, discs, VideoAnnotations(v)) for k, v in spans.items()])
+
+    assert sizes(spans) == {"a": 1.5, "b": 4.0}
+    assert sizes(spans | {"b": None}) == dict.fromkeys("ab", (folder / "a.mp4").stat().st_size)
+    assert sizes({"absent": None}) == {"absent": 0.0}
 
 
 def test_force_extracts_again(folder: Path, tmp_path: Path, discs: DetectorKind) -> None:
@@ -275,7 +313,7 @@ def test_a_video_in_two_folders_is_that_of_the_first_which_is_said(
         "c": folder,
     }
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: {folder}: 1 videos are also in a folder before it, whose files count: 'a'"
+        f"warning: {folder}: 1 video is also in a folder before it, whose file counts: 'a'"
     ]
     with pytest.raises(UserError, match="both give the video id 'a'"):
         find_videos([other, folder / "a.mp4"])  # a file is named on purpose

@@ -5,6 +5,7 @@ The contract's page and the translations are opened, and clicked through, where 
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,23 @@ def test_the_overview_in_spanish_is_whole_and_readable(
     assert left_in_english(shown) == []
     assert "El texto es mejor que a ciegas: chrF 23.7 contra 10.6" in shown
     looks_well(page)
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "es_AR.UTF-8"])
+def test_the_tables_of_a_large_run_fit_a_desktop(
+    locale: str, with_sequence: Any, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    for path in with_sequence.work_dir.glob("dino_*/params.json"):
+        params = json.loads(path.read_text(encoding="utf-8"))
+        params |= {"architecture": "dinov3_vits16plus (384 wide)", "data": {"train_crops": 12_345_678}}
+        path.write_text(json.dumps(params), encoding="utf-8")
+    page = tmp_path / "overview.html"
+    page.write_text(render_overview(with_sequence.root, with_sequence.work_dir, with_sequence.logs, {}))
+    tables = "[...document.querySelectorAll('.scroll')].filter(e => e.querySelector('table'))"
+    with browser.open(page, "desktop") as tab:
+        assert "12" in tab.run("document.querySelector('table.many').innerText")
+        assert tab.run(f"{tables}.map(e => e.scrollWidth - e.clientWidth).join()").strip("0,") == ""
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ def test_what_is_not_the_same_clip_is_left_out_and_said(evaluated: Callable[...,
     found = both(evaluated("a", FIRST), evaluated("b", changed, scoring={"gloss_cleanup": "phoenix2014t"}))
     assert [clip.clip_id for clip in found.clips] == ["dos", "tres"]
     assert found.notes[:3] == [
-        "1 clips have other references in the two runs, and are left out",
-        "1 clips are in one run alone, and are left out",
+        "1 clip has other references in the two runs, and is left out",
+        "1 clip is in one run alone, and is left out",
         "the runs were scored by other rules; both are scored by those of a here",
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 from html import unescape
@@ -104,7 +105,50 @@ def test_links_lead_from_the_page_to_the_others_that_are_there_wherever_it_is(fi
         ]
         assert all(file.is_file() for file in files)
     (finished.work_dir / "report.html").write_text("page")
+    (finished.work_dir / "pretraining.html").write_text("page")
+    assert "pretraining.html" in render(finished).links
     assert "report.html" in Reader(render_overview(finished.root, finished.work_dir, finished.logs, {})).links
+
+
+def test_the_other_pages_get_links_to_the_overview_when_it_is_written(finished: Any, tmp_path: Path) -> None:
+    contract, translations = (
+        finished.root / "contract/report.html",
+        finished.work_dir / "multistream_v9/translations.html",
+    )
+    overview, pretraining = finished.work_dir / "overview.html", finished.work_dir / "pretraining.html"
+    for page in (contract, translations):
+        page.write_bytes(b'<h1>\xc3\xb1\r\n</h1><div class="pages"></div><div class="pages"></div>')
+        os.utime(page, ns=(10**18, 10**18))
+    folders = ["--root", str(finished.root), "--work-dir", str(finished.work_dir), "--logs", str(finished.logs)]
+
+    def linked(page: Path) -> list[str]:
+        links = [link for link in Reader(page.read_text(encoding="utf-8")).links if not link.startswith("#")]
+        assert all((page.parent / unquote(link)).is_file() for link in links), page
+        return [(page.parent / unquote(link)).resolve().name for link in links if link.endswith(".html")]
+
+    main(["overview", *folders, "--output", str(pretraining)])
+    assert linked(contract) == ["pretraining.html", "translations.html"] and linked(pretraining) == [
+        "report.html",
+        "translations.html",
+    ]
+    main(["overview", *folders])
+    assert linked(contract) == ["overview.html", "pretraining.html", "translations.html"]
+    assert linked(translations) == ["overview.html", "pretraining.html", "report.html"]
+    assert linked(pretraining) == ["overview.html", "report.html", "translations.html"]
+    assert linked(overview) == ["pretraining.html", "report.html", "translations.html"]
+    for page in (contract, translations):
+        assert page.stat().st_mtime_ns == 10**18  # Snakemake sees no new result
+        data = page.read_bytes()
+        assert data.startswith(b"<h1>\xc3\xb1\r\n</h1>") and data.endswith(b'<div class="pages"></div>')
+        assert page.read_text().count(">model card of face</a>") == 1
+
+
+def test_a_page_that_cannot_be_changed_does_not_stop_the_overview(finished: Any) -> None:
+    contract = finished.root / "contract/report.html"
+    contract.unlink()
+    contract.mkdir()
+    main(["overview", "--root", str(finished.root), "--work-dir", str(finished.work_dir)])
+    assert (finished.work_dir / "overview.html").is_file()
 
 
 def test_the_verdict_stands_first_as_on_the_terminal(finished: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,21 @@ def test_no_text_of_a_model_becomes_part_of_the_page(tmp_path: Path) -> None:
     frames.mkdir()
     write_outputs(translation(frames), frames, [path])
     assert "a folder of frames" in path.read_text(encoding="utf-8") and "<video" not in path.read_text(encoding="utf-8")
+
+
+def test_each_row_over_time_says_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video, path = tmp_path / "v.mp4", tmp_path / "a.html"
+
+    def lanes(shown: Translation) -> list[str]:
+        write_outputs(shown, video, [path])
+        return re.findall('<div class="lane">([^<]*)</div>', path.read_text(encoding="utf-8"))
+
+    whole = translation(video)
+    assert lanes(whole) == ["translation", "glosses"]
+    without = [replace(one, glosses=None) for one in whole.sentences]
+    assert lanes(replace(whole, sentences=without)) == ["translation"]
+    monkeypatch.setenv("LC_ALL", "es_AR.UTF-8")
+    assert lanes(whole) == ["traducción", "glosas"]
 
 
 def test_the_page_is_readable_and_shows_its_video(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from signstreams.config.load import build
 from signstreams.contract.training_checks import read_record
 from signstreams.errors import UserError
 from signstreams.workflow.plan import (
@@ -25,7 +26,6 @@ from signstreams.workflow.plan import (
     setting_words,
     stage_settings,
     stage_starts,
-    text_files,
     wanted_gpus,
     write_planned_training,
 )
@@ -95,6 +95,42 @@ def test_settings_of_every_stage_are_checked_before_the_first_job() -> None:
     assert line.startswith("config/no/face.toml: No such file or directory")
     (line,) = refused("extract: {set: {box.hand_scale: 2}}\n")
     assert line == "unknown key 'box' (extract.set box.hand_scale); did you mean 'boxes'?"
+
+
+def test_settings_are_checked_before_there_are_videos_and_all_at_once(folder: Path) -> None:
+    text = MINE + "extract: {set: {fpz: 25}}\nintegrate: {set: {train.epoch: 1}, stages: [g2t]}\n"
+    expected = [
+        "unknown key 'fpz' (extract.set fpz); did you mean 'fps'?",
+        "unknown key 'train.epoch' (integrate.set train.epoch); did you mean 'train.epochs'?",
+        "unknown key 'train.epoch' (integrate.stages: g2t train.epoch); did you mean 'train.epochs'?",
+        "unknown key 'epoch' (pretrain.set epoch); did you mean 'epochs'?",
+    ]
+    for _ in range(2):  # no folder of videos, then an empty one
+        assert refused(text + "pretrain: {set: {epoch: 3}}\n") == expected
+        (folder / "videos").mkdir(exist_ok=True)
+    (line,) = refused(MINE)
+    assert line.startswith("videos: holds no video")
+
+
+def test_the_config_of_each_stage_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / "videos" / "a.mp4")
+    write(folder / "data" / "mine" / "meta.csv", "id;text\na;hola\n")
+    write(folder / "data" / "mine" / "annotations" / "gloss.csv", "id;gloss\na;HOLA\n")
+    built: list[str] = []
+
+    def count(model: type[Any], *given: Any, place: str) -> Any:
+        built.append(place)
+        return build(model, *given, place=place)
+
+    monkeypatch.setattr("signstreams.workflow.plan.build", count)
+    found = plan(MINE + "integrate: {stages: [s2g, g2t]}\n")
+    write_planned_training(found)
+    assert list(found.stages) == ["s2g", "g2t"] and found.text_files("g2t") == []
+    assert sorted(place for place in built if place.startswith("integrate")) == [
+        "integrate.set",
+        "integrate.stages: g2t",
+        "integrate.stages: s2g",
+    ]
 
 
 def test_what_the_rules_set_is_refused_below_set() -> None:
@@ -202,12 +238,14 @@ def test_stages_and_a_sequence_pretraining_both_give_the_first_weights() -> None
 def test_stages_that_learn_texts_start_from_stage_text(folder: Path) -> None:
     write(folder / "mine.txt", "hola\n")
     text = "integrate: {stages: [text, s2g, g2t], stage_set: {text: {train.text_files: mine.txt}}}\n"
-    config = plan(text).config
+    planned = plan(text)
+    config = planned.config
     start = "work_dirs/text/best.pt"
     assert stage_settings(config, "g2t")["train.init_checkpoint"] == json.dumps([start])
     assert not {"train.init_checkpoint"} & {*stage_settings(config, "text"), *stage_settings(config, "s2g")}
     assert (stage_starts(config, "g2t"), stage_starts(config, "s2g")) == ([Path(start)], [])
-    assert (text_files(config, "text"), text_files(config, "g2t")) == ([Path("mine.txt")], [])
+    assert (planned.text_files("text"), planned.text_files("g2t")) == ([Path("mine.txt")], [])
+    assert plan("").text_files("text") == []
     assert json.loads(first_weights(config)["train.init_checkpoint"])[0] == start
     assert stage_starts(plan("integrate: {stages: [g2t]}\n").config, "g2t") == []
     (folder / "mine.txt").unlink()

@@ -56,7 +56,7 @@ def test_a_translation_that_is_left_out_is_said_first_and_what_failed_last(
     done = snakemake("all", "--until", "split_corpus", *words)
     said = done.stderr.splitlines()
     assert done.returncode == 1
-    assert said[-1].startswith("error: meta.csv: 1 clips of 1 videos that are not there: 'b' (row 3)")
+    assert said[-1].startswith("error: meta.csv: 1 clip of 1 video that is not there: 'b' (row 3)")
     assert said[-2].startswith(f"note: {note}")
     (root / "meta.csv").write_text('id;video;text\n1;a;"hola\n', encoding="utf-8")
     unreadable = snakemake("--dry-run", "all", *words)

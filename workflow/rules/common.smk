@@ -39,7 +39,6 @@ from signstreams.workflow.plan import (
     setting_words,
     stage_settings,
     stage_starts,
-    text_files,
     wanted_gpus,
     write_batches,
     write_planned_training,

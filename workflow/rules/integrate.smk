@@ -17,7 +17,7 @@ rule train_stage:
         ],
         backbones=lambda wildcards: [RUNS.backbone(name) for name in CONFIG.streams if sees_crops(wildcards.stage)],
         crops=lambda wildcards: crops_of_trained() if sees_crops(wildcards.stage) else [],
-        texts=lambda wildcards: text_files(CONFIG, wildcards.stage),
+        texts=lambda wildcards: PLAN.text_files(wildcards.stage),
         starts=lambda wildcards: stage_starts(CONFIG, wildcards.stage),
     output:
         **{name: stage_output(name, RUNS.stage_file("{stage}", name)) for name in TRAINING_FILES},

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from signstreams.config.section import Section, is_fixed
+from signstreams.config.section import Flag, Section, is_fixed
 from signstreams.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -360,6 +360,10 @@ def explain(error: ValidationError, model: type[BaseModel], origin: dict[str, st
             )
         elif item["type"] == "missing":
             lines.append(f"missing key '{key}'; set it in a file, or give --{flag_name(key)}")
+        elif item["type"] == "model_type":
+            inner = next((name for name in fields if name.startswith(f"{key}.")), key)
+            message = f"is a section, expected its keys; set {inner}=... or others of it"
+            lines.append(f"{key} = {_shown(item['input'])}{where}: {message}")
         elif item["type"] == "value_error":  # from a validator of ours, whose text is complete
             lines.append(f"{key or 'config'}{where}: {item['ctx']['error']}")
         else:
@@ -400,6 +404,21 @@ def _kinds(annotation: Any) -> Iterator[type]:
 def flag_name(key: str) -> str:
     """Flag of a dotted key without the leading hyphens: ``dataset.num_workers`` is ``dataset-num-workers``."""
     return key.replace(".", "-").replace("_", "-")
+
+
+def flag_names(key: str, field: FieldInfo) -> list[str]:
+    """All flags of a dotted key: its regular one and the further names of the field."""
+    further = [name for mark in marks_of(field) if isinstance(mark, Flag) for name in mark.names]
+    return list(dict.fromkeys([f"--{flag_name(key)}", *further]))
+
+
+def marks_of(field: FieldInfo) -> list[Any]:
+    """What a field's type is annotated with: `Flag`, limits."""
+    marks = list(field.metadata)
+    for option in typing.get_args(field.annotation):  # `Annotated[int, Flag(...)] | None` keeps the mark inside
+        for mark in getattr(option, "__metadata__", ()):
+            marks += mark.metadata if isinstance(mark, FieldInfo) else [mark]
+    return marks
 
 
 def _ensure_section(tree: dict[str, Any], key: str) -> None:

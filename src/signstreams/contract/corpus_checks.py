@@ -18,6 +18,7 @@ from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, Severity, few, few_ids
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, ctc_steps_needed
 from signstreams.ids import shown
+from signstreams.language import counted
 from signstreams.streams import BY_NAME, STREAMS
 
 META = "meta.csv"
@@ -220,15 +221,30 @@ def check_clip_table(corpus: Corpus, checks: Sequence[VideoCheck], config: Contr
     if not corpus.clips:
         findings.append(rules.CLIP_ANY.breach(META, "no clip", "correct the rows reported here"))
     if textless := [clip.clip_id for clip in corpus.clips if not clip.text.strip()]:
-        found = f"{len(textless):,} clips without a text: {few_ids(textless)}"
+        found = counted(
+            "%(num)s clip without a text: %(ids)s",
+            "%(num)s clips without a text: %(ids)s",
+            len(textless),
+            ids=few_ids(textless),
+        )
         findings.append(rules.CLIP_TEXT.breach(META, found, "add the texts; translation leaves these clips out"))
     quarantined = {check.video_id for check in checks if check.status == "quarantined"}
     if lost := [clip.clip_id for clip in corpus.clips if clip.video_id in quarantined]:
-        found = f"{len(lost):,} clips of quarantined videos: {few_ids(lost)}"
+        found = counted(
+            "%(num)s clip of a quarantined video: %(ids)s",
+            "%(num)s clips of quarantined videos: %(ids)s",
+            len(lost),
+            ids=few_ids(lost),
+        )
         findings.append(rules.QUARANTINE_CLIPS.breach(META, found, "replace the videos; these clips are left out"))
     with_clip = {clip.video_id for clip in corpus.clips}
     if clipless := [video_id for video_id in corpus.videos if video_id not in with_clip]:
-        found = f"{len(clipless):,} videos without a clip: {few_ids(clipless)}"
+        found = counted(
+            "%(num)s video without a clip: %(ids)s",
+            "%(num)s videos without a clip: %(ids)s",
+            len(clipless),
+            ids=few_ids(clipless),
+        )
         findings.append(rules.NO_CLIP.breach(META, found, "nothing to do: they serve pretraining"))
     return findings
 

@@ -44,7 +44,7 @@ from signstreams.formats.arrays import read_times
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.formats.video_sources import list_sources
-from signstreams.language import grouped, tr
+from signstreams.language import grouped, plural, tr
 
 MAX_FILES = 20  # files for which findings of one rule are printed
 
@@ -162,21 +162,27 @@ def print_outcome(validation: Validation, layout: CorpusLayout, copies: list[Pat
     warnings = [finding for finding in validation.findings if finding.severity == "warning"]
     print_problems(_printed_lines(warnings), kind="warning")
     summary = validation.report["summary"]
-    counts = {
-        name: grouped(summary[f"num_{name}"])
-        for name in ("errors", "warnings", "videos", "quarantined", "frames", "clips")
-    }
     print(
         tr(
-            "contract: %(verdict)s: %(errors)s errors, %(warnings)s warnings in %(videos)s videos"
-            " (%(quarantined)s quarantined), %(frames)s frames, %(clips)s clips",
+            "contract: %(verdict)s: %(errors)s, %(warnings)s in %(videos)s (%(quarantined)s quarantined), %(frames)s,"
+            " %(clips)s",
             verdict=tr("pass") if validation.report["verdict"] == "pass" else tr("fail"),
-            **counts,
+            errors=plural("%(num)s error", "%(num)s errors", summary["num_errors"]),
+            warnings=plural("%(num)s warning", "%(num)s warnings", summary["num_warnings"]),
+            videos=plural("%(num)s video", "%(num)s videos", summary["num_videos"]),
+            quarantined=grouped(summary["num_quarantined"]),
+            frames=plural("%(num)s frame", "%(num)s frames", summary["num_frames"]),
+            clips=plural("%(num)s clip", "%(num)s clips", summary["num_clips"]),
         )
     )
-    recorded = grouped(validation.num_from_records)
-    checked = grouped(summary["num_videos"] - validation.num_from_records)
-    print(tr("checked %(checked)s videos, took %(recorded)s from their records", checked=checked, recorded=recorded))
+    print(
+        plural(
+            "checked %(num)s video, took %(recorded)s from their records",
+            "checked %(num)s videos, took %(recorded)s from their records",
+            summary["num_videos"] - validation.num_from_records,
+            recorded=grouped(validation.num_from_records),
+        )
+    )
     for path in copies or [layout.report_page, layout.report]:
         print(tr("report: %(file)s", file=path))
 
@@ -193,7 +199,13 @@ def _printed_lines(findings: Sequence[Finding]) -> list[str]:
         else:
             rest[finding.rule].append(finding.file)
     return lines(kept) + [
-        f"{len(places):,} more findings of this rule in {len(set(places)):,} files, see contract/report.json [{rule}]"
+        plural(
+            "%(num)s more finding of this rule in %(files)s, see contract/report.json [%(rule)s]",
+            "%(num)s more findings of this rule in %(files)s, see contract/report.json [%(rule)s]",
+            len(places),
+            files=plural("%(num)s file", "%(num)s files", len(set(places))),
+            rule=rule,
+        )
         for rule, places in rest.items()
     ]
 

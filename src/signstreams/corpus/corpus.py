@@ -19,6 +19,7 @@ from signstreams.formats.video_sources import (
     special_file,
 )
 from signstreams.ids import by_composition, check_id, composed, shown
+from signstreams.language import counted
 
 VIDEOS = Rule("videos.folder", "error", f"a folder with videos ({', '.join(VIDEO_SUFFIXES)}) or folders of images")
 VIDEO_NAME = Rule("videos.name", "error", "a file name that can be an id")
@@ -149,7 +150,12 @@ def _sources(folders: Sequence[Path], issues: list[Finding]) -> dict[str, list[P
             text = special_file(source.path) or f"{shown(source.path.name)} is {kind}"
             issues.append(VIDEO_FILE.breach(place, text, "rename, replace or remove it"))
     if shadowed:
-        found_text = f"{len(shadowed):,} videos are also in a folder before it: {few_ids(shadowed)}"
+        found_text = counted(
+            "%(num)s video is also in a folder before it: %(ids)s",
+            "%(num)s videos are also in a folder before it: %(ids)s",
+            len(shadowed),
+            ids=few_ids(shadowed),
+        )
         place = str(next(iter(shadowed.values()))[0].parent)
         issues.append(SHADOWED.breach(place, found_text, "nothing to do if these are copies: the first one counts"))
     return usable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +13,10 @@ from signstreams.ids import shown
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-MAX_LINES = 10  # findings of one rule in one file that are printed; a last line counts the rest and names their rows
+MAX_LINES = 10  # lines of one rule in one file that are printed; a last line counts the rest and names their rows
 MAX_ROWS = 100  # rows named in that line
+MAX_ALIKE = 3  # rows with the same fault that have a line each; more share one, which names the first `MAX_LINES`
+_VALUES = re.compile(r"'.*?'|\d[\d.,]*")  # names and numbers in what was found: rows with the same fault differ in them
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,16 @@ class Finding:
     fix: str  # what to do about it
     row: int | None = None  # row of a table; the header is row 1, as in a spreadsheet
 
-    def line(self) -> str:
-        """One line: place, found, expected, next step, rule."""
+    def line(self, others: Sequence[Finding] = ()) -> str:
+        """One line: place, found, expected, next step, rule; for it and ``others`` in rows with the same fault."""
         if self.row is None:
             return f"{self.file}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
+        if others:
+            rows = few([finding.row for finding in (self, *others)], MAX_LINES)
+            return (
+                f"{self.file}: {1 + len(others):,} rows ({rows}), such as {self.found}, expected {self.expected};"
+                f" {self.fix} [{self.rule}]"
+            )
         return f"{self.file} row {self.row}: {self.found}, expected {self.expected}; {self.fix} [{self.rule}]"
 
 
@@ -64,18 +73,36 @@ def errors(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
-    """One line per finding; more than `MAX_LINES` of one rule in one file share a last line."""
+    """A line per finding, or for rows with the same fault; of more than `MAX_LINES` of a rule in a file a last one."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.file, finding.rule), []).append(finding)
     printed: list[str] = []
     for group in groups.values():
-        printed += [finding.line() for finding in group[:MAX_LINES]]
-        if rest := group[MAX_LINES:]:
+        told = _by_fault(group)
+        printed += [first.line(others) for first, *others in told[:MAX_LINES]]
+        if rest := [finding for alike in told[MAX_LINES:] for finding in alike]:
             rows = [str(finding.row) for finding in rest if finding.row is not None]
             where = f" (rows {few(rows, MAX_ROWS)})" if rows else ""
             printed.append(f"{rest[0].file}: {len(rest):,} more of the same{where} [{rest[0].rule}]")
     return printed
+
+
+def _by_fault(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings of one rule and file: together those of more than `MAX_ALIKE` rows with the same fault, else alone."""
+    faults: dict[tuple[str, ...], list[Finding]] = {}
+    keys = [(_VALUES.sub("", finding.found), finding.expected, finding.fix) for finding in findings]
+    for key, finding in zip(keys, findings, strict=True):
+        if finding.row is not None:
+            faults.setdefault(key, []).append(finding)
+    told = []
+    for key, finding in zip(keys, findings, strict=True):
+        alike = faults.get(key, [])
+        if len(alike) <= MAX_ALIKE or finding.row is None:
+            told.append([finding])
+        elif alike[0] is finding:
+            told.append(alike)
+    return told
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:

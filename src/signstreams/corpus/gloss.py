@@ -12,6 +12,7 @@ from signstreams.corpus.findings import Finding, Rule, few, few_ids, raise_error
 from signstreams.corpus.table import ID_COLUMNS, scan_table
 from signstreams.files import write_json
 from signstreams.ids import by_composition, shown
+from signstreams.language import counted
 
 BLANK = "<blank>"  # CTC's blank: always id 0
 
@@ -83,7 +84,9 @@ def scan_gloss(path: str | Path, clip_ids: Iterable[str] | None = None, *, name:
         foreign = [gloss for gloss in result.glosses.values() if gloss.clip_id not in known]
         if foreign:
             examples = few([f"{shown(gloss.clip_id)} (row {gloss.row})" for gloss in foreign])
-            found = f"{len(foreign):,} ids name no clip: {examples}"
+            found = counted(
+                "%(num)s id names no clip: %(ids)s", "%(num)s ids name no clip: %(ids)s", len(foreign), ids=examples
+            )
             result.issues.append(GLOSS_KNOWN.breach(name, found, "remove these rows, or correct the ids"))
     return result
 

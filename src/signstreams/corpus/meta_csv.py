@@ -21,6 +21,7 @@ from signstreams.corpus.numbers import (
 )
 from signstreams.corpus.table import COLUMNS, ID_COLUMNS, Table, resembling, scan_table
 from signstreams.ids import by_composition, shown
+from signstreams.language import counted
 
 
 def _with_units(*names: str) -> tuple[str, ...]:
@@ -66,15 +67,15 @@ META_RULES = (ID_COLUMN, UNUSED, SPANS, SIGNERS, UNIQUE, NUMBERS, DURATION, VIDE
 
 # Forms of numbers that cannot be read: found, and fix.
 _MANGLED = (
-    "lost their decimal mark to a spreadsheet, or may have",
+    "without the decimal mark, lost to a spreadsheet, or perhaps so",
     "export the table again without thousands separators",
 )
-_NO_NUMBERS = ("are not numbers", "write plain numbers, times in seconds")
+_NO_NUMBERS = ("without a number", "write plain numbers, times in seconds")
 _CLOCK = (
-    "are times with colons but without milliseconds",
+    "with colons but without milliseconds",
     "write seconds with a point, such as 65.5, or all digits with milliseconds, as 01:05.500 or 00:01:05.500",
 )
-_COMMA = ("have a decimal comma", "write a point instead, and no thousands separator")
+_COMMA = ("with a decimal comma", "write a point instead, and no thousands separator")
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,15 @@ def _number_issues(
                 forms.setdefault(_unreadable_form(text, has_mangled), []).append((row, text))
         for (what, fix), bad in forms.items():
             row, text = next((item for item in bad if is_mangled(item[1])), bad[0])
-            found = f"{len(bad):,} values of the column '{column}' {what}, such as {shown(text[:60])} in row {row}"
+            found = counted(
+                "%(num)s value of the column '%(column)s' %(what)s, such as %(text)s in row %(row)s",
+                "%(num)s values of the column '%(column)s' %(what)s, such as %(text)s in row %(row)s",
+                len(bad),
+                column=column,
+                what=what,
+                text=shown(text[:60]),
+                row=row,
+            )
             issues.append(NUMBERS.breach(name, found, f"{fix}; until then none of them is used"))
     return issues
 
@@ -271,9 +280,12 @@ def _without_spans(rows: list[Row], columns: dict[str, str], present: list[str],
         return []
     unread = [column for column in present if column not in columns.values()]
     fix = _rename(unread, [meaning for meaning in ("start", "end") if meaning not in columns])
-    found = (
-        f"{sum(counts[video] for video in shared):,} rows name {len(shared):,} videos without saying which part is"
-        f" theirs: {few_ids(shared)}"
+    found = counted(
+        "%(rows)s rows name %(num)s video without saying which part is theirs: %(ids)s",
+        "%(rows)s rows name %(num)s videos without saying which part is theirs: %(ids)s",
+        len(shared),
+        rows=f"{sum(counts[video] for video in shared):,}",
+        ids=few_ids(shared),
     )
     return [SPANS.breach(name, found, fix or "add columns start and end, in seconds")]
 
@@ -293,9 +305,12 @@ def _disputed_durations(rows: list[Row], name: str) -> list[Finding]:
     disputed = [row for row in rows if row.disputed_duration is not None]
     if not disputed:
         return []
-    found = (
-        f"the duration of {len(disputed):,} rows is not that of their span, such as "
-        f"{disputed[0].disputed_duration:g} s in row {disputed[0].row}"
+    found = counted(
+        "the duration of %(num)s row is not that of its span: %(seconds)s s in row %(row)s",
+        "the duration of %(num)s rows is not that of their span, such as %(seconds)s s in row %(row)s",
+        len(disputed),
+        seconds=f"{disputed[0].disputed_duration:g}",
+        row=disputed[0].row,
     )
     return [DURATION.breach(name, found, "nothing to do: the span counts and these durations are not used")]
 
@@ -310,7 +325,13 @@ def _absent_videos(
     if not rows:
         return []
     examples = few([f"{shown(video)} (row {numbers[0]})" for video, numbers in rows.items()])
-    found = f"{len(absent):,} clips of {len(rows):,} videos that are not there: {examples}"
+    found = counted(
+        "%(num)s clip of %(videos)s that is not there: %(ids)s",
+        "%(num)s clips of %(videos)s that are not there: %(ids)s",
+        len(absent),
+        videos=counted("%(num)s video", "%(num)s videos", len(rows)),
+        ids=examples,
+    )
     if "video" not in columns:
         unread = [column for column in present if column not in columns.values()]
         found = f"no column names the video, and the clips' own ids are none of videos: {examples}"

@@ -26,7 +26,7 @@ _ONE_GROUP = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _COMMA_GROUP = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _GROUPS_AND_COMMA = re.compile(r"[+-]?\d*(\.\d{3})*,\d+", re.ASCII)
-_TO_THE_MILLISECOND = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]\d[.,]\d{3})", re.ASCII)
+_EXACT_CLOCK = re.compile(r"(?:(\d+):)?([0-5]?\d):([0-5]\d(?:\.\d{3}|,\d+))", re.ASCII)
 _CLOCK = re.compile(r"\d+(:\d{1,2}){1,3}([.,]\d+)?", re.ASCII)
 
 
@@ -81,14 +81,15 @@ def parse_number(text: str, *, grouped: bool = False, comma: bool = False) -> fl
 def parse_time_s(
     text: str, *, grouped: bool = False, comma: bool = False, unit: Unit = "s", fps: float | None = None
 ) -> float | None:
-    """A time in s: a plain number, as `parse_number`, or ``hh:mm:ss.fff`` or ``mm:ss.fff``, also with a comma.
+    """A time in s: a plain number, as `parse_number`, or ``hh:mm:ss.fff`` or ``mm:ss.fff``, or ``mm:ss,f``.
 
     The plain number has the ``unit``; None for frames without ``fps``.
 
-    Colons count with three decimals only, as ELAN, SubRip and WebVTT write them. Without, a spreadsheet took a typed
-    ``1:05`` for an hour and five minutes and exported ``01:05:00``; two digits after the seconds may be frames.
+    Colons count with three decimals, as ELAN, SubRip and WebVTT write them, or with any after a comma. Without, a
+    spreadsheet took a typed ``1:05`` for an hour and five minutes and exported ``01:05:00``; two digits after a point
+    may be frames, which nobody writes after a comma.
     """
-    if (match := _TO_THE_MILLISECOND.fullmatch(text.strip())) is None:
+    if (match := _EXACT_CLOCK.fullmatch(text.strip())) is None:
         number = parse_number(text, grouped=grouped, comma=comma)
         if number is None or unit == "s":
             return number
@@ -96,4 +97,4 @@ def parse_time_s(
             return round(number / 1000, 6)
         return round(number / fps, 6) if fps else None
     hours, minutes, seconds = match.groups()
-    return round(3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", ".")), 3)
+    return round(3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", ".")), 6)

@@ -16,6 +16,7 @@ from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.ids import by_composition
+from signstreams.language import counted
 
 # -- Drawing
 
@@ -244,7 +245,12 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
             issues.append(KNOWN.breach(name, found, "remove these lines, or add or correct their rows in meta.csv"))
         repeated = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
         if repeated:
-            found = f"{len(repeated):,} ids more than once: {few_ids(repeated)}"
+            found = counted(
+                "%(num)s id more than once: %(ids)s",
+                "%(num)s ids more than once: %(ids)s",
+                len(repeated),
+                ids=few_ids(repeated),
+            )
             issues.append(ONCE.breach(name, found, "remove the further lines"))
         if not ids and split == "train":
             issues.append(TRAIN.breach(name, "no clip", "divide the corpus again"))
@@ -258,7 +264,9 @@ def _check(splits: Mapping[str, list[str]], clips: Mapping[str, Clip]) -> list[F
     issues += _overlaps(SIGNER_DISJOINT, "signer", _places_of(known, lambda clip: clip.signer, clips))
     absent = [clip_id for clip_id in clips if clip_id not in places]
     if absent and len(splits) == len(SPLITS):
-        found = f"{len(absent):,} clips in no split: {few_ids(absent)}"
+        found = counted(
+            "%(num)s clip in no split: %(ids)s", "%(num)s clips in no split: %(ids)s", len(absent), ids=few_ids(absent)
+        )
         issues.append(UNASSIGNED.breach("index", found, "add them to one, or leave them out on purpose"))
     return issues
 

@@ -19,6 +19,7 @@ from signstreams.demo.signers import SIGNERS, Signer
 from signstreams.demo.video import backdrop, render_video, video_rng
 from signstreams.files import remove_leftovers, write_bytes, write_text
 from signstreams.formats.layout import SPLITS, CorpusLayout
+from signstreams.language import plural, tr
 from signstreams.processes import WorkerPool
 from signstreams.progress import Progress
 
@@ -34,17 +35,19 @@ def run(config: DemoConfig) -> str:
         write_contact_sheet(config.contact_sheet, config.seed)
         return f"{config.contact_sheet}: the signers and the handshapes"
     demo = plan(config.size, config.seed)
+    clips = plural("%(num)s clip", "%(num)s clips", len(demo.clips()))
+    videos = plural("%(num)s video", "%(num)s videos", len(demo.videos))
     if config.annotations_only:
         write_annotations(layout, demo)
-        return f"{layout.meta}: {len(demo.clips())} clips of {len(demo.videos)} videos"
+        return f"{layout.meta}: {tr('%(clips)s of %(videos)s', clips=clips, videos=videos)}"
     if config.video is not None:
         video = demo.video(config.video)
         with Progress(video.num_frames, "frames", f"render {video.video_id}") as progress:
             render_video(layout, video, config.seed, progress)
-        return f"{layout.videos / video.video_id}.mp4: {video.num_frames} frames"
+        return f"{layout.videos / video.video_id}.mp4: {plural('%(num)s frame', '%(num)s frames', video.num_frames)}"
     render_corpus(config.root, size=config.size, seed=config.seed, jobs=config.jobs)
-    num_frames = sum(video.num_frames for video in demo.videos)
-    return f"{config.root}: {len(demo.videos)} videos, {len(demo.clips())} clips, {num_frames:,} frames"
+    frames = plural("%(num)s frame", "%(num)s frames", sum(video.num_frames for video in demo.videos))
+    return f"{config.root}: {videos}, {clips}, {frames}"
 
 
 def render_corpus(root: str | Path, *, size: str, seed: int, jobs: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
@@ -31,8 +32,9 @@ from signstreams.formats.video_sources import (
     unsafe_id,
 )
 from signstreams.ids import by_composition, composed, shown
+from signstreams.language import counted
 from signstreams.processes import WorkerPool
-from signstreams.progress import Progress
+from signstreams.progress import Progress, UnlikeParts
 from signstreams.streams import STREAMS
 from signstreams.tracker.models import fetch_models, missing_models
 
@@ -197,7 +199,12 @@ def find_videos(places: list[Path], *, warns: bool = False) -> dict[str, VideoSo
                 folder_of[source.video_id] = place
             found.setdefault(source.video_id, []).append(source)
     if shadowed:
-        text = f"{len(shadowed):,} videos are also in a folder before it, whose files count: {few_ids(shadowed)}"
+        text = counted(
+            "%(num)s video is also in a folder before it, whose file counts: %(ids)s",
+            "%(num)s videos are also in a folder before it, whose files count: %(ids)s",
+            len(shadowed),
+            ids=few_ids(shadowed),
+        )
         warnings.append(f"{next(iter(shadowed.values()))}: {text}")
     for video_id, sources in found.items():
         paths = {source.path.resolve(): str(source.path) for source in reversed(sources)} if len(sources) > 1 else {}
@@ -266,7 +273,9 @@ def _run_jobs(
     """Extract, and show progress: frames of a single video, else videos."""
     is_single = len(jobs) == 1
     num_frames = num_pose_frames = 0
-    with Progress(None if is_single else len(jobs), "frames" if is_single else "videos", "extract") as progress:
+    parts = UnlikeParts({} if is_single else _sizes(jobs), max(1, min(num_processes, len(jobs))))
+    total, unit, left_s = (None, "frames", None) if is_single else (len(jobs), "videos", parts.left_s)
+    with Progress(total, unit, "extract", left_s=left_s) as progress:
 
         def on_frame(expected: int | None) -> None:
             if is_single:
@@ -279,17 +288,35 @@ def _run_jobs(
 
         for result in _results(jobs, num_processes, on_result, on_frame):
             _record(result, outcome)
+            if is_single:
+                continue
+            if result.is_unchanged or result.metadata is None:
+                parts.leave_out(result.job.video_id)
             if result.is_unchanged:
-                progress.skip(0 if is_single else 1)
-            elif not is_single:
-                if result.metadata:
+                progress.skip(1)
+            else:
+                if result.metadata is not None:
                     num_frames += result.metadata.num_frames
                     num_pose_frames += result.metadata.num_pose_frames
+                    timings_s = result.metadata.timings_s
+                    parts.finish(result.job.video_id, timings_s["total"] - timings_s["start"])  # models load once
                 shares: dict[str, int | str] = {"frames": num_frames}
                 shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.job.video_id}
                 progress.advance(1, **shares)
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
+
+
+def _sizes(jobs: list[VideoJob]) -> dict[str, float]:
+    """Video to what its time follows: the seconds of its spans where all have such, else its bytes; none is opened."""
+    spans = {job.video_id: job.annotations.spans_s for job in jobs}
+    if all(own is not None for own in spans.values()):
+        return {video_id: sum(end - start for start, end in own or ()) for video_id, own in spans.items()}
+    sizes = dict.fromkeys(spans, 0.0)
+    for job in jobs:
+        with contextlib.suppress(OSError):  # told when it is extracted
+            sizes[job.video_id] = float(job.source.num_bytes())
+    return sizes
 
 
 def _results(

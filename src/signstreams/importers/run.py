@@ -28,6 +28,7 @@ from signstreams.importers.recipe import Recipe, config_text, make_recipe
 from signstreams.importers.settings import ImportConfig, LayoutName
 from signstreams.importers.subtitles import read_subtitles, read_youtube_asl
 from signstreams.importers.tables import read_any_table, read_lsa_t
+from signstreams.language import grouped, plural, tr
 from signstreams.workflow.settings import WorkflowConfig
 
 READERS: dict[LayoutName, Reader] = {
@@ -305,14 +306,15 @@ def _summary(
     written: Sequence[Path],
 ) -> list[str]:
     counts = ", ".join(f"{name} {len(ids):,}" for name, ids in split.clip_ids.items())
-    said = [
-        f"{draft.name}: {len(checked.taken):,} of {len(draft.taken):,} clips, {len(checked.videos):,} videos,"
-        f" {checked.seconds / 3600:.1f} h; {counts}"
-    ]
+    clips = plural("%(num)s clip", "%(num)s clips", len(draft.taken))
+    taken = tr("%(num)s of %(total)s", num=grouped(len(checked.taken)), total=clips)
+    videos = plural("%(num)s video", "%(num)s videos", len(checked.videos))
+    said = [f"{draft.name}: {taken}, {videos}, {checked.seconds / 3600:.1f} h; {counts}"]
     said += [f"note: {note}" for note in (*draft.notes, *split.notes, *recipe.notes)]
     said += [f"{rule}: {count:,}" for rule, count in Counter(issue.rule for issue in issues).most_common()]
     said += lines([issue for issue in issues if issue.severity != "info"])
-    state = f"{len(written)} files written" if written else "nothing has changed"
+    state = plural("%(num)s file written", "%(num)s files written", len(written))
+    state = state if written else tr("nothing has changed")
     said.append(f"{config.root}: {state}; report: {CorpusLayout(config.root).import_record}")
     said.append(f"next: snakemake --cores 8 all --configfile {config.root / 'config.yaml'}")
     return said

@@ -1,6 +1,6 @@
-"""Whether the files of a named language model are on this machine; asked before pretraining. Imports no torch.
+"""Whether a trained model, or a named language model, is on this machine; asked before all else. Imports no torch.
 
-A name is looked for where the Hugging Face hub keeps what it downloaded, a folder is one that it wrote.
+A language model is looked for where the Hugging Face hub keeps what it downloaded; a folder is one that it wrote.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from signstreams.errors import UserError
+from signstreams.formats.layout import TRAINING_FILES, RunLayout
 from signstreams.integrate.presets import PRESETS
-from signstreams.integrate.settings import DecoderConfig
+from signstreams.integrate.settings import DecoderConfig, TrainedModelSection
 
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer_config.json")
@@ -23,6 +25,25 @@ KNOWN_MODELS = frozenset(
     str(preset["decoder"]["model"]) for preset in PRESETS.values() if "model" in preset.get("decoder", {})
 )
 """Models of the presets: their sizes are known here, so that they are built with random weights without a file."""
+
+
+def trained_model_file(given: TrainedModelSection) -> Path:
+    """The checkpoint that a config names: a file, or the best.pt of a folder that is a release, a run, or holds one.
+
+    Raises:
+        UserError: There is none.
+    """
+    best, path = TRAINING_FILES["best"], given.checkpoint
+    places = (path / best, path / "translation" / best, RunLayout(path).training_file("best"))
+    path = next((place for place in places if place.is_file()), path)
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file, expected a trained model; train one (scripts/train_slt_multistream_v9.py) or name"
+            " it with --checkpoint"
+        )
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a checkpoint file; name the best.pt of a run")
+    return path
 
 
 def absent_files(config: DecoderConfig) -> list[str]:

@@ -22,9 +22,10 @@ from signstreams.corpus.gloss import GlossVocabulary
 from signstreams.engine import checkpoint
 from signstreams.errors import UserError
 from signstreams.files import sha256_file
-from signstreams.formats.layout import PRETRAINING_FILES, TRAINING_FILES, RunLayout
+from signstreams.formats.layout import PRETRAINING_FILES, RunLayout
 from signstreams.integrate.decoder import decoder_config_from_json
 from signstreams.integrate.model import build_model
+from signstreams.integrate.model_files import trained_model_file
 from signstreams.integrate.mska_settings import mska_checkpoint
 from signstreams.integrate.results import TOKENIZER, beside
 from signstreams.integrate.settings import IntegrateConfig, TrainedModelSection
@@ -62,14 +63,9 @@ def load_trained_model(given: TrainedModelSection, *, reads_video: bool = True) 
     The checkpoint may be named by the folder of a release, or of a run. A `UserError` says what is missing, damaged, or
     not what the model was trained with; or that it reads glosses, where one is wanted that ``reads_video``.
     """
-    path = _file_of_model(given.checkpoint)
+    path = trained_model_file(given)
     try:
         content = checkpoint.load(path)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file, expected a trained model; train one (scripts/train_slt_multistream_v9.py) or name"
-            " it with --checkpoint"
-        ) from None
     except ValueError as error:
         raise UserError(f"{error}; name the best.pt of a run") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -99,13 +95,6 @@ def load_trained_model(given: TrainedModelSection, *, reads_video: bool = True) 
     model = _model(path, content, config, backbones, tokenizer)
     about = {key: value for key, value in content.items() if key not in ("model", "config", "glosses")}
     return TrainedModel(path, config, model.eval(), backbones, tokenizer, vocabulary, content["gloss_head"], about)
-
-
-def _file_of_model(given: Path) -> Path:
-    """The best.pt of a folder that is a release, a run, or holds one; any other path as it is."""
-    best = TRAINING_FILES["best"]
-    places = (given / best, given / "translation" / best, RunLayout(given).training_file("best"))
-    return next((place for place in places if place.is_file()), given) if given.is_dir() else given
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

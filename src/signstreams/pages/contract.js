@@ -78,7 +78,7 @@
       && (!split || v.splits.includes(split)) && (!rule || v.rules.includes(Number(rule))) && (!kind || KINDS[kind][1](v)));
     if (sort === "id") shown.sort((a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }));
     else if (sort) shown.sort((a, b) => (b[sort] ?? -1) - (a[sort] ?? -1));
-    $("count").textContent = tr("%(shown)s of %(num)s videos", { shown: grouped(shown.length), num: grouped(videos.length) });
+    $("count").textContent = tr("%(num)s of %(total)s", { num: grouped(shown.length), total: plural("%(num)s video", "%(num)s videos", videos.length) });
     $("gallery").replaceChildren();
     numCards = 0;
     more();

@@ -26,6 +26,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from signstreams.array_types import Pixels
+from signstreams.files import replacing
 from signstreams.language import SOURCE, gettext, grouped, language, ngettext, patterns, translated
 from signstreams.progress import duration
 
@@ -34,6 +35,7 @@ MAX_BYTES = 1_500_000
 """Size of a page: Snakemake's report embeds it as a base64 address, and Chromium opens none beyond 2 MiB."""
 QUALITIES = ((72, 1.0), (50, 1.0), (30, 1.0), (30, 0.67), (20, 0.5))
 """WebP qualities and sizes of pictures to try, the best first."""
+_LINKS = re.compile('(<div class="pages">).*?(</div>)', re.DOTALL)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -86,6 +88,21 @@ def clip_anchor(clip_id: str) -> str:
 def relative_address(file: Path, page: Path) -> str:
     """Address of a file from the folder of a page: valid as long as both are moved together."""
     return quote(os.path.relpath(file.resolve(), page.resolve().parent), errors="surrogateescape")
+
+
+def write_links(page: Path, links: Sequence[tuple[str, str]]) -> None:
+    """Fill in the links (name, address) of a page whose others were written later; its time of change stays.
+
+    Raises:
+        OSError: The page is not there, or cannot be written.
+    """
+    shown = "".join(Markup('<a href="{}">{}</a>').format(address, name) for name, address in links)
+    status, text = page.stat(), page.read_bytes().decode()
+    new = _LINKS.sub(lambda found: f"{found[1]}{shown}{found[2]}", text, count=1)
+    if new != text:
+        with replacing(page) as part:
+            part.write_bytes(new.encode())
+            os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))  # else Snakemake takes it for a new result
 
 
 def rounded(value: float | None, digits: int = 2) -> str:

@@ -25,7 +25,7 @@ from signstreams.integrate.text_scores import (
     gloss_errors,
     paired_bootstrap,
 )
-from signstreams.language import grouped, tr
+from signstreams.language import plural, tr
 from signstreams.pages.render import clip_anchor, relative_address, render
 from signstreams.publish.runs import Run
 
@@ -77,9 +77,21 @@ def compare_translations(first: Run, second: Run) -> Comparison:
         raise UserError(f"{second.path}: {found} with {first.path}, expected two evaluations of one corpus")
     notes = []
     if others := len(shared) - len(same):
-        notes.append(tr("%(num)s clips have other references in the two runs, and are left out", num=grouped(others)))
+        notes.append(
+            plural(
+                "%(num)s clip has other references in the two runs, and is left out",
+                "%(num)s clips have other references in the two runs, and are left out",
+                others,
+            )
+        )
     if alone := len(rows[0]) + len(rows[1]) - 2 * len(shared):
-        notes.append(tr("%(num)s clips are in one run alone, and are left out", num=grouped(alone)))
+        notes.append(
+            plural(
+                "%(num)s clip is in one run alone, and is left out",
+                "%(num)s clips are in one run alone, and are left out",
+                alone,
+            )
+        )
     scoring = [_scoring(content) for content in kept]
     if scoring[0] != scoring[1]:
         notes.append(

@@ -18,7 +18,7 @@ from signstreams.files import read_json
 from signstreams.formats.crops import CropReader, clip_strip, evenly_spread, list_crops, most_different
 from signstreams.formats.layout import JUDGE_FILES, PRETRAINING_FILES, CorpusLayout, RunLayout
 from signstreams.language import tr
-from signstreams.pages.render import ShownClip, relative_address, render
+from signstreams.pages.render import ShownClip, relative_address, render, write_links
 from signstreams.publish.figures import (
     contract_figures,
     demo_range,
@@ -70,7 +70,7 @@ def render_overview(
         "overview.html",
         root=root,
         work_dir=work_dir,
-        pages=_pages(CorpusLayout(root), runs, backbones, page or runs.overview),
+        pages=_other_pages(CorpusLayout(root), runs, page or runs.overview),
         verdict=verdict(corpus, backbones, scores, is_outdated=is_outdated, expected=demo_range()),
         crops={} if corpus is None else _sample_crops(CorpusLayout(root), corpus["signers"]),
         corpus=corpus,
@@ -114,14 +114,27 @@ def _captions() -> dict[str, str]:
     }
 
 
-def _pages(layout: CorpusLayout, runs: RunLayout, backbones: Iterable[str], page: Path) -> list[tuple[str, str]]:
-    """Name and address of the other pages that are there."""
-    named = [(tr("data contract"), layout.report_page), (tr("translations"), runs.evaluation_file("page"))]
+def link_pages(root: Path, work_dir: Path) -> None:
+    """Link the pages that were written before the overview to it and to each other; it has links of its own."""
+    layout, runs = CorpusLayout(root), RunLayout(work_dir)
+    for page in (layout.report_page, runs.evaluation_file("page"), runs.pretraining_page):
+        with suppress(OSError):  # it is not there, or is not ours to change
+            write_links(page, _other_pages(layout, runs, page))
+
+
+def _other_pages(layout: CorpusLayout, runs: RunLayout, page: Path) -> list[tuple[str, str]]:
+    """Name and address of the pages that are there, from one of them or any other place."""
+    named = [(tr("the whole run"), runs.overview), (tr("pretraining"), runs.pretraining_page)]
+    named += [(tr("data contract"), layout.report_page), (tr("translations"), runs.evaluation_file("page"))]
     named += [
-        (tr("model card of %(stream)s", stream=stream), runs.pretraining_file(stream, "card")) for stream in backbones
+        (tr("model card of %(stream)s", stream=stream), runs.pretraining_file(stream, "card")) for stream in STREAMS
     ]
     named += [(tr("Snakemake's report"), runs.report)]
-    return [(name, relative_address(file, page)) for name, file in named if file.is_file()]
+    return [
+        (name, relative_address(file, page))
+        for name, file in named
+        if file.is_file() and file.resolve() != page.resolve()
+    ]
 
 
 def _sample_crops(layout: CorpusLayout, signers: Mapping[str, str | None]) -> dict[str, list[SampleCrop]]:

@@ -1,4 +1,7 @@
-"""What a translation will do, known before anything is extracted: videos, their sentences, settings, outputs."""
+"""What a translation will do, known before anything is extracted: videos, their sentences, settings, outputs.
+
+Imports no torch: which videos and outputs there are is checked before it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -16,9 +20,11 @@ from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.subtitles import Cue
 from signstreams.formats.video_sources import VideoSource
-from signstreams.integrate.trained_model import TrainedModel
 from signstreams.segment.given import check_within, read_segments
 from signstreams.translate.settings import VIDEO_FIELD, WHOLE, TranslateConfig
+
+if TYPE_CHECKING:
+    from signstreams.integrate.trained_model import TrainedModel
 
 RATES_DIFFER = 1.05
 """Frame rates that differ by less than this factor count as equal, such as 24 and 25 frames per second."""

@@ -12,10 +12,10 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from signstreams.config.load import build, check, flatten, put, read_file
 from signstreams.config.section import Section
@@ -41,6 +41,8 @@ from signstreams.streams import BACKBONE_KEYS, HAND_STREAMS, HANDS
 from signstreams.workflow.settings import OWN_RECIPES, PATH_VARIABLE, SET_BY_RULES, WorkflowConfig
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+Given = ParamSpec("Given")
+ResultT = TypeVar("ResultT")
 
 CLOCKS_DIFFER_S = 10.0  # A file changed so much later than now comes from a machine whose clock is ahead
 _PERIODIC = re.compile(r"(.{1,10})\1{19}$")  # as Snakemake's `PeriodicityDetector`; an id has at most 200 bytes
@@ -57,6 +59,8 @@ class Plan:
     extract: ExtractConfig  # as extraction will read it
     integrate: IntegrateConfig
     """As the training of the translation model will read it; it says which backbones stay frozen."""
+    stages: dict[str, IntegrateConfig]
+    """Stage to the config of its training, of those that the training starts from."""
     annotations: dict[str, VideoAnnotations]
     """What extraction takes from meta.csv, per video. Empty for the demo corpus, whose size and seed fix it."""
     batches: Batches | None  # None: a job per video
@@ -101,6 +105,12 @@ class Plan:
     def pretraining_settings(self, name: str) -> str:
         """Settings of the config for the command line; that it is of both hands follows from no folder."""
         return setting_words(self.config.pretrain.set | ({"stream": HANDS} if name == HANDS else {}))
+
+    def text_files(self, stage: str) -> list[Path]:
+        """The plain text files that a stage reads."""
+        if stage != "text":
+            return []
+        return list((self.stages.get(stage) or stage_training(self.config, stage)).train.text_files)
 
     def frames_stamp(self, video_id: str) -> str:
         """Changes when an image of a folder of frames does; empty for a file, whose time of change is enough."""
@@ -153,13 +163,12 @@ def make_plan(
             " module do, expected 1 where another workflow imports these rules; run `snakemake extract_all` in the"
             " checkout first, or leave it out"
         )
+    extract, integrate, stages = stage_configs(config, is_start=is_start)  # first: videos may not be there yet
     corpus = CorpusLayout(config.corpus.root)
     if config.corpus.videos is None:
         videos = demo_videos(config, is_start)
     else:
         videos = source_videos(config.corpus.video_folders, is_job_per_video=per_job == 1)
-    places = [("videos", str(corpus.videos)), ("root", str(corpus.root))]
-    extract = _stage_config(config, ExtractConfig, "extract", config.extract.config, places)
     annotations = {}
     if config.corpus.videos is not None:
         annotations = read_annotations(corpus, videos, extract)
@@ -168,17 +177,17 @@ def make_plan(
             refuse_the_future(
                 [*(source.path for source in videos.values()), corpus.meta, corpus.gloss, *map(corpus.index, SPLITS)]
             )
-    integrate = _integrate_config(config)
+    problems = missing_points(extract, videos)
     if is_start:
         refuse_the_future(_results_that_jobs_read(corpus, RunLayout(config.work_dir), videos, config.streams))
-        check_later_stages(config, corpus, integrate)
         warn_of_gpus_without_effect(config, set_resources or {})
-    if problems := missing_points(extract, videos) + (refused_training(config, integrate) if is_start else []):
+        problems += refused_trainings(config, integrate, stages)
+    if problems:
         raise UserError(problems)
     batches = None
     if per_job > 1:
         batches = plan_batches(corpus, videos, per_job) if is_start else read_batches(corpus, videos)
-    return Plan(config, videos, extract, integrate, annotations, batches)
+    return Plan(config, videos, extract, integrate, stages, annotations, batches)
 
 
 def why_no_texts_of(config: WorkflowConfig) -> str | None:
@@ -358,11 +367,6 @@ def stage_starts(config: WorkflowConfig, stage: str) -> list[Path]:
     return [RunLayout(config.work_dir).stage_file("text", "best")] if learns_texts else []
 
 
-def text_files(config: WorkflowConfig, stage: str) -> list[Path]:
-    """The plain text files that a stage reads."""
-    return list(stage_training(config, stage).train.text_files) if stage == "text" else []
-
-
 def stage_training(config: WorkflowConfig, stage: str) -> IntegrateConfig:
     """The config of a stage's training, as its job will read it.
 
@@ -374,78 +378,81 @@ def stage_training(config: WorkflowConfig, stage: str) -> IntegrateConfig:
     return build(IntegrateConfig, [], places + given, place=f"integrate.stages: {stage}")
 
 
-def stage_trainings(config: WorkflowConfig, integrate: IntegrateConfig) -> dict[str, IntegrateConfig]:
-    """Stage to the config of its training, whose parts must be those of ``integrate``, which starts from it.
+def stage_configs(
+    config: WorkflowConfig, *, is_start: bool
+) -> tuple[ExtractConfig, IntegrateConfig, dict[str, IntegrateConfig]]:
+    """What extraction, the training and its first stages will read; at the start all settings of the jobs are checked.
 
     Raises:
-        UserError: With everything that a training would refuse of its settings.
+        UserError: With everything that a job would refuse of its settings, hours later.
     """
-    problems, trainings = [], {}
-    for stage in config.integrate.stages:
-        place = f"integrate.stages: {stage}"
-        try:
-            found = stage_training(config, stage)
-        except UserError as error:
-            problems += error.problems
-            continue
-        trainings[stage] = found
-        problems += [f"{place}: {problem}" for problem in unreadable_files(found.train.text_files)]
-        problems += [
-            f"{place}: {key} is {ours}, expected {theirs}, as the training that starts from it has; set both alike"
-            for key, ours, theirs in other_parts(found, integrate)
-        ]
-    if problems:
-        raise UserError(problems)
-    return trainings
+    problems: list[str] = []
+    root = CorpusLayout(config.corpus.root)
+    places = [("videos", str(root.videos)), ("root", str(root.root))]
+    extract = _noted(problems, _stage_config, config, ExtractConfig, "extract", config.extract.config, places)
+    integrate = _noted(problems, _integrate_config, config)
+    trainings = {stage: _noted(problems, stage_training, config, stage) for stage in config.integrate.stages}
+    stages = {stage: training for stage, training in trainings.items() if training is not None}
+    if is_start:
+        problems += _refused_settings(config)
+    if is_start and integrate is not None:
+        for stage, training in stages.items():
+            place = f"integrate.stages: {stage}"
+            problems += [f"{place}: {problem}" for problem in unreadable_files(training.train.text_files)]
+            problems += [
+                f"{place}: {key} is {ours}, expected {theirs}, as the training that starts from it has; set both alike"
+                for key, ours, theirs in other_parts(training, integrate)
+            ]
+        if config.sequence:
+            _noted(problems, check_sequence, config.sequence, integrate)
+    if problems or extract is None or integrate is None:
+        raise UserError(dict.fromkeys(problems))
+    return extract, integrate, stages
 
 
-def check_later_stages(config: WorkflowConfig, corpus: CorpusLayout, integrate: IntegrateConfig) -> None:
-    """What the jobs of the other stages would refuse, hours later, of their own settings.
+def _noted(
+    problems: list[str], call: Callable[Given, ResultT], *given: Given.args, **named: Given.kwargs
+) -> ResultT | None:
+    """What a function returns; None after a `UserError`, whose problems are added."""
+    try:
+        return call(*given, **named)
+    except UserError as error:
+        problems += error.problems
+        return None
 
-    Raises:
-        UserError: With the problems of all of them.
-    """
-    problems = []
+
+def _refused_settings(config: WorkflowConfig) -> list[str]:
+    """What pretraining, contract and evaluation would refuse of their settings."""
+    corpus = CorpusLayout(config.corpus.root)
+    problems: list[str] = []
     for name in pretrained_names(config):
         folders = json.dumps([str(corpus.processed / part) for part in parts_of(name)])
         places = [("train_dir", folders), ("output_dir", str(config.work_dir))]
         places += [("stream", HANDS)] if name == HANDS else []
         file = config.pretrain.config.replace("{stream}", name)
-        try:
-            _stage_config(config, PretrainConfig, "pretrain", file, places).named_stream((name,))
-        except UserError as error:
-            problems += error.problems
-    for stage, model, places in (
-        ("contract", ContractConfig, [("root", str(corpus.root))]),
-        ("evaluate", EvaluateSltConfig, []),
-    ):
-        try:
-            _stage_config(config, model, stage, None, places)
-        except UserError as error:
-            problems += error.problems
-    try:
-        trainings = stage_trainings(config, integrate)
-        if why_no_texts_of(config) is None and config.corpus.videos is not None:
-            problems += refused_by_stages(corpus, trainings.values())
-    except UserError as error:
-        problems += error.problems
-    if config.sequence:
-        try:
-            check_sequence(config.sequence, integrate)
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(dict.fromkeys(problems))
+        found = _noted(problems, _stage_config, config, PretrainConfig, "pretrain", file, places)
+        if found is not None:
+            _noted(problems, found.named_stream, (name,))
+    _noted(problems, _stage_config, config, ContractConfig, "contract", None, [("root", str(corpus.root))])
+    _noted(problems, _stage_config, config, EvaluateSltConfig, "evaluate", None, [])
+    return problems
 
 
-def refused_training(config: WorkflowConfig, integrate: IntegrateConfig) -> list[str]:
-    """What the training would refuse after days of pretraining, as far as it is known before the contract runs: a
-    language model that is not here, and clips and texts where its settings were changed since the contract ran."""
+def refused_trainings(
+    config: WorkflowConfig, integrate: IntegrateConfig, stages: Mapping[str, IntegrateConfig]
+) -> list[str]:
+    """What the trainings would refuse after days of pretraining, as far as it is known before the contract runs: tables
+    without what a stage learns, a language model that is not here, and clips and texts where the settings were changed
+    since the contract ran."""
+    if why_no_texts_of(config) is not None:
+        return []
     corpus = CorpusLayout(config.corpus.root)
+    problems = [] if config.corpus.videos is None else refused_by_stages(corpus, stages.values())
     absent = absent_files(integrate.decoder)
     is_refused = config.contract.set.get("training.breaches") != "warn"
-    breaches = refused_since(corpus, _training_record(config, integrate)) if is_refused and not absent else []
-    return [*absent, *lines(breaches)] if (absent or breaches) and why_no_texts_of(config) is None else []
+    record = TrainingRecord.of(integrate, stages.values())
+    breaches = refused_since(corpus, record) if is_refused and not absent and not problems else []
+    return [*problems, *absent, *lines(breaches)]
 
 
 def write_planned_training(plan: Plan) -> None:
@@ -456,12 +463,8 @@ def write_planned_training(plan: Plan) -> None:
             return
         before = read_record(plan.corpus)
         num_frames = None if before is None else before.num_frames
-        replace(_training_record(plan.config, plan.integrate), num_frames=num_frames).write(plan.corpus)
-
-
-def _training_record(config: WorkflowConfig, integrate: IntegrateConfig) -> TrainingRecord:
-    """The training that is planned, with its stages."""
-    return TrainingRecord.of(integrate, stage_trainings(config, integrate).values())
+        record = TrainingRecord.of(plan.integrate, plan.stages.values())
+        replace(record, num_frames=num_frames).write(plan.corpus)
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
