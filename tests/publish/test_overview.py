@@ -62,7 +62,7 @@ def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
         "92 %",
         "88 %",
         "61 %",
-        "unseen signers:\n20-NN",
+        "unseen\nsigners:\n20-NN",
         "200.0",
         "vit_tiny",
         "4.00",
