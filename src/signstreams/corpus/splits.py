@@ -283,7 +283,7 @@ def _overlaps(rule: Rule, noun: str, places: Mapping[str, list[str]]) -> list[Fi
     if rule.severity == "warning":  # signers: a corpus of few cannot do otherwise
         fix = "divide the corpus by signer, or report its scores as those of known signers"
     issues = []
-    for splits, names in shared.items():
-        others = ", ".join(_name(split) for split in splits[:-1])
-        issues.append(rule.breach(_name(splits[-1]), f"also in {others}: {few_ids(names)}", fix))
+    for (*others, last), names in shared.items():
+        files = ", ".join(map(_name, others))
+        issues.append(rule.breach(_name(last), f"also in {files}: {few_ids(names)}", fix))
     return issues
