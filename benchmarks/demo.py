@@ -65,15 +65,14 @@ def main() -> None:
     if args.record:
         summary = read_json(CorpusLayout(root).report)["summary"]
         counts = {key: summary[key] for key in ("num_videos", "num_clips", "num_frames")}
-        runs_told = f"seeds {listed(args.seeds)} with {listed(args.threads)} threads ({platform.machine()})"
-        write_json(DEMO_RANGE, {"counts": counts, **ranges, "runs": runs_told})
+        runs = {"seeds": listed(args.seeds), "threads": listed(args.threads), "machine": platform.machine()}
+        write_json(DEMO_RANGE, {"counts": counts, **ranges, "runs": runs})
         print(DEMO_RANGE)
 
 
 def listed(numbers: list[int]) -> str:
-    """``"0, 1 and 2"``."""
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} and {last}" if first else last
+    """``"0, 1, 2"``."""
+    return ", ".join(map(str, numbers))
 
 
 def make_corpus(layout: CorpusLayout, size: str) -> None:

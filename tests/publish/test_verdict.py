@@ -144,12 +144,13 @@ def demo_counts() -> dict[str, int]:
 
 
 def test_a_run_of_the_demo_is_held_against_the_runs_of_before() -> None:
-    expected = DemoRange(demo_counts(), (30.0, 45.0), (10.0, 30.0), "seeds 0 and 1")
+    runs = {"seeds": "0, 1", "threads": "2", "machine": "x86_64"}
+    expected = DemoRange(demo_counts(), (30.0, 45.0), (10.0, 30.0), runs)
     demo = corpus(**expected.counts, signers={video.video_id: video.signer for video in plan("demo", 0).videos})
     content: dict[str, Any] = scores(ABOVE, ABOVE, interval(-40, -55, -20))
     usual = content | {"bleu_4": 45.04, "gloss": {"wer": 10.0}}
     grade, text = said(verdict(demo, {}, usual, expected=expected), "demo")
-    assert grade == "good" and "within the range of seeds 0 and 1" in text and "BLEU-4 45.0 (30 to 45)" in text
+    assert grade == "good" and "the range of seeds 0, 1 with 2 threads" in text and "BLEU-4 45.0 (30 to 45)" in text
     grade, text = said(verdict(demo, {}, usual | {"gloss": {"wer": 31.0}}, expected=expected), "demo")
     assert grade == "unclear" and "outside the range" in text
     for other in (demo | {"num_frames": 1}, demo | {"signers": {"mine": None}}):

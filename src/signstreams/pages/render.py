@@ -143,7 +143,7 @@ def _environment() -> Environment:
         "percent": percent,
         "pretty_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         "rounded": rounded,
-        "short": lambda value: f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}",
+        "short": lambda value: grouped(round(value)) if abs(value) >= 100 else f"{value:.3g}",
         "translated": translated,
         "thousands": grouped,
         "webp": _webp,

@@ -248,7 +248,7 @@ class DemoRange:
     counts: dict[str, int]  # of the contract's summary, by which the corpus is known
     bleu_4: tuple[float, float]  # least and greatest of the runs
     wer: tuple[float, float]
-    runs: str  # which runs those were
+    runs: dict[str, str]  # their ``seeds``, numbers of ``threads`` and ``machine``
 
 
 def _demo(corpus: Mapping[str, Any], scores: Mapping[str, Any], expected: DemoRange) -> Iterator[Sentence]:
@@ -263,7 +263,8 @@ def _demo(corpus: Mapping[str, Any], scores: Mapping[str, Any], expected: DemoRa
         f"{name} {value:.1f} ({tr('%(low)s to %(high)s', low=f'{low:g}', high=f'{high:g}')})"
         for name, value, (low, high) in measured
     )
-    about = {"runs": translated(expected.runs), "figures": figures}
+    runs = tr("seeds %(seeds)s with %(threads)s threads (%(machine)s)", **expected.runs)
+    about = {"runs": runs, "figures": figures}
     text = tr("The demo: outside the range of %(runs)s, with the settings as shipped: %(figures)s.", **about)
     if is_within:
         text = tr("The demo: within the range of %(runs)s, with the settings as shipped: %(figures)s.", **about)
