@@ -105,7 +105,12 @@ def _file_of_model(given: Path) -> Path:
     """The best.pt of a folder that is a release, a run, or holds one; any other path as it is."""
     best = TRAINING_FILES["best"]
     places = (given / best, given / "translation" / best, RunLayout(given).training_file("best"))
-    return next((place for place in places if place.is_file()), given) if given.is_dir() else given
+    if not given.is_dir():
+        return given
+    if found := [place for place in places if place.is_file()]:
+        return found[0]
+    looked = ", ".join(str(place.relative_to(given)) for place in places)
+    raise UserError(f"{given}: this folder has none of {looked}, expected a trained model; name its {best}")
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
