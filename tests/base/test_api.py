@@ -264,7 +264,7 @@ def test_a_clip_has_the_frames_of_its_span_or_all_of_its_video(demo_run: Path) -
     assert frames.tolist() == [i for i, time_s in enumerate(times_s) if clip.start_s <= time_s < clip.end_s] != []
     whole = dataclasses.replace(clip, start_s=None, end_s=None)
     assert video.frames_of(whole).tolist() == list(range(len(times_s)))
-    with pytest.raises(ss.UserError, match=f"is of {clip.video_id}, not of demo_003"):
+    with pytest.raises(ss.UserError, match=f"is of video {clip.video_id}, not of demo_003"):
         corpus.videos["demo_003"].frames_of(clip)
 
 
