@@ -20,7 +20,9 @@ from signstreams.formats.layout import PRETRAINING_FILES, SPLITS, CorpusLayout
 from signstreams.streams import STREAMS
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from signstreams.array_types import Floats, Ints, Pixels
     from signstreams.backbones.archs import Layers
@@ -78,10 +80,10 @@ def _with_arguments(problem: str, model: type[Section], renamed: Mapping[str, st
 class Crops(NamedTuple):
     """Crops of one stream of a video."""
 
-    frames: Ints
-    """(N,) int64 number of the frame that each crop is of, rising."""
-    images: Pixels
-    """(N, px, px, 3) uint8, red, green, blue."""
+    frames: NDArray[np.int64]
+    """(N,) number of the frame that each crop is of, rising."""
+    images: NDArray[np.uint8]
+    """(N, px, px, 3), red, green, blue."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,19 @@ class ExtractedVideo:
         from signstreams.formats.arrays import read_times
 
         return _read(read_times, self._layout.tracks(self.video_id))
+
+    def frames_of(self, clip: Clip) -> Ints:
+        """Rising numbers of the frames of one of its clips: ``start_s <= time < end_s``, or all without a span."""
+        import numpy as np
+
+        if clip.video_id != self.video_id:
+            raise UserError(
+                f"clip {clip.clip_id}: is of video {clip.video_id}, not of {self.video_id}; take that video"
+            )
+        times_s = self.times_s()
+        start_s = -np.inf if clip.start_s is None else clip.start_s
+        end_s = np.inf if clip.end_s is None else clip.end_s
+        return np.flatnonzero((times_s >= start_s) & (times_s < end_s))
 
     def keypoints(self) -> Floats:
         """(T, 543, 3) float32: x, y as fractions of frame width and height, confidence; a missing point: (-1, -1, 0).
@@ -252,7 +267,7 @@ def read_crops(
     video = ExtractedVideo(root, video_id)
     side = video.metadata().crop_px
     num_frames, crops = _read(lambda _: present_crops(CorpusLayout(root), stream, video_id), root)
-    wanted = sorted(crops if frames is None else {int(frame) for frame in frames})
+    wanted = sorted(crops if frames is None else _whole_numbers(frames))
     if wanted and not 0 <= wanted[0] <= wanted[-1] < num_frames:
         raise UserError(
             f"{root}, video {video_id}: has {num_frames} frames, but frame"
@@ -260,7 +275,20 @@ def read_crops(
         )
     there = [frame for frame in wanted if frame in crops]
     images = ImageReader({stream: side})(stream, [crops[frame] for frame in there])
-    return Crops(np.array(there, dtype=np.int64), images)
+    return Crops(np.array(there, dtype=np.int64), images.astype(np.uint8, copy=False))
+
+
+def _whole_numbers(frames: Iterable[int]) -> set[int]:
+    """Numbers of frames; a mask is refused, since its False and True would count as frames 0 and 1."""
+    import numpy as np
+
+    given = np.array(list(frames))
+    if given.size and (given.ndim != 1 or not np.issubdtype(given.dtype, np.integer)):
+        raise UserError(
+            f"read_crops: frames are {given.dtype} of shape {given.shape}, expected whole numbers of frames (N,); of a"
+            " mask, give numpy.flatnonzero(mask)"
+        )
+    return {int(frame) for frame in given}
 
 
 # -- Backbones
@@ -325,6 +353,8 @@ def embed(
         logging.getLogger(__name__).warning("the backbone %s", UNKNOWN_SIDE)
     if layers not in get_args(Layers):
         raise UserError(f"embed: layers is '{layers}', expected one of {', '.join(get_args(Layers))}")
+    if batch_size < 1:
+        raise UserError(f"embed: batch_size is {batch_size}, expected 1 at least")
     if layers == "last_and_patches" and not backbone.has_patches:
         raise UserError("embed: the backbone has no patch tokens, which layers 'last_and_patches' needs; use 'last'")
     arrays = [np.asarray(image) for image in images]

@@ -41,7 +41,9 @@ SIGNATURES = {
 FIELDS = {
     "Crops": ["frames", "images"],
     "ExtractedCorpus": ["root", "videos", "quarantined", "clips", "glosses"],
-    "ExtractedVideo": ["root", "video_id", "crops", "keypoints", "metadata", "pose", "preview", "times_s", "tracks"],
+    "ExtractedVideo": [
+        *("root", "video_id", "crops", "frames_of", "keypoints", "metadata", "pose", "preview", "times_s", "tracks")
+    ],
     "Sentence": ["start_s", "end_s", "text", "glosses", "num_frames", "said"],
     "Translation": ["video", "sentences", "duration_s", "notes", "as_dict", "glosses", "text"],
 }
@@ -132,6 +134,7 @@ import signstreams as ss
 video = ss.extract_video("a.mp4", "data/a", fps=25)
 reveal_type(video.keypoints())
 frames, images = ss.read_crops(ss.open_corpus("data/a"), "hand_r", "a")
+reveal_type(images)
 backbone = ss.load_backbone("backbone.pt")
 reveal_type(ss.embed(backbone, images, stream="hand_r"))
 for sentence in ss.translate_video(ss.load_translator("best.pt"), "a.mp4", end_s=3).sentences:
@@ -143,12 +146,13 @@ ss.translate("a.mp4")
 """
 SEEN = [
     (5, 'note: Revealed type is "numpy.ndarray'),
-    (8, 'note: Revealed type is "numpy.ndarray'),
-    (10, 'note: Revealed type is "float"'),
-    (11, 'error: Missing named argument "stream"'),
-    (12, 'error: Argument "layers" to "embed" has incompatible type'),
-    (13, 'error: Argument 1 to "translate_video" has incompatible type "str"; expected "Translator"'),
-    (14, 'error: Module has no attribute "translate"'),
+    (7, 'note: Revealed type is "numpy.ndarray[tuple[Any, ...], numpy.dtype[numpy.unsignedinteger[numpy._typing'),
+    (9, 'note: Revealed type is "numpy.ndarray'),
+    (11, 'note: Revealed type is "float"'),
+    (12, 'error: Missing named argument "stream"'),
+    (13, 'error: Argument "layers" to "embed" has incompatible type'),
+    (14, 'error: Argument 1 to "translate_video" has incompatible type "str"; expected "Translator"'),
+    (15, 'error: Module has no attribute "translate"'),
 ]
 
 
@@ -258,6 +262,10 @@ def test_what_is_not_there_is_named(demo_run: Path) -> None:
         ss.read_crops(root, "hand_r", "nobody")
     with pytest.raises(ss.UserError, match="but frame 4000 is asked for"):
         ss.read_crops(root, "hand_r", "demo_000", frames=[0, 4000])
+    for frames in (np.ones(9, bool), [0.5], "all"):  # a mask would be read as the frames 0 and 1
+        with pytest.raises(ss.UserError, match=r"expected whole numbers of frames \(N,\); of a mask"):
+            ss.read_crops(root, "hand_r", "demo_000", frames=frames)  # type: ignore[arg-type]
+    assert ss.read_crops(root, "hand_r", "demo_000", frames=[]).images.shape[0] == 0
     with pytest.raises(ss.UserError, match="expected the root of a corpus"):
         ss.open_corpus(root / "none")
 
@@ -265,6 +273,19 @@ def test_what_is_not_there_is_named(demo_run: Path) -> None:
 def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ss.UserError, match=r"holds neither processed/metadata nor videos, expected the root"):
         ss.open_corpus(tmp_path)
+
+
+def test_a_clip_has_the_frames_of_its_span_or_all_of_its_video(demo_run: Path) -> None:
+    corpus = ss.open_corpus(demo_run / "data/demo")
+    clip = corpus.clips[1]
+    video = corpus.videos[clip.video_id]
+    times_s, frames = video.times_s(), video.frames_of(clip)
+    assert clip.start_s is not None and clip.end_s is not None
+    assert frames.tolist() == [i for i, time_s in enumerate(times_s) if clip.start_s <= time_s < clip.end_s] != []
+    whole = dataclasses.replace(clip, start_s=None, end_s=None)
+    assert video.frames_of(whole).tolist() == list(range(len(times_s)))
+    with pytest.raises(ss.UserError, match=f"is of video {clip.video_id}, not of demo_003"):
+        corpus.videos["demo_003"].frames_of(clip)
 
 
 # -- Backbones
@@ -311,6 +332,8 @@ def test_other_images_are_refused(shape: tuple[int, ...], dtype: str, demo_run: 
     backbone = ss.load_backbone(demo_run / "work_dirs/dino_face")
     with pytest.raises(ss.UserError, match=r"embed: image 0 is .*, expected uint8 \(px, px, 3\)"):
         ss.embed(backbone, np.zeros(shape, dtype), stream="face")
+    with pytest.raises(ss.UserError, match="embed: batch_size is -1, expected 1 at least"):
+        ss.embed(backbone, np.zeros((1, 8, 8, 3), np.uint8), stream="face", batch_size=-1)
 
 
 def test_a_folder_of_several_backbones_is_no_choice(own_run: Path) -> None:
@@ -321,6 +344,8 @@ def test_a_folder_of_several_backbones_is_no_choice(own_run: Path) -> None:
     assert ss.load_backbone("release").embed_dim == ss.load_backbone("work_dirs/dino_face").embed_dim
     with pytest.raises(ss.UserError, match=r"data: found no backbone.pt in this folder"):
         ss.load_backbone("data")
+    with pytest.raises(ss.UserError, match=r"dino_face: is a folder, expected a file of weights; name the backbone.pt"):
+        ss.load_backbone("file::work_dirs/dino_face")
 
 
 def test_backbones_are_judged_with_or_without_files(own_run: Path) -> None:

@@ -97,7 +97,7 @@ def test_another_backbone_at_the_place_of_the_training_is_not_taken_for_its_own(
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder, expected a checkpoint file; name the best\.pt of a run"):
+    with pytest.raises(UserError, match=r"this folder has none of best\.pt, translation/best\.pt, .*; name its best"):
         load(tmp_path)
 
 

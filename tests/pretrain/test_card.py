@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,8 @@ def _written(arch: ViTArch, image_px: int, folder: Path) -> tuple[VisionTransfor
     numbers = {"num_videos": 3, "num_probe_crops": 8}
     card = model_card(arch, metadata, records, {"seed": 0}, ABOUT, weights="backbone.pt", **numbers)
     assert "0.5 (KL of teacher and student)" in card  # at the exported step, not the last one
+    photos = model_card(arch, {**metadata, "train_crops": 3}, [], {}, ABOUT, weights="backbone.pt", **numbers)
+    assert "| 3 images; 8 held out |" in photos  # photos are no videos
     return model, re.findall(r"```python\n(.*?)```", card, flags=re.S)
 
 
@@ -102,7 +103,6 @@ def test_torch_hubs_code_gives_the_same_class_token(name: str, tmp_path: Path, m
     image_px = IMAGE_PX[name]
     model, (_, _, hub) = _written(ARCHS[name], image_px, tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(HUB), *sys.path])
     images = torch.randn(1, 3, image_px, image_px, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(images)

@@ -238,6 +238,8 @@ def read_file(path: Path, named: str | None = None, num_heads: int | None = None
     Raises:
         UserError: Absent, broken, without a vision transformer, or of another architecture than named.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a file of weights; name the backbone.pt in it")
     try:
         is_safetensors = path.suffix == ".safetensors"
         content = read_safetensors(path) if is_safetensors else checkpoint.load(path, with_placeholders=True)

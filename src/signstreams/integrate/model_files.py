@@ -35,14 +35,16 @@ def trained_model_file(given: TrainedModelSection) -> Path:
     """
     best, path = TRAINING_FILES["best"], given.checkpoint
     places = (path / best, path / "translation" / best, RunLayout(path).training_file("best"))
-    path = next((place for place in places if place.is_file()), path)
+    if path.is_dir():
+        if found := [place for place in places if place.is_file()]:
+            return found[0]
+        looked = ", ".join(str(place.relative_to(path)) for place in places)
+        raise UserError(f"{path}: this folder has none of {looked}, expected a trained model; name its {best}")
     if not path.exists():
         raise UserError(
             f"{path}: no such file, expected a trained model; train one (scripts/train_slt_multistream_v9.py) or name"
             " it with --checkpoint"
         )
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, expected a checkpoint file; name the best.pt of a run")
     return path
 
 

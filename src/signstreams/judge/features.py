@@ -97,7 +97,13 @@ def sources(
     public = []
     for name in PUBLIC:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        if f"timm::{name}" not in loaded and cached_file(config) is not None:
+        if f"timm::{name}" in loaded:
+            continue
+        if cached_file(config) is None:
+            log.info(
+                "%s: left out, as it is not in timm's cache; --backbone timm::%s --download fetches it", name, name
+            )
+        else:
             backbone = load_dinov2_backbone(f"timm::{name}")
             public.append(Source(name, "public", f"timm::{name}", _of_backbone(backbone, device)))
     free = [

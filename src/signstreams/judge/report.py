@@ -102,11 +102,11 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
     title = f"{report['data']}: {report['num_items']:,} {report['items']}, {len(report['classes'])} classes"
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", fontweight="bold", parse_math=False)
     caption = (
-        f"Lines: {report['interval']}. Dashed: always the most frequent class. Good: a backbone right of its first"
-        " weights, of grey pixels and of HOG, on unseen signers too. Bad: one that is not."
+        f"Lines: {report['interval']}. Dashed: always the most frequent class. Good: a backbone further right than its"
+        " first weights, grey pixels and HOG, on unseen signers too."
     )
     figure.supxlabel(caption, x=0.01, ha="left", fontsize="small", wrap=True, parse_math=False)
-    places = figure.subplots(1, len(report["splits"]), squeeze=False, sharey=True)[0]
+    places = figure.subplots(1, len(report["splits"]), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (split, about) in zip(places, report["splits"].items(), strict=True):
         for i, row in enumerate(rows):
             color = COLORS[KINDS.index(row["kind"])]

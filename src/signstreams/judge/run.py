@@ -62,7 +62,8 @@ def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) ->
     judged = [source for source in offered if source.kind in kinds]
     splits = splits_of(found)
     unit, units = drawn_unit(found)
-    log.info("%s: %d items of %d classes", config.data, len(found.names), len(found.classes))
+    by = "" if found.signers is None else f" by {len(set(found.signers))} signers"
+    log.info("%s: %d items of %d classes%s", config.data, len(found.names), len(found.classes), by)
     report: dict[str, Any] = {
         "data": str(config.data),
         "labels": found.labels_from,

@@ -105,8 +105,10 @@ def model_card(
     """
     step = metadata["step"]
     side = BY_NAME[metadata["stream"]].side if metadata["stream"] in BY_NAME else None
+    num_crops = metadata["train_crops"]
+    source = "images" if num_videos == num_crops else f"of {num_videos:,} videos"
     data = {
-        "crops": f"{metadata['train_crops']:,} of {num_videos:,} videos; {num_probe_crops:,} held out",
+        "crops": f"{num_crops:,} {source}; {num_probe_crops:,} held out",
         "digest of the data": f"`{metadata['data_digest']}`",
         "side": (f"{side} hand: " if side else "") + metadata["chirality"],
     }
@@ -191,7 +193,9 @@ model.load_state_dict(torch.load({quoted(weights)}, weights_only=True)["model"])
         scale = f"init_values={arch.layer_scale_init}, " if arch.layer_scale_init is not None else ""
         hub = f"""\
 import torch
-from dinov2.models.vision_transformer import DinoVisionTransformer  # torch.hub's code of facebookresearch/dinov2
+
+torch.hub.list("facebookresearch/dinov2", trust_repo=True)  # fetches its code and imports it
+from dinov2.models.vision_transformer import DinoVisionTransformer
 
 model = DinoVisionTransformer(
     img_size={image_px}, patch_size={arch.patch_px}, embed_dim={arch.embed_dim}, depth={arch.depth},
