@@ -65,8 +65,8 @@ def main() -> None:
     if args.record:
         summary = read_json(CorpusLayout(root).report)["summary"]
         counts = {key: summary[key] for key in ("num_videos", "num_clips", "num_frames")}
-        runs = {"seeds": listed(args.seeds), "threads": listed(args.threads), "machine": platform.machine()}
-        write_json(DEMO_RANGE, {"counts": counts, **ranges, "runs": runs})
+        of = {"seeds": listed(args.seeds), "threads": listed(args.threads), "machine": platform.machine()}
+        write_json(DEMO_RANGE, {"counts": counts, **ranges, "runs": of})
         print(DEMO_RANGE)
 
 

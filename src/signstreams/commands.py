@@ -391,7 +391,14 @@ def _overview_page(config: Any) -> None:
     from signstreams.files import write_text
     from signstreams.publish.overview import link_pages, render_overview
 
-    page = render_overview(config.root, config.work_dir, config.logs_dir(), config.shown_settings(), config.target())
+    page = render_overview(
+        config.root,
+        config.work_dir,
+        config.logs_dir(),
+        config.shown_settings(),
+        config.target(),
+        pretraining_only=config.pretraining_only,
+    )
     write_text(config.target(), page)
     link_pages(config.root, config.work_dir)
     print(config.target())

@@ -50,6 +50,16 @@ def render(run: Any, **settings: Any) -> Reader:
     return Reader(render_overview(run.root, run.work_dir, run.logs, settings))
 
 
+def test_the_page_of_the_backbones_leaves_out_what_was_made_from_them(finished: Any) -> None:
+    whole = " ".join(render(finished).words)
+    shown = render_overview(finished.root, finished.work_dir, finished.logs, {}, pretraining_only=True)
+    text = " ".join(Reader(shown).words)
+    assert "What the run made" in whole and "BLEU-4" in whole
+    assert "The pretrained backbones" in text and "3 of 3" in text and "RankMe" in text
+    for later in ("What the run made", "BLEU-4", "Translation", "Sequence pretraining"):
+        assert later not in text, later
+
+
 def test_every_stage_is_there_with_its_figures(finished: Any) -> None:
     page = render(finished, corpus={"root": "data/año"})
     text = " ".join(page.words)

@@ -33,7 +33,7 @@ rule overview:
 
 
 rule pretraining_page:
-    """The backbones on one page: the overview, as far as pretraining goes."""
+    """The corpus and the backbones on one page."""
     input:
         manifest=CORPUS.manifest,
         curves=[RUNS.pretraining_file(stream, "curves") for stream in CONFIG.streams],
@@ -51,7 +51,7 @@ rule pretraining_page:
         logs=LOGS,
         settings=lambda wildcards: SETTINGS_JSON,
     shell:
-        '"$PYTHON" "$SCRIPTS"/write_overview.py --root {params.root:q} --work-dir {params.work_dir:q} --output {output:q}'
+        '"$PYTHON" "$SCRIPTS"/write_overview.py --root {params.root:q} --work-dir {params.work_dir:q} --output {output:q} --pretraining-only'
         " --logs {params.logs:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 

@@ -53,23 +53,32 @@ class SampleCrop:
 
 
 def render_overview(
-    root: Path, work_dir: Path, logs: Path, settings: Mapping[str, Any], page: Path | None = None
+    root: Path,
+    work_dir: Path,
+    logs: Path,
+    settings: Mapping[str, Any],
+    page: Path | None = None,
+    *,
+    pretraining_only: bool = False,
 ) -> str:
     """HTML of the page; a stage that has not run is left out. The workflow's ``settings`` are shown as they are.
 
     ``page`` is where it will be, by default in the work_dir: its links to the other pages are relative to that.
+    ``pretraining_only``: without what comes after the backbones, which an earlier run may have left.
     """
     runs = RunLayout(work_dir)
     corpus = contract_figures(CorpusLayout(root))
     found = {stream: pretraining_figures(runs, stream) for stream in STREAMS}
     backbones = {stream: figures for stream, figures in found.items() if figures is not None}
-    is_outdated = has_scores_of_another(runs)
-    scores = translation_figures(runs)
+    has_translation = not pretraining_only
+    is_outdated = has_translation and has_scores_of_another(runs)
+    scores = translation_figures(runs) if has_translation else None
     stages = stage_figures(runs)
     return render(
         "overview.html",
         root=root,
         work_dir=work_dir,
+        has_translation=has_translation,
         pages=_other_pages(CorpusLayout(root), runs, page or runs.overview),
         verdict=verdict(corpus, backbones, scores, is_outdated=is_outdated, expected=demo_range()),
         crops={} if corpus is None else _sample_crops(CorpusLayout(root), corpus["signers"]),
@@ -85,7 +94,7 @@ def render_overview(
             for name, caption in _captions().items()
         },
         broad_px=BROAD_PX,
-        sequence=sequence_figures(runs),
+        sequence=sequence_figures(runs) if has_translation else None,
         is_sequence_used=starts_from_sequence(runs),
         sequence_curves=_pictures([(runs.sequence_file("curves"), tr("sequence pretraining"))]),
         is_outdated=is_outdated,
@@ -96,7 +105,9 @@ def render_overview(
                 (runs.training_file("curves"), tr("training of the translation model")),
             ]
         ),
-        clips=[] if is_outdated else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
+        clips=[]
+        if is_outdated or not has_translation
+        else _clips(runs.evaluation_file("predictions"), CorpusLayout(root)),
         runtimes=read_runtimes(logs),
         ran_on=_ran_on(),
         all_settings=_settings(settings, backbones, runs),

@@ -52,6 +52,8 @@ class OverviewConfig(PublishConfig):
     """File to write; none: overview.html in the work_dir."""
     logs: Path | None = None
     """Folder of the workflow's logs, with the benchmark files beside them; none: logs in the work_dir."""
+    pretraining_only: bool = False
+    """Leave out what comes after the backbones, whatever is there of it."""
 
     def target(self) -> Path:
         """File to write."""
