@@ -104,7 +104,7 @@ if IS_DEMO:
             LOGS / "judge/{stream}.benchmark.tsv"
         conda:
             ENVIRONMENT
-        threads: CONFIG.pretrain.threads
+        threads: 1 # many small fits: a second thread gains nothing
         params:
             root=CORPUS.root,
             folder=lambda wildcards: RUNS.pretraining(wildcards.stream),
