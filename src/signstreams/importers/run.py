@@ -28,6 +28,7 @@ from signstreams.importers.recipe import Recipe, config_text, make_recipe
 from signstreams.importers.settings import ImportConfig, LayoutName
 from signstreams.importers.subtitles import read_subtitles, read_youtube_asl
 from signstreams.importers.tables import read_any_table, read_lsa_t
+from signstreams.progress import duration
 from signstreams.workflow.settings import WorkflowConfig
 
 READERS: dict[LayoutName, Reader] = {
@@ -307,7 +308,7 @@ def _summary(
     counts = ", ".join(f"{name} {len(ids):,}" for name, ids in split.clip_ids.items())
     said = [
         f"{draft.name}: {len(checked.taken):,} of {len(draft.taken):,} clips, {len(checked.videos):,} videos,"
-        f" {checked.seconds / 3600:.1f} h; {counts}"
+        f" {duration(checked.seconds)}; {counts}"
     ]
     said += [f"note: {note}" for note in (*draft.notes, *split.notes, *recipe.notes)]
     said += [f"{rule}: {count:,}" for rule, count in Counter(issue.rule for issue in issues).most_common()]
@@ -315,4 +316,5 @@ def _summary(
     state = f"{len(written)} files written" if written else "nothing has changed"
     said.append(f"{config.root}: {state}; report: {CorpusLayout(config.root).import_record}")
     said.append(f"next: snakemake --cores 8 all --configfile {config.root / 'config.yaml'}")
+    said.append(f"then open {recipe.tree['work_dir']}/overview.html")
     return said
