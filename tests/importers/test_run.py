@@ -79,7 +79,7 @@ def test_a_second_import_changes_nothing(source: Source, do_import: Importer) ->
     config = ImportConfig(layout="elan", source=source("dgs"), root=Path("data/mine"))
     again = import_corpus(config)
     assert again.files == []
-    assert again.lines[-2] == "data/mine: nothing has changed; report: data/mine/import.json"
+    assert again.lines[-3] == "data/mine: nothing has changed; report: data/mine/import.json"
 
 
 def test_a_file_that_was_changed_since_is_never_replaced(source: Source, do_import: Importer) -> None:
@@ -261,8 +261,9 @@ def test_the_command_answers_in_lines_with_code_2(
     words = ["import", "--from", "phoenix14t", "--root", "data/mine", "--source"]
     main([*words, str(source("phoenix"))])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "PHOENIX-2014T: 8 of 8 clips, 8 videos, 0.0 h; train 4, val 2, test 2"
-    assert said[-1] == "next: snakemake --cores 8 all --configfile data/mine/config.yaml"
+    assert said[0] == "PHOENIX-2014T: 8 of 8 clips, 8 videos, 8 s; train 4, val 2, test 2"
+    assert said[-2] == "next: snakemake --cores 8 all --configfile data/mine/config.yaml"
+    assert said[-1] == "then open work_dirs/mine/overview.html"
     for wrong in ("nowhere", str(tmp_path)):
         with pytest.raises(SystemExit) as left:
             main([*words, wrong])

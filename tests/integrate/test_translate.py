@@ -111,6 +111,7 @@ def test_a_video_gets_the_text_that_evaluation_gives(
     found = list(translate(given(config.output_dir, *videos)))
     assert [translation.text for translation in found] == [row["hypothesis"] for row in rows]
     assert [" ".join(t.glosses or []) for t in found] == [row["gloss_hypothesis"] for row in rows]
+    assert all(" clips cannot teach translation" in note for t in found for note in t.notes[-1:]) and found[0].notes
 
 
 @pytest.mark.parametrize(

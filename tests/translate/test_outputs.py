@@ -66,10 +66,10 @@ def test_json_says_everything(tmp_path: Path) -> None:
 
 def test_no_text_of_a_model_becomes_part_of_the_page(tmp_path: Path) -> None:
     path = tmp_path / "a.html"
-    write_outputs(translation(tmp_path / 'v "1".mp4'), tmp_path / 'v "1".mp4', [path])
+    write_outputs(translation(tmp_path / 'ü "1".mp4'), tmp_path / 'ü "1".mp4', [path])
     page = path.read_text(encoding="utf-8")
     assert page.count("<script") == page.count("</script>") == 1
-    assert 'src="v%20%221%22.mp4"' in page and "a note" in page
+    assert 'src="%C3%BC%20%221%22.mp4"' in page and "not at ü &#34;1&#34;.mp4 (from" in page and "a note" in page
     frames = tmp_path / "frames"
     frames.mkdir()
     write_outputs(translation(frames), frames, [path])

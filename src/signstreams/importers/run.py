@@ -29,6 +29,7 @@ from signstreams.importers.settings import ImportConfig, LayoutName
 from signstreams.importers.subtitles import read_subtitles, read_youtube_asl
 from signstreams.importers.tables import read_any_table, read_lsa_t
 from signstreams.language import grouped, plural, tr
+from signstreams.progress import duration
 from signstreams.workflow.settings import WorkflowConfig
 
 READERS: dict[LayoutName, Reader] = {
@@ -309,7 +310,7 @@ def _summary(
     clips = plural("%(num)s clip", "%(num)s clips", len(draft.taken))
     taken = tr("%(num)s of %(total)s", num=grouped(len(checked.taken)), total=clips)
     videos = plural("%(num)s video", "%(num)s videos", len(checked.videos))
-    said = [f"{draft.name}: {taken}, {videos}, {checked.seconds / 3600:.1f} h; {counts}"]
+    said = [f"{draft.name}: {taken}, {videos}, {duration(checked.seconds)}; {counts}"]
     said += [f"note: {note}" for note in (*draft.notes, *split.notes, *recipe.notes)]
     said += [f"{rule}: {count:,}" for rule, count in Counter(issue.rule for issue in issues).most_common()]
     said += lines([issue for issue in issues if issue.severity != "info"])
@@ -317,4 +318,5 @@ def _summary(
     state = state if written else tr("nothing has changed")
     said.append(f"{config.root}: {state}; report: {CorpusLayout(config.root).import_record}")
     said.append(f"next: snakemake --cores 8 all --configfile {config.root / 'config.yaml'}")
+    said.append(f"then open {recipe.tree['work_dir']}/overview.html")
     return said

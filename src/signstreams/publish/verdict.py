@@ -209,9 +209,10 @@ def _hands(corpus: Mapping[str, Any]) -> Iterator[Sentence]:
         "unclear": tr("Hands are missing in many frames"),
         "bad": tr("Hands are missing in most frames"),
     }[grade]
+    counted = shares if grade == "good" else {stream: 1 - share for stream, share in shares.items()}
     figures = ", ".join(
         tr("%(stream)s in %(percent)s %% of the frames", stream=stream, percent=f"{100 * share:.0f}")
-        for stream, share in shares.items()
+        for stream, share in counted.items()
     )
     look = "" if grade == "good" else tr("; look at the previews of the contract page")
     yield Sentence("hands", grade, f"{said}: {figures}{look}.")

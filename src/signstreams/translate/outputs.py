@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from signstreams.errors import UserError
 from signstreams.files import write_json, write_text
@@ -73,10 +74,12 @@ def _write_table(translation: Translation, video: Path, path: Path) -> None:
 
 
 def _write_page(translation: Translation, video: Path, path: Path) -> None:
+    address = None if video.is_dir() else relative_address(video, path)
     page = render(
         "translation.html",
         title=video.name,
-        address=None if video.is_dir() else relative_address(video, path),
+        address=address,
+        place=unquote(address or "", errors="replace"),  # as people read it
         duration_s=max([translation.duration_s, *(one.end_s for one in translation.sentences)]),
         sentences=translation.sentences,
         notes=translation.notes,

@@ -20,6 +20,7 @@ from signstreams.extract.settings import ExtractConfig, missing_points
 from signstreams.extract.video import UnreadableVideoError, VideoReader
 from signstreams.formats.subtitles import Cue
 from signstreams.formats.video_sources import VideoSource
+from signstreams.integrate.settings import few_clips
 from signstreams.segment.given import check_within, read_segments
 from signstreams.translate.settings import VIDEO_FIELD, WHOLE, TranslateConfig
 
@@ -135,6 +136,8 @@ def _plan(
         raise UserError(f"{path}: does not tell its length; copy it with ffmpeg -i {path.name} -c copy, or give --end")
     if not trained.config.mska.learns_text:
         notes = [*notes, f"{trained.path}: learned glosses alone (mska.translation_weight 0): there is no text"]
+    elif (few := few_clips(trained.about["num_train_clips"])) is not None:
+        notes = [*notes, f"{trained.path}: {few}"]
     return VideoPlan(path, video_id, extraction, outputs, length_s, fps, segments, notes)
 
 
