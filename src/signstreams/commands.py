@@ -351,11 +351,13 @@ def _translate(config: Any) -> None:
     from signstreams.translate.plan import check_outputs, list_videos
 
     _check_model(config)
-    check_outputs(config, list_videos(config.videos))
+    written = check_outputs(config, list_videos(config.videos))
     from signstreams.translate.run import translate
 
     logging.getLogger("signstreams").setLevel(logging.WARNING)  # what goes well needs no line beside the texts
-    for translation in translate(config):
+    for translation, files in zip(translate(config), written.values(), strict=True):
+        if files:
+            print(tr("written: %(files)s", files=", ".join(map(str, files))), file=sys.stderr, flush=True)
         if config.as_json:
             print(json.dumps(translation.as_dict(), ensure_ascii=False), flush=True)
         elif len(translation.sentences) == 1 and not config.finds_sentences:

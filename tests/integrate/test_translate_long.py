@@ -219,6 +219,7 @@ def test_a_whole_language_model_writes_subtitles_by_the_command(
     outputs = [str(tmp_path / "out.srt"), str(tmp_path / "out.json")]
     capsys.readouterr()
     main(["translate", video, *words, "--num-beams", "2", "--output", *outputs])
+    assert f"written: {outputs[0]}, {outputs[1]}" in capsys.readouterr().err.splitlines()
     content = json.loads(Path(outputs[1]).read_text(encoding="utf-8"))["sentences"]
     assert [(one["start_s"], one["end_s"]) for one in content] == [(0.0, 2.0), (2.5, 8.0)]
     cues, faults = parse_subtitles(Path(outputs[0]).read_text(encoding="utf-8"), ".srt")

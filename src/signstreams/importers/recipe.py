@@ -14,6 +14,7 @@ from signstreams.integrate.settings import FEW_CLIPS, DataConfig, few_clips
 
 FILES_FPS = 25.0  # of video files, which may differ: all are sampled at this rate
 SMALL_PICTURE_PX = 400  # height below which a hand has less than about 60 px
+SMALL_RECIPE = "config/pretrain/small.toml"
 FEW_CROPS = 20_000  # below it the recipe of pretraining for a laptop; the others are for a GPU
 MANY_VIDEOS, VIDEOS_PER_JOB = 1_000, 100  # from so many videos on, jobs of so many (docs/scaling.md)
 MOST_FRAMES = 1024  # of a clip after the stride: memory grows with its square; longer ones get a larger stride
@@ -55,7 +56,7 @@ def make_recipe(draft: Draft, checked: Checked, splits: Mapping[str, Sequence[st
         recipe.notes.append(f"videos_per_job {VIDEOS_PER_JOB}: {len(checked.videos):,} videos would be as many jobs")
     num_frames = round(checked.seconds * rate_hz)
     if num_frames < FEW_CROPS:
-        recipe.tree["pretrain"] = {"config": "config/pretrain/small.toml"}
+        recipe.tree["pretrain"] = {"config": SMALL_RECIPE}
     else:
         recipe.tree["pretrain"] = {"config": "config/pretrain/{stream}.toml"}
     recipe.notes.append(f"pretraining by {recipe.tree['pretrain']['config']}: about {num_frames:,} frames")
@@ -136,6 +137,10 @@ def config_text(recipe: Recipe, draft: Draft, config: ImportConfig, language: st
         f"# snakemake --cores 8 all --configfile {path}",
         f"# Language of the texts: {language or 'not stated'}.",
     ]
+    if recipe.tree["pretrain"]["config"] == SMALL_RECIPE:
+        head.append(
+            "# Pretraining takes 20 CPU minutes per stream; for a first look add `set: {epochs: 10}` to pretrain."
+        )
     code = f", decoder.target_language: {language}" if language and "_" in language else ""
     head += [
         "# The decoder is built here and knows no language; a pretrained one is named in integrate.set, for example",
