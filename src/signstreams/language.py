@@ -30,6 +30,8 @@ _NESTED = frozenset({"expected", "fix", "found", "ids", "more", "reason", "rows"
 _COUNTS = frozenset({"all", "num", "row"})
 """Placeholders of messages that stand for a number, by which one message is told from another."""
 _DIGITS = r"[\d.,]+"
+# A file ends at the first ": ", so that a message which begins with a file does not fit one that quotes it.
+_MATCHES = dict.fromkeys(_COUNTS, _DIGITS) | {"file": "(?:(?!: ).)*?"}
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
@@ -216,5 +218,5 @@ def _pattern(text: str) -> str:
     places = list(_PLACEHOLDER.finditer(text))
     starts, ends = [0, *(place.end() for place in places)], [*(place.start() for place in places), len(text)]
     literals = [re.escape(text[start:end]) for start, end in zip(starts, ends, strict=True)]
-    groups = [f"(?P<{place[1]}>{_DIGITS if place[1] in _COUNTS else '.*?'})" if place[1] else "%" for place in places]
+    groups = [f"(?P<{place[1]}>{_MATCHES.get(place[1], '.*?')})" if place[1] else "%" for place in places]
     return "".join(part for pair in zip(literals, [*groups, ""], strict=True) for part in pair)

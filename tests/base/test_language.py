@@ -205,6 +205,13 @@ def test_a_message_is_not_taken_for_another(in_spanish: None) -> None:
     )
 
 
+def test_a_message_that_quotes_another_is_translated_whole(in_spanish: None) -> None:
+    quoted = "m.csv: no such file; its column 'text' holds what the translation model learns to write"
+    said = "m.csv: no existe ese archivo; su columna 'text' contiene lo que el modelo de traducción aprende a escribir"
+    assert translated(quoted) == said
+    assert translated(f"translation is left out: {quoted}") == f"la traducción queda afuera: {said}"
+
+
 MISTAKES = [
     (["validate", "--rot", "x"], "argumento desconocido: '--rot'; ¿quisiste decir '--root'?"),
     (["validat"], "comando desconocido: 'validat'; ¿quisiste decir 'validate'?"),
