@@ -1,4 +1,4 @@
-"""Screenshots of a finished run's pages for the docs: python docs/img/make_screenshots.py
+"""Pictures of a finished run for the docs, screenshots of its pages among them: python docs/img/make_screenshots.py
 
 Run it in the checkout after `make demo` and `snakemake --cores 1 report`; it needs Chromium or Chrome.
 """
@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 from browser import SIZES, Browser, find_browser
 
+from signstreams.commands import main as signstreams
 from signstreams.formats.layout import CorpusLayout, RunLayout
 
 MAX_BYTES = 300_000
 SCALES = {"desktop": 1.25, "phone": 2.0}
+SEEN_HEIGHT_PX = 720  # of what a backbone sees: the first four crops of the longer pictures
 
 
 def main() -> None:
@@ -45,6 +47,24 @@ def main() -> None:
                 target = given.output / f"{name}_{size}.jpg"
                 target.write_bytes(_small(seen.picture))
                 print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
+    seen = [runs.pretraining_file("hand_r", name) for name in ("attention", "patches", "neighbours")]
+    (given.output / "backbone_sees.jpg").write_bytes(_small(_side_by_side(seen)))
+    hands = [str(runs.pretraining(stream)) for stream in ("hand_r", "hand_l")]
+    signstreams(["compare", *hands, "--output", str(given.output / "compare_runs.png")])
+
+
+def _side_by_side(pictures: list[Path]) -> bytes:
+    """PNG of pictures of one height: a longer one is cut off below, another scaled."""
+    shown = []
+    for path in pictures:
+        image = cv2.imread(str(path))
+        assert image is not None, path
+        height_px, width_px = image.shape[:2]
+        if height_px < 2 * SEEN_HEIGHT_PX:
+            image = cv2.resize(image, (width_px * SEEN_HEIGHT_PX // height_px, SEEN_HEIGHT_PX))
+        shown.append(image[:SEEN_HEIGHT_PX])
+    data: bytes = cv2.imencode(".png", np.hstack(shown))[1].tobytes()
+    return data
 
 
 def _small(png: bytes) -> bytes:
