@@ -3,6 +3,7 @@
 import atexit
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -70,6 +71,7 @@ with exit_on_user_error():
 CONFIG, EXTRACT, INTEGRATE = PLAN.config, PLAN.extract, PLAN.integrate
 IS_DEMO, VIDEOS, BATCHES = PLAN.is_demo, PLAN.videos, PLAN.batches
 CORPUS, RUNS, WORK_DIR = PLAN.corpus, PLAN.runs, CONFIG.work_dir
+STARTED_S = time.time()
 NOTES = []  # what the user is told at the start and, below all lines of the jobs, again at the end
 BACKBONES = " ".join(  # as the scripts take them
     f"{BY_NAME[stream].backbone_flag} file::{shlex.quote(str(RUNS.backbone(stream)))}"
@@ -90,7 +92,7 @@ onstart:
 
 # At exit: below Snakemake's own last lines, where a user looks first.
 onsuccess:
-    atexit.register(print_problems, NOTES, kind="note")
+    atexit.register(print_problems, NOTES + PLAN.page_to_open(STARTED_S), kind="note")
 
 
 onerror:

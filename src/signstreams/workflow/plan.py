@@ -112,6 +112,12 @@ class Plan:
             return []
         return list((self.stages.get(stage) or stage_training(self.config, stage)).train.text_files)
 
+    def page_to_open(self, since_s: float) -> list[str]:
+        """A line that names the page written since that time which shows most; none where none was."""
+        pages = (self.runs.overview, self.runs.pretraining_page, self.corpus.report_page)
+        made = [page for page in pages if page.is_file() and page.stat().st_mtime >= since_s]
+        return [f"open {page} in a browser" for page in made[:1]]
+
     def frames_stamp(self, video_id: str) -> str:
         """Changes when an image of a folder of frames does; empty for a file, whose time of change is enough."""
         return self.videos[video_id].frames_stamp() or ""
