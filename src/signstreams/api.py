@@ -110,14 +110,13 @@ class ExtractedVideo:
         """Rising numbers of the frames of one of its clips: ``start_s <= time < end_s``, or all without a span."""
         import numpy as np
 
+        from signstreams.formats.arrays import frames_of_span
+
         if clip.video_id != self.video_id:
             raise UserError(
                 f"clip {clip.clip_id}: is of video {clip.video_id}, not of {self.video_id}; take that video"
             )
-        times_s = self.times_s()
-        start_s = -np.inf if clip.start_s is None else clip.start_s
-        end_s = np.inf if clip.end_s is None else clip.end_s
-        return np.flatnonzero((times_s >= start_s) & (times_s < end_s))
+        return np.array(frames_of_span(self.times_s(), clip.start_s, clip.end_s), dtype=np.int64)
 
     def keypoints(self) -> Floats:
         """(T, 543, 3) float32: x, y as fractions of frame width and height, confidence; a missing point: (-1, -1, 0).

@@ -13,6 +13,14 @@ import pytest
 from signstreams.progress import BASIS_S, Progress, UnlikeParts, duration, silenced
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds as `signstreams.progress` reads it, to be changed by a test."""
+    clock = [0.0]
+    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: clock[0])
+    return clock
+
+
 def test_progress_in_a_log_is_plain_lines_with_rate() -> None:
     log = io.StringIO()
     with Progress(10, "frames", "extract", every_s=0.0, stream=log) as progress:
@@ -87,9 +95,7 @@ def test_a_bar_never_wraps_and_a_terminal_without_codes_gets_lines(monkeypatch: 
     assert dumb.getvalue().startswith("extract: 2/2 frames")
 
 
-def test_work_of_hours_prints_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+def test_work_of_hours_prints_a_line_a_minute(now: list[float]) -> None:
     log = io.StringIO()
     progress = Progress(None, "steps", "train", stream=log)
     counts = []
@@ -105,9 +111,7 @@ def test_durations_read_naturally() -> None:
     assert [duration(s) for s in (8, 200, 18120)] == ["8 s", "3 min 20 s", "5 h 02 min"]
 
 
-def test_what_an_earlier_run_did_does_not_enter_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+def test_what_an_earlier_run_did_does_not_enter_the_rate(now: list[float]) -> None:
     progress = Progress(100, "frames", "extract", stream=io.StringIO())
     progress.skip(50)
     now[0] = 10.0
@@ -120,9 +124,7 @@ def test_what_an_earlier_run_did_does_not_enter_the_rate(monkeypatch: pytest.Mon
     assert progress.line() == "extract: 100/100 frames, 2/s, took 25 s"
 
 
-def test_the_wait_for_the_first_unit_does_not_enter_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+def test_the_wait_for_the_first_unit_does_not_enter_the_time_left(now: list[float]) -> None:
     progress = Progress(1000, "frames", "extract", stream=io.StringIO())
     now[0] = 30.0  # models were loaded
     progress.advance(1)
@@ -135,9 +137,7 @@ def test_the_wait_for_the_first_unit_does_not_enter_the_time_left(monkeypatch: p
     assert progress.line() == "extract: 101/1000 frames, 2.52/s, 1 min 30 s left"
 
 
-def test_parts_of_unlike_sizes_are_told_by_what_the_finished_ones_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("signstreams.progress.time.monotonic", lambda: now[0])
+def test_parts_of_unlike_sizes_are_told_by_what_the_finished_ones_took(now: list[float]) -> None:
     parts = UnlikeParts({"short": 10, "long": 300, "old": 500, "other": 90}, at_once=2)
     progress = Progress(4, "videos", "extract", stream=io.StringIO(), left_s=parts.left_s)
     parts.leave_out("old")

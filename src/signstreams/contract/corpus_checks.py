@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.contract import rules
@@ -17,6 +14,7 @@ from signstreams.corpus.clips import Clip
 from signstreams.corpus.corpus import Corpus
 from signstreams.corpus.findings import Finding, Severity, few, few_ids
 from signstreams.corpus.gloss import Gloss, GlossVocabulary, ctc_steps_needed
+from signstreams.formats.arrays import frames_of_span
 from signstreams.ids import shown
 from signstreams.language import counted
 from signstreams.streams import BY_NAME, STREAMS
@@ -44,8 +42,7 @@ def check_clips(
         measured_fps = float((len(times_s) - 1) / (times_s[-1] - times_s[0]))
     for clip in clips:
         if times_s is not None and len(times_s):
-            span_s = (clip.start_s or 0.0, math.inf if clip.end_s is None else clip.end_s)
-            num_frames[clip.clip_id] = int(np.diff(np.searchsorted(times_s, span_s))[0])
+            num_frames[clip.clip_id] = len(frames_of_span(times_s, clip.start_s, clip.end_s))
         findings += _check_clip(clip, check, num_frames.get(clip.clip_id), measured_fps, config)
     return findings, num_frames
 

@@ -294,15 +294,15 @@ def _run_jobs(
                 parts.leave_out(result.job.video_id)
             if result.is_unchanged:
                 progress.skip(1)
-            else:
-                if result.metadata is not None:
-                    num_frames += result.metadata.num_frames
-                    num_pose_frames += result.metadata.num_pose_frames
-                    timings_s = result.metadata.timings_s
-                    parts.finish(result.job.video_id, timings_s["total"] - timings_s["start"])  # models load once
-                shares: dict[str, int | str] = {"frames": num_frames}
-                shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.job.video_id}
-                progress.advance(1, **shares)
+                continue
+            if result.metadata is not None:
+                num_frames += result.metadata.num_frames
+                num_pose_frames += result.metadata.num_pose_frames
+                timings_s = result.metadata.timings_s
+                parts.finish(result.job.video_id, timings_s["total"] - timings_s["start"])  # models load once
+            shares: dict[str, int | str] = {"frames": num_frames}
+            shares |= {"with a person": f"{num_pose_frames / max(num_frames, 1):.0%}", "last": result.job.video_id}
+            progress.advance(1, **shares)
         if is_single:
             progress.total = progress.done  # containers only estimate their number of frames
 

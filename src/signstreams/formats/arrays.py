@@ -181,6 +181,13 @@ def read_times(path: str | Path) -> Floats:
         return _expect(_read(path, "times_s"), "times_s", np.float64, (None,))
 
 
+def frames_of_span(times_s: Floats, start_s: float | None, end_s: float | None) -> range:
+    """Frames with ``start_s <= time < end_s`` of ``times_s`` (T,), which rise; None: from the first, to the last."""
+    span_s = (-math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
+    start, stop = (int(place) for place in np.searchsorted(times_s, span_s))
+    return range(start, stop)
+
+
 def _write(path: str | Path, arrays: dict[str, Array]) -> None:
     with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():

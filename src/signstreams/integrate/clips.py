@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from signstreams.array_types import Floats
 from signstreams.corpus.clips import Clip
@@ -19,6 +16,7 @@ from signstreams.corpus.splits import read_index
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
 from signstreams.files import digest
+from signstreams.formats.arrays import frames_of_span
 from signstreams.formats.layout import SPLITS, CorpusLayout
 from signstreams.ids import shown
 from signstreams.integrate.corpus_rules import (
@@ -171,9 +169,8 @@ def clip_frames(
     Raises:
         ValueError: There are no frames, or too many.
     """
-    span_s = (-math.inf if start_s is None else start_s, math.inf if end_s is None else end_s)
-    start, stop = (int(place) for place in np.searchsorted(times_s, span_s))
-    frames = frames_at_stride(start, stop, config.data, is_sampled=is_sampled)
+    span = frames_of_span(times_s, start_s, end_s)
+    frames = frames_at_stride(span.start, span.stop, config.data, is_sampled=is_sampled)
     if not len(frames):
         raise ValueError(f"covers none of the video's {len(times_s)} frames; check its start and end")
     if refusal := too_long(frames, config.data):
