@@ -1,7 +1,8 @@
 """Ablations of multistream v9: trainings that differ in one thing, on the ``bench`` demo corpus.
 
-Arms: full (pretrained backbones, pose, MSKA); random (the same with the backbones' first weights); keypoints (no
-images); images (pretrained backbones alone: no pose, no MSKA, hence no gloss losses); blank (every stream hidden).
+Arms: full (pretrained backbones, pose, MSKA); staged (the same after stages s2g and g2t); random (with the backbones'
+first weights); keypoints (no images); images (pretrained backbones alone: no pose, no MSKA, hence no gloss losses);
+blank (every stream hidden).
 Each with several seeds, on unseen sentences and again with signers of their own in val and test. Chosen by val,
 scored on test with five beams. Backbones are pretrained on all videos, of every split, without their texts.
 
@@ -20,11 +21,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
+from sequence import call
+
+from signstreams.integrate.stage_settings import of_stage
+
 PROJECT = Path(__file__).parents[1]
 SCRIPTS = PROJECT / "scripts"
+RECIPE = PROJECT / "config" / "integrate" / "demo.yml"
+STAGE_EPOCHS = 20
 STREAMS = {"face": "--face-backbone", "hand_l": "--hand-left-backbone", "hand_r": "--hand-right-backbone"}
 ARMS = {
     "full": [],
+    "staged": [],
     "random": [],
     "keypoints": [],
     "images": ["--use-mska", "false", "--use-pose", "false"],
@@ -64,7 +73,7 @@ def prepare(folder: Path) -> None:
     )
     backbones = [folder / "work_dirs" / f"dino_{stream}" / "backbone.pt" for stream in STREAMS]
     if not all(path.exists() for path in backbones):
-        command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count() or 1), "pretrain_all"]
+        command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count() or 1), *map(str, backbones)]
         command += ["--configfile", "config/config.yaml", str(config)]
         subprocess.run(command, cwd=PROJECT, check=True)
     for split, index in SPLITS.items():
@@ -107,23 +116,19 @@ def first_weights(pretrained: Path, target: Path) -> None:
 def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str, float]:
     """Train and score one model, unless that is done already; returns its scores on test."""
     output = folder / "runs" / f"{split}_{arm}_{seed}_{epochs}"
-    scores = output / "scores.json"
+    root, features, scores = folder / "corpora" / split, folder / "features", output / "scores.json"
     if not scores.exists():
-        shared = ["--features", str(folder / "features")]
-        command = [sys.executable, str(SCRIPTS / "train_slt_multistream_v9.py")]
-        command += ["--config", str(PROJECT / "config" / "integrate" / "demo.yml"), *shared, *ARMS[arm]]
-        command += ["--root", str(folder / "corpora" / split), "--output-dir", str(output), "--seed", str(seed)]
-        command += ["--epochs", str(epochs), "--on-conflict", "archive"]
+        words = ["--config", str(RECIPE), *ARMS[arm], "--output-dir", str(output), "--seed", str(seed)]
+        words += ["--epochs", str(epochs), "--on-conflict", "archive"]
+        if arm == "staged":
+            starts = [stage_run(folder, split, stage, seed) for stage in ("s2g", "g2t")]
+            words += ["--init-checkpoint", *map(str, starts)]
         if arm != "keypoints":
             place = "first_{}.pt" if arm == "random" else "dino_{}/backbone.pt"
             for stream, flag in STREAMS.items():
-                command += [flag, f"file::{folder / 'work_dirs' / place.format(stream)}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        evaluate = [sys.executable, str(SCRIPTS / "evaluate_slt.py"), "--checkpoint", str(output / "best.pt"), *shared]
-        for words in (command, [*evaluate, "--blank-video", "false"]):
-            done = subprocess.run(words, env=environment, stderr=subprocess.PIPE, text=True)
-            if done.returncode:
-                sys.exit(f"{split} {arm} {seed}: ended with code {done.returncode}\n{done.stderr[-2000:]}")
+                words += [flag, f"file::{folder / 'work_dirs' / place.format(stream)}"]
+        call("train_slt_multistream_v9.py", root, features, *words)
+        call("evaluate_slt.py", root, features, "--checkpoint", str(output / "best.pt"), "--blank-video", "false")
         shutil.rmtree(output / "state")
     content = json.loads(scores.read_text(encoding="utf-8"))
     found = {"bleu_4": content["bleu_4"], "chrf": content["chrf"]}
@@ -131,6 +136,21 @@ def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str,
         found["wer"] = content["gloss"]["wer"]
     print(f"{split} {arm} seed {seed}: " + ", ".join(f"{k} {v:.1f}" for k, v in found.items()), flush=True)
     return found
+
+
+def stage_run(folder: Path, split: str, stage: str, seed: int) -> Path:
+    """The best.pt of a stage, trained unless it is there; it knows no backbone."""
+    output = folder / "stages" / f"{split}_{stage}_{seed}"
+    if not (output / "artifacts.json").exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        recipe = output.with_suffix(".yml")  # one per run: several may start at once
+        tree = of_stage(yaml.safe_load(RECIPE.read_text(encoding="utf-8")), stage)
+        tree["train"] |= {"epochs": STAGE_EPOCHS, "eval_every_epochs": 5}
+        recipe.write_text(yaml.safe_dump({k: v for k, v in tree.items() if k != "root"}), encoding="utf-8")
+        words = ["--config", str(recipe), "--seed", str(seed), "--output-dir", str(output)]
+        call("train_slt_multistream_v9.py", folder / "corpora" / split, folder / "features", *words)
+        shutil.rmtree(output / "state")
+    return output / "best.pt"
 
 
 def table(found: dict[tuple[str, str, int], dict[str, float]], splits: list[str], arms: list[str]) -> None:

@@ -17,17 +17,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from demo import make_corpus
-from integration import SPLITS, table
+from integration import RECIPE, SPLITS, stage_run, table
 from sequence import call
 
 from signstreams.formats.layout import CorpusLayout
-from signstreams.integrate.stage_settings import of_stage
 
-PROJECT = Path(__file__).parents[1]
-RECIPE = PROJECT / "config" / "integrate" / "demo.yml"
-STAGE_EPOCHS = {"s2g": 20, "g2t": 20, "vlp": 20}
 ARMS: dict[str, tuple[str, ...]] = {
     "none": (),
     "none_long": (),
@@ -96,20 +91,6 @@ def translation(folder: Path, split: str, arm: str, seed: int, epochs: int) -> d
         shutil.rmtree(output / "state")
     content: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
     return {"bleu_4": content["bleu_4"], "chrf": content["chrf"], "wer": content["gloss"]["wer"]}
-
-
-def stage_run(folder: Path, split: str, stage: str, seed: int) -> Path:
-    """The best.pt of a stage, which the arms of a seed share."""
-    output = folder / "stages" / f"{split}_{stage}_{seed}"
-    if not (output / "artifacts.json").exists():
-        recipe = folder / f"{stage}.yml"
-        tree = of_stage(yaml.safe_load(RECIPE.read_text(encoding="utf-8")), stage)
-        tree["train"] |= {"epochs": STAGE_EPOCHS[stage], "eval_every_epochs": 5}
-        recipe.write_text(yaml.safe_dump({k: v for k, v in tree.items() if k != "root"}), encoding="utf-8")
-        words = ["--config", str(recipe), "--seed", str(seed), "--output-dir", str(output)]
-        call("train_slt_multistream_v9.py", folder / "corpora" / split, folder / "features", *words)
-        shutil.rmtree(output / "state")
-    return output / "best.pt"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .corpora import NUM_FRAMES, BrokenCorpus
 breaks = Breaches()
 
 
-@breaks("crops.readable", ONE.format("face") + ".zip", "extract_rois_v2.py")
+@breaks("crops.readable", ONE.format("face") + ".zip", "signstreams extract")
 def truncated_archive(corpus: BrokenCorpus) -> None:
     path = corpus.layout.crops("face", VIDEO)
     path.write_bytes(path.read_bytes()[:-40])

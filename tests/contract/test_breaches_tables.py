@@ -113,7 +113,7 @@ def id_twice_in_a_split(corpus: BrokenCorpus) -> None:
     corpus.edit(corpus.layout.index("val"), "c3", "c3\nc3")
 
 
-@breaks("split.present", "index/test.csv", "split_corpus.py")
+@breaks("split.present", "index/test.csv", "signstreams split")
 def absent_split(corpus: BrokenCorpus) -> None:
     corpus.layout.index("test").unlink()
 

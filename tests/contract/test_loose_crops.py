@@ -25,7 +25,7 @@ def test_loose_crops_pass_and_the_report_says_what_is_missing(corpus: BrokenCorp
     assert rules_of(validation, "warning") == {"loose.missing"}
     found = [finding.found.split(":")[0] for finding in validation.findings]
     assert found == [f"no {what} of 4 of 4 videos" for what in ("checksums", "metadata", "tracks")]
-    assert all("extract_rois_v2.py --videos" in finding.fix for finding in validation.findings)
+    assert all("signstreams extract --videos" in finding.fix for finding in validation.findings)
     for video in validation.report["videos"]:
         assert (video["status"], video["missing"]) == ("loose", ["tracks", "metadata", "checksums"])
         assert video["coverage"] == {"pose": 1.0, "face": 1.0, "hand_l": 0.9, "hand_r": 1.0}

@@ -31,14 +31,14 @@ def keep(corpus: BrokenCorpus, *video_ids: str, **fields: Any) -> None:
 
 
 def only_finding(corpus: BrokenCorpus) -> Finding:
-    (finding,) = [finding for finding in corpus.errors() if "extract_rois_v2.py" in finding.fix]
+    (finding,) = [finding for finding in corpus.errors() if "signstreams extract" in finding.fix]
     return finding
 
 
 def given(fix: str) -> ExtractConfig:
     """The config that the command of a fix stands for."""
     words = shlex.split(fix.partition(": ")[2].partition("; or, in a workflow")[0])
-    assert words[:2] == ["python", "scripts/extract_rois_v2.py"]
+    assert words[:2] == ["signstreams", "extract"]
     return parse(ExtractConfig, words[2:])
 
 
@@ -96,7 +96,7 @@ def test_where_nobody_knows_the_settings_the_fix_says_so(corpus: BrokenCorpus) -
     keep(corpus, "two", "four", **BLURRED)
     corpus.layout.metadata("one").unlink()
     (finding,) = [finding for finding in corpus.errors() if finding.file.endswith("one.json")]
-    assert finding.fix.startswith("run with the settings you used: python scripts/extract_rois_v2.py --videos ")
+    assert finding.fix.startswith("run with the settings you used: signstreams extract --videos ")
     assert "--face-privacy" not in finding.fix
 
 

@@ -210,7 +210,7 @@ def test_an_absent_and_an_unreadable_index_are_named(layout: CorpusLayout) -> No
     with pytest.raises(UserError) as caught:
         read_index(layout, CLIPS)
     assert [line.split(":")[0] for line in caught.value.problems] == ["index/test.csv", "index/val.csv"]
-    assert "scripts/split_corpus.py --root" in caught.value.problems[0]
+    assert "signstreams split --root" in caught.value.problems[0]
 
 
 def test_the_command_divides_a_corpus(

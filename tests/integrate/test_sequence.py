@@ -216,7 +216,7 @@ def test_an_encoder_that_does_not_fit_is_one_line(
         ({"data": {"frame_stride": 2}}, r"read every 1\. frame, expected every 2\. \(data\.frame_stride\); pretrain"),
         (
             {"train": {"sequence_checkpoint": trained.output_dir / "best.pt"}},
-            r"cannot be read as one \(.*is not a sequence pretraining\); name the best\.pt of a run of scripts",
+            r"cannot be read as one \(.*is not a sequence pretraining\); name the best\.pt of a run of signstreams",
         ),
         (
             {"train": {"sequence_checkpoint": tmp_path / "absent.pt"}},

@@ -232,7 +232,7 @@ def test_what_the_demo_corpus_lacks_is_named(demo: CorpusLayout) -> None:
     with pytest.raises(UserError, match="4 videos of the train split and 0 others"):
         read(demo.root, labels="handshapes", streams=["hand_r"])
     demo.index("train").unlink()
-    with pytest.raises(UserError, match=r"train\.csv: .*run scripts/split_corpus"):
+    with pytest.raises(UserError, match=r"train\.csv: .*run signstreams split"):
         read(demo.root, labels="handshapes", streams=["hand_r"])
     demo.ground_truth("v2").write_bytes(b"")
     with pytest.raises(UserError, match=r"v2\.npz: no ground truth"):

@@ -109,7 +109,7 @@ def test_what_does_not_belong_to_the_model_is_not_released(finished: Any, projec
     with pytest.raises(UserError) as error:
         release(finished, tmp_path / "release", project)
     scores, face = error.value.problems
-    assert re.search(r"scores\.json: is of another model, .*; evaluate it \(scripts/evaluate_slt\.py\)", scores)
+    assert re.search(r"scores\.json: is of another model, .*; evaluate it \(signstreams evaluate\)", scores)
     assert re.search(r"dino_face/backbone\.pt: its SHA-256 is \w{12}, but .*best\.pt was trained with \w{12}; ", face)
     (finished.work_dir / "multistream_v9" / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json: does not name the backbones of best\.pt"):

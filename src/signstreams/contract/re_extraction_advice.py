@@ -79,12 +79,12 @@ def _advice(finding: Finding, command: str) -> str:
 def extract_command(
     videos: Path | Sequence[Path], root: Path, settings: Mapping[str, Any] | None, *, force: bool = False
 ) -> str:
-    """``run: python scripts/extract_rois_v2.py ...`` for a video, a folder of videos, or several.
+    """``run: signstreams extract ...`` for a video, a folder of videos, or several.
 
     ``settings`` are the recorded ones, None when they are unknown, which the text then says.
     """
     places = [videos] if isinstance(videos, Path) else videos
-    words = ["python", "scripts/extract_rois_v2.py", "--videos", *map(str, places), "--root", str(root)]
+    words = ["signstreams", "extract", "--videos", *map(str, places), "--root", str(root)]
     words += ["--force"] * force + list(setting_flags(settings or {}))
     command = shlex.join(words)
     return f"run with the settings you used: {command}" if settings is None else f"run: {command}"

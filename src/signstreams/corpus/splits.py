@@ -168,7 +168,7 @@ def scan_index(layout: CorpusLayout, clips: Collection[Clip], absent: Collection
     missing = [split for split in SPLITS if not layout.index(split).is_file()]
     if missing:
         found = "no such file" if len(missing) == 1 else f"no such files: {few([f'{split}.csv' for split in missing])}"
-        fix = f"run: python scripts/split_corpus.py --root {layout.root}"
+        fix = f"run: signstreams split --root {layout.root}"
         index.issues.append(PRESENT.breach(_name(missing[0]) if len(missing) == 1 else "index", found, fix))
     for split in SPLITS:
         path = layout.index(split)

@@ -40,7 +40,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     ids = extracted_ids(layout)
     if not ids:
         raise UserError(
-            f"{layout.processed / 'metadata'}: holds no extracted video, expected some; run scripts/extract_rois_v2.py"
+            f"{layout.processed / 'metadata'}: holds no extracted video, expected some; run signstreams extract"
         )
     kinds = POINT_KINDS.values() if config.stream == POINTS else ("tracks", config.stream)
     videos, quarantined, problems = read_videos(layout, ids, kinds)

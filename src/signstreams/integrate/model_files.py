@@ -42,7 +42,7 @@ def trained_model_file(given: TrainedModelSection) -> Path:
         raise UserError(f"{path}: this folder has none of {looked}, expected a trained model; name its {best}")
     if not path.exists():
         raise UserError(
-            f"{path}: no such file, expected a trained model; train one (scripts/train_slt_multistream_v9.py) or name"
+            f"{path}: no such file, expected a trained model; train one (signstreams train) or name"
             " it with --checkpoint"
         )
     return path

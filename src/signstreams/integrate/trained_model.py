@@ -461,7 +461,7 @@ def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, fr
         digests, stride = dict(content["backbone_sha256"]), content["config"]["data"]["frame_stride"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{place}: cannot be read as one ({error}); name the best.pt of a run of scripts/pretrain_sequence.py"
+            f"{place}: cannot be read as one ({error}); name the best.pt of a run of signstreams sequence"
         ) from None
     if stride != frame_stride:
         raise UserError(

@@ -53,7 +53,7 @@ def read_videos(
         try:
             metadata = read_metadata(path)
         except FileNotFoundError:
-            problems.append(f"{path}: no such file, expected a processed video; run scripts/extract_rois_v2.py")
+            problems.append(f"{path}: no such file, expected a processed video; run signstreams extract")
             continue
         except DamagedFile as error:
             problems += error.problems

@@ -71,10 +71,10 @@ def find_crops(
         if error is None:
             problems.append(
                 f"{folder}: found no crop, expected <video>.zip, <video>_f000000.jpg or images;"
-                " run scripts/extract_rois_v2.py"
+                " run signstreams extract"
             )
         elif isinstance(error, FileNotFoundError):
-            problems.append(f"{folder}: no such folder, expected crops of one stream; run scripts/extract_rois_v2.py")
+            problems.append(f"{folder}: no such folder, expected crops of one stream; run signstreams extract")
         else:
             problems += DamagedFile.of(folder, error).problems
     if problems:

@@ -80,7 +80,7 @@ def read_true_shapes(path: Path, stream: str) -> TrueShapes:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: no ground truth of {shape or stream}s ({error}); only the demo corpus has it;"
-            " render that again with scripts/render_demo_corpus.py"
+            " render that again with signstreams demo"
         ) from None
 
 

@@ -273,7 +273,7 @@ def _translation(runs: RunLayout) -> str:
     if scores is None:
         return tr("not there yet: %(file)s", file=path)
     if has_scores_of_another(runs):
-        return tr("not scored yet: %(file)s is of another best.pt; run scripts/evaluate_slt.py", file=path)
+        return tr("not scored yet: %(file)s is of another best.pt; run signstreams evaluate", file=path)
     clips = plural(
         "%(num)s clip of %(split)s", "%(num)s clips of %(split)s", scores["num_clips"], split=scores["split"]
     )

@@ -119,7 +119,7 @@ def _needed_backbones(runs: RunLayout) -> dict[str, str]:
     if has_scores_of_another(runs):
         problems.append(
             f"{runs.evaluation_file('scores')}: is of another model, expected scores of the best.pt beside it; evaluate"
-            " it (scripts/evaluate_slt.py)"
+            " it (signstreams evaluate)"
         )
     if (report := _boundary_report(runs)) is not None and report.get("checkpoint_sha256") != sha256_file(model):
         problems.append(

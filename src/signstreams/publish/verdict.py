@@ -57,7 +57,7 @@ def verdict(
     """
     found: list[Sentence] = []
     if is_outdated:
-        text = tr("The scores are of another best.pt: run scripts/evaluate_slt.py.")
+        text = tr("The scores are of another best.pt: run signstreams evaluate.")
         found.append(Sentence("text", "unclear", text))
     elif scores is not None:
         found += _translation(scores)
@@ -82,7 +82,7 @@ def _translation(scores: Mapping[str, Any]) -> Iterator[Sentence]:
     if "bleu_4" in scores:
         names = [(name, key) for name, key in (("chrF", "chrf"), ("BLEU-4", "bleu_4")) if key in difference]
         if not names or is_few:
-            why = tr("no interval was recorded; run scripts/evaluate_slt.py")
+            why = tr("no interval was recorded; run signstreams evaluate")
             if is_few:
                 why = tr("%(clips)s are too few", clips=clips)
             text = tr("Cannot tell whether the text is better than blind: %(why)s.", why=why)

@@ -44,7 +44,7 @@ def load_windows(config: SequenceConfig, training: IntegrateConfig) -> ClipSet:
     if not ids:
         raise UserError(
             f"{layout.processed / 'metadata'}: holds no extracted video, expected some; name the corpus with --root, or"
-            " run scripts/extract_rois_v2.py"
+            " run signstreams extract"
         )
     clips, split_of = _read_splits(layout, ids, config.seed)
     chosen = [video_id for video_id in ids if split_of[video_id] != "test"]
