@@ -28,7 +28,6 @@ from signstreams.integrate.results import PREDICTION_COLUMNS
 from signstreams.integrate.run import _check_letters, run
 from signstreams.integrate.scoring import score
 from signstreams.integrate.settings import DecodingConfig, EvaluateSltConfig, IntegrateConfig
-from signstreams.integrate.training import State
 
 Build = Callable[..., IntegrateConfig]
 StoppedAt = Callable[..., AbstractContextManager[Any]]
@@ -321,22 +320,6 @@ def test_greedy_ctc_merges_repeats_drops_blanks_and_stops_at_the_clips_end() -> 
     assert ctc_greedy(logits, [8]) == [[2, 2, 1, 3]]
     assert ctc_greedy(logits, [5]) == [[2, 2]]
     assert ctc_greedy(logits, [1]) == [[]]
-
-
-def test_equal_bleu_is_decided_by_the_translation_loss() -> None:
-    assert not State().is_improved_by(0.0, math.nan) and not State().is_improved_by(1.0, math.inf)
-    state = State(best_bleu=0.0, best_loss=2.0)
-    assert State().is_improved_by(0.0, 9.0)
-    assert state.is_improved_by(0.0, 1.9) and not state.is_improved_by(0.0, 2.0)
-    assert state.is_improved_by(0.1, 9.0) and not state.is_improved_by(-1.0, 0.0)
-
-
-def test_without_translation_the_lower_wer_is_better_whatever_bleu_says() -> None:
-    state = State(best_bleu=9.0, best_loss=2.0, best_wer=50.0)
-    assert State().is_improved_by(0.0, 9.0, 100.0) and not State().is_improved_by(0.0, math.nan, 10.0)
-    assert state.is_improved_by(0.0, 9.0, 49.0) and not state.is_improved_by(99.0, 1.0, 51.0)
-    assert state.is_improved_by(0.0, 1.9, 50.0) and not state.is_improved_by(0.0, 2.0, 50.0)
-    assert State(step=3, best_bleu=9.0).best_wer == math.inf  # of a checkpoint of before
 
 
 def test_the_script_ends_with_code_2_and_lines_for_a_user(project: Path, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from signstreams.formats.layout import (
 from signstreams.integrate.evaluate import Evaluation
 from signstreams.integrate.losses import TRANSLATION
 from signstreams.integrate.protocols import CLEANUPS, gloss_decoding
-from signstreams.integrate.settings import IntegrateConfig
 
 _RATES = ("encoder", "mska", "mapper", "decoder", "backbone")
 _RETRIEVAL = ("recall_text_to_clip", "recall_clip_to_text", "retrieval_chance")
@@ -78,14 +77,6 @@ def write_training(experiment: Experiment) -> None:
     names["gloss_vocabulary"] = GLOSSES
     made = {kind: folder / name for kind, name in names.items() if kind != "artifacts"}
     experiment.write_artifacts({kind: path for kind, path in made.items() if path.exists()})
-
-
-def selection(config: IntegrateConfig) -> str:
-    """How best.pt and the gloss head were chosen."""
-    best = "highest BLEU-4 on val, among equals the lowest translation loss"
-    if not config.mska.learns_text:
-        best = "lowest gloss WER of a head on val, among equals the lowest CTC loss"
-    return f"best.pt: {best}; gloss head: lowest WER on val"
 
 
 def split_scores(result: Evaluation, head: str | None) -> dict[str, Any]:

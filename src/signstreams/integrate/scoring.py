@@ -25,9 +25,9 @@ from signstreams.integrate.results import (
     beside,
     predictions_csv,
     scores_line,
-    selection,
     split_scores,
 )
+from signstreams.integrate.selection import selection
 from signstreams.integrate.settings import EvaluateSltConfig, IntegrateConfig, few_clips
 from signstreams.integrate.text_scores import Difference, Metric, paired_bootstrap
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model

@@ -38,6 +38,7 @@ from signstreams.integrate.losses import (
     total_loss,
 )
 from signstreams.integrate.mska import MaskedBatchNorm
+from signstreams.integrate.selection import Candidate, Choice
 from signstreams.integrate.settings import IntegrateConfig
 from signstreams.integrate.text_model import TextModel
 from signstreams.prefetch import prefetch
@@ -125,32 +126,13 @@ class WeightAverage:
 
 
 @dataclass
-class State:
+class State(Choice):
     """Progress of a run; saved with each checkpoint."""
 
     step: int = 0  # optimiser steps done
-    best_bleu: float = -1.0  # BLEU-4 of best.pt on val; -1 before the first evaluation, and where no text is learned
-    best_loss: float = math.inf  # translation loss of best.pt on val; where no translation is learned, its CTC loss
-    best_wer: float = math.inf  # lowest gloss WER of best.pt on val
-    best_retrieval: float = -1.0  # mean recall@1 of best.pt on val, of stage vlp
-    num_worse: int = 0  # evaluations since then
+    num_worse: int = 0  # evaluations since best.pt
     is_over: bool = False  # whether the run ended before its last step because it no longer improved
     window: Sums = field(default_factory=dict)  # what was measured since the last line of metrics
-
-    @property
-    def has_best(self) -> bool:
-        """Whether there is a best.pt."""
-        return math.isfinite(self.best_loss)
-
-    def is_improved_by(
-        self, bleu: float, loss: float, wer: float | None = None, retrieval: float | None = None
-    ) -> bool:
-        """Higher BLEU-4, or where given lower WER or higher retrieval; if equal, lower loss, which must be finite."""
-        if retrieval is not None:
-            return math.isfinite(loss) and (retrieval, -loss) > (self.best_retrieval, -self.best_loss)
-        if wer is not None:
-            return math.isfinite(loss) and (wer, loss) < (self.best_wer, self.best_loss)
-        return math.isfinite(loss) and (bleu, -loss) > (self.best_bleu, -self.best_loss)
 
 
 class Trainer(Stage[list[Batch | None]]):
@@ -397,20 +379,27 @@ class Trainer(Stage[list[Batch | None]]):
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             result = self.evaluate()
             scores = result.translation() if is_text else {}
-            bleu, wer = scores.get("bleu_4", -1.0), result.best_wer()
             recall = None if result.retrieval is None else result.retrieval.mean
             name = ALIGNMENT if recall is not None else TRANSLATION if is_text else CTC
             name = RESTORATION if self.model.restores_text else name
-            loss = result.losses[name]
-            is_best = state.is_improved_by(bleu, loss, None if is_text else wer, recall)
+            new = Candidate(
+                loss=result.losses[name],
+                wer=result.best_wer(),
+                bleu=scores.get("bleu_4", -1.0),
+                chrf=scores.get("chrf", -1.0),
+                texts=[prediction.text for prediction in result.predictions] if is_text else None,
+                retrieval=-1.0 if recall is None else recall,
+            )
+            references = [prediction.entry.text for prediction in result.predictions]
+            is_best = state.take(new, references, self.config.scoring)
             if is_best:
-                state.best_bleu, state.best_loss, state.best_wer, state.num_worse = bleu, loss, wer, 0
-                score = {"bleu_4": bleu} if is_text else {"gloss_wer": wer}
+                state.num_worse = 0
+                score = {"bleu_4": new.bleu} if is_text else {"gloss_wer": new.wer}
                 if self.model.restores_text:
                     score = {}
                 if recall is not None:
-                    state.best_retrieval, score = recall, {"retrieval": recall}
-                by = score | {f"loss_{name}": loss}
+                    score = {"retrieval": recall}
+                by = score | {f"loss_{name}": new.loss}
                 chosen = {"step": self.step, "gloss_head": result.best_head(), "val": by}
                 self.run.save_best(lambda: {**self.describe, **chosen, "model": self.model.state_dict()})
             else:

@@ -278,9 +278,7 @@ def _clip_ids(path: Path) -> set[str]:
     try:
         return {line.split(",")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line}
     except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}, expected one clip id per line; run signstreams split"
-        ) from None
+        raise UserError(f"{path}: {error.strerror}, expected one clip id per line; run signstreams split") from None
 
 
 # -- Labels of names

@@ -70,8 +70,7 @@ def find_crops(
     for folder, error in failures:
         if error is None:
             problems.append(
-                f"{folder}: found no crop, expected <video>.zip, <video>_f000000.jpg or images;"
-                " run signstreams extract"
+                f"{folder}: found no crop, expected <video>.zip, <video>_f000000.jpg or images; run signstreams extract"
             )
         elif isinstance(error, FileNotFoundError):
             problems.append(f"{folder}: no such folder, expected crops of one stream; run signstreams extract")
