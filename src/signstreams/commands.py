@@ -250,8 +250,12 @@ def _evaluate_backbone(config: Any) -> None:
     """Judge backbones on labelled images or clips, beside pixels, HOG, hand points."""
     from signstreams.judge.report import table
     from signstreams.judge.run import evaluate_backbones
+    from signstreams.publish.verdict import backbone_verdict
 
-    print(table(evaluate_backbones(config)))
+    report = evaluate_backbones(config)
+    print(table(report))
+    if len(config.backbone) == 1 and (found := backbone_verdict(", ".join(report["streams"]), report)):
+        print(f"\n{found.text}")
 
 
 @_command("show", "pretrain.settings:ShowConfig", "show_backbone.py", computes=True, after_stop="run again")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import export_backbone, load_dinov2_backbone, read_file
+from signstreams.commands import main
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
 from signstreams.formats.layout import CorpusLayout
@@ -61,8 +62,8 @@ def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: P
     by_hog = report["rows"][4]["scores"]["signer_out"]
     assert by_hog["nearest"]["value"] == by_hog["probe"]["value"] == 1.0  # four angles, far apart
     for row, first in zip(report["rows"][:2], report["rows"][2:4], strict=True):
-        assert list(row["differences"]) == ["first weights", "grey pixels"]
-        for name, other in (("first weights", first), ("grey pixels", report["rows"][5])):
+        assert list(row["differences"]) == ["first weights", "grey pixels", "HOG"]
+        for name, other in (("first weights", first), ("grey pixels", report["rows"][5]), ("HOG", report["rows"][4])):
             for split, probes in row["scores"].items():
                 found = row["differences"][name][split]["knn"]
                 assert found["value"] == pytest.approx(probes["knn"]["value"] - other["scores"][split]["knn"]["value"])
@@ -77,6 +78,18 @@ def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: P
     shown = table(report)
     assert "100.0 [100, 100]" in shown
     assert "unseen signers: 24 asked in 3 folds" in shown
+
+
+def test_the_command_prints_the_verdict_on_a_backbone_that_is_alone(
+    photos: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate-backbone", "--data", str(photos), "--labels", "<signer>_<class>_<n>", "--k", "3"]
+    main([*words, "--output", str(tmp_path / "one"), "--backbone", str(backbone)])
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("On unseen signers the backbone ") and verdict.endswith("; right answers of 3-NN.")
+    assert all(name in verdict for name in (" its first weights, ", " grey pixels, ", " HOG, "))
+    main([*words, "--output", str(tmp_path / "none")])
+    assert "right answers" not in capsys.readouterr().out
 
 
 def test_equal_calls_give_equal_files(photos: Path, backbone: Path, tmp_path: Path) -> None:

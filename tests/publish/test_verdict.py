@@ -39,7 +39,7 @@ def judge(split: str, *differences: dict[str, float]) -> dict[str, Any]:
         return {"name": name, "kind": kind, "features": "", "scores": {split: {"knn": {"value": value}}}}
 
     own = row("backbone.pt", "backbone", 0.5)
-    names = ("first weights", "grey pixels")[: len(differences)]
+    names = ("first weights", "grey pixels", "HOG")[: len(differences)]
     own["differences"] = {n: {split: {"knn": d}} for n, d in zip(names, differences, strict=True)}
     others = [row(n, "free", 0.5 - d["value"]) for n, d in zip(names, differences, strict=True)]
     return {"judge": {"k": 20, "splits": {split: {"title": "other videos"}}, "rows": [own, *others]}}
@@ -104,6 +104,14 @@ def test_a_backbone_has_to_beat_first_weights_and_pixels_on_unseen_signers() -> 
     assert said(verdict(None, {"hand_r": judge("signer_out", ahead, ahead)}, None), "hand_r")[0] == "good"
     grade, text = said(verdict(None, {"hand_r": judge("signer_out", ahead, behind)}, None), "hand_r")
     assert grade == "bad" and "is behind grey pixels" in text
+    for hog, expected, words in (
+        (ahead, "good", "and beats HOG, 50.0"),
+        (interval(0.1, -0.1, 0.2), "unclear", "and cannot be told from HOG, 50.0"),
+        (behind, "unclear", "and is behind HOG, 50.0"),
+    ):
+        grade, text = said(verdict(None, {"hand_r": judge("signer_out", ahead, ahead, hog)}, None), "hand_r")
+        assert grade == expected and words in text and "), beats grey pixels" in text
+    assert said(verdict(None, {"hand_r": judge("signer_out", ahead, behind, ahead)}, None), "hand_r")[0] == "bad"
     grade, text = said(verdict(None, {"hand_r": judge("split", ahead, ahead)}, None), "hand_r")
     assert text.startswith("On other videos (not on unseen signers")
 

@@ -40,7 +40,8 @@ CHUNK = 512  # crops whose features are pooled to those of their clips at once; 
 PUBLIC = ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch16_224.augreg_in21k_ft_in1k")
 """What anybody has without training, DINOv2 and ImageNet; judged where timm's cache on this machine holds it."""
 
-PIXELS = "grey pixels"  # name of a source
+HOG = "HOG"  # names of sources
+PIXELS = "grey pixels"
 
 Encode = Callable[[Part, slice], dict[str, Tensor]]
 
@@ -107,7 +108,7 @@ def sources(
             backbone = load_dinov2_backbone(f"timm::{name}")
             public.append(Source(name, "public", f"timm::{name}", _of_backbone(backbone, device)))
     free = [
-        Source("HOG", "free", f"{FREE_PX} px, cells of 8, blocks of 2 x 2, 9 angles", _of_images(hog)),
+        Source(HOG, "free", f"{FREE_PX} px, cells of 8, blocks of 2 x 2, 9 angles", _of_images(hog)),
         Source(PIXELS, "free", f"{FREE_PX} px, less the image's own mean", _of_images(grey_pixels)),
     ]
     if any(part.points is not None for part in found.parts):

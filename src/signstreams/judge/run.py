@@ -14,7 +14,7 @@ from torch import Tensor
 
 from signstreams.array_types import Ints
 from signstreams.engine import distributed
-from signstreams.judge.features import PIXELS, item_features, sources
+from signstreams.judge.features import HOG, PIXELS, item_features, sources
 from signstreams.judge.labelled_sets import LabelledSet, read_set
 from signstreams.judge.probes import (
     Split,
@@ -95,7 +95,7 @@ def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) ->
     for (name, variant), row in zip(right, report["rows"], strict=True):
         first = next(source.first for source in judged if source.name == name)
         if first is not None:
-            others = {key: right[key] for key in ((first, variant), (PIXELS, "")) if key in right}
+            others = {key: right[key] for key in ((first, variant), (PIXELS, ""), (HOG, "")) if key in right}
             row["differences"] = {
                 other: _scores(_less(right[name, variant], theirs), splits, units, config.seed)
                 for (other, _), theirs in others.items()

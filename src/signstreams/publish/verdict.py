@@ -15,6 +15,7 @@ from signstreams.streams import HAND_STREAMS
 Grade = Literal["good", "unclear", "bad"]
 MIN_CLIPS = 5  # with fewer, an interval over clips says nothing
 FIRST = "first weights"  # start of the name of the source that is the same network before its pretraining
+HOG = "HOG"  # a description of pictures that needs no training; where it is ahead, the backbone has not earned its cost
 UNSEEN = "signer_out"  # the judge's split by signers; the other one is by videos
 VOTE = "knn"  # of its probes, the one that the verdict is on
 
@@ -149,7 +150,7 @@ def _interval(found: Mapping[str, float], unit: float = 1) -> str:
 def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
     unjudged = []
     for stream, figures in backbones.items():
-        found = _backbone(stream, figures["judge"]) if "judge" in figures else None
+        found = backbone_verdict(stream, figures["judge"]) if "judge" in figures else None
         if found is None:
             unjudged.append(stream)
         else:
@@ -161,23 +162,27 @@ def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]
         yield Sentence("backbones", "unclear", text)
 
 
-def _backbone(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
-    """Against first weights and pixels; None of a report of before, which has no differences."""
+def backbone_verdict(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
+    """Against first weights, pixels and HOG; None of a report of before, which has no differences."""
     row = next((row for row in judge["rows"] if row["kind"] == "backbone" and row.get("differences")), None)
     if row is None:
         return None
     split = UNSEEN if UNSEEN in judge["splits"] else next(iter(judge["splits"]))
-    parts, differences = [], []
+    parts, differences, is_below_hog = [], [], False
     for name, scores in row["differences"].items():
         found = scores[split][VOTE]
         other = next(r for r in judge["rows"] if r["name"] == name and r["features"] in (row["features"], ""))
-        differences.append(found)
+        grade = _grade([found])
+        if name == HOG:
+            is_below_hog = grade != "good"
+        else:
+            differences.append(found)
         its = tr("its first weights") if name.startswith(FIRST) else translated(name)
         said = {
             "good": tr("beats %(other)s", other=its),
             "unclear": tr("cannot be told from %(other)s", other=its),
             "bad": tr("is behind %(other)s", other=its),
-        }[_grade([found])]
+        }[grade]
         ours, theirs = (f"{100 * r['scores'][split][VOTE]['value']:.1f}" for r in (row, other))
         figures = {"own": ours, "its": theirs, "interval": _interval(found, 100)}
         parts.append(tr("%(said)s, %(own)s against %(its)s %% (%(interval)s)", said=said, **figures))
@@ -186,13 +191,14 @@ def _backbone(stream: str, judge: Mapping[str, Any]) -> Sentence | None:
         title = translated(judge["splits"][split]["title"])
         where = tr("On %(split)s (not on unseen signers: one alone is known, or none)", split=title)
     text = tr(
-        "%(where)s the backbone of %(stream)s %(said)s; right answers of %(k)s-NN.",
+        "%(where)s %(backbone)s %(said)s; right answers of %(k)s-NN.",
         where=where,
-        stream=stream,
-        said=f" {tr('and')} ".join(parts),
+        backbone=tr("the backbone of %(stream)s", stream=stream) if stream else tr("the backbone"),
+        said=f" {tr('and')} ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))),
         k=judge["k"],
     )
-    return Sentence(stream, _grade(differences), text)
+    overall = _grade(differences)
+    return Sentence(stream, "unclear" if overall == "good" and is_below_hog else overall, text)
 
 
 # -- The corpus
