@@ -119,7 +119,7 @@ def run(folder: Path, split: str, arm: str, seed: int, epochs: int) -> dict[str,
     root, features, scores = folder / "corpora" / split, folder / "features", output / "scores.json"
     if not scores.exists():
         words = ["--config", str(RECIPE), *ARMS[arm], "--output-dir", str(output), "--seed", str(seed)]
-        words += ["--epochs", str(epochs), "--on-conflict", "archive"]
+        words += ["--epochs", str(epochs), "--train-eval-every-epochs", "5", "--on-conflict", "archive"]
         if arm == "staged":
             starts = [stage_run(folder, split, stage, seed) for stage in ("s2g", "g2t")]
             words += ["--init-checkpoint", *map(str, starts)]
