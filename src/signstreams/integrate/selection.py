@@ -5,7 +5,7 @@ may come long before glosses and sentences are learned. So a translation is chos
 (Breiman et al. 1984, Classification and Regression Trees, 3.4): of the evaluations that are not more than one standard
 error below the highest BLEU-4, the one with the fewest gloss errors; without glosses, with the highest chrF. The
 standard error is that of the difference on the same clips (paired bootstrap), so that on a large split little but the
-highest remains.
+highest remains. Only best.pt and the newest weights are at hand: an evaluation that was passed over does not come back.
 """
 
 from __future__ import annotations
