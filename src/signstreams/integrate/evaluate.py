@@ -23,10 +23,17 @@ from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.dataset import ClipDataset
 from signstreams.integrate.gloss_times import gloss_cues
 from signstreams.integrate.losses import ALIGNMENT, CLIPS, compute_losses, divisors, loss_weights
+from signstreams.integrate.mska import FUSE
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import DecodingConfig, IntegrateConfig
 from signstreams.integrate.text_model import TextModel
-from signstreams.integrate.text_scores import DEFAULT_SCORING, WordErrors, gloss_errors, translation_scores
+from signstreams.integrate.text_scores import (
+    DEFAULT_SCORING,
+    WordErrors,
+    gloss_errors,
+    resampled_differences,
+    translation_scores,
+)
 from signstreams.integrate.tokenizer import Tokenizer
 from signstreams.progress import Progress
 
@@ -66,11 +73,23 @@ class Evaluation:
         )
 
     def best_head(self) -> str | None:
-        """Head with the lowest word error rate; of equal ones the first. None without glosses."""
-        return min(self.word_errors, key=lambda head: self.word_errors[head].rate) if self.word_errors else None
+        """Head to read glosses from, None without glosses: the fuse head, which sees all streams, unless others have a
+        lower word error rate by more than a standard error (of the paired difference); of these the lowest.
+        """
+        if not self.word_errors:
+            return None
+        lowest_first = sorted(self.word_errors, key=lambda head: self.word_errors[head].rate)
+        return next(head for head in lowest_first if head == FUSE or self._is_clearly_below_fuse(head))
+
+    def _is_clearly_below_fuse(self, head: str) -> bool:
+        known = [prediction for prediction in self.predictions if prediction.entry.gloss is not None]
+        ours, fused = ([prediction.glosses[name] for prediction in known] for name in (head, FUSE))
+        signed = [prediction.entry.gloss for prediction in known]
+        (own, other), differences = resampled_differences("wer", ours, fused, signed, self.scoring)
+        return other - own > float(differences.std())
 
     def best_wer(self) -> float:
-        """Word error rate of that head, in percent; infinite without glosses."""
+        """Word error rate of `best_head`, in percent; infinite without glosses."""
         head = self.best_head()
         return math.inf if head is None else self.word_errors[head].rate
 

@@ -27,8 +27,9 @@ from signstreams.integrate.mska_settings import MskaLayers, MskaNorm
 from signstreams.integrate.nodes import HAND_ROOTS, LEFT_NODES, NODE_STREAMS, STREAM_INDICES, STREAM_NODES, UNITS
 from signstreams.integrate.settings import MskaConfig
 
-HEADS = ("fuse", "left", "right", "body")
-HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), "fuse": NODE_STREAMS}
+FUSE = "fuse"  # the head of all streams
+HEADS = (FUSE, "left", "right", "body")
+HEAD_STREAMS = {"left": ("left", "face"), "right": ("right", "face"), "body": ("body",), FUSE: NODE_STREAMS}
 NEGATIVE_SLOPE = 0.1
 MIN_CONV_FRAMES = 3
 """oneDNN's bfloat16 convolution with stride 2 gives garbage on AMX when its output is one frame (torch 2.15)."""
@@ -327,7 +328,7 @@ class Mska(nn.Module):
         self.root_relative_hands = config.root_relative_hands
         self.channels = config.channels[-1]
         self.encoders = nn.ModuleDict({s: MskaEncoder(len(nodes), config) for s, nodes in STREAM_NODES.items()})
-        wanted = HEADS if num_glosses is not None else ("fuse",) if config.gloss_fusion != "none" else ()
+        wanted = HEADS if num_glosses is not None else (FUSE,) if config.gloss_fusion != "none" else ()
         self.heads = nn.ModuleDict(
             {name: GlossHead(self.channels * len(HEAD_STREAMS[name]), num_glosses, config) for name in wanted}
         )
@@ -345,7 +346,7 @@ class Mska(nn.Module):
         logits, fused = {}, None
         for name, head in self.heads.items():
             features, scores = head(torch.cat([streams[s] for s in HEAD_STREAMS[name]], dim=-1), mask)
-            if name == "fuse":
+            if name == FUSE:
                 fused = features
             if scores is not None:
                 logits[name] = scores

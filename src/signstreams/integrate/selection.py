@@ -24,7 +24,7 @@ class Candidate:
     """What the choice needs of one evaluation on val."""
 
     loss: float  # of translation; where none is learned, of what is
-    wer: float = math.inf  # lowest gloss WER of a head; infinite without glosses
+    wer: float = math.inf  # gloss WER of the head that is read; infinite without glosses
     bleu: float = -1.0  # BLEU-4 and chrF; -1 where no text is learned
     chrf: float = -1.0
     texts: list[str] | None = None  # translations; None where no text is learned
@@ -96,5 +96,6 @@ def selection(config: IntegrateConfig) -> str:
         " (without glosses: the highest chrF)"
     )
     if not config.mska.learns_text:
-        best = "lowest gloss WER of a head on val, among equals the lowest CTC loss"
-    return f"best.pt: {best}; gloss head: lowest WER on val"
+        best = "lowest gloss WER on val, among equals the lowest CTC loss"
+    head = "the fuse head, unless another's WER on val is lower by more than one standard error"
+    return f"best.pt: {best}; gloss head: {head}"
