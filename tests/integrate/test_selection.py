@@ -1,15 +1,18 @@
-"""Which evaluation becomes best.pt."""
+"""Which evaluation becomes best.pt, and from which head glosses are read."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from signstreams.integrate.evaluate import Evaluation, Prediction
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.selection import Candidate, Choice
-from signstreams.integrate.text_scores import translation_scores
+from signstreams.integrate.text_scores import WordErrors, gloss_errors, translation_scores
 
 SCORING = ScoringConfig()
 
@@ -105,3 +108,47 @@ def test_a_choice_is_plain_values() -> None:
     taken(candidate(10, wer=40), candidate(11, wer=20, wrong_from=20), choice=choice)
     again = Choice(**asdict(choice))
     assert again == choice and again.best.rank == choice.best.rank
+
+
+def heard(**num_wrong: int) -> Evaluation:
+    """40 clips of four glosses each; each head has another quarter of the clips wrong, so many of them."""
+    signed = [[f"GLOSA{(i + k) % 9}" for k in range(4)] for i in range(40)]
+    heads = list(num_wrong)
+
+    def said(head: str, i: int) -> list[str]:
+        first = 10 * heads.index(head)
+        return ["NADA"] * 4 if first <= i < first + num_wrong[head] else signed[i]
+
+    entries: list[Any] = [SimpleNamespace(gloss=glosses) for glosses in signed]
+    entries[39].gloss = None  # a clip without glosses is no part of it
+    predictions = [Prediction(entry, "", {head: said(head, i) for head in heads}) for i, entry in enumerate(entries)]
+    errors = {}
+    for head in heads:
+        found = [
+            gloss_errors(p.glosses[head], p.entry.gloss, SCORING) for p in predictions if p.entry.gloss is not None
+        ]
+        errors[head] = sum(found, WordErrors())
+    return Evaluation(predictions, {}, 0, errors)
+
+
+@pytest.mark.parametrize(
+    ("num_wrong", "head"),
+    [
+        ({"fuse": 5, "left": 9, "right": 8}, "fuse"),
+        ({"fuse": 8, "left": 9, "right": 7}, "fuse"),  # right is lower, but by chance
+        ({"fuse": 9, "left": 8, "right": 1}, "right"),
+        ({"fuse": 10, "left": 1, "right": 0}, "right"),
+        ({"fuse": 8, "left": 7, "right": 7, "body": 1}, "body"),
+    ],
+)
+def test_glosses_are_read_from_the_fuse_head_unless_another_is_clearly_better(
+    num_wrong: dict[str, int], head: str
+) -> None:
+    found = heard(**num_wrong)
+    assert found.best_head() == head
+    assert found.best_wer() == found.word_errors[head].rate
+
+
+def test_without_glosses_there_is_no_head() -> None:
+    found = Evaluation([], {}, 0)
+    assert found.best_head() is None and found.best_wer() == math.inf
