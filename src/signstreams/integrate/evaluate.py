@@ -31,7 +31,7 @@ from signstreams.integrate.text_scores import (
     DEFAULT_SCORING,
     WordErrors,
     gloss_errors,
-    resampled_differences,
+    is_clearly_better,
     translation_scores,
 )
 from signstreams.integrate.tokenizer import Tokenizer
@@ -85,8 +85,7 @@ class Evaluation:
         known = [prediction for prediction in self.predictions if prediction.entry.gloss is not None]
         ours, fused = ([prediction.glosses[name] for prediction in known] for name in (head, FUSE))
         signed = [prediction.entry.gloss for prediction in known]
-        (own, other), differences = resampled_differences("wer", ours, fused, signed, self.scoring)
-        return other - own > float(differences.std())
+        return is_clearly_better("wer", ours, fused, signed, self.scoring)
 
     def best_wer(self) -> float:
         """Word error rate of `best_head`, in percent; infinite without glosses."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from signstreams.integrate.scoring_settings import ScoringConfig
 from signstreams.integrate.settings import IntegrateConfig
-from signstreams.integrate.text_scores import resampled_differences
+from signstreams.integrate.text_scores import is_clearly_better
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class Choice:
     def _is_close(self, texts: list[str], references: Sequence[str], scoring: ScoringConfig) -> bool:
         """Whether BLEU-4 of ``texts`` is not more than one standard error below the highest."""
         assert self.top_texts is not None
-        (ours, highest), differences = resampled_differences("bleu_4", texts, self.top_texts, references, scoring)
-        return highest - ours <= float(differences.std())
+        return not is_clearly_better("bleu_4", self.top_texts, texts, references, scoring)
 
 
 def selection(config: IntegrateConfig) -> str:

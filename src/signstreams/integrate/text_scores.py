@@ -198,6 +198,19 @@ def resampled_differences(
     return (ours, theirs), np.array([score(b) - score(a) for a, b in zip(*sums, strict=True)])
 
 
+def is_clearly_better(
+    metric: Metric,
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    references: Sequence[Any],
+    scoring: ScoringConfig = DEFAULT_SCORING,
+) -> bool:
+    """Whether ``ours`` scores better by more than one standard error of the paired difference; WER: lower is better."""
+    (own, other), differences = resampled_differences(metric, ours, theirs, references, scoring)
+    gain = other - own if metric == "wer" else own - other
+    return gain > float(differences.std())
+
+
 def _resampled(
     metric: Metric, references: Sequence[Any], scoring: ScoringConfig
 ) -> tuple[Callable[[Sequence[Any]], Floats], Callable[[Floats], float]]:
