@@ -145,10 +145,10 @@ def test_glosses_are_read_from_the_fuse_head_unless_another_is_clearly_better(
     num_wrong: dict[str, int], head: str
 ) -> None:
     found = heard(**num_wrong)
-    assert found.best_head() == head
-    assert found.best_wer() == found.word_errors[head].rate
+    assert found.best_head == head
+    assert found.best_wer == found.word_errors[head].rate
 
 
 def test_without_glosses_there_is_no_head() -> None:
     found = Evaluation([], {}, 0)
-    assert found.best_head() is None and found.best_wer() == math.inf
+    assert found.best_head is None and found.best_wer == math.inf

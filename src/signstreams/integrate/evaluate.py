@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,6 +73,7 @@ class Evaluation:
             self.scoring,
         )
 
+    @cached_property
     def best_head(self) -> str | None:
         """Head to read glosses from, None without glosses: the fuse head, which sees all streams, unless others have a
         lower word error rate by more than a standard error (of the paired difference); of these the lowest.
@@ -87,10 +89,10 @@ class Evaluation:
         signed = [prediction.entry.gloss for prediction in known]
         return is_clearly_better("wer", ours, fused, signed, self.scoring)
 
+    @property
     def best_wer(self) -> float:
         """Word error rate of `best_head`, in percent; infinite without glosses."""
-        head = self.best_head()
-        return math.inf if head is None else self.word_errors[head].rate
+        return math.inf if self.best_head is None else self.word_errors[self.best_head].rate
 
 
 @torch.no_grad()

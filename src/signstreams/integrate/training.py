@@ -384,7 +384,7 @@ class Trainer(Stage[list[Batch | None]]):
             name = RESTORATION if self.model.restores_text else name
             new = Candidate(
                 loss=result.losses[name],
-                wer=result.best_wer(),
+                wer=result.best_wer,
                 bleu=scores.get("bleu_4", -1.0),
                 chrf=scores.get("chrf", -1.0),
                 texts=[prediction.text for prediction in result.predictions] if is_text else None,
@@ -400,7 +400,7 @@ class Trainer(Stage[list[Batch | None]]):
                 if recall is not None:
                     score = {"retrieval": recall}
                 by = score | {f"loss_{name}": new.loss}
-                chosen = {"step": self.step, "gloss_head": result.best_head(), "val": by}
+                chosen = {"step": self.step, "gloss_head": result.best_head, "val": by}
                 self.run.save_best(lambda: {**self.describe, **chosen, "model": self.model.state_dict()})
             else:
                 state.num_worse += 1

@@ -26,9 +26,12 @@ FEW_SIGNERS = 5
 
 def expectations() -> list[tuple[float, Grade, str]]:
     """Hours of video below which a row holds, its grade, and what to expect of so much footage."""
+    too_few = tr(
+        "this shows that the chain works; for more, start from published weights (config/pretrain/from_dinov2.toml)"
+    )
     adapt = tr("enough to adapt published weights (config/pretrain/from_dinov2.toml), not to start from nothing")
     return [
-        (1, "bad", tr("this shows that the chain works; take backbones with published weights")),
+        (1, "bad", too_few),
         (10, "unclear", adapt),
         (100, "good", tr("enough to adapt published weights, and for texts on a narrow subject")),
         (float("inf"), "good", tr("enough to pretrain on, also without published weights")),
