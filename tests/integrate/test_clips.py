@@ -77,6 +77,21 @@ def test_without_glosses_there_is_no_vocabulary(own_corpus: Path, tiny_config: B
     assert clips.vocabulary is None and clips.entries["train"][0].gloss_ids is None
 
 
+def test_a_blank_cell_of_glosses_is_a_clip_without_glosses(own_corpus: Path, tiny_config: Build) -> None:
+    layout = CorpusLayout(own_corpus)
+    clip_id = layout.index("train").read_text(encoding="utf-8").splitlines()[2]
+    lines = layout.gloss.read_text(encoding="utf-8").splitlines()
+    rest = [line for line in lines if not line.startswith(f"{clip_id};")]
+    digests = []
+    for kept in ([*rest, f"{clip_id}; ;"], rest):
+        layout.gloss.write_text("\n".join(kept), encoding="utf-8")
+        clips = load_clips(tiny_config(root=own_corpus))
+        [entry] = [entry for entry in clips.entries["train"] if entry.clip_id == clip_id]
+        assert entry.gloss is None and entry.gloss_ids is None  # CTC leaves it out; () would be "nothing was signed"
+        digests.append(clips.digest)
+    assert len(rest) == len(lines) - 1 and digests[0] == digests[1]
+
+
 def test_a_quarantined_video_is_left_out_and_said(
     own_corpus: Path, tiny_config: Build, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,3 +152,10 @@ def test_glosses_are_read_from_the_fuse_head_unless_another_is_clearly_better(
 def test_without_glosses_there_is_no_head() -> None:
     found = Evaluation([], {}, 0)
     assert found.best_head is None and found.best_wer == math.inf
+
+
+def test_where_the_split_has_no_glosses_those_that_are_learned_are_the_fuse_heads() -> None:
+    known = heard(fuse=5, left=1)
+    predictions = [replace(one, entry=SimpleNamespace(gloss=None)) for one in known.predictions]
+    found = Evaluation(predictions, {}, 0)
+    assert found.best_head == "fuse" and found.best_wer == math.inf

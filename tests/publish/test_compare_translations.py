@@ -12,7 +12,7 @@ import pytest
 
 from signstreams.errors import UserError
 from signstreams.publish.compare import compare
-from signstreams.publish.compare_translations import compare_translations
+from signstreams.publish.compare_translations import compare_translations, write_comparison
 from signstreams.publish.runs import labelled, read_run
 from signstreams.publish.settings import CompareConfig
 
@@ -85,6 +85,19 @@ def test_runs_are_compared_by_what_both_have_learned(evaluated: Callable[..., Pa
     (old / "predictions.csv").write_text("clip_id,split,reference,hypothesis\n" + f'uno,val,{SAID[0]},"El niño"\n')
     assert list(both(evaluated("a", FIRST), glosses).differences["test"]) == ["wer"]
     assert list(both(old, evaluated("b", SECOND)).differences["val"]) == ["chrf", "bleu_4"]
+
+
+def test_a_split_without_glosses_has_no_wer(evaluated: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [
+        evaluated(name, [rows[0], *((*row[:4], "", *row[5:]) for row in rows[1:])])
+        for name, rows in (("a", FIRST), ("b", SECOND))
+    ]
+    found = both(*runs)
+    assert {split: list(of) for split, of in found.differences.items()} == {
+        "val": ["chrf", "bleu_4", "wer"],
+        "test": ["chrf", "bleu_4"],
+    }
+    write_comparison(tmp_path / "page.html", *labelled([read_run(run) for run in runs]), found)
 
 
 def test_runs_that_cannot_be_compared_clip_by_clip_are_told_so(evaluated: Callable[..., Path], tmp_path: Path) -> None:

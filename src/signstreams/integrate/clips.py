@@ -260,7 +260,8 @@ def _make_entries(
         num_thinned += frames.step != config.data.frame_stride
         if len(frames) == config.data.max_frames and not is_sampled:  # perhaps of more
             num_cut += len(clip_frames(config, times_s, clip.start_s, clip.end_s, is_sampled=True)) > len(frames)
-        labels = glosses[clip.clip_id].labels if clip.clip_id in glosses else None
+        gloss = glosses.get(clip.clip_id)
+        labels = (gloss.labels or None) if gloss is not None else None  # a blank cell: not glossed yet, not "no signs"
         ids = gloss_ids(vocabulary, labels)
         entry = ClipEntry(clip.clip_id, split, clip.text, labels, video, frames, gloss_ids=ids, signer=clip.signer)
         entries[split].append(entry)

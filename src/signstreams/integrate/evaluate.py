@@ -75,11 +75,11 @@ class Evaluation:
 
     @cached_property
     def best_head(self) -> str | None:
-        """Head to read glosses from, None without glosses: the fuse head, which sees all streams, unless others have a
-        lower word error rate by more than a standard error (of the paired difference); of these the lowest.
+        """Head to read glosses from, None where none are learned: the fuse head, which sees all streams, unless others
+        have a lower word error rate by more than a standard error (of the paired difference); of these the lowest.
         """
-        if not self.word_errors:
-            return None
+        if not self.word_errors:  # the split has no glosses; the model may have learned some
+            return FUSE if any(prediction.glosses for prediction in self.predictions) else None
         lowest_first = sorted(self.word_errors, key=lambda head: self.word_errors[head].rate)
         return next(head for head in lowest_first if head == FUSE or self._is_clearly_below_fuse(head))
 
@@ -91,8 +91,9 @@ class Evaluation:
 
     @property
     def best_wer(self) -> float:
-        """Word error rate of `best_head`, in percent; infinite without glosses."""
-        return math.inf if self.best_head is None else self.word_errors[self.best_head].rate
+        """Word error rate of `best_head`, in percent; infinite where the split has no glosses."""
+        found = self.word_errors.get(self.best_head) if self.best_head is not None else None
+        return math.inf if found is None else found.rate
 
 
 @torch.no_grad()

@@ -103,7 +103,9 @@ def compare_translations(first: Run, second: Run) -> Comparison:
     differences: dict[str, dict[Metric, Difference]] = {}
     for split in SPLITS:
         if members := [clip for clip in clips if clip.split == split]:
-            differences[split] = {metric: _difference(metric, members, scoring[0]) for metric in metrics}
+            has_glosses = any(clip.gloss_reference for clip in members)
+            known = [metric for metric in metrics if metric != "wer" or has_glosses]
+            differences[split] = {metric: _difference(metric, members, scoring[0]) for metric in known}
     sizes = {split: sum(clip.split == split for clip in clips) for split in differences}
     if few := [f"{split} {size}" for split, size in sizes.items() if size < FEW_CLIPS]:
         notes.append(tr("few clips give rough intervals: %(splits)s", splits=", ".join(few)))

@@ -20,6 +20,7 @@ from signstreams.extract.detectors import DetectorKind
 from signstreams.formats.subtitles import Cue
 from signstreams.integrate.batches import batches_by_length, collate
 from signstreams.integrate.clips import ClipEntry, clip_frames
+from signstreams.integrate.ctc_decoding import ctc_decode
 from signstreams.integrate.gloss_times import gloss_cues
 from signstreams.integrate.settings import TrainedModelSection
 from signstreams.integrate.trained_model import TrainedModel, load_trained_model
@@ -333,11 +334,15 @@ class _VideoTranslator:
                 encoded = trained.model.encode(batch)
                 texts = trained.model.translate(encoded, self.given.decoding)
             logits = None if trained.head is None else encoded.gloss_logits.get(trained.head)
+            beams = trained.config.scoring.gloss_beams  # as it was scored
+            ids = [] if logits is None else ctc_decode(logits, batch.num_steps, beams)
             for place, row in enumerate(rows):
                 glosses = None
                 if trained.vocabulary is not None and logits is not None:
                     own: Floats = logits[place, : batch.num_steps[place]].float().cpu().numpy()
-                    glosses = gloss_cues(own, chosen[place].frames, part.times_s, list(trained.vocabulary.names))
+                    glosses = gloss_cues(
+                        own, chosen[place].frames, part.times_s, list(trained.vocabulary.names), ids[place]
+                    )
                 text = trained.tokenizer.decode(texts[place])
                 results[numbers[row]] = _Reading(text, glosses, chosen[place].num_frames)
         return results
