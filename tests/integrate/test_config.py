@@ -114,6 +114,8 @@ def test_leave_to_fetch_weights_is_no_part_of_the_experiment() -> None:
     assert asked.model.download and not silent.model.download
     assert asked.identity({"face": "timm::a"}) == silent.identity({"face": "timm::a"})
     assert "download" not in silent.identity({})["model"]  # runs of before go on
+    words = ("--decoder-model", "facebook/mbart-large-cc25")
+    assert parsed(*words, "--decoder-offline", "false").identity({}) == parsed(*words).identity({})
     tree = silent.model_dump(mode="json")
     del tree["model"]["download"]  # of a checkpoint of before
     assert IntegrateConfig.model_validate(tree) == silent

@@ -295,6 +295,17 @@ def test_a_single_frame_has_no_statistics_to_follow() -> None:
     assert torch.equal(norm.running_mean, torch.zeros(3)) and torch.equal(norm.running_var, torch.ones(3))
 
 
+def test_statistics_forget_a_batch_that_overflowed() -> None:
+    norm, fine = MaskedBatchNorm(3).train(), torch.randn(2, 4, 3)
+    norm(fine)
+    before = {name: tensor.clone() for name, tensor in norm.state_dict().items()}
+    for bad in (torch.inf, torch.nan):
+        norm(torch.where(torch.arange(4)[:, None] == 2, bad, fine))
+    torch.testing.assert_close(norm.state_dict(), before, rtol=0, atol=0)
+    norm(fine + 1)
+    assert norm.running_mean.isfinite().all() and not torch.equal(norm.running_mean, before["running_mean"])
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_with_batch_norm_padding_changes_nothing(training: bool) -> None:
     torch.manual_seed(0)

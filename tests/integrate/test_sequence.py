@@ -213,7 +213,9 @@ def test_an_encoder_that_does_not_fit_is_one_line(
         ({"model": {"projection_dim": 8}}, r"its encoder is another one \(fusion\..* instead of .*; pretrain it again"),
         ({"model": {"use_pose": False}}, r"its encoder is another one \(.*fusion\..*\), expected that of the sections"),
         ({"model": {"face_backbone": f"file::{other}:vit_tiny"}}, r"saw features of another face backbone \(SHA-256"),
-        ({"data": {"frame_stride": 2}}, r"read every 1\. frame, expected every 2\. \(data\.frame_stride\); pretrain"),
+        ({"model": {"num_heads": 1}}, r"model\.num_heads was 4, expected 1; pretrain it again with that"),
+        ({"mska": {"root_relative_hands": False}}, r"mska\.root_relative_hands was True, expected False; pretrain"),
+        ({"data": {"frame_stride": 2}}, r"data\.frame_stride was 1, expected 2; pretrain it again with that"),
         (
             {"train": {"sequence_checkpoint": trained.output_dir / "best.pt"}},
             r"cannot be read as one \(.*is not a sequence pretraining\); name the best\.pt of a run of signstreams",

@@ -148,7 +148,8 @@ def test_a_corpus_too_small_for_clusters_says_what_it_needs(caplog: pytest.LogCa
         find_clusters(few[:7], ModelConfig(), PredictionConfig(), 0)
 
 
-def test_clusters_that_cannot_be_read_say_so(tmp_path: Path) -> None:
-    (tmp_path / "clusters.npz").write_bytes(b"no archive")
+@pytest.mark.parametrize("damage", [b"no archive", b"", b"PK\x03\x04 and no more"])
+def test_clusters_that_cannot_be_read_say_so(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "clusters.npz").write_bytes(damage)
     with pytest.raises(UserError, match=r"clusters\.npz: holds no clusters .*; remove it"):
         Clusters.load(tmp_path / "clusters.npz")

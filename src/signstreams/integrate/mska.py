@@ -94,13 +94,17 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running statistics towards those of the batch; a single frame has no variance to follow."""
+        """Move the running statistics towards those of the batch; a single frame has no variance to follow, and a batch
+        with an infinite value, whose step the trainer leaves out, would stay in them for ever.
+        """
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         share = self.momentum * (count > 1).to(mean.dtype)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), share)  # unbiased, as in PyTorch
-        self.num_batches_tracked.add_(1)
+        is_finite = (mean.isfinite() & variance.isfinite()).all()
+        unbiased = variance * count / (count - 1).clamp(min=1)  # as in PyTorch
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.copy_(torch.where(is_finite, running.lerp(new, share), running))
+        self.num_batches_tracked.add_(is_finite.to(self.num_batches_tracked.dtype))
 
 
 class Normed(nn.Sequential):

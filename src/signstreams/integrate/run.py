@@ -231,7 +231,7 @@ def _load_first_weights(
     if config.train.init_checkpoint and left:
         log.warning("%d tensors keep their initial weights: %s", len(left), few(left))
     if (sequence := config.train.sequence_checkpoint) is not None:
-        load_sequence_weights(model, sequence, backbones, config.data.frame_stride)
+        load_sequence_weights(model, sequence, backbones, config)
 
 
 def _vocabulary(config: IntegrateConfig, clips: ClipSet) -> GlossVocabulary | None:

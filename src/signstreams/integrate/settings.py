@@ -562,9 +562,9 @@ class IntegrateConfig(Section):
                 "train": {"checkpoint_steps", "log_every_steps", *_FILES},
             },
         )
-        # "refuse" was the default once, and a run that it let through is the same with either
-        is_given = "unknown_gloss" in self.data.model_fields_set
+        is_given = "unknown_gloss" in self.data.model_fields_set  # "refuse", the default once, gives the same run
         tree["data"]["unknown_gloss"] = self.data.unknown_gloss if is_given else "refuse"
+        tree["decoder"]["offline"] = True  # where weights come from, which a download needs once, alters nothing
         for name, value in (("use_encoder", self.decoder.is_whole), ("prune_vocabulary", self.decoder.is_pruned)):
             tree["decoder"].pop(name)
             if value:  # what came later, and runs of before did without, is named where it is used

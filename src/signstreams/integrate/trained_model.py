@@ -442,13 +442,20 @@ def _learned_glosses_alone(content: Mapping[str, Any]) -> bool:
 
 
 ENCODER = ("fusion.", "mska.")  # begins of the names that the weights of a sequence pretraining have
+SHAPELESS = [  # settings of the encoder and its input that no shape of a weight tells
+    ("data", "frame_stride"),
+    ("data", "crop_px"),
+    ("model", "num_heads"),
+    ("model", "backbone_layers"),
+    ("mska", "root_relative_hands"),
+]
 
 
-def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, frame_stride: int) -> None:
+def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, config: IntegrateConfig) -> None:
     """Load projections, fusion encoder and MSKA's encoders of a sequence pretraining's ``best.pt``: all or none.
 
     Raises:
-        UserError: Not a sequence pretraining, or one of another encoder, other backbones or another stride.
+        UserError: Not a sequence pretraining, or one of another encoder, other backbones or another input.
     """
     place = f"train.sequence_checkpoint: {path}"
     try:
@@ -458,16 +465,19 @@ def load_sequence_weights(model: TextModel, path: Path, backbones: Backbones, fr
         begins = ENCODER if model.learns_text else "mska."
         state = {name: tensor for name, tensor in content["model"].items() if str(name).startswith(begins)}
         checkpoint.check_tensors(state)
-        digests, stride = dict(content["backbone_sha256"]), content["config"]["data"]["frame_stride"]
+        digests = dict(content["backbone_sha256"])
+        theirs = {(section, name): content["config"][section][name] for section, name in SHAPELESS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{place}: cannot be read as one ({error}); name the best.pt of a run of signstreams sequence"
         ) from None
-    if stride != frame_stride:
-        raise UserError(
-            f"{place}: read every {stride}. frame, expected every {frame_stride}. (data.frame_stride); pretrain it"
-            " again with that, or leave it out"
-        )
+    for (section, name), value in theirs.items():
+        is_used = config.model.use_mska or section != "mska"
+        if is_used and (expected := getattr(getattr(config, section), name)) != value:
+            raise UserError(
+                f"{place}: {section}.{name} was {value}, expected {expected}; pretrain it again with that, or leave it"
+                " out"
+            )
     if other := [stream for stream, digest in backbones.digests.items() if digests.get(stream, digest) != digest]:
         raise UserError(
             f"{place}: saw features of another {other[0]} backbone (SHA-256 {digests[other[0]][:12]}), expected"

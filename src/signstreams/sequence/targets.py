@@ -9,6 +9,7 @@ Letters: T frames, S = ceil(T / 4) steps, D values of a descriptor.
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ class Clusters:
                 streams = [name.removesuffix("_centres") for name in file.files if name.endswith("_centres")]
                 centres = {stream: file[f"{stream}_centres"] for stream in streams}
                 return cls(centres, {stream: int(file[f"{stream}_commonest"]) for stream in streams})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: holds no clusters ({error}); remove it, and they are found again") from None
 
 
