@@ -44,7 +44,7 @@ def test_finishing_on_a_gpu_waits_for_nothing(
     rows, params = [], []
     for i, crop in enumerate(list_crops(crops_dir)):
         rows.append([np.empty((side, side, 3), np.uint8) for side in maker.sides_px])
-        params.append(maker.fill(reader.read(crop), numpy_rng(7, i), rows[-1], is_mirrored=False))
+        params.append(maker.fill(reader.read(crop), numpy_rng(7, i), rows[-1], is_mirrored=False).params)
     views = torch.from_numpy(np.stack([np.stack(row[:NUM_GLOBAL]) for row in rows], axis=1))
     shipped = torch.from_numpy(np.stack(params, axis=1)[:NUM_GLOBAL]).float()
     expected = DeviceViews(config, CPU)(views, shipped)
@@ -67,7 +67,7 @@ def test_device_and_loader_make_the_same_views(crops_dir: Path, dtype: torch.dty
         jpeg = reader.read(crop)
         expected.append(whole(jpeg, numpy_rng(7, i)))
         views = [np.empty((side, side, 3), np.uint8) for side in half.sides_px]
-        params.append(half.fill(jpeg, numpy_rng(7, i), views, is_mirrored=False))
+        params.append(half.fill(jpeg, numpy_rng(7, i), views, is_mirrored=False).params)
         given.append(views)
     shipped = torch.from_numpy(np.stack(params, axis=1)).float()  # (V, B, PARAMS)
     for part in (slice(NUM_GLOBAL), slice(NUM_GLOBAL, None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_plain_images_are_labelled_by_their_folder() -> None:
     assert read_probe_labels("folders", crops).labels.tolist() == [0] * 4 + [1] * 4
 
 
-def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path) -> None:
+def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "processed" / "hand_l"
     (tmp_path / "ground_truth").mkdir()
     for video, frames in (("v0", [0, 0, -1, 1]), ("v1", [1, 1, 0, 0, 0])):
@@ -61,6 +62,14 @@ def test_the_demo_corpus_knows_its_handshapes(tmp_path: Path) -> None:
     assert read_probe_labels("handshapes", crops).labels.tolist() == [0, 0, -1, 1, -1, -1, 1, 1, 0, 0, 0, -1]
     with pytest.raises(UserError, match=r"v2\.npz: no ground truth of handshapes"):
         read_probe_labels("handshapes", [*crops, Crop("v2", 0, folder / "v2.zip", None, 1, None)])
+    # from within the corpus, and by a link elsewhere
+    folder.mkdir(parents=True)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "hand_l").symlink_to(folder)
+    for here, given in ((folder.parent, "hand_l"), (tmp_path, "processed/hand_l"), (tmp_path, "links/hand_l")):
+        monkeypatch.chdir(here)
+        near = [replace(crop, path=Path(given) / crop.path.name) for crop in crops]
+        assert read_probe_labels("handshapes", near).labels.tolist() == [0, 0, -1, 1, -1, -1, 1, 1, 0, 0, 0, -1]
 
 
 @pytest.mark.parametrize(

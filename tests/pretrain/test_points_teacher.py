@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,16 +19,29 @@ from torch import Tensor
 from signstreams.backbones.archs import resolve
 from signstreams.engine.distributed import World
 from signstreams.engine.metrics import read_metrics
+from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import UserError
+from signstreams.files import read_json, write_json
 from signstreams.formats.arrays import read_keypoints, write_keypoints
+from signstreams.formats.crops import Crop
 from signstreams.formats.layout import CorpusLayout
-from signstreams.pretrain.data import CropSet, ViewLoader, find_crops, load_whole, plan_batches
+from signstreams.pretrain.crop_points import SHAPE_DIM, crop_points, point_shapes
+from signstreams.pretrain.data import (
+    CropSet,
+    Key,
+    ViewBatch,
+    ViewDataset,
+    ViewLoader,
+    find_crops,
+    load_whole,
+    plan_batches,
+)
 from signstreams.pretrain.derived_settings import derive_settings
-from signstreams.pretrain.hand_points import SHAPE_DIM, hand_points, hand_shapes
-from signstreams.pretrain.points_teacher import PointTargets, points_losses, r_squared
+from signstreams.pretrain.points_teacher import PointTargets, ShapeScale, points_losses, r_squared
 from signstreams.pretrain.run import pretrain
-from signstreams.pretrain.settings import PretrainConfig
+from signstreams.pretrain.settings import AugmentationConfig, PretrainConfig
 from signstreams.pretrain.trainer import Trainer
+from signstreams.pretrain.views import ViewMaker
 
 Make = Callable[..., PretrainConfig]
 StoppedAt = Callable[..., AbstractContextManager[Any]]
@@ -51,7 +65,7 @@ def taught(make: Make, hands_corpus: CorpusLayout) -> Make:
 
 
 def targets_from(crops: CropSet) -> PointTargets:
-    return PointTargets.of(hand_points(crops.train, None, needed_by="a test"), crops.train, crops.probe, STREAM)
+    return PointTargets.of(crop_points(crops.train, None, needed_by="a test"), crops.train, crops.probe, STREAM)
 
 
 def targets_of(count: int, unseen: list[int]) -> Tensor:
@@ -101,7 +115,7 @@ def test_r_squared_is_1_for_the_truth_and_0_for_the_mean() -> None:
 
 def test_targets_are_standardised_shapes(crops: CropSet) -> None:
     targets = targets_from(crops)
-    shapes = hand_shapes(hand_points(crops.train, None, needed_by="a test"))
+    shapes = point_shapes(crop_points(crops.train, None, needed_by="a test"))
     is_seen = ~np.isnan(shapes).any(axis=1)
     assert targets.num_seen == is_seen.sum() and 0 < targets.num_seen < len(shapes)
     assert np.isnan(targets.train[~is_seen]).all()
@@ -110,7 +124,7 @@ def test_targets_are_standardised_shapes(crops: CropSet) -> None:
     np.testing.assert_allclose(seen.std(axis=0), 1, atol=2e-3)
     correlation = np.corrcoef(seen[:, 7], shapes[is_seen, 7])[0, 1]
     assert correlation > 0.999
-    held_out = hand_shapes(hand_points(crops.probe, None, needed_by="a test"))
+    held_out = point_shapes(crop_points(crops.probe, None, needed_by="a test"))
     mean, std = shapes[is_seen].mean(axis=0), shapes[is_seen].std(axis=0)
     np.testing.assert_allclose(targets.probe, (held_out - mean) / std, atol=5e-3)
 
@@ -181,13 +195,101 @@ def test_points_are_learned_from_the_pictures(taught: Make, crops: CropSet) -> N
 
 
 def test_targets_travel_with_the_crops_of_a_batch(taught: Make, crops: CropSet) -> None:
-    points = targets_from(crops).train
+    targets = targets_from(crops)
     plan = plan_batches(taught(), crops, 1)
     for workers in (0, 2):
-        loader = ViewLoader(taught(dataset={"num_workers": workers}), crops.train, plan, ALONE, points)
+        loader = ViewLoader(taught(dataset={"num_workers": workers}), crops.train, plan, ALONE, targets)
         for batch, keys in zip(loader.steps(2, 5), plan.batches(0, 2, 5), strict=True):
             for of_view in batch[2].numpy():
-                np.testing.assert_array_equal(of_view, points[[index for _, index in keys]])
+                np.testing.assert_array_equal(of_view, targets.train[[index for _, index in keys]])
+
+
+def dots(points: Any) -> list[bytes]:
+    """A picture for each point of a hand (21, 2), in shares of its 200 px: a white dot there."""
+    pictures = np.zeros((len(points), 200, 200, 3), np.uint8)
+    for picture, point in zip(pictures, points * 200 - 0.5, strict=True):
+        cv2.circle(picture, [int(x) for x in np.rint(point * 16)], 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    return [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+
+
+def centres(views: Tensor) -> Any:
+    """(N, 2) x and y in shares of the side of what is white in the views (N, side, side, 3)."""
+    light = views[..., 0].double().numpy()
+    light = np.where(light > 60, light, 0)
+    places = (np.arange(light.shape[1]) + 0.5) / light.shape[1]
+    across, down = (light.sum(axis=axis) @ places for axis in (1, 2))
+    return np.stack((across, down), axis=1) / light.sum(axis=(1, 2))[:, None]
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_targets_show_what_a_turned_view_shows(tmp_path: Path, is_mirrored: bool) -> None:
+    """Each point of two hands is a picture of its own, so that it is known in the views; view 2 is of the other hand.
+
+    The same draws for all points: one hand, turned as a whole.
+    """
+    rng = np.random.default_rng(0)
+    hands = rng.uniform(0.3, 0.7, (2, 21, 2))  # far from the border, beyond which is the mirror image
+    crops: list[list[Crop]] = [[], []]
+    for hand, points in enumerate(hands):
+        for number, png in enumerate(dots(points)):
+            path = tmp_path / f"{hand}_{number}.png"
+            path.write_bytes(png)
+            crops[hand].append(Crop(path.stem, 0, path, None, len(png), None, is_mirrored))
+    if is_mirrored:
+        hands[..., 0] = 1 - hands[..., 0]
+    scale = ShapeScale(rng.normal(0, 0.1, SHAPE_DIM), rng.uniform(0.05, 0.2, SHAPE_DIM))
+    rows = scale.standardized(point_shapes(hands))
+    views = AugmentationConfig(global_px=200, local_px=16, num_local=1, turn_deg=40.0)
+    views = views.model_copy(update={"global_scale": (1.0, 1.0)})
+    dataset = ViewDataset(ViewMaker(views, is_photometric=False), seed=3, scale=scale)
+    for step in range(4):
+        batch = dataset.__getitems__([Key(step, 0, *pair, rows) for pair in zip(*crops, strict=True)])
+        assert isinstance(batch, ViewBatch) and batch.points is not None
+        for view in range(2):
+            seen = scale.standardized(point_shapes(centres(batch.global_views[view])[None]))[0]
+            assert np.abs(seen - rows[view]).max() > 0.1, "it is not turned"
+            for target in batch.points[view].numpy():
+                np.testing.assert_allclose(target, seen, atol=0.05)
+
+
+def test_a_target_turned_back_is_the_target(crops: CropSet) -> None:
+    targets = targets_from(crops)
+    turn_deg = np.linspace(-45, 45, len(targets.train))
+    there = targets.scale.turned(targets.train, turn_deg)
+    assert there.dtype == np.float16 and np.nanmax(np.abs(there - targets.train)) > 0.5
+    np.testing.assert_allclose(targets.scale.turned(there, -turn_deg), targets.train, atol=0.05)  # NaN stay so
+    points = crop_points(crops.train, None, needed_by="a test")
+    seen = np.flatnonzero(~np.isnan(points[:, 0, 0]))[:1]
+    same = PointTargets.of(np.tile(points[seen], (9, 1, 1)), crops.train, crops.probe, STREAM)
+    assert np.isfinite(same.scale.turned(same.train, np.full(9, 45.0))).all(), "what never moves is beyond float16"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_global_view_has_its_own_turn_of_the_target(taught: Make, crops: CropSet, workers: int) -> None:
+    targets = targets_from(crops)
+    config = taught(dataset={"num_workers": workers}, augmentation={"turn_deg": 20.0})
+    plan, maker = plan_batches(config, crops, 1), ViewMaker(config.augmentation)
+    loader = ViewLoader(config, crops.train, plan, ALONE, targets)
+    for batch, keys in zip(loader.steps(2, 4), plan.batches(0, 2, 4), strict=True):
+        for i, (step, crop) in enumerate(keys):
+            camera = maker.draw(40, 40, numpy_rng(config.seed, "views", step, crop)).camera
+            assert camera is not None
+            expected = targets.scale.turned(targets.train[[crop, crop]], camera[:2, 0])
+            np.testing.assert_array_equal(batch[2][:, i].numpy(), expected)
+
+
+def test_upright_targets_of_turned_views_are_another_run(taught: Make, tmp_path: Path) -> None:
+    """As an earlier version had them."""
+    config = taught(epochs=1, augmentation={"turn_deg": 20.0})
+    pretrain(config, STREAM)
+    path = config.output_dir / "state" / "fingerprint.json"
+    recorded = read_json(path)
+    assert recorded["config"]["points"].pop("turned") is True
+    write_json(path, recorded)
+    with pytest.raises(UserError, match=r"points\.turned is absent there, True here"):
+        pretrain(config, STREAM)
+    pretrain(taught(epochs=1, output_dir=str(tmp_path / "upright")), STREAM)
+    assert "turned" not in read_json(tmp_path / "upright" / "state" / "fingerprint.json")["config"]["points"]
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits_and_says_what_taught(
@@ -205,7 +307,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits_and_says_what_taught(
     state = torch.load(straight, weights_only=True)
     assert not [name for name in state["model"] if "points" in name]
     card = straight.with_name("README.md").read_text()
-    assert "| `points.weight` | 1; hand points taught, where seen |" in card, card
+    assert "| `points.weight` | 1; points taught, where seen |" in card, card
     assert "`probe/points_r2`" in card, card
 
 
@@ -269,5 +371,5 @@ def test_crops_without_points_are_refused_in_one_line(
         points = read_keypoints(layout.keypoints(f"v{video}"))
         points[..., 2] = 0
         write_keypoints(layout.keypoints(f"v{video}"), points)
-    with pytest.raises(UserError, match=r"extraction saw the hand in 0 of \d+ crops, expected 2 at least"):
+    with pytest.raises(UserError, match=r"0 of \d+ crops have points, expected 2 at least"):
         pretrain(make(points=weight, train_dir=[str(layout.processed / STREAM)]), STREAM)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import torch
 
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
+from signstreams.formats.arrays import StreamTrack, Tracks, read_tracks, write_tracks
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain import positives
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.crop_points import crop_points, point_shapes
 from signstreams.pretrain.data import ViewLoader, find_crops, plan_batches
-from signstreams.pretrain.hand_points import hand_points, hand_shapes
 from signstreams.pretrain.points_teacher import PointTargets
 from signstreams.pretrain.positives import MIN_COSINE, NUM_NEAREST, PartnerSearch, Positives, nearest_others
 from signstreams.pretrain.run import pretrain
@@ -39,7 +42,7 @@ def index(hands_corpus: CorpusLayout) -> CropIndex:
 
 
 def search(index: CropIndex, **settings: Any) -> Positives:
-    points = hand_points(index, None, needed_by="a test")
+    points = crop_points(index, None, needed_by="a test")
     return PartnerSearch(PositivesConfig(**settings), index, points, seed=3).partners(None)
 
 
@@ -57,6 +60,69 @@ def test_neighbours_are_frames_of_the_same_video_within_reach(index: CropIndex) 
         assert partners == set(np.flatnonzero(within).tolist())
 
 
+def by_spans(hands_corpus: CorpusLayout, folder: Path) -> CorpusLayout:
+    """Of ``v0`` two spans of 12 frames were extracted, at 10 and 300 s; ``v1`` has no tracks, those of ``v2`` no times.
+
+    ``v3`` starts late, and its times are in milliseconds.
+    """
+    layout = CorpusLayout(folder)
+    shutil.copytree(hands_corpus.root, layout.root)
+    tracks = read_tracks(layout.tracks("v0"))
+    times_s = np.concatenate((10 + np.arange(12) / 25, 300 + np.arange(12) / 25))
+    write_tracks(layout.tracks("v0"), replace(tracks, times_s=times_s))
+    layout.tracks("v1").unlink()
+    with np.load(layout.tracks("v2")) as file:
+        rest = {name: file[name] for name in file.files if name != "times_s"}
+    np.savez(layout.tracks("v2"), **rest)
+    write_tracks(layout.tracks("v3"), replace(tracks, times_s=np.round(7 + np.arange(24) / 25.1, 3)))
+    return layout
+
+
+def test_neighbours_are_no_frames_beyond_a_gap(hands_corpus: CorpusLayout, tmp_path: Path) -> None:
+    index, _ = build_index([by_spans(hands_corpus, tmp_path / "corpus").processed / STREAM])
+    config = PositivesConfig(neighbour_s=[0.1, 0.3])  # 3 to 7 frames at 25 Hz
+    found = PartnerSearch(config, index, None, seed=3).partners(None)
+    of_v0 = np.array([index.videos[video] == "v0" for video in index.video])
+    for crop in range(len(index)):
+        partners = {found.partner(step, crop) for step in range(150)}
+        distance = np.abs(index.frame - index.frame[crop])
+        within = (index.video == index.video[crop]) & (distance >= 3) & (distance <= 7)
+        within &= ~of_v0 | ((index.frame < 12) == (index.frame[crop] < 12))
+        assert partners == set(np.flatnonzero(within).tolist()), (crop, index[crop])
+
+
+def test_other_gaps_are_another_run_and_none_are_none(
+    index: CropIndex, hands_corpus: CorpusLayout, tmp_path: Path
+) -> None:
+    """Partners follow from them; a corpus without gaps goes on with the runs that it has."""
+    config = PositivesConfig(neighbour_s=[0.1, 0.3])
+    layout = by_spans(hands_corpus, tmp_path / "corpus")
+    folder = layout.processed / STREAM
+    with_gap = PartnerSearch(config, build_index([folder])[0], None, 3).digest
+    layout.tracks("v0").unlink()
+    without = PartnerSearch(config, build_index([folder])[0], None, 3).digest
+    before = hashlib.sha256(np.array([[3, 7]] * 5, np.int32).data).hexdigest()
+    assert without == before == PartnerSearch(config, index, None, 3).digest
+    assert with_gap != before
+
+
+def test_tracks_that_cannot_be_read_are_named(hands_corpus: CorpusLayout, tmp_path: Path) -> None:
+    layout = by_spans(hands_corpus, tmp_path / "corpus")
+    layout.tracks("v0").write_bytes(b"PK")
+    tracks = read_tracks(layout.tracks("v3"))
+    few = {
+        name: StreamTrack(track.box[:9], track.confidence[:9], track.state[:9])
+        for name, track in tracks.streams.items()
+    }
+    write_tracks(layout.tracks("v3"), Tracks(few, tracks.times_s[:9]))
+    index, _ = build_index([layout.processed / STREAM])
+    with pytest.raises(UserError) as refused:
+        PartnerSearch(PositivesConfig(neighbour_s=[0.1, 0.3]), index, None, 3)
+    of_v0, of_v3 = refused.value.problems
+    assert str(layout.tracks("v0")) in of_v0 and "npz" in of_v0
+    assert str(layout.tracks("v3")) in of_v3 and "has fewer frames than" in of_v3
+
+
 def test_a_crop_without_neighbours_is_its_own_partner(index: CropIndex) -> None:
     alone = index.take(index.frame == 5)
     assert len(alone) == 5
@@ -67,7 +133,7 @@ def test_a_crop_without_neighbours_is_its_own_partner(index: CropIndex) -> None:
 def test_others_are_the_nearest_by_brute_force_and_never_of_the_same_signer(index: CropIndex) -> None:
     found = search(index, other_signer_prob=1.0)
     assert found.nearest is not None
-    shapes, signer = hand_shapes(hand_points(index, None, needed_by="a test")), signers(index)
+    shapes, signer = point_shapes(crop_points(index, None, needed_by="a test")), signers(index)
     assert len(set(signer.tolist())) == 3
     num_known = 0
     for crop in range(len(index)):
@@ -85,7 +151,7 @@ def test_others_are_the_nearest_by_brute_force_and_never_of_the_same_signer(inde
 def test_a_bank_of_some_crops_gives_the_nearest_of_these(index: CropIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(positives, "MAX_BANK", 20)
     monkeypatch.setattr(positives, "_BLOCK", 7)
-    shapes, signer = hand_shapes(hand_points(index, None, needed_by="a test")), signers(index)
+    shapes, signer = point_shapes(crop_points(index, None, needed_by="a test")), signers(index)
     found = nearest_others(shapes, [signer])
     assert len(np.unique(found[found >= 0])) <= 20
     rows, _ = np.nonzero(found >= 0)
@@ -98,7 +164,7 @@ def test_hands_of_one_recording_are_not_of_two_signers(hands_corpus: CorpusLayou
     shutil.copytree(hands_corpus.processed, layout.processed)
     shutil.copytree(layout.processed / "hand_r", layout.processed / "hand_l")
     both, _ = build_index([layout.processed / "hand_l", layout.processed / "hand_r"])
-    points = hand_points(both, "hand_r", needed_by="a test")
+    points = crop_points(both, "hand_r", needed_by="a test")
     points[: len(points) // 2] = points[len(points) // 2 :]  # as if the left hands were the mirrored right ones
     found = PartnerSearch(PositivesConfig(other_signer_prob=1.0), both, points, 0).partners(None).nearest
     assert found is not None
@@ -121,7 +187,7 @@ def test_the_draw_depends_on_seed_step_and_crop_alone(index: CropIndex) -> None:
 def test_what_was_found_is_kept_and_another_corpus_is_searched_again(
     index: CropIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, points = PositivesConfig(other_signer_prob=1.0), hand_points(index, None, needed_by="a test")
+    config, points = PositivesConfig(other_signer_prob=1.0), crop_points(index, None, needed_by="a test")
     first = PartnerSearch(config, index, points, 0).partners(tmp_path)
     calls = []
     original = nearest_others
@@ -156,8 +222,8 @@ def partnered(make: Make, hands_corpus: CorpusLayout) -> Make:
 def test_only_view_2_and_its_points_are_the_partners(partnered: Make, workers: int) -> None:
     config = partnered(dataset={"num_workers": workers})
     crops = find_crops(config.train_dir, probe_crops=8)
-    points = hand_points(crops.train, None, needed_by="a test")
-    targets = PointTargets.of(points, crops.train, crops.probe, STREAM).train
+    points = crop_points(crops.train, None, needed_by="a test")
+    targets = PointTargets.of(points, crops.train, crops.probe, STREAM)
     found = PartnerSearch(config.positives, crops.train, points, config.seed).partners(None)
     plan = plan_batches(config, crops, 1)
     plain = list(ViewLoader(config, crops.train, plan, ALONE, targets).steps(1, 4))
@@ -169,8 +235,8 @@ def test_only_view_2_and_its_points_are_the_partners(partnered: Make, workers: i
         for i, ((_, crop), partner) in enumerate(zip(keys, partners, strict=True)):
             assert torch.equal(after[0][1, i], before[0][1, i]) == (partner == crop)
             num_others += partner != crop
-        np.testing.assert_array_equal(after[2][0].numpy(), targets[[crop for _, crop in keys]])
-        np.testing.assert_array_equal(after[2][1].numpy(), targets[partners])
+        np.testing.assert_array_equal(after[2][0].numpy(), targets.train[[crop for _, crop in keys]])
+        np.testing.assert_array_equal(after[2][1].numpy(), targets.train[partners])
     assert num_others > 10
 
 

@@ -21,8 +21,8 @@ from signstreams.formats.crops import CropWriter
 from signstreams.formats.layout import CorpusLayout
 from signstreams.pretrain import derived_settings, run, similar_crops
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.crop_points import crop_points, point_shapes
 from signstreams.pretrain.data import find_crops, plan_batches
-from signstreams.pretrain.hand_points import hand_points, hand_shapes
 from signstreams.pretrain.run import pretrain
 from signstreams.pretrain.sampler import MAX_TIMES_OF_CLUSTER, BatchPlan, CropGroups, cluster_draws, pass_order
 from signstreams.pretrain.selection import of_each_crop
@@ -142,7 +142,7 @@ def test_fewer_different_crops_than_clusters_are_fewer_clusters() -> None:
 def test_hands_are_clustered_by_their_points_and_those_not_seen_by_their_picture(hands_corpus: CorpusLayout) -> None:
     index = _index(hands_corpus)
     clusters = crop_clusters(index, stream="hand_r", cache_dir=None)
-    shapes = hand_shapes(hand_points(index, None, needed_by="a test"))
+    shapes = point_shapes(crop_points(index, None, needed_by="a test"))
     is_seen = np.isfinite(shapes).all(axis=1)
     assert not {*clusters[is_seen]} & {*clusters[~is_seen]}
     assert np.array_equal(clusters[is_seen], cluster(shapes[is_seen]))

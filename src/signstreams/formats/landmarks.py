@@ -67,6 +67,9 @@ LIPS = (61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91)
 INNER_LIPS = (78, 82, 13, 312, 308, 317, 14, 87)
 IBUG_68 = np.array(JAW + BROW_R + BROW_L + NOSE + EYE_R + EYE_L + LIPS + INNER_LIPS)
 
+EXPRESSION = (*INNER_LIPS, 0, 61, 17, 291, 158, 153, 385, 380, 105, 107, 336, 334, 4)
+"""21 of the 68, which tell mouths and expressions apart: lips, an upper and a lower lid of each eye, brows, tip of the
+nose."""
 CHIN, FOREHEAD = 152, 10
 NOSE_TIP = 4
 FOREHEAD_ABOVE_BROWS = 0.24

@@ -29,7 +29,7 @@ from signstreams.integrate.clips import extracted_ids
 from signstreams.integrate.features import present_crops
 from signstreams.judge.settings import CLASS, FOLDERS, HANDSHAPES, MOUTHS, SIGNER, TEXTS, EvaluateBackboneConfig
 from signstreams.pretrain.crop_index import build_index
-from signstreams.pretrain.hand_points import points_of_video
+from signstreams.pretrain.crop_points import points_of_video
 from signstreams.pretrain.knn import TrueShapes, read_true_shapes
 from signstreams.streams import HAND_STREAMS, TRUE_LABELS
 

@@ -23,6 +23,7 @@ from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
 from signstreams.formats.crops import Crop, CropReader, evenly_spread
 from signstreams.pretrain.crop_index import CropIndex, build_index
+from signstreams.pretrain.points_teacher import PointTargets, ShapeScale
 from signstreams.pretrain.positives import Positives
 from signstreams.pretrain.resource_estimates import no_shared_memory, plan_loading
 from signstreams.pretrain.sampler import BatchPlan, CropGroups
@@ -156,8 +157,9 @@ Failure = UserError | OSError
 class ViewDataset(Dataset[ViewBatch | Failure]):
     """Views of crops at a step; the draws depend on (seed, step, crop) alone, so workers have no state."""
 
-    def __init__(self, make_views: ViewMaker, seed: int) -> None:
-        self.make_views, self.seed, self.reader = make_views, seed, CropReader()
+    def __init__(self, make_views: ViewMaker, seed: int, scale: ShapeScale | None = None) -> None:
+        """``scale`` is that of the keys' points, which turn with their views; None: they stay as they are."""
+        self.make_views, self.seed, self.scale, self.reader = make_views, seed, scale, CropReader()
 
     def __getitems__(self, keys: list[Key]) -> ViewBatch | Failure:
         """The batch of these keys.
@@ -189,7 +191,7 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
         global_views = np.empty((NUM_GLOBAL, len(keys), global_px, global_px, 3), np.uint8)
         local_views = np.empty((num_views - NUM_GLOBAL, len(keys), local_px, local_px, 3), np.uint8)
         params = np.empty((num_views, len(keys), PARAMS), np.float32)
-        points = [key.points for key in keys if key.points is not None]
+        turn_deg = np.zeros((NUM_GLOBAL, len(keys)))
         for i, key in enumerate(keys):
             at, partner = key.crop, None
             try:
@@ -200,14 +202,21 @@ class ViewDataset(Dataset[ViewBatch | Failure]):
                 jpeg = self.reader.read(at)
                 rng = numpy_rng(self.seed, "views", key.step, key.number)
                 views = [*global_views[:, i], *local_views[:, i]]
-                params[:, i] = maker.fill(jpeg, rng, views, partner, is_mirrored=at.is_mirrored)
+                draws = maker.fill(jpeg, rng, views, partner, is_mirrored=at.is_mirrored)
             except (OSError, ValueError, cv2.error) as error:
                 raise at.damage(error) from None
+            params[:, i] = draws.params
+            if draws.camera is not None:
+                turn_deg[:, i] = draws.camera[:NUM_GLOBAL, 0]
+        rows = [key.points for key in keys if key.points is not None]
+        points = np.stack(rows, axis=1) if rows else None  # (2, B, SHAPE_DIM)
+        if points is not None and self.scale is not None:
+            points = self.scale.turned(points, turn_deg)
         return ViewBatch(
             torch.from_numpy(global_views),
             torch.from_numpy(local_views) if len(local_views) else torch.empty(0, dtype=torch.uint8),
             None if maker.is_photometric else torch.from_numpy(params),
-            torch.from_numpy(np.stack(points, axis=1)) if points else None,
+            None if points is None else torch.from_numpy(points),
         )
 
 
@@ -220,7 +229,7 @@ class ViewLoader:
 
     Yields a pair: global views (2, B, side, side, 3) and local views (V, B, side, side, 3), uint8; (0,) without local.
     Where the device does the photometric half: (2, B, 3, side, side) and (V, B, 3, side, side), finished, on it.
-    With ``points`` (N, SHAPE_DIM), the targets of all crops, those of the global views (2, B, SHAPE_DIM) come third.
+    With ``points``, targets of all crops, those of the global views (2, B, SHAPE_DIM), turned with them, come third.
     ``positives`` say which crop view 2 is cut from.
     """
 
@@ -230,18 +239,19 @@ class ViewLoader:
         crops: Sequence[Crop],
         plan: BatchPlan,
         world: World,
-        points: Floats | None = None,
+        points: PointTargets | None = None,
         positives: Positives | None = None,
     ) -> None:
         self.num_workers, prefetched = plan_loading(config)
-        self._batches = _EpochBatches(crops, plan, world.rank, points, positives)
+        self._batches = _EpochBatches(crops, plan, world.rank, None if points is None else points.train, positives)
+        scale = points.scale if points is not None and config.augmentation.turn_deg else None
         is_on_device = config.augmentation.is_on_device(world.device.type)
         dtype = torch.bfloat16 if config.optim.precision == "bf16" else torch.float32
         self._device_views = DeviceViews(config.augmentation, world.device, dtype) if is_on_device else None
         if not self.num_workers:
             cv2.setNumThreads(1)  # views are small: threads cost more than they save
         self._loader = DataLoader(
-            ViewDataset(ViewMaker(config.augmentation, is_photometric=not is_on_device), config.seed),
+            ViewDataset(ViewMaker(config.augmentation, is_photometric=not is_on_device), config.seed, scale),
             batch_sampler=self._batches,
             num_workers=self.num_workers,
             prefetch_factor=prefetched if self.num_workers else None,

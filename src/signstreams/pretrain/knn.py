@@ -137,10 +137,12 @@ def knn_accuracy(features: Tensor, known: ProbeLabels) -> float:
 def _by_true_shape(crops: Sequence[Crop]) -> list[str]:
     """From the ground truth of each crop's corpus: <root>/ground_truth beside <root>/processed/<stream>/<video>.zip."""
     read = functools.cache(read_true_shapes)
+    # resolved, as a folder may be given as `hand_r` from within `processed`; a link's own name says which stream it is
+    corpus_of = functools.cache(lambda folder: folder.resolve().parent.parent)
     named = []
     for crop in crops:
         folder = crop.path.parent
-        truth = read(folder.parents[1] / "ground_truth" / f"{crop.video_id}.npz", folder.name)
+        truth = read(corpus_of(folder) / "ground_truth" / f"{crop.video_id}.npz", folder.name)
         shape = truth.at(crop.frame)
         named.append(truth.names[shape] if shape >= 0 else "")
     return named

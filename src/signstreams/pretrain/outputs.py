@@ -46,7 +46,7 @@ def draw(records: list[dict[str, Any]], path: Path, *, num_prototypes: int, titl
         Panel("Teacher entropy (nats)", ("teacher/entropy_sample", "teacher/entropy_batch"), level),
         Panel("Prototypes used (share)", ("teacher/prototypes_used_ratio",)),
         Panel("Held-out crops: k-NN (share right)", ("probe/knn",)),
-        Panel("Held-out crops: hand points (R²)", ("probe/points_r2",)),
+        Panel("Held-out crops: points (R²)", ("probe/points_r2",)),
         Panel("Held-out crops: RankMe", ("probe/rankme",)),
         Panel("Held-out crops: information (nats)", ("probe/assignment_information",)),
         Panel("Learning rate", ("schedule/lr",)),
@@ -74,14 +74,14 @@ FIGURES = (
     ("train/loss_dino", "loss of the class token"),
     ("train/loss_patch", "loss of the masked patches"),
     ("train/kl", "KL of teacher and student"),
-    ("train/loss_points", "loss of the hand points"),
+    ("train/loss_points", "loss of the points"),
     ("teacher/entropy_sample", "entropy of a crop's target, nats"),
     ("teacher/entropy_batch", "entropy of the mean target, nats"),
     ("teacher/prototypes_used_ratio", "share of prototypes used"),
     ("probe/assignment_information", "held-out crops: nats that the prototype tells about the crop"),
     ("probe/rankme", "held-out crops: RankMe"),
     ("probe/feature_std", "held-out crops: deviation of the features, 1 spread out"),
-    ("probe/points_r2", "held-out crops: share of the variance of hand points that is predicted"),
+    ("probe/points_r2", "held-out crops: share of the variance of the points that is predicted"),
     ("probe/knn", "held-out crops: k-NN on labels"),
 )
 
@@ -371,9 +371,7 @@ def _recipe(config: PretrainConfig, trainer: Trainer, run: TrainingRun) -> dict[
         "momentum": f"{derived.momentum:g}" + (" to 1" if is_cosine else ""),
         "targets": "Sinkhorn-Knopp" if derived.use_sinkhorn else "centring",
         "koleo.weight": config.koleo.weight,
-        **(
-            {"points.weight": f"{weight:g}; hand points taught, where seen"} if (weight := config.points.weight) else {}
-        ),
+        **({"points.weight": f"{weight:g}; points taught, where seen"} if (weight := config.points.weight) else {}),
         **({"positives": _positives(config.positives)} if config.positives.is_used else {}),
         "export": config.checkpointing.export,
         "digest of the config": digest(config.identity(run.world.size)),

@@ -1,10 +1,13 @@
-"""Hand points as a teacher: the class token of a global view predicts the shape of its hand, where that was seen.
+"""Points as a teacher: the class token of a global view predicts the shape of its hand or face, where that was seen.
 
 As in SignRep (arXiv 2503.08529), which reconstructs the signer's pose from images. On unseen signers the 21 points of
 MediaPipe are the best feature of a hand that is known (docs/evaluate_backbone.md), and crops without points, of which
-motion blur makes many, have images all the same.
+motion blur makes many, have images all the same. Without such a teacher a face backbone learns whose face it sees,
+which tells the crops of a corpus apart, and nothing else (docs/experiments.md). The shape of a face is mostly its
+owner's too: it is taken less the mean of its video, which leaves what the face does.
 
-The target is the shape in the whole crop, without place and size, and so the same for every view of it. Only global
+The target is the shape in the whole crop, without place and size, and so the same for every view of it, but for the
+view's turn (`augmentation.turn_deg`), which turns the target too: the view does not show what was upright. Only global
 views predict it: a local one shows a finger or two, and would teach what is likely of the rest. With iBOT half of them
 have masked patches, which leaves the target as it is. Letters: N crops, B of a process, V global views, D width.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,44 +30,73 @@ from signstreams.engine.device import to_device
 from signstreams.engine.distributed import World
 from signstreams.errors import UserError
 from signstreams.pretrain.crop_index import CropIndex
-from signstreams.pretrain.hand_points import SHAPE_DIM, hand_points, hand_shapes
+from signstreams.pretrain.crop_points import NUM_POINTS, ROWS, SHAPE_DIM, crop_points, point_shapes
+from signstreams.pretrain.selection import by_video
 
 NEEDED_BY = "points.weight"
+FACE = "face"
 MIN_SEEN = 2  # crops with points, of which a deviation can be taken
+_MIN_DEVIATION = 1e-3  # of shapes of length 1: what never moves but turns with its view stays within float16
+
+
+class ShapeScale(NamedTuple):
+    """Mean and deviation of each value of the shapes of the training crops: units of the targets."""
+
+    mean: Floats  # (SHAPE_DIM,) float64
+    std: Floats  # (SHAPE_DIM,) float64
+
+    def standardized(self, shapes: Floats) -> Floats:
+        """(..., SHAPE_DIM) shapes to float16 targets."""
+        return ((shapes - self.mean) / self.std).astype(np.float16)
+
+    def turned(self, targets: Floats, turn_deg: Floats) -> Floats:
+        """Targets (..., SHAPE_DIM) of views that show the crop turned clockwise by ``turn_deg`` (...)."""
+        points = (targets * self.std + self.mean).reshape(*turn_deg.shape, NUM_POINTS, 2)
+        turn = np.radians(turn_deg)[..., None]
+        cos, sin, x, y = np.cos(turn), np.sin(turn), points[..., 0], points[..., 1]
+        shown = np.stack((cos * x - sin * y, sin * x + cos * y), axis=-1)  # clockwise, as y goes down
+        return self.standardized(shown.reshape(targets.shape))
 
 
 @dataclass(frozen=True)
 class PointTargets:
-    """What the crops of a run teach: shapes of hands, each value less its mean, over its deviation.
+    """What the crops of a run teach: shapes of hands or faces, each value less its mean, over its deviation, in crops
+    as they are, not turned.
 
-    Both are of the training crops in which the hand was seen, so that predicting 0 is to know nothing. NaN rows have no
+    Both are of the training crops in which it was seen, so that predicting 0 is to know nothing. NaN rows have no
     points. 168 MB for two million crops; they stay in the training process, and a batch's targets travel with its keys.
     """
 
     train: Floats  # (N, SHAPE_DIM) float16 of the training crops
     probe: Floats  # (N', SHAPE_DIM) float16 of the held-out crops
+    scale: ShapeScale
     digest: str  # of the training crops' points, which alter the weights of a run
 
     @classmethod
     def of(cls, points: Floats, train: CropIndex, probe: CropIndex, stream: str) -> PointTargets:
-        """From the points (N, 21, 2) of the training crops, as `hand_points` has them; those of the others are read.
+        """From the points (N, 21, 2) of the training crops, as `crop_points` has them; those of the others are read.
 
         Raises:
-            UserError: The hand was seen in next to no crop, or files are absent.
+            UserError: It was seen in next to no crop, or files are absent.
         """
         digest = hashlib.sha256(points.data).hexdigest()  # of these, as other processors round sums differently
-        shapes = hand_shapes(points)  # (N, SHAPE_DIM)
+        shapes = point_shapes(points)  # (N, SHAPE_DIM)
+        means = means_of_videos(shapes, train) if stream == FACE else None
+        if means is not None:
+            shapes -= means[train.video]
         seen = shapes[~np.isnan(shapes).any(axis=1)]
         if len(seen) < MIN_SEEN:
             raise UserError(
-                f"{', '.join(map(str, train.folders))}: extraction saw the hand in {len(seen)} of {len(train):,} crops,"
+                f"{', '.join(map(str, train.folders))}: {len(seen)} of {len(train):,} crops have points,"
                 f" expected {MIN_SEEN} at least for {NEEDED_BY}; leave it out"
             )
-        mean, std = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64).clip(1e-6)
+        deviation = seen.std(axis=0, dtype=np.float64).clip(_MIN_DEVIATION)
+        scale = ShapeScale(seen.mean(axis=0, dtype=np.float64), deviation)
         del seen
-        held_out = hand_shapes(hand_points(probe, stream, needed_by=NEEDED_BY))
-        targets, of_probe = (((x - mean) / std).astype(np.float16) for x in (shapes, held_out))
-        return cls(targets, of_probe, digest)
+        held_out = point_shapes(crop_points(probe, stream, needed_by=NEEDED_BY, streams=tuple(ROWS)))
+        if means is not None:
+            held_out -= means[probe.video]
+        return cls(scale.standardized(shapes), scale.standardized(held_out), scale, digest)
 
     @property
     def num_seen(self) -> int:
@@ -72,8 +104,17 @@ class PointTargets:
         return int((~np.isnan(self.train[:, 0])).sum())
 
 
+def means_of_videos(shapes: Floats, crops: CropIndex) -> Floats:
+    """(V, SHAPE_DIM) float32 mean of the shapes (N, SHAPE_DIM) of each video's crops; NaN where none has points."""
+    means = np.full((len(crops.videos), SHAPE_DIM), np.nan, np.float32)
+    for video, at in by_video(crops):
+        if len(seen := shapes[at][~np.isnan(shapes[at]).any(axis=1)]):
+            means[video] = seen.mean(axis=0)
+    return means
+
+
 class PointsHead(nn.Module):
-    """Class tokens to the standardised shapes of hands, in float32, under autocast too.
+    """Class tokens to the standardised shapes, in float32, under autocast too.
 
     One layer: what deeper ones can read out of a feature, its neighbours by cosine need not show.
     """

@@ -15,8 +15,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +27,14 @@ import torch
 from signstreams.array_types import Floats, Ints
 from signstreams.engine.seeding import numpy_rng
 from signstreams.errors import DamagedFile, UserError
+from signstreams.formats.arrays import as_damage, read_times
 from signstreams.formats.crops import evenly_spread
 from signstreams.formats.video_metadata import read_metadata
 from signstreams.pretrain.crop_index import CropIndex
-from signstreams.pretrain.hand_points import hand_shapes
+from signstreams.pretrain.crop_points import point_shapes
 from signstreams.pretrain.selection import by_video, measured_once, signers
 from signstreams.pretrain.settings import PositivesConfig
+from signstreams.processes import available_cores
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,24 @@ MAX_BANK = 65_536  # crops that partners are taken from, evenly spread: those be
 NEAREST_CACHE = "nearest_others.npz"  # in the state of a run
 _BLOCK = 256  # crops compared with the bank at once: 67 MB of cosines
 _ROUNDING = 1e-6  # of seconds times frames per second
+_LONGEST_STEP = 1.5  # in frames; times in milliseconds and an uneven rate stay below it
 _MOST_TOLD = 3  # videos that a message names
+
+
+class Reach(NamedTuple):
+    """Which frames are so many seconds away from each other."""
+
+    frames: Ints  # (videos of the index, 2) int32: least and most distance in frames
+    runs: Ints  # (N,) int32 rising: number of the run of frames without a gap, of one video, that each crop is in
+
+    def of(self, index: CropIndex, crop: int) -> tuple[range, range]:
+        """Crops within reach before and after a crop, of its own run: beyond a gap, frames are no measure of time."""
+        least, most = self.frames[index.video[crop]].tolist()
+        frame, run = int(index.frame[crop]), self.runs[crop]
+        start, end = np.searchsorted(self.runs, (run, run + 1)).tolist()
+        bounds = [frame - most, frame - least + 1, frame + least, frame + most + 1]
+        first, last, next_, end = (start + int(at) for at in np.searchsorted(index.frame[start:end], bounds))
+        return range(first, last), range(next_, end)
 
 
 @dataclass(frozen=True)
@@ -53,7 +75,7 @@ class Positives:
     seed: int
     other_signer_prob: float
     nearest: Ints | None  # (N, K) int32 crops of other signers, -1 where there is none; None: not asked for
-    reach: Ints | None  # (videos of the index, 2) int32 frames, least and most distance; None: not asked for
+    reach: Reach | None  # None: not asked for
 
     def partner(self, step: int, crop: int) -> int:
         """The crop that view 2 of a crop is cut from at a step: its own number where it has no partner."""
@@ -63,43 +85,51 @@ class Positives:
             if len(others):
                 return int(others[int(place * len(others))])
         if self.reach is not None:
-            before, after = self._in_reach(crop, *self.reach[self.index.video[crop]].tolist())
+            before, after = self.reach.of(self.index, crop)
             if count := len(before) + len(after):
                 chosen = int(place * count)
                 return before[chosen] if chosen < len(before) else after[chosen - len(before)]
         return crop
 
-    def _in_reach(self, crop: int, least: int, most: int) -> tuple[range, range]:
-        """Crops of the same video so many frames before and after."""
-        video, frame = self.index.video, int(self.index.frame[crop])
-        start, end = np.searchsorted(video, (video[crop], video[crop] + 1)).tolist()
-        frames = self.index.frame[start:end]
-        bounds = [frame - most, frame - least + 1, frame + least, frame + most + 1]
-        first, last, next_, end = (start + int(place) for place in np.searchsorted(frames, bounds))
-        return range(first, last), range(next_, end)
 
+def find_reach(index: CropIndex, neighbour_s: list[float]) -> Reach:
+    """What is within ``neighbour_s`` of each crop, least and most distance in seconds.
 
-def reach_frames(index: CropIndex, neighbour_s: list[float]) -> Ints:
-    """(V, 2) int32: least and most distance of a neighbour in frames, of each video of the index with crops.
+    By frames per second, in the metadata, and gaps, in the times of the tracks: numbers of frames go on after a span
+    that was not extracted. A video without tracks, or whose tracks have no times, counts as one run.
 
     Raises:
-        UserError: A video's metadata, which give its frames per second, cannot be read, or no frame is so near.
+        UserError: A video's metadata or tracks cannot be read, or no frame is so near.
     """
     low_s, high_s = neighbour_s
     reach = np.zeros((len(index.videos), 2), np.int32)
-    problems, rates = [], set()
-    for video, _ in by_video(index):
-        folder = index.folders[index.video_folder[video]]
-        path = folder.resolve().parent / "metadata" / f"{index.videos[video]}.json"
+    gaps = np.zeros(len(index), np.int32)  # (N,) before each crop, in its video
+    rates = set()
+
+    def fill(video: int, at: slice) -> list[str]:
+        folder, name = index.folders[index.video_folder[video]], index.videos[video]
+        processed = folder.resolve().parent
+        path, tracks = processed / "metadata" / f"{name}.json", processed / "tracks" / f"{name}.npz"
         try:
             fps = read_metadata(path).fps
         except FileNotFoundError:
-            problems.append(f"{path}: no such file, but positives.neighbour_s needs its frames per second")
+            return [f"{path}: no such file, but positives.neighbour_s needs its frames per second"]
         except (OSError, ValueError) as error:
-            problems += DamagedFile.of(path, error).problems
-        else:
-            rates.add(fps)
-            reach[video] = math.ceil(low_s * fps - _ROUNDING), math.floor(high_s * fps + _ROUNDING)
+            return DamagedFile.of(path, error).problems
+        rates.add(fps)
+        reach[video] = math.ceil(low_s * fps - _ROUNDING), math.floor(high_s * fps + _ROUNDING)
+        try:
+            if (times_s := _times(tracks)) is not None:
+                is_after_gap = np.diff(times_s, prepend=times_s[:1]) * fps > _LONGEST_STEP  # (T,)
+                gaps[at] = np.cumsum(is_after_gap)[index.frame[at]]
+        except (OSError, ValueError) as error:
+            return DamagedFile.of(tracks, error).problems
+        except IndexError:
+            return DamagedFile(tracks, f"has fewer frames than {folder} has crops of").problems
+        return []
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        problems = [problem for found in pool.map(lambda span: fill(*span), by_video(index)) for problem in found]
     if problems:
         more = [f"and {len(problems) - _MOST_TOLD} more videos alike"] if len(problems) > _MOST_TOLD else []
         raise UserError(problems[:_MOST_TOLD] + more)
@@ -109,7 +139,23 @@ def reach_frames(index: CropIndex, neighbour_s: list[float]) -> Ints:
             f"positives.neighbour_s [{low_s:g}, {high_s:g}]: no frame is so far away at {fps:g} frames per second; give"
             f" a range that holds a multiple of {1 / fps:.3g} s"
         )
-    return reach
+    is_next = [np.diff(column, prepend=column[:1]) != 0 for column in (index.video, gaps)]
+    return Reach(reach, np.cumsum(is_next[0] | is_next[1], dtype=np.int32))
+
+
+def _times(path: Path) -> Floats | None:
+    """Times (T,) of a video's frames in seconds; None where tracks are absent, or have none.
+
+    Raises:
+        DamagedFile: The tracks cannot be read.
+    """
+    try:
+        with as_damage(path), zipfile.ZipFile(path) as archive:
+            if "times_s.npy" not in archive.namelist():
+                return None
+    except FileNotFoundError:
+        return None
+    return read_times(path)
 
 
 def nearest_others(shapes: Floats, groups: list[Ints]) -> Ints:
@@ -142,15 +188,18 @@ class PartnerSearch:
         """``points`` (N, 21, 2) are those of the crops, where other signers are asked for.
 
         Raises:
-            UserError: As `reach_frames`.
+            UserError: As `find_reach`.
         """
         self.config, self.index, self.seed = config, index, seed
-        self.shapes = hand_shapes(points) if config.other_signer_prob and points is not None else None
-        self.reach = reach_frames(index, config.neighbour_s) if config.neighbour_s is not None else None
+        self.shapes = point_shapes(points) if config.other_signer_prob and points is not None else None
+        self.reach = find_reach(index, config.neighbour_s) if config.neighbour_s is not None else None
         self.groups: list[Ints] = []
         state = hashlib.sha256()
         if self.reach is not None:
-            state.update(np.ascontiguousarray(self.reach[np.unique(index.video)]).data)
+            videos = np.unique(index.video)
+            state.update(np.ascontiguousarray(self.reach.frames[videos]).data)
+            if self.reach.runs[-1] + 1 > len(videos):  # without gaps, as before they were looked for
+                state.update(self.reach.runs.data)
         if self.shapes is not None and points is not None:
             self.groups = [signers(index), _recordings(index)]
             for array in (points, *self.groups):

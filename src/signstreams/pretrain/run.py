@@ -28,10 +28,10 @@ from signstreams.files import digest, read_json, write_json
 from signstreams.formats.crops import evenly_spread
 from signstreams.formats.layout import PRETRAINING_FILES, STATE
 from signstreams.pretrain.crop_index import copy_to_scratch
+from signstreams.pretrain.crop_points import ROWS, crop_points
 from signstreams.pretrain.data import CropSet, ViewLoader, Views, crop_groups, find_crops, load_whole, plan_batches
 from signstreams.pretrain.derived_settings import USUAL_EPOCHS, derive_settings
 from signstreams.pretrain.extension import BEFORE_DECAY, Length, prepare, recorded_length, too_short
-from signstreams.pretrain.hand_points import hand_points
 from signstreams.pretrain.health import CollapseWatch
 from signstreams.pretrain.initial_weights import load_initial_weights
 from signstreams.pretrain.knn import read_probe_labels
@@ -50,7 +50,7 @@ from signstreams.pretrain.settings import PretrainConfig, upgraded_identity
 from signstreams.pretrain.similar_crops import crop_clusters, num_distinct_crops
 from signstreams.pretrain.trainer import Trainer
 from signstreams.processes import StopRequest, available_cores, number_of_environment, stop_on_signal
-from signstreams.streams import HANDS, MIRRORED_IN_HANDS
+from signstreams.streams import HAND_STREAMS, HANDS, MIRRORED_IN_HANDS
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
             identity["init"]["weights"] = weights.digest
         if points is not None:
             identity["points"]["targets"] = points.digest
+            if config.augmentation.turn_deg:  # to earlier versions the target of a turned view was upright
+                identity["points"]["turned"] = True
         if search is not None:
             identity["positives"]["partners"] = search.digest
         if config.dataset.signer_balance:  # signers come from meta.csv, and they alter the order of the crops
@@ -193,7 +195,7 @@ def _pretrain(config: PretrainConfig, stream: str, world: World, stop: StopReque
         memory = estimate_memory(config, derived, arch, trainer.student)
         if world.is_main and not stage.is_over:
             if points is not None:
-                log.info("hand points of %s of %s crops teach", f"{points.num_seen:,}", f"{len(crops.train):,}")
+                log.info("points of %s of %s crops teach", f"{points.num_seen:,}", f"{len(crops.train):,}")
             log_memory_estimate(memory, world.device)
             batch = plan.global_batch
             views = derived.total_steps * batch
@@ -264,8 +266,7 @@ class Pretraining(Stage[Views]):
     def batches(self) -> Generator[Views, None, None]:
         """Views of all steps to come; fits the head's first weights before the first one."""
         trainer, crops, side_px = self.trainer, self.crops, self.config.augmentation.global_px
-        targets = None if self.points is None else self.points.train
-        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world, targets, self._partners())
+        loader = ViewLoader(self.config, crops.train, self.plan, self.run.world, self.points, self._partners())
         self._probe = load_whole(crops.probe, side_px) if crops.probe else None
         is_fitted = self.config.dino.standardize_head and not trainer.derived.batch_norm
         if self.step == 0 and is_fitted and len(crops.train) > 1:
@@ -447,16 +448,18 @@ class JointBatch(NamedTuple):
 
 
 def teachers(config: PretrainConfig, crops: CropSet, stream: str) -> tuple[PointTargets | None, PartnerSearch | None]:
-    """What hand points teach, and where partners of the crops come from; None where the config asks for neither.
+    """What points teach, and where partners of the crops come from; None where the config asks for neither.
 
     Raises:
-        UserError: Files of extraction that either needs are absent or damaged, or the hand was seen in no crop.
+        UserError: Files of extraction that either needs are absent or damaged, or the points were seen in no crop.
     """
     weight, positives = config.points.weight, config.positives
     points = None
     if weight or positives.other_signer_prob:
-        needed_by = "points.weight" if weight else "positives.other_signer_prob"
-        points = hand_points(crops.train, stream, needed_by=needed_by)
+        needed_by, streams = "points.weight", tuple(ROWS)
+        if positives.other_signer_prob:  # of hands alone: the shape of a face is the signer's own
+            needed_by, streams = "positives.other_signer_prob", HAND_STREAMS
+        points = crop_points(crops.train, stream, needed_by=needed_by, streams=streams)
     targets = PointTargets.of(points, crops.train, crops.probe, stream) if weight and points is not None else None
     search = PartnerSearch(positives, crops.train, points, config.seed) if positives.is_used else None
     return targets, search

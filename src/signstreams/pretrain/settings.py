@@ -398,11 +398,11 @@ class SinkhornConfig(Section):
 
 
 class PointsConfig(Section):
-    """Hand points as a teacher, as in SignRep (arXiv 2503.08529): a hand stream's class token predicts them."""
+    """Points as a teacher, as in SignRep (arXiv 2503.08529): the class token predicts those of its hand or face."""
 
     weight: NotNegative = 0.0
-    """Weight in the loss; 0 leaves it out. The points are those of the extraction (keypoints, tracks and metadata
-    beside the crops' folder); crops without points add nothing."""
+    """Weight in the loss, such as 1 for hands and 5 for faces; 0 leaves it out. The points are those of the extraction
+    (keypoints, tracks and metadata beside the crops' folder); crops without points add nothing."""
 
 
 class PositivesConfig(Section):

@@ -21,7 +21,7 @@ from signstreams.engine.k_means import k_means, nearest
 from signstreams.engine.seeding import numpy_rng
 from signstreams.formats.crops import evenly_spread
 from signstreams.pretrain.crop_index import CropIndex
-from signstreams.pretrain.hand_points import hand_points, hand_shapes, has_hand_points
+from signstreams.pretrain.crop_points import crop_points, has_hand_points, point_shapes
 from signstreams.pretrain.selection import by_video, measured_once, of_each_crop
 from signstreams.pretrain.views import decode
 
@@ -76,7 +76,7 @@ def _find_clusters(index: CropIndex, stream: str | None, has_points: bool) -> In
     clusters = np.empty(len(index), np.int32)
     is_seen = np.zeros(len(index), bool)
     if has_points:
-        shapes = hand_shapes(hand_points(index, stream, needed_by="dataset.cluster_balance"))  # (N, 42)
+        shapes = point_shapes(crop_points(index, stream, needed_by="dataset.cluster_balance"))  # (N, 42)
         is_seen = np.array(np.isfinite(shapes).all(axis=1))
         if is_seen.any():
             clusters[is_seen] = cluster(shapes[is_seen])

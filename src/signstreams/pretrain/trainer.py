@@ -177,7 +177,7 @@ class Trainer:
     def train_step(self, global_views: Tensor, local_views: Tensor, point_targets: Tensor | None = None) -> None:
         """One optimiser step on uint8 views (2, B, side, side, 3) and (V - 2, B, side, side, 3), or (0,) without.
 
-        ``point_targets`` (2, B, SHAPE_DIM) are rows of `PointTargets` for the global views, where the points teach.
+        ``point_targets`` (2, B, SHAPE_DIM) are those of `PointTargets` for the global views, where the points teach.
         """
         now = self.scheduled(self.step)
         seed_global(self.config.seed, "step", self.step, self.world.rank)  # stochastic depth needs no saved state

@@ -106,8 +106,8 @@ class ViewMaker:
         partner: Pixels | None = None,
         *,
         is_mirrored: bool,
-    ) -> Floats:
-        """Write the views into these arrays, uint8 (side, side, 3) each, contiguous; (V, PARAMS) parameters.
+    ) -> Draws:
+        """Write the views into these arrays, uint8 (side, side, 3) each, contiguous, by the draws that it returns.
 
         They are those of the mirrored crop, where `Crop.is_mirrored` says so. View 2 is cut from the ``partner``,
         another crop decoded for `needed_px` (and mirrored, where it is to be), where there is one; the draws are the
@@ -145,7 +145,7 @@ class ViewMaker:
                     blur(view, sigma_px)
                 if is_solarized:
                     solarize(view)
-        return draws.params
+        return draws
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Draws:
         """Draw for all views of a crop of this size; one setting does not shift another's draws."""
