@@ -14,11 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from signstreams.backbones.vit import VisionTransformer
+from signstreams.backbones.archs import resolve
+from signstreams.backbones.vit import VisionTransformer, resize_table
 from signstreams.backbones.weights import export_backbone, load_dinov2_backbone, read_file
 from signstreams.commands import main
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
+from signstreams.files import sha256_file
 from signstreams.formats.layout import CorpusLayout
 from signstreams.judge.features import (
     Source,
@@ -33,8 +35,8 @@ from signstreams.judge.labelled_sets import LabelledSet, read_set
 from signstreams.judge.report import table
 from signstreams.judge.run import evaluate_backbones
 from signstreams.judge.settings import EvaluateBackboneConfig
+from signstreams.pretrain.crop_points import point_shapes
 from signstreams.pretrain.data import load_whole
-from signstreams.pretrain.hand_points import hand_shapes
 
 CPU = torch.device("cpu")
 
@@ -69,6 +71,7 @@ def test_the_report_holds_every_source_split_and_probe(photos: Path, backbone: P
                 assert found["value"] == pytest.approx(probes["knn"]["value"] - other["scores"][split]["knn"]["value"])
                 assert found["low"] <= found["value"] <= found["high"]
     assert not any("differences" in row for row in report["rows"][2:])
+    assert [row.get("sha256") for row in report["rows"]] == [sha256_file(backbone)] * 2 + [None] * 4
     assert (tmp_path / "out" / "judge.png").read_bytes().startswith(b"\x89PNG")
     with (tmp_path / "out" / "judge.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -118,6 +121,47 @@ def test_first_weights_are_those_of_the_run(backbone: Path) -> None:
     assert first_weights(f"file::{backbone}", trained, seed=99)[1].endswith("seed 99, which may not be its own")
 
 
+def test_first_weights_from_others_see_images_as_the_run_did(backbone: Path, tmp_path: Path) -> None:
+    """The weights that a run began with were of larger images, otherwise normalised, and had no registers."""
+    file = read_file(backbone)
+    larger = VisionTransformer(resolve("vit_tiny", image_px=32, patch_px=8, depth=1))
+    larger.init_weights(torch_generator(8, "others"))
+    start = tmp_path / "start.pt"
+    export_backbone(start, larger.arch, larger.state_dict(), {"image_px": 32, "mean": [0.1] * 3, "std": [0.5] * 3})
+    arch = resolve("vit_tiny", image_px=16, patch_px=8, depth=1, num_registers=2)
+    trained = VisionTransformer(arch)
+    export_backbone(backbone, arch, trained.state_dict(), file.metadata)
+    config = {"seed": 5, "init": {"weights": f"file::{start}"}}
+    backbone.with_name("params.json").write_text(json.dumps({"config": config}))
+    first, about = first_weights(f"file::{backbone}", load_dinov2_backbone(f"file::{backbone}"), seed=99)
+    assert (first.image_px, first.mean, first.std) == (16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    expected = VisionTransformer(arch)
+    expected.init_weights(torch_generator(5, "backbone"))  # the registers, which the start does not have
+    given = read_file(start).state
+    expected.load_state_dict(given | {"pos_embed": resize_table(given["pos_embed"], 2, 2)}, strict=False)
+    for (name, one), other in zip(first.model.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    assert about == f"the weights it began with, file::{start}, registers of seed 5"
+
+
+def test_each_backbone_is_beside_first_weights_that_see_images_as_it_does(photos: Path, backbone: Path) -> None:
+    file = read_file(backbone)
+    other = backbone.parents[1] / "dino_hand_l" / "backbone.pt"
+    export_backbone(other, file.arch, VisionTransformer(file.arch).state_dict(), file.metadata | {"mean": [0.1] * 3})
+    other.with_name("params.json").write_text(backbone.with_name("params.json").read_text())
+    found = set_of(photos, "folders")
+    judged = sources([str(backbone), str(other)], found, seed=0, download=False, device=CPU)
+    by_name = {source.name: source for source in judged}
+    firsts = [source.first for source in judged if source.kind == "backbone"]
+    assert firsts == [f"first weights of {stream}/backbone.pt" for stream in ("dino_hand_r", "dino_hand_l")]
+    part, every = found.parts[0], slice(0, len(found.names))
+    one, two = (by_name[str(name)].encode(part, every)["class token"] for name in firsts)
+    assert not torch.equal(one, two)
+    first, _ = first_weights(f"file::{other}", load_dinov2_backbone(f"file::{other}"), seed=0)
+    with torch.no_grad():
+        torch.testing.assert_close(two, first(first.inputs(load_whole(part.crops, 16), None)))
+
+
 def test_features_of_a_backbone_are_its_own_tokens(photos: Path, backbone: Path) -> None:
     found = set_of(photos, "folders")
     (source, *_) = sources([str(backbone)], found, seed=0, download=False, device=CPU)
@@ -136,9 +180,9 @@ def test_pixels_and_points_ignore_what_they_should() -> None:
     image = np.random.default_rng(0).integers(0, 100, (64, 64, 3), dtype=np.uint8)
     np.testing.assert_allclose(grey_pixels(image + np.uint8(50)), grey_pixels(image), atol=1e-3)
     points = np.random.default_rng(1).random((2, 21, 2))
-    np.testing.assert_allclose(hand_shapes(3 * points + 100), hand_shapes(points), atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(hand_shapes(points), axis=1), 1, rtol=1e-6)
-    assert np.isnan(hand_shapes(np.full((1, 21, 2), np.nan))).all()
+    np.testing.assert_allclose(point_shapes(3 * points + 100), point_shapes(points), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(point_shapes(points), axis=1), 1, rtol=1e-6)
+    assert np.isnan(point_shapes(np.full((1, 21, 2), np.nan))).all()
 
 
 def test_frames_of_a_clip_are_pooled() -> None:

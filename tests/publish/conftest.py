@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,12 @@ def write_backbone(folder: Path, stream: str) -> None:
     picture(folder / "neighbours.png")
     picture(folder / "patches_pca.png")
     if stream != "face":
-        write(folder / "judge.json", judge_report())
+        write(folder / "judge.json", judge_report(folder / "backbone.pt"))
         write(folder / "judge.csv", "name\n")
         picture(folder / "judge.png")
 
 
-def judge_report() -> dict[str, Any]:
+def judge_report(backbone: Path) -> dict[str, Any]:
     """As `signstreams evaluate-backbone` writes it, of four sources on two splits."""
     sources = (("dino/backbone.pt", "backbone", 0.92), ("first weights of it", "first weights", 0.88))
     sources += (("HOG", "free", 0.61), ("grey pixels", "free", 0.5))
@@ -86,9 +87,34 @@ def judge_report() -> dict[str, Any]:
     for name, kind, value in sources:
         row = {"name": name, "kind": kind, "features": "", "scores": by_split(value, 0.1)}
         if kind == "backbone":
+            row["sha256"] = sha256_file(backbone)
             row["differences"] = {"first weights of it": by_split(0.04, 0.06), "grey pixels": by_split(0.42, 0.1)}
         rows.append(row)
-    return {"k": 20, "splits": splits, "rows": rows}
+    return {"data": "data/hands.zip", "k": 20, "splits": splits, "rows": rows}
+
+
+def change_judge(run: Run, stream: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Changes the rows of a stream's judge.json in place."""
+    path = run.work_dir / f"dino_{stream}" / "judge.json"
+    report = json.loads(path.read_text())
+    change(report["rows"])
+    write(path, report)
+
+
+def put_another_first(rows: list[dict[str, Any]]) -> None:
+    """Of two backbones that were judged at once the first is another one, with first weights of its own."""
+    own, first = rows[:2]
+    score = {"value": 0.11, "low": 0.1, "high": 0.12}
+    scores = {split: dict.fromkeys(probes, score) for split, probes in own["scores"].items()}
+    differences = {"first weights of the other": own["differences"]["first weights of it"]}
+    other = own | {"name": "other/backbone.pt", "sha256": "of another", "scores": scores, "differences": differences}
+    rows[:2] = [other, own, first | {"name": "first weights of the other", "scores": scores}, first]
+
+
+def as_of_before(rows: list[dict[str, Any]]) -> None:
+    """Earlier versions did not record digests."""
+    for row in rows:
+        row.pop("sha256", None)
 
 
 def write_model(folder: Path) -> None:

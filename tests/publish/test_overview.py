@@ -25,6 +25,8 @@ from signstreams.publish.figures import verdict_of_run
 from signstreams.publish.overview import CANDIDATES_PER_VIDEO, render_overview
 from signstreams.streams import STREAMS
 
+from .conftest import as_of_before, change_judge, put_another_first
+
 
 class Reader(HTMLParser):
     """Text, tags and addresses of a page."""
@@ -252,6 +254,21 @@ def test_scores_of_another_model_are_not_shown(finished: Any) -> None:
     text = " ".join(render(finished).words)
     assert "scores.json is of another best.pt" in text
     assert "BLEU-4 (test)" not in text and "Mañana querré un libro." not in text
+
+
+def test_a_report_on_another_backbone_is_not_shown(finished: Any) -> None:
+    change_judge(finished, "hand_l", as_of_before)
+    (finished.work_dir / "dino_hand_r" / "backbone.pt").write_text("pretrained anew")
+    page = render(finished)
+    assert "judge.json is not known to be of the backbone.pt beside it: hand_l, hand_r." in " ".join(page.words)
+    assert "92 %" not in page.words and "Judge" not in page.words
+    assert page.tags.count("img") == 9 + 1 + CANDIDATES_PER_VIDEO  # without the judge's pictures
+
+
+def test_of_two_backbones_judged_at_once_that_of_the_run_is_shown(finished: Any) -> None:
+    change_judge(finished, "hand_l", put_another_first)
+    words = render(finished).words
+    assert words.count("92 %") > 2 and "11 %" not in words
 
 
 def test_the_command_writes_the_page(finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

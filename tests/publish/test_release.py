@@ -17,6 +17,8 @@ from signstreams.files import sha256_file
 from signstreams.publish.release import SUMS, write_release
 from signstreams.publish.settings import ReleaseConfig
 
+from .conftest import as_of_before, change_judge, put_another_first
+
 
 def release(run: Any, folder: Path, project: Path, **options: Any) -> list[str]:
     config = ReleaseConfig(root=run.root, work_dir=run.work_dir, settings='{"seed": 7}', output=folder, **options)
@@ -117,6 +119,39 @@ def test_what_does_not_belong_to_the_model_is_not_released(finished: Any, projec
     assert not (tmp_path / "release").exists()
 
 
+def test_a_report_on_another_backbone_is_not_released(finished: Any, project: Path, tmp_path: Path) -> None:
+    """Also without a translation model, and where weights are alone in the folder."""
+    shutil.rmtree(finished.work_dir / "multistream_v9")
+    (finished.work_dir / "dino_hand_l" / "backbone.pt").write_text("pretrained anew")
+    (finished.work_dir / "dino_hand_l" / "params.json").unlink()
+    with pytest.raises(UserError, match=r"dino_hand_l/judge\.json: is of another backbone, .*evaluate-backbone"):
+        release(finished, tmp_path / "release", project)
+    assert not (tmp_path / "release").exists()
+
+
+def test_a_report_of_before_is_left_out(
+    finished: Any, project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    change_judge(finished, "hand_l", as_of_before)
+    files = release(finished, tmp_path / "release", project)
+    assert not [name for name in files if name.startswith("backbones/hand_l/judge")]
+    assert "backbones/hand_r/judge.json" in files and "backbones/hand_r/judge.png" in files
+    text = (tmp_path / "release/README.md").read_text(encoding="utf-8")
+    assert "| hand_l | vit_tiny | 3,162 | 2,000 | 4.00 | 5.54 | 200.00 | – | – |" in text
+    assert card_data(tmp_path / "release/backbones/hand_l/README.md").eval_results is None
+    assert "dino_hand_l/judge.json: left out, as it does not say which backbone.pt it is of; run signstr" in caplog.text
+
+
+def test_of_two_backbones_judged_at_once_that_of_the_run_is_on_the_card(
+    finished: Any, project: Path, tmp_path: Path
+) -> None:
+    change_judge(finished, "hand_l", put_another_first)
+    release(finished, tmp_path / "release", project)
+    card = card_data(tmp_path / "release/backbones/hand_l/README.md")
+    assert {result.metric_value for result in card.eval_results} == {0.92}
+    assert "200.00 | 92 % | 88 % |" in (tmp_path / "release/README.md").read_text(encoding="utf-8")
+
+
 def test_the_boundary_model_goes_along_with_the_model_that_it_belongs_to(
     finished: Any, project: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +197,8 @@ def test_the_cards_tell_a_hub_what_was_measured(finished: Any, project: Path, tm
         ("unseen signers", 0.92),
     ]
     assert hand.eval_results[0].metric_name == "20-NN accuracy"
+    judged = {(result.dataset_type, result.dataset_name) for result in hand.eval_results}
+    assert judged == {("hands.zip", "hands.zip: hand_l")}  # the judge's, not the corpus that was pretrained on
     assert card_data(tmp_path / "release/backbones/face/README.md").eval_results is None
     change_config(finished, {}, decoder={"target_language": "es_XX"})
     release(finished, tmp_path / "release", project)

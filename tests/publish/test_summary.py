@@ -10,6 +10,8 @@ import pytest
 
 from signstreams.publish.figures import summarize
 
+from .conftest import as_of_before, change_judge, put_another_first
+
 
 def test_it_says_the_figures_that_matter_and_where_to_look(finished: Any) -> None:
     lines = summarize(finished.root, finished.work_dir)
@@ -74,6 +76,28 @@ def test_scores_of_another_model_are_said_to_be_such(finished: Any) -> None:
     assert line.startswith("translation not scored yet: ") and "is of another best.pt" in line
     (folder / "best.pt").unlink()  # nothing to compare with
     assert "BLEU-4 5.9" in "".join(summarize(finished.root, finished.work_dir))
+
+
+@pytest.mark.parametrize("is_of_before", [False, True])
+def test_a_report_of_another_backbone_is_said_to_be_such(finished: Any, is_of_before: bool) -> None:
+    before = "\n".join(summarize(finished.root, finished.work_dir))
+    assert before.count("k-NN: ") == 2 and "judge.json" not in before
+    if is_of_before:
+        change_judge(finished, "hand_l", as_of_before)
+    else:
+        (finished.work_dir / "dino_hand_l" / "backbone.pt").write_text("pretrained anew")
+    text = "\n".join(summarize(finished.root, finished.work_dir))
+    assert text.count("k-NN: ") == 1 and "the backbone of hand_l" not in text
+    report = finished.work_dir / "dino_hand_l" / "judge.json"
+    assert f"not judged yet: {report} is not known to be of this backbone.pt; run signstreams evaluate-backbone" in text
+    assert "judge.json is not known to be of the backbone.pt beside it: hand_l. Run signstreams evaluate-bac" in text
+    assert "Not judged on labelled crops: face. " in text
+
+
+def test_of_two_backbones_judged_at_once_that_of_the_run_is_told(finished: Any) -> None:
+    before = summarize(finished.root, finished.work_dir)
+    change_judge(finished, "hand_l", put_another_first)
+    assert summarize(finished.root, finished.work_dir) == before
 
 
 def test_weights_alone_and_figures_that_are_not_finite_are_no_crash(finished: Any) -> None:

@@ -23,11 +23,12 @@ from signstreams.backbones.vit import VisionTransformer
 from signstreams.backbones.weights import UNKNOWN_SIDE, Backbone, cached_file, load_dinov2_backbone
 from signstreams.engine.seeding import torch_generator
 from signstreams.errors import UserError
-from signstreams.files import read_json
+from signstreams.files import read_json, sha256_file
 from signstreams.formats.layout import PRETRAINING_FILES
 from signstreams.judge.labelled_sets import LabelledSet, Part
+from signstreams.pretrain.crop_points import point_shapes
 from signstreams.pretrain.data import load_whole
-from signstreams.pretrain.hand_points import hand_shapes
+from signstreams.pretrain.initial_weights import read_adapted
 from signstreams.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Source:
     encode: Encode
     """Crops of a part to features (M, D) by the name of the variant; NaN rows have none."""
     first: str | None = None  # of a backbone: name of the source that is the same network with its first weights
+    sha256: str | None = None  # of a backbone that is a file of this machine: the file's digest
 
 
 # -- Sources
@@ -85,16 +87,21 @@ def sources(
         if backbone.mirrored_streams and any(not part.stream for part in found.parts):
             log.warning("%s: %s", spec, UNKNOWN_SIDE)
     names = _short_names(list(loaded))
-    firsts: dict[str, Source] = {}
+    firsts: dict[tuple[object, ...], Source] = {}  # equal weights that see images otherwise give other features
     trained = []
     for spec, backbone in loaded.items():
         first, about = first_weights(spec, backbone, seed)
         about += ", left hands mirrored" if first.mirrored_streams else ""
-        if about not in firsts:
+        arch = first.model.arch if isinstance(first.model, VisionTransformer) else None
+        key = (about, arch, first.image_px, first.mean, first.std)
+        if key not in firsts:
             encode = _of_backbone(first, device)
             name = f"first weights of {names[spec]}" if len(loaded) > 1 else "first weights"
-            firsts[about] = Source(name, "first weights", about, encode)
-        trained.append(Source(names[spec], "backbone", spec, _of_backbone(backbone, device), firsts[about].name))
+            firsts[key] = Source(name, "first weights", about, encode)
+        place = parse_spec(spec)
+        digest = sha256_file(place.location) if place.kind == "file" else None
+        encode = _of_backbone(backbone, device)
+        trained.append(Source(names[spec], "backbone", spec, encode, first=firsts[key].name, sha256=digest))
     public = []
     for name in PUBLIC:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -126,7 +133,7 @@ def _short_names(specs: Sequence[str]) -> dict[str, str]:
 
 
 def first_weights(spec: str, backbone: Backbone, seed: int) -> tuple[Backbone, str]:
-    """The network as its training found it, and what it is in words.
+    """The network as its training found it, with the trained one's input, and what it is in words.
 
     The params.json beside a backbone of ours says which weights these were; of any other file it is the same
     architecture with our own random weights, of a network of timm that with timm's.
@@ -137,7 +144,7 @@ def first_weights(spec: str, backbone: Backbone, seed: int) -> tuple[Backbone, s
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained=False, num_classes=0).eval()
         return _with_model(backbone, model), f"random weights of {name}, seed {seed}"
-    arch = backbone.model.arch
+    model = VisionTransformer(backbone.model.arch)
     params = Path(named.location).with_name(PRETRAINING_FILES["params"])
     known = f"random weights, seed {seed}, which may not be its own"
     if named.kind == "file" and params.is_file():
@@ -148,15 +155,18 @@ def first_weights(spec: str, backbone: Backbone, seed: int) -> tuple[Backbone, s
             raise UserError(f"{params}: does not say how its run began; move it away, or restore it") from None
         if start is not None:
             try:
-                first = load_dinov2_backbone(start)
-                first.mirrored_streams = backbone.mirrored_streams  # the crops as its training had them
-                return first, f"the weights it began with, {start}"
+                state = read_adapted(start, model.arch)[0].state
             except UserError as error:
                 log.warning("%s; random weights stand in for those it began with", error.problems[0])
+            else:
+                model.init_weights(torch_generator(seed, "backbone"))  # parts that the start does not have
+                model.load_state_dict(state, strict=False)
+                drawn = model.arch.num_registers and "register_tokens" not in state
+                of_seed = f", registers of seed {seed}" if drawn else ""
+                return _with_model(backbone, model), f"the weights it began with, {start}{of_seed}"
         known = f"random weights, seed {seed}" + (", in place of those it began with" if start is not None else "")
-    model = VisionTransformer(arch).eval()
     model.init_weights(torch_generator(seed, "backbone"))  # what a training draws
-    return _with_model(backbone, model), f"{arch.described()}: {known}"
+    return _with_model(backbone, model), f"{model.arch.described()}: {known}"
 
 
 def _with_model(backbone: Backbone, model: torch.nn.Module) -> Backbone:
@@ -215,7 +225,7 @@ def hog(image: Pixels) -> Floats:
 def _of_points(part: Part, chosen: slice) -> dict[str, Tensor]:
     if part.points is None:
         return {"": torch.full((len(part.crops[chosen]), 1), torch.nan)}
-    return {"": torch.from_numpy(hand_shapes(part.points[chosen]))}
+    return {"": torch.from_numpy(point_shapes(part.points[chosen]))}
 
 
 # -- From crops to items

@@ -86,6 +86,7 @@ def judged(config: EvaluateBackboneConfig, *, kinds: Collection[str] = KINDS) ->
                     "name": source.name,
                     "kind": source.kind,
                     "about": source.about,
+                    **({} if source.sha256 is None else {"sha256": source.sha256}),
                     "features": variant,
                     "width": features.shape[1],
                     "scores": _scores(right[source.name, variant], splits, units, config.seed),

@@ -41,16 +41,25 @@ def load_initial_weights(config: PretrainConfig, arch: ViTArch) -> InitialWeight
     """
     if config.init.weights is None:
         return None
-    spec = parse_spec(config.init.weights)
+    weights, metadata = read_adapted(config.init.weights, arch, download=config.init.download)
+    log.info("%s", weights.report)
+    _check_statistics(str(parse_spec(config.init.weights)), metadata, config)
+    return weights
+
+
+def read_adapted(text: str, arch: ViTArch, *, download: bool = False) -> tuple[InitialWeights, dict[str, Any]]:
+    """The weights that a spec names, adapted to ``arch``, and their metadata; ``download`` is for ``timm::``.
+
+    Raises:
+        UserError: Absent, broken, or of a shape that cannot be adapted.
+    """
+    spec = parse_spec(text)
     if spec.kind == "file":
         file = read_file(Path(spec.location), spec.arch, spec.num_heads)
         state, metadata, found = file.state, file.about.model_dump(), file.arch
     else:
-        state, metadata, found = _from_timm(spec.location, download=config.init.download)
-    weights = adapt(str(spec), state, found, arch)
-    log.info("%s", weights.report)
-    _check_statistics(str(spec), metadata, config)
-    return weights
+        state, metadata, found = _from_timm(spec.location, download=download)
+    return adapt(str(spec), state, found, arch), metadata
 
 
 def adapt(name: str, state: dict[str, Tensor], found: ViTArch, arch: ViTArch) -> InitialWeights:

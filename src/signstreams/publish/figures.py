@@ -38,9 +38,10 @@ def contract_figures(layout: CorpusLayout) -> dict[str, Any] | None:
 
 
 def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
-    """Last value of each metric, ``params`` of the run, and ``judge`` where labels are known.
+    """Last value of each metric, ``params`` of the run, and ``judge`` where labels are known, see `judge_figures`.
 
-    None also where weights are alone in the folder, such as another's. A value that was not finite is None.
+    ``is_judge_of_another``: there is a judge.json, but it is not known to be of this backbone. None also where weights
+    are alone in the folder, such as another's. A value that was not finite is None.
     """
     if not all(runs.pretraining_file(stream, name).is_file() for name in PRETRAINED):
         return None
@@ -48,9 +49,43 @@ def pretraining_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
     for record in read_metrics(runs.pretraining_file(stream, "history")):
         last |= record
     found = {"params": read_json(runs.pretraining_file(stream, "params")), "last": last}
-    if (judge := runs.judge_file(stream, "report")).is_file():
-        found["judge"] = read_json(judge)
+    if (judge := judge_figures(runs, stream)) is not None:
+        found["judge"] = judge
+    found["is_judge_of_another"] = judge is None and runs.judge_file(stream, "report").is_file()
     return found
+
+
+def judge_figures(runs: RunLayout, stream: str) -> dict[str, Any] | None:
+    """Content of judge.json with the rows of the backbone.pt beside it, of its first weights and of what needs none.
+
+    Other backbones may have been judged in the same call. None where there is no report, or none that is known to be
+    of this file.
+    """
+    path = runs.judge_file(stream, "report")
+    if not path.is_file():
+        return None
+    report: dict[str, Any] = read_json(path)
+    own = _rows_of(runs.backbone(stream), report)
+    if not own:
+        return None
+    kept = {row["name"] for row in own} | {name for row in own for name in row.get("differences", {})}
+    rows = [row for row in report["rows"] if row["kind"] in ("public", "free") or row["name"] in kept]
+    return report | {"rows": rows}
+
+
+def _rows_of(backbone: Path, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    digests = {row["sha256"] for row in report["rows"] if "sha256" in row}  # older reports have none
+    digest = sha256_file(backbone) if digests and backbone.is_file() else None
+    return [row for row in report["rows"] if digest is not None and row.get("sha256") == digest]
+
+
+def has_judge_of_another(runs: RunLayout, stream: str) -> bool:
+    """Whether judge.json is of another backbone than the one beside it; False where it does not say."""
+    path = runs.judge_file(stream, "report")
+    if not path.is_file():
+        return False
+    report = read_json(path)
+    return any("sha256" in row for row in report["rows"]) and not _rows_of(runs.backbone(stream), report)
 
 
 def judged(figures: Mapping[str, Any] | None) -> dict[str, float]:
@@ -264,6 +299,12 @@ def _pretraining(runs: RunLayout, stream: str) -> list[str]:
     if found := judged(figures):
         knn = ", ".join(f"{translated(name)} {100 * value:.1f} %" for name, value in found.items())
         lines.append(_line("", f"k-NN: {knn}; {runs.judge_file(stream, 'judge')}"))
+    if figures["is_judge_of_another"]:
+        text = tr(
+            "not judged yet: %(file)s is not known to be of this backbone.pt; run signstreams evaluate-backbone again",
+            file=runs.judge_file(stream, "report"),
+        )
+        lines.append(_line("", text))
     return lines
 
 

@@ -89,7 +89,8 @@ def render_overview(
         pictures={
             name: _pictures(
                 (runs.pretraining(stream) / (PRETRAINING_FILES | JUDGE_FILES)[name], f"{stream}: {caption}")
-                for stream in backbones
+                for stream, figures in backbones.items()
+                if name != "judge" or "judge" in figures
             )
             for name, caption in _captions().items()
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,7 +27,9 @@ from signstreams.formats.layout import (
 from signstreams.language import in_english
 from signstreams.publish.figures import (
     contract_figures,
+    has_judge_of_another,
     has_scores_of_another,
+    judge_figures,
     sequence_figures,
     stage_figures,
     thinned,
@@ -35,11 +38,10 @@ from signstreams.publish.release_cards import SUMS, TIMM, complete_card, release
 from signstreams.publish.settings import ReleaseConfig
 from signstreams.streams import STREAMS
 
+log = logging.getLogger(__name__)
+
 _VERSIONS = Path("environment", "versions.json")
-_BACKBONE_FILES = (
-    *(PRETRAINING_FILES[name] for name in ("backbone", "safetensors", "card", "params", "curves")),
-    *JUDGE_FILES.values(),
-)
+_BACKBONE_FILES = tuple(PRETRAINING_FILES[name] for name in ("backbone", "safetensors", "card", "params", "curves"))
 _MODEL_FILES = (
     *(TRAINING_FILES[name] for name in ("best", "tokenizer", "config", "curves")),
     GLOSSES,
@@ -58,8 +60,8 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
     relative to the folder.
 
     Raises:
-        UserError: There is nothing to release, the folder holds something else, or scores or backbones are not those
-            of the translation model.
+        UserError: There is nothing to release, the folder holds something else, scores or backbones are not those of
+            the translation model, or a judge.json is not of the backbone beside it.
     """
     folder, runs = config.target(), RunLayout(config.work_dir)
     backbones = [stream for stream in STREAMS if runs.backbone(stream).is_file()]
@@ -67,7 +69,10 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
         raise UserError(
             f"{runs.backbone('<stream>')}: found none, expected at least one; run `snakemake pretrain_all` first"
         )
-    needed = _needed_backbones(runs) if runs.training_file("best").is_file() else None
+    needed, problems = _needed_backbones(runs) if runs.training_file("best").is_file() else (None, [])
+    problems += [_judge_of_another(runs, stream) for stream in backbones if has_judge_of_another(runs, stream)]
+    if problems:
+        raise UserError(problems)
     has_boundaries = needed is not None and _boundary_report(runs) is not None
     if folder.exists() and not _is_replaceable(folder):
         raise UserError(f"{folder}: is not a release (it has no {SUMS}) and is not replaced; give another --output")
@@ -76,7 +81,8 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
         new = Path(aside) / folder.name
         for stream in backbones:
             target = new / "backbones" / stream
-            _copy(runs.pretraining(stream), target, _BACKBONE_FILES, config.metrics_lines)
+            names = (*_BACKBONE_FILES, *_judge_files(runs, stream))
+            _copy(runs.pretraining(stream), target, names, config.metrics_lines)
             complete_card(target / PRETRAINING_FILES["card"], stream, runs, config)
         if sequence_figures(runs) is not None:
             _copy(runs.sequence, new / "sequence", _SEQUENCE_FILES, config.metrics_lines)
@@ -101,11 +107,13 @@ def write_release(config: ReleaseConfig, project: Path) -> list[Path]:
     return [*files, Path(SUMS)]
 
 
-def _needed_backbones(runs: RunLayout) -> dict[str, str]:
+def _needed_backbones(runs: RunLayout) -> tuple[dict[str, str], list[str]]:
     """Stream of the translation model to the digest of its backbone file, or to its ``timm::`` spec.
 
+    And problems: its scores are of another model, or a backbone is not the one it used.
+
     Raises:
-        UserError: The run does not say, its scores are of another model, or a backbone is not the one it used.
+        UserError: The run does not say.
     """
     config, model = runs.training_file("config"), runs.training_file("best")
     try:
@@ -133,9 +141,26 @@ def _needed_backbones(runs: RunLayout) -> dict[str, str]:
                 f"{path}: its SHA-256 is {found[:12]}, but {model} was trained with {digest[:12]}; train the"
                 " translation model again, or put that backbone there"
             )
-    if problems:
-        raise UserError(problems)
-    return needed
+    return needed, problems
+
+
+def _judge_of_another(runs: RunLayout, stream: str) -> str:
+    return (
+        f"{runs.judge_file(stream, 'report')}: is of another backbone, expected a report on the backbone.pt beside it;"
+        " judge that (signstreams evaluate-backbone), or remove the report"
+    )
+
+
+def _judge_files(runs: RunLayout, stream: str) -> tuple[str, ...]:
+    """The judge's files, none where it did not run; a report of before, which names no backbone, is left out."""
+    if judge_figures(runs, stream) is not None:
+        return tuple(JUDGE_FILES.values())
+    if (report := runs.judge_file(stream, "report")).is_file():
+        log.warning(
+            "%s: left out, as it does not say which backbone.pt it is of; run signstreams evaluate-backbone again",
+            report,
+        )
+    return ()
 
 
 def _boundary_report(runs: RunLayout) -> dict[str, Any] | None:

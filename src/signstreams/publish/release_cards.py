@@ -37,19 +37,21 @@ def complete_card(card: Path, stream: str, runs: RunLayout, config: ReleaseConfi
         return
     data, body = read_card(card.read_text(encoding="utf-8"))
     corpus, judge = config.root.name, figures.get("judge", {})
+    labelled = Path(judge.get("data", corpus)).name  # which may be another set; its place says nothing elsewhere
     backbone = next((row for row in judge.get("rows", []) if row["kind"] == "backbone"), None)
     results = [
         Result(
             "image-classification",
             "k-NN on the features of crops, by known label",
-            f"{corpus}: {stream}",
+            f"{labelled}: {stream}",
             about["title"],
             [("accuracy", f"{judge['k']}-NN accuracy", round(backbone["scores"][split]["knn"]["value"], 4))],
         )
         for split, about in judge.get("splits", {}).items()
         if backbone is not None and "knn" in backbone["scores"][split]
     ]
-    data = (data or backbone_data(stream)) | model_index(f"{corpus} {stream}", results, _dataset(config))
+    dataset = _dataset(config) if labelled == corpus else labelled
+    data = (data or backbone_data(stream)) | model_index(f"{corpus} {stream}", results, dataset)
     write_text(card, write_card(data, body, config.card()))
 
 

@@ -151,13 +151,22 @@ def _interval(found: Mapping[str, float], unit: float = 1) -> str:
 
 
 def _backbones(backbones: Mapping[str, Mapping[str, Any]]) -> Iterator[Sentence]:
-    unjudged = []
+    unjudged, of_others = [], []
     for stream, figures in backbones.items():
         found = backbone_verdict(stream, figures["judge"]) if "judge" in figures else None
-        if found is None:
-            unjudged.append(stream)
-        else:
+        if found is not None:
             yield found
+        elif figures.get("is_judge_of_another"):
+            of_others.append(stream)
+        else:
+            unjudged.append(stream)
+    if of_others:
+        text = tr(
+            "judge.json is not known to be of the backbone.pt beside it: %(streams)s. Run signstreams evaluate-backbone"
+            " again.",
+            streams=", ".join(of_others),
+        )
+        yield Sentence("backbones", "unclear", text)
     if unjudged:
         text = tr(
             "Not judged on labelled crops: %(streams)s. How to: docs/evaluate_backbone.md.", streams=", ".join(unjudged)
