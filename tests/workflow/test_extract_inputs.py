@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,3 +55,23 @@ def test_only_what_matters_to_a_video_extracts_it_again(snakemake: Snakemake, ch
     meta.write_text(META, encoding="utf-8")
     write_image(frames / "images0003.png", 200)
     assert stale() == {"frames ñ"}
+
+
+def test_what_was_extracted_by_hand_with_other_settings_fails_the_contract(
+    snakemake: Snakemake, checkout: Path
+) -> None:
+    """Snakemake has no record of these files, and would keep them."""
+    (checkout / "by hand.yaml").write_text(
+        "corpus: {root: data/by hand, videos: by hand}\nextract: {set: {crop_px: 32, face_privacy: blur}}\n",
+        encoding="utf-8",
+    )
+    for index in range(8):
+        write_image(checkout / "by hand" / "a" / f"{index}.png", 90 + index)
+    command = [sys.executable, "scripts/extract_rois_v2.py", "--videos", "by hand", "--root", "data/by hand"]
+    subprocess.run([*command, "--crop-px", "32"], cwd=checkout, check=True, capture_output=True)
+    done = snakemake("contract", "--configfile", "by hand.yaml")
+    assert done.returncode == 1 and "rule extract:" not in done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines()[-9:] if line.startswith("error: ") and "[settings." in line]
+    assert "1 video was extracted with face_privacy none: 'a', expected face_privacy blur, as planned; run: " in line
+    done = snakemake("contract", "--configfile", "by hand.yaml", "--forcerun", "extract")
+    assert "[settings.planned]" not in done.stderr, done.stderr

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 import yaml
 
 from signstreams.config.load import build
+from signstreams.contract.extraction_checks import read_planned
 from signstreams.contract.training_checks import read_record
 from signstreams.errors import UserError
+from signstreams.formats.video_metadata import VideoMetadata, write_metadata
 from signstreams.workflow.plan import (
     Plan,
     errors_of_failed_jobs,
@@ -23,10 +26,12 @@ from signstreams.workflow.plan import (
     granted_cores,
     granted_gpus,
     make_plan,
+    refuse_other_extraction,
     setting_words,
     stage_settings,
     stage_starts,
     wanted_gpus,
+    write_planned_extraction,
     write_planned_training,
 )
 
@@ -591,3 +596,31 @@ def test_the_contract_is_told_which_training_is_planned_and_what_changes_later_i
     mine.unlink()
     write_planned_training(plan(MINE))
     assert read_record(first.corpus) is None  # nothing to translate any more
+
+
+def test_nothing_is_trained_on_videos_that_were_extracted_with_other_settings(
+    mine: Path, made_metadata: Callable[..., VideoMetadata]
+) -> None:
+    """Snakemake, which has no record of how they were made, would neither extract nor check them again."""
+    found = plan(MINE + "extract: {set: {crop_px: 112, fps: 12}}\n")
+    write_planned_extraction(found)
+    planned = read_planned(found.corpus)
+    assert planned is not None and (planned["crop_px"], planned["fps"], "root" in planned) == (112, 12, False)
+    backbone = str(found.runs.backbone("face"))
+    refuse_other_extraction(found, {backbone})  # there is no video yet
+    write_metadata(found.corpus.metadata("a"), made_metadata("a", 9, size_px=(64, 64), crop_px=224))
+    for made in (
+        {backbone, str(found.corpus.manifest)},  # the contract runs and says so
+        {backbone, str(found.corpus.metadata("a"))},  # it is extracted again
+        {str(found.corpus.index("val"))},  # nothing is trained
+        set(),
+    ):
+        refuse_other_extraction(found, made)
+    with pytest.raises(UserError) as caught:
+        refuse_other_extraction(found, {backbone})
+    (line,) = caught.value.problems
+    assert line.startswith(
+        "processed/metadata: 1 video was extracted with fps none, crop_px 224: 'a', expected fps 12, crop_px 112, as"
+        " planned; run: signstreams extract --videos videos --root data/mine --fps 12.0 --crop-px 112; or, in"
+    )
+    refuse_other_extraction(plan(MINE), {backbone})

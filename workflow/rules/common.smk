@@ -37,11 +37,13 @@ from signstreams.workflow.plan import (
     granted_gpus,
     hold_folders,
     make_plan,
+    refuse_other_extraction,
     setting_words,
     stage_settings,
     stage_starts,
     wanted_gpus,
     write_batches,
+    write_planned_extraction,
     write_planned_training,
 )
 
@@ -88,6 +90,8 @@ onstart:
         write_batches(CORPUS, BATCHES)
     with exit_on_user_error():
         write_planned_training(PLAN)
+        write_planned_extraction(PLAN)
+        refuse_other_extraction(PLAN, {str(file) for job in workflow.dag.needrun_jobs() for file in job.output})
 
 
 # At exit: below Snakemake's own last lines, where a user looks first.

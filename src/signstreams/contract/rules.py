@@ -88,6 +88,10 @@ LOOSE_MISSING = Rule("loose.missing", "warning", "all that extraction writes")
 LOOSE_LINES = Rule("loose.metadata", "error", "one JSON object per line, each about a video of the corpus")
 
 CONTRACT_RULES = tuple(value for value in list(globals().values()) if isinstance(value, Rule))
+# Not one of those: they count for whether a check of a video, which may take hours, is still valid.
+PLANNED = Rule("settings.planned", "error", "all videos extracted with the settings that are planned")
 _TABLE_RULES = (VIDEO_RULES, TABLE_RULES, ROW_RULES, META_RULES, INDEX_RULES, LEAKAGE_RULES, GLOSS_RULES)
-RULES: dict[str, Rule] = {rule.id: rule for rules in (*_TABLE_RULES, CONTRACT_RULES, TRAINING_RULES) for rule in rules}
+RULES: dict[str, Rule] = {
+    rule.id: rule for rules in (*_TABLE_RULES, CONTRACT_RULES, (PLANNED,), TRAINING_RULES) for rule in rules
+}
 """Rule id to rule."""

@@ -20,6 +20,7 @@ from signstreams.contract.corpus_checks import (
     check_processed,
     check_videos,
 )
+from signstreams.contract.extraction_checks import check_planned, read_planned
 from signstreams.contract.inventory import Inventory, VideoFiles, take_inventory
 from signstreams.contract.loose_crops import check_loose_corpus
 from signstreams.contract.re_extraction_advice import RecordedSettings, advise_re_extraction, extract_command
@@ -101,6 +102,9 @@ def validate(config: ContractConfig) -> Validation:
     findings += check_loose_corpus(layout, checks, lambda: _extract_all(layout, folders, settings), folders, known)
     if checks:
         findings += check_videos(checks, config)
+    if (extraction := read_planned(layout)) is not None:
+        extracted = (check.video_id for check in checks if check.status == "ok")
+        findings += check_planned(layout, extraction, extracted, folders)
     findings += check_clip_table(corpus, checks, config)
     index = _scan_index(corpus)
     findings += index.issues

@@ -45,6 +45,11 @@ class CorpusLayout:
         return self.root / "contract" / "training.json"
 
     @property
+    def planned_extraction(self) -> Path:
+        """The settings with which the workflow plans to extract the corpus."""
+        return self.root / "contract" / "extraction.json"
+
+    @property
     def report_page(self) -> Path:
         return self.root / "contract" / "report.html"
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from signstreams.config.load import build, check, flatten, put, read_file
 from signstreams.config.section import Section
+from signstreams.contract.extraction_checks import check_planned, settings_of, write_planned
 from signstreams.contract.settings import ContractConfig
 from signstreams.contract.training_checks import TrainingRecord, read_record, refused_by_stages, refused_since
 from signstreams.corpus.findings import lines
@@ -471,6 +472,29 @@ def write_planned_training(plan: Plan) -> None:
         num_frames = None if before is None else before.num_frames
         record = TrainingRecord.of(plan.integrate, plan.stages.values())
         replace(record, num_frames=num_frames).write(plan.corpus)
+
+
+def write_planned_extraction(plan: Plan) -> None:
+    """Tell the contract with which settings the videos are to be extracted."""
+    with contextlib.suppress(PermissionError):
+        write_planned(plan.corpus, plan.extract)
+
+
+def refuse_other_extraction(plan: Plan, made: Collection[str]) -> None:
+    """Stop before anything is trained on videos that were extracted with other settings, as those of a copied corpus.
+
+    The contract says so itself where it runs: among the files that are ``made`` is its manifest, or what it reads.
+
+    Raises:
+        UserError: With the videos and their settings.
+    """
+    corpus = plan.corpus
+    is_trained = any(Path(file).is_relative_to(plan.config.work_dir) for file in made)
+    if not is_trained or not {str(corpus.manifest), *plan.of_all_videos(corpus.metadata("{video}"))}.isdisjoint(made):
+        return
+    folders = plan.config.corpus.video_folders or [corpus.videos]
+    if problems := lines(check_planned(corpus, settings_of(plan.extract), plan.videos, folders)):
+        raise UserError(problems)
 
 
 def check_sequence(file: bool | Path, integrate: IntegrateConfig) -> None:
