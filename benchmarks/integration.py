@@ -50,7 +50,7 @@ def main() -> None:
     words.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     words.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     words.add_argument("--seeds", type=int, default=3)
-    words.add_argument("--epochs", type=int, default=20)
+    words.add_argument("--epochs", type=int, default=40)
     words.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once, one thread each")
     args = words.parse_args()
     folder = args.dir.absolute()
